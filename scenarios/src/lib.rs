@@ -1,1 +1,67 @@
-//! TODO
+//! The scenarios, a module per chapter of the catalogue.
+//!
+//! To add one: write an async function and its [`Scenario`] in the chapter's module, and name it in
+//! [`catalogue`]. docs/writing-a-scenario.md goes through a real one.
+
+mod control_plane;
+mod one_node;
+mod pod_network;
+mod second_node;
+mod steps;
+
+use podwire_scenario::Scenario;
+
+/// Name of the stage that these scenarios start from: three Nodes with a Pod network each and the
+/// workload `blue` running, but no route between their Pods, and kube-proxy never started.
+pub const WORKLOAD_BARE: &str = "workload-bare";
+
+/// Every scenario, in the order of the story that the documents tell.
+pub fn catalogue() -> Vec<Scenario> {
+    vec![
+        control_plane::SERVING_NAMES,
+        second_node::JOINS,
+        second_node::POD_ADDRESSES,
+        second_node::STATIC_ROUTES,
+        pod_network::OWN_ADDRESSES,
+        one_node::CLUSTER_IP,
+        one_node::OUTSIDE_HOST,
+        pod_network::REJOIN,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use podwire_cluster::Break;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_scenario_can_fail() {
+        let mut names = BTreeSet::new();
+        for scenario in catalogue() {
+            assert!(names.insert(scenario.name), "{} twice", scenario.name);
+            assert!(!scenario.covers.is_empty(), "{} covers nothing", scenario.name);
+            assert!(!scenario.sabotages.is_empty(), "{} has no sabotage", scenario.name);
+        }
+    }
+
+    #[test]
+    fn every_break_turns_something_red_and_leaves_something_green() {
+        for broken in Break::ALL {
+            let red = catalogue().iter().filter(|s| s.red_when.contains(&broken)).count();
+            assert!((1..catalogue().len()).contains(&red), "{broken}: {red}");
+        }
+    }
+
+    #[test]
+    fn the_issue_list_is_covered() {
+        let covered: BTreeSet<&str> = catalogue().iter().flat_map(|s| s.covers).copied().collect();
+        for id in [
+            "A18", "B11", "B12", "B13", "B14", "C1", "C2", "C3", "C4", "C6", "C7", "C8", "E7",
+        ] {
+            assert!(covered.contains(id), "{id}");
+        }
+    }
+}

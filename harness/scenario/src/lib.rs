@@ -1,1 +1,36 @@
-//! TODO
+//! What the author of a scenario imports.
+//!
+//! A [`Scenario`] is one async function with a name, the catalogue ids that it covers and its
+//! [`Sabotage`]s. It gets a [`Lab`]: its own running clone of a frozen cluster, which it may break
+//! as it likes. It does things to the lab, and asserts with the functions of [`assert`], which
+//! return a [`Failure`] that says what was expected, what was seen, and where to look.
+//!
+//! ```text
+//! xtask ── context.json, selection.json ──> nextest ──> one process per scenario
+//!                                                         run_main(catalogue)
+//!                                                           Lab (clone) -> run -> result.json
+//!                                                           Lab (fresh clone) -> sabotage -> caught?
+//! ```
+//!
+//! docs/writing-a-scenario.md shows a real one, line by line.
+
+pub mod assert;
+mod balance;
+mod context;
+mod eventually;
+mod failure;
+mod lab;
+mod page;
+mod result;
+mod runner;
+mod scenario;
+mod tls;
+
+pub use balance::{Band, band};
+pub use context::{ContextError, RunContext, Selection, Skipped};
+pub use eventually::{Probe, eventually};
+pub use failure::{Cause, Failure};
+pub use lab::Lab;
+pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
+pub use runner::run_main;
+pub use scenario::{Future, Profile, Sabotage, Scenario};

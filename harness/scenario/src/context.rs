@@ -1,0 +1,152 @@
+//! What a run tells each scenario's process: two JSON files in the run's folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use podwire_cluster::Break;
+use podwire_vm::Accelerator;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Variable that holds the run's folder.
+pub const RUN_VARIABLE: &str = "PODWIRE_RUN";
+/// Variable that holds the process id on whose behalf the scenario runs.
+pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
+
+/// Why a scenario's process does not know its run.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// Started bare.
+    #[error(
+        "no run to belong to: {RUN_VARIABLE} is not set. `cargo xtask test --filter NAME` prepares \
+         what a scenario needs and runs it"
+    )]
+    NoRun,
+    /// A file of the run's folder cannot be read or written.
+    #[error("cannot access {path} of the run; was its folder removed meanwhile?")]
+    Access {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file of the run's folder does not parse.
+    #[error("cannot understand {path}; `cargo xtask test` writes it, with the same version of podwire")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+/// Everything a scenario's process needs to bring its cluster to life: `context.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunContext {
+    /// Folder of each stage in the cache, by the stage's name.
+    pub stages: BTreeMap<String, PathBuf>,
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// Its image tool.
+    pub qemu_img: PathBuf,
+    /// Judged by running a guest.
+    pub accelerator: Accelerator,
+    /// How many times slower a guest is than one under KVM on a usual machine; stretches limits.
+    pub speed_factor: f64,
+    /// Private key (OpenSSH PEM) that the guests accept for root.
+    pub ssh_key: PathBuf,
+    /// The guests' host key (OpenSSH public key line).
+    pub ssh_host_key: Option<PathBuf>,
+    /// A fault that the whole run carries, `--break NAME`.
+    pub broken: Option<Break>,
+}
+
+impl RunContext {
+    /// Its name in the run's folder.
+    pub const FILE: &'static str = "context.json";
+
+    /// The run's folder and context, as the environment names them.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn from_environment() -> Result<(PathBuf, Self), ContextError> {
+        let run = PathBuf::from(env::var_os(RUN_VARIABLE).ok_or(ContextError::NoRun)?);
+        let context = read(&run.join(Self::FILE))?;
+        Ok((run, context))
+    }
+
+    /// Writes it into the run's folder.
+    ///
+    /// # Errors
+    /// [`ContextError::Access`].
+    pub fn write(&self, run: &Path) -> Result<(), ContextError> {
+        write(&run.join(Self::FILE), self)
+    }
+}
+
+/// What a run selected, written before anything starts: `selection.json`. A scenario that is not
+/// in it was left out by a filter and never counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Names of the scenarios to run.
+    pub scenarios: Vec<String>,
+    /// Those selected that this machine cannot run.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A scenario that was selected and cannot run here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// What it needs that this run does not have.
+    pub reason: String,
+}
+
+impl Selection {
+    /// Its name in the run's folder.
+    pub const FILE: &'static str = "selection.json";
+
+    /// Reads a run's selection.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn read(run: &Path) -> Result<Self, ContextError> {
+        read(&run.join(Self::FILE))
+    }
+
+    /// Writes it into the run's folder.
+    ///
+    /// # Errors
+    /// [`ContextError::Access`].
+    pub fn write(&self, run: &Path) -> Result<(), ContextError> {
+        write(&run.join(Self::FILE), self)
+    }
+}
+
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ContextError> {
+    let text = fs::read(path).map_err(|source| ContextError::Access {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| ContextError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes beside and renames, so that a reader sees a whole file or none.
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), ContextError> {
+    let access = |source| ContextError::Access {
+        path: path.to_owned(),
+        source,
+    };
+    let text = serde_json::to_vec_pretty(value).map_err(|source| ContextError::Malformed {
+        path: path.to_owned(),
+        source,
+    })?;
+    let beside = path.with_extension("json.new");
+    fs::write(&beside, text).map_err(access)?;
+    fs::rename(&beside, path).map_err(access)
+}

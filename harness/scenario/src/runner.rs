@@ -1,0 +1,336 @@
+//! From nextest's command line to a result file.
+
+use std::any::Any;
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use futures::FutureExt as _;
+use libtest_mimic::{Arguments, Failed, Trial};
+use podwire_cluster::{Cluster, Host, Stage};
+use podwire_process::{Spawner, watch_ancestors};
+use podwire_vm::SshCredentials;
+use rustix::process::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::assert;
+use crate::context::{ANCESTOR_VARIABLE, RunContext};
+use crate::failure::Failure;
+use crate::lab::Lab;
+use crate::page::{self, Page};
+use crate::result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
+use crate::scenario::{Future, Sabotage, Scenario};
+
+/// Exit status of a process that went because it was told to, not because of what it saw.
+const INTERRUPTED: i32 = 130;
+
+/// Host time, before stretching, that collecting the evidence of one failure may take.
+const EVIDENCE: Duration = Duration::from_secs(45);
+
+/// Lists or runs scenarios the way libtest does, which is what nextest speaks.
+pub fn run_main(catalogue: Vec<Scenario>) -> ExitCode {
+    let trials = catalogue
+        .into_iter()
+        .map(|scenario| {
+            Trial::test(scenario.name, move || {
+                execute(scenario).map_err(|error| Failed::from(format!("{error:#}")))
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn execute(scenario: Scenario) -> anyhow::Result<()> {
+    let (run, context) = RunContext::from_environment()?;
+    let attempt = std::env::var("NEXTEST_ATTEMPT")
+        .ok()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(1);
+    let folder = ScenarioResult::folder(&run, scenario.name, attempt);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+
+    let ancestors: Vec<Pid> = std::env::var(ANCESTOR_VARIABLE)
+        .ok()
+        .and_then(|pid| Pid::from_raw(pid.parse().ok()?))
+        .into_iter()
+        .chain(rustix::process::getppid())
+        .collect();
+    // The QEMUs carry a parent-death signal: leaving is all there is to do.
+    watch_ancestors(&ancestors, || std::process::exit(INTERRUPTED))?;
+
+    let host = Host {
+        spawner: Spawner::start()?,
+        qemu: context.qemu.clone(),
+        qemu_img: context.qemu_img.clone(),
+        accelerator: context.accelerator,
+        speed_factor: context.speed_factor,
+        ssh: SshCredentials::from_files(&context.ssh_key, context.ssh_host_key.as_deref())?,
+    };
+    let attempt = Attempt { scenario, run, folder, attempt, context, host };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(attempt.carry_out());
+    result.write(&attempt.run)?;
+    match result.outcome {
+        Outcome::Passed => Ok(()),
+        Outcome::Failed => bail!(
+            "{}\nfirst page: {}",
+            result.reason,
+            attempt.folder.join(page::FILE).display()
+        ),
+    }
+}
+
+/// Why a run in a lab was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Its own limit has passed.
+    Limit,
+    /// nextest asks it to end (SIGTERM).
+    Terminated,
+}
+
+struct Attempt {
+    scenario: Scenario,
+    run: PathBuf,
+    folder: PathBuf,
+    attempt: u32,
+    context: RunContext,
+    host: Host,
+}
+
+impl Attempt {
+    async fn carry_out(&self) -> ScenarioResult {
+        let started = Instant::now();
+        let stop = self.stop_signals();
+        let mut phases = Vec::new();
+        let mut sabotages = Vec::new();
+
+        let main = self
+            .in_a_lab("scenario", self.scenario.run, true, &stop, &mut phases)
+            .await;
+        let verdict = match main {
+            Ok(()) if self.context.broken.is_none() => {
+                for sabotage in self.scenario.sabotages {
+                    sabotages.push(self.sabotage(sabotage, &stop, &mut phases).await);
+                }
+                uncaught(&sabotages)
+            }
+            verdict => verdict,
+        };
+
+        let evidence = verdict.is_err().then(|| self.folder.join("evidence"));
+        let reason = verdict.as_ref().err().map_or(String::new(), |error| format!("{error:#}"));
+        let page = Page {
+            scenario: &self.scenario,
+            verdict: &verdict,
+            sabotages: &sabotages,
+            broken: self.context.broken,
+            folder: &self.folder,
+        };
+        if verdict.is_err() {
+            // A page that cannot be written must not hide the failure that it is about.
+            let _ = fs::write(self.folder.join(page::FILE), page.to_string());
+        }
+        ScenarioResult {
+            name: self.scenario.name.to_owned(),
+            covers: self.scenario.covers.iter().map(ToString::to_string).collect(),
+            attempt: self.attempt,
+            outcome: if verdict.is_ok() { Outcome::Passed } else { Outcome::Failed },
+            reason,
+            seconds: started.elapsed().as_secs_f64(),
+            sabotages,
+            phases,
+            evidence: evidence
+                .filter(|folder| folder.exists())
+                .map(|folder| relative(&folder, &self.run)),
+        }
+    }
+
+    async fn sabotage(
+        &self,
+        sabotage: &Sabotage,
+        stop: &watch::Receiver<Option<Stop>>,
+        phases: &mut Vec<PhaseTime>,
+    ) -> SabotageResult {
+        let name = format!("sabotage {}", sabotage.name);
+        let verdict = self.in_a_lab(&name, sabotage.run, false, stop, phases).await;
+        let (caught, reason) = match verdict {
+            Ok(()) => (false, format!("the assertion held although {}", sabotage.about)),
+            Err(error) => match error.downcast_ref::<Failure>() {
+                Some(failure) if failure.cause == sabotage.expects => (true, failure.to_string()),
+                Some(failure) => (
+                    false,
+                    format!("failed for another reason than \"{}\": {failure}", sabotage.expects),
+                ),
+                None => (false, format!("could not be carried out: {error:#}")),
+            },
+        };
+        SabotageResult { name: sabotage.name.to_owned(), caught, reason }
+    }
+
+    /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
+    async fn in_a_lab(
+        &self,
+        name: &str,
+        run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+        judge_afterwards: bool,
+        stop: &watch::Receiver<Option<Stop>>,
+        phases: &mut Vec<PhaseTime>,
+    ) -> anyhow::Result<()> {
+        let dir = self.folder.join(name.replace(' ', "-"));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let mut stop = stop.clone();
+
+        let cloning = Instant::now();
+        let cluster = tokio::select! {
+            cluster = self.clone_stage(&dir) => cluster?,
+            stopped = stopped(&mut stop) => return Err(self.cut_short(stopped)),
+        };
+        phases.push(phase(&format!("{name}: clone"), cloning));
+
+        let running = Instant::now();
+        let lab = Lab::new(cluster, &self.host, &dir);
+        let verdict = tokio::select! {
+            verdict = AssertUnwindSafe(judged(&lab, run, judge_afterwards)).catch_unwind() => {
+                verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
+            }
+            fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
+            stopped = stopped(&mut stop) => Err(self.cut_short(stopped)),
+        };
+        phases.push(phase(&format!("{name}: run"), running));
+
+        if judge_afterwards && verdict.is_err() {
+            let limit = self.host.limit(EVIDENCE);
+            // Evidence never changes the verdict: what is there when the limit passes has to do.
+            let _ = tokio::time::timeout(limit, lab.cluster().evidence(&self.folder.join("evidence")))
+                .await;
+        }
+        lab.stop().await;
+        if verdict.is_ok() || !judge_afterwards {
+            // Only a failed scenario's lab is worth its disk.
+            let _ = fs::remove_dir_all(&dir);
+        }
+        verdict
+    }
+
+    async fn clone_stage(&self, dir: &Path) -> anyhow::Result<Cluster> {
+        let stage = self.context.stages.get(self.scenario.stage).with_context(|| {
+            format!(
+                "the run has no stage `{}`; `cargo xtask test --filter {}` builds it",
+                self.scenario.stage, self.scenario.name
+            )
+        })?;
+        let stage = Stage::open(stage)?;
+        let cluster =
+            Cluster::clone_of(&self.host, &stage, dir, self.context.broken).await?;
+        Ok(cluster)
+    }
+
+    fn cut_short(&self, stop: Stop) -> anyhow::Error {
+        match stop {
+            Stop::Limit => anyhow!(
+                "the scenario's limit of {:.0} s has passed",
+                self.host.limit(self.scenario.limit).as_secs_f64()
+            ),
+            Stop::Terminated => anyhow!("the scenario was told to end (SIGTERM)"),
+        }
+    }
+
+    /// A channel that tells when the attempt must end; SIGINT ends the process at once.
+    fn stop_signals(&self) -> watch::Receiver<Option<Stop>> {
+        let (sender, receiver) = watch::channel(None);
+        let limit = self.host.limit(self.scenario.limit);
+        tokio::spawn(async move {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            let stop = tokio::select! {
+                () = tokio::time::sleep(limit) => Stop::Limit,
+                _ = terminate.recv() => Stop::Terminated,
+                _ = interrupt.recv() => std::process::exit(INTERRUPTED),
+            };
+            // The attempt may have ended by itself meanwhile.
+            let _ = sender.send(Some(stop));
+            interrupt.recv().await;
+            std::process::exit(INTERRUPTED);
+        });
+        receiver
+    }
+}
+
+async fn judged(
+    lab: &Lab,
+    run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+    afterwards: bool,
+) -> anyhow::Result<()> {
+    let before = if afterwards { lab.restarts().await? } else { Default::default() };
+    run(lab).await?;
+    if afterwards {
+        assert::nothing_restarted(&before, &lab.restarts().await?)?;
+    }
+    Ok(())
+}
+
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await {
+        Ok(stop) => stop.unwrap_or(Stop::Terminated),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn uncaught(sabotages: &[SabotageResult]) -> anyhow::Result<()> {
+    let missed: Vec<String> = sabotages
+        .iter()
+        .filter(|sabotage| !sabotage.caught)
+        .map(|sabotage| format!("{}: {}", sabotage.name, sabotage.reason))
+        .collect();
+    if missed.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the assertions held, but they prove nothing: sabotage not caught: {}",
+        missed.join("; ")
+    )
+}
+
+fn phase(name: &str, started: Instant) -> PhaseTime {
+    PhaseTime { name: name.to_owned(), seconds: started.elapsed().as_secs_f64() }
+}
+
+fn relative(path: &Path, base: &Path) -> PathBuf {
+    path.strip_prefix(base).unwrap_or(path).to_owned()
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "without a message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sabotage(name: &str, caught: bool) -> SabotageResult {
+        SabotageResult { name: name.into(), caught, reason: "because".into() }
+    }
+
+    #[test]
+    fn an_uncaught_sabotage_fails_the_scenario_and_is_named() {
+        assert!(uncaught(&[sabotage("a", true)]).is_ok());
+        let error = uncaught(&[sabotage("a", true), sabotage("b", false)]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("b: because") && !text.contains("a: because"), "{text}");
+    }
+}

@@ -1,0 +1,60 @@
+//! A scenario and its sabotages, as data.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use podwire_cluster::Break;
+
+use crate::failure::Cause;
+use crate::lab::Lab;
+
+/// What a scenario's function returns.
+pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + Send + 'lab>>;
+
+/// Whether a scenario belongs to the runs that everybody makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Run unless asked otherwise.
+    Default,
+    /// Run with `--profile full` only.
+    Full,
+}
+
+/// One thing that the suite asserts about a cluster's network.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Name, as `--filter` takes it: lower case with underscores.
+    pub name: &'static str,
+    /// What it shows, in a sentence that a newcomer understands.
+    pub about: &'static str,
+    /// Ids of SCENARIOS.md.
+    pub covers: &'static [&'static str],
+    /// The stage whose clone it starts from.
+    pub stage: &'static str,
+    /// Which runs it belongs to.
+    pub profile: Profile,
+    /// Fewest nodes that it means something with.
+    pub nodes: u32,
+    /// Limit of the whole scenario on a machine with KVM, sabotages included; stretched like all
+    /// limits.
+    pub limit: Duration,
+    /// What it does and asserts.
+    pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+    /// Faults that prove its assertions can fail.
+    pub sabotages: &'static [Sabotage],
+    /// The faults of `--break` that must turn it red.
+    pub red_when: &'static [Break],
+}
+
+/// A fault injected on purpose, in a fresh clone, followed by the scenario's assertion alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Sabotage {
+    /// Name.
+    pub name: &'static str,
+    /// What is broken.
+    pub about: &'static str,
+    /// The class of failure that the assertion must report.
+    pub expects: Cause,
+    /// Injects the fault and repeats the assertion; must end in a [`Failure`](crate::Failure).
+    pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+}
