@@ -1,1 +1,30 @@
-//! TODO
+//! One machine: QEMU as a value, a process, a console, a control channel and an SSH door.
+//!
+//! The crate knows neither Kubernetes nor the network segment: it is given a descriptor for the
+//! network card and byte streams for SSH, and gives back [`Machine`] and [`Guest`].
+//!
+//! - [`MachineSpec`] is QEMU's command line as plain data;
+//! - [`Machine`] runs it, freezes it to a file and brings it back, and tells at once when it fails
+//!   ([`MachineFault`]);
+//! - [`Qmp`] is the control channel, [`Console`] the recorded serial line;
+//! - [`Guest`] runs commands over SSH on any stream;
+//! - [`accelerator`] judges KVM and emulation by running a guest;
+//! - [`keys`] makes the SSH keys, [`create_overlay`] a machine's private disk.
+
+pub mod accelerator;
+mod console;
+mod disk;
+mod fault;
+mod guest;
+pub mod keys;
+mod machine;
+mod qmp;
+mod spec;
+
+pub use console::Console;
+pub use disk::create_overlay;
+pub use fault::{FaultKind, FaultWatch, MachineFault};
+pub use guest::{ExitStatus, Guest, GuestError, Output, SshCredentials};
+pub use machine::{Machine, Nic, VmError};
+pub use qmp::{Event, Events, Qmp, QmpError, Transcript};
+pub use spec::{Accelerator, Descriptors, MachineSpec, NicDescriptor, Ram};

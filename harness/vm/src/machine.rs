@@ -1,0 +1,624 @@
+//! A running machine.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use podwire_process::{ChildCommand, RunError, SpawnError, Spawner, Stream};
+use qapi::qmp::{self, QmpCommand};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::console::{CONSOLE_TAIL, Console};
+use crate::fault::{FaultKind, FaultWatch, MachineFault};
+use crate::qmp::{Events, Qmp, QmpError, Transcript};
+use crate::spec::{Descriptors, MachineSpec, NicDescriptor, Ram};
+
+/// For one control command. QEMU answers in milliseconds whatever the guest does; only a host
+/// short of memory or processors makes it slower.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// For writing or reading device state, about a megabyte.
+const STATE_LIMIT: Duration = Duration::from_secs(120);
+
+/// For what a dead QEMU leaves behind: its exit status and the rest of its console.
+const REMAINS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much of QEMU's standard error a fault carries.
+const LAST_WORDS_BYTES: u64 = 4096;
+
+/// What went wrong with a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// A process could not be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A file or folder of the machine cannot be used.
+    #[error("cannot use {path:?}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file that the machine starts from is not there.
+    #[error(
+        "machine {machine} needs {path:?}, which does not exist; is its image or stage complete?"
+    )]
+    Missing {
+        /// The machine's name.
+        machine: String,
+        /// Which one.
+        path: PathBuf,
+    },
+    /// The operating system gave no descriptor, thread or process handle.
+    #[error("cannot set up {what} for machine {machine}")]
+    Host {
+        /// The machine's name.
+        machine: String,
+        /// What was wanted.
+        what: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The control channel failed while QEMU lives.
+    #[error("machine {machine}: cannot {doing}")]
+    Qmp {
+        /// The machine's name.
+        machine: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: QmpError,
+    },
+    /// The machine failed.
+    #[error("cannot {doing}: {fault}")]
+    Fault {
+        /// What was being done.
+        doing: &'static str,
+        /// Why and with what last words.
+        fault: Box<MachineFault>,
+    },
+    /// Freezing or bringing back did not work.
+    #[error("machine {machine}: cannot {doing} {state:?}: {reason}")]
+    Migration {
+        /// The machine's name.
+        machine: String,
+        /// What was being done.
+        doing: &'static str,
+        /// The file of device state.
+        state: PathBuf,
+        /// QEMU's explanation.
+        reason: String,
+    },
+    /// The machine's memory is not in a file of its own.
+    #[error(
+        "machine {machine} cannot be frozen: its memory is not in a file of its own; \
+         start it from a copy of the memory file (`Ram::Template`)"
+    )]
+    NotATemplate {
+        /// The machine's name.
+        machine: String,
+    },
+    /// The machine was frozen: to run on would change what its clones see.
+    #[error("machine {machine} is frozen and must not run on; start a clone of it")]
+    Frozen {
+        /// The machine's name.
+        machine: String,
+    },
+    /// The guest did not power itself off in time.
+    #[error(
+        "machine {machine} did not power off within {limit:?}; its last console lines:\n{console}"
+    )]
+    StillOn {
+        /// The machine's name.
+        machine: String,
+        /// What was allowed.
+        limit: Duration,
+        /// The console's end.
+        console: String,
+    },
+    /// A disk could not be made.
+    #[error("cannot make the disk {overlay:?} over {base:?}")]
+    Overlay {
+        /// What was to be made.
+        overlay: PathBuf,
+        /// What it was to be based on.
+        base: PathBuf,
+        /// What qemu-img said.
+        source: RunError,
+    },
+}
+
+/// A network card: its address, and QEMU's end of its port on the segment.
+#[derive(Debug)]
+pub struct Nic {
+    /// MAC address, `52:54:00:00:01:01`.
+    pub mac: String,
+    /// A stream socket carrying each frame behind its length (4 bytes, big-endian).
+    pub fd: OwnedFd,
+}
+
+/// A QEMU process with its console, control channel and fate.
+///
+/// Dropping it kills QEMU; the kernel does so as well when this process ends.
+#[derive(Debug)]
+pub struct Machine {
+    spec: MachineSpec,
+    process: Process,
+    qmp: Qmp,
+    console: Console,
+    faults: FaultWatch,
+    frozen: AtomicBool,
+    // The children of a spawner die with its last clone.
+    _spawner: Spawner,
+}
+
+impl Machine {
+    /// Starts QEMU in `dir`, where `argv`, `console.log`, `qmp.log` and `qemu.log` are written (the
+    /// last three are continued when they exist). The guest boots at once, or waits for
+    /// [`Machine::load`] when the spec says `incoming`.
+    ///
+    /// # Errors
+    /// [`VmError`]; when QEMU refuses its arguments, [`VmError::Fault`] with its words.
+    pub async fn launch(
+        spawner: &Spawner,
+        qemu: &Path,
+        spec: MachineSpec,
+        nic: Option<Nic>,
+        dir: &Path,
+    ) -> Result<Self, VmError> {
+        let dir = absolute(dir)?;
+        let spec = spec.absolute().map_err(|source| VmError::File {
+            path: dir.clone(),
+            source,
+        })?;
+        if let Some(missing) = spec.inputs().find(|path| !path.exists()) {
+            return Err(VmError::Missing {
+                machine: spec.name.clone(),
+                path: missing.to_owned(),
+            });
+        }
+        let host = |what: &'static str| {
+            let machine = spec.name.clone();
+            move |source: io::Error| VmError::Host {
+                machine,
+                what,
+                source,
+            }
+        };
+
+        fs::create_dir_all(&dir).map_err(|source| VmError::File {
+            path: dir.clone(),
+            source,
+        })?;
+        let log_path = dir.join("qemu.log");
+        let log = append_to(&log_path)?;
+        let log_start = log.metadata().map_or(0, |metadata| metadata.len());
+        let log_again = log.try_clone().map_err(host("a log"))?;
+
+        let (qmp_ours, qmp_qemus) = UnixStream::pair().map_err(host("a control channel"))?;
+        let (console_ours, console_qemus) = UnixStream::pair().map_err(host("a console"))?;
+        let descriptors = Descriptors {
+            qmp: qmp_qemus.as_raw_fd(),
+            console: console_qemus.as_raw_fd(),
+            nic: nic.as_ref().map(|nic| NicDescriptor {
+                mac: nic.mac.clone(),
+                fd: nic.fd.as_raw_fd(),
+            }),
+        };
+        let mut command = ChildCommand::new(program(qemu)?)
+            .args(spec.command_line(&descriptors))
+            .dir(&dir);
+        command.stdout = Stream::File(log_again);
+        command.stderr = Stream::File(log);
+        // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
+        command.own_group = true;
+        command.inherit = vec![qmp_qemus.into(), console_qemus.into()];
+        command.inherit.extend(nic.map(|nic| nic.fd));
+        let argv_path = dir.join("argv");
+        fs::write(&argv_path, command.display() + "\n").map_err(|source| VmError::File {
+            path: argv_path,
+            source,
+        })?;
+        let console_log = append_to(&dir.join("console.log"))?;
+        let transcript = Transcript::new(append_to(&dir.join("qmp.log"))?);
+
+        let mut child = spawner.spawn(command)?;
+        let pid = child.id();
+        // Taken before anybody waits for the child, so the number still means this process.
+        let handle = Pid::from_raw(pid.cast_signed())
+            .ok_or(rustix::io::Errno::SRCH)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let handle = match handle {
+            Ok(handle) => handle,
+            Err(error) => {
+                // Nothing else could end it later.
+                let _ = child.kill();
+                return Err(host("a process handle")(error.into()));
+            }
+        };
+        let (ended, exited) = watch::channel(None);
+        let process = Process {
+            pid,
+            handle,
+            exited,
+            expected: Arc::new(AtomicBool::new(false)),
+        };
+        thread::Builder::new()
+            .name(format!("wait {pid}"))
+            .spawn(move || {
+                // A failed wait means that there is nothing to wait for any more.
+                let status = child.wait().unwrap_or_default();
+                ended.send_replace(Some(status));
+            })
+            .map_err(host("a thread"))?;
+
+        let faults = FaultWatch::new(&spec.name);
+        let console_stream = tokio_stream(console_ours).map_err(host("a console"))?;
+        let (console, recorded) = Console::record(console_stream, console_log, faults.clone());
+        tokio::spawn(report_exit(
+            process.exited.clone(),
+            Arc::clone(&process.expected),
+            recorded,
+            console.clone(),
+            faults.clone(),
+            move || last_words(&log_path, log_start),
+        ));
+
+        let qmp_stream = tokio_stream(qmp_ours).map_err(host("a control channel"))?;
+        let qmp = match Qmp::connect(qmp_stream, transcript, COMMAND_LIMIT).await {
+            Ok(qmp) => qmp,
+            Err(source) => {
+                return Err(explained(&spec.name, &process, &faults, "start QEMU", source).await);
+            }
+        };
+        Ok(Self {
+            spec,
+            process,
+            qmp,
+            console,
+            faults,
+            frozen: AtomicBool::new(false),
+            _spawner: spawner.clone(),
+        })
+    }
+
+    /// The machine's name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// What it was started from, with absolute paths.
+    pub fn spec(&self) -> &MachineSpec {
+        &self.spec
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// The recorded serial line.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The control channel.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// A watch on the machine's faults that outlives borrows of the machine.
+    pub fn faults(&self) -> FaultWatch {
+        self.faults.clone()
+    }
+
+    /// The first fault, if there was one.
+    pub fn fault(&self) -> Option<MachineFault> {
+        self.faults.fault()
+    }
+
+    /// Resolves with the first fault as soon as it happens.
+    pub async fn faulted(&self) -> MachineFault {
+        self.faults.faulted().await
+    }
+
+    /// Stops the guest's processors and clock.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn pause(&self) -> Result<(), VmError> {
+        self.command("pause", qmp::stop {}).await?;
+        Ok(())
+    }
+
+    /// Lets the guest run (on).
+    ///
+    /// # Errors
+    /// [`VmError::Frozen`] after [`Machine::save`].
+    pub async fn resume(&self) -> Result<(), VmError> {
+        if self.frozen.load(Ordering::Relaxed) {
+            return Err(VmError::Frozen {
+                machine: self.spec.name.clone(),
+            });
+        }
+        self.command("resume", qmp::cont {}).await?;
+        Ok(())
+    }
+
+    /// Freezes the machine: stops it and writes its device state to `state`; its memory is in the
+    /// file of [`Ram::Template`], its disk in its overlay. From then on it can only be killed, and
+    /// must be before a clone starts.
+    ///
+    /// Machines that talk to each other are paused together before any of them is saved.
+    ///
+    /// # Errors
+    /// [`VmError::NotATemplate`], or what QEMU says.
+    pub async fn save(&self, state: &Path) -> Result<(), VmError> {
+        if !matches!(self.spec.ram, Ram::Template(_)) {
+            return Err(VmError::NotATemplate {
+                machine: self.spec.name.clone(),
+            });
+        }
+        self.pause().await?;
+        let state = absolute(state)?;
+        let doing = "save its state to";
+        self.set_capabilities(doing).await?;
+        let events = self.qmp.events();
+        let start = qmp::migrate {
+            channels: None,
+            detach: None,
+            resume: None,
+            uri: Some(format!("file:{}", state.display())),
+        };
+        self.command(doing, start).await?;
+        self.migrated(events, doing, &state).await?;
+        self.frozen.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Brings back device state written by [`Machine::save`]; the machine stays paused.
+    ///
+    /// # Errors
+    /// What QEMU says; it ends itself when the state does not fit ([`VmError::Fault`]).
+    pub async fn load(&self, state: &Path) -> Result<(), VmError> {
+        let state = absolute(state)?;
+        if !state.exists() {
+            return Err(VmError::Missing {
+                machine: self.spec.name.clone(),
+                path: state,
+            });
+        }
+        let doing = "load its state from";
+        self.set_capabilities(doing).await?;
+        let events = self.qmp.events();
+        let start = qmp::migrate_incoming {
+            channels: None,
+            exit_on_error: None,
+            uri: Some(format!("file:{}", state.display())),
+        };
+        self.command(doing, start).await?;
+        self.migrated(events, doing, &state).await
+    }
+
+    /// Presses the power button and waits until the guest has shut down and QEMU has ended.
+    ///
+    /// # Errors
+    /// [`VmError::StillOn`] when the guest does not react in time: it keeps running.
+    pub async fn power_down(&self, limit: Duration) -> Result<(), VmError> {
+        self.process.expected.store(true, Ordering::Relaxed);
+        self.command("power down", qmp::system_powerdown {}).await?;
+        if timeout(limit, self.process.ended()).await.is_ok() {
+            return Ok(());
+        }
+        self.process.expected.store(false, Ordering::Relaxed);
+        Err(VmError::StillOn {
+            machine: self.spec.name.clone(),
+            limit,
+            console: self.console.tail(CONSOLE_TAIL).join("\n"),
+        })
+    }
+
+    /// Ends QEMU at once, as a power cut would, and waits until it is gone.
+    pub async fn kill(self) {
+        self.process.kill();
+        // A process that survives SIGKILL is stuck in the kernel: nothing here can help it.
+        let _ = timeout(REMAINS_LIMIT, self.process.ended()).await;
+    }
+
+    async fn set_capabilities(&self, doing: &'static str) -> Result<(), VmError> {
+        use qmp::MigrationCapability::{events, x_ignore_shared};
+        let capabilities = [x_ignore_shared, events]
+            .map(|capability| qmp::MigrationCapabilityStatus {
+                capability,
+                state: true,
+            })
+            .to_vec();
+        self.command(doing, qmp::migrate_set_capabilities { capabilities })
+            .await?;
+        Ok(())
+    }
+
+    async fn migrated(
+        &self,
+        mut events: Events,
+        doing: &'static str,
+        state: &Path,
+    ) -> Result<(), VmError> {
+        let failed = |reason| VmError::Migration {
+            machine: self.spec.name.clone(),
+            doing,
+            state: state.to_owned(),
+            reason,
+        };
+        let done = async {
+            while let Some(event) = events.next().await {
+                if event.name == "MIGRATION" {
+                    match event.data.get("status").and_then(Value::as_str) {
+                        Some("completed") => return Ok(()),
+                        Some(status @ ("failed" | "cancelled")) => {
+                            return Err(Some(status.to_owned()));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Err(None)
+        };
+        match timeout(STATE_LIMIT, done).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Some(status))) => {
+                let info = self.command(doing, qmp::query_migrate {}).await?;
+                Err(failed(info.error_desc.unwrap_or(status)))
+            }
+            Ok(Err(None)) => {
+                let lost = QmpError::Lost { command: "migrate" };
+                Err(self.explained(doing, lost).await)
+            }
+            Err(_) => Err(failed(format!("not done after {STATE_LIMIT:?}"))),
+        }
+    }
+
+    async fn command<C: QmpCommand>(
+        &self,
+        doing: &'static str,
+        command: C,
+    ) -> Result<C::Ok, VmError> {
+        match self.qmp.execute(command, COMMAND_LIMIT).await {
+            Ok(done) => Ok(done),
+            Err(source) => Err(self.explained(doing, source).await),
+        }
+    }
+
+    async fn explained(&self, doing: &'static str, source: QmpError) -> VmError {
+        explained(&self.spec.name, &self.process, &self.faults, doing, source).await
+    }
+}
+
+/// QEMU's death where that is why the control channel failed; else the failure itself.
+async fn explained(
+    machine: &str,
+    process: &Process,
+    faults: &FaultWatch,
+    doing: &'static str,
+    source: QmpError,
+) -> VmError {
+    let lost = matches!(source, QmpError::Lost { .. });
+    if lost && !process.expected.load(Ordering::Relaxed) {
+        if let Ok(fault) = timeout(REMAINS_LIMIT, faults.faulted()).await {
+            return VmError::Fault {
+                doing,
+                fault: Box::new(fault),
+            };
+        }
+    }
+    VmError::Qmp {
+        machine: machine.to_owned(),
+        doing,
+        source,
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    handle: OwnedFd,
+    exited: watch::Receiver<Option<ExitStatus>>,
+    /// Whether an end of QEMU is what somebody asked for.
+    expected: Arc<AtomicBool>,
+}
+
+impl Process {
+    fn kill(&self) {
+        self.expected.store(true, Ordering::Relaxed);
+        // It fails only when the process has ended already.
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    async fn ended(&self) {
+        let mut exited = self.exited.clone();
+        // A closed channel means that the waiting thread is gone, and with it the process.
+        let _ = exited.wait_for(Option::is_some).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn report_exit(
+    mut exited: watch::Receiver<Option<ExitStatus>>,
+    expected: Arc<AtomicBool>,
+    recorded: tokio::task::JoinHandle<()>,
+    console: Console,
+    faults: FaultWatch,
+    last_words: impl FnOnce() -> String,
+) {
+    let Ok(status) = exited.wait_for(Option::is_some).await.map(|status| *status) else {
+        return;
+    };
+    // The console may hold the very reason: read it to its end first.
+    let _ = timeout(REMAINS_LIMIT, recorded).await;
+    if !expected.load(Ordering::Relaxed) {
+        let kind = FaultKind::Exited {
+            status: status.map(|status| status.to_string()).unwrap_or_default(),
+            last_words: last_words(),
+        };
+        faults.report(kind, || console.tail(CONSOLE_TAIL));
+    }
+}
+
+fn last_words(log: &Path, start: u64) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(
+            start.max(end.saturating_sub(LAST_WORDS_BYTES)),
+        ))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    };
+    read().unwrap_or_else(|error| format!("({} cannot be read: {error})", log.display()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, VmError> {
+    std::path::absolute(path).map_err(|source| VmError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A bare name is looked up in `PATH`; anything else must not depend on QEMU's own folder.
+fn program(qemu: &Path) -> Result<PathBuf, VmError> {
+    if qemu.components().count() > 1 {
+        absolute(qemu)
+    } else {
+        Ok(qemu.to_owned())
+    }
+}
+
+fn append_to(path: &Path) -> Result<File, VmError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|source| VmError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}

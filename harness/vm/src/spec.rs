@@ -1,0 +1,392 @@
+//! QEMU's command line as data.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The host's processor, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's emulation (Tiny Code Generator): works everywhere, 5 to 20 times slower.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The CPU model that fits: the host's own under KVM, and under emulation everything that
+    /// QEMU emulates except five-level page tables, whose longer walks are paid in software.
+    pub fn cpu_model(self) -> &'static str {
+        match self {
+            Self::Kvm => "host",
+            Self::Tcg => "max,la57=off",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// Where a machine's memory lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ram {
+    /// Nowhere on disk: such a machine cannot be frozen.
+    Anonymous,
+    /// In this file, shared: what the guest writes is in the file, so [`crate::Machine::save`]
+    /// stores device state only. The file is created when it is missing.
+    Template(PathBuf),
+    /// A private copy-on-write mapping of a frozen machine's file, which is never changed.
+    Clone(PathBuf),
+}
+
+/// A machine as plain data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Name in logs, errors and QEMU's process title.
+    pub name: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// What executes the guest.
+    pub accelerator: Accelerator,
+    /// QEMU's `-cpu` argument; [`Accelerator::cpu_model`] fits unless a guest needs another.
+    pub cpu_model: String,
+    /// Linux kernel image, booted directly.
+    pub kernel: PathBuf,
+    /// Initial RAM disk for it.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, appended to [`MachineSpec::CONSOLE_APPEND`].
+    pub append: String,
+    /// A qcow2 image of the machine's own, `/dev/vda` in the guest, opened without flushes.
+    pub disk: Option<PathBuf>,
+    /// Where the memory lives.
+    pub ram: Ram,
+    /// Whether the machine waits for [`crate::Machine::load`] instead of booting.
+    pub incoming: bool,
+    /// The guest's clock at start, `YYYY-MM-DDTHH:MM:SS` in UTC; the host's when absent. It runs
+    /// only while the machine does.
+    pub rtc_base: Option<String>,
+    /// Whether a reset by the guest ends QEMU instead of booting again.
+    pub no_reboot: bool,
+}
+
+/// The numbers of the descriptors that QEMU inherits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Stream socket for QMP.
+    pub qmp: RawFd,
+    /// Stream socket for the serial console.
+    pub console: RawFd,
+    /// Network card, if any.
+    pub nic: Option<NicDescriptor>,
+}
+
+/// A network card's address and its port on the segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicDescriptor {
+    /// MAC address, `52:54:00:00:01:01`.
+    pub mac: String,
+    /// Stream socket carrying length-prefixed frames.
+    pub fd: RawFd,
+}
+
+/// Host memory in MiB for one machine's translated code; QEMU would take an eighth of the host's.
+const TRANSLATION_BUFFER_MIB: u32 = 256;
+
+impl MachineSpec {
+    /// What every kernel gets: its messages go to the recorded console, without those of daily
+    /// life, and a panic is followed by a reset, as on a node set up for Kubernetes.
+    pub const CONSOLE_APPEND: &str = "console=ttyS0 loglevel=4 panic=-1";
+
+    /// QEMU's arguments, without the program.
+    ///
+    /// # Example
+    /// `["-name", "node1,debug-threads=on", "-nodefaults", ..., "-device", "virtio-net-pci,..."]`
+    pub fn command_line(&self, descriptors: &Descriptors) -> Vec<String> {
+        let nic = descriptors
+            .nic
+            .as_ref()
+            .map(|nic| (nic.mac.clone(), nic.fd.to_string()));
+        self.arguments(
+            &descriptors.qmp.to_string(),
+            &descriptors.console.to_string(),
+            nic,
+        )
+    }
+
+    /// The arguments that a guest can notice, for digests: the same for a machine that is frozen
+    /// and the clones made of it, wherever their files are and whatever they are called.
+    pub fn shape(&self) -> Vec<String> {
+        let neutral = Self {
+            name: "NAME".into(),
+            kernel: "KERNEL".into(),
+            initrd: self.initrd.as_ref().map(|_| "INITRD".into()),
+            disk: self.disk.as_ref().map(|_| "DISK".into()),
+            ram: Ram::Template("RAM".into()),
+            incoming: false,
+            rtc_base: None,
+            ..self.clone()
+        };
+        neutral.arguments("FD", "FD", Some(("MAC".into(), "FD".into())))
+    }
+
+    fn arguments(&self, qmp: &str, console: &str, nic: Option<(String, String)>) -> Vec<String> {
+        let mut line = Line::default();
+        line.pair("-name", format!("{},debug-threads=on", escaped(&self.name)));
+        line.flag("-nodefaults");
+        line.flag("-no-user-config");
+        line.pair("-display", "none");
+        line.pair(
+            "-machine",
+            "q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off",
+        );
+        line.pair(
+            "-accel",
+            match self.accelerator {
+                Accelerator::Kvm => "kvm".into(),
+                Accelerator::Tcg => format!("tcg,thread=multi,tb-size={TRANSLATION_BUFFER_MIB}"),
+            },
+        );
+        line.pair("-cpu", &self.cpu_model);
+        line.pair("-smp", format!("cpus={}", self.vcpus));
+        line.pair("-m", format!("{}M", self.memory_mib));
+        line.pair("-object", self.memory());
+        let base = self.rtc_base.as_deref().unwrap_or("utc");
+        line.pair("-rtc", format!("base={base},clock=vm"));
+        line.pair("-kernel", self.kernel.to_string_lossy());
+        if let Some(initrd) = &self.initrd {
+            line.pair("-initrd", initrd.to_string_lossy());
+        }
+        line.pair("-append", self.kernel_command_line());
+        line.pair("-chardev", format!("socket,id=qmp,fd={qmp}"));
+        line.pair("-mon", "chardev=qmp,mode=control");
+        line.pair("-chardev", format!("socket,id=console,fd={console}"));
+        line.pair("-serial", "chardev:console");
+        // Fixed slots: the guest names its network interface by them (enp0s2).
+        if let Some((mac, fd)) = nic {
+            line.pair(
+                "-netdev",
+                format!("stream,id=net0,server=off,addr.type=fd,addr.str={fd}"),
+            );
+            line.pair(
+                "-device",
+                format!("virtio-net-pci,id=nic0,netdev=net0,mac={mac},romfile=,addr=0x2"),
+            );
+        }
+        if let Some(disk) = &self.disk {
+            line.pair(
+                "-blockdev",
+                format!(
+                    "driver=qcow2,node-name=disk,discard=unmap,cache.no-flush=on,\
+                     file.driver=file,file.filename={},file.cache.no-flush=on",
+                    escaped_path(disk)
+                ),
+            );
+            line.pair("-device", "virtio-blk-pci,id=disk0,drive=disk,addr=0x3");
+        }
+        line.pair("-object", "rng-builtin,id=rng");
+        line.pair("-device", "virtio-rng-pci,id=rng0,rng=rng,addr=0x4");
+        // Clones of one machine draw different random numbers only because this changes.
+        line.pair("-device", "vmgenid,id=generation,guid=auto");
+        if self.incoming {
+            line.pair("-incoming", "defer");
+            line.flag("-S");
+        }
+        if self.no_reboot {
+            line.flag("-no-reboot");
+        }
+        line.0
+    }
+
+    fn kernel_command_line(&self) -> String {
+        if self.append.is_empty() {
+            Self::CONSOLE_APPEND.to_owned()
+        } else {
+            format!("{} {}", Self::CONSOLE_APPEND, self.append)
+        }
+    }
+
+    fn memory(&self) -> String {
+        let size = self.memory_mib;
+        match &self.ram {
+            Ram::Anonymous => format!("memory-backend-ram,id=ram,size={size}M"),
+            Ram::Template(file) => format!(
+                "memory-backend-file,id=ram,size={size}M,mem-path={},share=on",
+                escaped_path(file)
+            ),
+            // Opened read-only, so that nothing the guest discards can punch holes into the file
+            // which every sibling maps.
+            Ram::Clone(file) => format!(
+                "memory-backend-file,id=ram,size={size}M,mem-path={},share=off,readonly=on,rom=off",
+                escaped_path(file)
+            ),
+        }
+    }
+
+    /// The same machine with every path absolute, because QEMU runs in a folder of its own.
+    pub(crate) fn absolute(self) -> std::io::Result<Self> {
+        let absolute = |path: PathBuf| std::path::absolute(path);
+        Ok(Self {
+            kernel: absolute(self.kernel)?,
+            initrd: self.initrd.map(absolute).transpose()?,
+            disk: self.disk.map(absolute).transpose()?,
+            ram: match self.ram {
+                Ram::Anonymous => Ram::Anonymous,
+                Ram::Template(file) => Ram::Template(absolute(file)?),
+                Ram::Clone(file) => Ram::Clone(absolute(file)?),
+            },
+            ..self
+        })
+    }
+
+    /// The files that must exist before a start.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let ram = match &self.ram {
+            Ram::Clone(file) => Some(file),
+            Ram::Anonymous | Ram::Template(_) => None,
+        };
+        std::iter::once(&self.kernel)
+            .chain(&self.initrd)
+            .chain(&self.disk)
+            .chain(ram)
+            .map(PathBuf::as_path)
+    }
+}
+
+#[derive(Default)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn flag(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    fn pair(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push(name.into());
+        self.0.push(value.into());
+    }
+}
+
+/// A value inside a comma-separated option (QEMU doubles commas).
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn escaped_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn node() -> MachineSpec {
+        MachineSpec {
+            name: "node1".into(),
+            vcpus: 2,
+            memory_mib: 2048,
+            accelerator: Accelerator::Tcg,
+            cpu_model: Accelerator::Tcg.cpu_model().into(),
+            kernel: "/cache/image/kernel".into(),
+            initrd: Some("/cache/image/initrd".into()),
+            append: "root=/dev/vda rw".into(),
+            disk: Some("/run/a,b/disk.qcow2".into()),
+            ram: Ram::Template("/run/a,b/ram".into()),
+            incoming: false,
+            rtc_base: None,
+            no_reboot: false,
+        }
+    }
+
+    fn shown(arguments: Vec<String>) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        for argument in arguments {
+            match lines.last_mut() {
+                Some(line) if !argument.starts_with('-') => {
+                    line.push(' ');
+                    line.push_str(&argument);
+                }
+                _ => lines.push(argument),
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn descriptors() -> Descriptors {
+        Descriptors {
+            qmp: 10,
+            console: 11,
+            nic: Some(NicDescriptor {
+                mac: "52:54:00:00:01:01".into(),
+                fd: 12,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_template_boots_from_shared_memory_and_its_own_disk() {
+        insta::assert_snapshot!(shown(node().command_line(&descriptors())), @"");
+    }
+
+    #[test]
+    fn a_clone_waits_for_its_state_and_cannot_change_the_template() {
+        let clone = MachineSpec {
+            ram: Ram::Clone("/stage/ram".into()),
+            incoming: true,
+            rtc_base: Some("2026-11-21T13:00:00".into()),
+            accelerator: Accelerator::Kvm,
+            cpu_model: Accelerator::Kvm.cpu_model().into(),
+            ..node()
+        };
+        insta::assert_snapshot!(shown(clone.command_line(&descriptors())), @"");
+    }
+
+    #[test]
+    fn a_probe_needs_neither_network_nor_disk() {
+        let probe = MachineSpec {
+            initrd: None,
+            append: String::new(),
+            disk: None,
+            ram: Ram::Anonymous,
+            no_reboot: true,
+            ..node()
+        };
+        let line = probe.command_line(&Descriptors {
+            nic: None,
+            ..descriptors()
+        });
+        insta::assert_snapshot!(shown(line), @"");
+    }
+
+    #[test]
+    fn a_machine_and_its_clones_have_one_shape() {
+        let clone = MachineSpec {
+            name: "elsewhere".into(),
+            ram: Ram::Clone("/stage/ram".into()),
+            disk: Some("/clone/disk".into()),
+            kernel: "/moved/kernel".into(),
+            initrd: Some("/moved/initrd".into()),
+            incoming: true,
+            rtc_base: Some("2026-11-21T13:00:00".into()),
+            ..node()
+        };
+        assert_eq!(clone.shape(), node().shape());
+        let larger = MachineSpec {
+            memory_mib: 4096,
+            ..node()
+        };
+        assert_ne!(larger.shape(), node().shape());
+        let text = node().shape().join(" ");
+        assert!(!text.contains("/run") && !text.contains("/cache"), "{text}");
+    }
+}
