@@ -168,7 +168,12 @@ mod tests {
             Vec::new,
         );
         let fault = waiting.await.unwrap().unwrap_err();
-        insta::assert_snapshot!(fault, @"");
+        insta::assert_snapshot!(fault, @r"
+        machine node2: the guest's kernel panicked (Kernel panic - not syncing: sysrq)
+        its last console lines:
+          a
+          b
+        ");
         assert_eq!(watch.faulted().await, fault);
     }
 
@@ -182,6 +187,10 @@ mod tests {
             },
             console: Vec::new(),
         };
-        insta::assert_snapshot!(fault, @"");
+        insta::assert_snapshot!(fault, @r"
+        machine node1: QEMU ended with exit status: 1; its last words:
+        qemu: no such device
+        its console is empty
+        ");
     }
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qapi::qmp::QmpCommand;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
@@ -142,6 +143,13 @@ struct Pending {
     events: Option<broadcast::Sender<Event>>,
 }
 
+#[derive(Serialize)]
+struct Request {
+    execute: &'static str,
+    arguments: Value,
+    id: u64,
+}
+
 /// Forgets a command whose caller has stopped waiting, however that came about.
 struct Waiting<'a> {
     shared: &'a Shared,
@@ -252,7 +260,13 @@ impl Qmp {
         limit: Duration,
     ) -> Result<Value, QmpError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+        let request = Request {
+            execute: command,
+            arguments,
+            id,
+        };
+        let line = serde_json::to_string(&request)
+            .map_err(|source| QmpError::Arguments { command, source })?;
         let (sender, reply) = oneshot::channel();
         {
             let mut pending = locked(&self.shared.pending);
@@ -353,6 +367,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use qapi::qmp::{query_name, query_status, stop};
+    use serde_json::json;
     use tokio::io::{DuplexStream, Lines, ReadHalf, WriteHalf};
 
     const LIMIT: Duration = Duration::from_secs(10);
@@ -390,7 +405,7 @@ mod tests {
         }
 
         async fn answer(&mut self, command: &Value, reply: Value) {
-            self.say(&json!({ "return": reply, "id": command["id"] }).to_string())
+            self.say(&json!({ "id": command["id"], "return": reply }).to_string())
                 .await;
         }
     }
@@ -501,7 +516,7 @@ mod tests {
             (refused, strange)
         };
         let ((refused, strange), ()) = tokio::join!(commands, serve);
-        insta::assert_snapshot!(refused, @"");
+        insta::assert_snapshot!(refused, @"QEMU refused `stop`: no such thing (GenericError)");
         assert!(matches!(strange, QmpError::Reply { .. }), "{strange}");
     }
 
@@ -540,6 +555,10 @@ mod tests {
             .filter_map(|line| line.split_once(' '))
             .map(|(_, said)| said)
             .collect();
-        insta::assert_snapshot!(untimed.join("\n"), @"");
+        insta::assert_snapshot!(untimed.join("\n"), @r#"
+        < {"QMP": {"version": {}, "capabilities": ["oob"]}}
+        > {"execute":"qmp_capabilities","arguments":{},"id":1}
+        < {"id":1,"return":{}}
+        "#);
     }
 }

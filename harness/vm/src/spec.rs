@@ -335,7 +335,33 @@ pub(crate) mod tests {
 
     #[test]
     fn a_template_boots_from_shared_memory_and_its_own_disk() {
-        insta::assert_snapshot!(shown(node().command_line(&descriptors())), @"");
+        insta::assert_snapshot!(shown(node().command_line(&descriptors())), @r"
+        -name node1,debug-threads=on
+        -nodefaults
+        -no-user-config
+        -display none
+        -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
+        -accel tcg,thread=multi,tb-size=256
+        -cpu max,la57=off
+        -smp cpus=2
+        -m 2048M
+        -object memory-backend-file,id=ram,size=2048M,mem-path=/run/a,,b/ram,share=on
+        -rtc base=utc,clock=vm
+        -kernel /cache/image/kernel
+        -initrd /cache/image/initrd
+        -append console=ttyS0 loglevel=4 panic=-1 root=/dev/vda rw
+        -chardev socket,id=qmp,fd=10
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=console,fd=11
+        -serial chardev:console
+        -netdev stream,id=net0,server=off,addr.type=fd,addr.str=12
+        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:01:01,romfile=,addr=0x2
+        -blockdev driver=qcow2,node-name=disk,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/run/a,,b/disk.qcow2,file.cache.no-flush=on
+        -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
+        -object rng-builtin,id=rng
+        -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device vmgenid,id=generation,guid=auto
+        ");
     }
 
     #[test]
@@ -348,7 +374,35 @@ pub(crate) mod tests {
             cpu_model: Accelerator::Kvm.cpu_model().into(),
             ..node()
         };
-        insta::assert_snapshot!(shown(clone.command_line(&descriptors())), @"");
+        insta::assert_snapshot!(shown(clone.command_line(&descriptors())), @r"
+        -name node1,debug-threads=on
+        -nodefaults
+        -no-user-config
+        -display none
+        -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
+        -accel kvm
+        -cpu host
+        -smp cpus=2
+        -m 2048M
+        -object memory-backend-file,id=ram,size=2048M,mem-path=/stage/ram,share=off,readonly=on,rom=off
+        -rtc base=2026-11-21T13:00:00,clock=vm
+        -kernel /cache/image/kernel
+        -initrd /cache/image/initrd
+        -append console=ttyS0 loglevel=4 panic=-1 root=/dev/vda rw
+        -chardev socket,id=qmp,fd=10
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=console,fd=11
+        -serial chardev:console
+        -netdev stream,id=net0,server=off,addr.type=fd,addr.str=12
+        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:01:01,romfile=,addr=0x2
+        -blockdev driver=qcow2,node-name=disk,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/run/a,,b/disk.qcow2,file.cache.no-flush=on
+        -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
+        -object rng-builtin,id=rng
+        -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device vmgenid,id=generation,guid=auto
+        -incoming defer
+        -S
+        ");
     }
 
     #[test]
@@ -365,7 +419,29 @@ pub(crate) mod tests {
             nic: None,
             ..descriptors()
         });
-        insta::assert_snapshot!(shown(line), @"");
+        insta::assert_snapshot!(shown(line), @r"
+        -name node1,debug-threads=on
+        -nodefaults
+        -no-user-config
+        -display none
+        -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
+        -accel tcg,thread=multi,tb-size=256
+        -cpu max,la57=off
+        -smp cpus=2
+        -m 2048M
+        -object memory-backend-ram,id=ram,size=2048M
+        -rtc base=utc,clock=vm
+        -kernel /cache/image/kernel
+        -append console=ttyS0 loglevel=4 panic=-1
+        -chardev socket,id=qmp,fd=10
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=console,fd=11
+        -serial chardev:console
+        -object rng-builtin,id=rng
+        -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device vmgenid,id=generation,guid=auto
+        -no-reboot
+        ");
     }
 
     #[test]
