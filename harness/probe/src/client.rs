@@ -1,0 +1,310 @@
+//! The client: many requests, each on a fresh connection.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::dns::{self, ResolveError};
+use crate::http::{self, Message, MessageError, Until, left};
+use crate::report::{Attempt, FetchReport, FetchRequest, Outcome};
+
+/// The beginning of an answer that goes into an error's text.
+const SHOWN: usize = 200;
+
+struct Failure {
+    outcome: Outcome,
+    error: String,
+}
+
+/// Why another `probe` made no report.
+#[derive(Debug)]
+pub struct ViaError {
+    /// How the request to it ended.
+    pub outcome: Outcome,
+    /// What went wrong.
+    pub error: String,
+}
+
+impl std::fmt::Display for ViaError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no report: {}: {}", self.outcome, self.error)
+    }
+}
+
+impl std::error::Error for ViaError {}
+
+/// Does what the request says. Takes at most [`FetchRequest::longest`] and a little.
+pub fn fetch(request: &FetchRequest) -> FetchReport {
+    let count = request.count as usize;
+    let jobs = request.targets.len() * count;
+    let next = AtomicUsize::new(0);
+    let attempts = Mutex::new(vec![Vec::with_capacity(count); request.targets.len()]);
+    let work = || {
+        loop {
+            let job = next.fetch_add(1, Ordering::Relaxed);
+            if job >= jobs {
+                break;
+            }
+            // Target by target would let one dead target hold up all the others.
+            let index = job % request.targets.len();
+            let attempt = attempt(
+                &request.targets[index],
+                Duration::from_millis(request.limit_ms),
+            );
+            if let Ok(mut attempts) = attempts.lock() {
+                attempts[index].push(attempt);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..(request.concurrency.max(1) as usize).min(jobs) {
+            scope.spawn(work);
+        }
+    });
+    FetchReport::of(request, attempts.into_inner().unwrap_or_default())
+}
+
+/// Has the `probe serve` at `server` do what the request says, from where it runs.
+///
+/// # Errors
+/// [`ViaError`] when it gives no report within the request's longest time and `limit` beside it.
+pub fn fetch_via(
+    server: &str,
+    request: &FetchRequest,
+    limit: Duration,
+) -> Result<FetchReport, ViaError> {
+    let malformed = |error: serde_json::Error| ViaError {
+        outcome: Outcome::Malformed,
+        error: error.to_string(),
+    };
+    let body = serde_json::to_vec(request).map_err(malformed)?;
+    let message =
+        exchange(server, Some(&body), request.longest() + limit).map_err(|failure| ViaError {
+            outcome: failure.outcome,
+            error: failure.error,
+        })?;
+    serde_json::from_slice(&message.body).map_err(malformed)
+}
+
+fn attempt(target: &str, limit: Duration) -> Attempt {
+    let started = Instant::now();
+    let result = exchange(target, None, limit);
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match result {
+        Ok(message) => {
+            // Any server may answer; only our own says who it is.
+            let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
+            let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+            Attempt {
+                outcome: Outcome::Answered,
+                millis,
+                host: text("host"),
+                client: text("client"),
+                error: None,
+            }
+        }
+        Err(failure) => Attempt {
+            outcome: failure.outcome,
+            millis,
+            host: None,
+            client: None,
+            error: Some(failure.error),
+        },
+    }
+}
+
+fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Message, Failure> {
+    let end = Instant::now() + limit;
+    let target = Target::parse(target)?;
+    let address = target.resolve(end)?;
+    let wait = left(end).map_err(|error| failed("connect", &error))?;
+    let stream =
+        TcpStream::connect_timeout(&address, wait).map_err(|error| failed("connect", &error))?;
+    let mut stream = Until { stream, end };
+    let head = match body {
+        None => format!("GET {} HTTP/1.1\r\n", target.path),
+        Some(body) => format!(
+            "POST {} HTTP/1.1\r\nContent-Length: {}\r\n",
+            target.path,
+            body.len()
+        ),
+    };
+    let head = format!("{head}Host: {}\r\nConnection: close\r\n\r\n", target.host);
+    let mut request = head.into_bytes();
+    request.extend(body.unwrap_or_default());
+    let wait = stream.left().map_err(|error| failed("send", &error))?;
+    let sent = stream.stream.set_write_timeout(Some(wait));
+    sent.and_then(|()| stream.stream.write_all(&request))
+        .map_err(|error| failed("send", &error))?;
+    let message = http::read(&mut stream, true).map_err(|error| match error {
+        MessageError::Io(error) => failed("receive", &error),
+        MessageError::Malformed(why) => Failure {
+            outcome: Outcome::Malformed,
+            error: why.to_owned(),
+        },
+    })?;
+    let status = message
+        .start
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|status| status.parse::<u16>().ok());
+    match status {
+        Some(200) => Ok(message),
+        Some(status) => Err(Failure {
+            outcome: Outcome::HttpStatus,
+            error: format!("{status}: {}", shown(&message.body)),
+        }),
+        None => Err(Failure {
+            outcome: Outcome::Malformed,
+            error: format!("not HTTP: {}", shown(message.start.as_bytes())),
+        }),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim().chars().take(SHOWN).collect()
+}
+
+struct Target<'a> {
+    host: &'a str,
+    port: u16,
+    path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn parse(text: &'a str) -> Result<Self, Failure> {
+        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().ok()),
+            None => (authority, Some(80)),
+        };
+        match port {
+            Some(port) if !host.is_empty() => Ok(Self { host, port, path }),
+            _ => Err(Failure {
+                outcome: Outcome::Other,
+                error: format!("{text:?} is no target: HOST, HOST:PORT or http://HOST[:PORT]/PATH"),
+            }),
+        }
+    }
+
+    fn resolve(&self, end: Instant) -> Result<SocketAddr, Failure> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok((address, self.port).into());
+        }
+        let address = dns::resolve(self.host, end).map_err(|error| match error {
+            ResolveError::NotFound => Failure {
+                outcome: Outcome::NameNotFound,
+                error: format!("no such name: {}", self.host),
+            },
+            ResolveError::Io(error) => failed("resolve", &error),
+            ResolveError::Answer(error) => Failure {
+                outcome: Outcome::Other,
+                error,
+            },
+        })?;
+        Ok((address, self.port).into())
+    }
+}
+
+fn failed(what: &str, error: &io::Error) -> Failure {
+    use io::ErrorKind as Kind;
+    let outcome = match error.kind() {
+        Kind::ConnectionRefused => Outcome::Refused,
+        // A socket's own time limit shows as WouldBlock.
+        Kind::TimedOut | Kind::WouldBlock => Outcome::TimedOut,
+        Kind::HostUnreachable | Kind::NetworkUnreachable => Outcome::NoRoute,
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Outcome::Reset,
+        _ => Outcome::Other,
+    };
+    let error = match outcome {
+        Outcome::TimedOut => "no answer in time".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure {
+        outcome,
+        error: format!("{what}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// A server that does one thing with every connection; gives its address.
+    fn server(each: impl Fn(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || listener.incoming().flatten().for_each(each));
+        address
+    }
+
+    fn says(answer: &'static str) -> String {
+        server(move |mut stream| {
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer);
+            let _ = stream.write_all(answer.as_bytes());
+        })
+    }
+
+    fn outcome(target: &str) -> (Outcome, String) {
+        let request = FetchRequest::new([target]).limit(Duration::from_millis(300));
+        let report = fetch(&request);
+        let result = &report.targets[0].results[0];
+        (result.outcome, result.error.clone().unwrap_or_default())
+    }
+
+    #[test]
+    fn every_way_to_fail_has_its_name() {
+        let refused = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        assert_eq!(outcome(&refused).0, Outcome::Refused);
+        let held = Mutex::new(Vec::new());
+        let silent = server(move |stream| held.lock().unwrap().push(stream));
+        assert_eq!(outcome(&silent).0, Outcome::TimedOut);
+        // Closing with unread bytes makes the kernel send a reset (RFC 2525, 2.17).
+        let reset = server(|mut stream| {
+            let mut one = [0];
+            let _ = stream.read(&mut one);
+        });
+        assert_eq!(outcome(&reset).0, Outcome::Reset);
+        assert_eq!(outcome(&says("")).0, Outcome::Malformed);
+        assert_eq!(outcome(&says("SSH-2.0-x\r\n\r\n")).0, Outcome::Malformed);
+        let (kind, error) = outcome(&says("HTTP/1.1 503 Busy\r\n\r\nlater"));
+        assert_eq!((kind, error.as_str()), (Outcome::HttpStatus, "503: later"));
+        assert_eq!(outcome("http://:80/").0, Outcome::Other);
+        // TCP has no broadcast: Linux says "network unreachable" without sending anything.
+        assert_eq!(outcome("255.255.255.255:9").0, Outcome::NoRoute);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_ours_counts_without_a_host() {
+        let target = says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        let report = fetch(&FetchRequest::new([target]));
+        assert!(report.targets[0].all(Outcome::Answered));
+        assert_eq!(report.targets[0].results[0].host, None);
+    }
+
+    #[test]
+    fn a_target_is_split_into_its_parts() {
+        let parts = |text: &'static str| {
+            let target = Target::parse(text).ok().unwrap();
+            (target.host, target.port, target.path)
+        };
+        assert_eq!(parts("node1"), ("node1", 80, "/"));
+        assert_eq!(parts("10.1.1.2:8080"), ("10.1.1.2", 8080, "/"));
+        assert_eq!(parts("http://a.test:1/b/c"), ("a.test", 1, "/b/c"));
+        assert!(Target::parse("a:99999").is_err());
+    }
+}

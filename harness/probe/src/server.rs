@@ -1,0 +1,169 @@
+//! The server: the workload of every cluster.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::fetch;
+use crate::http::{self, MessageError, Until};
+use crate::report::{FetchRequest, Identity};
+
+/// A client that opens a connection and says nothing is dropped after this.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// The kernel's host name; a container has its own, which is the Pod's name.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?
+        .trim()
+        .to_owned())
+}
+
+/// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    host: String,
+}
+
+impl Server {
+    /// Listens on all IPv4 addresses and answers in the name of `host`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the port is taken or needs a privilege.
+    pub fn bind(port: u16, host: String) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        Ok(Self { listener, host })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers for ever, each connection in a thread of its own.
+    pub fn run(self) {
+        for stream in self.listener.incoming() {
+            // A connection that is gone before it is accepted concerns only its client.
+            let Ok(stream) = stream else { continue };
+            let host = self.host.clone();
+            let handler = thread::Builder::new().stack_size(256 * 1024);
+            // No thread left: the client sees its connection closed.
+            let _ = handler.spawn(move || answer(stream, &host));
+        }
+    }
+}
+
+fn answer(stream: TcpStream, host: &str) {
+    let mut stream = Until {
+        stream,
+        end: Instant::now() + REQUEST_LIMIT,
+    };
+    let (status, body) = match http::read(&mut stream, false) {
+        Ok(message) => respond(&stream.stream, host, &message),
+        Err(MessageError::Malformed(why)) => ("400 Bad Request", why.to_owned()),
+        Err(MessageError::Io(_)) => return,
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    // One write, so that the answer travels in as few segments as it can.
+    let _ = stream.stream.set_write_timeout(Some(REQUEST_LIMIT));
+    let _ = stream
+        .stream
+        .write_all(&[head.as_bytes(), body.as_bytes()].concat());
+}
+
+fn respond(stream: &TcpStream, host: &str, message: &http::Message) -> (&'static str, String) {
+    let mut words = message.start.split(' ');
+    let json = match (words.next(), words.next()) {
+        (Some("GET"), Some("/")) => identity(stream, host)
+            .map_err(|error| error.to_string())
+            .and_then(|identity| serde_json::to_string(&identity).map_err(|e| e.to_string())),
+        (Some("POST"), Some("/fetch")) => {
+            match serde_json::from_slice::<FetchRequest>(&message.body) {
+                Ok(request) => serde_json::to_string(&fetch(&request)).map_err(|e| e.to_string()),
+                Err(error) => return ("400 Bad Request", error.to_string()),
+            }
+        }
+        _ => {
+            return (
+                "404 Not Found",
+                "GET / and POST /fetch are all there is".into(),
+            );
+        }
+    };
+    match json {
+        Ok(json) => ("200 OK", json),
+        Err(error) => ("500 Internal Server Error", error),
+    }
+}
+
+fn identity(stream: &TcpStream, host: &str) -> io::Result<Identity> {
+    Ok(Identity {
+        host: host.to_owned(),
+        client: stream.peer_addr()?.ip().to_string(),
+        server: stream.local_addr()?.ip().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fetch_via;
+    use crate::report::Outcome;
+
+    fn started(host: &str) -> String {
+        let server = Server::bind(0, host.to_owned()).unwrap();
+        let port = server.local_addr().unwrap().port();
+        thread::spawn(move || server.run());
+        format!("127.0.0.1:{port}")
+    }
+
+    #[test]
+    fn every_request_is_answered_with_both_addresses() {
+        let (one, two) = (started("one"), started("two"));
+        let report = fetch(&FetchRequest::new([&one, &two]).count(50));
+        for (target, host) in [(&one, "one"), (&two, "two")] {
+            let target = report.target(target).unwrap();
+            assert_eq!(target.hosts().into_iter().collect::<Vec<_>>(), [(host, 50)]);
+            assert_eq!(
+                target.clients().into_iter().collect::<Vec<_>>(),
+                [("127.0.0.1", 50)]
+            );
+        }
+    }
+
+    #[test]
+    fn a_fetch_runs_where_the_server_is() {
+        let (one, two) = (started("one"), started("two"));
+        let mut request = FetchRequest::new([&two]).count(3);
+        request.each = true;
+        let report = fetch_via(&format!("{one}/fetch"), &request, Duration::from_secs(5)).unwrap();
+        assert_eq!(report.targets[0].count(Outcome::Answered), 3);
+        assert_eq!(report.targets[0].attempts.len(), 3);
+    }
+
+    #[test]
+    fn bad_requests_are_told_why() {
+        let one = started("one");
+        let request = FetchRequest::new(["no target"]);
+        let error = fetch_via(
+            &format!("{one}/elsewhere"),
+            &request,
+            Duration::from_secs(5),
+        );
+        let error = error.unwrap_err().error;
+        assert!(error.starts_with("404: GET / and POST /fetch"), "{error}");
+        let report = fetch(&FetchRequest::new([format!("{one}/else")]));
+        assert!(report.targets[0].all(Outcome::HttpStatus));
+    }
+}
