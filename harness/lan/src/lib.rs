@@ -1,1 +1,43 @@
-//! TODO
+//! One Ethernet segment in user space: a learning switch, and the harness's own host on it.
+//!
+//! A [`Segment`] owns one thread. Machines attach with a stream socket (QEMU's `-netdev stream`:
+//! each frame preceded by its length, 32 bits, big-endian); the [gateway](GatewayHandle) is a port
+//! of the same switch that lives inside the thread: it answers ARP, ICMP echo, DHCP and DNS, plays
+//! a host outside the cluster, and opens TCP connections to machines. It is the machines' default
+//! router and forwards nothing: what reaches it for somewhere else is dropped and counted.
+//!
+//! Nothing is configured on the host, no port of the host is opened, no privilege is needed.
+//!
+//! ```text
+//!  QEMU --socket-- [reactor] -- FrameBuffer --> Switch --> SendQueue --socket-- QEMU
+//!                                                 |  ^
+//!                                                 v  |
+//!                                               Gateway  <--channel-- SegmentStream (tokio)
+//! ```
+
+mod address;
+pub mod bench;
+mod capture;
+mod error;
+mod frame;
+mod framing;
+mod gateway;
+mod mac_table;
+mod mailbox;
+mod plan;
+mod queue;
+mod reactor;
+mod segment;
+mod state;
+mod switch;
+
+pub use address::{AddressError, Ipv4Net, MacAddr};
+pub use error::LanError;
+pub use gateway::{
+    ContactProtocol, DropReason, DroppedFlow, GatewayCounters, GatewayHandle, OutsideContact,
+    SegmentStream,
+};
+pub use plan::{Lease, PlanError, SegmentPlan};
+pub use segment::{Segment, SegmentOptions};
+pub use state::{HeldFrame, LearnedMac, PortState, SegmentState};
+pub use switch::{Drops, PortCounters, PortId};

@@ -1,0 +1,1 @@
+//! The switch measured against `vde_switch`.

@@ -1,0 +1,412 @@
+//! The segment's thread: sockets, the switch between them, the gateway behind it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+
+use crate::capture::Capture;
+use crate::framing::{Filled, FrameBuffer};
+use crate::gateway::{Gateway, GatewayHandle};
+use crate::mac_table::AGEING;
+use crate::mailbox::{Alarm, Command, Mailbox};
+use crate::switch::{PortId, Switch};
+use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
+
+/// The gateway's port.
+const GATEWAY: usize = 0;
+const GATEWAY_NAME: &str = "gateway";
+
+/// What epoll reports for the alarm; ports report their number.
+const ALARM: u64 = u64::MAX;
+
+/// What the kernel is asked to buffer for each direction of a cable. It grants less where
+/// `net.core.wmem_max` is lower, without an error.
+const SOCKET_BUFFER: usize = 1024 * 1024;
+
+/// How long [`crate::Segment::hold`] waits for machines to take what is under way.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+
+/// How often a wait for machines looks whether they have: nothing reports that a peer has read.
+const DRAIN_STEP: Duration = Duration::from_millis(1);
+
+/// Reads from one port in a row, so that one that never stops sending cannot keep a drain going.
+const DRAIN_READS: usize = 64;
+
+#[derive(Debug)]
+struct Cable {
+    socket: OwnedFd,
+    input: FrameBuffer,
+    /// The socket took less than the queue had: epoll says when it takes more.
+    blocked: bool,
+}
+
+#[derive(Debug)]
+struct PendingHold {
+    reply: SyncSender<()>,
+    deadline: Duration,
+}
+
+pub(crate) struct Reactor {
+    epoll: OwnedFd,
+    alarm: Arc<Alarm>,
+    commands: Receiver<Command>,
+    started: Instant,
+    switch: Switch,
+    /// By port; none for the gateway and for machines that are not attached.
+    cables: Vec<Option<Cable>>,
+    gateway: Gateway,
+    mailbox: Mailbox,
+    holds: Vec<PendingHold>,
+}
+
+impl Reactor {
+    pub(crate) fn new(
+        plan: SegmentPlan,
+        options: SegmentOptions,
+        state: SegmentState,
+        mailbox: Mailbox,
+        commands: Receiver<Command>,
+        alarm: Arc<Alarm>,
+    ) -> rustix::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(
+            &epoll,
+            alarm.event(),
+            epoll::EventData::new_u64(ALARM),
+            epoll::EventFlags::IN,
+        )?;
+        let started = Instant::now();
+        let now = clock(started);
+        let capture = options.capture.map(|path| Capture::new(path, now));
+        let mut switch = Switch::new(options.queue_bytes, options.start_held, capture);
+        let gateway = switch.port(GATEWAY_NAME);
+        debug_assert_eq!(gateway, GATEWAY);
+        switch.attach(gateway);
+        switch.restore(state, now);
+        Ok(Reactor {
+            epoll,
+            alarm,
+            commands,
+            started,
+            switch,
+            cables: Vec::new(),
+            gateway: Gateway::new(plan, now),
+            mailbox,
+            holds: Vec::new(),
+        })
+    }
+
+    pub(crate) fn gateway(&self) -> GatewayHandle {
+        self.gateway.handle(self.mailbox.clone())
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let timeout = self.timeout();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the segment's wait failed; the segment ends");
+                    break;
+                }
+            }
+            let now = clock(self.started);
+            for event in &events {
+                match event.data.u64() {
+                    ALARM => self.alarm.silence(),
+                    port => self.serve(
+                        usize::try_from(port).unwrap_or(usize::MAX),
+                        event.flags,
+                        now,
+                    ),
+                }
+            }
+            if self.obey(now) {
+                break;
+            }
+            self.run_gateway(now);
+            self.flush();
+            self.finish_holds(now);
+        }
+        self.end();
+    }
+
+    fn timeout(&mut self) -> Option<Timespec> {
+        let now = clock(self.started);
+        let hold = (!self.holds.is_empty()).then_some(DRAIN_STEP);
+        let gateway = self
+            .gateway
+            .deadline()
+            .map(|deadline| deadline.saturating_sub(now));
+        let wait = hold.into_iter().chain(gateway).min()?;
+        Timespec::try_from(wait).ok()
+    }
+
+    /// Obeys all commands there are; true when the segment is to end.
+    fn obey(&mut self, now: Duration) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach { name, reply } => {
+                    let _ = reply.send(self.attach(&name));
+                }
+                Command::Hold { reply } => {
+                    self.switch.hold();
+                    self.holds.push(PendingHold {
+                        reply,
+                        deadline: now + DRAIN_LIMIT,
+                    });
+                }
+                Command::Release { reply } => {
+                    self.switch.release(now);
+                    let _ = reply.send(());
+                }
+                Command::SetCut { port, cut, reply } => {
+                    let _ = reply.send(self.set_cut(port, cut));
+                }
+                Command::Counters { reply } => {
+                    let _ = reply.send(self.switch.counters());
+                }
+                Command::State { reply } => {
+                    self.drain_inputs(now);
+                    let _ = reply.send(self.switch.state(now));
+                }
+                Command::WriteCapture { reply } => {
+                    let _ = reply.send(self.write_capture());
+                }
+                Command::Connect(request) => self.gateway.connect(request, now),
+                Command::Nudge => self.gateway.nudge(),
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn attach(&mut self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
+        let in_use = || LanError::PortInUse {
+            name: name.to_owned(),
+        };
+        let port = self.switch.port(name);
+        if self.switch.is_attached(port) {
+            return Err(in_use());
+        }
+        let number = u32::try_from(port).map_err(|_| in_use())?;
+        let (ours, theirs) = self.cable(port).map_err(|errno| LanError::System {
+            doing: "create a pair of sockets for a port",
+            source: errno.into(),
+        })?;
+        self.cables.resize_with(self.switch.ports(), || None);
+        self.cables[port] = Some(Cable {
+            socket: ours,
+            input: FrameBuffer::new(),
+            blocked: false,
+        });
+        self.switch.attach(port);
+        Ok((PortId(number), theirs))
+    }
+
+    fn cable(&self, port: usize) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        for socket in [&ours, &theirs] {
+            sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER)?;
+        }
+        epoll::add(
+            &self.epoll,
+            &ours,
+            epoll::EventData::new_u64(port as u64),
+            epoll::EventFlags::IN,
+        )?;
+        Ok((ours, theirs))
+    }
+
+    fn set_cut(&mut self, port: PortId, cut: bool) -> Result<(), LanError> {
+        let index = port.0 as usize;
+        if index >= self.switch.ports() {
+            return Err(LanError::NoSuchPort { port: port.0 });
+        }
+        self.switch.set_cut(index, cut);
+        Ok(())
+    }
+
+    fn write_capture(&self) -> Result<std::path::PathBuf, LanError> {
+        let capture = self.switch.capture().ok_or(LanError::NoCapture)?;
+        let names: Vec<String> = self
+            .switch
+            .counters()
+            .into_iter()
+            .map(|counters| counters.name)
+            .collect();
+        let path = capture.path().to_owned();
+        match capture.flush(&names) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(LanError::Capture { path, source }),
+        }
+    }
+
+    fn serve(&mut self, port: usize, ready: epoll::EventFlags, now: Duration) {
+        if ready.contains(epoll::EventFlags::OUT)
+            && let Some(cable) = self.cables.get_mut(port).and_then(Option::as_mut)
+        {
+            cable.blocked = false;
+            watch(&self.epoll, cable, port);
+        }
+        if ready.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+        {
+            self.read(port, now);
+        }
+    }
+
+    /// Reads once from a port and switches it.
+    fn read(&mut self, port: usize, now: Duration) -> Filled {
+        let Some(cable) = self.cables.get_mut(port).and_then(Option::as_mut) else {
+            return Filled::Closed;
+        };
+        let filled = cable.input.fill(&cable.socket);
+        match self.switch.ingress(port, cable.input.bytes(), now) {
+            Ok(taken) => cable.input.consume(taken),
+            Err(oversized) => {
+                tracing::warn!(
+                    port,
+                    length = oversized.length,
+                    "a length no frame has: the machine's connection ends"
+                );
+                self.switch.count_oversized(port);
+                self.detach(port);
+                return Filled::Closed;
+            }
+        }
+        if filled == Filled::Closed {
+            self.detach(port);
+        }
+        filled
+    }
+
+    /// Reads from every port until it is empty.
+    fn drain_inputs(&mut self, now: Duration) {
+        for port in 0..self.cables.len() {
+            for _ in 0..DRAIN_READS {
+                if self.read(port, now) != Filled::More {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, port: usize) {
+        // Closing the only descriptor of the socket also takes it off epoll's list.
+        self.cables[port] = None;
+        self.switch.detach(port);
+    }
+
+    fn run_gateway(&mut self, now: Duration) {
+        self.gateway.receive(self.switch.queue(GATEWAY), now);
+        self.gateway.poll(now);
+        let sent = self.gateway.sent();
+        // The gateway's frames are as long as its own interface makes them.
+        let _ = self.switch.ingress(GATEWAY, sent, now);
+        sent.clear();
+    }
+
+    /// Writes what waits for ports, to those that take it.
+    fn flush(&mut self) {
+        for port in 0..self.cables.len() {
+            let Some(cable) = &mut self.cables[port] else {
+                continue;
+            };
+            let queue = self.switch.queue(port);
+            let mut gone = false;
+            while !cable.blocked && !queue.is_empty() {
+                match rustix::io::writev(&cable.socket, &queue.slices()) {
+                    Ok(count) => queue.consume(count),
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => {
+                        cable.blocked = true;
+                        watch(&self.epoll, cable, port);
+                    }
+                    Err(_) => {
+                        gone = true;
+                        break;
+                    }
+                }
+            }
+            if gone {
+                self.detach(port);
+            }
+        }
+    }
+
+    fn finish_holds(&mut self, now: Duration) {
+        if self.holds.is_empty() {
+            return;
+        }
+        let delivered = (0..self.cables.len()).all(|port| {
+            self.cables[port].as_ref().is_none_or(|cable| {
+                self.switch.queue(port).is_empty() && unread(&cable.socket) == 0
+            })
+        });
+        if delivered || self.holds.iter().all(|hold| hold.deadline <= now) {
+            self.drain_inputs(now);
+            for hold in self.holds.drain(..) {
+                let _ = hold.reply.send(());
+            }
+        }
+    }
+
+    fn end(mut self) {
+        self.gateway.stop();
+        if self.switch.capture().is_some()
+            && let Err(error) = self.write_capture()
+        {
+            tracing::error!(%error, "the segment's capture is lost");
+        }
+    }
+}
+
+/// Time since an origin that lies one ageing time before the segment's start, as
+/// [`crate::mac_table`] asks for.
+fn clock(started: Instant) -> Duration {
+    AGEING + started.elapsed()
+}
+
+fn watch(epoll: &OwnedFd, cable: &Cable, port: usize) {
+    let wanted = if cable.blocked {
+        epoll::EventFlags::IN | epoll::EventFlags::OUT
+    } else {
+        epoll::EventFlags::IN
+    };
+    if let Err(error) = epoll::modify(
+        epoll,
+        &cable.socket,
+        epoll::EventData::new_u64(port as u64),
+        wanted,
+    ) {
+        tracing::error!(port, %error, "epoll lost a port");
+    }
+}
+
+/// Octets that were written to a socket and that its peer has not read.
+#[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
+fn unread(socket: impl AsFd) -> i32 {
+    /// `SIOCOUTQ` of unix(7), with the same number on all of Linux's generic architectures.
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: SIOCOUTQ stores one int through its argument (unix(7)), which is what Getter gives.
+    let size =
+        unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<SIOCOUTQ, i32>::new()) };
+    size.unwrap_or(0)
+}

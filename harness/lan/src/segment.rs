@@ -1,0 +1,175 @@
+//! The handle on a running segment.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+
+use crate::gateway::GatewayHandle;
+use crate::mailbox::{Alarm, Command, Mailbox};
+use crate::reactor::Reactor;
+use crate::{LanError, PortCounters, PortId, SegmentPlan, SegmentState};
+
+/// How a segment runs, apart from what is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentOptions {
+    /// Keep the last frames (32 MiB at most, jumbo frames cut) and write them to this file, as
+    /// pcapng, on [`Segment::write_capture`] and when the segment ends.
+    pub capture: Option<PathBuf>,
+    /// Start [held](Segment::hold).
+    pub start_held: bool,
+    /// Octets that wait for one port at most before frames for it are dropped, and octets of one
+    /// port's frames that a held segment stores at most. At least one frame of 70 KiB should fit.
+    pub queue_bytes: usize,
+}
+
+impl Default for SegmentOptions {
+    /// No capture, not held, queues of 4 MiB: some 2700 frames of 1500 octets.
+    fn default() -> Self {
+        SegmentOptions {
+            capture: None,
+            start_held: false,
+            queue_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// A running segment. Dropping it stops its thread, ends all its connections and closes its ports.
+#[derive(Debug)]
+pub struct Segment {
+    mailbox: Mailbox,
+    gateway: GatewayHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Segment {
+    /// Starts a segment with only the gateway on it.
+    ///
+    /// # Errors
+    /// [`LanError::Plan`] for a plan that contradicts itself, [`LanError::System`] if the kernel
+    /// gives no descriptor or thread.
+    pub fn start(plan: SegmentPlan, options: SegmentOptions) -> Result<Segment, LanError> {
+        Self::restore(plan, options, SegmentState::default())
+    }
+
+    /// Starts a segment with a frozen one's stations, cut cables and frames under way. Machines
+    /// find their ports by name. Usually with [`SegmentOptions::start_held`], and released once
+    /// every machine runs.
+    ///
+    /// # Errors
+    /// As [`Segment::start`].
+    pub fn restore(
+        plan: SegmentPlan,
+        options: SegmentOptions,
+        state: SegmentState,
+    ) -> Result<Segment, LanError> {
+        plan.check()?;
+        let system = |doing| {
+            move |errno: rustix::io::Errno| LanError::System {
+                doing,
+                source: errno.into(),
+            }
+        };
+        let (sender, commands) = channel();
+        let alarm = Arc::new(Alarm::new().map_err(system("create an event descriptor"))?);
+        let mailbox = Mailbox::new(sender, Arc::clone(&alarm));
+        let reactor = Reactor::new(plan, options, state, mailbox.clone(), commands, alarm)
+            .map_err(system("create an epoll descriptor"))?;
+        let gateway = reactor.gateway();
+        let thread = std::thread::Builder::new()
+            .name("segment".to_owned())
+            .spawn(|| reactor.run())
+            .map_err(|source| LanError::System {
+                doing: "start the segment's thread",
+                source,
+            })?;
+        Ok(Segment {
+            mailbox,
+            gateway,
+            thread: Some(thread),
+        })
+    }
+
+    /// Gives a machine's end of a new cable, for QEMU's
+    /// `-netdev stream,server=off,addr.type=fd,addr.str=N`. The port is named; a name whose machine
+    /// has gone can be attached again and is the same port.
+    ///
+    /// # Errors
+    /// [`LanError::PortInUse`] while a machine is attached under this name, [`LanError::System`] if
+    /// the kernel gives no sockets, [`LanError::Stopped`].
+    pub fn attach(&self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
+        let name = name.to_owned();
+        self.mailbox.ask(|reply| Command::Attach { name, reply })?
+    }
+
+    /// Stops switching. What is switched already is given to the machines, and the call returns
+    /// once they have taken it (or 500 ms have passed: one that takes nothing delays no freeze) and
+    /// what they have sent is read. Everything they send from now on is kept, within bounds, until
+    /// [`Segment::release`], or becomes part of [`Segment::state`].
+    ///
+    /// # Errors
+    /// [`LanError::Stopped`].
+    pub fn hold(&self) -> Result<(), LanError> {
+        self.mailbox.ask(|reply| Command::Hold { reply })
+    }
+
+    /// Switches what was held, in order, and goes on.
+    ///
+    /// # Errors
+    /// [`LanError::Stopped`].
+    pub fn release(&self) -> Result<(), LanError> {
+        self.mailbox.ask(|reply| Command::Release { reply })
+    }
+
+    /// Cuts or mends the cable of a port: frames in either direction are lost and counted. The
+    /// machine does not see it (its link stays up), as with a broken path behind a switch.
+    ///
+    /// # Errors
+    /// [`LanError::NoSuchPort`], [`LanError::Stopped`].
+    pub fn set_cut(&self, port: PortId, cut: bool) -> Result<(), LanError> {
+        self.mailbox
+            .ask(|reply| Command::SetCut { port, cut, reply })?
+    }
+
+    /// What went through each port; the gateway is the first.
+    ///
+    /// # Errors
+    /// [`LanError::Stopped`].
+    pub fn counters(&self) -> Result<Vec<PortCounters>, LanError> {
+        self.mailbox.ask(|reply| Command::Counters { reply })
+    }
+
+    /// The segment as data, after reading what machines still had sent. Meant for a
+    /// [held](Segment::hold) segment whose machines are stopped.
+    ///
+    /// # Errors
+    /// [`LanError::Stopped`].
+    pub fn state(&self) -> Result<SegmentState, LanError> {
+        self.mailbox.ask(|reply| Command::State { reply })
+    }
+
+    /// The harness's own host on the segment.
+    #[must_use]
+    pub fn gateway(&self) -> GatewayHandle {
+        self.gateway.clone()
+    }
+
+    /// Writes what was captured so far, as a complete pcapng file, and gives its path.
+    ///
+    /// # Errors
+    /// [`LanError::NoCapture`] without [`SegmentOptions::capture`], [`LanError::Capture`] if the
+    /// file cannot be written, [`LanError::Stopped`].
+    pub fn write_capture(&self) -> Result<PathBuf, LanError> {
+        self.mailbox.ask(|reply| Command::WriteCapture { reply })?
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let _ = self.mailbox.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The learning switch as a value: frames in, frames in queues out, no descriptors.
+//!
+//! It is a bridge in the sense of IEEE 802.1D-2004 clause 7, without spanning tree and without VLAN
+//! filtering: a tag is payload to it, and stations are learned by address alone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::Capture;
+use crate::frame::{ADDRESSES, addresses};
+use crate::framing::{LENGTH, Oversized, append, first_frame};
+use crate::mac_table::MacTable;
+use crate::queue::SendQueue;
+use crate::state::{HeldFrame, LearnedMac, PortState, SegmentState};
+
+/// A port of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub(crate) u32);
+
+/// What went through a port since the segment started. "In" is from the machine to the switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// The port's name; the gateway's is `gateway`.
+    pub name: String,
+    /// Frames the machine sent.
+    pub frames_in: u64,
+    /// Octets of these, without their lengths.
+    pub bytes_in: u64,
+    /// Frames queued for the machine.
+    pub frames_out: u64,
+    /// Octets of these, without their lengths.
+    pub bytes_out: u64,
+    /// Frames lost at this port.
+    pub dropped: Drops,
+}
+
+/// Frames lost at a port, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// For the machine, which does not read fast enough.
+    pub queue_full: u64,
+    /// From the machine, beyond what a held segment stores.
+    pub held_full: u64,
+    /// To or from the machine, over a cut cable.
+    pub cut: u64,
+    /// For a machine that is not attached.
+    pub detached: u64,
+    /// From the machine, too short to have addresses.
+    pub runt: u64,
+    /// Lengths from the machine that no frame has; each ended the connection.
+    pub oversized: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    attached: bool,
+    cut: bool,
+    queue: SendQueue,
+    /// Octets of this port's frames in [`Switch::held`].
+    held: usize,
+    counters: PortCounters,
+}
+
+/// Where a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    To(usize),
+    Flood,
+    /// The destination is behind the port the frame came from.
+    Filter,
+}
+
+/// Consecutive frames of a batch for one port: they are copied at once.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    to: usize,
+    start: usize,
+    count: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Switch {
+    ports: Vec<Port>,
+    stations: MacTable,
+    queue_limit: usize,
+    /// While the segment is held: what ports sent, in order.
+    held: Option<VecDeque<(usize, Vec<u8>)>>,
+    capture: Option<Capture>,
+}
+
+impl Switch {
+    pub(crate) fn new(queue_limit: usize, held: bool, capture: Option<Capture>) -> Self {
+        Switch {
+            ports: Vec::new(),
+            stations: MacTable::default(),
+            queue_limit,
+            held: held.then(VecDeque::new),
+            capture,
+        }
+    }
+
+    /// The port of that name; it is made if there is none.
+    pub(crate) fn port(&mut self, name: &str) -> usize {
+        if let Some(port) = self.find(name) {
+            return port;
+        }
+        self.ports.push(Port {
+            attached: false,
+            cut: false,
+            queue: SendQueue::new(self.queue_limit),
+            held: 0,
+            counters: PortCounters {
+                name: name.to_owned(),
+                ..PortCounters::default()
+            },
+        });
+        self.ports.len() - 1
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.ports
+            .iter()
+            .position(|port| port.counters.name == name)
+    }
+
+    pub(crate) fn ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub(crate) fn is_attached(&self, port: usize) -> bool {
+        self.ports[port].attached
+    }
+
+    pub(crate) fn attach(&mut self, port: usize) {
+        self.ports[port].attached = true;
+    }
+
+    /// The machine is gone: what waited for it is lost, and its stations may come back elsewhere.
+    pub(crate) fn detach(&mut self, port: usize) {
+        self.stations.forget_port(port);
+        let port = &mut self.ports[port];
+        port.attached = false;
+        port.counters.dropped.detached += port.queue.take().len() as u64;
+    }
+
+    pub(crate) fn set_cut(&mut self, port: usize, cut: bool) {
+        self.ports[port].cut = cut;
+    }
+
+    pub(crate) fn queue(&mut self, port: usize) -> &mut SendQueue {
+        &mut self.ports[port].queue
+    }
+
+    pub(crate) fn count_oversized(&mut self, port: usize) {
+        self.ports[port].counters.dropped.oversized += 1;
+    }
+
+    pub(crate) fn counters(&self) -> Vec<PortCounters> {
+        self.ports
+            .iter()
+            .map(|port| port.counters.clone())
+            .collect()
+    }
+
+    pub(crate) fn capture(&self) -> Option<&Capture> {
+        self.capture.as_ref()
+    }
+
+    pub(crate) fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Switches what was held, in order, and everything from now on.
+    pub(crate) fn release(&mut self, now: Duration) {
+        let mut batch = Vec::new();
+        for (from, frame) in self.held.take().unwrap_or_default() {
+            self.ports[from].held -= frame.len();
+            batch.clear();
+            append(&mut batch, &frame);
+            // A held frame has passed the length check when it came in.
+            let _ = self.ingress(from, &batch, now);
+        }
+    }
+
+    /// Takes the complete frames of `batch` (framed, from port `from`) and says how many octets
+    /// they were.
+    pub(crate) fn ingress(
+        &mut self,
+        from: usize,
+        batch: &[u8],
+        now: Duration,
+    ) -> Result<usize, Oversized> {
+        if self.held.is_some() {
+            return self.hold_back(from, batch);
+        }
+        let cut = self.ports[from].cut;
+        let (mut at, mut frames, mut bytes) = (0, 0, 0);
+        let mut run: Option<Run> = None;
+        // Frames come in trains between the same two stations: one look at the table serves all.
+        let mut previous: (&[u8], Verdict) = (&[], Verdict::Filter);
+        let end = loop {
+            let frame = match first_frame(&batch[at..]) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(at),
+                Err(oversized) => break Err(oversized),
+            };
+            let start = at;
+            at += LENGTH + frame.len();
+            frames += 1;
+            bytes += frame.len() as u64;
+            let verdict = if cut {
+                self.ports[from].counters.dropped.cut += 1;
+                Verdict::Filter
+            } else {
+                if let Some(capture) = &mut self.capture {
+                    capture.record(from, frame, now);
+                }
+                match frame.get(..ADDRESSES) {
+                    Some(header) if header == previous.0 => previous.1,
+                    header => {
+                        let verdict = self.judge(from, frame, now);
+                        previous = (header.unwrap_or_default(), verdict);
+                        verdict
+                    }
+                }
+            };
+            match (verdict, &mut run) {
+                (Verdict::To(port), Some(run)) if run.to == port => run.count += 1,
+                (verdict, _) => {
+                    self.send(run.take(), batch, start);
+                    match verdict {
+                        Verdict::To(to) => {
+                            run = Some(Run {
+                                to,
+                                start,
+                                count: 1,
+                            })
+                        }
+                        Verdict::Flood => {
+                            for to in (0..self.ports.len()).filter(|to| *to != from) {
+                                self.send(
+                                    Some(Run {
+                                        to,
+                                        start,
+                                        count: 1,
+                                    }),
+                                    batch,
+                                    at,
+                                );
+                            }
+                        }
+                        Verdict::Filter => {}
+                    }
+                }
+            }
+        };
+        self.send(run, batch, at);
+        let counters = &mut self.ports[from].counters;
+        counters.frames_in += frames;
+        counters.bytes_in += bytes;
+        end
+    }
+
+    fn judge(&mut self, from: usize, frame: &[u8], now: Duration) -> Verdict {
+        let Some((destination, source)) = addresses(frame) else {
+            self.ports[from].counters.dropped.runt += 1;
+            return Verdict::Filter;
+        };
+        self.stations.learn(source, from, now);
+        if destination.is_group() {
+            return Verdict::Flood;
+        }
+        match self.stations.lookup(destination, now) {
+            None => Verdict::Flood,
+            Some(port) if port == from => Verdict::Filter,
+            Some(port) => Verdict::To(port),
+        }
+    }
+
+    fn send(&mut self, run: Option<Run>, batch: &[u8], end: usize) {
+        let Some(Run { to, start, count }) = run else {
+            return;
+        };
+        let port = &mut self.ports[to];
+        let dropped = &mut port.counters.dropped;
+        if !port.attached {
+            dropped.detached += count;
+        } else if port.cut {
+            dropped.cut += count;
+        } else {
+            let pushed = port.queue.push(&batch[start..end], count);
+            dropped.queue_full += pushed.dropped;
+            port.counters.frames_out += pushed.frames;
+            port.counters.bytes_out += pushed.bytes;
+        }
+    }
+
+    fn hold_back(&mut self, from: usize, batch: &[u8]) -> Result<usize, Oversized> {
+        let mut at = 0;
+        while let Some(frame) = first_frame(&batch[at..])? {
+            at += LENGTH + frame.len();
+            self.hold_frame(from, frame.to_vec());
+        }
+        Ok(at)
+    }
+
+    fn hold_frame(&mut self, from: usize, frame: Vec<u8>) {
+        let port = &mut self.ports[from];
+        if port.held + frame.len() > self.queue_limit {
+            port.counters.dropped.held_full += 1;
+            return;
+        }
+        port.held += frame.len();
+        self.held.get_or_insert_default().push_back((from, frame));
+    }
+
+    /// The whole switch as data.
+    pub(crate) fn state(&self, now: Duration) -> SegmentState {
+        let name = |port: usize| self.ports[port].counters.name.clone();
+        SegmentState {
+            ports: self
+                .ports
+                .iter()
+                .map(|port| PortState {
+                    name: port.counters.name.clone(),
+                    cut: port.cut,
+                })
+                .collect(),
+            stations: self
+                .stations
+                .entries(now)
+                .into_iter()
+                .map(|(mac, port, age)| LearnedMac {
+                    mac,
+                    port: name(port),
+                    age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                })
+                .collect(),
+            held: self
+                .held
+                .iter()
+                .flatten()
+                .map(|(from, frame)| HeldFrame {
+                    port: name(*from),
+                    frame: frame.clone(),
+                })
+                .collect(),
+            queued: (0..self.ports.len())
+                .flat_map(|port| {
+                    let frames = self.ports[port].queue.frames();
+                    frames.into_iter().map(move |frame| (port, frame))
+                })
+                .map(|(port, frame)| HeldFrame {
+                    port: name(port),
+                    frame,
+                })
+                .collect(),
+        }
+    }
+
+    /// Takes a state into a fresh switch. Its ports wait for their machines.
+    pub(crate) fn restore(&mut self, state: SegmentState, now: Duration) {
+        for port in &state.ports {
+            let index = self.port(&port.name);
+            self.ports[index].cut = port.cut;
+        }
+        for station in state.stations {
+            let port = self.port(&station.port);
+            let seen = now.saturating_sub(Duration::from_millis(station.age_ms));
+            self.stations.learn(station.mac, port, seen);
+        }
+        for held in state.held {
+            let port = self.port(&held.port);
+            self.hold_frame(port, held.frame);
+        }
+        let mut framed = Vec::new();
+        for queued in state.queued {
+            let port = self.port(&queued.port);
+            framed.clear();
+            append(&mut framed, &queued.frame);
+            self.ports[port].queue.push(&framed, 1);
+        }
+    }
+}
