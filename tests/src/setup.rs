@@ -1,0 +1,125 @@
+//! Where the guest comes from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use podwire_process::Spawner;
+use podwire_vm::accelerator::ProbeGuest;
+use podwire_vm::{Accelerator, MachineSpec, Ram, SshCredentials};
+use tempfile::TempDir;
+
+/// Longer than the 107 bytes of a Unix socket's path: every test runs below it.
+const LONG_FOLDER: &str = "a-folder-as-deep-as-some-continuous-integration-systems-have-them-\
+    which-is-longer-than-the-path-of-a-unix-socket-may-be-\
+    so-that-nothing-here-can-depend-on-such-a-path-without-failing-right-away-in-every-single-test";
+
+/// The programs, the guest's files and the accelerator.
+#[derive(Debug)]
+pub struct Setup {
+    /// Starts QEMU.
+    pub spawner: Spawner,
+    /// `qemu-system-x86_64`.
+    pub qemu: PathBuf,
+    /// `qemu-img`.
+    pub qemu_img: PathBuf,
+    /// What guests run on.
+    pub accelerator: Accelerator,
+    /// The base image.
+    pub image: ProbeGuest,
+    /// Its root user's key.
+    pub ssh: SshCredentials,
+    /// Cargo's folder for the files of tests.
+    pub tmp: PathBuf,
+}
+
+impl Setup {
+    /// Reads the environment; `tmp` is Cargo's `CARGO_TARGET_TMPDIR`.
+    ///
+    /// # Errors
+    /// Says which variable is missing and who sets it.
+    pub fn from_env(tmp: &str) -> Result<Self> {
+        let folder = PathBuf::from(variable("PODWIRE_TEST_IMAGE")?);
+        let ssh_key = PathBuf::from(variable("PODWIRE_SSH_KEY")?);
+        let accelerator = match variable("PODWIRE_ACCELERATOR")?.as_str() {
+            "kvm" => Accelerator::Kvm,
+            "tcg" => Accelerator::Tcg,
+            other => bail!("PODWIRE_ACCELERATOR is {other:?}; it must be kvm or tcg"),
+        };
+        let program = |name, default: &str| {
+            std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
+        };
+        Ok(Self {
+            spawner: Spawner::start()?,
+            qemu: program("PODWIRE_QEMU", "qemu-system-x86_64"),
+            qemu_img: program("PODWIRE_QEMU_IMG", "qemu-img"),
+            accelerator,
+            image: ProbeGuest {
+                kernel: folder.join("kernel"),
+                initrd: Some(folder.join("initrd")),
+                disk: folder.join("disk.qcow2"),
+            },
+            ssh: SshCredentials::read(&ssh_key, None)?,
+            tmp: PathBuf::from(tmp),
+        })
+    }
+
+    /// A small machine that boots the image's kernel from `disk`.
+    pub fn machine(&self, name: &str, disk: PathBuf, ram: Ram) -> MachineSpec {
+        MachineSpec {
+            name: name.to_owned(),
+            vcpus: 1,
+            memory_mib: 512,
+            accelerator: self.accelerator,
+            cpu_model: self.accelerator.cpu_model().to_owned(),
+            kernel: self.image.kernel.clone(),
+            initrd: self.image.initrd.clone(),
+            append: "root=/dev/vda rw".to_owned(),
+            disk: Some(disk),
+            incoming: matches!(ram, Ram::Clone(_)),
+            ram,
+            rtc_base: None,
+            no_reboot: false,
+        }
+    }
+
+    /// A folder for one test.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let parent = self.tmp.join(LONG_FOLDER);
+        std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {parent:?}"))?;
+        let dir = TempDir::with_prefix_in("test-", &parent)?;
+        Ok(Scratch(Some(dir)))
+    }
+}
+
+fn variable(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| {
+        format!(
+            "{name} is not set: tests against real QEMU need a guest image; \
+             `cargo xtask test` makes it and runs them"
+        )
+    })
+}
+
+/// A test's folder, kept when the test fails: consoles and transcripts are in it.
+#[derive(Debug)]
+pub struct Scratch(Option<TempDir>);
+
+impl Scratch {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new("."), TempDir::path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take()
+            && std::thread::panicking()
+        {
+            eprintln!("consoles and transcripts are kept in {:?}", dir.keep());
+        }
+    }
+}

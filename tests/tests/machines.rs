@@ -1,0 +1,376 @@
+//! Machines, clones, guests and faults on real QEMU.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use podwire_tests::{Frozen, Setup, address};
+use podwire_vm::accelerator::{VerdictKey, cached_verdict, judge, store_verdict};
+use podwire_vm::keys::ssh_key_pair;
+use podwire_vm::{
+    ExitStatus, FaultKind, Guest, GuestError, Machine, MachineSpec, Ram, SshCredentials, VmError,
+};
+
+/// For short commands in a guest that may be emulated.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// "At once", with room for a busy host; time-outs are far longer.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+fn setup() -> Setup {
+    Setup::from_env(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+async fn ping(guest: &Guest, to: &str) -> bool {
+    let command = format!("ping -c 1 -W 5 {to}");
+    guest.run(&command, LIMIT).await.unwrap().status.success()
+}
+
+async fn read(guest: &Guest, path: &str) -> String {
+    let text = guest.run_ok(&format!("cat {path}"), LIMIT).await.unwrap();
+    text.trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clones_at_once_share_neither_memory_nor_disk_nor_segment() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let clone = async |name: &str| {
+        let pair = frozen
+            .clone_in(&setup, &scratch.path().join(name))
+            .await
+            .unwrap();
+        let guest = pair.guest(&setup, 1).await.unwrap();
+        (pair, guest)
+    };
+    let ((pair_a, a), (pair_b, b)) = tokio::join!(clone("a"), clone("b"));
+    for (guest, nonce) in [(&a, "of-a"), (&b, "of-b")] {
+        assert_eq!(read(guest, "/run/mark").await, "frozen-1");
+        assert_eq!(read(guest, "/root/mark").await, "frozen-1");
+        let command = format!("echo {nonce} | tee /run/mark > /root/mark && sync");
+        guest.run_ok(&command, LIMIT).await.unwrap();
+    }
+    for (guest, nonce) in [(&a, "of-a"), (&b, "of-b")] {
+        assert_eq!(read(guest, "/run/mark").await, nonce);
+        assert_eq!(read(guest, "/root/mark").await, nonce);
+    }
+
+    let random = async |guest: &Guest| {
+        let command = "od -An -tx1 -N16 /dev/urandom";
+        guest.run_ok(command, LIMIT).await.unwrap()
+    };
+    assert_ne!(
+        random(&a).await,
+        random(&b).await,
+        "the kernels share their random state"
+    );
+
+    // The same address is another machine on either segment.
+    assert!(ping(&a, &address(2).to_string()).await);
+    pair_a.segment.set_cut(pair_a.port(2), true).unwrap();
+    assert!(!ping(&a, &address(2).to_string()).await);
+    assert!(ping(&b, &address(2).to_string()).await);
+    pair_a.kill().await;
+    assert!(ping(&b, &address(2).to_string()).await);
+    pair_b.kill().await;
+
+    // What a stage holds never changes: a third clone finds it as it was.
+    let (pair, guest) = clone("c").await;
+    assert_eq!(read(&guest, "/run/mark").await, "frozen-1");
+    assert_eq!(read(&guest, "/root/mark").await, "frozen-1");
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
+    let guest = pair.guest(&setup, 1).await.unwrap();
+    assert_eq!(
+        guest.run_ok("hostname", LIMIT).await.unwrap().trim(),
+        "node1"
+    );
+    let addresses = guest.run_ok("ip -4 -o addr show", LIMIT).await.unwrap();
+    assert!(
+        addresses.contains(&format!("{}/24", address(1))),
+        "{addresses}"
+    );
+    assert!(ping(&guest, "172.30.0.1").await, "the gateway is silent");
+    assert!(ping(&guest, "node2").await, "node2 is silent");
+
+    pair.segment.set_cut(pair.port(2), true).unwrap();
+    assert!(!ping(&guest, &address(2).to_string()).await);
+    assert!(ping(&guest, "172.30.0.1").await, "the wrong cable was cut");
+    pair.segment.set_cut(pair.port(2), false).unwrap();
+    assert!(
+        ping(&guest, &address(2).to_string()).await,
+        "the cable was not mended"
+    );
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_in_a_guest_tell_all_about_their_end() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
+    let guest = pair.guest(&setup, 1).await.unwrap();
+
+    let done = guest
+        .run("echo out; echo err >&2; exit 3", LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(done.status, ExitStatus::Code(3));
+    assert_eq!(
+        (done.stdout.as_str(), done.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    let killed = guest.run("kill -TERM $$", LIMIT).await.unwrap();
+    assert_eq!(killed.status, ExitStatus::Signal("TERM".to_owned()));
+    let error = guest
+        .run_ok("echo why >&2; false", LIMIT)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("exit status 1") && error.contains("why"),
+        "{error}"
+    );
+
+    let long = vec![b'x'; 300_000];
+    let counted = guest.run_with_input("wc -c", &long, LIMIT).await.unwrap();
+    assert_eq!(counted.stdout.trim(), "300000");
+    let unread = guest.run_with_input("true", &long, LIMIT).await.unwrap();
+    assert!(unread.status.success(), "{unread}");
+    let path = "/root/it's a file";
+    guest.write(path, b"content\n", 0o640, LIMIT).await.unwrap();
+    let stat = guest
+        .run_ok("stat -c '%a %s' \"/root/it's a file\"", LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(stat.trim(), "640 8");
+
+    let started = Instant::now();
+    let slow = "echo begun; echo $$ > /run/slow; exec sleep 600";
+    let error = guest.run(slow, Duration::from_secs(5)).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5) + AT_ONCE);
+    let GuestError::TimedOut { output, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(output.stdout, "begun\n");
+    let gone = guest
+        .run("sleep 1; ! kill -0 $(cat /run/slow)", LIMIT)
+        .await
+        .unwrap();
+    assert!(
+        gone.status.success(),
+        "a command outlived its limit: {gone}"
+    );
+
+    // More than one session may hold, so some wait for the others.
+    let sleepers: Vec<_> = (0..12)
+        .map(|n| {
+            let guest = guest.clone();
+            tokio::spawn(async move { guest.run_ok(&format!("sleep 3; echo {n}"), LIMIT).await })
+        })
+        .collect();
+    let started = Instant::now();
+    for (n, sleeper) in sleepers.into_iter().enumerate() {
+        assert_eq!(sleeper.await.unwrap().unwrap(), format!("{n}\n"));
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(12 * 3),
+        "one after the other"
+    );
+
+    let host_key = read(&guest, "/etc/ssh/ssh_host_ed25519_key.pub").await;
+    let user_key = std::fs::read_to_string(std::env::var("PODWIRE_SSH_KEY").unwrap()).unwrap();
+    let other = ssh_key_pair("other").unwrap();
+    let connect = async |private: &str, host: &str| {
+        let gateway = pair.segment.gateway();
+        let to = std::net::SocketAddrV4::new(address(1), 22);
+        let stream = gateway.connect(to, LIMIT).await.unwrap();
+        Guest::connect(
+            stream,
+            &SshCredentials::new(private, Some(host)).unwrap(),
+            LIMIT,
+        )
+        .await
+    };
+    connect(&user_key, &host_key).await.unwrap().close().await;
+    let stranger = connect(&user_key, &other.public).await.unwrap_err();
+    assert!(matches!(stranger, GuestError::HostKey { .. }), "{stranger}");
+    let denied = connect(&other.private, &host_key).await.unwrap_err();
+    assert!(matches!(denied, GuestError::Denied), "{denied}");
+
+    guest.close().await;
+    pair.machine(1)
+        .power_down(Duration::from_secs(120))
+        .await
+        .unwrap();
+    assert_eq!(pair.machine(1).fault(), None, "an orderly end is no fault");
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_panic_and_a_killed_qemu_are_faults_at_once() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
+    let panicking = pair.guest(&setup, 1).await.unwrap();
+    let command =
+        "echo 1 > /proc/sys/kernel/sysrq; sleep 1; echo c > /proc/sysrq-trigger; sleep 600";
+    let started = Instant::now();
+    let error = panicking
+        .run(command, Duration::from_secs(300))
+        .await
+        .unwrap_err();
+    let GuestError::Fault { fault, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        fault.kind,
+        FaultKind::Panic {
+            message: "Kernel panic - not syncing: sysrq triggered crash".to_owned()
+        }
+    );
+    assert!(
+        fault
+            .console
+            .iter()
+            .any(|line| line.contains("Kernel panic")),
+        "{fault}"
+    );
+    assert_eq!(pair.machine(1).fault().as_ref(), Some(fault.as_ref()));
+
+    assert_eq!(pair.machine(2).fault(), None);
+    let guest = pair.guest(&setup, 2).await.unwrap();
+    let waiting =
+        tokio::spawn(async move { guest.run("sleep 600", Duration::from_secs(300)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signal(pair.machine(2), rustix::process::Signal::ABORT);
+    let started = Instant::now();
+    let fault = pair.machine(2).faulted().await;
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    assert!(matches!(error, GuestError::Fault { .. }), "{error}");
+    let FaultKind::Exited { status, .. } = &fault.kind else {
+        panic!("{fault}");
+    };
+    assert!(status.contains("SIGABRT"), "{status}");
+    let error = pair.machine(2).pause().await.unwrap_err();
+    assert!(matches!(error, VmError::Fault { .. }), "{error}");
+    pair.kill().await;
+}
+
+fn signal(machine: &Machine, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_or_be_frozen_says_why() {
+    let setup = setup();
+    let scratch = setup.scratch().unwrap();
+    let launch = async |spec: MachineSpec, dir: &str| {
+        let dir = scratch.path().join(dir);
+        Machine::launch(&setup.spawner, &setup.qemu, spec, None, &dir).await
+    };
+    let waiting = || MachineSpec {
+        disk: None,
+        incoming: true,
+        ..setup.machine("alone", "unused".into(), Ram::Anonymous)
+    };
+
+    let strange = MachineSpec {
+        cpu_model: "no-such-cpu".to_owned(),
+        ..waiting()
+    };
+    let started = Instant::now();
+    let error = launch(strange, "strange").await.unwrap_err().to_string();
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    assert!(
+        error.contains("no-such-cpu"),
+        "QEMU's words are missing: {error}"
+    );
+
+    let missing = MachineSpec {
+        kernel: scratch.path().join("nowhere"),
+        ..waiting()
+    };
+    let error = launch(missing, "missing").await.unwrap_err();
+    assert!(matches!(error, VmError::Missing { .. }), "{error}");
+
+    let machine = launch(waiting(), "anonymous").await.unwrap();
+    let state = scratch.path().join("state");
+    let error = machine.save(&state).await.unwrap_err();
+    assert!(matches!(error, VmError::NotATemplate { .. }), "{error}");
+    std::fs::write(&state, "no device state").unwrap();
+    let error = machine.load(&state).await.unwrap_err().to_string();
+    assert!(error.contains("alone"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accelerator_is_judged_by_a_guest_and_the_verdict_kept() {
+    let setup = setup();
+    let scratch = setup.scratch().unwrap();
+    let dir = scratch.path();
+    let key = VerdictKey::here(&setup.spawner, &setup.qemu, &setup.image.kernel).unwrap();
+    let verdict = judge(
+        &setup.spawner,
+        &setup.qemu,
+        &setup.qemu_img,
+        &setup.image,
+        dir,
+    )
+    .await
+    .unwrap();
+    eprintln!("{verdict:?}");
+    assert_eq!(verdict.accelerator, setup.accelerator, "{}", verdict.reason);
+    assert!(verdict.boot_seconds > 0.1, "{verdict:?}");
+    store_verdict(dir, &key, &verdict).unwrap();
+    assert_eq!(cached_verdict(dir, &key), Some(verdict));
+}
+
+#[test]
+fn no_qemu_outlives_its_owner() {
+    let setup = setup();
+    let scratch = setup.scratch().unwrap();
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_podwire-tests-owner"))
+        .args([&setup.qemu, &setup.image.kernel])
+        .arg(scratch.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    BufReader::new(owner.stdout.take().unwrap())
+        .read_line(&mut pid)
+        .unwrap();
+    let pid = pid.trim();
+    assert!(lives(pid), "the owner started no QEMU: {pid:?}");
+    // SIGKILL: the owner can do nothing about it.
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while lives(pid) {
+        assert!(Instant::now() < deadline, "QEMU {pid} outlived its owner");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lives(pid: &str) -> bool {
+    // A zombie waits only for whoever inherited it.
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    stat.is_ok_and(|stat| stat.contains("qemu") && !stat.contains(") Z "))
+}
