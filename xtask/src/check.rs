@@ -1,0 +1,141 @@
+//! `cargo xtask check`: what needs nothing but the Rust toolchain and a C compiler.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use podwire_process::{ChildCommand, Spawner, Stream, run};
+
+use crate::stop::Stop;
+use crate::text::clock;
+
+/// A check: one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Check {
+    name: &'static str,
+    program: PathBuf,
+    args: Vec<&'static str>,
+}
+
+/// Longest that asking for the advisory data may take before they count as out of reach.
+const ADVISORIES_LIMIT: Duration = Duration::from_secs(60);
+
+/// All checks, the quick ones first.
+fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
+    let check = |name, program: &Path, args: &[&'static str]| Check {
+        name,
+        program: program.to_owned(),
+        args: args.to_vec(),
+    };
+    vec![
+        check("format", cargo, &["fmt", "--all", "--check"]),
+        check("licences, bans, sources", cargo_deny, &["check", "licenses", "bans", "sources"]),
+        check(
+            "lints",
+            cargo,
+            &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        ),
+        check(
+            "tests without QEMU",
+            cargo,
+            &["test", "--workspace", "--exclude", "podwire-tests", "--exclude", "podwire-scenarios"],
+        ),
+        // Its test program wants a cluster; its unit tests want nothing.
+        check("tests of the catalogue", cargo, &["test", "--package", "podwire-scenarios", "--lib"]),
+    ]
+}
+
+/// Runs them all, and says at the end which did not pass.
+pub(crate) fn check_all(
+    spawner: &Spawner,
+    root: &Path,
+    cache: &Path,
+    cargo_deny: &Path,
+) -> Result<(), Stop> {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let mut failed = Vec::new();
+    let mut passed = 0;
+    let mut checks = checks(&cargo, cargo_deny);
+    let advisories = Check {
+        name: "advisories",
+        program: cargo_deny.to_owned(),
+        args: vec!["check", "advisories"],
+    };
+    match reachable(spawner, root, cache, cargo_deny) {
+        Ok(()) => checks.insert(2, advisories),
+        Err(why) => eprintln!(
+            "==> advisories: not checked, their data are out of reach from here ({why})"
+        ),
+    }
+    for check in &checks {
+        let started = Instant::now();
+        let mut command = command(check, root, cache);
+        command.stdout = Stream::Inherit;
+        command.stderr = Stream::Inherit;
+        eprintln!("==> {}: {}", check.name, command.display());
+        let status = spawner.spawn(command)?.wait()?;
+        let took = clock(started.elapsed());
+        if status.success() {
+            passed += 1;
+            eprintln!("==> {}: passed ({took})", check.name);
+        } else {
+            eprintln!("==> {}: FAILED with {status} ({took})", check.name);
+            failed.push(check.name);
+        }
+    }
+    if !failed.is_empty() {
+        eprintln!("failed: {}", failed.join(", "));
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    if failed.is_empty() { Ok(()) } else { Err(Stop::Failed) }
+}
+
+fn command(check: &Check, root: &Path, cache: &Path) -> ChildCommand {
+    ChildCommand::new(&check.program)
+        .args(&check.args)
+        .dir(root)
+        // deny.toml keeps the advisory data there.
+        .env("PODWIRE_CACHE", cache)
+        // A snapshot that differs is a failure, not something to be written.
+        .env("INSTA_UPDATE", "no")
+}
+
+/// Fetches the advisory data; `Err` says why they cannot be had.
+fn reachable(
+    spawner: &Spawner,
+    root: &Path,
+    cache: &Path,
+    cargo_deny: &Path,
+) -> Result<(), String> {
+    let fetch = Check {
+        name: "advisory data",
+        program: cargo_deny.to_owned(),
+        args: vec!["fetch", "db"],
+    };
+    let command = command(&fetch, root, cache);
+    let shown = command.display();
+    run(spawner, command, ADVISORIES_LIMIT)
+        .and_then(|finished| finished.success(&shown))
+        .map(drop)
+        .map_err(|error| error.to_string().lines().next_back().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_check_needs_a_guest() {
+        let checks = checks(Path::new("cargo"), Path::new("cargo-deny"));
+        let lines: Vec<String> = checks
+            .iter()
+            .map(|check| command(check, Path::new("."), Path::new("/cache")).display())
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @"
+        cargo fmt --all --check
+        cargo-deny check licenses bans sources
+        cargo clippy --workspace --all-targets -- --deny warnings
+        cargo test --workspace --exclude podwire-tests --exclude podwire-scenarios
+        cargo test --package podwire-scenarios --lib
+        ");
+    }
+}

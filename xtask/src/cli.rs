@@ -1,0 +1,205 @@
+//! The command line, as types.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use podwire_cluster::Break;
+
+/// Real machines, a real Kubernetes, and assertions about what its network really does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_version_flag = true,
+    after_help = "Start here: `cargo xtask test`. It says what is missing and how long it takes, \
+                  then does everything.\n\n\
+                  Exit codes: 0 passed, 1 assertions failed, 2 usage, 3 environment or set-up, \
+                  130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The main job: set up what is missing, build a cluster, run the scenarios, report
+    Test(TestArgs),
+    /// Look at this machine: what podwire needs, what it finds, how to fix the rest
+    Doctor(DoctorArgs),
+    /// Build the node image alone (and what it needs)
+    Image(ImageArgs),
+    /// Build the Kubernetes binaries and container images alone
+    Bundle(BundleArgs),
+    /// List the scenarios: what each shows, covers, starts from, and the faults that prove it
+    Scenarios(ScenariosArgs),
+    /// The project's own checks: format, lints, licences, every test that needs no QEMU
+    Check,
+    /// Remove what podwire has built or left behind
+    Clean(CleanArgs),
+    /// Measure: where the last run's time went, or one part against a rival
+    Bench(BenchArgs),
+}
+
+/// Which scenarios a run takes when none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileName {
+    /// What everybody runs
+    Default,
+    /// The whole catalogue
+    Full,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Install missing system packages without asking (also: take current package versions where
+    /// the archive has dropped a locked one)
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Print what would be done and about how long it takes, then stop
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Only these scenarios: a name, part of a name, or a covered id (C6, E7); several by comma.
+    /// Chooses among all scenarios unless --profile is given too
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// Which scenarios run: the default list, or the full catalogue
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) profile: Option<ProfileName>,
+    /// Machines in the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) nodes: u32,
+    /// Kubernetes version under test: one that has a folder in images/bundle/ [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+    /// Stop with exit code 3 when guests cannot run under KVM here, instead of emulating them
+    #[arg(long)]
+    pub(crate) require_kvm: bool,
+    /// Let skipped and flaky scenarios fail the run (implied by CI=true)
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Build in a fault on purpose, to see what a broken cluster looks like
+    #[arg(long = "break", value_name = "NAME", value_parser = parse_break)]
+    pub(crate) broken: Option<Break>,
+    /// Fail when the package archive no longer has a locked version
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+fn parse_break(name: &str) -> Result<Break, String> {
+    name.parse::<Break>().map_err(|_| {
+        let known = Break::ALL.map(|broken| broken.to_string()).join(", ");
+        format!("there is no such fault; there are: {known}")
+    })
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Also count emulation as a problem
+    #[arg(long)]
+    pub(crate) require_kvm: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    pub(crate) action: Option<ImageAction>,
+    #[command(flatten)]
+    pub(crate) build: ImageBuildArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuildArgs {
+    /// Kubernetes version in the image: one that has a folder in images/bundle/ [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+    /// Install missing system packages, and take current versions for dropped ones, without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Fail when the package archive no longer has a locked version
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageAction {
+    /// Move the lock of package versions to what the archive has today
+    Bump,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleArgs {
+    /// Kubernetes version: one that has a folder in images/bundle/ [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+    /// Install missing system packages without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScenariosArgs {
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only these: a name, part of a name, or a covered id; several by comma
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Only say what would be removed, with sizes
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also the cache: tools, bundles, images, stages (the next run builds them again)
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<BenchTarget>,
+    /// For programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum BenchTarget {
+    /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work
+    Switch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_flag_names_the_nearest() {
+        let error = Cli::try_parse_from(["xtask", "test", "--filtre", "C6"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("'--filter'"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_break_lists_the_known_ones() {
+        let error = Cli::try_parse_from(["xtask", "test", "--break", "dns"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        for name in ["route", "kube-proxy", "pod-range", "san"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_without_nodes_is_a_usage_error() {
+        let error = Cli::try_parse_from(["xtask", "test", "--nodes", "0"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+}

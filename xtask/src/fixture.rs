@@ -1,0 +1,82 @@
+//! Values that several modules' tests share.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use podwire_scenario::{Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult};
+
+use crate::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
+
+fn nothing(_: &Lab) -> Future<'_> {
+    Box::pin(async { Ok(()) })
+}
+
+/// A scenario that does nothing.
+pub(crate) fn scenario(name: &'static str) -> Scenario {
+    Scenario {
+        name,
+        about: "Shows something.",
+        covers: &["C4"],
+        stage: "workload",
+        profile: Profile::Default,
+        nodes: 2,
+        limit: Duration::from_secs(60),
+        run: nothing,
+        sabotages: &[],
+        red_when: &[],
+    }
+}
+
+/// What a passed attempt leaves.
+pub(crate) fn passed(name: &str) -> ScenarioResult {
+    ScenarioResult {
+        name: name.into(),
+        covers: vec!["C4".into()],
+        attempt: 1,
+        outcome: Outcome::Passed,
+        reason: String::new(),
+        seconds: 31.5,
+        sabotages: vec![SabotageResult {
+            name: "same_range".into(),
+            caught: true,
+            reason: "two Pods share 10.1.1.7".into(),
+        }],
+        phases: Vec::new(),
+        evidence: None,
+    }
+}
+
+/// A run in which all is well.
+pub(crate) fn results() -> Results {
+    Results {
+        accelerator: "tcg".into(),
+        speed_factor: 7.5,
+        kubernetes: "1.36.4".into(),
+        nodes: 3,
+        image: Some("node-0123456789ab".into()),
+        package_differences: Vec::new(),
+        error: None,
+        phases: vec![
+            PhaseRecord { name: "bundle".into(), seconds: 0.1, cached: true },
+            PhaseRecord { name: "stage".into(), seconds: 170.0, cached: false },
+        ],
+        harness_tests: vec![TestRecord {
+            name: "machine::boots".into(),
+            outcome: Verdict::Passed,
+            reason: String::new(),
+            seconds: 22.0,
+        }],
+        scenarios: vec![ScenarioRecord {
+            name: "pod_addresses".into(),
+            covers: vec!["C4".into()],
+            outcome: Verdict::Passed,
+            reason: String::new(),
+            attempts: 1,
+            seconds: 31.5,
+            sabotages: passed("pod_addresses").sabotages,
+            parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
+            folder: None,
+        }],
+        broken: None,
+    }
+}

@@ -1,0 +1,145 @@
+//! Ctrl-C and SIGTERM: everything that this process started, directly or not, ends at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::stop::INTERRUPTED;
+
+/// How long the scenarios' processes get to leave by themselves.
+const GRACE: Duration = Duration::from_millis(1000);
+
+/// The process that is told first, because it tells others: nextest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupts {
+    first: Arc<Mutex<Option<Pid>>>,
+}
+
+impl Interrupts {
+    /// Listens from now on.
+    ///
+    /// Orphans of whatever is started become children of this process: so they are found.
+    pub(crate) fn listen(runtime: &Runtime) -> anyhow::Result<Self> {
+        set_child_subreaper(Some(getpid())).context("cannot become the parent of orphans")?;
+        let interrupts = Self::default();
+        let mine = interrupts.clone();
+        let (mut interrupt, mut terminate) = {
+            let _guard = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        runtime.spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            mine.end()
+        });
+        Ok(interrupts)
+    }
+
+    /// Names the process that is told first; `None` once it has ended.
+    pub(crate) fn tell_first(&self, pid: Option<Pid>) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    }
+
+    fn end(&self) -> ! {
+        eprintln!("\ninterrupted: ending all machines; what is already on disk is kept");
+        let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = first {
+            // It may have ended by itself; then there is nobody to tell.
+            let _ = kill_process(pid, Signal::INT);
+            let started = Instant::now();
+            while started.elapsed() < GRACE && descendants().contains(&pid) {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        // Killing a process makes its children ours, so the next round finds what this one missed.
+        for _ in 0..20 {
+            let running = descendants();
+            if running.is_empty() {
+                break;
+            }
+            for pid in running {
+                // Gone already, or started through sudo, which passes the terminal's Ctrl-C on.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        process::exit(INTERRUPTED)
+    }
+}
+
+/// All running processes below this one.
+fn descendants() -> Vec<Pid> {
+    let parents: BTreeMap<i32, i32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, running_parent(&stat)?))
+        })
+        .collect();
+    below(&parents, getpid().as_raw_nonzero().get())
+        .into_iter()
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// The parent's id in a line of proc_pid_stat(5); `None` for a process that only waits to be reaped.
+fn running_parent(stat: &str) -> Option<i32> {
+    // The name stands in parentheses and may hold blanks and parentheses itself.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    (state != "Z").then_some(parent)
+}
+
+fn below(parents: &BTreeMap<i32, i32>, root: i32) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| **of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_parent() {
+        assert_eq!(running_parent("12 (a) Z (b)) S 7 12 12 0"), Some(7));
+        assert_eq!(running_parent("12 (qemu) Z 7 12 12 0"), None);
+        assert_eq!(running_parent(""), None);
+    }
+
+    #[test]
+    fn grandchildren_are_found() {
+        let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 9)]);
+        assert_eq!(below(&parents, 1), [2, 5, 3, 4]);
+        assert_eq!(below(&parents, 4), Vec::<i32>::new());
+    }
+
+    #[test]
+    fn a_running_child_is_a_descendant_until_it_ends() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        assert!(descendants().contains(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!descendants().contains(&pid));
+    }
+}

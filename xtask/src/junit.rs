@@ -1,0 +1,91 @@
+//! `junit.xml`, made of the same results.
+
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::results::{Results, ScenarioRecord, TestRecord, Verdict};
+
+/// Two suites: the harness's own tests and the scenarios. Sabotages and ids are properties.
+pub(crate) fn report(results: &Results) -> Report {
+    let mut report = Report::new("podwire");
+    let mut harness = TestSuite::new("harness");
+    harness.add_test_cases(results.harness_tests.iter().map(test_case));
+    let mut scenarios = TestSuite::new("scenarios");
+    scenarios
+        .add_property(Property::new("accelerator", results.accelerator.as_str()))
+        .add_property(Property::new("speed_factor", format!("{:.1}", results.speed_factor)))
+        .add_property(Property::new("kubernetes", results.kubernetes.as_str()));
+    scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
+    report.add_test_suites([harness, scenarios]);
+    report
+}
+
+fn status(outcome: Verdict, reason: &str) -> TestCaseStatus {
+    let mut status = match outcome {
+        Verdict::Passed | Verdict::Flaky => TestCaseStatus::success(),
+        Verdict::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        Verdict::Skipped => TestCaseStatus::skipped(),
+    };
+    if matches!(outcome, Verdict::Failed | Verdict::Skipped) {
+        status.set_message(reason.lines().next().unwrap_or_default());
+        if reason.lines().count() > 1 {
+            status.set_description(reason);
+        }
+    }
+    status
+}
+
+fn test_case(test: &TestRecord) -> TestCase {
+    let mut case = TestCase::new(test.name.as_str(), status(test.outcome, &test.reason));
+    case.set_classname("harness").set_time(seconds(test.seconds));
+    case
+}
+
+fn scenario_case(record: &ScenarioRecord) -> TestCase {
+    let mut case = TestCase::new(record.name.as_str(), status(record.outcome, &record.reason));
+    case.set_classname("scenarios")
+        .set_time(seconds(record.seconds))
+        .add_property(Property::new("covers", record.covers.join(" ")))
+        .add_property(Property::new("attempts", record.attempts.to_string()));
+    if record.outcome == Verdict::Flaky {
+        case.add_property(Property::new("flaky", record.reason.as_str()));
+    }
+    for sabotage in &record.sabotages {
+        let caught = if sabotage.caught { "caught" } else { "not caught" };
+        case.add_property(Property::new(format!("sabotage.{}", sabotage.name), caught));
+    }
+    if let Some(folder) = &record.folder {
+        case.add_property(Property::new("evidence", folder.display().to_string()));
+    }
+    case
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::results;
+
+    #[test]
+    fn each_outcome_has_its_form() {
+        let mut results = results();
+        let base = results.scenarios[0].clone();
+        for (name, outcome, reason) in [
+            ("second_try", Verdict::Flaky, "passed at attempt 2"),
+            ("broken", Verdict::Failed, "expected an answer\nsaw a time-out"),
+            ("too_big", Verdict::Skipped, "needs 3 nodes, this cluster has 2"),
+        ] {
+            results.scenarios.push(ScenarioRecord {
+                name: name.into(),
+                outcome,
+                reason: reason.into(),
+                ..base.clone()
+            });
+        }
+        insta::assert_snapshot!(report(&results).to_string().unwrap());
+    }
+}

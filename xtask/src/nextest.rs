@@ -1,0 +1,251 @@
+//! Running nextest, and what it saw.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use podwire_process::{ChildCommand, Spawner, Stream};
+use quick_junit::{Report, TestCaseStatus};
+use rustix::process::Pid;
+
+use crate::interrupt::Interrupts;
+use crate::progress::Progress;
+
+/// What nextest saw of one test's process.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) passed: bool,
+    /// Why it did not, in nextest's words.
+    pub(crate) message: String,
+    pub(crate) seconds: f64,
+}
+
+/// One run of nextest.
+#[derive(Debug, Clone)]
+pub(crate) struct Nextest {
+    pub(crate) program: PathBuf,
+    pub(crate) workspace: PathBuf,
+    pub(crate) package: &'static str,
+    /// A profile of `.config/nextest.toml`; it writes a JUnit file.
+    pub(crate) profile: &'static str,
+    /// Exactly these tests; all when empty.
+    pub(crate) tests: Vec<String>,
+    pub(crate) at_once: usize,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// How nextest ended, as far as it matters here (nextest-metadata's `NextestExitCode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Every test passed.
+    Passed,
+    /// Some did not (code 100).
+    TestsFailed,
+    /// It could not do its work: the build failed, for one.
+    Broken,
+}
+
+impl Ended {
+    fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::Passed,
+            Some(100) => Self::TestsFailed,
+            _ => Self::Broken,
+        }
+    }
+}
+
+impl Nextest {
+    /// The command line.
+    pub(crate) fn command(&self, color: bool) -> ChildCommand {
+        let mut args: Vec<String> = [
+            "nextest",
+            "run",
+            "--package",
+            self.package,
+            "--profile",
+            self.profile,
+            "--no-fail-fast",
+            "--show-progress=none",
+            "--cargo-quiet",
+            "--color",
+            if color { "always" } else { "never" },
+        ]
+        .map(String::from)
+        .to_vec();
+        args.extend(["--test-threads".into(), self.at_once.max(1).to_string()]);
+        if !self.tests.is_empty() {
+            args.extend(["--filterset".into(), filterset(&self.tests)]);
+        }
+        let mut command = ChildCommand::new(&self.program).args(args).dir(&self.workspace);
+        for (name, value) in &self.env {
+            command = command.env(name, value);
+        }
+        // The terminal's Ctrl-C reaches xtask alone, which tells nextest once.
+        command.own_group = true;
+        command.stdout = Stream::Piped;
+        command.stderr = Stream::Piped;
+        command
+    }
+
+    /// Where it leaves its JUnit file, by its configuration.
+    pub(crate) fn junit(&self) -> PathBuf {
+        self.workspace.join("target/nextest").join(self.profile).join("junit.xml")
+    }
+
+    /// Runs it to its end; its lines are shown as they come, and `poll` is called now and then.
+    pub(crate) fn run(
+        &self,
+        spawner: &Spawner,
+        interrupts: &Interrupts,
+        progress: &Progress,
+        color: bool,
+        mut poll: impl FnMut(),
+    ) -> anyhow::Result<Ended> {
+        match fs::remove_file(self.junit()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context("cannot remove nextest's report of an earlier run");
+            }
+            _ => {}
+        }
+        let mut child = spawner.spawn(self.command(color))?;
+        interrupts.tell_first(Some(Pid::from_child(&child)));
+        let readers: Vec<_> = [
+            child.stdout.take().map(|stream| lines(stream, progress)),
+            child.stderr.take().map(|stream| lines(stream, progress)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            poll();
+            thread::sleep(Duration::from_millis(200));
+        };
+        interrupts.tell_first(None);
+        for reader in readers {
+            // A reader that panicked has lost some lines of text, nothing else.
+            let _ = reader.join();
+        }
+        Ok(Ended::of(status))
+    }
+
+    /// What it saw of each test, by the test's name.
+    pub(crate) fn seen(&self) -> anyhow::Result<BTreeMap<String, Seen>> {
+        read_junit(&self.junit())
+    }
+}
+
+fn lines(stream: impl std::io::Read + Send + 'static, progress: &Progress) -> thread::JoinHandle<()> {
+    let progress = progress.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if !line.trim().is_empty() {
+                progress.line(&line);
+            }
+        }
+    })
+}
+
+fn filterset(tests: &[String]) -> String {
+    tests.iter().map(|name| format!("test(={name})")).collect::<Vec<_>>().join(" | ")
+}
+
+fn read_junit(path: &Path) -> anyhow::Result<BTreeMap<String, Seen>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        // It ended before any test did.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let report = Report::deserialize_from_str(&text)
+        .with_context(|| format!("cannot understand {}", path.display()))?;
+    Ok(seen(&report))
+}
+
+fn seen(report: &Report) -> BTreeMap<String, Seen> {
+    report
+        .test_suites
+        .iter()
+        .flat_map(|suite| &suite.test_cases)
+        .map(|case| {
+            let (passed, message) = match &case.status {
+                TestCaseStatus::Success { .. } => (true, String::new()),
+                TestCaseStatus::NonSuccess { message, description, .. } => {
+                    let text = description.as_ref().or(message.as_ref());
+                    (false, text.map_or_else(String::new, |text| text.as_str().to_owned()))
+                }
+                TestCaseStatus::Skipped { message, .. } => {
+                    (false, message.as_ref().map_or_else(String::new, |m| m.as_str().to_owned()))
+                }
+            };
+            let seconds = case.time.map_or(0.0, |time| time.as_secs_f64());
+            (case.name.as_str().to_owned(), Seen { passed, message, seconds })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn the_command_names_each_test_exactly() {
+        let nextest = Nextest {
+            program: "/cache/cargo-nextest".into(),
+            workspace: "/podwire".into(),
+            package: "podwire-scenarios",
+            profile: "scenarios",
+            tests: vec!["static_routes".into(), "joins".into()],
+            at_once: 0,
+            env: vec![("PODWIRE_RUN".into(), "/run".into())],
+        };
+        let command = nextest.command(false);
+        insta::assert_snapshot!(command.display(), @"/cache/cargo-nextest nextest run --package podwire-scenarios --profile scenarios --no-fail-fast --show-progress=none --cargo-quiet --color never --test-threads 1 --filterset 'test(=static_routes) | test(=joins)'");
+        assert!(command.own_group);
+    }
+
+    #[test]
+    fn nextest_s_exit_codes_tell_failed_tests_from_its_own_trouble() {
+        let ended = |code: i32| Ended::of(ExitStatus::from_raw(code << 8));
+        assert_eq!(ended(0), Ended::Passed);
+        assert_eq!(ended(100), Ended::TestsFailed);
+        assert_eq!(ended(101), Ended::Broken);
+        assert_eq!(Ended::of(ExitStatus::from_raw(9)), Ended::Broken);
+    }
+
+    #[test]
+    fn a_junit_file_tells_what_became_of_each_process() {
+        let report = Report::deserialize_from_str(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="nextest-run" tests="2" failures="1" errors="0" time="3.5">
+  <testsuite name="podwire-scenarios::scenarios" tests="2" disabled="0" errors="0" failures="1">
+    <testcase name="joins" classname="podwire-scenarios::scenarios" time="3.0"></testcase>
+    <testcase name="static_routes" classname="podwire-scenarios::scenarios" time="0.5">
+      <failure type="test failure with exit code 101">seen: a time-out</failure>
+    </testcase>
+  </testsuite>
+</testsuites>"#,
+        )
+        .unwrap();
+        let seen = seen(&report);
+        assert!(seen["joins"].passed);
+        assert_eq!(seen["joins"].seconds, 3.0);
+        assert!(!seen["static_routes"].passed);
+        assert_eq!(seen["static_routes"].message, "seen: a time-out");
+    }
+
+    #[test]
+    fn no_junit_file_means_nothing_was_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_junit(&dir.path().join("junit.xml")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,358 @@
+//! What a run is going to do, as data: printed first, then done.
+
+use std::time::Duration;
+
+use podwire_vm::Accelerator;
+
+use crate::durations::Durations;
+use crate::text::{about, size, table};
+
+/// The parts of the main job, in the order in which they are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Packages,
+    Tools,
+    BaseImage,
+    Accelerator,
+    Bundle,
+    NodeImage,
+    Programs,
+    HarnessTests,
+    Stage,
+    Scenarios,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Packages,
+        Self::Tools,
+        Self::BaseImage,
+        Self::Accelerator,
+        Self::Bundle,
+        Self::NodeImage,
+        Self::Programs,
+        Self::HarnessTests,
+        Self::Stage,
+        Self::Scenarios,
+    ];
+
+    /// Its name in the plan, in `results.json` and in the table of measured times.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Packages => "packages",
+            Self::Tools => "tools",
+            Self::BaseImage => "base image",
+            Self::Accelerator => "accelerator",
+            Self::Bundle => "bundle",
+            Self::NodeImage => "node image",
+            Self::Programs => "test programs",
+            Self::HarnessTests => "harness tests",
+            Self::Stage => "stage",
+            Self::Scenarios => "scenarios",
+        }
+    }
+
+    /// What it is for, for somebody who sees the plan for the first time.
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Packages => "system packages: emulator, image tools",
+            Self::Tools => "cargo-nextest and the Go toolchain, pinned, in the cache",
+            Self::BaseImage => "a small guest without Kubernetes",
+            Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
+            Self::Bundle => "Kubernetes, etcd, CNI plugins, built from Go modules",
+            Self::NodeImage => "the machines' disk: Debian, containerd, the bundle",
+            Self::Programs => "compile the tests and scenarios",
+            Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
+            Self::Stage => "boot the machines, start Kubernetes by hand, freeze the cluster",
+            Self::Scenarios => "each in its own clone of the frozen cluster",
+        }
+    }
+
+    /// Seconds when nothing is cached, on two cores: with KVM, and emulated.
+    fn seconds(self, scenarios: usize) -> (f64, f64) {
+        #[expect(clippy::cast_precision_loss, reason = "there are no 2^52 scenarios")]
+        let scenarios = scenarios as f64;
+        match self {
+            Self::Packages => (60.0, 60.0),
+            Self::Tools => (420.0, 420.0),
+            Self::BaseImage => (60.0, 60.0),
+            Self::Accelerator => (5.0, 30.0),
+            Self::Bundle => (420.0, 420.0),
+            Self::NodeImage => (150.0, 150.0),
+            Self::Programs => (120.0, 120.0),
+            Self::HarnessTests => (30.0, 150.0),
+            Self::Stage => (60.0, 240.0),
+            Self::Scenarios => (15.0 * scenarios, 100.0 * scenarios),
+        }
+    }
+
+    /// Whether more cores make it faster.
+    fn compiles(self) -> bool {
+        matches!(self, Self::Tools | Self::Bundle | Self::Programs)
+    }
+
+    /// MiB that it needs on disk when it is not cached, its working space included, beside what
+    /// the machines' memory takes.
+    fn disk_mib(self) -> u64 {
+        match self {
+            Self::Packages | Self::BaseImage => 700,
+            Self::Tools => 1800,
+            Self::Accelerator | Self::HarnessTests => 100,
+            Self::Bundle => 4500,
+            Self::NodeImage => 3000,
+            Self::Programs => 1500,
+            Self::Stage => 200,
+            Self::Scenarios => 500,
+        }
+    }
+}
+
+/// Whether a phase has anything to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The cache has it, under this name.
+    Cached(String),
+    /// It is to be made; what is missing.
+    Missing(String),
+    /// It is done in every run.
+    Always(String),
+}
+
+/// The machine, as far as a plan is about it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Machine {
+    pub(crate) cores: usize,
+    /// Bytes.
+    pub(crate) memory_available: u64,
+    /// Bytes, where the cache is.
+    pub(crate) disk_available: u64,
+    /// `None`: not judged yet.
+    pub(crate) accelerator: Option<Accelerator>,
+}
+
+/// A run before it is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) machine: Machine,
+    pub(crate) phases: Vec<(Phase, Need)>,
+    /// Memory of all the cluster's machines together, MiB.
+    pub(crate) guests_mib: u64,
+    /// How many scenarios run.
+    pub(crate) scenarios: usize,
+    /// How many of them at once.
+    pub(crate) at_once: usize,
+}
+
+impl Plan {
+    /// About how long a phase takes: as long as last time on this machine, else by the table.
+    pub(crate) fn estimate(&self, phase: Phase, measured: &Durations) -> Duration {
+        let need = self.phases.iter().find(|(planned, _)| *planned == phase).map(|(_, need)| need);
+        if matches!(need, None | Some(Need::Cached(_))) {
+            return Duration::from_secs(1);
+        }
+        let one_by_one = matches!(phase, Phase::Scenarios);
+        #[expect(clippy::cast_precision_loss, reason = "small counts")]
+        let (scenarios, at_once, cores) =
+            (self.scenarios as f64, self.at_once.max(1) as f64, self.machine.cores.clamp(1, 8) as f64);
+        let seconds = match measured.get(phase, self.machine.accelerator) {
+            Some(each) if one_by_one => each * scenarios,
+            Some(seconds) => seconds,
+            None => {
+                let (kvm, emulated) = phase.seconds(self.scenarios);
+                // Unknown means emulated: better early than late.
+                let seconds =
+                    if self.machine.accelerator == Some(Accelerator::Kvm) { kvm } else { emulated };
+                let seconds = if phase.compiles() { seconds * 2.0 / cores } else { seconds };
+                if one_by_one { seconds / at_once } else { seconds }
+            }
+        };
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
+
+    /// Bytes of disk that the run adds at most.
+    pub(crate) fn disk_needed(&self) -> u64 {
+        let mib: u64 = self
+            .phases
+            .iter()
+            .map(|(phase, need)| match (phase, need) {
+                (_, Need::Cached(_)) => 0,
+                // The frozen machines' memory is a file each.
+                (Phase::Stage, _) => phase.disk_mib() + self.guests_mib,
+                (Phase::Scenarios, _) => phase.disk_mib() * self.at_once as u64,
+                _ => phase.disk_mib(),
+            })
+            .sum();
+        mib << 20
+    }
+
+    /// Bytes of memory that the run needs: a booted cluster has touched two thirds of its memory,
+    /// a further clone shares most of that; the build tools beside it want a GiB.
+    pub(crate) fn memory_needed(&self) -> u64 {
+        let clones = self.at_once.max(1) as u64;
+        (1024 + self.guests_mib * 2 / 3 + (clones - 1) * self.guests_mib / 4) << 20
+    }
+
+    /// What this machine has too little of, with needed and available.
+    pub(crate) fn shortages(&self) -> Vec<String> {
+        let mut shortages = Vec::new();
+        for (what, needed, available, help) in [
+            (
+                "disk space",
+                self.disk_needed(),
+                self.machine.disk_available,
+                "free some, run `cargo xtask clean --all`, or point PODWIRE_CACHE at a larger disk",
+            ),
+            (
+                "memory",
+                self.memory_needed(),
+                self.machine.memory_available,
+                "end other programs, or take fewer machines with --nodes",
+            ),
+        ] {
+            if available < needed {
+                shortages.push(format!(
+                    "too little {what}: {} needed, {} available; {help}",
+                    size(needed),
+                    size(available)
+                ));
+            }
+        }
+        shortages
+    }
+
+    /// The plan in words.
+    pub(crate) fn render(&self, measured: &Durations) -> String {
+        let mut rows = Vec::new();
+        let mut total = Duration::ZERO;
+        for (phase, need) in &self.phases {
+            let estimate = self.estimate(*phase, measured);
+            total += estimate;
+            let (state, detail) = match need {
+                Need::Cached(name) => ("cached", name.as_str()),
+                Need::Missing(what) => ("to do", what.as_str()),
+                Need::Always(what) => ("run", what.as_str()),
+            };
+            rows.push(vec![
+                format!("  {}", phase.name()),
+                state.to_owned(),
+                if state == "cached" { String::new() } else { about(estimate) },
+                if detail.is_empty() {
+                    phase.purpose().to_owned()
+                } else if state == "cached" {
+                    detail.to_owned()
+                } else {
+                    format!("{} ({detail})", phase.purpose())
+                },
+            ]);
+        }
+        let accelerator = self
+            .machine
+            .accelerator
+            .map_or("not judged yet".to_owned(), |accelerator| accelerator.to_string());
+        format!(
+            "Plan: about {} on {} cores, accelerator {accelerator}; needs {} of disk ({} available) \
+             and {} of memory ({} available)\n{}",
+            about(total),
+            self.machine.cores,
+            size(self.disk_needed()),
+            size(self.machine.disk_available),
+            size(self.memory_needed()),
+            size(self.machine.memory_available),
+            table(&rows)
+        )
+    }
+}
+
+/// How many clones run at once: one on two emulated cores, else one per two cores, as far as
+/// memory carries them.
+pub(crate) fn at_once(
+    cores: usize,
+    memory_available: u64,
+    accelerator: Accelerator,
+    guests_mib: u64,
+) -> usize {
+    let cores_each = match accelerator {
+        Accelerator::Kvm => 2,
+        // Three emulated machines keep more than two cores busy while they wake up.
+        Accelerator::Tcg => 4,
+    };
+    let spare = (memory_available >> 20).saturating_sub(1024 + guests_mib * 2 / 3);
+    let by_memory = 1 + spare / (guests_mib / 4).max(1);
+    (cores / cores_each).clamp(1, usize::try_from(by_memory).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Plan {
+        Plan {
+            machine: Machine {
+                cores: 2,
+                memory_available: 7 << 30,
+                disk_available: 40 << 30,
+                accelerator: None,
+            },
+            phases: Phase::ALL
+                .into_iter()
+                .map(|phase| match phase {
+                    Phase::Packages => (phase, Need::Missing("qemu-system-x86, mmdebstrap".into())),
+                    Phase::Scenarios => (phase, Need::Always("8 scenarios".into())),
+                    Phase::HarnessTests => (phase, Need::Always(String::new())),
+                    Phase::Tools => (phase, Need::Cached("cargo-nextest 0.9".into())),
+                    _ => (phase, Need::Missing(String::new())),
+                })
+                .collect(),
+            guests_mib: 5120,
+            scenarios: 8,
+            at_once: 1,
+        }
+    }
+
+    #[test]
+    fn a_fresh_machine_s_plan_says_what_is_done_and_how_long_it_takes() {
+        insta::assert_snapshot!(fresh().render(&Durations::default()));
+    }
+
+    #[test]
+    fn what_was_measured_last_replaces_the_table() {
+        let mut measured = Durations::default();
+        let plan = fresh();
+        measured.set(Phase::Bundle, None, 100.0);
+        assert_eq!(plan.estimate(Phase::Bundle, &measured), Duration::from_secs(100));
+        // Per scenario: a filter must not make the estimate of all of them wrong.
+        measured.set(Phase::Scenarios, None, 50.0);
+        assert_eq!(plan.estimate(Phase::Scenarios, &measured), Duration::from_secs(400));
+        assert_eq!(plan.estimate(Phase::Tools, &measured), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn too_little_memory_or_disk_is_said_with_both_numbers() {
+        let mut plan = fresh();
+        assert_eq!(plan.shortages(), Vec::<String>::new());
+        plan.machine.memory_available = 2 << 30;
+        plan.machine.disk_available = 3 << 30;
+        insta::assert_snapshot!(plan.shortages().join("\n"));
+    }
+
+    #[test]
+    fn cached_parts_need_no_disk() {
+        let mut plan = fresh();
+        let fresh_disk = plan.disk_needed();
+        for (_, need) in &mut plan.phases {
+            *need = Need::Cached("x".into());
+        }
+        assert!(fresh_disk > 10 << 30);
+        assert_eq!(plan.disk_needed(), 0);
+    }
+
+    #[test]
+    fn two_emulated_cores_carry_one_clone() {
+        use Accelerator::{Kvm, Tcg};
+        assert_eq!(at_once(2, 20 << 30, Tcg, 5120), 1);
+        assert_eq!(at_once(4, 14 << 30, Kvm, 5120), 2);
+        assert_eq!(at_once(16, 64 << 30, Kvm, 5120), 8);
+        // Memory for one only.
+        assert_eq!(at_once(16, 5 << 30, Kvm, 5120), 1);
+    }
+}

@@ -1,0 +1,265 @@
+//! What a person sees while something takes long.
+
+use std::io::IsTerminal as _;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use time::OffsetDateTime;
+
+use crate::text::clock;
+
+/// Longest silence without a terminal.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// One live line on a terminal; plain lines with the time elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    shared: Arc<Shared>,
+    /// Dropping the last one ends the thread that keeps the display alive.
+    _alive: mpsc::Sender<()>,
+}
+
+struct Shared {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+/// What is going on, as data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    phase: String,
+    step: String,
+    waiting: String,
+    since: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    /// A live line when standard error is a terminal and this is no CI job.
+    pub(crate) fn start() -> Self {
+        let live = std::io::stderr().is_terminal() && !is_ci();
+        let bar = live.then(|| {
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            ProgressBar::new_spinner().with_style(style)
+        });
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            bar,
+            started: now,
+            state: Mutex::new(State {
+                phase: String::new(),
+                step: String::new(),
+                waiting: String::new(),
+                since: now,
+                said: now,
+            }),
+        });
+        let (alive, ended) = mpsc::channel::<()>();
+        let seen = Arc::clone(&shared);
+        thread::spawn(move || {
+            while ended.recv_timeout(Duration::from_millis(250)) == Err(RecvTimeoutError::Timeout) {
+                seen.tick();
+            }
+        });
+        Self { shared, _alive: alive }
+    }
+
+    /// A new phase begins.
+    pub(crate) fn phase(&self, name: &str) {
+        {
+            let mut state = self.shared.state();
+            state.phase = name.to_owned();
+            state.step.clear();
+            state.waiting.clear();
+            state.since = Instant::now();
+        }
+        self.shared.tick();
+    }
+
+    /// No phase any more: the live line goes.
+    pub(crate) fn idle(&self) {
+        self.phase("");
+        if let Some(bar) = &self.shared.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// What is done now.
+    pub(crate) fn step(&self, text: &str) {
+        {
+            let mut state = self.shared.state();
+            if state.step == text {
+                return;
+            }
+            state.step = text.to_owned();
+            state.waiting.clear();
+            state.since = Instant::now();
+        }
+        if self.shared.bar.is_none() {
+            let phase = self.shared.state().phase.clone();
+            self.line(&join(&phase, text));
+        }
+    }
+
+    /// What the present step waits for; shown live, or with the next heartbeat.
+    pub(crate) fn waiting(&self, text: &str) {
+        text.clone_into(&mut self.shared.state().waiting);
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, text: &str) {
+        match &self.shared.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => self.shared.say(text),
+        }
+    }
+
+    /// Text of several lines that stays as it is: no time in front of it.
+    pub(crate) fn block(&self, text: &str) {
+        match &self.shared.bar {
+            Some(bar) => bar.suspend(|| print!("{text}")),
+            None => print!("{text}"),
+        }
+    }
+
+    /// Does something while nothing else writes to the terminal.
+    pub(crate) fn suspend<R>(&self, something: impl FnOnce() -> R) -> R {
+        match &self.shared.bar {
+            Some(bar) => bar.suspend(something),
+            None => something(),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain data: whatever a panicking holder left is still fit to be shown.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        let state = self.state().clone();
+        if state.phase.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(live_line(&state, now, now - self.started));
+                bar.tick();
+            }
+            None if now - state.said >= HEARTBEAT => self.say(&heartbeat(&state, now)),
+            None => {}
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.state().said = Instant::now();
+        eprintln!("{}", plain_line(OffsetDateTime::now_utc(), self.started.elapsed(), text));
+    }
+}
+
+impl podwire_images::Report for Progress {
+    fn step(&self, text: &str) {
+        Progress::step(self, text);
+    }
+
+    fn waiting(&self, text: &str) {
+        Progress::waiting(self, text);
+    }
+}
+
+/// Whether a CI service runs this: `CI=true`, as all of them set it.
+pub(crate) fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+fn join(phase: &str, text: &str) -> String {
+    if phase.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{phase}: {text}")
+    }
+}
+
+fn live_line(state: &State, now: Instant, total: Duration) -> String {
+    let mut line = format!("[{}] {}", clock(total), state.phase);
+    if !state.step.is_empty() {
+        line += &format!(": {}", state.step);
+    }
+    line += &format!(" ({})", clock(now - state.since));
+    if !state.waiting.is_empty() {
+        line += &format!(", waiting for {}", state.waiting);
+    }
+    line
+}
+
+fn heartbeat(state: &State, now: Instant) -> String {
+    let what = if state.step.is_empty() { "at work" } else { &state.step };
+    let mut line = join(&state.phase, &format!("still {what}, {} so far", clock(now - state.since)));
+    if !state.waiting.is_empty() {
+        line += &format!(", waiting for {}", state.waiting);
+    }
+    line
+}
+
+fn plain_line(now: OffsetDateTime, total: Duration, text: &str) -> String {
+    let (hour, minute, second) = now.to_hms();
+    format!("{hour:02}:{minute:02}:{second:02}Z [{:>5}] {text}", clock(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(since: Instant) -> State {
+        State {
+            phase: "stage".into(),
+            step: "starting the control plane".into(),
+            waiting: "kube-apiserver's /readyz".into(),
+            since,
+            said: since,
+        }
+    }
+
+    #[test]
+    fn lines_say_the_step_its_time_and_what_it_waits_for() {
+        let since = Instant::now();
+        let now = since + Duration::from_secs(65);
+        insta::assert_snapshot!(
+            live_line(&state(since), now, Duration::from_secs(3700)),
+            @"[1:01:40] stage: starting the control plane (1:05), waiting for kube-apiserver's /readyz"
+        );
+        insta::assert_snapshot!(
+            heartbeat(&state(since), now),
+            @"stage: still starting the control plane, 1:05 so far, waiting for kube-apiserver's /readyz"
+        );
+    }
+
+    #[test]
+    fn a_phase_without_a_step_still_shows_its_time() {
+        let since = Instant::now();
+        let state = State {
+            step: String::new(),
+            waiting: String::new(),
+            ..state(since)
+        };
+        let now = since + Duration::from_secs(31);
+        insta::assert_snapshot!(live_line(&state, now, Duration::from_secs(40)), @"[0:40] stage (0:31)");
+        insta::assert_snapshot!(heartbeat(&state, now), @"stage: still at work, 0:31 so far");
+    }
+
+    #[test]
+    fn plain_lines_carry_the_time_and_the_run_s_age() {
+        let now = time::macros::datetime!(2026-11-21 09:05:03 UTC);
+        insta::assert_snapshot!(
+            plain_line(now, Duration::from_secs(185), "image: unpacking"),
+            @"09:05:03Z [ 3:05] image: unpacking"
+        );
+    }
+}

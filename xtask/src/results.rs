@@ -1,0 +1,352 @@
+//! What a run has to say, as data: `results.json`, and the source of `junit.xml` and the summary.
+//!
+//! Three things are merged: what xtask selected before anything started, what each scenario's
+//! process wrote about its attempts, and what nextest saw of those processes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use podwire_scenario::{ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection};
+use serde::{Deserialize, Serialize};
+
+use crate::breaks::BreakVerdict;
+use crate::nextest::Seen;
+
+/// `results.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// `kvm` or `tcg`; `not judged yet` when the run ended before.
+    pub(crate) accelerator: String,
+    /// How many times slower a guest is than one under KVM on a usual machine; 0 before it is known.
+    pub(crate) speed_factor: f64,
+    /// Kubernetes version under test.
+    pub(crate) kubernetes: String,
+    /// Machines in the cluster.
+    pub(crate) nodes: u32,
+    /// The node image's name, once it is known.
+    pub(crate) image: Option<String>,
+    /// Packages of the image that are not the locked version.
+    pub(crate) package_differences: Vec<String>,
+    /// What ended the run before its time; the scenarios are then skipped.
+    pub(crate) error: Option<String>,
+    /// Where the time went.
+    pub(crate) phases: Vec<PhaseRecord>,
+    /// The harness's own tests against real machines.
+    pub(crate) harness_tests: Vec<TestRecord>,
+    /// Every selected scenario, in the catalogue's order.
+    pub(crate) scenarios: Vec<ScenarioRecord>,
+    /// With `--break`: whether exactly the expected scenarios are red.
+    #[serde(rename = "break", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) broken: Option<BreakVerdict>,
+}
+
+/// One phase of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PhaseRecord {
+    pub(crate) name: String,
+    pub(crate) seconds: f64,
+    /// Whether the cache had what it makes.
+    pub(crate) cached: bool,
+}
+
+/// One of the harness's own tests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TestRecord {
+    pub(crate) name: String,
+    pub(crate) outcome: Verdict,
+    pub(crate) reason: String,
+    pub(crate) seconds: f64,
+}
+
+/// What became of a scenario over all its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Passed,
+    /// Passed, but not at the first attempt.
+    Flaky,
+    Failed,
+    /// Did not run, for the reason beside it.
+    Skipped,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Passed => "passed",
+            Self::Flaky => "flaky",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        })
+    }
+}
+
+/// One scenario of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScenarioRecord {
+    pub(crate) name: String,
+    pub(crate) covers: Vec<String>,
+    pub(crate) outcome: Verdict,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+    pub(crate) seconds: f64,
+    pub(crate) sabotages: Vec<SabotageResult>,
+    /// Seconds of the last attempt by what it did: cloning, running, each sabotage.
+    pub(crate) parts: BTreeMap<String, f64>,
+    /// The last attempt's folder, relative to the run's; only after a failure.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// What one scenario's attempts left on disk, in order; `None` for one that left no result.
+pub(crate) type Attempts = Vec<Option<ScenarioResult>>;
+
+/// Reads what a scenario's attempts left.
+///
+/// # Errors
+/// [`ContextError`] for a result file that cannot be read or understood.
+pub(crate) fn attempts(run: &Path, name: &str) -> Result<Attempts, ContextError> {
+    (1..)
+        .take_while(|attempt| ScenarioResult::folder(run, name, *attempt).exists())
+        .map(|attempt| ScenarioResult::read(run, name, attempt))
+        .collect()
+}
+
+/// Merges what was selected, what was left on disk and what nextest saw.
+///
+/// `aborted` says why nothing was run at all.
+pub(crate) fn merge(
+    catalogue: &[Scenario],
+    selection: &Selection,
+    mut attempts: impl FnMut(&str) -> Result<Attempts, ContextError>,
+    seen: &BTreeMap<String, Seen>,
+    aborted: Option<&str>,
+) -> Vec<ScenarioRecord> {
+    catalogue
+        .iter()
+        .filter_map(|scenario| {
+            if let Some(skipped) = selection.skipped.iter().find(|s| s.name == scenario.name) {
+                return Some(skipped_record(scenario, &skipped.reason));
+            }
+            if !selection.scenarios.iter().any(|name| name == scenario.name) {
+                return None;
+            }
+            if let Some(reason) = aborted {
+                return Some(skipped_record(scenario, reason));
+            }
+            Some(match attempts(scenario.name) {
+                Ok(attempts) => record(scenario, attempts, seen.get(scenario.name)),
+                Err(error) => ScenarioRecord {
+                    outcome: Verdict::Failed,
+                    ..skipped_record(scenario, &format!("its result is unreadable: {error}"))
+                },
+            })
+        })
+        .collect()
+}
+
+fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
+    ScenarioRecord {
+        name: scenario.name.to_owned(),
+        covers: scenario.covers.iter().map(|id| (*id).to_owned()).collect(),
+        outcome: Verdict::Skipped,
+        reason: reason.to_owned(),
+        attempts: 0,
+        seconds: 0.0,
+        sabotages: Vec::new(),
+        parts: BTreeMap::new(),
+        folder: None,
+    }
+}
+
+fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> ScenarioRecord {
+    let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+    let seconds = attempts.iter().flatten().map(|attempt| attempt.seconds).sum();
+    let Some(last) = attempts.into_iter().next_back() else {
+        return ScenarioRecord {
+            outcome: Verdict::Failed,
+            reason: with_last_words("it was selected but never started", seen),
+            ..skipped_record(scenario, "")
+        };
+    };
+    let folder = Some(PathBuf::from(format!("scenarios/{}/attempt-{count}", scenario.name)));
+    let Some(last) = last else {
+        return ScenarioRecord {
+            outcome: Verdict::Failed,
+            reason: with_last_words("it started but left no result", seen),
+            attempts: count,
+            seconds: seen.map_or(seconds, |seen| seen.seconds),
+            folder,
+            ..skipped_record(scenario, "")
+        };
+    };
+    let uncaught: Vec<&str> = last
+        .sabotages
+        .iter()
+        .filter(|sabotage| !sabotage.caught)
+        .map(|sabotage| sabotage.name.as_str())
+        .collect();
+    let (outcome, reason) = match last.outcome {
+        Outcome::Failed => (Verdict::Failed, last.reason),
+        Outcome::Passed if !uncaught.is_empty() => {
+            (Verdict::Failed, format!("sabotage not caught: {}", uncaught.join(", ")))
+        }
+        // A process may still come to grief after it has written its result.
+        Outcome::Passed if seen.is_none_or(|seen| !seen.passed) => (
+            Verdict::Failed,
+            with_last_words("its result says passed, but its process did not end well", seen),
+        ),
+        Outcome::Passed if count > 1 => (Verdict::Flaky, format!("passed at attempt {count}")),
+        Outcome::Passed => (Verdict::Passed, String::new()),
+    };
+    ScenarioRecord {
+        name: last.name,
+        covers: last.covers,
+        outcome,
+        reason,
+        attempts: count,
+        seconds,
+        sabotages: last.sabotages,
+        parts: last.phases.into_iter().map(|phase| (phase.name, phase.seconds)).collect(),
+        folder: folder.filter(|_| outcome == Verdict::Failed),
+    }
+}
+
+fn with_last_words(text: &str, seen: Option<&Seen>) -> String {
+    match seen {
+        Some(seen) if !seen.message.is_empty() => format!("{text}; nextest: {}", seen.message),
+        Some(_) => text.to_owned(),
+        None => format!("{text}; nextest saw nothing of it"),
+    }
+}
+
+/// Passed, failed and skipped, the harness's own tests included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) flaky: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+impl Results {
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        let outcomes = self.harness_tests.iter().map(|test| test.outcome);
+        for outcome in outcomes.chain(self.scenarios.iter().map(|scenario| scenario.outcome)) {
+            match outcome {
+                Verdict::Passed => counts.passed += 1,
+                Verdict::Flaky => counts.flaky += 1,
+                Verdict::Failed => counts.failed += 1,
+                Verdict::Skipped => counts.skipped += 1,
+            }
+        }
+        counts
+    }
+
+    /// Whether the run is good; `strict` counts flaky and skipped as bad. A run with `--break`
+    /// whose red set is not the expected one is bad too.
+    pub(crate) fn good(&self, strict: bool) -> bool {
+        let counts = self.counts();
+        counts.failed == 0
+            && (!strict || (counts.flaky == 0 && counts.skipped == 0))
+            && self.broken.as_ref().is_none_or(|verdict| verdict.as_expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{passed, scenario};
+
+    fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
+        let seen = Seen { passed, message: message.into(), seconds: 3.0 };
+        BTreeMap::from([("a".to_owned(), seen)])
+    }
+
+    fn merged(attempts: Attempts, seen: &BTreeMap<String, Seen>) -> ScenarioRecord {
+        let selection = Selection { scenarios: vec!["a".into()], skipped: Vec::new() };
+        let mut attempts = Some(attempts);
+        merge(&[scenario("a")], &selection, |_| Ok(attempts.take().unwrap()), seen, None).remove(0)
+    }
+
+    #[test]
+    fn a_result_file_that_passed_counts_as_passed() {
+        let record = merged(vec![Some(passed("a"))], &seen(true, ""));
+        assert_eq!((record.outcome, record.attempts), (Verdict::Passed, 1));
+        assert_eq!(record.folder, None);
+    }
+
+    #[test]
+    fn passing_at_a_later_attempt_is_flaky() {
+        let first = ScenarioResult { outcome: Outcome::Failed, ..passed("a") };
+        let second = ScenarioResult { attempt: 2, ..passed("a") };
+        let record = merged(vec![Some(first), Some(second)], &seen(true, ""));
+        assert_eq!((record.outcome, record.attempts), (Verdict::Flaky, 2));
+        assert_eq!(record.seconds, 63.0);
+    }
+
+    #[test]
+    fn a_started_scenario_without_a_result_failed() {
+        let record = merged(vec![None], &seen(false, "exited with signal 9"));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(record.reason, "it started but left no result; nextest: exited with signal 9");
+        assert_eq!(record.folder, Some("scenarios/a/attempt-1".into()));
+    }
+
+    #[test]
+    fn a_selected_scenario_that_never_started_failed() {
+        let record = merged(vec![], &BTreeMap::new());
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(record.reason, "it was selected but never started; nextest saw nothing of it");
+    }
+
+    #[test]
+    fn a_passed_result_of_a_process_that_came_to_grief_failed() {
+        let record = merged(vec![Some(passed("a"))], &seen(false, "aborted with SIGABRT"));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert!(record.reason.contains("SIGABRT"), "{}", record.reason);
+    }
+
+    #[test]
+    fn an_uncaught_sabotage_fails_its_scenario() {
+        let mut result = passed("a");
+        result.sabotages[0].caught = false;
+        let record = merged(vec![Some(result)], &seen(true, ""));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(record.reason, "sabotage not caught: same_range");
+    }
+
+    #[test]
+    fn what_was_not_selected_never_counts_and_what_was_skipped_says_why() {
+        let catalogue = [scenario("a"), scenario("b"), scenario("c")];
+        let selection = Selection {
+            scenarios: vec!["c".into()],
+            skipped: vec![podwire_scenario::Skipped {
+                name: "a".into(),
+                reason: "needs 3 nodes".into(),
+            }],
+        };
+        let records =
+            merge(&catalogue, &selection, |_| Ok(Vec::new()), &BTreeMap::new(), Some("no image"));
+        let shown: Vec<_> =
+            records.iter().map(|r| format!("{} {} {}", r.name, r.outcome, r.reason)).collect();
+        assert_eq!(shown, ["a skipped needs 3 nodes", "c skipped no image"]);
+    }
+
+    #[test]
+    fn strict_runs_allow_neither_flaky_nor_skipped() {
+        let mut results = crate::fixture::results();
+        assert!(results.good(true));
+        results.scenarios[0].outcome = Verdict::Flaky;
+        assert!(results.good(false) && !results.good(true));
+        results.scenarios[0].outcome = Verdict::Skipped;
+        assert!(results.good(false) && !results.good(true));
+        results.scenarios[0].outcome = Verdict::Failed;
+        assert!(!results.good(false));
+    }
+
+    #[test]
+    fn results_json_has_the_documented_shape() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&crate::fixture::results()).unwrap());
+    }
+}

@@ -1,0 +1,63 @@
+//! Why a command ends early, and the exit code that says so.
+
+use std::process::ExitCode;
+
+/// What kind of end it was; scripts and CI tell them apart by the exit code.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Assertions did not hold; what there is to say has been printed.
+    Failed,
+    /// The command line asks for something that does not exist.
+    Usage(String),
+    /// The machine, or something to be set up on it, does not do what is needed.
+    Setup(anyhow::Error),
+}
+
+/// Exit code of a run that somebody ended with Ctrl-C or SIGTERM.
+pub(crate) const INTERRUPTED: i32 = 130;
+
+impl Stop {
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage(_) => 2,
+            Self::Setup(_) => 3,
+        }
+    }
+
+    /// A set-up problem in words.
+    pub(crate) fn setup(text: impl std::fmt::Display) -> Self {
+        Self::Setup(anyhow::anyhow!("{text}"))
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+/// Prints why, and gives the code.
+pub(crate) fn end(result: Result<(), Stop>) -> ExitCode {
+    let Err(stop) = result else {
+        return ExitCode::SUCCESS;
+    };
+    match &stop {
+        Stop::Failed => {}
+        Stop::Usage(text) => eprintln!("error: {text}"),
+        Stop::Setup(error) => eprintln!("error: {error:#}"),
+    }
+    ExitCode::from(stop.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_end_has_its_documented_code() {
+        assert_eq!(Stop::Failed.code(), 1);
+        assert_eq!(Stop::Usage("x".into()).code(), 2);
+        assert_eq!(Stop::from(std::io::Error::other("disk full")).code(), 3);
+    }
+}

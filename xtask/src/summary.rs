@@ -1,0 +1,158 @@
+//! The end of a run on the terminal.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::results::{Results, ScenarioRecord, Verdict};
+use crate::text::{clock, table};
+
+/// Everything that the terminal says at the end, the closing line of counts last.
+pub(crate) fn render(results: &Results, folder: &Path) -> String {
+    let mut text = String::from("\n");
+    let failed_tests: Vec<_> =
+        results.harness_tests.iter().filter(|test| test.outcome == Verdict::Failed).collect();
+    if !results.harness_tests.is_empty() {
+        text += &format!(
+            "harness tests on real machines: {} of {} passed\n\n",
+            results.harness_tests.len() - failed_tests.len(),
+            results.harness_tests.len()
+        );
+    }
+    if !results.scenarios.is_empty() {
+        text += &scenarios(&results.scenarios);
+        text.push('\n');
+    }
+    text += &format!("{}\n", machine(results));
+    text += &phases(results);
+    if !results.package_differences.is_empty() {
+        text += &format!(
+            "\nThe archive has dropped locked package versions; current ones were taken \
+             (`cargo xtask image bump` moves the lock):\n  {}\n",
+            results.package_differences.join("\n  ")
+        );
+    }
+    for test in failed_tests {
+        text += &format!("\nfailed: {} (harness)\n{}\n", test.name, indented(&test.reason));
+    }
+    for record in &results.scenarios {
+        if record.outcome == Verdict::Failed {
+            text += &failure(record, folder);
+        }
+    }
+    text += &format!("\nresults: {}\n{}\n", folder.join("results.json").display(), closing(results));
+    text
+}
+
+fn scenarios(records: &[ScenarioRecord]) -> String {
+    let head = ["scenario", "outcome", "seconds", "sabotages caught", "covers"].map(String::from).to_vec();
+    let rows = records.iter().map(|record| {
+        let caught = record.sabotages.iter().filter(|sabotage| sabotage.caught).count();
+        vec![
+            record.name.clone(),
+            record.outcome.to_string(),
+            if record.attempts == 0 { "-".into() } else { format!("{:.1}", record.seconds) },
+            match record.sabotages.len() {
+                0 => "-".into(),
+                all => format!("{caught} of {all}"),
+            },
+            match record.outcome {
+                Verdict::Skipped => format!("({})", record.reason),
+                _ => record.covers.join(" "),
+            },
+        ]
+    });
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+fn machine(results: &Results) -> String {
+    let image = results.image.as_deref().map_or(String::new(), |image| format!(", image {image}"));
+    let speed = if results.speed_factor > 0.0 {
+        format!(", speed factor {:.1}", results.speed_factor)
+    } else {
+        String::new()
+    };
+    format!(
+        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}",
+        results.accelerator, results.kubernetes, results.nodes
+    )
+}
+
+fn phases(results: &Results) -> String {
+    let rows: Vec<Vec<String>> = results
+        .phases
+        .iter()
+        .map(|phase| {
+            vec![
+                format!("  {}", phase.name),
+                clock(Duration::try_from_secs_f64(phase.seconds).unwrap_or_default()),
+                if phase.cached { "cached".into() } else { String::new() },
+            ]
+        })
+        .collect();
+    let total: f64 = results.phases.iter().map(|phase| phase.seconds).sum();
+    format!(
+        "where the time went ({} in all):\n{}",
+        clock(Duration::try_from_secs_f64(total).unwrap_or_default()),
+        table(&rows)
+    )
+}
+
+fn failure(record: &ScenarioRecord, folder: &Path) -> String {
+    let mut text = format!("\nfailed: {}\n{}\n", record.name, indented(&record.reason));
+    for sabotage in record.sabotages.iter().filter(|sabotage| !sabotage.caught) {
+        text += &format!("  sabotage {} was not caught: {}\n", sabotage.name, sabotage.reason);
+    }
+    if let Some(evidence) = &record.folder {
+        text += &format!("  read first: {}\n", folder.join(evidence).join("first-page.md").display());
+    }
+    text
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// `12 passed, 0 failed`, with the skipped when there are any.
+fn closing(results: &Results) -> String {
+    let counts = results.counts();
+    let mut line = format!("{} passed, {} failed", counts.passed + counts.flaky, counts.failed);
+    if counts.skipped > 0 {
+        line += &format!(", {} skipped", counts.skipped);
+    }
+    if counts.flaky > 0 {
+        line = format!("flaky: {} of the passed\n{line}", counts.flaky);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::results;
+
+    #[test]
+    fn a_good_run_is_a_table_and_where_the_time_went() {
+        insta::assert_snapshot!(render(&results(), Path::new("target/podwire/latest")));
+    }
+
+    #[test]
+    fn a_failure_says_why_and_what_to_read_first() {
+        let mut results = results();
+        results.package_differences = vec!["runc 1.1.15 -> 1.1.16".into()];
+        results.scenarios[0].outcome = Verdict::Failed;
+        results.scenarios[0].reason = "expected: an answer\nseen: a time-out".into();
+        results.scenarios[0].sabotages[0].caught = false;
+        results.scenarios[0].folder = Some("scenarios/pod_addresses/attempt-1".into());
+        let skipped = ScenarioRecord {
+            name: "three_ways".into(),
+            outcome: Verdict::Skipped,
+            reason: "needs 3 nodes, this cluster has 2".into(),
+            attempts: 0,
+            sabotages: Vec::new(),
+            folder: None,
+            ..results.scenarios[0].clone()
+        };
+        results.scenarios.push(skipped);
+        insta::assert_snapshot!(render(&results, Path::new("target/podwire/latest")));
+    }
+}

@@ -1,0 +1,86 @@
+//! Where things are: the project, its target folder, a run's folder.
+
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use time::OffsetDateTime;
+
+/// The project's own folders.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    /// Where runs are kept: `target/podwire`.
+    pub(crate) output: PathBuf,
+}
+
+impl Workspace {
+    /// The project that this program belongs to.
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        // Cargo says where the package is; a program that was moved or started bare looks around.
+        let start = match env::var_os("CARGO_MANIFEST_DIR") {
+            Some(dir) => PathBuf::from(dir),
+            None => env::current_dir().context("there is no working directory")?,
+        };
+        let Some(root) = start.ancestors().find(|dir| dir.join("images/bundle").is_dir()) else {
+            bail!("{} is not inside podwire; run `cargo xtask` there", start.display());
+        };
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        Ok(Self { root: root.to_owned(), output: target.join("podwire") })
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.output.join("runs")
+    }
+
+    /// Link to the last run's folder.
+    pub(crate) fn latest(&self) -> PathBuf {
+        self.output.join("latest")
+    }
+
+    /// Makes a run's folder, named by the time and this process, and points `latest` to it.
+    pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
+        let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+        let name = format!("{}-{}", now.format(format)?, std::process::id());
+        let run = self.runs().join(&name);
+        fs::create_dir_all(&run).with_context(|| format!("cannot make {}", run.display()))?;
+        point(&self.latest(), &Path::new("runs").join(name))?;
+        Ok(run)
+    }
+}
+
+/// Replaces a link in one step, so that it never points to nothing.
+fn point(link: &Path, to: &Path) -> anyhow::Result<()> {
+    let beside = link.with_extension(format!("new-{}", std::process::id()));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    symlink(to, &beside).with_context(|| format!("cannot make {}", beside.display()))?;
+    fs::rename(&beside, link).with_context(|| format!("cannot replace {}", link.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latest_follows_the_newest_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace =
+            Workspace { root: dir.path().to_owned(), output: dir.path().join("target/podwire") };
+        let first = time::macros::datetime!(2026-11-21 13:05:00 UTC);
+        workspace.new_run(first).unwrap();
+        let run = workspace.new_run(first + time::Duration::seconds(61)).unwrap();
+        let name = run.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("20261121T130601Z-"), "{name}");
+        assert_eq!(
+            fs::canonicalize(workspace.latest()).unwrap(),
+            fs::canonicalize(&run).unwrap()
+        );
+        assert_eq!(fs::read_dir(workspace.runs()).unwrap().count(), 2);
+    }
+}
