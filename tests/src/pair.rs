@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use podwire_lan::{
     Ipv4Net, Lease, MacAddr, PortId, Segment, SegmentOptions, SegmentPlan, SegmentState,
 };
@@ -173,12 +173,17 @@ impl Frozen {
         let one_at_a_time = File::create(parent.join("lock"))?;
         one_at_a_time.lock()?;
         let dir = parent.join(&run);
+        let failure = dir.join("failure");
+        if let Ok(reason) = fs::read_to_string(&failure) {
+            bail!("no pair of machines, as in an earlier test of this run: {reason}");
+        }
         if !dir.join(SEGMENT_FILE).exists() {
             remove_unused(&parent)?;
             fs::create_dir_all(&dir)?;
-            freeze_a_pair(setup, &dir)
-                .await
-                .context("cannot freeze a pair of machines")?;
+            if let Err(error) = freeze_a_pair(setup, &dir).await {
+                fs::write(&failure, format!("{error:#}"))?;
+                return Err(error.context("cannot freeze a pair of machines"));
+            }
         }
         let in_use = File::create(dir.join("in-use"))?;
         in_use.lock_shared()?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use podwire_process::{ChildCommand, Spawner, run};
 use serde::{Deserialize, Serialize};
 
+use crate::fault::MachineFault;
 use crate::machine::{Machine, VmError};
 use crate::spec::{Accelerator, MachineSpec, Ram};
 
@@ -229,6 +230,11 @@ fn host_seconds(spawner: &Spawner) -> Result<Duration, JudgeError> {
     Ok(started.elapsed().max(Duration::from_millis(1)))
 }
 
+/// A fault in one line; the attempt's folder holds the rest.
+fn brief(fault: &MachineFault) -> String {
+    fault.kind.to_string().replace('\n', " ")
+}
+
 /// The guest's times, or in words why it did not get there.
 async fn probe(
     spawner: &Spawner,
@@ -269,7 +275,7 @@ async fn probe(
     let started = Instant::now();
     let machine = match Machine::launch(spawner, qemu, spec, None, dir).await {
         Ok(machine) => machine,
-        Err(VmError::Fault { fault, .. }) => return Ok(Err(fault.to_string())),
+        Err(VmError::Fault { fault, .. }) => return Ok(Err(brief(&fault))),
         Err(error) => return Err(error.into()),
     };
     let work = async {
@@ -284,12 +290,12 @@ async fn probe(
     let outcome = match machine.faults().unless_faulted(work).await {
         Ok(Some(measured)) => Ok(measured),
         Ok(None) => {
-            let lines = machine.console().tail(10).join("\n  ");
+            let lines = machine.console().tail(3).join(" | ");
             Err(format!(
-                "the guest did not come up within {limit:?}; its last lines:\n  {lines}"
+                "the guest was not up within {limit:?} (its last lines: {lines})"
             ))
         }
-        Err(fault) => Err(fault.to_string()),
+        Err(fault) => Err(brief(&fault)),
     };
     machine.kill().await;
     Ok(outcome)

@@ -383,46 +383,56 @@ impl Guest {
         let _slot = self.slots.acquire().await.map_err(|_| None)?;
         let channel = self.session.channel_open_session().await?;
         let (mut reader, writer) = channel.split();
-        let mut running = Running {
-            writer: Some(writer),
-        };
-        let Some(writer) = &running.writer else {
-            return Err(None);
-        };
-        writer.exec(true, command).await?;
+        let running = Running(Some(writer));
+        running.writer()?.exec(true, command).await?;
         let send = async {
+            let writer = running.writer()?;
             if !input.is_empty() {
                 writer.data(input).await?;
             }
-            writer.eof().await
+            writer.eof().await?;
+            Ok::<(), Option<russh::Error>>(())
         };
         let receive = async {
             let mut closed = false;
             while let Some(message) = reader.wait().await {
                 closed = collected.take(message);
             }
-            closed
+            closed || collected.status != ExitStatus::Unknown
         };
-        // A command may end without reading its input: only the session's end is an error then.
-        let (_sent, closed) = tokio::join!(send, receive);
-        running.writer = None;
-        if closed || collected.status != ExitStatus::Unknown {
-            Ok(())
-        } else {
-            Err(None)
-        }
+        let ended = {
+            tokio::pin!(send, receive);
+            let mut sending = true;
+            loop {
+                tokio::select! {
+                    ended = &mut receive => break ended,
+                    // A command may end without reading its input: only its own end counts.
+                    _ = &mut send, if sending => sending = false,
+                }
+            }
+        };
+        running.over();
+        if ended { Ok(()) } else { Err(None) }
     }
 }
 
 /// Kills a command whose caller has stopped waiting.
-struct Running {
-    writer: Option<russh::ChannelWriteHalf<client::Msg>>,
+struct Running(Option<russh::ChannelWriteHalf<client::Msg>>);
+
+impl Running {
+    fn writer(&self) -> Result<&russh::ChannelWriteHalf<client::Msg>, Option<russh::Error>> {
+        self.0.as_ref().ok_or(None)
+    }
+
+    /// The command has ended by itself.
+    fn over(mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let (Some(writer), Ok(runtime)) =
-            (self.writer.take(), tokio::runtime::Handle::try_current())
+        if let (Some(writer), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
         {
             runtime.spawn(async move {
                 // Whether it arrives is beyond us: the caller has been told that it gave up.

@@ -514,13 +514,14 @@ async fn explained(
     source: QmpError,
 ) -> VmError {
     let lost = matches!(source, QmpError::Lost { .. });
-    if lost && !process.expected.load(Ordering::Relaxed) {
-        if let Ok(fault) = timeout(REMAINS_LIMIT, faults.faulted()).await {
-            return VmError::Fault {
-                doing,
-                fault: Box::new(fault),
-            };
-        }
+    if lost
+        && !process.expected.load(Ordering::Relaxed)
+        && let Ok(fault) = timeout(REMAINS_LIMIT, faults.faulted()).await
+    {
+        return VmError::Fault {
+            doing,
+            fault: Box::new(fault),
+        };
     }
     VmError::Qmp {
         machine: machine.to_owned(),
