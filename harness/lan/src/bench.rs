@@ -403,7 +403,11 @@ impl VdeSwitch {
         control
             .read_exact(&mut reply)
             .map_err(failed("read which data socket is its own"))?;
-        let path: Vec<u8> = reply[2..].iter().copied().take_while(|byte| *byte != 0).collect();
+        let path: Vec<u8> = reply[2..]
+            .iter()
+            .copied()
+            .take_while(|byte| *byte != 0)
+            .collect();
         let path = std::ffi::OsString::from(String::from_utf8_lossy(&path).into_owned());
         socket
             .connect(path)

@@ -384,3 +384,304 @@ impl Switch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::MacAddr;
+    use crate::mac_table::AGEING;
+
+    const LIMIT: usize = 64 * 1024;
+    const NOW: Duration = AGEING;
+
+    fn station(n: u8) -> MacAddr {
+        MacAddr([0x52, 0x54, 0, 0, 1, n])
+    }
+
+    fn frame(to: MacAddr, from: MacAddr, payload: &[u8]) -> Vec<u8> {
+        [&to.0[..], &from.0, &[0x08, 0x00], payload].concat()
+    }
+
+    fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for frame in frames {
+            append(&mut out, frame);
+        }
+        out
+    }
+
+    /// A switch with ports 0, 1, 2, ... and their machines.
+    fn switch(ports: usize, held: bool) -> Switch {
+        let mut switch = Switch::new(LIMIT, held, None);
+        for n in 0..ports {
+            let port = switch.port(&format!("port{n}"));
+            switch.attach(port);
+        }
+        switch
+    }
+
+    fn send(switch: &mut Switch, from: usize, frames: &[Vec<u8>]) {
+        let batch = framed(frames);
+        assert_eq!(switch.ingress(from, &batch, NOW), Ok(batch.len()));
+    }
+
+    fn received(switch: &mut Switch, port: usize) -> Vec<Vec<u8>> {
+        switch.queue(port).take()
+    }
+
+    #[test]
+    fn an_unknown_station_is_looked_for_everywhere_and_a_known_one_is_not() {
+        let mut switch = switch(3, false);
+        let question = frame(station(2), station(1), b"where are you");
+        send(&mut switch, 1, std::slice::from_ref(&question));
+        assert_eq!(received(&mut switch, 0), [question.clone()]);
+        assert_eq!(received(&mut switch, 1), [] as [Vec<u8>; 0]);
+        assert_eq!(received(&mut switch, 2), [question]);
+        let answer = frame(station(1), station(2), b"here");
+        send(&mut switch, 2, std::slice::from_ref(&answer));
+        assert_eq!(received(&mut switch, 0), [] as [Vec<u8>; 0]);
+        assert_eq!(received(&mut switch, 1), [answer]);
+    }
+
+    #[test]
+    fn group_addresses_reach_everybody_but_the_sender() {
+        for group in [MacAddr::BROADCAST, MacAddr([0x33, 0x33, 0, 0, 0, 1])] {
+            let mut switch = switch(3, false);
+            let call = frame(group, station(1), b"all");
+            send(&mut switch, 1, std::slice::from_ref(&call));
+            let seen: Vec<_> = (0..3)
+                .map(|port| received(&mut switch, port).len())
+                .collect();
+            assert_eq!(seen, [1, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn a_station_that_moves_is_followed() {
+        let mut switch = switch(3, false);
+        send(
+            &mut switch,
+            1,
+            &[frame(MacAddr::BROADCAST, station(1), b"")],
+        );
+        send(
+            &mut switch,
+            2,
+            &[frame(MacAddr::BROADCAST, station(1), b"")],
+        );
+        (0..3).for_each(|port| drop(received(&mut switch, port)));
+        send(
+            &mut switch,
+            0,
+            &[frame(station(1), station(9), b"to the new place")],
+        );
+        assert_eq!(received(&mut switch, 1).len(), 0);
+        assert_eq!(received(&mut switch, 2).len(), 1);
+    }
+
+    #[test]
+    fn a_frame_for_the_port_it_came_from_goes_nowhere() {
+        let mut switch = switch(3, false);
+        send(
+            &mut switch,
+            1,
+            &[frame(MacAddr::BROADCAST, station(1), b"")],
+        );
+        (0..3).for_each(|port| drop(received(&mut switch, port)));
+        send(&mut switch, 1, &[frame(station(1), station(2), b"")]);
+        let seen: usize = (0..3).map(|port| received(&mut switch, port).len()).sum();
+        assert_eq!(seen, 0);
+    }
+
+    #[test]
+    fn tags_and_jumbo_frames_pass_untouched() {
+        let mut switch = switch(2, false);
+        let header = [&station(2).0[..], &station(1).0].concat();
+        let tagged = [&header[..], &[0x81, 0x00, 0x20, 0x64, 0x08, 0x00], &[7; 60]].concat();
+        let twice = [
+            &header[..],
+            &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 8, 0],
+            &[7; 60],
+        ]
+        .concat();
+        let jumbo = frame(station(2), station(1), &[9; 60_000]);
+        let frames = [tagged, twice, jumbo];
+        send(&mut switch, 0, &frames);
+        assert_eq!(received(&mut switch, 1), frames);
+    }
+
+    #[test]
+    fn frames_too_short_for_addresses_are_dropped_and_counted() {
+        let mut switch = switch(2, false);
+        let whole = frame(MacAddr::BROADCAST, station(1), b"whole");
+        send(&mut switch, 0, &[vec![], vec![1; 13], whole.clone()]);
+        assert_eq!(received(&mut switch, 1), [whole]);
+        assert_eq!(switch.counters()[0].dropped.runt, 2);
+    }
+
+    #[test]
+    fn frames_before_an_impossible_length_are_switched() {
+        let mut switch = switch(2, false);
+        let mut batch = framed(&[frame(MacAddr::BROADCAST, station(1), b"last words")]);
+        batch.extend([0xff; 4]);
+        let length = u32::MAX;
+        assert_eq!(switch.ingress(0, &batch, NOW), Err(Oversized { length }));
+        assert_eq!(received(&mut switch, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_cut_cable_loses_both_directions_and_counts_them() {
+        let mut switch = switch(3, false);
+        switch.set_cut(1, true);
+        send(
+            &mut switch,
+            1,
+            &[frame(MacAddr::BROADCAST, station(1), b"")],
+        );
+        send(
+            &mut switch,
+            2,
+            &[frame(MacAddr::BROADCAST, station(2), b"")],
+        );
+        assert_eq!(received(&mut switch, 1).len(), 0);
+        assert_eq!(received(&mut switch, 2).len(), 0);
+        assert_eq!(received(&mut switch, 0).len(), 1);
+        assert_eq!(switch.counters()[1].dropped.cut, 2);
+        switch.set_cut(1, false);
+        send(
+            &mut switch,
+            2,
+            &[frame(MacAddr::BROADCAST, station(2), b"")],
+        );
+        assert_eq!(received(&mut switch, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_machine_that_left_is_forgotten() {
+        let mut switch = switch(3, false);
+        send(
+            &mut switch,
+            1,
+            &[frame(MacAddr::BROADCAST, station(1), b"")],
+        );
+        switch.detach(1);
+        (0..3).for_each(|port| drop(received(&mut switch, port)));
+        send(
+            &mut switch,
+            0,
+            &[frame(station(1), station(9), b"anybody there")],
+        );
+        assert_eq!(switch.counters()[1].dropped.detached, 1);
+        assert_eq!(
+            received(&mut switch, 2).len(),
+            1,
+            "its station may be elsewhere now"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_drops_for_its_port_alone() {
+        let mut switch = switch(3, false);
+        let big = frame(MacAddr::BROADCAST, station(0), &[1; 30_000]);
+        for _ in 0..5 {
+            send(&mut switch, 0, std::slice::from_ref(&big));
+            assert_eq!(received(&mut switch, 2).len(), 1);
+        }
+        let counters = switch.counters();
+        assert_eq!(counters[1].dropped.queue_full, 3);
+        assert_eq!(counters[1].frames_out, 2);
+        assert_eq!(counters[2].dropped, Drops::default());
+        assert_eq!(counters[2].bytes_out, 5 * big.len() as u64);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_for_each_port() {
+        let mut switch = switch(3, true);
+        let big = |n| frame(MacAddr::BROADCAST, station(n), &[n; 30_000]);
+        send(&mut switch, 0, &[big(0), big(0), big(0)]);
+        send(&mut switch, 1, &[big(1)]);
+        assert_eq!(switch.counters()[0].dropped.held_full, 1);
+        switch.release(NOW);
+        assert_eq!(
+            received(&mut switch, 2),
+            [big(0), big(0)],
+            "the queue holds two"
+        );
+        assert_eq!(received(&mut switch, 0), [big(1)]);
+        send(&mut switch, 0, &[big(0), big(0)]);
+        assert_eq!(received(&mut switch, 2).len(), 2, "and has room again");
+    }
+
+    #[test]
+    fn a_state_brings_everything_back() {
+        let mut old = switch(3, false);
+        send(
+            &mut old,
+            1,
+            &[frame(MacAddr::BROADCAST, station(1), b"queued")],
+        );
+        old.set_cut(2, true);
+        old.hold();
+        send(&mut old, 0, &[frame(station(1), station(9), b"held")]);
+        let later = NOW + Duration::from_secs(100);
+        let state = old.state(later);
+        let mut new = Switch::new(LIMIT, true, None);
+        new.port("port0");
+        new.restore(state.clone(), NOW);
+        assert_eq!(new.state(NOW), state);
+        for port in 0..3 {
+            new.attach(port);
+        }
+        new.release(NOW);
+        assert_eq!(
+            received(&mut new, 0),
+            [frame(MacAddr::BROADCAST, station(1), b"queued")]
+        );
+        assert_eq!(
+            received(&mut new, 1),
+            [frame(station(1), station(9), b"held")]
+        );
+        let much_later = NOW + Duration::from_secs(201);
+        assert_eq!(new.state(NOW).stations.len(), 2);
+        assert_eq!(new.state(much_later).stations.len(), 1, "ages go on");
+    }
+
+    proptest! {
+        /// What each port gets does not depend on how the frames were batched, and is what a
+        /// switch does that looks at one frame at a time.
+        #[test]
+        fn batches_change_nothing(
+            traffic in prop::collection::vec((0usize..4, 0u8..7, 0u8..6, 0usize..80), 1..200),
+            held in any::<bool>(),
+        ) {
+            let mut batched = switch(4, held);
+            let mut single = switch(4, false);
+            let mut pending: (usize, Vec<Vec<u8>>) = (0, Vec::new());
+            let mut total = 0;
+            for (n, (from, to, source, size)) in traffic.into_iter().enumerate() {
+                let to = if to == 6 { MacAddr::BROADCAST } else { station(to) };
+                let payload = [&n.to_be_bytes()[..], &vec![0; size]].concat();
+                let frame = frame(to, station(source), &payload);
+                total += 1;
+                send(&mut single, from, std::slice::from_ref(&frame));
+                if pending.0 != from {
+                    send(&mut batched, pending.0, &std::mem::take(&mut pending.1));
+                    pending.0 = from;
+                }
+                pending.1.push(frame);
+            }
+            send(&mut batched, pending.0, &pending.1);
+            if held {
+                prop_assert_eq!(batched.state(NOW).held.len(), total);
+                prop_assert!((0..4).all(|port| batched.queue(port).is_empty()));
+                batched.release(NOW);
+            }
+            prop_assert_eq!(batched.counters(), single.counters());
+            for port in 0..4 {
+                prop_assert_eq!(received(&mut batched, port), received(&mut single, port));
+            }
+        }
+    }
+}

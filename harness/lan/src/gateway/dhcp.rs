@@ -121,3 +121,139 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
         payload,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use smoltcp::wire::EthernetAddress;
+
+    use super::*;
+    use crate::plan::example;
+
+    fn message<'a>(message_type: DhcpMessageType, mac: MacAddr) -> DhcpRepr<'a> {
+        DhcpRepr {
+            message_type,
+            transaction_id: 0x1234_5678,
+            secs: 3,
+            client_hardware_address: EthernetAddress(mac.0),
+            client_ip: Ipv4Addr::UNSPECIFIED,
+            your_ip: Ipv4Addr::UNSPECIFIED,
+            server_ip: Ipv4Addr::UNSPECIFIED,
+            router: None,
+            subnet_mask: None,
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            broadcast: false,
+            requested_ip: None,
+            client_identifier: None,
+            server_identifier: None,
+            parameter_request_list: Some(&[1, 3, 6, 12]),
+            dns_servers: None,
+            max_size: Some(1472),
+            lease_duration: None,
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &[],
+        }
+    }
+
+    fn ask(message: &DhcpRepr<'_>) -> Option<Answer> {
+        let mut payload = vec![0; message.buffer_len()];
+        message
+            .emit(&mut DhcpPacket::new_unchecked(payload.as_mut_slice()))
+            .unwrap();
+        answer(&example(), &payload)
+    }
+
+    /// An answer in words.
+    fn text(answer: Option<Answer>) -> String {
+        let Some(answer) = answer else {
+            return "nothing".to_owned();
+        };
+        let packet = DhcpPacket::new_checked(&answer.payload[..]).unwrap();
+        let reply = DhcpRepr::parse(&packet).unwrap();
+        let mut text = format!(
+            "{:?} {:x} to {} at {}, address {}\n",
+            reply.message_type, reply.transaction_id, answer.to, answer.mac, reply.your_ip
+        );
+        for option in packet.options() {
+            writeln!(text, "{}: {:?}", option.kind, option.data).unwrap();
+        }
+        text
+    }
+
+    fn node2() -> MacAddr {
+        example().leases[1].mac
+    }
+
+    #[test]
+    fn a_known_machine_is_offered_its_address_and_all_that_goes_with_it() {
+        insta::assert_snapshot!(text(ask(&message(DhcpMessageType::Discover, node2()))), @r"
+        Offer 12345678 to 172.30.0.12 at 52:54:00:00:01:02, address 172.30.0.12
+        53: [2]
+        54: [172, 30, 0, 1]
+        3: [172, 30, 0, 1]
+        1: [255, 255, 255, 0]
+        51: [255, 255, 255, 255]
+        6: [172, 30, 0, 1]
+        12: [110, 111, 100, 101, 50]
+        26: [5, 220]
+        ");
+    }
+
+    #[test]
+    fn a_request_is_acknowledged_with_the_clients_identifier() {
+        let mut request = message(DhcpMessageType::Request, node2());
+        request.requested_ip = Some(Ipv4Addr::new(172, 30, 0, 12));
+        request.server_identifier = Some(Ipv4Addr::new(172, 30, 0, 1));
+        request.broadcast = true;
+        let identifier = [255, 1, 2, 3, 4, 0, 2, 0, 0, 171, 17];
+        let options = [DhcpOption {
+            kind: CLIENT_IDENTIFIER,
+            data: &identifier,
+        }];
+        request.additional_options = &options;
+        insta::assert_snapshot!(text(ask(&request)), @r"
+        Ack 12345678 to 255.255.255.255 at 52:54:00:00:01:02, address 172.30.0.12
+        53: [5]
+        54: [172, 30, 0, 1]
+        3: [172, 30, 0, 1]
+        1: [255, 255, 255, 0]
+        51: [255, 255, 255, 255]
+        6: [172, 30, 0, 1]
+        12: [110, 111, 100, 101, 50]
+        26: [5, 220]
+        61: [255, 1, 2, 3, 4, 0, 2, 0, 0, 171, 17]
+        ");
+    }
+
+    #[test]
+    fn a_renewal_names_the_address_as_its_own() {
+        let mut request = message(DhcpMessageType::Request, node2());
+        request.client_ip = Ipv4Addr::new(172, 30, 0, 12);
+        let text = text(ask(&request));
+        assert!(text.starts_with("Ack "), "{text}");
+    }
+
+    #[test]
+    fn a_request_for_another_address_is_refused_to_everybody() {
+        let mut request = message(DhcpMessageType::Request, node2());
+        request.requested_ip = Some(Ipv4Addr::new(172, 30, 0, 13));
+        insta::assert_snapshot!(text(ask(&request)), @r"
+        Nak 12345678 to 255.255.255.255 at 52:54:00:00:01:02, address 0.0.0.0
+        53: [6]
+        54: [172, 30, 0, 1]
+        ");
+    }
+
+    #[test]
+    fn strangers_and_what_is_meant_for_others_get_nothing() {
+        let stranger = MacAddr([0x52, 0x54, 0, 0, 1, 9]);
+        assert_eq!(ask(&message(DhcpMessageType::Discover, stranger)), None);
+        assert_eq!(ask(&message(DhcpMessageType::Release, node2())), None);
+        let mut elsewhere = message(DhcpMessageType::Request, node2());
+        elsewhere.server_identifier = Some(Ipv4Addr::new(172, 30, 0, 2));
+        assert_eq!(ask(&elsewhere), None);
+        assert_eq!(answer(&example(), &[1; 100]), None);
+    }
+}

@@ -87,3 +87,99 @@ fn name(query: &DnsPacket<&[u8]>, bytes: &[u8]) -> Option<String> {
     }
     Some(labels.join("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::example;
+
+    const A: u16 = 1;
+    const PTR: u16 = 12;
+    const AAAA: u16 = 28;
+
+    fn query(name: &str, kind: u16) -> Vec<u8> {
+        let mut query = vec![0xab, 0xcd, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 1];
+        for label in name.split('.').filter(|label| !label.is_empty()) {
+            query.push(u8::try_from(label.len()).unwrap());
+            query.extend(label.as_bytes());
+        }
+        query.push(0);
+        query.extend(kind.to_be_bytes());
+        query.extend([0, 1]);
+        // An EDNS option record, as resolvers send it (RFC 6891).
+        query.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        query
+    }
+
+    fn ask(name: &str, kind: u16) -> String {
+        let reply = answer(&example(), &query(name, kind)).unwrap();
+        let packet = DnsPacket::new_checked(&reply[..]).unwrap();
+        assert_eq!(packet.transaction_id(), 0xabcd);
+        assert_eq!(packet.question_count(), 1);
+        assert_eq!(packet.additional_record_count(), 0);
+        let flags = packet.flags();
+        assert!(flags.contains(DnsFlags::RESPONSE | DnsFlags::RECURSION_DESIRED));
+        let (rest, question) = DnsQuestion::parse(packet.payload()).unwrap();
+        assert_eq!(u16::from(question.type_), kind);
+        let records: Vec<_> = (0..packet.answer_record_count())
+            .map(|_| smoltcp::wire::DnsRecord::parse(rest).unwrap().1.data)
+            .collect();
+        format!("{:?} {records:?}", packet.rcode())
+    }
+
+    #[test]
+    fn machines_and_the_outside_host_have_addresses() {
+        insta::assert_snapshot!(ask("node1", A), @"NoError [A(172.30.0.11)]");
+        insta::assert_snapshot!(ask("Node3", A), @"NoError [A(172.30.0.13)]");
+        insta::assert_snapshot!(ask("outside.test", A), @"NoError [A(192.0.2.10)]");
+    }
+
+    #[test]
+    fn other_records_of_known_names_are_empty_and_not_missing() {
+        insta::assert_snapshot!(ask("node1", AAAA), @"NoError []");
+        insta::assert_snapshot!(ask("outside.test", AAAA), @"NoError []");
+    }
+
+    #[test]
+    fn all_other_names_do_not_exist() {
+        for (name, kind) in [
+            ("node4", A),
+            ("node1.cluster.local", A),
+            ("node1.cluster.local", AAAA),
+            ("test", A),
+            ("", A),
+            ("11.0.30.172.in-addr.arpa", PTR),
+        ] {
+            assert_eq!(ask(name, kind), "NXDomain []", "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_query_for_one_name_is_said_so() {
+        let rcode = |change: fn(&mut Vec<u8>)| {
+            let mut query = query("node1", A);
+            change(&mut query);
+            answer(&example(), &query)
+                .map(|reply| DnsPacket::new_checked(&reply[..]).unwrap().rcode())
+        };
+        assert_eq!(rcode(|query| query[2] |= 0x80), None, "a response");
+        assert_eq!(rcode(|query| query[2] |= 2 << 3), Some(DnsRcode::NotImp));
+        assert_eq!(rcode(|query| query[5] = 2), Some(DnsRcode::FormErr));
+        assert_eq!(rcode(|query| query.truncate(15)), Some(DnsRcode::FormErr));
+        assert_eq!(rcode(|query| query.truncate(11)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>, flip in 0usize..40, value: u8) {
+            let _ = answer(&example(), &bytes);
+            let mut near = query("node1", A);
+            if let Some(byte) = near.get_mut(flip) {
+                *byte = value;
+            }
+            let _ = answer(&example(), &near);
+        }
+    }
+}

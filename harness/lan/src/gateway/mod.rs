@@ -12,6 +12,8 @@ mod outside;
 mod records;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,320 @@
+//! The gateway without a switch: a frame in, frames out.
+
+use proptest::prelude::*;
+use smoltcp::wire::{Icmpv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+
+use super::*;
+use crate::framing::append;
+use crate::mac_table::AGEING;
+use crate::plan::example;
+
+const NODE1: MacAddr = MacAddr([0x52, 0x54, 0, 0, 1, 1]);
+const NODE1_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 11);
+const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 7);
+const NOW: Duration = AGEING;
+
+fn gateway() -> Gateway {
+    Gateway::new(example(), NOW)
+}
+
+/// What the gateway sends in answer to a frame.
+fn answers(gateway: &mut Gateway, frame: &[u8]) -> Vec<Vec<u8>> {
+    let mut framed = Vec::new();
+    append(&mut framed, frame);
+    let mut queue = SendQueue::new(1 << 20);
+    queue.push(&framed, 1);
+    gateway.receive(&mut queue, NOW);
+    gateway.poll(NOW);
+    let mut out = SendQueue::new(1 << 20);
+    out.push(gateway.sent(), 0);
+    gateway.sent().clear();
+    out.take()
+}
+
+/// A frame from node 1 to the gateway's MAC address, built with the gateway's own codecs.
+fn ipv4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: IpProtocol,
+    length: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
+    let mut packet = vec![0; 20 + length];
+    let header = Ipv4Repr {
+        src_addr: source,
+        dst_addr: destination,
+        next_header: protocol,
+        payload_len: length,
+        hop_limit: 64,
+    };
+    let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
+    header.emit(&mut view, &ChecksumCapabilities::default());
+    fill(view.payload_mut());
+    let to = example().gateway_mac;
+    [&to.0[..], &NODE1.0, &[0x08, 0x00], &packet].concat()
+}
+
+fn echo(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let request = Icmpv4Repr::EchoRequest {
+        ident: 7,
+        seq_no: 1,
+        data: b"are you there",
+    };
+    ipv4(
+        source,
+        destination,
+        IpProtocol::Icmp,
+        request.buffer_len(),
+        |bytes| {
+            request.emit(
+                &mut Icmpv4Packet::new_unchecked(bytes),
+                &ChecksumCapabilities::default(),
+            );
+        },
+    )
+}
+
+fn syn(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
+    let segment = TcpRepr {
+        src_port: 40000,
+        dst_port: port,
+        control: TcpControl::Syn,
+        seq_number: TcpSeqNumber(1),
+        ack_number: None,
+        window_len: 1000,
+        window_scale: None,
+        max_seg_size: Some(1460),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    ipv4(
+        source,
+        destination,
+        IpProtocol::Tcp,
+        segment.buffer_len(),
+        |bytes| {
+            segment.emit(
+                &mut TcpPacket::new_unchecked(bytes),
+                &source.into(),
+                &destination.into(),
+                &ChecksumCapabilities::default(),
+            );
+        },
+    )
+}
+
+/// A frame's addresses and what it carries.
+fn describe(frame: &[u8]) -> String {
+    let ethernet = EthernetFrame::new_checked(frame).unwrap();
+    let to = MacAddr(ethernet.dst_addr().0);
+    if ethernet.ethertype() == EthernetProtocol::Arp {
+        let arp = arp::parse(ethernet.payload()).unwrap();
+        let kind = if arp.request { "request" } else { "reply" };
+        return format!(
+            "to {to}: ARP {kind}, {} is at {}, for {}",
+            arp.sender.0, arp.sender.1, arp.target
+        );
+    }
+    let packet = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
+    assert!(packet.verify_checksum());
+    let (source, destination) = (packet.src_addr(), packet.dst_addr());
+    let what = match packet.next_header() {
+        IpProtocol::Icmp => {
+            let icmp = Icmpv4Packet::new_checked(packet.payload()).unwrap();
+            assert!(icmp.verify_checksum());
+            format!("{} {}", icmp.msg_type(), icmp.msg_code())
+        }
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+            assert!(tcp.verify_checksum(&source.into(), &destination.into()));
+            let flags = [(tcp.syn(), "SYN"), (tcp.ack(), "ACK"), (tcp.rst(), "RST")];
+            flags
+                .iter()
+                .filter(|flag| flag.0)
+                .map(|flag| flag.1)
+                .collect::<Vec<_>>()
+                .join(" ")
+        }
+        other => other.to_string(),
+    };
+    format!("to {to}: {source} -> {destination} {what}")
+}
+
+fn described(gateway: &mut Gateway, frame: &[u8]) -> String {
+    let answers: Vec<_> = answers(gateway, frame)
+        .iter()
+        .map(|frame| describe(frame))
+        .collect();
+    answers.join("\n")
+}
+
+fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut link = Link::new(NODE1);
+    arp::request(&mut link, sender, NODE1, target);
+    link.out()[LENGTH..].to_vec()
+}
+
+#[test]
+fn arp_is_answered_for_the_gateway_alone() {
+    let mut gateway = gateway();
+    let plan = example();
+    insta::assert_snapshot!(described(&mut gateway, &arp_request(NODE1_ADDRESS, plan.gateway)), @"to 52:54:00:00:01:01: ARP reply, 172.30.0.1 is at 52:54:00:00:00:01, for 172.30.0.11");
+    insta::assert_snapshot!(described(&mut gateway, &arp_request(Ipv4Addr::UNSPECIFIED, plan.gateway)), @"to 52:54:00:00:01:01: ARP reply, 172.30.0.1 is at 52:54:00:00:00:01, for 0.0.0.0");
+    insta::assert_snapshot!(described(&mut gateway, &arp_request(NODE1_ADDRESS, Ipv4Addr::new(172, 30, 0, 12))), @"");
+    insta::assert_snapshot!(described(&mut gateway, &arp_request(NODE1_ADDRESS, plan.outside)), @"");
+    assert_eq!(lock(&gateway.records).counters.arp_answered, 2);
+}
+
+#[test]
+fn echo_requests_are_answered_and_the_outside_host_logs_who_asked() {
+    let mut gateway = gateway();
+    let plan = example();
+    insta::assert_snapshot!(described(&mut gateway, &echo(NODE1_ADDRESS, plan.gateway)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 echo reply 0");
+    insta::assert_snapshot!(described(&mut gateway, &echo(NODE1_ADDRESS, plan.outside)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 172.30.0.11 echo reply 0");
+    insta::assert_snapshot!(described(&mut gateway, &echo(POD, plan.outside)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 echo reply 0");
+    let records = lock(&gateway.records);
+    assert_eq!(records.counters.icmp_answered, 3);
+    insta::assert_snapshot!(serde_json::to_string(&records.contacts()).unwrap(), @r#"[{"source":"10.1.1.7","protocol":"icmp","count":1},{"source":"172.30.0.11","protocol":"icmp","count":1}]"#);
+}
+
+#[test]
+fn an_echo_reply_carries_what_the_request_did() {
+    let reply = &answers(&mut gateway(), &echo(NODE1_ADDRESS, example().gateway))[0];
+    assert_eq!(reply[14 + 20 + 8..], *b"are you there");
+    assert_eq!(reply[14 + 20 + 4..][..4], [0, 7, 0, 1]);
+}
+
+#[test]
+fn connections_are_answered_where_they_come_from_and_refused_where_nothing_listens() {
+    let mut gateway = gateway();
+    let plan = example();
+    insta::assert_snapshot!(described(&mut gateway, &syn(POD, plan.outside, 80)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 SYN ACK");
+    insta::assert_snapshot!(described(&mut gateway, &syn(POD, plan.outside, 443)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 ACK RST");
+    insta::assert_snapshot!(described(&mut gateway, &syn(NODE1_ADDRESS, plan.gateway, 22)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 ACK RST");
+    assert_eq!(
+        lock(&gateway.records).contacts(),
+        [],
+        "nothing was accepted yet"
+    );
+}
+
+#[test]
+fn nothing_is_forwarded_and_all_of_it_is_counted() {
+    let mut gateway = gateway();
+    let remote_pod = Ipv4Addr::new(10, 1, 2, 9);
+    let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
+    let neighbour = Ipv4Addr::new(172, 30, 0, 12);
+    for frame in [
+        syn(POD, remote_pod, 80),
+        syn(POD, remote_pod, 80),
+        syn(NODE1_ADDRESS, Ipv4Addr::new(10, 0, 0, 1), 443),
+        echo(POD, remote_pod),
+        echo(NODE1_ADDRESS, elsewhere),
+        echo(NODE1_ADDRESS, neighbour),
+    ] {
+        assert_eq!(answers(&mut gateway, &frame), [] as [Vec<u8>; 0]);
+    }
+    let records = lock(&gateway.records);
+    assert_eq!(records.counters.dropped_unrouted, 4);
+    assert_eq!(records.counters.dropped_elsewhere, 2);
+    let flows: Vec<_> = records
+        .flows()
+        .iter()
+        .map(|flow| serde_json::to_string(flow).unwrap())
+        .collect();
+    insta::assert_snapshot!(flows.join("\n"), @r#"
+    {"source":"10.1.1.7","destination":"10.1.2.9","protocol":1,"destination_port":null,"reason":"unrouted","packets":1}
+    {"source":"10.1.1.7","destination":"10.1.2.9","protocol":6,"destination_port":80,"reason":"unrouted","packets":2}
+    {"source":"172.30.0.11","destination":"10.0.0.1","protocol":6,"destination_port":443,"reason":"unrouted","packets":1}
+    {"source":"172.30.0.11","destination":"172.30.0.12","protocol":1,"destination_port":null,"reason":"elsewhere","packets":1}
+    {"source":"172.30.0.11","destination":"198.51.100.1","protocol":1,"destination_port":null,"reason":"elsewhere","packets":1}
+    "#);
+}
+
+#[test]
+fn frames_for_other_stations_are_none_of_its_business() {
+    let mut gateway = gateway();
+    let mut flooded = syn(POD, Ipv4Addr::new(10, 1, 2, 9), 80);
+    flooded[..6].copy_from_slice(&[0x52, 0x54, 0, 0, 1, 2]);
+    assert_eq!(answers(&mut gateway, &flooded), [] as [Vec<u8>; 0]);
+    assert_eq!(lock(&gateway.records).counters, GatewayCounters::default());
+}
+
+#[test]
+fn broken_packets_are_dropped_and_counted() {
+    let mut gateway = gateway();
+    let mut wrong_header = echo(NODE1_ADDRESS, example().gateway);
+    wrong_header[14 + 10] ^= 1;
+    let mut wrong_payload = echo(NODE1_ADDRESS, example().gateway);
+    wrong_payload[14 + 20 + 9] ^= 1;
+    for frame in [wrong_header, wrong_payload] {
+        assert_eq!(answers(&mut gateway, &frame), [] as [Vec<u8>; 0]);
+    }
+    assert_eq!(lock(&gateway.records).counters.dropped_malformed, 2);
+}
+
+#[test]
+fn a_dhcp_client_without_an_address_is_answered() {
+    let mut gateway = gateway();
+    let mut message = vec![0; 300];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    message[28..34].copy_from_slice(&NODE1.0);
+    message[236..244].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
+    let discover = |mac: MacAddr| {
+        let mut message = message.clone();
+        message[28..34].copy_from_slice(&mac.0);
+        let datagram = UdpRepr {
+            src_port: 68,
+            dst_port: 67,
+        };
+        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+        let mut frame = ipv4(from, to, IpProtocol::Udp, 8 + message.len(), |bytes| {
+            datagram.emit(
+                &mut UdpPacket::new_unchecked(bytes),
+                &from.into(),
+                &to.into(),
+                message.len(),
+                |payload| payload.copy_from_slice(&message),
+                &ChecksumCapabilities::default(),
+            );
+        });
+        frame[..6].copy_from_slice(&MacAddr::BROADCAST.0);
+        frame
+    };
+    insta::assert_snapshot!(described(&mut gateway, &discover(NODE1)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 UDP");
+    insta::assert_snapshot!(described(&mut gateway, &discover(MacAddr([0x52, 0x54, 0, 0, 9, 9]))), @"");
+    let counters = lock(&gateway.records).counters;
+    assert_eq!((counters.dhcp_answered, counters.dhcp_ignored), (1, 1));
+}
+
+proptest! {
+    /// Whatever machines send, the gateway goes on.
+    #[test]
+    fn any_frame_is_survived(
+        bytes in prop::collection::vec(any::<u8>(), 0..120),
+        port in prop::sample::select(vec![53u16, 67, 80, 9]),
+        protocol in prop::sample::select(vec![1u8, 6, 17, 47]),
+        outside: bool,
+        changes in prop::collection::vec((0usize..140, any::<u8>()), 0..4),
+    ) {
+        let mut gateway = gateway();
+        answers(&mut gateway, &bytes);
+        let to = if outside { example().outside } else { example().gateway };
+        let mut frame = ipv4(NODE1_ADDRESS, to, protocol.into(), bytes.len(), |payload| {
+            payload.copy_from_slice(&bytes);
+            if let Some(to) = payload.get_mut(2..4) {
+                to.copy_from_slice(&port.to_be_bytes());
+            }
+        });
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        answers(&mut gateway, &frame);
+        let alive = answers(&mut gateway, &echo(NODE1_ADDRESS, example().gateway));
+        prop_assert!(!alive.is_empty());
+    }
+}

@@ -1,0 +1,310 @@
+//! A running segment and the machines' ends of its cables.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Cable, frame, mac, plan};
+use podwire_lan::{LanError, MacAddr, PortCounters, PortId, Segment, SegmentOptions, SegmentState};
+
+fn start(options: SegmentOptions) -> Segment {
+    Segment::start(plan(), options).unwrap()
+}
+
+fn attach(segment: &Segment, name: &str) -> (PortId, Cable) {
+    let (port, socket) = segment.attach(name).unwrap();
+    (port, Cable::new(socket))
+}
+
+fn counters(segment: &Segment, name: &str) -> PortCounters {
+    let all = segment.counters().unwrap();
+    all.into_iter().find(|port| port.name == name).unwrap()
+}
+
+/// Two machines that know each other.
+fn two(segment: &Segment) -> (Cable, Cable) {
+    let (_, mut one) = attach(segment, "node1");
+    let (_, mut two) = attach(segment, "node2");
+    two.send(&frame(MacAddr::BROADCAST, mac(2), b"hello"));
+    assert_eq!(one.receive(), frame(MacAddr::BROADCAST, mac(2), b"hello"));
+    one.send(&frame(mac(2), mac(1), b"hello yourself"));
+    assert_eq!(two.receive(), frame(mac(2), mac(1), b"hello yourself"));
+    (one, two)
+}
+
+#[test]
+fn frames_of_every_size_arrive_in_order() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    let sizes = [46, 1500, 65_536 - 14, 0, 9000, 69_632 - 14, 100];
+    for (n, size) in (0..).zip(sizes) {
+        one.send(&frame(mac(2), mac(1), &vec![n; size]));
+    }
+    for (n, size) in (0..).zip(sizes) {
+        assert_eq!(two.receive(), frame(mac(2), mac(1), &vec![n; size]));
+    }
+    assert_eq!(
+        counters(&segment, "node2").frames_out,
+        1 + sizes.len() as u64
+    );
+}
+
+#[test]
+fn a_machine_that_never_reads_stalls_nobody_and_its_losses_are_counted() {
+    let segment = start(SegmentOptions {
+        queue_bytes: 256 * 1024,
+        ..SegmentOptions::default()
+    });
+    let (mut one, mut two) = two(&segment);
+    let (_, mut stuck) = attach(&segment, "stuck");
+    stuck.send(&frame(MacAddr::BROADCAST, mac(3), b"my last words"));
+    assert_eq!(one.receive().len(), two.receive().len());
+    let jumbo = vec![7; 60_000];
+    let rounds = 200;
+    for n in 0..rounds {
+        one.send(&frame(mac(3), mac(1), &jumbo));
+        one.send(&frame(mac(2), mac(1), &[n; 100]));
+        assert_eq!(two.receive(), frame(mac(2), mac(1), &[n; 100]));
+    }
+    let stuck = counters(&segment, "stuck");
+    assert!(stuck.dropped.queue_full > 0, "{stuck:?}");
+    assert_eq!(
+        stuck.frames_out + stuck.dropped.queue_full,
+        u64::from(rounds)
+    );
+    assert_eq!(counters(&segment, "node2").dropped.queue_full, 0);
+}
+
+#[test]
+fn a_stuck_machine_gets_what_was_kept_whole_once_it_reads() {
+    let segment = start(SegmentOptions {
+        queue_bytes: 256 * 1024,
+        ..SegmentOptions::default()
+    });
+    let (mut one, mut two) = two(&segment);
+    for n in 0..200 {
+        one.send(&frame(mac(2), mac(1), &[n; 30_000]));
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while counters(&segment, "node1").frames_in < 201 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kept = counters(&segment, "node2").frames_out - 1;
+    assert!(kept < 200, "the queue is bounded");
+    let seen: Vec<u8> = (0..kept).map(|_| two.receive()[14]).collect();
+    assert!(seen.is_sorted());
+    one.send(&frame(mac(2), mac(1), b"and now"));
+    assert_eq!(two.receive(), frame(mac(2), mac(1), b"and now"));
+}
+
+#[test]
+fn a_cut_cable_carries_nothing_until_it_is_mended() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    let (port, mut three) = attach(&segment, "node3");
+    segment.set_cut(port, true).unwrap();
+    three.send(&frame(MacAddr::BROADCAST, mac(3), b"hear me"));
+    one.send(&frame(MacAddr::BROADCAST, mac(1), b"hear all"));
+    two.receive();
+    assert!(three.is_silent());
+    assert!(one.is_silent());
+    segment.set_cut(port, false).unwrap();
+    three.send(&frame(MacAddr::BROADCAST, mac(3), b"hear me now"));
+    assert_eq!(
+        one.receive(),
+        frame(MacAddr::BROADCAST, mac(3), b"hear me now")
+    );
+    assert_eq!(counters(&segment, "node3").dropped.cut, 2);
+}
+
+#[test]
+fn a_port_of_another_segment_is_refused() {
+    let (first, second) = (
+        start(SegmentOptions::default()),
+        start(SegmentOptions::default()),
+    );
+    let (port, _) = first.attach("node1").unwrap();
+    let error = second.set_cut(port, true).unwrap_err();
+    assert!(matches!(error, LanError::NoSuchPort { .. }), "{error}");
+}
+
+#[test]
+fn a_held_segment_keeps_frames_in_order_and_releases_all() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    segment.hold().unwrap();
+    for n in 0..500_u16 {
+        one.send(&frame(mac(2), mac(1), &n.to_be_bytes()));
+    }
+    assert!(two.is_silent());
+    assert_eq!(segment.state().unwrap().held.len(), 500);
+    segment.release().unwrap();
+    for n in 0..500_u16 {
+        assert_eq!(two.receive(), frame(mac(2), mac(1), &n.to_be_bytes()));
+    }
+}
+
+#[test]
+fn hold_waits_for_machines_to_take_what_is_under_way_but_not_for_ever() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    one.send(&frame(mac(2), mac(1), b"under way"));
+    while counters(&segment, "node2").frames_out < 2 {
+        std::thread::yield_now();
+    }
+    let reading = Arc::new(AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let reading = Arc::clone(&reading);
+        move || {
+            std::thread::sleep(Duration::from_millis(100));
+            reading.store(true, Ordering::SeqCst);
+            two.receive()
+        }
+    });
+    segment.hold().unwrap();
+    assert!(reading.load(Ordering::SeqCst), "it waited for the reader");
+    assert_eq!(reader.join().unwrap(), frame(mac(2), mac(1), b"under way"));
+    segment.release().unwrap();
+    let (_, _nobody_reads) = attach(&segment, "stuck");
+    one.send(&frame(MacAddr::BROADCAST, mac(1), b"to all"));
+    let started = Instant::now();
+    segment.hold().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_frozen_segment_comes_back_with_its_stations_cuts_and_frames() {
+    let old = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&old);
+    let (port, _cable) = attach(&old, "node3");
+    old.set_cut(port, true).unwrap();
+    old.hold().unwrap();
+    one.send(&frame(mac(2), mac(1), b"sent before, received after"));
+    let json = serde_json::to_string(&old.state().unwrap()).unwrap();
+    drop(old);
+    assert!(two.is_closed());
+
+    let state: SegmentState = serde_json::from_str(&json).unwrap();
+    let options = SegmentOptions {
+        start_held: true,
+        ..SegmentOptions::default()
+    };
+    let new = Segment::restore(plan(), options, state).unwrap();
+    let (_, mut two) = attach(&new, "node2");
+    let (_, mut one) = attach(&new, "node1");
+    let (_, mut three) = attach(&new, "node3");
+    assert!(two.is_silent());
+    new.release().unwrap();
+    assert_eq!(
+        two.receive(),
+        frame(mac(2), mac(1), b"sent before, received after")
+    );
+    two.send(&frame(mac(1), mac(2), b"known already"));
+    assert_eq!(one.receive(), frame(mac(1), mac(2), b"known already"));
+    assert!(three.is_silent());
+    let stations = new.state().unwrap().stations;
+    assert!(
+        stations
+            .iter()
+            .any(|station| station.mac == mac(1) && station.port == "node1")
+    );
+}
+
+#[test]
+fn a_machine_comes_back_on_its_own_port() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, two) = two(&segment);
+    let error = segment.attach("node2").unwrap_err();
+    assert!(matches!(error, LanError::PortInUse { .. }), "{error}");
+    drop(two);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut two = loop {
+        match segment.attach("node2") {
+            Ok((_, socket)) => break Cable::new(socket),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    one.send(&frame(mac(2), mac(1), b"welcome back"));
+    assert_eq!(two.receive(), frame(mac(2), mac(1), b"welcome back"));
+    let names: Vec<_> = segment
+        .counters()
+        .unwrap()
+        .into_iter()
+        .map(|port| port.name)
+        .collect();
+    assert_eq!(names, ["gateway", "node1", "node2"]);
+}
+
+#[test]
+fn a_length_that_no_frame_has_ends_that_connection_alone() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    let (_, mut broken) = attach(&segment, "broken");
+    broken.send_raw(&[0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
+    assert!(broken.is_closed());
+    assert_eq!(counters(&segment, "broken").dropped.oversized, 1);
+    one.send(&frame(mac(2), mac(1), b"undisturbed"));
+    assert_eq!(two.receive(), frame(mac(2), mac(1), b"undisturbed"));
+}
+
+#[test]
+fn a_capture_is_readable_while_the_segment_runs_and_after() {
+    use pcap_file::pcapng::{Block, PcapNgReader};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wire.pcapng");
+    let read = || {
+        let file = std::fs::File::open(&path).unwrap();
+        let mut reader = PcapNgReader::new(file).unwrap();
+        let mut packets = Vec::new();
+        while let Some(block) = reader.next_block() {
+            if let Block::EnhancedPacket(packet) = block.unwrap() {
+                packets.push((packet.interface_id, packet.data.to_vec()));
+            }
+        }
+        packets
+    };
+    let segment = start(SegmentOptions {
+        capture: Some(path.clone()),
+        ..SegmentOptions::default()
+    });
+    let (mut one, mut two) = two(&segment);
+    assert_eq!(segment.write_capture().unwrap(), path);
+    let before = read();
+    assert_eq!(
+        before,
+        [
+            (2, frame(MacAddr::BROADCAST, mac(2), b"hello")),
+            (1, frame(mac(2), mac(1), b"hello yourself")),
+        ]
+    );
+    one.send(&frame(mac(2), mac(1), b"one more"));
+    two.receive();
+    drop(segment);
+    assert_eq!(read().len(), before.len() + 1);
+}
+
+#[test]
+fn without_a_capture_there_is_none_to_write() {
+    let error = start(SegmentOptions::default())
+        .write_capture()
+        .unwrap_err();
+    assert!(matches!(error, LanError::NoCapture), "{error}");
+}
+
+#[test]
+fn a_capture_that_cannot_be_written_says_where() {
+    let path = std::path::PathBuf::from("/nonexistent/wire.pcapng");
+    let segment = start(SegmentOptions {
+        capture: Some(path.clone()),
+        ..SegmentOptions::default()
+    });
+    match segment.write_capture() {
+        Err(LanError::Capture { path: named, .. }) => assert_eq!(named, path),
+        other => panic!("{other:?}"),
+    }
+}

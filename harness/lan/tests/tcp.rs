@@ -1,0 +1,280 @@
+//! Connections from the gateway to hosts on a running segment.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use common::{COUNT, Cable, ECHO, Host, address, plan};
+use podwire_lan::{GatewayHandle, LanError, PortId, Segment, SegmentOptions, SegmentStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn start() -> (Segment, PortId, Host) {
+    let segment = Segment::start(plan(), SegmentOptions::default()).unwrap();
+    let (port, socket) = segment.attach("node1").unwrap();
+    let host = Host::start(1, socket);
+    (segment, port, host)
+}
+
+fn to(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(address(1), port)
+}
+
+async fn open(gateway: &GatewayHandle, port: u16) -> SegmentStream {
+    gateway.connect(to(port), LIMIT).await.unwrap()
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n % 251).to_le_bytes()[0]).collect()
+}
+
+/// Sends and receives at the same time, and ends in order.
+async fn echo(stream: SegmentStream, bytes: Vec<u8>) -> Vec<u8> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sender = tokio::spawn(async move {
+        writer.write_all(&bytes).await.unwrap();
+        writer.shutdown().await.unwrap();
+    });
+    let mut back = Vec::new();
+    reader.read_to_end(&mut back).await.unwrap();
+    sender.await.unwrap();
+    back
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_arrives_whole_in_both_directions() {
+    let (segment, _, _host) = start();
+    let sent = pattern(16 * 1024 * 1024);
+    let started = Instant::now();
+    let back = echo(open(&segment.gateway(), ECHO).await, sent.clone()).await;
+    assert!(back == sent, "{} octets came back", back.len());
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_connections_at_once_do_not_mix() {
+    let (segment, _, host) = start();
+    let tasks: Vec<_> = (0..40)
+        .map(|n| {
+            let gateway = segment.gateway();
+            tokio::spawn(async move {
+                let sent = vec![n; 100_000 + usize::from(n)];
+                let back = echo(open(&gateway, ECHO).await, sent.clone()).await;
+                assert!(back == sent);
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(host.resets(), 0, "all ended in order");
+}
+
+#[tokio::test]
+async fn a_half_closed_connection_still_receives() {
+    let (segment, _, host) = start();
+    let mut stream = open(&segment.gateway(), COUNT).await;
+    stream.write_all(&pattern(300_000)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "300000");
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(host.resets(), 0);
+}
+
+#[tokio::test]
+async fn what_was_written_before_an_orderly_end_arrives_though_the_stream_is_dropped() {
+    let (segment, _, host) = start();
+    let mut stream = open(&segment.gateway(), COUNT).await;
+    stream.write_all(&pattern(200_000)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    let deadline = Instant::now() + LIMIT;
+    while segment.counters().unwrap()[0].bytes_in < 200_000 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(host.resets(), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_stream_resets_its_connection() {
+    let (segment, _, host) = start();
+    let mut stream = open(&segment.gateway(), ECHO).await;
+    stream.write_all(b"x").await.unwrap();
+    stream.read_exact(&mut [0]).await.unwrap();
+    drop(stream);
+    let deadline = Instant::now() + LIMIT;
+    while host.resets() == 0 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn failures_are_told_apart() {
+    let (segment, port, _host) = start();
+    let gateway = segment.gateway();
+    let short = Duration::from_millis(300);
+    let error =
+        |result: Result<SegmentStream, LanError>| result.map(|_| ()).unwrap_err().to_string();
+    insta::assert_snapshot!(error(gateway.connect(to(22), LIMIT).await), @"connection to 172.30.0.11:22 refused: the machine is up and nothing listens on port 22");
+    let nobody = SocketAddrV4::new(Ipv4Addr::new(172, 30, 0, 99), 22);
+    match gateway.connect(nobody, short).await {
+        Err(LanError::NoRoute { to, waited }) => {
+            assert_eq!(to, nobody);
+            assert!(waited >= short && waited < LIMIT, "{waited:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let far = SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 2), 22);
+    insta::assert_snapshot!(error(gateway.connect(far, LIMIT).await), @"10.1.1.2 is not on the segment; the gateway reaches only its machines");
+    segment.set_cut(port, true).unwrap();
+    insta::assert_snapshot!(error(gateway.connect(to(ECHO), short).await), @"connection to 172.30.0.11:7 timed out after 0.3 s: the machine's MAC address is known, and it does not answer");
+    drop(segment);
+    insta::assert_snapshot!(error(gateway.connect(to(ECHO), LIMIT).await), @"the segment is stopped; start another");
+}
+
+#[tokio::test]
+async fn a_stopped_segment_ends_its_streams() {
+    let (segment, _, _host) = start();
+    let mut stream = open(&segment.gateway(), ECHO).await;
+    let reader = tokio::spawn(async move { stream.read(&mut [0]).await });
+    drop(segment);
+    let error = reader.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+}
+
+#[tokio::test]
+async fn a_connection_nobody_waits_for_leaves_nothing() {
+    let (segment, _, host) = start();
+    let gateway = segment.gateway();
+    for _ in 0..100 {
+        // Given up at once, before or after the host has accepted.
+        let _ = tokio::time::timeout(Duration::from_micros(300), gateway.connect(to(ECHO), LIMIT))
+            .await;
+    }
+    let back = echo(open(&gateway, ECHO).await, b"still here".to_vec()).await;
+    assert_eq!(back, b"still here");
+    drop(host);
+}
+
+#[tokio::test]
+async fn a_cut_cable_pauses_a_connection_and_mending_it_goes_on() {
+    let (segment, port, _host) = start();
+    let mut stream = open(&segment.gateway(), ECHO).await;
+    segment.set_cut(port, true).unwrap();
+    stream.write_all(b"patience").await.unwrap();
+    let mut back = [0; 8];
+    let early =
+        tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut back)).await;
+    assert!(early.is_err());
+    segment.set_cut(port, false).unwrap();
+    tokio::time::timeout(LIMIT, stream.read_exact(&mut back))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&back, b"patience");
+}
+
+#[tokio::test]
+async fn a_reader_that_lags_loses_nothing() {
+    let (segment, _, _host) = start();
+    let stream = open(&segment.gateway(), ECHO).await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sent = pattern(3 * 1024 * 1024);
+    let copy = sent.clone();
+    let sender = tokio::spawn(async move { writer.write_all(&copy).await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!sender.is_finished(), "buffers are bounded");
+    let mut back = vec![0; sent.len()];
+    reader.read_exact(&mut back).await.unwrap();
+    sender.await.unwrap();
+    assert!(back == sent);
+}
+
+/// A Pod's request to the outside host, as it looks when nothing translates its address: through
+/// the node that sent it, with a source that is not on the segment.
+#[test]
+fn the_outside_host_serves_pods_through_the_node_that_sent_for_them() {
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{
+        IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    };
+
+    let segment = Segment::start(plan(), SegmentOptions::default()).unwrap();
+    let mut cable = Cable::new(segment.attach("node1").unwrap().1);
+    let pod = Ipv4Addr::new(10, 1, 1, 7);
+    let outside = plan().outside;
+    let send = |cable: &mut Cable, control, seq, ack, payload: &[u8]| {
+        let tcp = TcpRepr {
+            src_port: 40_000,
+            dst_port: 80,
+            control,
+            seq_number: TcpSeqNumber(seq),
+            ack_number: ack,
+            window_len: 60_000,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload,
+        };
+        let ip = Ipv4Repr {
+            src_addr: pod,
+            dst_addr: outside,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 63,
+        };
+        let mut packet = vec![0; 20 + tcp.buffer_len()];
+        let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
+        ip.emit(&mut view, &ChecksumCapabilities::default());
+        tcp.emit(
+            &mut TcpPacket::new_unchecked(view.payload_mut()),
+            &pod.into(),
+            &outside.into(),
+            &ChecksumCapabilities::default(),
+        );
+        let to = plan().gateway_mac;
+        cable.send(&[&to.0[..], &common::mac(1).0, &[8, 0], &packet].concat());
+    };
+    send(&mut cable, TcpControl::Syn, 100, None, b"");
+    let reply = cable.receive();
+    assert_eq!(
+        reply[..6],
+        common::mac(1).0,
+        "no ARP for the Pod: the node sent, the node gets it"
+    );
+    let syn_ack = TcpPacket::new_checked(&reply[34..]).unwrap();
+    assert!(syn_ack.syn() && syn_ack.ack());
+    let ack = Some(syn_ack.seq_number() + 1);
+    send(&mut cable, TcpControl::None, 101, ack, b"");
+    send(
+        &mut cable,
+        TcpControl::Psh,
+        101,
+        ack,
+        b"GET / HTTP/1.1\r\nHost: outside.test\r\n\r\n",
+    );
+    let mut text = String::new();
+    let mut finished = false;
+    while !finished {
+        let frame = cable.receive();
+        let packet = Ipv4Packet::new_checked(&frame[14..]).unwrap();
+        assert_eq!(packet.dst_addr(), pod);
+        let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+        text.push_str(std::str::from_utf8(tcp.payload()).unwrap());
+        finished = tcp.fin();
+    }
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.ends_with("{\"client\": \"10.1.1.7\"}\n"), "{text}");
+    let log = serde_json::to_string(&segment.gateway().outside_log()).unwrap();
+    insta::assert_snapshot!(log, @r#"[{"source":"10.1.1.7","protocol":"tcp","count":1}]"#);
+}
