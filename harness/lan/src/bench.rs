@@ -471,3 +471,56 @@ fn request(own: &Path, name: &str) -> Vec<u8> {
     request.resize(12 + SOCKADDR_UN + DESCRIPTION, 0);
     request
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short() -> SwitchBenchPlan {
+        SwitchBenchPlan {
+            frames: 2000,
+            rounds: 1,
+            ..SwitchBenchPlan::default()
+        }
+    }
+
+    #[test]
+    fn our_switch_delivers_every_frame_of_a_bounded_run() {
+        for frame_bytes in [14, 64, 1500, MAX_FRAME] {
+            let plan = SwitchBenchPlan {
+                frames: 50,
+                ..short()
+            };
+            let rate = measure_ours(&plan, frame_bytes).unwrap();
+            assert_eq!((rate.frames, rate.lost), (50, 0), "{frame_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = switch(&short(), Path::new("no-vde-here"), dir.path()).unwrap_err();
+        insta::assert_snapshot!(error, @"cannot start no-vde-here; it is in the package vde2");
+    }
+
+    #[test]
+    fn lengths_that_no_frame_has_are_refused_before_anything_starts() {
+        for frame_bytes in [13, MAX_FRAME + 1] {
+            let plan = SwitchBenchPlan {
+                frame_bytes: vec![frame_bytes],
+                ..short()
+            };
+            let error = switch(&plan, Path::new("no-vde-here"), Path::new("/")).unwrap_err();
+            assert!(matches!(error, BenchError::FrameLength { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_the_layout_of_vde() {
+        let request = request(Path::new("/d/own"), "sender");
+        assert_eq!(request.len(), 4 + 4 + 4 + 110 + 128);
+        assert_eq!(request[..4], 0xfeed_face_u32.to_ne_bytes());
+        assert_eq!(request[14..21], *b"/d/own\0");
+        assert_eq!(request[122..129], *b"sender\0");
+    }
+}

@@ -133,7 +133,10 @@ mod tests {
 
     use super::*;
 
-    fn read_back(path: &Path) -> (Vec<String>, Vec<(u32, Duration, u32, Vec<u8>)>) {
+    /// Interface, time, length on the wire, what was kept.
+    type Packet = (u32, Duration, u32, Vec<u8>);
+
+    fn read_back(path: &Path) -> (Vec<String>, Vec<Packet>) {
         let mut reader = PcapNgReader::new(File::open(path).unwrap()).unwrap();
         let (mut names, mut packets) = (Vec::new(), Vec::new());
         while let Some(block) = reader.next_block() {

@@ -136,7 +136,11 @@ impl Reactor {
                 break;
             }
             self.run_gateway(now);
-            self.flush();
+            // What waits for ports of a frozen or restored segment is part of its state: nothing of
+            // it leaves before the release.
+            if !self.switch.is_held() || !self.holds.is_empty() {
+                self.flush();
+            }
             self.finish_holds(now);
         }
         self.end();
@@ -368,8 +372,7 @@ impl Reactor {
         }
     }
 
-    fn end(mut self) {
-        self.gateway.stop();
+    fn end(self) {
         if self.switch.capture().is_some()
             && let Err(error) = self.write_capture()
         {

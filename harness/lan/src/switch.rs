@@ -168,6 +168,10 @@ impl Switch {
         self.capture.as_ref()
     }
 
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     pub(crate) fn hold(&mut self) {
         self.held.get_or_insert_default();
     }
@@ -436,7 +440,7 @@ mod tests {
         let mut switch = switch(3, false);
         let question = frame(station(2), station(1), b"where are you");
         send(&mut switch, 1, std::slice::from_ref(&question));
-        assert_eq!(received(&mut switch, 0), [question.clone()]);
+        assert_eq!(received(&mut switch, 0), std::slice::from_ref(&question));
         assert_eq!(received(&mut switch, 1), [] as [Vec<u8>; 0]);
         assert_eq!(received(&mut switch, 2), [question]);
         let answer = frame(station(1), station(2), b"here");

@@ -1,12 +1,14 @@
 //! Connections from the gateway to hosts on a running segment.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod common;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use common::{COUNT, Cable, ECHO, Host, address, plan};
+use common::{COUNT, Cable, ECHO, Host, RESET, address, plan};
 use podwire_lan::{GatewayHandle, LanError, PortId, Segment, SegmentOptions, SegmentStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -144,10 +146,34 @@ async fn failures_are_told_apart() {
 async fn a_stopped_segment_ends_its_streams() {
     let (segment, _, _host) = start();
     let mut stream = open(&segment.gateway(), ECHO).await;
-    let reader = tokio::spawn(async move { stream.read(&mut [0]).await });
+    let reader = tokio::spawn(async move {
+        let error = stream.read(&mut [0]).await.unwrap_err();
+        (stream, error)
+    });
     drop(segment);
-    let error = reader.await.unwrap().unwrap_err();
+    let (mut stream, error) = reader.await.unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    let error = stream.write_all(b"x").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+}
+
+#[tokio::test]
+async fn a_writer_learns_that_the_machine_has_gone_away() {
+    let (segment, _, _host) = start();
+    let stream = open(&segment.gateway(), RESET).await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let written = tokio::time::timeout(LIMIT, async {
+        loop {
+            if let Err(error) = writer.write_all(&pattern(100_000)).await {
+                break error.kind();
+            }
+        }
+    });
+    assert_eq!(written.await.unwrap(), ErrorKind::ConnectionReset);
+    let read = tokio::time::timeout(LIMIT, reader.read(&mut [0]))
+        .await
+        .unwrap();
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

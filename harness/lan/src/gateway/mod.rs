@@ -154,10 +154,6 @@ impl Gateway {
         self.deadline
     }
 
-    pub(crate) fn stop(&mut self) {
-        self.connections.stop();
-    }
-
     /// Framed frames for the switch; the caller empties it.
     pub(crate) fn sent(&mut self) -> &mut Vec<u8> {
         self.link.out()

@@ -46,6 +46,9 @@ pub(super) struct Pipe {
     pub(super) end: Option<End>,
     /// To the machine.
     pub(super) sending: VecDeque<u8>,
+    /// Why no more octets go. A peer that has sent all it had may still receive, and may still
+    /// reset.
+    broken: Option<End>,
     /// Nothing comes after `sending`.
     pub(super) shut: bool,
     /// The stream was dropped.
@@ -75,6 +78,12 @@ impl Pipe {
         if self.end.is_none() {
             self.end = Some(end);
             self.wake_reader();
+        }
+    }
+
+    pub(super) fn break_off(&mut self, end: End) {
+        if self.broken.is_none() {
+            self.broken = Some(end);
             self.wake_writer();
         }
     }
@@ -149,8 +158,7 @@ impl AsyncWrite for SegmentStream {
         if pipe.shut {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        // A peer that has finished sending may still receive.
-        if let Some(end @ (End::Reset | End::Stopped)) = pipe.end {
+        if let Some(end) = pipe.broken {
             return Poll::Ready(Err(end.error()));
         }
         let count = PIPE.saturating_sub(pipe.sending.len()).min(bytes.len());

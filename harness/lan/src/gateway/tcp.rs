@@ -269,11 +269,15 @@ impl Connections {
             });
         resolving.chain(open).min()
     }
+}
 
-    pub(super) fn stop(&mut self) {
-        self.resolving.clear();
-        for connection in self.open.drain(..) {
-            lock(&connection.pipe).finish(End::Stopped);
+impl Drop for Connections {
+    /// However the segment's thread ends, nobody waits for it for ever.
+    fn drop(&mut self) {
+        for connection in &self.open {
+            let mut pipe = lock(&connection.pipe);
+            pipe.finish(End::Stopped);
+            pipe.break_off(End::Stopped);
         }
     }
 }
@@ -377,6 +381,9 @@ fn receive(pipe: &mut Pipe, socket: &mut Socket<'_>) -> bool {
     }
     if moved {
         pipe.wake_reader();
+    }
+    if socket.state() == State::Closed && !(pipe.shut && pipe.sending.is_empty()) {
+        pipe.break_off(End::Reset);
     }
     if !socket.can_recv() && !socket.may_recv() {
         match socket.recv(|_| (0, ())) {

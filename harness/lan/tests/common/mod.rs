@@ -106,6 +106,9 @@ pub(crate) const ECHO: u16 = 7;
 /// Takes everything, then says how many octets it was, and closes.
 pub(crate) const COUNT: u16 = 9;
 
+/// Resets the connection once something comes.
+pub(crate) const RESET: u16 = 10;
+
 const SERVERS: usize = 48;
 
 /// A host with TCP services, on a thread of its own.
@@ -171,11 +174,11 @@ fn serve(n: u8, socket: OwnedFd, stop: &AtomicBool, resets: &AtomicUsize) {
             .unwrap();
     });
     let mut sockets = SocketSet::new(Vec::new());
-    let mut servers: Vec<Server> = (0..SERVERS * 2)
+    let mut servers: Vec<Server> = (0..SERVERS * 3)
         .map(|index| {
             let buffer = || SocketBuffer::new(vec![0; 128 * 1024]);
             Server {
-                port: if index % 2 == 0 { ECHO } else { COUNT },
+                port: [ECHO, COUNT, RESET][index % 3],
                 socket: sockets.add(Socket::new(buffer(), buffer())),
                 active: false,
                 count: 0,
@@ -207,7 +210,7 @@ fn serve(n: u8, socket: OwnedFd, stop: &AtomicBool, resets: &AtomicUsize) {
 
 impl Server {
     fn attend(&mut self, socket: &mut Socket<'_>, resets: &AtomicUsize) {
-        if socket.state() == State::Closed {
+        if socket.state() == State::Closed && socket.remote_endpoint().is_none() {
             if std::mem::take(&mut self.active) {
                 resets.fetch_add(1, Ordering::Relaxed);
             }
@@ -216,6 +219,11 @@ impl Server {
         }
         if socket.state() == State::Established {
             self.active = true;
+        }
+        if self.port == RESET && socket.can_recv() {
+            self.active = false;
+            socket.abort();
+            return;
         }
         loop {
             let room = socket.send_capacity() - socket.send_queue();
