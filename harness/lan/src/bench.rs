@@ -224,11 +224,10 @@ fn run(
         .send(&frame(SENDER, RECEIVER, frame_bytes))
         .map_err(|_| nothing())?;
     let mut arrived = false;
-    sender
-        .receive(&mut |frame| arrived |= frame.starts_with(&SENDER.0))
-        .map_err(|_| nothing())?;
-    if !arrived {
-        return Err(nothing());
+    while !arrived {
+        sender
+            .receive(&mut |frame| arrived |= frame.starts_with(&SENDER.0))
+            .map_err(|_| nothing())?;
     }
     let ended = AtomicBool::new(false);
     let started = Instant::now();
@@ -315,7 +314,7 @@ impl StreamEnd {
         StreamEnd {
             socket,
             out: Vec::new(),
-            input: vec![0; MAX_FRAME],
+            input: vec![0; LENGTH + MAX_FRAME],
             filled: 0,
         }
     }
