@@ -1,1 +1,39 @@
-//! TODO
+//! A real Kubernetes of real machines: planned as data, brought up by hand, frozen while it runs,
+//! and cloned as often as anybody wants.
+//!
+//! - [`ClusterPlan`] says what a cluster is; [`ClusterPlan::key`] names the stage it becomes;
+//! - [`addresses`], [`pki`], [`kubeconfig`], [`units`], [`config`], [`cni`], [`workload`] and
+//!   [`node_files`](mod@node_files) are what it is made of, as plain data;
+//! - [`Stage::build`] boots it cold and freezes it; [`Stage::open`] takes a frozen one from the cache;
+//! - [`Cluster::clone_of`] brings a stage to life within seconds, privately;
+//! - [`Break`] is a fault that a whole run carries on purpose.
+
+pub mod addresses;
+mod api;
+mod bootstrap;
+mod breaks;
+mod cluster;
+pub mod cni;
+pub mod config;
+mod error;
+mod evidence;
+mod host;
+pub mod kubeconfig;
+pub mod limits;
+mod node;
+pub mod node_files;
+pub mod pki;
+mod plan;
+mod stage;
+pub mod units;
+pub mod workload;
+
+pub use breaks::{Break, UnknownBreak};
+pub use cluster::{Cluster, PodRef};
+pub use error::ClusterError;
+pub use host::{Host, Report};
+pub use node::Node;
+pub use pki::{Identity, Pki};
+pub use plan::{ClusterPlan, ImageFiles, Size, host_cpu};
+pub use stage::{Phase, Stage, StageManifest};
+pub use workload::{WORKLOAD_SELECTOR, WORKLOAD_SERVICE};

@@ -1,0 +1,141 @@
+//! The Kubernetes API over the segment: no port on the host, no route, no proxy.
+
+use std::net::SocketAddrV4;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{fmt, io};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kube::client::ConfigExt as _;
+use kube::config::{AuthInfo, Config};
+use podwire_lan::{GatewayHandle, LanError, SegmentStream};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tower::{BoxError, Service, ServiceBuilder};
+
+use crate::addresses::{API_PORT, node_address};
+use crate::kubeconfig::server;
+use crate::pki::{Identity, Pki};
+
+/// A client of the API as one of the cluster's identities. It verifies the server as `node1`.
+///
+/// `limit` is for each connection, and for the time from a request to the beginning of its answer.
+pub(crate) fn client(
+    gateway: &GatewayHandle,
+    pki: &Pki,
+    identity: &Identity,
+    limit: Duration,
+) -> Result<kube::Client, kube::Error> {
+    let uri = server().parse::<http::Uri>();
+    let mut config = Config::new(uri.map_err(|error| kube::Error::HttpError(error.into()))?);
+    let ca = CertificateDer::from_pem_slice(pki.ca.certificate.as_bytes());
+    let ca = ca.map_err(|error| kube::Error::Service(error.to_string().into()))?;
+    config.root_cert = Some(vec![ca.to_vec()]);
+    config.auth_info = AuthInfo {
+        client_certificate_data: Some(STANDARD.encode(&identity.certificate)),
+        client_key_data: Some(STANDARD.encode(&identity.key).into()),
+        ..AuthInfo::default()
+    };
+    let to = SegmentConnector {
+        gateway: gateway.clone(),
+        to: SocketAddrV4::new(node_address(1), API_PORT),
+        limit,
+    };
+    let https = config.rustls_https_connector_with_connector(to)?;
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .timeout(limit)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(kube::Client::new(service, config.default_namespace))
+}
+
+/// Dials one fixed address through the gateway, whatever the URI says: its host is for TLS.
+#[derive(Clone)]
+struct SegmentConnector {
+    gateway: GatewayHandle,
+    to: SocketAddrV4,
+    limit: Duration,
+}
+
+impl Service<http::Uri> for SegmentConnector {
+    type Response = ApiStream;
+    type Error = LanError;
+    type Future = Pin<Box<dyn Future<Output = Result<ApiStream, LanError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LanError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let Self { gateway, to, limit } = self.clone();
+        Box::pin(async move {
+            let stream = gateway.connect(to, limit).await?;
+            Ok(ApiStream(TokioIo::new(stream)))
+        })
+    }
+}
+
+/// A segment's stream as hyper wants it.
+struct ApiStream(TokioIo<SegmentStream>);
+
+impl Connection for ApiStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for ApiStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl Write for ApiStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// An error with all its causes, in one line: kube's own text ends before the interesting part.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl fmt::Debug for SegmentConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SegmentConnector").field(&self.to).finish()
+    }
+}

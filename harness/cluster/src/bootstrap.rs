@@ -1,0 +1,366 @@
+//! A Kubernetes by hand, one component at a time.
+//!
+//! The gates here check that processes are healthy and Nodes register, and nothing else: no gate
+//! looks at an address, a route, a name or a ClusterIP, because that is what scenarios assert.
+
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use podwire_lan::Segment;
+use podwire_vm::MachineSpec;
+use tokio::sync::watch;
+
+use crate::addresses::node_name;
+use crate::api::{self, chain};
+use crate::host::Report;
+use crate::limits::GuestLimits;
+use crate::node::{Node, Powered};
+use crate::node_files::{UNPACK, archive, node_files};
+use crate::pki::Pki;
+use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR};
+use crate::{ClusterError, ClusterPlan, Host, Phase};
+
+/// Unpacking the files and starting daemons.
+const START: Duration = Duration::from_secs(30);
+/// From the API server's start to its readiness.
+const API_READY: Duration = Duration::from_secs(20);
+/// From then to the registration of all Nodes.
+const REGISTERED: Duration = Duration::from_secs(20);
+/// From then to Ready Nodes, and from the workload's creation to running Pods.
+const SETTLED: Duration = Duration::from_secs(40);
+/// One request to the API.
+const REQUEST: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(500);
+
+/// Commands that start the daemons: on every node but the first; on the first before and after the
+/// API server is ready. `enable` reads the new units as well, which saves a process.
+pub(crate) const STARTED: [&str; 3] = [
+    "systemctl enable --now node-network containerd kubelet",
+    "systemctl enable --now etcd kube-apiserver",
+    "systemctl enable --now kube-controller-manager kube-scheduler node-network containerd kubelet",
+];
+
+/// The workload's Pods in a cluster of `nodes`.
+pub(crate) fn replicas(nodes: u32) -> u32 {
+    nodes * REPLICAS_PER_NODE
+}
+
+/// What the bootstrap leaves.
+pub(crate) struct Bootstrapped {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) api: kube::Client,
+    /// What was still missing when the time to settle ran out.
+    pub(crate) unsettled: Option<String>,
+    pub(crate) phases: Vec<Phase>,
+}
+
+/// Boots the machines (`specs`, by number from 1) and makes them a cluster with its workload.
+pub(crate) async fn bootstrap(
+    host: &Host,
+    plan: &ClusterPlan,
+    pki: &Pki,
+    segment: &Segment,
+    specs: Vec<(MachineSpec, std::path::PathBuf)>,
+    report: &dyn Report,
+) -> Result<Bootstrapped, ClusterError> {
+    let work = Work {
+        host,
+        plan,
+        pki,
+        segment,
+        report,
+    };
+    let started = Instant::now();
+    let limit = host.limit(REQUEST);
+    let api = api::client(&segment.gateway(), pki, &pki.admin, limit)
+        .map_err(|error| ClusterError::Client(Box::new(error)))?;
+    let mut specs = (1..).zip(specs).collect::<Vec<_>>();
+    let others = specs.split_off(1);
+    let (first_is_up, wait_for_first) = watch::channel(false);
+
+    report.step("boot node1 and start its control plane, while the others boot");
+    let first = async {
+        let mut phases = Vec::new();
+        let mut first = None;
+        for (number, (spec, logs)) in specs {
+            let node = work.boot(number, spec, &logs).await?;
+            phases.push(Phase::since("boot node1", started));
+            first_is_up.send_replace(true);
+            let starting = Instant::now();
+            work.set_up(&node, STARTED[1]).await?;
+            work.api_ready(&node, &api).await?;
+            phases.push(Phase::since("control plane ready", starting));
+            work.start(&node, STARTED[2]).await?;
+            first = Some(node);
+        }
+        Ok::<_, ClusterError>((first, phases))
+    };
+    // Machines that boot together on few cores take longer than one after the other.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let others = async {
+        let mut wait_for_first = wait_for_first;
+        // The sender goes only with an error of the other branch, which then counts.
+        let _ = wait_for_first.wait_for(|up| *up).await;
+        let booting = stream::iter(others).map(|(number, (spec, logs))| {
+            let work = &work;
+            async move {
+                let node = work.boot(number, spec, &logs).await?;
+                work.set_up(&node, STARTED[0]).await?;
+                Ok::<_, ClusterError>(node)
+            }
+        });
+        let mut nodes: Vec<Node> = booting
+            .buffer_unordered(cores.saturating_sub(1).max(1))
+            .try_collect()
+            .await?;
+        nodes.sort_by_key(Node::number);
+        Ok((nodes, Phase::since("all nodes booted", started)))
+    };
+    let ((first, mut phases), (others, booted)) = tokio::try_join!(first, others)?;
+    phases.push(booted);
+    let nodes: Vec<Node> = first.into_iter().chain(others).collect();
+
+    let registering = Instant::now();
+    work.registered(&nodes, &api).await?;
+    phases.push(Phase::since("nodes registered", registering));
+
+    report.step("let the cluster settle");
+    let settling = Instant::now();
+    let not_ready = work.settled(&api, nodes_lacking).await?;
+    phases.push(Phase::since("nodes ready", settling));
+    phases.push(Phase::since("cold to ready nodes", started));
+    let settling = Instant::now();
+    work.create_workload(&api).await?;
+    let not_running = work.settled(&api, pods_lacking).await?;
+    phases.push(Phase::since("workload running", settling));
+    phases.push(Phase::since("cold to running workload", started));
+    let lacking: Vec<String> = not_ready.into_iter().chain(not_running).collect();
+    Ok(Bootstrapped {
+        nodes,
+        api,
+        unsettled: (!lacking.is_empty()).then(|| lacking.join("; ")),
+        phases,
+    })
+}
+
+struct Work<'a> {
+    host: &'a Host,
+    plan: &'a ClusterPlan,
+    pki: &'a Pki,
+    segment: &'a Segment,
+    report: &'a dyn Report,
+}
+
+impl Work<'_> {
+    async fn boot(
+        &self,
+        number: u32,
+        spec: MachineSpec,
+        logs: &std::path::Path,
+    ) -> Result<Node, ClusterError> {
+        self.report
+            .waiting(&format!("{} to boot", node_name(number)));
+        let powered = Powered::on(self.host, self.segment, number, spec, logs).await?;
+        powered.answering(self.host, self.segment).await
+    }
+
+    /// Writes a node's files and starts its daemons, in one go.
+    async fn set_up(&self, node: &Node, start: &str) -> Result<(), ClusterError> {
+        let limits = GuestLimits::of(self.plan.accelerator);
+        let files = node_files(node.number(), self.pki, limits, self.plan.broken);
+        let files = archive(&files).map_err(ClusterError::file("archive", "the node's files"))?;
+        let command = format!("{UNPACK} && {start}");
+        let limit = self.host.limit(START);
+        node.run_with_input(&command, &files, limit).await?;
+        Ok(())
+    }
+
+    async fn start(&self, node: &Node, start: &str) -> Result<(), ClusterError> {
+        node.run_ok(start, self.host.limit(START)).await?;
+        Ok(())
+    }
+
+    async fn api_ready(&self, node: &Node, api: &kube::Client) -> Result<(), ClusterError> {
+        let limit = self.host.limit(API_READY);
+        let started = Instant::now();
+        loop {
+            let last = match ready(api).await {
+                Ok(()) => return Ok(()),
+                Err(last) => last,
+            };
+            self.report.waiting(&format!("the API server: {last}"));
+            if started.elapsed() > limit {
+                return Err(self
+                    .not_up(node, crate::units::API_SERVER, limit, last)
+                    .await);
+            }
+            if let Some(fault) = node.machine().fault() {
+                return Err(fault.into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn not_up(
+        &self,
+        node: &Node,
+        unit: &str,
+        limit: Duration,
+        state: String,
+    ) -> ClusterError {
+        ClusterError::NotUp {
+            node: node.name().to_owned(),
+            unit: unit.to_owned(),
+            limit,
+            state,
+            journal: node.last_words(self.host, unit).await,
+        }
+    }
+
+    /// Waits until every kubelet has made its Node.
+    async fn registered(&self, nodes: &[Node], api: &kube::Client) -> Result<(), ClusterError> {
+        let limit = self.host.limit(REGISTERED);
+        let started = Instant::now();
+        loop {
+            let listed = self.listed(api).await?;
+            let is_missing = |node: &&Node| {
+                let name = Some(node.name());
+                !listed
+                    .iter()
+                    .any(|listed| listed.metadata.name.as_deref() == name)
+            };
+            let Some(missing) = nodes.iter().find(is_missing) else {
+                return Ok(());
+            };
+            let name = missing.name();
+            self.report.waiting(&format!("{name} to register"));
+            if started.elapsed() > limit {
+                let state = "its Node is not registered".to_owned();
+                return Err(self
+                    .not_up(missing, crate::units::KUBELET, limit, state)
+                    .await);
+            }
+            if let Some(fault) = nodes.iter().find_map(|node| node.machine().fault()) {
+                return Err(fault.into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn listed(&self, api: &kube::Client) -> Result<Vec<ApiNode>, ClusterError> {
+        let listed = Api::<ApiNode>::all(api.clone())
+            .list(&ListParams::default())
+            .await;
+        Ok(listed.map_err(ClusterError::api("list the Nodes"))?.items)
+    }
+
+    async fn create_workload(&self, api: &kube::Client) -> Result<(), ClusterError> {
+        self.report.step("create the workload");
+        let objects = workload::objects(replicas(self.plan.nodes));
+        let (deployment, service) = objects.map_err(|source| ClusterError::Json {
+            what: "the workload",
+            source,
+        })?;
+        let post = PostParams::default();
+        let services: Api<Service> = Api::default_namespaced(api.clone());
+        let created = services.create(&post, &service).await;
+        created.map_err(ClusterError::api("create the workload's Service"))?;
+        let deployments: Api<Deployment> = Api::default_namespaced(api.clone());
+        let created = deployments.create(&post, &deployment).await;
+        created.map_err(ClusterError::api("create the workload's Deployment"))?;
+        Ok(())
+    }
+
+    /// Waits until nothing is lacking; gives what still is when the time runs out.
+    async fn settled<L>(
+        &self,
+        api: &kube::Client,
+        lacking: impl Fn(kube::Client, u32) -> L,
+    ) -> Result<Option<String>, ClusterError>
+    where
+        L: Future<Output = Result<Option<String>, kube::Error>>,
+    {
+        let limit = self.host.limit(SETTLED);
+        let started = Instant::now();
+        loop {
+            let state = lacking(api.clone(), self.plan.nodes).await;
+            let Some(state) = state.map_err(ClusterError::api("look at the cluster"))? else {
+                return Ok(None);
+            };
+            self.report.waiting(&state);
+            if started.elapsed() > limit {
+                return Ok(Some(state));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Whether the API server says that it is ready; its words when it is not.
+pub(crate) async fn ready(api: &kube::Client) -> Result<(), String> {
+    let request = http::Request::get("/readyz").body(Vec::new());
+    let request = request.map_err(|error| error.to_string())?;
+    match api.request_text(request).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+async fn nodes_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
+    let listed = Api::<ApiNode>::all(api)
+        .list(&ListParams::default())
+        .await?;
+    let not_ready: Vec<String> = listed
+        .iter()
+        .filter(|node| !is_ready(node))
+        .map(name)
+        .collect();
+    let listed = listed.items.len();
+    Ok(if !not_ready.is_empty() {
+        Some(format!("not Ready: {}", not_ready.join(", ")))
+    } else if listed < nodes as usize {
+        Some(format!("{listed} of {nodes} Nodes"))
+    } else {
+        None
+    })
+}
+
+fn name<K: kube::Resource>(object: &K) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+fn is_ready(node: &ApiNode) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+async fn pods_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
+    let of_workload = ListParams::default().labels(WORKLOAD_SELECTOR);
+    let pods = Api::<Pod>::default_namespaced(api)
+        .list(&of_workload)
+        .await?;
+    let wanted = replicas(nodes) as usize;
+    let running = pods.iter().filter(|pod| is_running(pod)).count();
+    Ok((running < wanted).then(|| format!("{running} of {wanted} Pods run")))
+}
+
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

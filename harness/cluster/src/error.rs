@@ -1,0 +1,159 @@
+//! Everything that can go wrong with a cluster.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podwire_lan::LanError;
+use podwire_vm::{GuestError, MachineFault, VmError};
+
+/// Why a cluster could not be made, or did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The plan asks for what cannot be.
+    #[error("a cluster of {nodes} nodes cannot be planned: take 1 to {max}")]
+    Nodes {
+        /// How many were asked for.
+        nodes: u32,
+        /// How many have addresses.
+        max: u32,
+    },
+    /// The segment.
+    #[error("the segment failed")]
+    Segment(#[from] LanError),
+    /// A machine could not be started, stopped, frozen or brought back.
+    #[error(transparent)]
+    Machine(#[from] VmError),
+    /// A machine failed while it ran.
+    #[error("{0}")]
+    Fault(Box<MachineFault>),
+    /// A booting or waking machine does not answer SSH.
+    #[error(
+        "{node} does not answer SSH within {} s ({last}); its last console lines:\n{console}",
+        limit.as_secs()
+    )]
+    NoSsh {
+        /// The node.
+        node: String,
+        /// What was allowed.
+        limit: Duration,
+        /// The last attempt's error.
+        last: String,
+        /// The console's end.
+        console: String,
+    },
+    /// A command on a node failed.
+    #[error("cannot {doing} on {node}")]
+    Guest {
+        /// The node.
+        node: String,
+        /// What was being done.
+        doing: String,
+        /// How it went.
+        source: GuestError,
+    },
+    /// A component does not come up.
+    #[error(
+        "{unit} on {node} does not come up within {} s: {state}; its last words:\n{journal}",
+        limit.as_secs()
+    )]
+    NotUp {
+        /// The node.
+        node: String,
+        /// The systemd unit.
+        unit: String,
+        /// What was allowed.
+        limit: Duration,
+        /// What was seen instead.
+        state: String,
+        /// The unit's state by systemd and the end of its journal.
+        journal: String,
+    },
+    /// The API refused or did not answer.
+    #[error("cannot {doing}: the API server says: {source}")]
+    Api {
+        /// What was being done.
+        doing: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The client for the API could not be made.
+    #[error("cannot make a client for the API")]
+    Client(#[source] Box<kube::Error>),
+    /// A command in a Pod gave no result.
+    #[error("cannot run {command:?} in Pod {pod}: {reason}")]
+    Exec {
+        /// The Pod.
+        pod: String,
+        /// The command.
+        command: String,
+        /// What happened.
+        reason: String,
+    },
+    /// `probe` printed something that is not a report.
+    #[error("no report from the probe on {node}: {output}")]
+    Probe {
+        /// The node.
+        node: String,
+        /// What it printed.
+        output: String,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// Keys or certificates could not be made.
+    #[error("cannot make keys and certificates")]
+    Pki(#[from] rcgen::Error),
+    /// A value could not be written as JSON.
+    #[error("cannot write {what} as JSON")]
+    Json {
+        /// The value.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file of a stage or clone could not be read or written.
+    #[error("cannot {doing} {path:?}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A stage is not what its manifest says.
+    #[error("the stage {dir:?} is unusable: {reason}; delete it, and the next run builds it again")]
+    Stage {
+        /// The stage's folder.
+        dir: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ClusterError {
+    pub(crate) fn api(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Api {
+            doing,
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn file(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+impl From<MachineFault> for ClusterError {
+    fn from(fault: MachineFault) -> Self {
+        Self::Fault(Box::new(fault))
+    }
+}

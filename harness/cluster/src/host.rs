@@ -1,0 +1,40 @@
+//! The machine that clusters run on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podwire_process::Spawner;
+use podwire_vm::{Accelerator, SshCredentials};
+
+/// What a cluster needs from its host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Starts the QEMUs.
+    pub spawner: Spawner,
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// Its image tool.
+    pub qemu_img: PathBuf,
+    /// Judged by running a guest.
+    pub accelerator: Accelerator,
+    /// How many times slower than usual everything in a guest is; at least 1 counts.
+    pub speed_factor: f64,
+    /// How the nodes are logged in to.
+    pub ssh: SshCredentials,
+}
+
+impl Host {
+    /// A limit of the host's, stretched for the machine's speed. Limits written into a guest come
+    /// from [`GuestLimits`](crate::limits::GuestLimits) instead.
+    pub fn limit(&self, limit: Duration) -> Duration {
+        limit.mul_f64(self.speed_factor.max(1.0))
+    }
+}
+
+/// Where progress is told to.
+pub trait Report {
+    /// A step begins: a short sentence in the present tense.
+    fn step(&self, text: &str);
+    /// What the running step waits for just now; replaces what was said before.
+    fn waiting(&self, text: &str);
+}

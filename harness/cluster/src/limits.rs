@@ -1,0 +1,43 @@
+//! Waiting times written into guests.
+//!
+//! They come from a fixed table, by the class of the accelerator and nothing else, so that the same
+//! stage is built whatever a measurement said.
+
+use podwire_vm::Accelerator;
+
+/// One column of the table. Seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestLimits {
+    /// kubelet `runtimeRequestTimeout`: one call to containerd.
+    pub runtime_request: u32,
+    /// kubelet `nodeStatusUpdateFrequency`.
+    pub node_status_update: u32,
+    /// kubelet `nodeLeaseDurationSeconds`; renewed at a quarter of it.
+    pub node_lease: u32,
+    /// Controller manager `--node-monitor-grace-period`: silence after which a Node is Unknown.
+    pub node_monitor_grace: u32,
+    /// systemd `TimeoutStartSec` of the daemons.
+    pub daemon_start: u32,
+}
+
+impl GuestLimits {
+    /// The column for an accelerator. Under KVM, the components' own defaults.
+    pub const fn of(accelerator: Accelerator) -> Self {
+        match accelerator {
+            Accelerator::Kvm => Self {
+                runtime_request: 120,
+                node_status_update: 10,
+                node_lease: 40,
+                node_monitor_grace: 50,
+                daemon_start: 90,
+            },
+            Accelerator::Tcg => Self {
+                runtime_request: 600,
+                node_status_update: 20,
+                node_lease: 120,
+                node_monitor_grace: 150,
+                daemon_start: 600,
+            },
+        }
+    }
+}

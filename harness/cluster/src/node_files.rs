@@ -1,0 +1,188 @@
+//! Everything that is written onto a node, as one archive: a process start in an emulated guest
+//! costs up to a second.
+
+use std::io;
+
+use crate::Break;
+use crate::addresses::pod_range;
+use crate::cni;
+use crate::config::{self, ProxyMode};
+use crate::kubeconfig;
+use crate::limits::GuestLimits;
+use crate::pki::{Identity, Pki};
+use crate::units;
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFile {
+    /// Absolute path.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Content.
+    pub text: String,
+}
+
+/// The command that unpacks [`archive`] on a node.
+pub(crate) const UNPACK: &str = "tar -x -p -C /";
+
+fn public(path: impl Into<String>, text: impl Into<String>) -> NodeFile {
+    NodeFile {
+        path: path.into(),
+        mode: 0o644,
+        text: text.into(),
+    }
+}
+
+fn secret(path: impl Into<String>, text: impl Into<String>) -> NodeFile {
+    NodeFile {
+        mode: 0o600,
+        ..public(path, text)
+    }
+}
+
+/// Every file of one node, in a stable order.
+pub fn node_files(
+    number: u32,
+    pki: &Pki,
+    limits: GuestLimits,
+    broken: Option<Break>,
+) -> Vec<NodeFile> {
+    let embedded = |path: &str, identity: &Identity| {
+        let server = kubeconfig::server();
+        secret(
+            path,
+            kubeconfig::embedded(&server, &pki.ca.certificate, identity),
+        )
+    };
+    let range = match broken {
+        Some(Break::PodRange) => pod_range(1),
+        _ => pod_range(number),
+    };
+    let mut files = vec![
+        public(units::CA_CERTIFICATE, &pki.ca.certificate),
+        public(cni::PATH, cni::bridge(range)),
+        public(cni::MASQUERADE_PATH, cni::masquerade()),
+        public(config::KUBELET_PATH, config::kubelet(limits)),
+        public(
+            config::KUBE_PROXY_CONFIG_PATH,
+            config::kube_proxy(number, ProxyMode::Nftables),
+        ),
+        embedded(kubeconfig::KUBE_PROXY_PATH, &pki.kube_proxy),
+    ];
+    if let Some(identity) = pki.node(number) {
+        files.extend([
+            public(units::NODE_CERTIFICATE, &identity.certificate),
+            secret(units::NODE_KEY, &identity.key),
+            embedded(kubeconfig::KUBELET_PATH, identity),
+        ]);
+    }
+    let mut all_units = units::node(number, limits);
+    if number == 1 {
+        files.extend([
+            public(units::SERVING_CERTIFICATE, &pki.serving.certificate),
+            secret(units::SERVING_KEY, &pki.serving.key),
+            public(
+                units::KUBELET_CLIENT_CERTIFICATE,
+                &pki.kubelet_client.certificate,
+            ),
+            secret(units::KUBELET_CLIENT_KEY, &pki.kubelet_client.key),
+            secret(units::TOKEN_KEY, &pki.tokens.private),
+            public(units::TOKEN_PUBLIC_KEY, &pki.tokens.public),
+            embedded(kubeconfig::CONTROLLER_MANAGER_PATH, &pki.controller_manager),
+            embedded(kubeconfig::SCHEDULER_PATH, &pki.scheduler),
+            embedded(kubeconfig::ADMIN_PATH, &pki.admin),
+        ]);
+        all_units.extend(units::control_plane(limits));
+    }
+    files.extend(
+        all_units
+            .into_iter()
+            .map(|unit| public(unit.path(), unit.text)),
+    );
+    files
+}
+
+/// A tar archive of the files, with paths relative to the root.
+pub(crate) fn archive(files: &[NodeFile]) -> io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for file in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(file.text.len() as u64);
+        header.set_mode(file.mode);
+        // The epoch, not now: a guest's clock may be behind ours, and tar complains of the future.
+        header.set_mtime(0);
+        let path = file.path.trim_start_matches('/');
+        archive.append_data(&mut header, path, file.text.as_bytes())?;
+    }
+    archive.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_vm::Accelerator;
+
+    fn files(number: u32, broken: Option<Break>) -> Vec<NodeFile> {
+        let limits = GuestLimits::of(Accelerator::Tcg);
+        node_files(number, &Pki::placeholder(2), limits, broken)
+    }
+
+    fn list(number: u32) -> String {
+        let lines = files(number, None);
+        let lines = lines
+            .iter()
+            .map(|file| format!("{:o} {}", file.mode, file.path));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn every_node_gets_its_files() {
+        insta::assert_snapshot!(list(1), @"");
+        insta::assert_snapshot!(list(2), @"");
+    }
+
+    #[test]
+    fn no_key_is_readable_for_others() {
+        for file in files(1, None) {
+            let holds_key = file.path.ends_with(".key") || file.text.contains("client-key-data");
+            assert_eq!(holds_key, file.mode == 0o600, "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn the_break_gives_every_node_the_first_range() {
+        let differing = |number| {
+            let (whole, broken) = (files(number, None), files(number, Some(Break::PodRange)));
+            let pairs = whole.into_iter().zip(broken);
+            pairs
+                .filter(|(a, b)| a != b)
+                .map(|(_, b)| b)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(differing(1), []);
+        let [file] = differing(2).try_into().unwrap();
+        assert_eq!(file.path, cni::PATH);
+        assert!(file.text.contains("10.1.1.0/24"));
+    }
+
+    #[test]
+    fn the_archive_holds_every_file() {
+        let files = files(1, None);
+        let bytes = archive(&files).unwrap();
+        let mut unpacked = tar::Archive::new(bytes.as_slice());
+        let unpacked: Vec<NodeFile> = unpacked
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                NodeFile {
+                    path: format!("/{}", entry.path().unwrap().display()),
+                    mode: entry.header().mode().unwrap(),
+                    text: io::read_to_string(&mut entry).unwrap(),
+                }
+            })
+            .collect();
+        assert_eq!(unpacked, files);
+    }
+}

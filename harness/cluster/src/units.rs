@@ -1,0 +1,272 @@
+//! systemd units of every component, and where its files are.
+
+use crate::addresses::{SERVICES, node_address, node_name};
+use crate::config;
+use crate::kubeconfig;
+use crate::limits::GuestLimits;
+
+/// The authority's certificate, on every node.
+pub const CA_CERTIFICATE: &str = "/etc/kubernetes/pki/ca.crt";
+/// The API server's certificate, on node 1. It is read again when it changes.
+pub const SERVING_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
+/// Its key.
+pub const SERVING_KEY: &str = "/etc/kubernetes/pki/apiserver.key";
+/// What the API server shows to kubelets, on node 1.
+pub const KUBELET_CLIENT_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver-kubelet-client.crt";
+/// Its key.
+pub const KUBELET_CLIENT_KEY: &str = "/etc/kubernetes/pki/apiserver-kubelet-client.key";
+/// The key that signs ServiceAccount tokens, on node 1.
+pub const TOKEN_KEY: &str = "/etc/kubernetes/pki/sa.key";
+/// The key that verifies them.
+pub const TOKEN_PUBLIC_KEY: &str = "/etc/kubernetes/pki/sa.pub";
+/// The kubelet's certificate, on every node; it both dials and serves with it.
+pub const NODE_CERTIFICATE: &str = "/etc/kubernetes/pki/kubelet.crt";
+/// Its key.
+pub const NODE_KEY: &str = "/etc/kubernetes/pki/kubelet.key";
+
+/// Kernel modules, sysctls and the masquerade rule; once per boot, on every node.
+pub const NETWORK: &str = "node-network.service";
+/// The engine: the Debian package's own unit.
+pub const CONTAINERD: &str = "containerd.service";
+/// The node's agent.
+pub const KUBELET: &str = "kubelet.service";
+/// Written, and never started by the bootstrap.
+pub const KUBE_PROXY: &str = "kube-proxy.service";
+/// Key-value store, on node 1.
+pub const ETCD: &str = "etcd.service";
+/// API server, on node 1.
+pub const API_SERVER: &str = "kube-apiserver.service";
+/// Controller manager, on node 1.
+pub const CONTROLLER_MANAGER: &str = "kube-controller-manager.service";
+/// Scheduler, on node 1.
+pub const SCHEDULER: &str = "kube-scheduler.service";
+
+/// A unit file: its name and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// File name under /etc/systemd/system.
+    pub name: &'static str,
+    /// Its content.
+    pub text: String,
+}
+
+impl Unit {
+    /// `/etc/systemd/system/NAME`.
+    pub fn path(&self) -> String {
+        format!("/etc/systemd/system/{}", self.name)
+    }
+}
+
+/// Whether a daemon tells systemd that it is ready (sd_notify(3)).
+enum Readiness {
+    Told,
+    NotTold,
+}
+
+struct Daemon<'a> {
+    name: &'static str,
+    about: &'a str,
+    after: &'a [&'a str],
+    readiness: Readiness,
+    command: Vec<String>,
+}
+
+impl Daemon<'_> {
+    fn unit(self, limits: GuestLimits) -> Unit {
+        let kind = match self.readiness {
+            Readiness::Told => "notify",
+            Readiness::NotTold => "exec",
+        };
+        let after = match self.after {
+            [] => String::new(),
+            units => format!("After={}\n", units.join(" ")),
+        };
+        let text = format!(
+            "\
+[Unit]
+Description={about}
+{after}StartLimitIntervalSec=0
+
+[Service]
+Type={kind}
+ExecStart={command}
+Restart=on-failure
+RestartSec=1
+TimeoutStartSec={start}
+LimitNOFILE=65536
+OOMScoreAdjust=-900
+
+[Install]
+WantedBy=multi-user.target
+",
+            about = self.about,
+            command = self.command.join(" \\\n    "),
+            start = limits.daemon_start,
+        );
+        Unit {
+            name: self.name,
+            text,
+        }
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The units of node 1 beside those of every node, in the order of their start.
+pub fn control_plane(limits: GuestLimits) -> Vec<Unit> {
+    let etcd = Daemon {
+        name: ETCD,
+        about: "etcd: the cluster's state",
+        after: &[],
+        readiness: Readiness::Told,
+        // A stage's disk is frozen whole or thrown away: flushing it protects nothing.
+        command: words(&[
+            "/usr/local/bin/etcd",
+            "--data-dir=/var/lib/etcd",
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+            "--listen-peer-urls=http://127.0.0.1:2380",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]),
+    };
+    let api_server = Daemon {
+        name: API_SERVER,
+        about: "Kubernetes API server",
+        after: &[ETCD],
+        readiness: Readiness::NotTold,
+        command: [
+            words(&["/usr/local/bin/kube-apiserver", "--bind-address=0.0.0.0"]),
+            vec![
+                format!("--advertise-address={}", node_address(1)),
+                format!("--service-cluster-ip-range={SERVICES}"),
+                format!("--client-ca-file={CA_CERTIFICATE}"),
+                format!("--tls-cert-file={SERVING_CERTIFICATE}"),
+                format!("--tls-private-key-file={SERVING_KEY}"),
+                format!("--kubelet-certificate-authority={CA_CERTIFICATE}"),
+                format!("--kubelet-client-certificate={KUBELET_CLIENT_CERTIFICATE}"),
+                format!("--kubelet-client-key={KUBELET_CLIENT_KEY}"),
+                format!("--service-account-key-file={TOKEN_PUBLIC_KEY}"),
+                format!("--service-account-signing-key-file={TOKEN_KEY}"),
+            ],
+            words(&[
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
+                "--etcd-servers=http://127.0.0.1:2379",
+                "--kubelet-preferred-address-types=InternalIP",
+                "--profiling=false",
+                "--enable-priority-and-fairness=false",
+            ]),
+        ]
+        .concat(),
+    };
+    let controller_manager = Daemon {
+        name: CONTROLLER_MANAGER,
+        about: "Kubernetes controller manager",
+        after: &[API_SERVER],
+        readiness: Readiness::NotTold,
+        command: vec![
+            "/usr/local/bin/kube-controller-manager".into(),
+            format!("--kubeconfig={}", kubeconfig::CONTROLLER_MANAGER_PATH),
+            format!("--root-ca-file={CA_CERTIFICATE}"),
+            format!("--service-account-private-key-file={TOKEN_KEY}"),
+            "--use-service-account-credentials=true".into(),
+            "--leader-elect=false".into(),
+            "--profiling=false".into(),
+            format!("--node-monitor-grace-period={}s", limits.node_monitor_grace),
+        ],
+    };
+    let scheduler = Daemon {
+        name: SCHEDULER,
+        about: "Kubernetes scheduler",
+        after: &[API_SERVER],
+        readiness: Readiness::NotTold,
+        command: vec![
+            "/usr/local/bin/kube-scheduler".into(),
+            format!("--kubeconfig={}", kubeconfig::SCHEDULER_PATH),
+            "--leader-elect=false".into(),
+            "--profiling=false".into(),
+        ],
+    };
+    [etcd, api_server, controller_manager, scheduler]
+        .map(|daemon| daemon.unit(limits))
+        .into()
+}
+
+/// The units of every node.
+pub fn node(number: u32, limits: GuestLimits) -> Vec<Unit> {
+    let kubelet = Daemon {
+        name: KUBELET,
+        about: "Kubernetes node agent",
+        after: &[CONTAINERD, NETWORK],
+        readiness: Readiness::NotTold,
+        command: vec![
+            "/usr/local/bin/kubelet".into(),
+            format!("--config={}", config::KUBELET_PATH),
+            format!("--kubeconfig={}", kubeconfig::KUBELET_PATH),
+            format!("--hostname-override={}", node_name(number)),
+            format!("--node-ip={}", node_address(number)),
+        ],
+    };
+    let kube_proxy = Daemon {
+        name: KUBE_PROXY,
+        about: "Kubernetes Service proxy",
+        after: &[NETWORK],
+        readiness: Readiness::NotTold,
+        command: vec![
+            "/usr/local/bin/kube-proxy".into(),
+            format!("--config={}", config::KUBE_PROXY_CONFIG_PATH),
+        ],
+    };
+    vec![network(), kubelet.unit(limits), kube_proxy.unit(limits)]
+}
+
+fn network() -> Unit {
+    let text = format!(
+        "\
+[Unit]
+Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/sbin/modprobe -a overlay br_netfilter
+ExecStart=/sbin/sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
+ExecStart=/usr/sbin/nft -f {}
+
+[Install]
+WantedBy=multi-user.target
+",
+        crate::cni::MASQUERADE_PATH
+    );
+    Unit {
+        name: NETWORK,
+        text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_vm::Accelerator;
+
+    fn shown(units: &[Unit]) -> String {
+        let shown = units
+            .iter()
+            .map(|unit| format!("# {}\n{}", unit.path(), unit.text));
+        shown.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_control_plane_reads_as_meant() {
+        insta::assert_snapshot!(shown(&control_plane(GuestLimits::of(Accelerator::Kvm))), @"");
+    }
+
+    #[test]
+    fn a_node_reads_as_meant() {
+        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @"");
+    }
+}
