@@ -1,1 +1,51 @@
-//! TODO
+//! What a cluster is made of, built on this host and kept in one cache folder: the Kubernetes
+//! bundle, the OCI images, the machine images, and the tools that no package gives.
+//!
+//! Every artefact is a folder named by the digest of its inputs, sealed with the sizes and digests
+//! of its files, and renamed into place whole: one that was cut short, truncated or altered is
+//! never used. See [`Cache`].
+
+mod cache;
+mod command;
+mod digest;
+mod error;
+
+pub mod bundle;
+pub mod host;
+pub mod image;
+pub mod oci;
+pub mod probe;
+pub mod tools;
+
+use std::path::Path;
+
+use podwire_process::Spawner;
+
+pub use bundle::{Bundle, BundleManifest};
+pub use cache::{
+    Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Memory, SshKeys, Staging,
+};
+pub use digest::{Inputs, sha256_file};
+pub use error::Error;
+pub use image::{BuiltImage, ImageManifest, NodeImage};
+
+/// Where progress is told to.
+pub trait Report {
+    /// A step begins: a short sentence in the present tense.
+    fn step(&self, text: &str);
+    /// What the running step waits for just now; replaces what was said before.
+    fn waiting(&self, text: &str);
+}
+
+/// What every build needs: where to keep things, how to start programs, whom to tell.
+#[derive(Clone, Copy)]
+pub struct Workshop<'a> {
+    /// Where the results are kept.
+    pub cache: &'a Cache,
+    /// Starts the host's programs.
+    pub spawner: &'a Spawner,
+    /// Told about progress.
+    pub report: &'a dyn Report,
+    /// The project's root: recipes, bundle pins and the probe's source are below it.
+    pub source: &'a Path,
+}

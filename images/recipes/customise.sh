@@ -1,0 +1,98 @@
+# Makes ./tree into a machine: ./out/disk.raw, ./out/kernel, ./out/initrd. Run like bootstrap.sh.
+#   ./settings   variables: ENABLE DISABLE MASK INITRD_MODULES DISK_MIB DISK_UUID OWNER
+#   ./overlay    files to add, with their modes
+#   ./programs   files to add, with sha256sum's list of them in ./programs.sha256
+#   ./oci        images to import into containerd
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+trap 'status=$?; umount -q tree/run tree/proc || true; rm -rf --one-file-system tree; exit $status' EXIT
+. ./settings
+in_tree() { chroot tree "$@"; }
+
+echo "configuring the tree"
+# Taken from the building host by mmdebstrap, or made by sshd's package for one machine only.
+rm -f tree/etc/hostname tree/etc/ssh/ssh_host_*
+# Whatever the caller's umask made of them.
+chmod -R u=rwX,go=rX overlay programs
+chmod 700 overlay/root/.ssh
+chmod 600 overlay/root/.ssh/authorized_keys overlay/etc/ssh/ssh_host_ed25519_key
+for added in overlay programs; do
+    tar -C $added -c --owner=0 --group=0 . | tar -C tree -x -p --no-overwrite-dir --keep-directory-symlink
+done
+for unit in $ENABLE; do in_tree systemctl --quiet enable "$unit"; done
+for unit in $DISABLE; do in_tree systemctl --quiet disable "$unit"; done
+for unit in $MASK; do ln -sfn /dev/null "tree/etc/systemd/system/$unit"; done
+# Each generator is a process at every boot, and none has anything to find here.
+mkdir -p tree/etc/systemd/system-generators
+for generator in tree/usr/lib/systemd/system-generators/*; do
+    ln -sfn /dev/null "tree/etc/systemd/system-generators/${generator##*/}"
+done
+rm -rf tree/var/lib/apt/lists/* tree/var/cache/apt/*.bin tree/var/log/*.log tree/var/log/apt tree/etc/apt/preferences.d/podwire
+
+if [ -n "$(ls oci)" ]; then
+    echo "importing the OCI images"
+    mount -t proc proc tree/proc
+    mount -t tmpfs tmpfs tree/run
+    mkdir tree/run/import
+    cp oci/* tree/run/import/
+    cat >tree/run/import.toml <<'END'
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "/run/import.sock"
+END
+    chroot tree containerd --config /run/import.toml --state /run/state >containerd.log 2>&1 &
+    daemon=$!
+    tries=0
+    until in_tree ctr -a /run/import.sock version >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ $tries = 300 ] || ! kill -0 $daemon; then
+            cat containerd.log
+            exit 1
+        fi
+        sleep 0.1
+    done
+    for image in tree/run/import/*; do
+        in_tree ctr -a /run/import.sock -n k8s.io images import "/run/import/${image##*/}"
+    done
+    kill $daemon
+    wait $daemon || true
+    umount tree/run tree/proc
+fi
+
+echo "checking the programs"
+(cd tree && sha256sum --quiet --strict -c ../programs.sha256)
+if [ -e tree/usr/lib/cni ]; then
+    echo "the package containernetworking-plugins is installed: its plugins could be taken for the bundle's"
+    exit 1
+fi
+
+echo "making the initrd"
+kernel=$(cd tree/usr/lib/modules && echo *)
+mkdir -p initrd/bin initrd/dev initrd/proc initrd/sys initrd/root initrd/modules
+cp tree/usr/bin/busybox initrd/bin/
+for applet in sh mount umount insmod cat sleep switch_root poweroff; do ln -s busybox initrd/bin/$applet; done
+install -m 755 initrd-init initrd/init
+for module in $INITRD_MODULES; do
+    in_tree modprobe -S "$kernel" --show-depends "$module"
+done | while read -r action file _; do
+    [ "$action" = insmod ] || continue
+    name=${file##*/}
+    name=${name%.xz}
+    [ ! -e "initrd/modules/$name" ] || continue
+    # Unpacked once here instead of at every boot.
+    in_tree busybox xzcat "$file" >"initrd/modules/$name"
+    echo "$name" >>initrd/modules/order
+done
+find initrd -exec touch -h -d @0 {} +
+mv initrd tree/initrd
+in_tree sh -c 'cd /initrd && find . | LC_ALL=C sort | busybox cpio -o -H newc' >out/initrd
+rm -rf tree/initrd
+cp "tree/boot/vmlinuz-$kernel" out/kernel
+rm -rf tree/boot/* tree/vmlinuz* tree/initrd.img*
+
+echo "making the file system"
+export SOURCE_DATE_EPOCH=0
+# Few inodes and a table known to be zero: no guest spends its first minute clearing one.
+mke2fs -q -t ext4 -m 0 -i 65536 -U "$DISK_UUID" -E "hash_seed=$DISK_UUID,assume_storage_prezeroed=1" -d tree out/disk.raw "${DISK_MIB}M"
+chown -R "$OWNER" out

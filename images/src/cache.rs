@@ -1,0 +1,753 @@
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
+use russh::keys::ssh_key::{self, LineEnding};
+use serde::{Deserialize, Serialize};
+
+use crate::Report;
+use crate::digest::sha256_file;
+
+/// The file that records what an artefact's folder must hold.
+const SEAL: &str = "seal.json";
+
+/// The folder of what is being built or thrown away.
+const TEMPORARY: &str = "tmp";
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// No folder for it is known.
+    #[error("no place for the cache: set PODWIRE_CACHE, XDG_CACHE_HOME or HOME")]
+    NoPlace,
+    /// A file or folder of it could not be used.
+    #[error("cannot {action} {path:?} in the cache")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// An SSH key could not be made.
+    #[error("cannot make an SSH key")]
+    Key(#[from] ssh_key::Error),
+}
+
+impl CacheError {
+    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// What an artefact is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A program that this project builds for its own use on the host.
+    Tool,
+    /// The Kubernetes binaries of one version.
+    Bundle,
+    /// A machine image: disk, kernel, initrd.
+    Image,
+}
+
+impl Kind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Bundle => "bundles",
+            Self::Image => "images",
+        }
+    }
+}
+
+/// How closely an artefact is looked at before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Every file is there with its recorded size: finds what was cut short or truncated.
+    Sizes,
+    /// Every file has its recorded SHA-256 as well: finds what was altered. Reads everything.
+    Contents,
+}
+
+/// What a look into the cache gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Never built, or removed.
+    Absent,
+    /// There, and as it was sealed.
+    Intact(PathBuf),
+    /// There, but not as it was sealed: to be built again.
+    Damaged(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Seal {
+    files: BTreeMap<String, Sealed>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Sealed {
+    size: u64,
+    sha256: String,
+}
+
+/// The cache folder: the only place beside `target/` that is ever written to.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// A lock held on one name, in this process against all others; released when dropped or when the
+/// process ends, however it ends (flock(2)).
+#[derive(Debug)]
+pub struct CacheLock {
+    _file: File,
+}
+
+/// A folder in which an artefact is put together before it is published; removed when dropped
+/// without that.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed now is left to `clean`.
+        let _ = remove_all(&self.path);
+    }
+}
+
+/// Figures of the file system that holds the cache, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Its size.
+    pub total: u64,
+    /// What this user may still write.
+    pub available: u64,
+}
+
+/// Figures of the host's memory, in bytes (proc_meminfo(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// `MemTotal`.
+    pub total: u64,
+    /// `MemAvailable`: what can be had without swapping.
+    pub available: u64,
+}
+
+/// Something that `clean` can remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The top-level folder: `images`, `bundles`, `stages`, `go`, ...
+    pub group: String,
+    /// The file or folder itself.
+    pub path: PathBuf,
+    /// Bytes that it occupies on disk; a file with holes counts what is allocated.
+    pub bytes: u64,
+}
+
+/// The keys with which guests are reached, made once per cache: part of every image's inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshKeys {
+    /// The user's private key in OpenSSH's format, mode 0600.
+    pub user: PathBuf,
+    /// The user's public key: one line for `authorized_keys`.
+    pub user_public: String,
+    /// The guests' private host key in OpenSSH's format, mode 0600.
+    pub host: PathBuf,
+    /// The guests' public host key: one line.
+    pub host_public: String,
+}
+
+impl Cache {
+    /// The cache of this user: `$PODWIRE_CACHE`, or `podwire` in the XDG cache folder.
+    ///
+    /// # Errors
+    /// [`CacheError`] when no place is known or it cannot be made.
+    pub fn open() -> Result<Self, CacheError> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = variable("PODWIRE_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| variable("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("podwire")))
+            .or_else(|| variable("HOME").map(|dir| Path::new(&dir).join(".cache/podwire")))
+            .ok_or(CacheError::NoPlace)?;
+        Self::at(&root)
+    }
+
+    /// The cache in a given folder, which is made when missing.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it cannot be made.
+    pub fn at(root: &Path) -> Result<Self, CacheError> {
+        let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
+        fs::create_dir_all(root.join(TEMPORARY)).map_err(CacheError::io("make", &root))?;
+        Ok(Self { root })
+    }
+
+    /// Its folder, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A folder of it for lasting use by a tool of its own (Go's modules, cargo's target folders);
+    /// made when missing, not sealed.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, CacheError> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).map_err(CacheError::io("make", &path))?;
+        Ok(path)
+    }
+
+    /// Waits until no other process holds the lock `name`, then holds it.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the lock file cannot be used.
+    pub fn lock(&self, name: &str, report: &dyn Report) -> Result<CacheLock, CacheError> {
+        let path = self.folder("locks")?.join(format!("{name}.lock"));
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(CacheError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                report.waiting(&format!("another run of podwire, which works on {name}"));
+                file.lock().map_err(CacheError::io("lock", &path))?;
+            }
+            Err(TryLockError::Error(error)) => return Err(CacheError::io("lock", &path)(error)),
+        }
+        Ok(CacheLock { _file: file })
+    }
+
+    /// An empty folder on the cache's file system, for building in.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it cannot be made.
+    pub fn staging(&self, label: &str) -> Result<Staging, CacheError> {
+        let path = self.temporary(label);
+        // Private: images carry the guests' host key.
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(CacheError::io("make", &path))?;
+        Ok(Staging { path })
+    }
+
+    fn temporary(&self, label: &str) -> PathBuf {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{label}-{}-{count}", std::process::id());
+        self.root.join(TEMPORARY).join(name)
+    }
+
+    /// Where an artefact is, or would be.
+    pub fn path(&self, kind: Kind, name: &str) -> PathBuf {
+        self.root.join(kind.folder()).join(name)
+    }
+
+    /// Looks for an artefact.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it is there but cannot be looked at; what is missing or differs is no
+    /// error but [`Found`].
+    pub fn find(&self, kind: Kind, name: &str, check: Check) -> Result<Found, CacheError> {
+        let dir = self.path(kind, name);
+        match fs::symlink_metadata(&dir) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+            Err(error) => return Err(CacheError::io("look at", dir)(error)),
+        }
+        let text = match fs::read(dir.join(SEAL)) {
+            Ok(text) => text,
+            Err(error) => return Ok(Found::Damaged(format!("{SEAL} cannot be read: {error}"))),
+        };
+        let Ok(seal) = serde_json::from_slice::<Seal>(&text) else {
+            return Ok(Found::Damaged(format!("{SEAL} is not what was written")));
+        };
+        for (file, sealed) in &seal.files {
+            if let Some(damage) = damage(&dir.join(file), sealed, check) {
+                return Ok(Found::Damaged(format!("{file} {damage}")));
+            }
+        }
+        Ok(Found::Intact(dir))
+    }
+
+    /// Seals what is in a staging folder and renames it into place; an artefact of that name which
+    /// was there before is replaced.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`]; the old artefact, if any, is then still there or gone, never half new.
+    pub fn publish(&self, kind: Kind, name: &str, staging: Staging) -> Result<PathBuf, CacheError> {
+        let mut files = BTreeMap::new();
+        seal_files(staging.path(), "", &mut files)?;
+        let seal = staging.path().join(SEAL);
+        let text = serde_json::to_vec_pretty(&Seal { files })
+            .map_err(|error| CacheError::io("write", &seal)(error.into()))?;
+        fs::write(&seal, text).map_err(CacheError::io("write", &seal))?;
+        let to = self.path(kind, name);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;
+        }
+        self.discard(&to)?;
+        fs::rename(staging.path(), &to).map_err(CacheError::io("publish", &to))?;
+        Ok(to)
+    }
+
+    /// Removes an artefact.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn remove(&self, kind: Kind, name: &str) -> Result<(), CacheError> {
+        self.discard(&self.path(kind, name))
+    }
+
+    /// Everything in the cache, largest first.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when a folder cannot be read.
+    pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let listed = ["tools", "bundles", "images", "stages", TEMPORARY];
+        let mut entries = Vec::new();
+        for path in children(&self.root)? {
+            let group = file_name(&path);
+            let below = if listed.contains(&group.as_str()) {
+                children(&path)?
+            } else {
+                vec![path]
+            };
+            for path in below {
+                let bytes = allocated(&path)?;
+                entries.push(Entry {
+                    group: group.clone(),
+                    path,
+                    bytes,
+                });
+            }
+        }
+        entries.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
+        Ok(entries)
+    }
+
+    /// Removes one entry: first out of its place in one step, so that no other process can pick up
+    /// half of it.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], for example for what an interrupted `sudo` step left behind.
+    pub fn remove_entry(&self, entry: &Entry) -> Result<(), CacheError> {
+        self.discard(&entry.path)
+    }
+
+    fn discard(&self, path: &Path) -> Result<(), CacheError> {
+        let aside = self.temporary("removed");
+        match fs::rename(path, &aside) {
+            Ok(()) => remove_all(&aside).map_err(CacheError::io("remove", aside)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(CacheError::io("remove", path)(error)),
+        }
+    }
+
+    /// The file system that holds the cache.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn disk(&self) -> Result<Disk, CacheError> {
+        let figures = rustix::fs::statvfs(&self.root)
+            .map_err(|error| CacheError::io("measure", &self.root)(error.into()))?;
+        Ok(Disk {
+            total: figures.f_blocks * figures.f_frsize,
+            available: figures.f_bavail * figures.f_frsize,
+        })
+    }
+
+    /// The keys with which guests are reached: made on first use, and again when one is unreadable
+    /// (the images made with them are then built again, since the keys are among their inputs).
+    ///
+    /// # Errors
+    /// [`CacheError`] when they can be neither read nor made.
+    pub fn ssh_keys(&self, report: &dyn Report) -> Result<SshKeys, CacheError> {
+        let _lock = self.lock("keys", report)?;
+        let dir = self.root.join("keys");
+        if let Ok(keys) = read_keys(&dir) {
+            return Ok(keys);
+        }
+        let staging = self.staging("keys")?;
+        for (file, comment) in [("user", "podwire"), ("host", "podwire-guest")] {
+            let key = new_key(comment)?;
+            let private = key.to_openssh(LineEnding::LF)?;
+            let public = key.public_key().to_openssh()?;
+            write_new(&staging.path().join(file), private.as_bytes(), 0o600)?;
+            let name = format!("{file}.pub");
+            write_new(
+                &staging.path().join(name),
+                format!("{public}\n").as_bytes(),
+                0o644,
+            )?;
+        }
+        self.discard(&dir)?;
+        fs::rename(staging.path(), &dir).map_err(CacheError::io("publish", &dir))?;
+        read_keys(&dir)
+    }
+}
+
+impl Memory {
+    /// The host's memory now.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when /proc/meminfo cannot be read or lacks a figure.
+    pub fn of_host() -> Result<Self, CacheError> {
+        let path = Path::new("/proc/meminfo");
+        let text = fs::read_to_string(path).map_err(CacheError::io("read", path))?;
+        Self::parse(&text).ok_or_else(|| {
+            CacheError::io("understand", path)(io::Error::from(io::ErrorKind::InvalidData))
+        })
+    }
+
+    fn parse(meminfo: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = meminfo
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()?
+                .checked_mul(1024)
+        };
+        Some(Self {
+            total: bytes("MemTotal")?,
+            available: bytes("MemAvailable")?,
+        })
+    }
+}
+
+fn damage(path: &Path, sealed: &Sealed, check: Check) -> Option<String> {
+    let size = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) => return Some(format!("cannot be looked at: {error}")),
+    };
+    if size != sealed.size {
+        return Some(format!("has {size} bytes instead of {}", sealed.size));
+    }
+    if check == Check::Sizes {
+        return None;
+    }
+    match sha256_file(path) {
+        Ok(digest) if digest == sealed.sha256 => None,
+        Ok(_) => Some("has other contents than when it was built".to_owned()),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    }
+}
+
+fn seal_files(
+    dir: &Path,
+    prefix: &str,
+    files: &mut BTreeMap<String, Sealed>,
+) -> Result<(), CacheError> {
+    for path in children(dir)? {
+        let name = format!("{prefix}{}", file_name(&path));
+        let metadata = fs::symlink_metadata(&path).map_err(CacheError::io("look at", &path))?;
+        if metadata.is_dir() {
+            seal_files(&path, &format!("{name}/"), files)?;
+        } else {
+            let sha256 = sha256_file(&path).map_err(CacheError::io("read", &path))?;
+            files.insert(
+                name,
+                Sealed {
+                    size: metadata.len(),
+                    sha256,
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+fn children(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let mut paths = fs::read_dir(dir)
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .map_err(CacheError::io("list", dir))?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn allocated(path: &Path) -> Result<u64, CacheError> {
+    let metadata = fs::symlink_metadata(path).map_err(CacheError::io("look at", path))?;
+    let own = metadata.blocks() * 512;
+    if !metadata.is_dir() {
+        return Ok(own);
+    }
+    children(path)?
+        .iter()
+        .try_fold(own, |sum, child| Ok(sum + allocated(child)?))
+}
+
+/// Removes a file or a folder with all in it, write-protected folders (Go's modules) included.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_dir() {
+        return fs::remove_file(path);
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unprotect(path)?;
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+fn unprotect(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unprotect(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn new_key(comment: &str) -> Result<PrivateKey, CacheError> {
+    let source = Path::new("/dev/urandom");
+    let mut seed = [0_u8; 32];
+    File::open(source)
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .map_err(CacheError::io("read", source))?;
+    Ok(PrivateKey::new(
+        KeypairData::from(Ed25519Keypair::from_seed(&seed)),
+        comment,
+    )?)
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
+    File::options()
+        .create_new(true)
+        .write(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(CacheError::io("write", path))
+}
+
+fn read_keys(dir: &Path) -> Result<SshKeys, CacheError> {
+    let read = |file: &str| -> Result<(PathBuf, String), CacheError> {
+        let path = dir.join(file);
+        let text = fs::read_to_string(&path).map_err(CacheError::io("read", &path))?;
+        let public = PrivateKey::from_openssh(text)?.public_key().to_openssh()?;
+        Ok((path, public))
+    };
+    let (user, user_public) = read("user")?;
+    let (host, host_public) = read("host")?;
+    Ok(SshKeys {
+        user,
+        user_public,
+        host,
+        host_public,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    struct Silent;
+    impl Report for Silent {
+        fn step(&self, _: &str) {}
+        fn waiting(&self, _: &str) {}
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(&dir.path().join("cache")).unwrap();
+        (dir, cache)
+    }
+
+    fn published(cache: &Cache) -> PathBuf {
+        let staging = cache.staging("bundle").unwrap();
+        fs::create_dir(staging.path().join("bin")).unwrap();
+        fs::write(staging.path().join("bin/kubelet"), "eight by").unwrap();
+        cache.publish(Kind::Bundle, "k", staging).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_found_and_nothing_temporary_stays() {
+        let (_dir, cache) = cache();
+        assert_eq!(
+            cache.find(Kind::Bundle, "k", Check::Contents).unwrap(),
+            Found::Absent
+        );
+        let path = published(&cache);
+        assert_eq!(
+            cache.find(Kind::Bundle, "k", Check::Contents).unwrap(),
+            Found::Intact(path.clone())
+        );
+        assert_eq!(
+            cache.find(Kind::Image, "k", Check::Contents).unwrap(),
+            Found::Absent
+        );
+        // Publishing again replaces.
+        published(&cache);
+        assert_eq!(
+            children(&cache.root.join(TEMPORARY)).unwrap(),
+            Vec::<PathBuf>::new()
+        );
+    }
+
+    #[test]
+    fn a_staging_folder_that_is_not_published_leaves_nothing() {
+        let (_dir, cache) = cache();
+        let staging = cache.staging("image").unwrap();
+        let path = staging.path().to_owned();
+        fs::create_dir(path.join("protected")).unwrap();
+        fs::write(path.join("protected/file"), "x").unwrap();
+        fs::set_permissions(path.join("protected"), Permissions::from_mode(0o500)).unwrap();
+        drop(staging);
+        assert!(!path.exists());
+        assert_eq!(
+            cache.find(Kind::Image, "k", Check::Sizes).unwrap(),
+            Found::Absent
+        );
+    }
+
+    #[test]
+    fn damage_is_found_and_named() {
+        let (_dir, cache) = cache();
+        let file = published(&cache).join("bin/kubelet");
+        let look = |check| match cache.find(Kind::Bundle, "k", check).unwrap() {
+            Found::Damaged(why) => why,
+            other => panic!("{other:?}"),
+        };
+        fs::write(&file, "altered!").unwrap();
+        // The same length: only reading it can tell.
+        assert!(matches!(
+            cache.find(Kind::Bundle, "k", Check::Sizes).unwrap(),
+            Found::Intact(_)
+        ));
+        insta::assert_snapshot!(look(Check::Contents), @"bin/kubelet has other contents than when it was built");
+        fs::write(&file, "eight").unwrap();
+        insta::assert_snapshot!(look(Check::Sizes), @"bin/kubelet has 5 bytes instead of 8");
+        fs::remove_file(&file).unwrap();
+        insta::assert_snapshot!(look(Check::Sizes), @"bin/kubelet cannot be looked at: No such file or directory (os error 2)");
+        published(&cache);
+        let seal = cache.path(Kind::Bundle, "k").join(SEAL);
+        fs::write(&seal, "{").unwrap();
+        insta::assert_snapshot!(look(Check::Sizes), @"seal.json is not what was written");
+        fs::remove_file(&seal).unwrap();
+        insta::assert_snapshot!(look(Check::Sizes), @"seal.json cannot be read: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped() {
+        let (_dir, cache) = cache();
+        let held = cache.lock("image", &Silent).unwrap();
+        // Another name is free meanwhile.
+        cache.lock("bundle", &Silent).unwrap();
+        let (sender, got) = mpsc::channel();
+        let other = cache.clone();
+        let waiter = std::thread::spawn(move || {
+            let lock = other.lock("image", &Silent).unwrap();
+            sender.send(()).unwrap();
+            drop(lock);
+        });
+        assert!(got.recv_timeout(Duration::from_millis(100)).is_err());
+        drop(held);
+        got.recv_timeout(Duration::from_secs(10)).unwrap();
+        waiter.join().unwrap();
+    }
+
+    #[test]
+    fn keys_are_made_once_and_again_when_one_is_unreadable() {
+        let (_dir, cache) = cache();
+        let keys = cache.ssh_keys(&Silent).unwrap();
+        assert_eq!(cache.ssh_keys(&Silent).unwrap(), keys);
+        assert_eq!(fs::metadata(&keys.user).unwrap().mode() & 0o777, 0o600);
+        assert!(
+            keys.user_public.starts_with("ssh-ed25519 "),
+            "{}",
+            keys.user_public
+        );
+        assert_ne!(keys.user_public, keys.host_public);
+        let text = fs::read_to_string(&keys.host).unwrap();
+        fs::write(&keys.host, &text[..text.len() / 2]).unwrap();
+        let again = cache.ssh_keys(&Silent).unwrap();
+        assert_ne!(again.host_public, keys.host_public);
+    }
+
+    #[test]
+    fn entries_are_listed_with_what_they_occupy_and_can_be_removed() {
+        let (_dir, cache) = cache();
+        published(&cache);
+        let sparse = cache.folder("go").unwrap().join("sparse");
+        File::create(&sparse).unwrap().set_len(1 << 30).unwrap();
+        let entries = cache.entries().unwrap();
+        let shown: Vec<_> = entries
+            .iter()
+            .map(|e| (e.group.as_str(), e.bytes < 1 << 20))
+            .collect();
+        assert_eq!(shown.len(), 2, "{entries:?}");
+        assert!(shown.contains(&("bundles", true)) && shown.contains(&("go", true)));
+        for entry in &entries {
+            cache.remove_entry(entry).unwrap();
+        }
+        assert_eq!(cache.entries().unwrap(), []);
+    }
+
+    #[test]
+    fn the_figures_of_the_host_are_plausible() {
+        let (_dir, cache) = cache();
+        let disk = cache.disk().unwrap();
+        assert!(disk.available <= disk.total && disk.total > 1 << 20);
+        let memory = Memory::of_host().unwrap();
+        assert!(memory.available <= memory.total);
+        assert_eq!(
+            Memory::parse("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\n"),
+            Some(Memory {
+                total: 2 << 20,
+                available: 1 << 20
+            })
+        );
+        assert_eq!(Memory::parse("MemTotal: 2048 kB\n"), None);
+    }
+}

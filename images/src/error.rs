@@ -1,0 +1,112 @@
+use std::io;
+use std::path::PathBuf;
+
+use podwire_process::{RunError, SpawnError};
+
+use crate::CacheError;
+use crate::image::LockDifference;
+
+/// Why something could not be set up or built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cache folder gave trouble.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A file of the project or of a build could not be read or written.
+    #[error("cannot {action} {path:?}")]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file of the project does not say what it should.
+    #[error("{path:?} is not understood: {reason}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A program did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A short command of the host failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A step of a build failed.
+    #[error("{step} failed ({ended}); its whole output is in {log:?}, the last lines:\n{tail}")]
+    Step {
+        /// What was being done.
+        step: String,
+        /// How it ended: a status, or the limit that it ran over.
+        ended: String,
+        /// Everything that it printed.
+        log: PathBuf,
+        /// The last lines that it printed.
+        tail: String,
+    },
+    /// Neither root, nor a user namespace, nor sudo can be had.
+    #[error(
+        "building a machine image needs root, a user namespace or sudo, and none works here: {0}; \
+         run as root, or install the package `uidmap` and give the user a range in /etc/subuid and /etc/subgid"
+    )]
+    NoPrivilege(String),
+    /// A program that is needed is not there.
+    #[error(
+        "{program} is missing: it comes with the package `{package}` (`cargo xtask doctor` gives the command)"
+    )]
+    MissingProgram {
+        /// The program.
+        program: String,
+        /// The package that has it on Debian and Ubuntu.
+        package: String,
+    },
+    /// There is no bundle of that version.
+    #[error("no bundle for Kubernetes {asked}; there is: {}", known.join(", "))]
+    UnknownVersion {
+        /// What was asked for.
+        asked: String,
+        /// The folders of images/bundle/.
+        known: Vec<String>,
+    },
+    /// The archive has other package versions than the lock, and nobody agreed to them.
+    #[error(
+        "the package archive differs from images/recipes/{recipe}.lock:\n{}\n`--yes` takes the current \
+         versions for this build; `cargo xtask image bump` moves the lock to them",
+        shown(differences)
+    )]
+    LockOutdated {
+        /// The recipe whose lock it is.
+        recipe: String,
+        /// What differs.
+        differences: Vec<LockDifference>,
+    },
+    /// A built image fails its own check.
+    #[error("the image was built, but {0}")]
+    ImageCheck(String),
+}
+
+fn shown(differences: &[LockDifference]) -> String {
+    differences
+        .iter()
+        .map(|difference| format!("  {difference}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+impl Error {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,781 @@
+//! The host: which system it is, what it lacks, and the exact commands that would add it.
+//!
+//! Everything up to [`install`] only looks; [`Plan`] is plain data to be shown and agreed to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podwire_process::{ChildCommand, run};
+use serde::{Deserialize, Serialize};
+
+use crate::command::run_step;
+use crate::{Error, Workshop};
+
+/// The oldest QEMU that works: `file:` migration came with 8.2, and 7.2 dies in multi-threaded
+/// emulation.
+pub const MINIMUM_QEMU: Version = Version(8, 2);
+
+/// The oldest Go that fetches the pinned toolchain by itself (`GOTOOLCHAIN`, Go 1.21).
+pub const MINIMUM_GO: Version = Version(1, 21);
+
+/// The keyring with which Debian's archive is verified.
+const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Where the backports entry is written.
+const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/podwire-backports.sources";
+
+/// How long packages may take to come.
+const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Major and minor version of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub u32, pub u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl Version {
+    /// The first `MAJOR.MINOR` in a program's answer to `--version`.
+    pub fn find(text: &str) -> Option<Self> {
+        text.split(|c: char| c.is_whitespace() || c == '(' || c == ')')
+            .find_map(|word| {
+                let word = word.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+                let mut parts = word.split('.');
+                let number = |part: Option<&str>| {
+                    let digits: String = part?.chars().take_while(char::is_ascii_digit).collect();
+                    digits.parse().ok()
+                };
+                Some(Self(number(parts.next())?, number(parts.next())?))
+            })
+    }
+}
+
+/// What /etc/os-release says (os-release(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsRelease {
+    /// `ID`: debian, ubuntu, ...
+    pub id: String,
+    /// `VERSION_ID`: 12, 24.04, ...
+    pub version: String,
+    /// `VERSION_CODENAME`: bookworm, noble, ...
+    pub codename: String,
+    /// `PRETTY_NAME`.
+    pub pretty: String,
+}
+
+impl OsRelease {
+    /// Reads os-release's text; what is not said is empty.
+    pub fn parse(text: &str) -> Self {
+        let value = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
+                .unwrap_or_default()
+        };
+        Self {
+            id: value("ID"),
+            version: value("VERSION_ID"),
+            codename: value("VERSION_CODENAME"),
+            pretty: value("PRETTY_NAME"),
+        }
+    }
+
+    /// Whether packages can be installed by this project here.
+    pub fn family(&self) -> Family {
+        match (self.id.as_str(), self.version.as_str()) {
+            ("debian", "12") => Family::Debian12,
+            ("debian", "13") => Family::Debian13,
+            ("ubuntu", "24.04") => Family::Ubuntu2404,
+            _ => Family::Other,
+        }
+    }
+}
+
+/// The systems whose packages are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Debian 12: QEMU and Go come from its backports.
+    Debian12,
+    /// Debian 13.
+    Debian13,
+    /// Ubuntu 24.04.
+    Ubuntu2404,
+    /// Any other: it gets a list of programs.
+    Other,
+}
+
+/// One entry of apt's sources, of either format (sources.list(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AptSource {
+    /// Where the archive is.
+    pub uri: String,
+    /// Suite: `bookworm`, `bookworm-security`, ...
+    pub suite: String,
+    /// `main`, `contrib`, ...
+    pub components: Vec<String>,
+    /// Key or keyring that this entry is bound to.
+    pub signed_by: Option<String>,
+}
+
+/// Binary package sources of one file: deb822 when its name ends in `.sources`, else one line each.
+/// Disabled entries, source packages and suites given as a path are left out.
+pub fn parse_sources(file_name: &str, text: &str) -> Vec<AptSource> {
+    if file_name.ends_with(".sources") {
+        parse_deb822(text)
+    } else {
+        text.lines().filter_map(parse_one_line).collect()
+    }
+}
+
+fn parse_one_line(line: &str) -> Option<AptSource> {
+    let line = line.split('#').next()?.trim();
+    let rest = line.strip_prefix("deb")?;
+    let rest = rest.strip_prefix([' ', '\t'])?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => ("", rest),
+    };
+    let mut words = rest.split_whitespace().map(str::to_owned);
+    let (uri, suite) = (words.next()?, words.next()?);
+    let components: Vec<String> = words.collect();
+    let signed_by = options
+        .split_whitespace()
+        .find_map(|option| option.strip_prefix("signed-by="))
+        .map(str::to_owned);
+    (!components.is_empty()).then_some(AptSource {
+        uri,
+        suite,
+        components,
+        signed_by,
+    })
+}
+
+fn parse_deb822(text: &str) -> Vec<AptSource> {
+    let mut sources = Vec::new();
+    let uncommented: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    for stanza in uncommented.split(|line| line.trim().is_empty()) {
+        let mut fields: BTreeMap<String, String> = BTreeMap::new();
+        let mut last = None;
+        for line in stanza {
+            if line.starts_with([' ', '\t']) {
+                if let Some(value) = last.as_ref().and_then(|name| fields.get_mut(name)) {
+                    value.push('\n');
+                    value.push_str(line.trim());
+                }
+            } else if let Some((name, value)) = line.split_once(':') {
+                let name = name.trim().to_ascii_lowercase();
+                fields.insert(name.clone(), value.trim().to_owned());
+                last = Some(name);
+            }
+        }
+        let words = |name: &str| -> Vec<String> {
+            let value = fields.get(name).map(String::as_str).unwrap_or_default();
+            value.split_whitespace().map(str::to_owned).collect()
+        };
+        let enabled = fields.get("enabled").is_none_or(|value| value != "no");
+        let components = words("components");
+        if !enabled || components.is_empty() || !words("types").contains(&"deb".to_owned()) {
+            continue;
+        }
+        for uri in words("uris") {
+            for suite in words("suites") {
+                sources.push(AptSource {
+                    uri: uri.clone(),
+                    suite,
+                    components: components.clone(),
+                    signed_by: fields.get("signed-by").cloned(),
+                });
+            }
+        }
+    }
+    sources
+}
+
+/// A program that is needed, and how it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The program, or the path of a file.
+    pub program: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// The package that has it on Debian and Ubuntu.
+    pub package: &'static str,
+    /// The oldest version that works, where one is known.
+    pub minimum: Option<Version>,
+    /// Whether Debian 12 has it new enough only in its backports.
+    pub backport: bool,
+    /// Whether it is needed only by an ordinary user.
+    pub unprivileged_only: bool,
+}
+
+const fn need(program: &'static str, package: &'static str, purpose: &'static str) -> Need {
+    Need {
+        program,
+        purpose,
+        package,
+        minimum: None,
+        backport: false,
+        unprivileged_only: false,
+    }
+}
+
+/// Every program that a run uses beside the Rust toolchain and a C compiler.
+pub const NEEDS: &[Need] = &[
+    Need {
+        minimum: Some(MINIMUM_QEMU),
+        backport: true,
+        ..need("qemu-system-x86_64", "qemu-system-x86", "runs the machines")
+    },
+    Need {
+        minimum: Some(MINIMUM_QEMU),
+        backport: true,
+        ..need("qemu-img", "qemu-utils", "makes disk images and overlays")
+    },
+    Need {
+        minimum: Some(MINIMUM_GO),
+        backport: true,
+        ..need("go", "golang-go", "builds Kubernetes")
+    },
+    need("mmdebstrap", "mmdebstrap", "installs Debian into an image"),
+    need(
+        DEBIAN_KEYRING,
+        "debian-archive-keyring",
+        "verifies Debian's packages",
+    ),
+    need("mke2fs", "e2fsprogs", "makes an image's file system"),
+    need(
+        "unshare",
+        "util-linux",
+        "keeps an image's build apart from the host",
+    ),
+    Need {
+        unprivileged_only: true,
+        ..need(
+            "newuidmap",
+            "uidmap",
+            "lets an ordinary user build an image",
+        )
+    },
+];
+
+/// The program that only `cargo xtask bench` needs, to compare with.
+pub const BENCH_NEED: Need = need(
+    "vde_switch",
+    "vde2",
+    "the switch that ours is compared with",
+);
+
+/// A program as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundProgram {
+    /// Where.
+    pub path: PathBuf,
+    /// Its version, asked for only where a minimum is known.
+    pub version: Option<Version>,
+}
+
+/// What was seen of the host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The system.
+    pub os: OsRelease,
+    /// apt's sources; empty where there is no apt.
+    pub sources: Vec<AptSource>,
+    /// Whether this process is root.
+    pub root: bool,
+    /// The programs of [`NEEDS`] that are there, by name.
+    pub programs: BTreeMap<&'static str, FoundProgram>,
+}
+
+/// One program that is missing or too old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is needed.
+    pub need: Need,
+    /// The version that is there and too old.
+    pub found: Option<Version>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.need.program)?;
+        if let Some(minimum) = self.need.minimum {
+            write!(f, " {minimum} or newer")?;
+        }
+        if let Some(found) = self.found {
+            write!(f, " (here: {found})")?;
+        }
+        write!(
+            f,
+            ", which {}: package {}",
+            self.need.purpose, self.need.package
+        )
+    }
+}
+
+/// What would bring what is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What is missing.
+    pub missing: Vec<Missing>,
+    /// Shell commands for root, in order; empty when nothing is missing or the system is not one
+    /// whose packages are known.
+    pub commands: Vec<String>,
+    /// Why there are no commands although something is missing.
+    pub by_hand: Option<String>,
+    /// Whether the commands need sudo.
+    pub sudo: bool,
+}
+
+impl Plan {
+    /// The commands as a person would type them.
+    pub fn typed(&self) -> Vec<String> {
+        self.commands
+            .iter()
+            .map(|command| {
+                if self.sudo {
+                    ChildCommand::new("sudo")
+                        .args(["sh", "-c", command])
+                        .display()
+                } else {
+                    command.clone()
+                }
+            })
+            .collect()
+    }
+}
+
+/// Finds a program in `PATH` or where a system keeps root's (which an ordinary user's `PATH` lacks).
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.exists());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+impl Host {
+    /// Looks at the host; runs `PROGRAM --version` of the few programs whose version matters.
+    ///
+    /// # Errors
+    /// None that stops it: what cannot be read counts as absent.
+    pub fn detect(spawner: &podwire_process::Spawner) -> Self {
+        let os = fs::read_to_string("/etc/os-release")
+            .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
+            .unwrap_or_default();
+        let mut programs = BTreeMap::new();
+        for need in NEEDS.iter().chain([&BENCH_NEED]) {
+            let Some(path) = find_program(need.program) else {
+                continue;
+            };
+            let version = need.minimum.and_then(|_| ask_version(spawner, &path));
+            programs.insert(need.program, FoundProgram { path, version });
+        }
+        Self {
+            os: OsRelease::parse(&os),
+            sources: apt_sources(Path::new("/etc/apt")),
+            root: rustix::process::geteuid().is_root(),
+            programs,
+        }
+    }
+
+    /// What is missing for a run (`bench`: and for the benchmark), and the commands that bring it.
+    pub fn plan(&self, bench: bool) -> Plan {
+        let wanted = NEEDS.iter().chain(bench.then_some(&BENCH_NEED));
+        let missing: Vec<Missing> = wanted
+            .filter(|need| !(need.unprivileged_only && self.root))
+            .filter_map(
+                |need| match (self.programs.get(need.program), need.minimum) {
+                    (None, _) => Some(Missing {
+                        need: *need,
+                        found: None,
+                    }),
+                    // A program that does not tell its version is given the benefit of the doubt.
+                    (Some(found), Some(minimum)) if found.version.is_some_and(|v| v < minimum) => {
+                        Some(Missing {
+                            need: *need,
+                            found: found.version,
+                        })
+                    }
+                    _ => None,
+                },
+            )
+            .collect();
+        let (commands, by_hand) = match self.commands(&missing) {
+            Ok(commands) => (commands, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        Plan {
+            missing,
+            commands,
+            by_hand,
+            sudo: !self.root,
+        }
+    }
+
+    fn commands(&self, missing: &[Missing]) -> Result<Vec<String>, String> {
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let family = self.os.family();
+        if family == Family::Other {
+            let os = if self.os.pretty.is_empty() {
+                "this system"
+            } else {
+                &self.os.pretty
+            };
+            return Err(format!(
+                "the packages of {os} are not known here (known: Debian 12 and 13, Ubuntu 24.04): \
+                 install these programs yourself"
+            ));
+        }
+        let packages = |backport: bool| -> Vec<&str> {
+            let from_backports = |need: &Need| need.backport && family == Family::Debian12;
+            missing
+                .iter()
+                .filter(|missing| from_backports(&missing.need) == backport)
+                .map(|missing| missing.need.package)
+                .collect()
+        };
+        let mut commands = Vec::new();
+        let backports = packages(true);
+        if !backports.is_empty() && !self.has_suite("bookworm-backports") {
+            commands.push(self.add_backports()?);
+        }
+        commands.push("apt-get update".to_owned());
+        let install = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends";
+        let plain = packages(false);
+        if !plain.is_empty() {
+            commands.push(format!("{install} {}", plain.join(" ")));
+        }
+        if !backports.is_empty() {
+            commands.push(format!(
+                "{install} -t bookworm-backports {}",
+                backports.join(" ")
+            ));
+        }
+        Ok(commands)
+    }
+
+    fn has_suite(&self, suite: &str) -> bool {
+        self.sources.iter().any(|source| source.suite == suite)
+    }
+
+    fn add_backports(&self) -> Result<String, String> {
+        let main = self.debian_source(&self.os.codename).ok_or(
+            "apt's sources have no entry for bookworm to derive the one for bookworm-backports from: \
+             add it yourself, then run this again",
+        )?;
+        let mut lines = vec![
+            "Types: deb".to_owned(),
+            format!("URIs: {}", main.uri),
+            "Suites: bookworm-backports".to_owned(),
+            "Components: main".to_owned(),
+        ];
+        if let Some(signed_by) = &main.signed_by {
+            let mut key = signed_by.lines();
+            lines.push(format!("Signed-By: {}", key.next().unwrap_or_default()));
+            // A key given in place: its lines continue the field.
+            lines.extend(key.map(|line| format!(" {line}")));
+        }
+        let printf = ChildCommand::new("printf")
+            .args(["%s\\n"])
+            .args(lines)
+            .display();
+        Ok(format!("{printf} > {BACKPORTS_FILE}"))
+    }
+
+    fn debian_source(&self, suite: &str) -> Option<&AptSource> {
+        self.sources.iter().find(|source| {
+            source.suite == suite && source.components.iter().any(|name| name == "main")
+        })
+    }
+
+    /// The sources for a Debian suite in mmdebstrap's form, taken from this host's own when it is a
+    /// Debian (so that a mirror set up for the host serves the image too); empty when it is not, for
+    /// mmdebstrap's own default.
+    pub fn debian_mirrors(&self, suite: &str) -> Vec<String> {
+        let own = &self.os.codename;
+        if self.os.id != "debian" {
+            return Vec::new();
+        }
+        let pairs = [
+            ("", ""),
+            ("-updates", "-updates"),
+            ("-security", "-security"),
+        ];
+        let mut lines = Vec::new();
+        for (from, to) in pairs {
+            let Some(source) = self.debian_source(&format!("{own}{from}")) else {
+                if from.is_empty() {
+                    return Vec::new();
+                }
+                continue;
+            };
+            // A key given in place does not fit on one line; the archive's own keyring, which
+            // mmdebstrap finds by itself, is the usual one.
+            let option = source
+                .signed_by
+                .as_deref()
+                .filter(|key| key.starts_with('/') && !key.contains(char::is_whitespace))
+                .map(|key| format!("[signed-by={key}] "))
+                .unwrap_or_default();
+            lines.push(format!("deb {option}{} {suite}{to} main", source.uri));
+        }
+        lines
+    }
+}
+
+fn apt_sources(dir: &Path) -> Vec<AptSource> {
+    let mut files = vec![dir.join("sources.list")];
+    if let Ok(entries) = fs::read_dir(dir.join("sources.list.d")) {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    files
+        .iter()
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|e| e == "list" || e == "sources")
+        })
+        .filter_map(|path| Some((path, fs::read_to_string(path).ok()?)))
+        .flat_map(|(path, text)| parse_sources(&path.to_string_lossy(), &text))
+        .collect()
+}
+
+fn ask_version(spawner: &podwire_process::Spawner, path: &Path) -> Option<Version> {
+    let go = path.file_name().is_some_and(|name| name == "go");
+    let command = ChildCommand::new(path)
+        .args([if go { "version" } else { "--version" }])
+        // Its own version, not that of a toolchain it would fetch first.
+        .env("GOTOOLCHAIN", "local");
+    let done = run(spawner, command, Duration::from_secs(20)).ok()?;
+    Version::find(&done.stdout)
+}
+
+/// Runs a plan's commands, as root or through sudo. The caller has asked for consent.
+///
+/// # Errors
+/// [`Error::Step`] with what the failed command printed.
+pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
+    let log = workshop.cache.folder("logs")?.join("packages.log");
+    for command in &plan.commands {
+        workshop
+            .report
+            .step(&format!("installing packages: {command}"));
+        let words = ["sh", "-c", command.as_str()];
+        let child = if plan.sudo {
+            ChildCommand::new("sudo").args(words)
+        } else {
+            ChildCommand::new(words[0]).args(&words[1..])
+        };
+        run_step(workshop, "installing packages", child, &log, INSTALL_LIMIT)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEB822: &str = "\
+Types: deb deb-src
+# a comment
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main contrib
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://mirror.example/security
+Suites: bookworm-security
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://off.example/debian
+Suites: bookworm-backports
+Components: main
+";
+
+    fn host(os: &str, sources: Vec<AptSource>) -> Host {
+        Host {
+            os: OsRelease::parse(os),
+            sources,
+            root: true,
+            programs: BTreeMap::new(),
+        }
+    }
+
+    const BOOKWORM: &str = "ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n";
+    const TRIXIE: &str = "ID=debian\nVERSION_ID=\"13\"\nVERSION_CODENAME=trixie\n";
+    const NOBLE: &str = "ID=ubuntu\nVERSION_ID=\"24.04\"\nVERSION_CODENAME=noble\n";
+
+    fn with(mut host: Host, programs: &[(&'static str, Option<Version>)]) -> Host {
+        for (name, version) in programs {
+            let path = PathBuf::from("/usr/bin").join(name);
+            host.programs.insert(
+                name,
+                FoundProgram {
+                    path,
+                    version: *version,
+                },
+            );
+        }
+        host
+    }
+
+    #[test]
+    fn both_formats_of_sources_are_understood() {
+        let shown = |sources: Vec<AptSource>| {
+            sources
+                .iter()
+                .map(|s| {
+                    let key = s.signed_by.as_deref().unwrap_or("-");
+                    format!("{} {} {} {key}", s.uri, s.suite, s.components.join("+"))
+                })
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        insta::assert_snapshot!(shown(parse_sources("debian.sources", DEB822)), @r"
+        http://mirror.example/debian bookworm main+contrib /usr/share/keyrings/debian-archive-keyring.gpg
+        http://mirror.example/debian bookworm-updates main+contrib /usr/share/keyrings/debian-archive-keyring.gpg
+        http://mirror.example/security bookworm-security main -
+        ");
+        let lines = "\
+# deb http://off.example/debian bookworm main
+deb http://mirror.example/debian bookworm main contrib # trailing
+deb-src http://mirror.example/debian bookworm main
+deb [arch=amd64 signed-by=/etc/key.gpg] https://mirror.example/d trixie main
+deb file:/srv/repo ./
+debris
+";
+        insta::assert_snapshot!(shown(parse_sources("sources.list", lines)), @r"
+        http://mirror.example/debian bookworm main+contrib -
+        https://mirror.example/d trixie main /etc/key.gpg
+        ");
+    }
+
+    #[test]
+    fn debian_12_gets_qemu_and_go_from_backports_of_its_own_mirror() {
+        let sources = parse_sources("debian.sources", DEB822);
+        let plan = host(BOOKWORM, sources.clone()).plan(false);
+        insta::assert_snapshot!(plan.typed().join("\n"), @r"
+        printf '%s\n' 'Types: deb' 'URIs: http://mirror.example/debian' 'Suites: bookworm-backports' 'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' > /etc/apt/sources.list.d/podwire-backports.sources
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends mmdebstrap debian-archive-keyring e2fsprogs util-linux
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -t bookworm-backports qemu-system-x86 qemu-utils golang-go
+        ");
+        let there = [
+            ("qemu-system-x86_64", Some(Version(7, 2))),
+            ("qemu-img", Some(Version(10, 0))),
+            ("go", Some(Version(1, 26))),
+            ("mmdebstrap", None),
+            (DEBIAN_KEYRING, None),
+            ("mke2fs", None),
+            ("unshare", None),
+        ];
+        let old = with(host(BOOKWORM, sources), &there).plan(false);
+        insta::assert_snapshot!(old.missing[0], @"qemu-system-x86_64 8.2 or newer (here: 7.2), which runs the machines: package qemu-system-x86");
+        assert_eq!(old.missing.len(), 1);
+    }
+
+    #[test]
+    fn backports_that_are_there_are_not_added_again_and_no_mirror_is_made_up() {
+        let line = "deb http://mirror.example/debian bookworm-backports main";
+        let plan = host(BOOKWORM, parse_sources("x.list", line)).plan(false);
+        assert_eq!(plan.commands[0], "apt-get update");
+        let plan = host(BOOKWORM, Vec::new()).plan(false);
+        assert_eq!(plan.commands, Vec::<String>::new());
+        assert!(plan.by_hand.unwrap().contains("bookworm-backports"));
+    }
+
+    #[test]
+    fn other_systems_take_their_own_packages_or_get_a_list() {
+        for os in [TRIXIE, NOBLE] {
+            let plan = host(os, Vec::new()).plan(true);
+            assert_eq!(plan.commands.len(), 2, "{plan:?}");
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(plan.commands[1], @"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils golang-go mmdebstrap debian-archive-keyring e2fsprogs util-linux vde2");
+            }
+        }
+        let plan = host("ID=fedora\nPRETTY_NAME=\"Fedora 44\"\n", Vec::new()).plan(false);
+        assert_eq!(plan.commands, Vec::<String>::new());
+        insta::assert_snapshot!(plan.by_hand.unwrap(), @"the packages of Fedora 44 are not known here (known: Debian 12 and 13, Ubuntu 24.04): install these programs yourself");
+        assert_eq!(plan.missing.len(), NEEDS.len() - 1);
+    }
+
+    #[test]
+    fn an_ordinary_user_needs_uidmap_and_sudo() {
+        let mut ordinary = with(host(TRIXIE, Vec::new()), &[("unshare", None)]);
+        ordinary.root = false;
+        let plan = ordinary.plan(false);
+        assert!(
+            plan.missing
+                .iter()
+                .any(|missing| missing.need.package == "uidmap")
+        );
+        insta::assert_snapshot!(plan.typed()[0], @"sudo sh -c 'apt-get update'");
+    }
+
+    #[test]
+    fn nothing_missing_means_nothing_to_do() {
+        let all: Vec<_> = NEEDS
+            .iter()
+            .map(|need| (need.program, need.minimum))
+            .collect();
+        let plan = with(host(TRIXIE, Vec::new()), &all).plan(false);
+        assert_eq!(
+            (plan.missing.len(), plan.commands.len(), plan.by_hand),
+            (0, 0, None)
+        );
+    }
+
+    #[test]
+    fn versions_are_found_where_programs_print_them() {
+        let cases = [
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)",
+                Some(Version(10, 0)),
+            ),
+            (
+                "qemu-img version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)",
+                Some(Version(8, 2)),
+            ),
+            ("go version go1.26.8 linux/amd64", Some(Version(1, 26))),
+            ("go version go1.22rc1 linux/amd64", Some(Version(1, 22))),
+            ("no version", None),
+        ];
+        for (text, version) in cases {
+            assert_eq!(Version::find(text), version, "{text}");
+        }
+        assert!(Version(10, 0) > MINIMUM_QEMU && Version(7, 2) < MINIMUM_QEMU);
+    }
+
+    #[test]
+    fn an_image_is_installed_from_the_hosts_own_mirror() {
+        let debian = host(BOOKWORM, parse_sources("debian.sources", DEB822));
+        insta::assert_snapshot!(debian.debian_mirrors("trixie").join("\n"), @r"
+        deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie main
+        deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie-updates main
+        deb http://mirror.example/security trixie-security main
+        ");
+        assert_eq!(
+            host(NOBLE, Vec::new()).debian_mirrors("trixie"),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            host(TRIXIE, Vec::new()).debian_mirrors("trixie"),
+            Vec::<String>::new()
+        );
+    }
+}

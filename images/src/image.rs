@@ -1,0 +1,11 @@
+//! Machine images: a recipe, a lock of package versions, and the build without loop devices.
+
+mod build;
+mod lock;
+mod privilege;
+mod recipe;
+
+pub use build::{BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, bump, cached, get};
+pub use lock::{Lock, LockDifference};
+pub use privilege::{Privilege, privilege};
+pub use recipe::{BASE, NODE, Recipe, RecipeFile};

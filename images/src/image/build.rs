@@ -1,0 +1,558 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podwire_process::ChildCommand;
+use serde::{Deserialize, Serialize};
+
+use super::lock::{Lock, LockDifference};
+use super::privilege::{Privilege, privilege};
+use super::recipe::{Recipe, RecipeFile};
+use crate::bundle::Bundle;
+use crate::command::run_step;
+use crate::digest::Inputs;
+use crate::host::Host;
+use crate::oci::{PAUSE, PROBE};
+use crate::probe::{self, Probe};
+use crate::{Check, Error, Found, Kind, SshKeys, Staging, Workshop};
+
+const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
+const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
+const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
+
+/// UUID and hash seed of every root file system: fixed, so that the same files give the same disk.
+const DISK_UUID: &str = "6f0d9f5e-0000-4000-8000-706f64776972";
+
+/// How long Debian's packages may take to come and be installed.
+const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// How long the rest may take.
+const CUSTOMISE_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+const MANIFEST: &str = "manifest.json";
+const DISK: &str = "disk.qcow2";
+const KERNEL: &str = "kernel";
+const INITRD: &str = "initrd";
+const PACKAGES: &str = "packages";
+
+/// What to do where the archive no longer has a locked version.
+#[derive(Clone, Copy)]
+pub enum Outdated<'a> {
+    /// Fail: `--locked`.
+    Refuse,
+    /// Take the current versions: `--yes`.
+    Accept,
+    /// Let someone decide.
+    Ask(&'a dyn Fn(&[LockDifference]) -> bool),
+}
+
+/// Which image is wanted.
+#[derive(Clone, Copy)]
+pub struct ImageRequest<'a> {
+    /// Name of the recipe: [`super::BASE`] or [`super::NODE`].
+    pub recipe: &'a str,
+    /// The bundle that goes in where the recipe takes one.
+    pub bundle: Option<&'a Bundle>,
+    /// What to do about dropped versions.
+    pub outdated: Outdated<'a>,
+}
+
+/// An image in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeImage {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The root disk, qcow2: /dev/vda of the guest; never written, machines use overlays.
+    pub disk: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: PathBuf,
+    /// What it is.
+    pub manifest: ImageManifest,
+}
+
+/// What an image is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageManifest {
+    /// Its name: the digest of what was really installed and all other inputs.
+    pub name: String,
+    /// The recipe.
+    pub recipe: String,
+    /// Debian's suite.
+    pub suite: String,
+    /// What the kernel is to be started with.
+    pub kernel_command_line: String,
+    /// Version of Kubernetes in it, if any.
+    pub kubernetes: Option<String>,
+    /// Name of the bundle in it, if any.
+    pub bundle: Option<String>,
+    /// SHA-256 of the guest program in it.
+    pub probe_sha256: String,
+    /// The host key that its sshd shows: one line.
+    pub ssh_host_key: String,
+    /// How many packages are installed; the file `packages` beside this one lists them.
+    pub packages: usize,
+    /// Packages that differ from the lock.
+    pub differences: Vec<LockDifference>,
+}
+
+/// An image, and how it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// The image.
+    pub image: NodeImage,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+/// Which image a request led to: what makes a warm run need no network.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    name: String,
+}
+
+struct Inquiry<'a> {
+    recipe: Recipe,
+    lock: Lock,
+    keys: SshKeys,
+    probe: Probe,
+    bundle: Option<&'a Bundle>,
+}
+
+impl<'a> Inquiry<'a> {
+    fn make(workshop: &Workshop<'_>, request: &ImageRequest<'a>) -> Result<Self, Error> {
+        let recipe = Recipe::read(workshop.source, request.recipe)?;
+        let lock = Lock::read(&Recipe::path(workshop.source, request.recipe, "lock"))?;
+        let bundle = request.bundle.filter(|_| recipe.with_bundle);
+        if recipe.with_bundle && bundle.is_none() {
+            return Err(Error::Malformed {
+                path: Recipe::path(workshop.source, request.recipe, "toml"),
+                reason: "it takes a bundle, and none was given".to_owned(),
+            });
+        }
+        let keys = workshop.cache.ssh_keys(workshop.report)?;
+        Ok(Self {
+            recipe,
+            lock,
+            keys,
+            probe: probe::build(workshop)?,
+            bundle,
+        })
+    }
+
+    /// Everything but the packages.
+    fn inputs(&self) -> Inputs {
+        let mut inputs = Inputs::of("image")
+            .with("recipe", &self.recipe.name)
+            .with("bootstrap", BOOTSTRAP)
+            .with("customise", CUSTOMISE)
+            .with("initrd", INITRD_INIT)
+            .with("bundle", self.bundle.map_or("", |bundle| &bundle.name))
+            .with("probe", &self.probe.sha256)
+            .with("user key", &self.keys.user_public)
+            .with("host key", &self.keys.host_public);
+        for image in [PAUSE, PROBE] {
+            inputs = inputs
+                .with("oci image", image.name)
+                .with("runs", image.entrypoint.join("\n"));
+        }
+        self.recipe
+            .texts
+            .iter()
+            .fold(inputs, |inputs, text| inputs.with("recipe text", text))
+    }
+
+    fn requested(&self) -> String {
+        self.inputs().with("lock", self.lock.text()).name()
+    }
+
+    fn named(&self, installed: &Lock) -> String {
+        self.inputs().with("installed", installed.text()).name()
+    }
+}
+
+/// The image of a request when it is in the cache, whole and unaltered; builds nothing but the
+/// guest program, whose digest is part of the image's name.
+///
+/// # Errors
+/// [`Error`] when inputs or cache cannot be read.
+pub fn cached(
+    workshop: &Workshop<'_>,
+    request: &ImageRequest<'_>,
+) -> Result<Option<NodeImage>, Error> {
+    find(workshop, &Inquiry::make(workshop, request)?)
+}
+
+fn index_path(workshop: &Workshop<'_>, requested: &str) -> Result<PathBuf, Error> {
+    Ok(workshop
+        .cache
+        .folder("requests")?
+        .join(format!("{requested}.json")))
+}
+
+fn find(workshop: &Workshop<'_>, inquiry: &Inquiry<'_>) -> Result<Option<NodeImage>, Error> {
+    let path = index_path(workshop, &inquiry.requested())?;
+    // No entry, or one that was cut short: then the image is made again.
+    let Some(known) = fs::read(path)
+        .ok()
+        .and_then(|t| serde_json::from_slice::<Known>(&t).ok())
+    else {
+        return Ok(None);
+    };
+    match workshop
+        .cache
+        .find(Kind::Image, &known.name, Check::Contents)?
+    {
+        Found::Absent => Ok(None),
+        Found::Damaged(why) => {
+            workshop.report.step(&format!(
+                "the cached {} image is damaged and is built again: {why}",
+                inquiry.recipe.name
+            ));
+            Ok(None)
+        }
+        Found::Intact(dir) => Ok(Some(open(dir)?)),
+    }
+}
+
+fn open(dir: PathBuf) -> Result<NodeImage, Error> {
+    let path = dir.join(MANIFEST);
+    let text = fs::read(&path).map_err(Error::file("read", &path))?;
+    let manifest = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
+        path,
+        reason: error.to_string(),
+    })?;
+    Ok(NodeImage {
+        disk: dir.join(DISK),
+        kernel: dir.join(KERNEL),
+        initrd: dir.join(INITRD),
+        dir,
+        manifest,
+    })
+}
+
+/// The image of a request, built when it is not in the cache or an input has changed.
+///
+/// # Errors
+/// [`Error::LockOutdated`] when locked packages are gone and the request does not take others;
+/// [`Error::NoPrivilege`]; [`Error::Step`] with the output of what failed.
+pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltImage, Error> {
+    let inquiry = Inquiry::make(workshop, request)?;
+    let recipe = &inquiry.recipe;
+    let _lock = workshop
+        .cache
+        .lock(&format!("image-{}", recipe.name), workshop.report)?;
+    if let Some(image) = find(workshop, &inquiry)? {
+        let differences = &image.manifest.differences;
+        if matches!(request.outdated, Outdated::Refuse) && !differences.is_empty() {
+            return Err(outdated(recipe, differences.clone()));
+        }
+        return Ok(BuiltImage {
+            image,
+            cached: true,
+        });
+    }
+    let build = Build::start(workshop, recipe)?;
+    let installed = build.bootstrap(&inquiry.lock)?;
+    let differences = inquiry.lock.differences(&installed);
+    let accepted = differences.is_empty()
+        || match request.outdated {
+            Outdated::Refuse => false,
+            Outdated::Accept => true,
+            Outdated::Ask(decide) => decide(&differences),
+        };
+    if !accepted {
+        build.remove_tree()?;
+        return Err(outdated(recipe, differences));
+    }
+    let name = inquiry.named(&installed);
+    let manifest = ImageManifest {
+        name: name.clone(),
+        recipe: recipe.name.clone(),
+        suite: recipe.suite.clone(),
+        kernel_command_line: recipe.kernel_command_line.clone(),
+        kubernetes: inquiry
+            .bundle
+            .map(|bundle| bundle.manifest.kubernetes.clone()),
+        bundle: inquiry.bundle.map(|bundle| bundle.name.clone()),
+        probe_sha256: inquiry.probe.sha256.clone(),
+        ssh_host_key: inquiry.keys.host_public.clone(),
+        packages: installed.0.len(),
+        differences,
+    };
+    let staging = build.customise(&inquiry, &manifest)?;
+    let dir = workshop.cache.publish(Kind::Image, &name, staging)?;
+    let index = index_path(workshop, &inquiry.requested())?;
+    let text = serde_json::to_vec(&Known { name })
+        .map_err(|error| Error::file("write", &index)(error.into()))?;
+    fs::write(&index, text).map_err(Error::file("write", index))?;
+    Ok(BuiltImage {
+        image: open(dir)?,
+        cached: false,
+    })
+}
+
+fn outdated(recipe: &Recipe, differences: Vec<LockDifference>) -> Error {
+    Error::LockOutdated {
+        recipe: recipe.name.clone(),
+        differences,
+    }
+}
+
+/// Moves a recipe's lock to the archive's current versions and tells what changed.
+///
+/// # Errors
+/// As [`get`]; the lock is unchanged then.
+pub fn bump(workshop: &Workshop<'_>, recipe: &str) -> Result<Vec<LockDifference>, Error> {
+    let path = Recipe::path(workshop.source, recipe, "lock");
+    let old = Lock::read(&path)?;
+    let recipe = Recipe::read(workshop.source, recipe)?;
+    let build = Build::start(workshop, &recipe)?;
+    let installed = build.bootstrap(&Lock::default())?;
+    build.remove_tree()?;
+    let differences = old.differences(&installed);
+    if !differences.is_empty() {
+        fs::write(&path, installed.text()).map_err(Error::file("write", path))?;
+    }
+    Ok(differences)
+}
+
+/// mmdebstrap's arguments.
+fn mmdebstrap(recipe: &Recipe, mirrors: &[String]) -> Vec<String> {
+    let excluded = ["doc/*", "info/*", "locale/*", "man/*"];
+    let mut args = vec!["--mode=root".to_owned(), "--variant=minbase".to_owned()];
+    args.push(format!("--include={}", recipe.packages.join(",")));
+    args.extend(excluded.map(|path| format!("--dpkgopt=path-exclude=/usr/share/{path}")));
+    // A build that is cut short is thrown away, not repaired.
+    args.push("--dpkgopt=force-unsafe-io".to_owned());
+    args.push("--setup-hook=cp -r before/. \"$1\"/".to_owned());
+    args.extend([recipe.suite.clone(), "tree".to_owned()]);
+    args.extend(mirrors.iter().cloned());
+    args
+}
+
+/// What customise.sh reads; every word was checked when the recipe was read.
+fn settings(recipe: &Recipe, owner: (u32, u32)) -> String {
+    format!(
+        "ENABLE='{}'\nDISABLE='{}'\nMASK='{}'\nINITRD_MODULES='{}'\nDISK_MIB={}\nDISK_UUID={DISK_UUID}\nOWNER={}:{}\n",
+        recipe.enable.join(" "),
+        recipe.disable.join(" "),
+        recipe.mask.join(" "),
+        recipe.initrd_modules.join(" "),
+        recipe.disk_mib,
+        owner.0,
+        owner.1,
+    )
+}
+
+struct Build<'a> {
+    workshop: &'a Workshop<'a>,
+    recipe: &'a Recipe,
+    privilege: Privilege,
+    work: Staging,
+    log: PathBuf,
+}
+
+impl<'a> Build<'a> {
+    fn start(workshop: &'a Workshop<'a>, recipe: &'a Recipe) -> Result<Self, Error> {
+        let privilege = privilege(workshop.spawner)?;
+        let work = workshop.cache.staging(&format!("image-{}", recipe.name))?;
+        let log = workshop
+            .cache
+            .folder("logs")?
+            .join(format!("image-{}.log", recipe.name));
+        Ok(Self {
+            workshop,
+            recipe,
+            privilege,
+            work,
+            log,
+        })
+    }
+
+    fn script(
+        &self,
+        text: &str,
+        args: &[String],
+        about: &str,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        self.write("script.sh", text)?;
+        let args = std::iter::once("script.sh").chain(args.iter().map(String::as_str));
+        let command = self.privilege.command("sh", args).dir(self.work.path());
+        run_step(self.workshop, about, command, &self.log, limit)
+    }
+
+    /// Installs the packages, the locked versions where there are any, and tells what came.
+    fn bootstrap(&self, lock: &Lock) -> Result<Lock, Error> {
+        let Self {
+            recipe, privilege, ..
+        } = self;
+        self.workshop.report.step(&format!(
+            "installing Debian for the {} image {privilege} (about half a minute)",
+            recipe.name
+        ));
+        for file in &recipe.before {
+            self.write_file("before", file)?;
+        }
+        let preferences = RecipeFile {
+            path: "/etc/apt/preferences.d/podwire".to_owned(),
+            text: lock.preferences(),
+        };
+        self.write_file("before", &preferences)?;
+        self.folder("out")?;
+        let mirrors = Host::detect(self.workshop.spawner).debian_mirrors(&recipe.suite);
+        let about = format!("installing Debian for the {} image", recipe.name);
+        self.script(
+            BOOTSTRAP,
+            &mmdebstrap(recipe, &mirrors),
+            &about,
+            BOOTSTRAP_LIMIT,
+        )?;
+        Lock::read(&self.work.path().join("out").join(PACKAGES))
+    }
+
+    /// Makes the tree into an image's folder.
+    fn customise(&self, inquiry: &Inquiry<'_>, manifest: &ImageManifest) -> Result<Staging, Error> {
+        let Self { recipe, .. } = self;
+        self.workshop
+            .report
+            .step(&format!("making the {} image", recipe.name));
+        for file in &recipe.files {
+            self.write_file("overlay", file)?;
+        }
+        self.add_keys(&inquiry.keys)?;
+        self.add_programs(inquiry)?;
+        self.folder("oci")?;
+        if recipe.with_bundle {
+            let program = &inquiry.probe.path;
+            let bytes = fs::read(program).map_err(Error::file("read", program))?;
+            for image in [PAUSE, PROBE] {
+                let archive = image
+                    .archive(&bytes)
+                    .map_err(Error::file("pack", program))?;
+                self.write(&format!("oci/{}", image.file_name()), archive)?;
+            }
+        }
+        self.write("initrd-init", INITRD_INIT)?;
+        let owner = match self.privilege {
+            // Root of the namespace is this user.
+            Privilege::UserNamespace => (0, 0),
+            Privilege::Root | Privilege::Sudo => (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+        };
+        self.write("settings", settings(recipe, owner))?;
+        let about = format!("making the {} image", recipe.name);
+        self.script(CUSTOMISE, &[], &about, CUSTOMISE_LIMIT)?;
+        self.finish(manifest)
+    }
+
+    fn finish(&self, manifest: &ImageManifest) -> Result<Staging, Error> {
+        let out = self.work.path().join("out");
+        let raw = out.join("disk.raw");
+        let staging = self.workshop.cache.staging("image")?;
+        let convert = ChildCommand::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", "8"])
+            .args([&raw, &staging.path().join(DISK)]);
+        run_step(
+            self.workshop,
+            "converting the disk",
+            convert,
+            &self.log,
+            CUSTOMISE_LIMIT,
+        )?;
+        for file in [KERNEL, INITRD, PACKAGES] {
+            let from = out.join(file);
+            fs::rename(&from, staging.path().join(file)).map_err(Error::file("take", from))?;
+        }
+        let path = staging.path().join(MANIFEST);
+        let text = serde_json::to_vec_pretty(manifest)
+            .map_err(|error| Error::file("write", &path)(error.into()))?;
+        fs::write(&path, text).map_err(Error::file("write", path))?;
+        Ok(staging)
+    }
+
+    fn add_keys(&self, keys: &SshKeys) -> Result<(), Error> {
+        let private = fs::read(&keys.host).map_err(Error::file("read", &keys.host))?;
+        let files = [
+            (
+                "/root/.ssh/authorized_keys",
+                format!("{}\n", keys.user_public).into_bytes(),
+            ),
+            ("/etc/ssh/ssh_host_ed25519_key", private),
+            (
+                "/etc/ssh/ssh_host_ed25519_key.pub",
+                format!("{}\n", keys.host_public).into_bytes(),
+            ),
+        ];
+        for (path, bytes) in files {
+            self.write(&format!("overlay{path}"), bytes)?;
+        }
+        Ok(())
+    }
+
+    fn add_programs(&self, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+        let mut list = String::new();
+        let mut add = |from: &Path, to: String, sha256: &str| -> Result<(), Error> {
+            let path = self.work.path().join("programs").join(&to);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+            }
+            // A link where the file system allows it: the bundle has 600 MB.
+            if fs::hard_link(from, &path).is_err() {
+                fs::copy(from, &path).map_err(Error::file("copy", from))?;
+            }
+            list.push_str(&format!("{sha256}  {to}\n"));
+            Ok(())
+        };
+        add(
+            &inquiry.probe.path,
+            "usr/local/bin/probe".to_owned(),
+            &inquiry.probe.sha256,
+        )?;
+        if let Some(bundle) = inquiry.bundle {
+            for (file, facts) in &bundle.manifest.files {
+                let to = match file.split_once('/') {
+                    Some(("cni", name)) => format!("opt/cni/bin/{name}"),
+                    Some((_, name)) => format!("usr/local/bin/{name}"),
+                    None => format!("usr/local/bin/{file}"),
+                };
+                add(&bundle.dir.join(file), to, &facts.sha256)?;
+            }
+        }
+        self.write("programs.sha256", list)?;
+        Ok(())
+    }
+
+    fn folder(&self, name: &str) -> Result<(), Error> {
+        let path = self.work.path().join(name);
+        fs::create_dir_all(&path).map_err(Error::file("make", path))
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
+        let path = self.work.path().join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+        }
+        fs::write(&path, bytes).map_err(Error::file("write", &path))?;
+        Ok(path)
+    }
+
+    fn write_file(&self, folder: &str, file: &RecipeFile) -> Result<(), Error> {
+        self.write(&format!("{folder}{}", file.path), &file.text)?;
+        Ok(())
+    }
+
+    /// The tree has owners that only the step's privilege can remove.
+    fn remove_tree(&self) -> Result<(), Error> {
+        self.script(
+            "rm -rf --one-file-system tree\n",
+            &[],
+            "removing the tree",
+            CUSTOMISE_LIMIT,
+        )
+    }
+}

@@ -1,0 +1,93 @@
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use podwire_process::{ChildCommand, Spawner, run};
+
+use crate::Error;
+use crate::host::find_program;
+
+/// How the one step that needs root gets it: files of many owners, chroot and mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// This process is root.
+    Root,
+    /// An ordinary user is root in a user namespace, with the ids of /etc/subuid and /etc/subgid.
+    UserNamespace,
+    /// Through sudo.
+    Sudo,
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "as root",
+            Self::UserNamespace => "in a user namespace",
+            Self::Sudo => "through sudo, for this step only",
+        })
+    }
+}
+
+/// Mounts and processes of a step end with it, however it ends.
+const APART: [&str; 4] = ["--mount", "--pid", "--fork", "--kill-child"];
+
+impl Privilege {
+    /// A command that runs under this privilege, in mount and PID namespaces of its own.
+    pub fn command(
+        self,
+        program: &str,
+        args: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> ChildCommand {
+        let command = match self {
+            Self::Root => ChildCommand::new("unshare"),
+            Self::UserNamespace => {
+                ChildCommand::new("unshare").args(["--user", "--map-root-user", "--map-auto"])
+            }
+            Self::Sudo => ChildCommand::new("sudo").args(["unshare"]),
+        };
+        command.args(APART).args([program]).args(args)
+    }
+}
+
+/// Which privilege works here, tried in the order of least intrusion.
+///
+/// # Errors
+/// [`Error::NoPrivilege`] with what the user namespace said.
+pub fn privilege(spawner: &Spawner) -> Result<Privilege, Error> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Privilege::Root);
+    }
+    // Some systems let a user make the namespace but give it no power (AppArmor on Ubuntu 24.04):
+    // only doing what the step does can tell.
+    let script = "dir=$(mktemp -d) && mount -t tmpfs tmpfs \"$dir\" && \
+                  mkdir \"$dir/proc\" && mount -t proc proc \"$dir/proc\" && \
+                  touch \"$dir/file\" && chown 42:42 \"$dir/file\"; status=$?; \
+                  umount -R \"$dir\"; rmdir \"$dir\"; exit $status";
+    let tried = run(
+        spawner,
+        Privilege::UserNamespace.command("sh", ["-c", script]),
+        Duration::from_secs(20),
+    );
+    let why = match tried {
+        Ok(done) if done.status.success() => return Ok(Privilege::UserNamespace),
+        Ok(done) => done.stderr.trim().replace('\n', "; "),
+        Err(error) => error.to_string(),
+    };
+    if find_program("sudo").is_some() {
+        return Ok(Privilege::Sudo);
+    }
+    Err(Error::NoPrivilege(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_keeps_mounts_and_processes_apart() {
+        let shown = |privilege: Privilege| privilege.command("sh", ["x.sh"]).display();
+        insta::assert_snapshot!(shown(Privilege::Root), @"unshare --mount --pid --fork --kill-child sh x.sh");
+        insta::assert_snapshot!(shown(Privilege::UserNamespace), @"unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child sh x.sh");
+        insta::assert_snapshot!(shown(Privilege::Sudo), @"sudo unshare --mount --pid --fork --kill-child sh x.sh");
+    }
+}
