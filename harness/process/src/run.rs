@@ -153,9 +153,16 @@ mod tests {
     #[test]
     fn both_streams_and_the_status_come_back() {
         let spawner = Spawner::start().unwrap();
-        let done = run(&spawner, sh("echo out; echo err >&2; exit 3"), Duration::from_secs(10));
+        let done = run(
+            &spawner,
+            sh("echo out; echo err >&2; exit 3"),
+            Duration::from_secs(10),
+        );
         let done = done.unwrap();
-        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(
+            (done.stdout.as_str(), done.stderr.as_str()),
+            ("out\n", "err\n")
+        );
         assert_eq!(done.status.code(), Some(3));
         let failed = done.success("sh").unwrap_err().to_string();
         assert!(failed.contains("out\nerr"), "{failed}");

@@ -21,7 +21,9 @@ pub enum SpawnError {
     #[error("the thread that starts child processes has ended; nothing can be started any more")]
     Gone,
     /// The program could not be executed.
-    #[error("cannot start {program:?}; is it installed? (`cargo xtask doctor` lists what is needed)")]
+    #[error(
+        "cannot start {program:?}; is it installed? (`cargo xtask doctor` lists what is needed)"
+    )]
     Program {
         /// What was to be executed.
         program: OsString,
@@ -217,7 +219,10 @@ fn start(command: ChildCommand) -> Result<Child, SpawnError> {
         }
         Ok(())
     };
-    #[expect(unsafe_code, reason = "pre_exec is how std runs code between fork and exec")]
+    #[expect(
+        unsafe_code,
+        reason = "pre_exec is how std runs code between fork and exec"
+    )]
     // SAFETY: the closure makes only async-signal-safe system calls (prctl, getppid, fcntl) and
     // allocates nothing.
     unsafe {
@@ -231,7 +236,10 @@ fn start(command: ChildCommand) -> Result<Child, SpawnError> {
 
 /// Clears close-on-exec in the child only, so that no other child started meanwhile inherits it.
 fn keep_open(fd: RawFd) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "a raw descriptor number is all that crosses fork")]
+    #[expect(
+        unsafe_code,
+        reason = "a raw descriptor number is all that crosses fork"
+    )]
     // SAFETY: the descriptor is owned by the `ChildCommand`, which outlives the fork.
     let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
