@@ -41,14 +41,20 @@ async fn serving_names(lab: &Lab) -> anyhow::Result<()> {
         if let Err(reason) = lab.verify_api_server(&name).await? {
             let expected = format!("the API server's certificate to be valid for {name}");
             return Err(Failure::new(Cause::Tls, expected, reason)
-                .look("the certificate's subjectAltName on node1: \
-                       `openssl x509 -noout -ext subjectAltName -in ...`")
+                .look(
+                    "the certificate's subjectAltName on node1: \
+                       `openssl x509 -noout -ext subjectAltName -in ...`",
+                )
                 .into());
         }
     }
     lab.step(format!("the same under {FOREIGN}, which is not in it"));
     match lab.verify_api_server(FOREIGN).await? {
-        Err(reason) if reason.contains("NotValidForName") || reason.contains("not valid for name") => Ok(()),
+        Err(reason)
+            if reason.contains("NotValidForName") || reason.contains("not valid for name") =>
+        {
+            Ok(())
+        }
         Err(reason) => {
             let expected = format!("TLS to fail because {FOREIGN} is not in the certificate");
             Err(Failure::new(Cause::Other, expected, reason).into())
@@ -67,13 +73,28 @@ async fn serve_a_certificate_without_service_names(lab: &Lab) -> anyhow::Result<
     let limit = lab.limit(Duration::from_secs(20));
     // The API server reads the pair again when either file changes; a pair that does not match in
     // between is refused and the old one kept.
-    node1.write(units::SERVING_KEY, replacement.key.as_bytes(), 0o600, limit).await?;
-    node1.write(units::SERVING_CERTIFICATE, replacement.certificate.as_bytes(), 0o644, limit).await?;
-    eventually("the API server to serve the replacement", lab.limit(Duration::from_secs(40)), async || {
-        Ok(match lab.verify_api_server("kubernetes.default.svc").await? {
-            Err(_) => Probe::Done(()),
-            Ok(()) => Probe::NotYet(Cause::Answered, "it still serves the old one".into()),
-        })
-    })
+    node1
+        .write(units::SERVING_KEY, replacement.key.as_bytes(), 0o600, limit)
+        .await?;
+    node1
+        .write(
+            units::SERVING_CERTIFICATE,
+            replacement.certificate.as_bytes(),
+            0o644,
+            limit,
+        )
+        .await?;
+    eventually(
+        "the API server to serve the replacement",
+        lab.limit(Duration::from_secs(40)),
+        async || {
+            Ok(
+                match lab.verify_api_server("kubernetes.default.svc").await? {
+                    Err(_) => Probe::Done(()),
+                    Ok(()) => Probe::NotYet(Cause::Answered, "it still serves the old one".into()),
+                },
+            )
+        },
+    )
     .await
 }

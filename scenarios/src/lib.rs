@@ -42,15 +42,26 @@ mod tests {
         let mut names = BTreeSet::new();
         for scenario in catalogue() {
             assert!(names.insert(scenario.name), "{} twice", scenario.name);
-            assert!(!scenario.covers.is_empty(), "{} covers nothing", scenario.name);
-            assert!(!scenario.sabotages.is_empty(), "{} has no sabotage", scenario.name);
+            assert!(
+                !scenario.covers.is_empty(),
+                "{} covers nothing",
+                scenario.name
+            );
+            assert!(
+                !scenario.sabotages.is_empty(),
+                "{} has no sabotage",
+                scenario.name
+            );
         }
     }
 
     #[test]
     fn every_break_turns_something_red_and_leaves_something_green() {
         for broken in Break::ALL {
-            let red = catalogue().iter().filter(|s| s.red_when.contains(&broken)).count();
+            let red = catalogue()
+                .iter()
+                .filter(|s| s.red_when.contains(&broken))
+                .count();
             assert!((1..catalogue().len()).contains(&red), "{broken}: {red}");
         }
     }

@@ -9,8 +9,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use podwire_cluster::{Break, WORKLOAD_SERVICE, addresses};
+use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
-use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually};
+use podwire_scenario::{
+    Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+};
 use serde_json::json;
 
 use crate::WORKLOAD_BARE;
@@ -62,7 +65,11 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                     lab.step("set the Service's session affinity to ClientIP");
                     let affinity = json!({ "spec": { "sessionAffinity": "ClientIP" } });
                     services(lab)
-                        .patch(WORKLOAD_SERVICE, &PatchParams::default(), &Patch::Merge(affinity))
+                        .patch(
+                            WORKLOAD_SERVICE,
+                            &PatchParams::default(),
+                            &Patch::Merge(affinity),
+                        )
                         .await?;
                     lab.start_kube_proxy().await?;
                     answers(lab).await?;
@@ -99,7 +106,11 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     let node1 = lab.node_parties().swap_remove(0);
     let dropped = |lab: &Lab| {
         let flows = lab.cluster().segment().gateway().dropped();
-        flows.iter().filter(|flow| flow.destination == address).map(|flow| flow.packets).sum::<u64>()
+        flows
+            .iter()
+            .filter(|flow| flow.destination == address)
+            .map(|flow| flow.packets)
+            .sum::<u64>()
     };
     let before = dropped(lab);
     let report = lab.fetch(&node1, &request).await?;
@@ -107,7 +118,11 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
         anyhow::bail!("two targets asked, {} reported", report.targets.len());
     };
     assert::all_ended("the Pod's own address to answer", beside, Outcome::Answered)?;
-    assert::all_ended("the ClusterIP to time out, not to be refused", service, Outcome::TimedOut)?;
+    assert::all_ended(
+        "the ClusterIP to time out, not to be refused",
+        service,
+        Outcome::TimedOut,
+    )?;
     if dropped(lab) == before {
         let expected = "the connection requests to leave by the default route, to the gateway";
         return Err(Failure::new(Cause::Absent, expected, "the gateway saw none").into());
@@ -119,20 +134,27 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
     let address = service_address(lab).await?;
     let node1 = lab.node_parties().swap_remove(0);
     lab.step("ask the ClusterIP until it answers (B13)");
-    eventually("the ClusterIP to answer from node 1", lab.limit(Duration::from_secs(15)), async || {
-        let report = lab.fetch_one(&node1, address, 1).await?;
-        if report.all(Outcome::Answered) {
-            return Ok(Probe::Done(()));
-        }
-        let state = report.to_string();
-        let cause = report.results.first().map_or(Cause::Absent, |result| result.outcome.into());
-        let unit = on(lab, 1, "systemctl is-active kube-proxy || true").await?;
-        Ok(if unit.trim() == "inactive" {
-            Probe::Hopeless(cause, format!("{state}, and kube-proxy does not run"))
-        } else {
-            Probe::NotYet(cause, state)
-        })
-    })
+    eventually(
+        "the ClusterIP to answer from node 1",
+        lab.limit(Duration::from_secs(15)),
+        async || {
+            let report = lab.fetch_one(&node1, address, 1).await?;
+            if report.all(Outcome::Answered) {
+                return Ok(Probe::Done(()));
+            }
+            let state = report.to_string();
+            let cause = report
+                .results
+                .first()
+                .map_or(Cause::Absent, |result| result.outcome.into());
+            let unit = on(lab, 1, "systemctl is-active kube-proxy || true").await?;
+            Ok(if unit.trim() == "inactive" {
+                Probe::Hopeless(cause, format!("{state}, and kube-proxy does not run"))
+            } else {
+                Probe::NotYet(cause, state)
+            })
+        },
+    )
     .await
 }
 
@@ -145,14 +167,22 @@ async fn everybody_seen(lab: &Lab, pods: usize) -> anyhow::Result<()> {
     eventually(&expected, lab.limit(Duration::from_secs(30)), async || {
         let running = lab.pods().await?.len();
         if running < pods {
-            return Ok(Probe::NotYet(Cause::NotReady, format!("{running} of {pods} Pods run")));
+            return Ok(Probe::NotYet(
+                Cause::NotReady,
+                format!("{running} of {pods} Pods run"),
+            ));
         }
-        let report = lab.fetch_one(&node1, address, u32::try_from(pods * 8)?).await?;
+        let report = lab
+            .fetch_one(&node1, address, u32::try_from(pods * 8)?)
+            .await?;
         let seen = report.hosts().len();
         Ok(if seen == pods {
             Probe::Done(())
         } else {
-            Probe::NotYet(Cause::Unbalanced, format!("{seen} of {pods} Pods answer: {report}"))
+            Probe::NotYet(
+                Cause::Unbalanced,
+                format!("{seen} of {pods} Pods answer: {report}"),
+            )
         })
     })
     .await
@@ -161,9 +191,13 @@ async fn everybody_seen(lab: &Lab, pods: usize) -> anyhow::Result<()> {
 async fn spreads(lab: &Lab) -> anyhow::Result<()> {
     let backends: Vec<String> = lab.pods().await?.into_iter().map(|pod| pod.name).collect();
     let requests = assert::requests_for(backends.len());
-    lab.step(format!("send {requests} requests, each on a fresh connection (B14)"));
+    lab.step(format!(
+        "send {requests} requests, each on a fresh connection (B14)"
+    ));
     let node1 = lab.node_parties().swap_remove(0);
-    let report = lab.fetch_one(&node1, service_address(lab).await?, requests).await?;
+    let report = lab
+        .fetch_one(&node1, service_address(lab).await?, requests)
+        .await?;
     assert::balanced(&report, &backends)?;
     Ok(())
 }
@@ -175,16 +209,28 @@ fn services(lab: &Lab) -> Api<Service> {
 async fn service_address(lab: &Lab) -> anyhow::Result<Ipv4Addr> {
     let service = services(lab).get(WORKLOAD_SERVICE).await?;
     let address = service.spec.and_then(|spec| spec.cluster_ip);
-    Ok(address.context("the workload's Service has no ClusterIP")?.parse()?)
+    Ok(address
+        .context("the workload's Service has no ClusterIP")?
+        .parse()?)
 }
 
 async fn ready_endpoints(lab: &Lab) -> anyhow::Result<usize> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(lab.cluster().api());
     let of_service = format!("kubernetes.io/service-name={WORKLOAD_SERVICE}");
-    let slices = slices.list(&ListParams::default().labels(&of_service)).await?;
-    let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
+    let slices = slices
+        .list(&ListParams::default().labels(&of_service))
+        .await?;
+    let endpoints = slices
+        .items
+        .into_iter()
+        .flat_map(|slice| slice.endpoints.unwrap_or_default());
     Ok(endpoints
-        .filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
+        .filter(|endpoint| {
+            endpoint
+                .conditions
+                .as_ref()
+                .is_some_and(|c| c.ready == Some(true))
+        })
         .count())
 }
 
@@ -236,25 +282,46 @@ async fn outside_sees(lab: &Lab, wanted: Ipv4Addr, expected: &str) -> anyhow::Re
     let contacts = || {
         let log = gateway.outside_log();
         let of = |source: Ipv4Addr| {
-            log.iter().filter(|c| c.source == source && c.protocol.is_icmp()).map(|c| c.count).sum::<u64>()
+            log.iter()
+                .filter(|c| c.source == source && c.protocol == ContactProtocol::Icmp)
+                .map(|c| c.count)
+                .sum::<u64>()
         };
-        (of(wanted), log.iter().map(|c| format!("{} x{}", c.source, c.count)).collect::<Vec<_>>())
+        (
+            of(wanted),
+            log.iter()
+                .map(|c| format!("{} x{}", c.source, c.count))
+                .collect::<Vec<_>>(),
+        )
     };
     let (before, _) = contacts();
     lab.step(format!("exec a ping to {outside} in {}", pod.name));
     let said = lab
         .cluster()
-        .exec_in_pod(&pod.name, &["/probe", "ping", &outside.to_string(), "3"], lab.limit(Duration::from_secs(10)))
+        .exec_in_pod(
+            &pod.name,
+            &["/probe", "ping", &outside.to_string(), "3"],
+            lab.limit(Duration::from_secs(10)),
+        )
         .await?;
     let (after, seen) = contacts();
     if after == before {
-        let seen = format!("no new echo request from {wanted}; all so far: {}; ping said: {}", seen.join(", "), said.stdout);
+        let seen = format!(
+            "no new echo request from {wanted}; all so far: {}; ping said: {}",
+            seen.join(", "),
+            said.stdout
+        );
         return Err(Failure::new(Cause::WrongAnswer, expected, seen)
-            .look("`nft list ruleset` of node1: is Pod traffic that leaves the cluster masqueraded?")
+            .look(
+                "`nft list ruleset` of node1: is Pod traffic that leaves the cluster masqueraded?",
+            )
             .into());
     }
     if !said.status.success() {
-        let seen = format!("the requests arrived, but no reply came back: {}{}", said.stdout, said.stderr);
+        let seen = format!(
+            "the requests arrived, but no reply came back: {}{}",
+            said.stdout, said.stderr
+        );
         return Err(Failure::new(Cause::TimedOut, "the ping to be answered", seen).into());
     }
     Ok(())

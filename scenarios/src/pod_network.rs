@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{EvictParams, ListParams};
 use podwire_cluster::{Break, addresses};
-use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually};
+use podwire_scenario::{
+    Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+};
 
 use crate::WORKLOAD_BARE;
 use crate::steps::{all_nodes_ready, nodes, on};
@@ -57,7 +59,9 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
 async fn own_addresses(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask every Pod from one Pod of each node: whom do they see?");
     let senders = lab.one_pod_per_node().await?;
-    lab.mesh(&senders, &lab.pods().await?).await?.senders_seen_as_themselves()?;
+    lab.mesh(&senders, &lab.pods().await?)
+        .await?
+        .senders_seen_as_themselves()?;
     Ok(())
 }
 
@@ -101,10 +105,17 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     })
     .await?;
 
-    lab.step(format!("delete {name}, stop its daemons and wipe what they kept"));
+    lab.step(format!(
+        "delete {name}, stop its daemons and wipe what they kept"
+    ));
     nodes(lab).delete(&name, &Default::default()).await?;
     if nodes(lab).get_opt(&name).await?.is_some() {
-        return Err(Failure::new(Cause::Answered, format!("{name} off the list"), "it is listed").into());
+        return Err(Failure::new(
+            Cause::Answered,
+            format!("{name} off the list"),
+            "it is listed",
+        )
+        .into());
     }
     on(
         lab,
@@ -130,7 +141,9 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     assert::addresses_unique_and_in_range(&pods, addresses::pod_range)?;
     let mut senders = lab.node_parties();
     senders.extend(lab.one_pod_per_node().await?);
-    lab.mesh(&senders, &pods).await?.all_answer("every pair to answer after the rejoin")?;
+    lab.mesh(&senders, &pods)
+        .await?
+        .all_answer("every pair to answer after the rejoin")?;
     Ok(())
 }
 

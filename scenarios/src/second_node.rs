@@ -55,23 +55,36 @@ async fn joins(lab: &Lab) -> anyhow::Result<()> {
     let flattened = flatten(lab, joining).await?;
     embedded(&flattened)?;
 
-    lab.step(format!("start the kubelet of {name} with the copy, which says localhost (C2)"));
+    lab.step(format!(
+        "start the kubelet of {name} with the copy, which says localhost (C2)"
+    ));
     start_kubelet_with(lab, joining, &flattened).await?;
-    eventually("the kubelet to be refused at localhost:6443", lab.limit(Duration::from_secs(20)), async || {
-        Ok(match refusal(lab, joining).await? {
-            Some(_) => Probe::Done(()),
-            None => Probe::NotYet(Cause::Absent, "no refusal in its journal".into()),
-        })
-    })
+    eventually(
+        "the kubelet to be refused at localhost:6443",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            Ok(match refusal(lab, joining).await? {
+                Some(_) => Probe::Done(()),
+                None => Probe::NotYet(Cause::Absent, "no refusal in its journal".into()),
+            })
+        },
+    )
     .await?;
     if nodes(lab).get_opt(&name).await?.is_some() {
         let seen = format!("{name} is listed although its kubelet cannot reach the API");
         return Err(Failure::new(Cause::Answered, format!("{name} to stay absent"), seen).into());
     }
     // The positive beside it: the same node reaches the API under its right name.
-    on(lab, joining, &format!("curl -sk -o /dev/null -m 20 https://{}:6443/", addresses::API_NAME))
-        .await
-        .context("the joining node does not reach the API server at all: its refusal proves nothing")?;
+    on(
+        lab,
+        joining,
+        &format!(
+            "curl -sk -o /dev/null -m 20 https://{}:6443/",
+            addresses::API_NAME
+        ),
+    )
+    .await
+    .context("the joining node does not reach the API server at all: its refusal proves nothing")?;
 
     lab.step("replace localhost by node1's name and start again (C3)");
     on(
@@ -92,24 +105,57 @@ async fn flatten(lab: &Lab, number: u32) -> anyhow::Result<String> {
     let pki = lab.cluster().pki();
     let node1 = lab.cluster().node(1);
     let limit = lab.limit(Duration::from_secs(20));
-    let identity = pki.node(number).with_context(|| format!("no certificate for node{number}"))?;
-    node1.write("/root/join/ca.crt", pki.ca.certificate.as_bytes(), 0o644, limit).await?;
-    node1.write("/root/join/node.crt", identity.certificate.as_bytes(), 0o644, limit).await?;
-    node1.write("/root/join/node.key", identity.key.as_bytes(), 0o600, limit).await?;
+    let identity = pki
+        .node(number)
+        .with_context(|| format!("no certificate for node{number}"))?;
+    node1
+        .write(
+            "/root/join/ca.crt",
+            pki.ca.certificate.as_bytes(),
+            0o644,
+            limit,
+        )
+        .await?;
+    node1
+        .write(
+            "/root/join/node.crt",
+            identity.certificate.as_bytes(),
+            0o644,
+            limit,
+        )
+        .await?;
+    node1
+        .write("/root/join/node.key", identity.key.as_bytes(), 0o600, limit)
+        .await?;
     let with_paths = kubeconfig::with_files(
         "https://localhost:6443",
         "/root/join/ca.crt",
         "/root/join/node.crt",
         "/root/join/node.key",
     );
-    node1.write("/root/join/config", with_paths.as_bytes(), 0o600, limit).await?;
-    on(lab, 1, "kubectl config view --flatten --kubeconfig /root/join/config").await
+    node1
+        .write("/root/join/config", with_paths.as_bytes(), 0o600, limit)
+        .await?;
+    on(
+        lab,
+        1,
+        "kubectl config view --flatten --kubeconfig /root/join/config",
+    )
+    .await
 }
 
 fn embedded(flattened: &str) -> Result<(), Failure> {
     let has = |key: &str| flattened.lines().any(|line| line.trim().starts_with(key));
-    let data = ["certificate-authority-data:", "client-certificate-data:", "client-key-data:"];
-    let paths = ["certificate-authority:", "client-certificate:", "client-key:"];
+    let data = [
+        "certificate-authority-data:",
+        "client-certificate-data:",
+        "client-key-data:",
+    ];
+    let paths = [
+        "certificate-authority:",
+        "client-certificate:",
+        "client-key:",
+    ];
     let missing = data.iter().find(|key| !has(key));
     let left = paths.iter().find(|key| has(key));
     match (missing, left) {
@@ -118,14 +164,24 @@ fn embedded(flattened: &str) -> Result<(), Failure> {
         (_, Some(key)) => Err(format!("still a file path under {key}")),
     }
     .map_err(|seen| {
-        Failure::new(Cause::WrongAnswer, "key and certificates embedded, and no file paths", seen)
+        Failure::new(
+            Cause::WrongAnswer,
+            "key and certificates embedded, and no file paths",
+            seen,
+        )
     })
 }
 
 async fn start_kubelet_with(lab: &Lab, number: u32, kubeconfig: &str) -> anyhow::Result<()> {
     let node = lab.cluster().node(number);
     let limit = lab.limit(Duration::from_secs(20));
-    node.write(kubeconfig::KUBELET_PATH, kubeconfig.as_bytes(), 0o600, limit).await?;
+    node.write(
+        kubeconfig::KUBELET_PATH,
+        kubeconfig.as_bytes(),
+        0o600,
+        limit,
+    )
+    .await?;
     // --rotate empties nothing: what counts from here on is found by the unit's invocation.
     on(lab, number, "systemctl restart kubelet").await?;
     Ok(())
@@ -192,22 +248,45 @@ async fn give_node2_the_range_of_node1(lab: &Lab) -> anyhow::Result<()> {
     let node2 = lab.cluster().node(2);
     let limit = lab.limit(Duration::from_secs(20));
     lab.step("give node 2 the CNI range of node 1, and replace its Pods");
-    node2.write(cni::PATH, cni::bridge(addresses::pod_range(1)).as_bytes(), 0o644, limit).await?;
+    node2
+        .write(
+            cni::PATH,
+            cni::bridge(addresses::pod_range(1)).as_bytes(),
+            0o644,
+            limit,
+        )
+        .await?;
     // The bridge keeps its first address, and the plugin refuses another: it has to go as well.
     on(lab, 2, "ip link delete cni0").await?;
     let pods: Api<Pod> = Api::default_namespaced(lab.cluster().api());
-    let of_node2 = ListParams::default().labels(WORKLOAD_SELECTOR).fields("spec.nodeName=node2");
-    let old: Vec<String> = lab.pods().await?.into_iter().filter(|pod| pod.node == 2).map(|pod| pod.name).collect();
-    pods.delete_collection(&DeleteParams::default().grace_period(0), &of_node2).await?;
-    eventually("new Pods on node 2", lab.limit(Duration::from_secs(40)), async || {
-        let pods = lab.pods().await?;
-        let fresh = pods.iter().filter(|pod| pod.node == 2 && !old.contains(&pod.name)).count();
-        Ok(if fresh >= old.len() {
-            Probe::Done(())
-        } else {
-            Probe::NotYet(Cause::NotReady, format!("{fresh} of {} run", old.len()))
-        })
-    })
+    let of_node2 = ListParams::default()
+        .labels(WORKLOAD_SELECTOR)
+        .fields("spec.nodeName=node2");
+    let old: Vec<String> = lab
+        .pods()
+        .await?
+        .into_iter()
+        .filter(|pod| pod.node == 2)
+        .map(|pod| pod.name)
+        .collect();
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &of_node2)
+        .await?;
+    eventually(
+        "new Pods on node 2",
+        lab.limit(Duration::from_secs(40)),
+        async || {
+            let pods = lab.pods().await?;
+            let fresh = pods
+                .iter()
+                .filter(|pod| pod.node == 2 && !old.contains(&pod.name))
+                .count();
+            Ok(if fresh >= old.len() {
+                Probe::Done(())
+            } else {
+                Probe::NotYet(Cause::NotReady, format!("{fresh} of {} run", old.len()))
+            })
+        },
+    )
     .await
 }
 
@@ -287,10 +366,11 @@ async fn remote_pods_time_out(lab: &Lab) -> anyhow::Result<()> {
     let gateway = lab.cluster().segment().gateway();
     let before = gateway.counters().dropped_unrouted;
     let node1 = lab.node_parties().into_iter().take(1).collect::<Vec<_>>();
-    lab.mesh(&node1, &pods).await?.exactly_dead(
-        "node 1 to reach its own Pods only",
-        |from, to| from.node != to.node,
-    )?;
+    lab.mesh(&node1, &pods)
+        .await?
+        .exactly_dead("node 1 to reach its own Pods only", |from, to| {
+            from.node != to.node
+        })?;
     if gateway.counters().dropped_unrouted == before {
         let expected = "the requests to take the default route to the gateway, which drops them";
         return Err(Failure::new(Cause::Absent, expected, "the gateway dropped nothing").into());
@@ -306,7 +386,9 @@ async fn mesh_of_everybody(lab: &Lab) -> anyhow::Result<podwire_scenario::assert
 
 async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every ordered pair answers, node to Pod and Pod to Pod (C8)");
-    mesh_of_everybody(lab).await?.all_answer("every ordered pair to answer")?;
+    mesh_of_everybody(lab)
+        .await?
+        .all_answer("every ordered pair to answer")?;
     Ok(())
 }
 
@@ -315,8 +397,17 @@ mod tests {
     use super::*;
 
     fn party(node: u32, pod: bool) -> Party {
-        let address = if pod { addresses::pod_range(node).address } else { addresses::node_address(node) };
-        Party { name: String::new(), node, pod, address }
+        let address = if pod {
+            addresses::pod_range(node).address
+        } else {
+            addresses::node_address(node)
+        };
+        Party {
+            name: String::new(),
+            node,
+            pod,
+            address,
+        }
     }
 
     #[test]
@@ -326,7 +417,10 @@ mod tests {
         };
         assert!(dead((1, false), 2), "node 1 -> Pods of node 2");
         assert!(dead((1, true), 2), "Pods of node 1 -> Pods of node 2");
-        assert!(dead((2, true), 1), "the reply to a Pod of node 2 needs it too");
+        assert!(
+            dead((2, true), 1),
+            "the reply to a Pod of node 2 needs it too"
+        );
         assert!(!dead((2, false), 1), "the reply to node 2 itself does not");
         assert!(!dead((1, false), 1) && !dead((3, true), 2) && !dead((1, true), 3));
     }

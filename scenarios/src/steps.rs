@@ -35,7 +35,10 @@ pub(crate) async fn take_off(lab: &Lab, number: u32) -> anyhow::Result<()> {
     on(lab, number, "systemctl stop kubelet").await?;
     nodes(lab).delete(&name, &DeleteParams::default()).await?;
     let listed = nodes(lab).get_opt(&name).await?;
-    anyhow::ensure!(listed.is_none(), "{name} is still listed after its deletion");
+    anyhow::ensure!(
+        listed.is_none(),
+        "{name} is still listed after its deletion"
+    );
     Ok(())
 }
 
@@ -64,11 +67,18 @@ pub(crate) async fn all_nodes_ready(
 
 fn lacking(listed: &[Node], number: u32) -> Option<(Cause, String)> {
     let name = addresses::node_name(number);
-    let Some(node) = listed.iter().find(|node| node.metadata.name.as_ref() == Some(&name)) else {
+    let Some(node) = listed
+        .iter()
+        .find(|node| node.metadata.name.as_ref() == Some(&name))
+    else {
         return Some((Cause::Absent, format!("no Node {name}")));
     };
     let status = node.status.clone().unwrap_or_default();
-    let ready = status.conditions.unwrap_or_default().into_iter().find(|c| c.type_ == "Ready");
+    let ready = status
+        .conditions
+        .unwrap_or_default()
+        .into_iter()
+        .find(|c| c.type_ == "Ready");
     match ready {
         Some(ready) if ready.status == "True" => {}
         Some(ready) => {
@@ -86,7 +96,10 @@ fn lacking(listed: &[Node], number: u32) -> Option<(Cause, String)> {
         .map(|address| address.address)
         .collect();
     (internal != [wanted.clone()]).then(|| {
-        (Cause::WrongAnswer, format!("{name} has internal addresses {internal:?}, its machine {wanted}"))
+        (
+            Cause::WrongAnswer,
+            format!("{name} has internal addresses {internal:?}, its machine {wanted}"),
+        )
     })
 }
 

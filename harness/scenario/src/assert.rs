@@ -121,17 +121,16 @@ impl Mesh {
     /// A [`Failure`] that lists the pairs which did otherwise.
     pub fn senders_seen_as_themselves(&self) -> Result<(), Failure> {
         self.all_answer("every pair to answer")?;
-        self.each("each Pod to see the sender's own address (no NAT)", |cell| {
-            let own = cell.from.address.to_string();
-            (cell.client.as_ref() != Some(&own)).then_some(Cause::WrongAnswer)
-        })
+        self.each(
+            "each Pod to see the sender's own address (no NAT)",
+            |cell| {
+                let own = cell.from.address.to_string();
+                (cell.client.as_ref() != Some(&own)).then_some(Cause::WrongAnswer)
+            },
+        )
     }
 
-    fn each(
-        &self,
-        expected: &str,
-        wrong: impl Fn(&Cell) -> Option<Cause>,
-    ) -> Result<(), Failure> {
+    fn each(&self, expected: &str, wrong: impl Fn(&Cell) -> Option<Cause>) -> Result<(), Failure> {
         if self.cells.is_empty() {
             return Err(Failure::new(Cause::Absent, expected, "no pair to ask"));
         }
@@ -143,14 +142,24 @@ impl Mesh {
         let Some((cause, _)) = wrong.first() else {
             return Ok(());
         };
-        let pairs: Vec<String> = wrong.iter().map(|(_, cell)| format!("\n  {cell}")).collect();
+        let pairs: Vec<String> = wrong
+            .iter()
+            .map(|(_, cell)| format!("\n  {cell}"))
+            .collect();
         Err(Failure::new(
             *cause,
             expected,
-            format!("{} of {} pairs did otherwise:{}", wrong.len(), self.cells.len(), pairs.concat()),
+            format!(
+                "{} of {} pairs did otherwise:{}",
+                wrong.len(),
+                self.cells.len(),
+                pairs.concat()
+            ),
         )
-        .look("`ip route` of the sending and of the answering node, then the wire capture: does the \
-               request leave for the right node, and does the reply come back?"))
+        .look(
+            "`ip route` of the sending and of the answering node, then the wire capture: does the \
+               request leave for the right node, and does the reply come back?",
+        ))
     }
 }
 
@@ -162,7 +171,10 @@ pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Res
     if report.all(outcome) {
         return Ok(());
     }
-    let other = report.results.iter().find(|result| result.outcome != outcome);
+    let other = report
+        .results
+        .iter()
+        .find(|result| result.outcome != outcome);
     let cause = other.map_or(Cause::Absent, |result| result.outcome.into());
     Err(Failure::new(cause, expected, report.to_string()))
 }
@@ -176,7 +188,10 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
     let expected = format!("the requests to spread evenly over {} Pods", backends.len());
     all_ended(&expected, report, Outcome::Answered)?;
     let hosts = report.hosts();
-    if let Some(stranger) = hosts.keys().find(|host| !backends.iter().any(|name| name == *host)) {
+    if let Some(stranger) = hosts
+        .keys()
+        .find(|host| !backends.iter().any(|name| name == *host))
+    {
         let seen = format!("{stranger:?} answered, which is no backend: {report}");
         return Err(Failure::new(Cause::WrongAnswer, expected, seen));
     }
@@ -184,12 +199,20 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
     let band = band(requests, u32::try_from(backends.len()).unwrap_or(u32::MAX));
     let counts: BTreeMap<&str, u64> = backends
         .iter()
-        .map(|name| (name.as_str(), u64::from(hosts.get(name.as_str()).copied().unwrap_or(0))))
+        .map(|name| {
+            (
+                name.as_str(),
+                u64::from(hosts.get(name.as_str()).copied().unwrap_or(0)),
+            )
+        })
         .collect();
     if counts.values().all(|count| band.contains(*count)) {
         return Ok(());
     }
-    let shown: Vec<String> = counts.iter().map(|(name, count)| format!("\n  {name}: {count}")).collect();
+    let shown: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("\n  {name}: {count}"))
+        .collect();
     Err(Failure::new(
         Cause::Unbalanced,
         expected,
@@ -205,7 +228,9 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
 
 /// How many requests the balancing rule asks for.
 pub fn requests_for(backends: usize) -> u32 {
-    u32::try_from(backends).unwrap_or(u32::MAX).saturating_mul(REQUESTS_PER_BACKEND)
+    u32::try_from(backends)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(REQUESTS_PER_BACKEND)
 }
 
 /// Every Pod's address is its own and lies in the range of its node.
@@ -219,7 +244,10 @@ pub fn addresses_unique_and_in_range(
     let look = "the CNI files of the nodes (/etc/cni/net.d): whose `subnet` is it?";
     let mut by_address: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
     for pod in pods {
-        by_address.entry(pod.address).or_default().push(pod.to_string());
+        by_address
+            .entry(pod.address)
+            .or_default()
+            .push(pod.to_string());
     }
     let shared: Vec<String> = by_address
         .values()
@@ -228,7 +256,12 @@ pub fn addresses_unique_and_in_range(
         .collect();
     if !shared.is_empty() {
         let seen = format!("Pods that share one address:{}", shared.concat());
-        return Err(Failure::new(Cause::NotUnique, "every Pod to have an address of its own", seen).look(look));
+        return Err(Failure::new(
+            Cause::NotUnique,
+            "every Pod to have an address of its own",
+            seen,
+        )
+        .look(look));
     }
     let outside: Vec<String> = pods
         .iter()
@@ -239,7 +272,12 @@ pub fn addresses_unique_and_in_range(
         return Ok(());
     }
     let seen = format!("Pods with an address from elsewhere:{}", outside.concat());
-    Err(Failure::new(Cause::OutsideRange, "every Pod's address to lie in its node's range", seen).look(look))
+    Err(Failure::new(
+        Cause::OutsideRange,
+        "every Pod's address to lie in its node's range",
+        seen,
+    )
+    .look(look))
 }
 
 /// Restarts of each container's Pod, by the Pod's name and UID.
@@ -317,23 +355,35 @@ mod tests {
         assert!(mesh(Outcome::Answered).all_answer("all").is_ok());
         assert!(mesh(Outcome::TimedOut).exactly_dead("one", across).is_ok());
 
-        let dead = mesh(Outcome::TimedOut).all_answer("every pair to answer").unwrap_err();
+        let dead = mesh(Outcome::TimedOut)
+            .all_answer("every pair to answer")
+            .unwrap_err();
         insta::assert_snapshot!(dead, @"
         expected every pair to answer; seen (timed out): 1 of 3 pairs did otherwise:
           a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): timed out
         ");
-        let alive = mesh(Outcome::Answered).exactly_dead("one", across).unwrap_err();
+        let alive = mesh(Outcome::Answered)
+            .exactly_dead("one", across)
+            .unwrap_err();
         assert_eq!(alive.cause, Cause::Answered);
-        let refused = mesh(Outcome::Refused).exactly_dead("one", across).unwrap_err();
+        let refused = mesh(Outcome::Refused)
+            .exactly_dead("one", across)
+            .unwrap_err();
         assert_eq!(refused.cause, Cause::Refused);
-        assert_eq!(Mesh::default().all_answer("all").unwrap_err().cause, Cause::Absent);
+        assert_eq!(
+            Mesh::default().all_answer("all").unwrap_err().cause,
+            Cause::Absent
+        );
     }
 
     #[test]
     fn another_host_or_another_client_address_is_a_wrong_answer() {
         let mut other_host = mesh(Outcome::Answered);
         other_host.cells[1].host = Some("c".into());
-        assert_eq!(other_host.all_answer("all").unwrap_err().cause, Cause::WrongAnswer);
+        assert_eq!(
+            other_host.all_answer("all").unwrap_err().cause,
+            Cause::WrongAnswer
+        );
 
         assert!(mesh(Outcome::Answered).senders_seen_as_themselves().is_ok());
         let mut translated = mesh(Outcome::Answered);
@@ -366,13 +416,17 @@ mod tests {
         assert!(balanced(&answers(&[("a", 104), ("b", 96)]), &backends).is_ok());
         let skewed = balanced(&answers(&[("a", 150), ("b", 50)]), &backends).unwrap_err();
         insta::assert_snapshot!(skewed, @"
-        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 64 to 136:
+        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 65 to 135:
           a: 150
           b: 50
         ");
-        let cause = |counts: &[(&str, u32)]| balanced(&answers(counts), &backends).unwrap_err().cause;
+        let cause =
+            |counts: &[(&str, u32)]| balanced(&answers(counts), &backends).unwrap_err().cause;
         assert_eq!(cause(&[("a", 200)]), Cause::Unbalanced);
-        assert_eq!(cause(&[("a", 100), ("b", 99), ("c", 1)]), Cause::WrongAnswer);
+        assert_eq!(
+            cause(&[("a", 100), ("b", 99), ("c", 1)]),
+            Cause::WrongAnswer
+        );
         assert_eq!(cause(&[]), Cause::Absent);
     }
 

@@ -31,7 +31,10 @@ impl Band {
 /// either side; so all counts lie inside with a probability of at least 1 - 1e-6. One backend gets
 /// every request: its band is a single number.
 pub fn band(requests: u64, backends: u32) -> Band {
-    let whole = Band { low: requests, high: requests };
+    let whole = Band {
+        low: requests,
+        high: requests,
+    };
     if backends <= 1 {
         return whole;
     }
@@ -68,7 +71,10 @@ mod tests {
             .sum();
         assert!(outside <= 5e-7, "{outside}");
         let one_narrower: f64 = outside + choose(200, low) * 0.5_f64.powi(200) * 2.0;
-        assert!(one_narrower > 5e-7, "the band is not the narrowest: {one_narrower}");
+        assert!(
+            one_narrower > 5e-7,
+            "the band is not the narrowest: {one_narrower}"
+        );
     }
 
     #[test]

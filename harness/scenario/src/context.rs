@@ -32,7 +32,9 @@ pub enum ContextError {
         source: io::Error,
     },
     /// A file of the run's folder does not parse.
-    #[error("cannot understand {path}; `cargo xtask test` writes it, with the same version of podwire")]
+    #[error(
+        "cannot understand {path}; `cargo xtask test` writes it, with the same version of podwire"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,

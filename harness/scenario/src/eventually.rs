@@ -52,7 +52,10 @@ pub async fn eventually<T>(
             let waited = if hopeless {
                 format!("hopeless after {:.1} s", started.elapsed().as_secs_f64())
             } else {
-                format!("still so after the limit of {:.0} s, {looks} looks", limit.as_secs_f64())
+                format!(
+                    "still so after the limit of {:.0} s, {looks} looks",
+                    limit.as_secs_f64()
+                )
             };
             return Err(Failure::new(cause, expected, story(&state, &waited, &history)).into());
         }
@@ -100,7 +103,11 @@ mod tests {
     async fn a_time_out_tells_the_distinct_states_with_times() {
         let started = Instant::now();
         let error = eventually("ready", Duration::from_secs(2), async || {
-            let state = if started.elapsed() < Duration::from_secs(1) { "a" } else { "b" };
+            let state = if started.elapsed() < Duration::from_secs(1) {
+                "a"
+            } else {
+                "b"
+            };
             Ok(Probe::<()>::NotYet(Cause::NotReady, state.into()))
         })
         .await

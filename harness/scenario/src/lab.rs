@@ -53,7 +53,11 @@ impl Lab {
 
     /// Says what the scenario does next, for the log and for whoever watches.
     pub fn step(&self, text: impl AsRef<str>) {
-        let line = format!("{:7.1}  {}", self.started.elapsed().as_secs_f64(), text.as_ref());
+        let line = format!(
+            "{:7.1}  {}",
+            self.started.elapsed().as_secs_f64(),
+            text.as_ref()
+        );
         eprintln!("{line}");
         if let Ok(mut steps) = self.steps.lock()
             && let Some(file) = steps.as_mut()
@@ -70,7 +74,9 @@ impl Lab {
 
     /// Every node, as a sender.
     pub fn node_parties(&self) -> Vec<Party> {
-        (1..=self.nodes()).map(|number| self.node_party(number)).collect()
+        (1..=self.nodes())
+            .map(|number| self.node_party(number))
+            .collect()
     }
 
     fn node_party(&self, number: u32) -> Party {
@@ -88,7 +94,10 @@ impl Lab {
     /// # Errors
     /// When the API does not answer.
     pub async fn pods(&self) -> anyhow::Result<Vec<Party>> {
-        let pods = self.cluster.pods(podwire_cluster::WORKLOAD_SELECTOR).await?;
+        let pods = self
+            .cluster
+            .pods(podwire_cluster::WORKLOAD_SELECTOR)
+            .await?;
         let mut parties: Vec<Party> = pods.iter().filter_map(party).collect();
         parties.sort_by(|a, b| (a.node, &a.name).cmp(&(b.node, &b.name)));
         Ok(parties)
@@ -121,7 +130,9 @@ impl Lab {
     /// When the sender cannot be reached; what became of the requests is in the report.
     pub async fn fetch(&self, from: &Party, request: &FetchRequest) -> anyhow::Result<FetchReport> {
         let report = if from.pod {
-            self.cluster.fetch_from_pod(from.node, from.address, request).await
+            self.cluster
+                .fetch_from_pod(from.node, from.address, request)
+                .await
         } else {
             self.cluster.fetch_from_node(from.node, request).await
         };

@@ -26,8 +26,8 @@ mod runner;
 mod scenario;
 mod tls;
 
-pub use balance::{Band, band};
-pub use context::{ContextError, RunContext, Selection, Skipped};
+pub use balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use context::{ANCESTOR_VARIABLE, ContextError, RUN_VARIABLE, RunContext, Selection, Skipped};
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};
 pub use lab::Lab;

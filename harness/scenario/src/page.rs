@@ -24,17 +24,33 @@ pub(crate) struct Page<'a> {
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { name, about, covers, .. } = self.scenario;
-        writeln!(f, "# {name} failed\n\n{about} (covers {})\n", covers.join(", "))?;
+        let Scenario {
+            name,
+            about,
+            covers,
+            ..
+        } = self.scenario;
+        writeln!(
+            f,
+            "# {name} failed\n\n{about} (covers {})\n",
+            covers.join(", ")
+        )?;
         if let Some(broken) = self.broken {
-            writeln!(f, "This run carries a fault on purpose: `--break {broken}`.\n")?;
+            writeln!(
+                f,
+                "This run carries a fault on purpose: `--break {broken}`.\n"
+            )?;
         }
         match self.verdict {
             Ok(()) => writeln!(f, "It passed.")?,
             Err(error) => match error.downcast_ref::<Failure>() {
                 Some(failure) => {
                     writeln!(f, "## What was expected\n\n{}\n", failure.expected)?;
-                    writeln!(f, "## What was seen ({})\n\n{}\n", failure.cause, failure.seen)?;
+                    writeln!(
+                        f,
+                        "## What was seen ({})\n\n{}\n",
+                        failure.cause, failure.seen
+                    )?;
                     writeln!(f, "## Where to look\n\n{}\n", failure.look)?;
                 }
                 None => {
@@ -50,14 +66,21 @@ impl fmt::Display for Page<'_> {
         if !self.sabotages.is_empty() {
             writeln!(f, "## Sabotages\n")?;
             for sabotage in self.sabotages {
-                let caught = if sabotage.caught { "caught" } else { "NOT caught" };
+                let caught = if sabotage.caught {
+                    "caught"
+                } else {
+                    "NOT caught"
+                };
                 writeln!(f, "- {}: {caught}: {}", sabotage.name, sabotage.reason)?;
             }
             writeln!(f)?;
         }
         let steps = std::fs::read_to_string(self.folder.join("scenario").join(lab::STEPS));
         if let Ok(steps) = steps {
-            writeln!(f, "## What was done, with seconds since the clone answered\n\n```\n{steps}```\n")?;
+            writeln!(
+                f,
+                "## What was done, with seconds since the clone answered\n\n```\n{steps}```\n"
+            )?;
         }
         writeln!(
             f,

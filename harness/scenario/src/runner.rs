@@ -68,9 +68,16 @@ fn execute(scenario: Scenario) -> anyhow::Result<()> {
         qemu_img: context.qemu_img.clone(),
         accelerator: context.accelerator,
         speed_factor: context.speed_factor,
-        ssh: SshCredentials::from_files(&context.ssh_key, context.ssh_host_key.as_deref())?,
+        ssh: SshCredentials::read(&context.ssh_key, context.ssh_host_key.as_deref())?,
     };
-    let attempt = Attempt { scenario, run, folder, attempt, context, host };
+    let attempt = Attempt {
+        scenario,
+        run,
+        folder,
+        attempt,
+        context,
+        host,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -126,7 +133,10 @@ impl Attempt {
         };
 
         let evidence = verdict.is_err().then(|| self.folder.join("evidence"));
-        let reason = verdict.as_ref().err().map_or(String::new(), |error| format!("{error:#}"));
+        let reason = verdict
+            .as_ref()
+            .err()
+            .map_or(String::new(), |error| format!("{error:#}"));
         let page = Page {
             scenario: &self.scenario,
             verdict: &verdict,
@@ -140,9 +150,18 @@ impl Attempt {
         }
         ScenarioResult {
             name: self.scenario.name.to_owned(),
-            covers: self.scenario.covers.iter().map(ToString::to_string).collect(),
+            covers: self
+                .scenario
+                .covers
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             attempt: self.attempt,
-            outcome: if verdict.is_ok() { Outcome::Passed } else { Outcome::Failed },
+            outcome: if verdict.is_ok() {
+                Outcome::Passed
+            } else {
+                Outcome::Failed
+            },
             reason,
             seconds: started.elapsed().as_secs_f64(),
             sabotages,
@@ -160,19 +179,31 @@ impl Attempt {
         phases: &mut Vec<PhaseTime>,
     ) -> SabotageResult {
         let name = format!("sabotage {}", sabotage.name);
-        let verdict = self.in_a_lab(&name, sabotage.run, false, stop, phases).await;
+        let verdict = self
+            .in_a_lab(&name, sabotage.run, false, stop, phases)
+            .await;
         let (caught, reason) = match verdict {
-            Ok(()) => (false, format!("the assertion held although {}", sabotage.about)),
+            Ok(()) => (
+                false,
+                format!("the assertion held although {}", sabotage.about),
+            ),
             Err(error) => match error.downcast_ref::<Failure>() {
                 Some(failure) if failure.cause == sabotage.expects => (true, failure.to_string()),
                 Some(failure) => (
                     false,
-                    format!("failed for another reason than \"{}\": {failure}", sabotage.expects),
+                    format!(
+                        "failed for another reason than \"{}\": {failure}",
+                        sabotage.expects
+                    ),
                 ),
                 None => (false, format!("could not be carried out: {error:#}")),
             },
         };
-        SabotageResult { name: sabotage.name.to_owned(), caught, reason }
+        SabotageResult {
+            name: sabotage.name.to_owned(),
+            caught,
+            reason,
+        }
     }
 
     /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
@@ -209,8 +240,9 @@ impl Attempt {
         if judge_afterwards && verdict.is_err() {
             let limit = self.host.limit(EVIDENCE);
             // Evidence never changes the verdict: what is there when the limit passes has to do.
-            let _ = tokio::time::timeout(limit, lab.cluster().evidence(&self.folder.join("evidence")))
-                .await;
+            let _ =
+                tokio::time::timeout(limit, lab.cluster().evidence(&self.folder.join("evidence")))
+                    .await;
         }
         lab.stop().await;
         if verdict.is_ok() || !judge_afterwards {
@@ -221,15 +253,18 @@ impl Attempt {
     }
 
     async fn clone_stage(&self, dir: &Path) -> anyhow::Result<Cluster> {
-        let stage = self.context.stages.get(self.scenario.stage).with_context(|| {
-            format!(
-                "the run has no stage `{}`; `cargo xtask test --filter {}` builds it",
-                self.scenario.stage, self.scenario.name
-            )
-        })?;
+        let stage = self
+            .context
+            .stages
+            .get(self.scenario.stage)
+            .with_context(|| {
+                format!(
+                    "the run has no stage `{}`; `cargo xtask test --filter {}` builds it",
+                    self.scenario.stage, self.scenario.name
+                )
+            })?;
         let stage = Stage::open(stage)?;
-        let cluster =
-            Cluster::clone_of(&self.host, &stage, dir, self.context.broken).await?;
+        let cluster = Cluster::clone_of(&self.host, &stage, dir, self.context.broken).await?;
         Ok(cluster)
     }
 
@@ -248,9 +283,10 @@ impl Attempt {
         let (sender, receiver) = watch::channel(None);
         let limit = self.host.limit(self.scenario.limit);
         tokio::spawn(async move {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
+            let (Ok(mut terminate), Ok(mut interrupt)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
                 return;
             };
             let stop = tokio::select! {
@@ -272,7 +308,11 @@ async fn judged(
     run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
     afterwards: bool,
 ) -> anyhow::Result<()> {
-    let before = if afterwards { lab.restarts().await? } else { Default::default() };
+    let before = if afterwards {
+        lab.restarts().await?
+    } else {
+        Default::default()
+    };
     run(lab).await?;
     if afterwards {
         assert::nothing_restarted(&before, &lab.restarts().await?)?;
@@ -303,7 +343,10 @@ fn uncaught(sabotages: &[SabotageResult]) -> anyhow::Result<()> {
 }
 
 fn phase(name: &str, started: Instant) -> PhaseTime {
-    PhaseTime { name: name.to_owned(), seconds: started.elapsed().as_secs_f64() }
+    PhaseTime {
+        name: name.to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    }
 }
 
 fn relative(path: &Path, base: &Path) -> PathBuf {
@@ -323,7 +366,11 @@ mod tests {
     use super::*;
 
     fn sabotage(name: &str, caught: bool) -> SabotageResult {
-        SabotageResult { name: name.into(), caught, reason: "because".into() }
+        SabotageResult {
+            name: name.into(),
+            caught,
+            reason: "because".into(),
+        }
     }
 
     #[test]
@@ -331,6 +378,9 @@ mod tests {
         assert!(uncaught(&[sabotage("a", true)]).is_ok());
         let error = uncaught(&[sabotage("a", true), sabotage("b", false)]).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("b: because") && !text.contains("a: because"), "{text}");
+        assert!(
+            text.contains("b: because") && !text.contains("a: because"),
+            "{text}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::Cause;
 use crate::lab::Lab;
 
 /// What a scenario's function returns.
-pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + Send + 'lab>>;
+pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + 'lab>>;
 
 /// Whether a scenario belongs to the runs that everybody makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -43,10 +43,16 @@ impl Lab {
             .with_context(|| format!("no TLS handshake with {to} within {} s", limit.as_secs()))?;
         match verdict {
             Ok(_) => Ok(Ok(())),
-            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            Err(error)
+                if error
+                    .get_ref()
+                    .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+            {
                 Ok(Err(error.to_string()))
             }
-            Err(error) => Err(error).with_context(|| format!("the TLS handshake with {to} broke off")),
+            Err(error) => {
+                Err(error).with_context(|| format!("the TLS handshake with {to} broke off"))
+            }
         }
     }
 }
