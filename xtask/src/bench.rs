@@ -34,16 +34,25 @@ pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {
 fn where_it_went(results: &Results) -> String {
     let total: f64 = results.phases.iter().map(|phase| phase.seconds).sum();
     let share = |seconds: f64| {
-        if total > 0.0 { format!("{:.0} %", seconds / total * 100.0) } else { "-".into() }
+        if total > 0.0 {
+            format!("{:.0} %", seconds / total * 100.0)
+        } else {
+            "-".into()
+        }
     };
-    let time = |seconds: f64| clock(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let time =
+        |seconds: f64| clock(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default());
     let mut rows = vec![["phase", "time", "share", ""].map(String::from).to_vec()];
     rows.extend(results.phases.iter().map(|phase| {
         vec![
             phase.name.clone(),
             time(phase.seconds),
             share(phase.seconds),
-            if phase.cached { "cached".into() } else { String::new() },
+            if phase.cached {
+                "cached".into()
+            } else {
+                String::new()
+            },
         ]
     }));
     rows.push(vec!["all".into(), time(total), share(total), String::new()]);
@@ -58,7 +67,11 @@ fn where_it_went(results: &Results) -> String {
         .iter()
         .flat_map(|scenario| {
             scenario.parts.iter().map(|(part, seconds)| {
-                vec![scenario.name.clone(), part.clone(), format!("{seconds:.1} s")]
+                vec![
+                    scenario.name.clone(),
+                    part.clone(),
+                    format!("{seconds:.1} s"),
+                ]
             })
         })
         .collect();
@@ -71,7 +84,9 @@ fn where_it_went(results: &Results) -> String {
 /// Our switch beside vde_switch.
 pub(crate) fn segment_switch(json: bool) -> Result<(), Stop> {
     let program = which::which("vde_switch").map_err(|_| {
-        Stop::setup("vde_switch is not installed; it is in the package vde2 (`apt-get install vde2`)")
+        Stop::setup(
+            "vde_switch is not installed; it is in the package vde2 (`apt-get install vde2`)",
+        )
     })?;
     let dir = tempfile::tempdir()?;
     let bench = switch(&SwitchBenchPlan::default(), &program, dir.path())?;
@@ -85,9 +100,16 @@ pub(crate) fn segment_switch(json: bool) -> Result<(), Stop> {
 
 fn compared(bench: &SwitchBench) -> String {
     let mut rows = vec![
-        ["frame", "ours: frames/s", "Gbit/s", "vde_switch: frames/s", "Gbit/s", "ours / vde_switch"]
-            .map(String::from)
-            .to_vec(),
+        [
+            "frame",
+            "ours: frames/s",
+            "Gbit/s",
+            "vde_switch: frames/s",
+            "Gbit/s",
+            "ours / vde_switch",
+        ]
+        .map(String::from)
+        .to_vec(),
     ];
     rows.extend(bench.comparisons.iter().map(|comparison| {
         vec![
@@ -122,7 +144,6 @@ mod tests {
             gigabits_per_second: frames_per_second * 512.0 / 1e9,
         };
         let bench = SwitchBench {
-            window: 1024,
             comparisons: vec![SwitchComparison {
                 frame_bytes: 64,
                 ours: rate(1_500_000.0),

@@ -24,13 +24,20 @@ pub(crate) fn judge(
     catalogue: &[Scenario],
     records: &[ScenarioRecord],
 ) -> BreakVerdict {
-    let ran: Vec<&ScenarioRecord> =
-        records.iter().filter(|record| record.outcome != Verdict::Skipped).collect();
+    let ran: Vec<&ScenarioRecord> = records
+        .iter()
+        .filter(|record| record.outcome != Verdict::Skipped)
+        .collect();
     let declares = |name: &str| {
-        catalogue.iter().any(|scenario| scenario.name == name && scenario.red_when.contains(&broken))
+        catalogue
+            .iter()
+            .any(|scenario| scenario.name == name && scenario.red_when.contains(&broken))
     };
     let names = |wanted: &dyn Fn(&ScenarioRecord) -> bool| -> Vec<String> {
-        ran.iter().filter(|record| wanted(record)).map(|record| record.name.clone()).collect()
+        ran.iter()
+            .filter(|record| wanted(record))
+            .map(|record| record.name.clone())
+            .collect()
     };
     let expected_red = names(&|record| declares(&record.name));
     let red = names(&|record| record.outcome == Verdict::Failed);
@@ -59,14 +66,16 @@ pub(crate) fn explanation(broken: Break) -> &'static str {
              own addresses."
         }
         Break::PodRange => {
-            "Node 2's CNI file hands out node 1's Pod range. Both nodes' bridges claim the same \
-             subnet: Pods on different nodes get the same address, and routes lead to the wrong \
-             machine. The nodes are Ready and the Pods Running all the same."
+            "Every node's CNI file hands out addresses from node 1's Pod range. All bridges claim the \
+             same subnet: Pods on different nodes get the same address, and the routes to the other \
+             nodes' ranges lead to addresses that no Pod has. The Nodes are Ready and the Pods Running \
+             all the same, because nobody compares addresses across nodes."
         }
         Break::San => {
-            "The API server's serving certificate lacks some of the names that clients may use. \
-             Components dial the names that are left, so the cluster works; a client that verifies \
-             one of the missing names refuses the connection."
+            "The API server's serving certificate lacks the names of the Service `kubernetes` \
+             (kubernetes.default.svc and so on). The names that components dial are there, so the \
+             cluster works; a client that verifies one of the missing names, as every Pod does, \
+             refuses the connection."
         }
     }
 }
@@ -74,7 +83,11 @@ pub(crate) fn explanation(broken: Break) -> &'static str {
 /// The end of a run with `--break`, for a newcomer.
 pub(crate) fn report(broken: Break, verdict: &BreakVerdict) -> String {
     let list = |names: &[String]| {
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
     };
     let judgement = if verdict.as_expected {
         format!(
@@ -83,10 +96,18 @@ pub(crate) fn report(broken: Break, verdict: &BreakVerdict) -> String {
             list(&verdict.red)
         )
     } else {
-        let missing: Vec<String> =
-            verdict.expected_red.iter().filter(|name| !verdict.red.contains(name)).cloned().collect();
-        let surplus: Vec<String> =
-            verdict.red.iter().filter(|name| !verdict.expected_red.contains(name)).cloned().collect();
+        let missing: Vec<String> = verdict
+            .expected_red
+            .iter()
+            .filter(|name| !verdict.red.contains(name))
+            .cloned()
+            .collect();
+        let surplus: Vec<String> = verdict
+            .red
+            .iter()
+            .filter(|name| !verdict.expected_red.contains(name))
+            .cloned()
+            .collect();
         format!(
             "NOT AS EXPECTED. Should be red but is not: {}. Red but should not be: {}. Either a \
              scenario does not assert what it claims, or its `red_when` list is wrong.",
@@ -94,7 +115,11 @@ pub(crate) fn report(broken: Break, verdict: &BreakVerdict) -> String {
             list(&surplus)
         )
     };
-    format!("Broken on purpose: {}\n\n{}\n\n{judgement}\n", verdict.name, explanation(broken))
+    format!(
+        "Broken on purpose: {}\n\n{}\n\n{judgement}\n",
+        verdict.name,
+        explanation(broken)
+    )
 }
 
 #[cfg(test)]
@@ -104,8 +129,14 @@ mod tests {
 
     fn verdict(outcomes: [(&'static str, Verdict); 3]) -> BreakVerdict {
         let catalogue = [
-            Scenario { red_when: &[Break::Route, Break::San], ..scenario("routes") },
-            Scenario { red_when: &[Break::San], ..scenario("tls") },
+            Scenario {
+                red_when: &[Break::Route, Break::San],
+                ..scenario("routes")
+            },
+            Scenario {
+                red_when: &[Break::San],
+                ..scenario("tls")
+            },
             scenario("addresses"),
         ];
         let base = results().scenarios.remove(0);
@@ -124,7 +155,14 @@ mod tests {
         assert!(!verdict([("routes", Passed), ("tls", Passed), ("addresses", Passed)]).as_expected);
         assert!(!verdict([("routes", Failed), ("tls", Failed), ("addresses", Passed)]).as_expected);
         // Nothing ran: nothing is shown.
-        assert!(!verdict([("routes", Skipped), ("tls", Skipped), ("addresses", Skipped)]).as_expected);
+        assert!(
+            !verdict([
+                ("routes", Skipped),
+                ("tls", Skipped),
+                ("addresses", Skipped)
+            ])
+            .as_expected
+        );
     }
 
     #[test]

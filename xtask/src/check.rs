@@ -28,19 +28,41 @@ fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
     };
     vec![
         check("format", cargo, &["fmt", "--all", "--check"]),
-        check("licences, bans, sources", cargo_deny, &["check", "licenses", "bans", "sources"]),
+        check(
+            "licences, bans, sources",
+            cargo_deny,
+            &["check", "licenses", "bans", "sources"],
+        ),
         check(
             "lints",
             cargo,
-            &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
         ),
         check(
             "tests without QEMU",
             cargo,
-            &["test", "--workspace", "--exclude", "podwire-tests", "--exclude", "podwire-scenarios"],
+            &[
+                "test",
+                "--workspace",
+                "--exclude",
+                "podwire-tests",
+                "--exclude",
+                "podwire-scenarios",
+            ],
         ),
         // Its test program wants a cluster; its unit tests want nothing.
-        check("tests of the catalogue", cargo, &["test", "--package", "podwire-scenarios", "--lib"]),
+        check(
+            "tests of the catalogue",
+            cargo,
+            &["test", "--package", "podwire-scenarios", "--lib"],
+        ),
     ]
 }
 
@@ -62,9 +84,9 @@ pub(crate) fn check_all(
     };
     match reachable(spawner, root, cache, cargo_deny) {
         Ok(()) => checks.insert(2, advisories),
-        Err(why) => eprintln!(
-            "==> advisories: not checked, their data are out of reach from here ({why})"
-        ),
+        Err(why) => {
+            eprintln!("==> advisories: not checked, their data are out of reach from here ({why})")
+        }
     }
     for check in &checks {
         let started = Instant::now();
@@ -86,7 +108,11 @@ pub(crate) fn check_all(
         eprintln!("failed: {}", failed.join(", "));
     }
     println!("{passed} passed, {} failed", failed.len());
-    if failed.is_empty() { Ok(()) } else { Err(Stop::Failed) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::Failed)
+    }
 }
 
 fn command(check: &Check, root: &Path, cache: &Path) -> ChildCommand {
@@ -116,7 +142,15 @@ fn reachable(
     run(spawner, command, ADVISORIES_LIMIT)
         .and_then(|finished| finished.success(&shown))
         .map(drop)
-        .map_err(|error| error.to_string().lines().next_back().unwrap_or_default().trim().to_owned())
+        .map_err(|error| {
+            error
+                .to_string()
+                .lines()
+                .next_back()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::Break;
+use podwire_cluster::addresses::MAX_NODES;
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -65,7 +66,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
     /// Machines in the cluster
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
     /// Kubernetes version under test: one that has a folder in images/bundle/ [default: the newest]
     #[arg(long, value_name = "VERSION")]

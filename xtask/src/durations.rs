@@ -65,7 +65,10 @@ mod tests {
         let loaded = Durations::load(cache.path());
         assert_eq!(loaded, durations);
         assert_eq!(loaded.get(Phase::Stage, Some(Accelerator::Kvm)), None);
-        assert_eq!(loaded.get(Phase::Bundle, Some(Accelerator::Kvm)), Some(300.0));
+        assert_eq!(
+            loaded.get(Phase::Bundle, Some(Accelerator::Kvm)),
+            Some(300.0)
+        );
         fs::write(cache.path().join(FILE), "{").unwrap();
         assert_eq!(Durations::load(cache.path()), Durations::default());
     }

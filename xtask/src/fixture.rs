@@ -57,8 +57,16 @@ pub(crate) fn results() -> Results {
         package_differences: Vec::new(),
         error: None,
         phases: vec![
-            PhaseRecord { name: "bundle".into(), seconds: 0.1, cached: true },
-            PhaseRecord { name: "stage".into(), seconds: 170.0, cached: false },
+            PhaseRecord {
+                name: "bundle".into(),
+                seconds: 0.1,
+                cached: true,
+            },
+            PhaseRecord {
+                name: "stage".into(),
+                seconds: 170.0,
+                cached: false,
+            },
         ],
         harness_tests: vec![TestRecord {
             name: "machine::boots".into(),

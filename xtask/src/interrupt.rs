@@ -33,7 +33,10 @@ impl Interrupts {
         let mine = interrupts.clone();
         let (mut interrupt, mut terminate) = {
             let _guard = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+            (
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            )
         };
         runtime.spawn(async move {
             tokio::select! {
@@ -108,7 +111,12 @@ fn below(parents: &BTreeMap<i32, i32>, root: i32) -> Vec<i32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
-        found.extend(parents.iter().filter(|(_, of)| **of == parent).map(|(pid, _)| *pid));
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| **of == parent)
+                .map(|(pid, _)| *pid),
+        );
         next += 1;
     }
     found.split_off(1)

@@ -14,7 +14,10 @@ pub(crate) fn report(results: &Results) -> Report {
     let mut scenarios = TestSuite::new("scenarios");
     scenarios
         .add_property(Property::new("accelerator", results.accelerator.as_str()))
-        .add_property(Property::new("speed_factor", format!("{:.1}", results.speed_factor)))
+        .add_property(Property::new(
+            "speed_factor",
+            format!("{:.1}", results.speed_factor),
+        ))
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()));
     scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
     report.add_test_suites([harness, scenarios]);
@@ -38,7 +41,8 @@ fn status(outcome: Verdict, reason: &str) -> TestCaseStatus {
 
 fn test_case(test: &TestRecord) -> TestCase {
     let mut case = TestCase::new(test.name.as_str(), status(test.outcome, &test.reason));
-    case.set_classname("harness").set_time(seconds(test.seconds));
+    case.set_classname("harness")
+        .set_time(seconds(test.seconds));
     case
 }
 
@@ -52,7 +56,11 @@ fn scenario_case(record: &ScenarioRecord) -> TestCase {
         case.add_property(Property::new("flaky", record.reason.as_str()));
     }
     for sabotage in &record.sabotages {
-        let caught = if sabotage.caught { "caught" } else { "not caught" };
+        let caught = if sabotage.caught {
+            "caught"
+        } else {
+            "not caught"
+        };
         case.add_property(Property::new(format!("sabotage.{}", sabotage.name), caught));
     }
     if let Some(folder) = &record.folder {
@@ -76,8 +84,16 @@ mod tests {
         let base = results.scenarios[0].clone();
         for (name, outcome, reason) in [
             ("second_try", Verdict::Flaky, "passed at attempt 2"),
-            ("broken", Verdict::Failed, "expected an answer\nsaw a time-out"),
-            ("too_big", Verdict::Skipped, "needs 3 nodes, this cluster has 2"),
+            (
+                "broken",
+                Verdict::Failed,
+                "expected an answer\nsaw a time-out",
+            ),
+            (
+                "too_big",
+                Verdict::Skipped,
+                "needs 3 nodes, this cluster has 2",
+            ),
         ] {
             results.scenarios.push(ScenarioRecord {
                 name: name.into(),

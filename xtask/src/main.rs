@@ -1,1 +1,165 @@
-fn main() {}
+//! `cargo xtask`: podwire's command line.
+//!
+//! Thin: the commands put together what the crates below do, show progress, and report.
+
+mod bench;
+mod breaks;
+mod check;
+mod clean;
+mod cli;
+mod consent;
+mod doctor;
+mod durations;
+#[cfg(test)]
+mod fixture;
+mod interrupt;
+mod junit;
+mod nextest;
+mod parts;
+mod plan;
+mod progress;
+mod results;
+mod scenarios;
+mod select;
+mod session;
+mod stop;
+mod summary;
+mod test;
+mod text;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use podwire_images::{image, tools};
+use podwire_scenario::Profile;
+
+use cli::{
+    BenchTarget, BundleArgs, Cli, Command, ImageAction, ImageArgs, ImageBuildArgs, ScenariosArgs,
+};
+use session::Session;
+use stop::Stop;
+
+fn main() -> ExitCode {
+    stop::end(run(Cli::parse().command))
+}
+
+fn run(command: Command) -> Result<(), Stop> {
+    if let Command::Scenarios(args) = &command {
+        return list(args);
+    }
+    let session = Session::start()?;
+    match command {
+        Command::Test(args) => test::test(&session, &args, &podwire_scenarios::catalogue()),
+        Command::Doctor(args) => doctor::doctor(&session, &args),
+        Command::Image(args) => build_image(&session, &args),
+        Command::Bundle(args) => build_bundle(&session, &args),
+        Command::Scenarios(args) => list(&args),
+        Command::Check => checks(&session),
+        Command::Clean(args) => clean::clean(&session, &args),
+        Command::Bench(args) => match args.what {
+            None => bench::last_run(&session.workspace.latest(), args.json),
+            Some(BenchTarget::Switch) => bench::segment_switch(args.json),
+        },
+    }
+}
+
+fn list(args: &ScenariosArgs) -> Result<(), Stop> {
+    let catalogue = podwire_scenarios::catalogue();
+    let chosen = select::choose(&catalogue, args.filter.as_deref(), Some(Profile::Full))
+        .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    if args.json {
+        println!("{}", scenarios::json(&chosen)?);
+    } else {
+        print!("{}", scenarios::text(&chosen));
+    }
+    Ok(())
+}
+
+fn checks(session: &Session) -> Result<(), Stop> {
+    session.progress.phase("tools");
+    let cargo_deny = tools::deny(&session.workshop());
+    session.progress.idle();
+    check::check_all(
+        &session.spawner,
+        &session.workspace.root,
+        session.cache.root(),
+        &cargo_deny?,
+    )
+}
+
+fn build_bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
+    let version = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    consent::host_packages(session, args.yes)?;
+    session.progress.phase("bundle");
+    let bundle = podwire_images::bundle::get(&session.workshop(), &version);
+    session.progress.idle();
+    let bundle = bundle?;
+    println!("{}", bundle.dir.display());
+    for (path, file) in &bundle.manifest.files {
+        println!(
+            "  {path}  {}  sha256 {}",
+            text::size(file.size),
+            file.sha256
+        );
+    }
+    Ok(())
+}
+
+fn build_image(session: &Session, args: &ImageArgs) -> Result<(), Stop> {
+    consent::host_packages(session, args.build.yes)?;
+    match args.action {
+        Some(ImageAction::Bump) => bump(session),
+        None => node_image(session, &args.build),
+    }
+}
+
+fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
+    let version = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    let workshop = session.workshop();
+    session.progress.phase("bundle");
+    let bundle = podwire_images::bundle::get(&workshop, &version)?;
+    session.progress.phase("node image");
+    let outdated = consent::outdated(session, args.yes, args.locked);
+    let request = image::ImageRequest {
+        recipe: image::NODE,
+        bundle: Some(&bundle),
+        outdated: outdated.as_request(),
+    };
+    let built = image::get(&workshop, &request);
+    session.progress.idle();
+    let built = built?;
+    let manifest = &built.image.manifest;
+    let how = if built.cached { "cached" } else { "built" };
+    println!(
+        "{} ({how}, {} packages)",
+        built.image.dir.display(),
+        manifest.packages
+    );
+    for difference in &manifest.differences {
+        println!("  not as locked: {difference}");
+    }
+    if !manifest.differences.is_empty() {
+        println!("`cargo xtask image bump` moves the lock");
+    }
+    Ok(())
+}
+
+fn bump(session: &Session) -> Result<(), Stop> {
+    for recipe in [image::BASE, image::NODE] {
+        session
+            .progress
+            .phase(&format!("lock of the {recipe} image"));
+        let differences = image::bump(&session.workshop(), recipe);
+        session.progress.idle();
+        let differences = differences?;
+        println!(
+            "images/recipes/{recipe}.lock: {} packages changed",
+            differences.len()
+        );
+        for difference in differences {
+            println!("  {difference}");
+        }
+    }
+    Ok(())
+}

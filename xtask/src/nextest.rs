@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use podwire_process::{ChildCommand, Spawner, Stream};
+use podwire_process::{ChildCommand, Stream};
 use quick_junit::{Report, TestCaseStatus};
 use rustix::process::Pid;
 
-use crate::interrupt::Interrupts;
 use crate::progress::Progress;
+use crate::session::Session;
 
 /// What nextest saw of one test's process.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,13 +30,46 @@ pub(crate) struct Seen {
 pub(crate) struct Nextest {
     pub(crate) program: PathBuf,
     pub(crate) workspace: PathBuf,
-    pub(crate) package: &'static str,
     /// A profile of `.config/nextest.toml`; it writes a JUnit file.
     pub(crate) profile: &'static str,
-    /// Exactly these tests; all when empty.
-    pub(crate) tests: Vec<String>,
+    /// Which tests, in nextest's filterset language.
+    pub(crate) filterset: String,
     pub(crate) at_once: usize,
     pub(crate) env: Vec<(String, String)>,
+}
+
+/// What nextest builds. Both runs name both packages, and so does [`build`]: with one set of packages
+/// cargo resolves one set of features, and compiles everything once.
+const PACKAGES: [&str; 4] = [
+    "--package",
+    "podwire-tests",
+    "--package",
+    "podwire-scenarios",
+];
+
+/// Compiles what nextest runs.
+pub(crate) fn build(workspace: &Path) -> ChildCommand {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = ChildCommand::new(cargo)
+        .args(["test", "--no-run", "--locked"])
+        .args(PACKAGES)
+        .dir(workspace);
+    command.own_group = true;
+    command
+}
+
+/// All tests of the harness.
+pub(crate) fn harness_tests() -> String {
+    "package(podwire-tests)".into()
+}
+
+/// Exactly these scenarios.
+pub(crate) fn scenarios(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("test(={name})")).collect();
+    format!(
+        "package(podwire-scenarios) & kind(test) & ({})",
+        names.join(" | ")
+    )
 }
 
 /// How nextest ended, as far as it matters here (nextest-metadata's `NextestExitCode`).
@@ -63,26 +96,26 @@ impl Ended {
 impl Nextest {
     /// The command line.
     pub(crate) fn command(&self, color: bool) -> ChildCommand {
-        let mut args: Vec<String> = [
-            "nextest",
-            "run",
-            "--package",
-            self.package,
-            "--profile",
-            self.profile,
-            "--no-fail-fast",
-            "--show-progress=none",
-            "--cargo-quiet",
-            "--color",
-            if color { "always" } else { "never" },
-        ]
-        .map(String::from)
-        .to_vec();
+        let mut args: Vec<String> = ["nextest", "run", "--locked"].map(String::from).to_vec();
+        args.extend(PACKAGES.map(String::from));
+        args.extend(
+            [
+                "--profile",
+                self.profile,
+                "--no-fail-fast",
+                "--show-progress=none",
+                "--cargo-quiet",
+                "--color",
+                if color { "always" } else { "never" },
+                "--filterset",
+                &self.filterset,
+            ]
+            .map(String::from),
+        );
         args.extend(["--test-threads".into(), self.at_once.max(1).to_string()]);
-        if !self.tests.is_empty() {
-            args.extend(["--filterset".into(), filterset(&self.tests)]);
-        }
-        let mut command = ChildCommand::new(&self.program).args(args).dir(&self.workspace);
+        let mut command = ChildCommand::new(&self.program)
+            .args(args)
+            .dir(&self.workspace);
         for (name, value) in &self.env {
             command = command.env(name, value);
         }
@@ -95,25 +128,27 @@ impl Nextest {
 
     /// Where it leaves its JUnit file, by its configuration.
     pub(crate) fn junit(&self) -> PathBuf {
-        self.workspace.join("target/nextest").join(self.profile).join("junit.xml")
+        self.workspace
+            .join("target/nextest")
+            .join(self.profile)
+            .join("junit.xml")
     }
 
     /// Runs it to its end; its lines are shown as they come, and `poll` is called now and then.
-    pub(crate) fn run(
-        &self,
-        spawner: &Spawner,
-        interrupts: &Interrupts,
-        progress: &Progress,
-        color: bool,
-        mut poll: impl FnMut(),
-    ) -> anyhow::Result<Ended> {
+    pub(crate) fn run(&self, session: &Session, mut poll: impl FnMut()) -> anyhow::Result<Ended> {
+        let Session {
+            spawner,
+            interrupts,
+            progress,
+            ..
+        } = session;
         match fs::remove_file(self.junit()) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).context("cannot remove nextest's report of an earlier run");
             }
             _ => {}
         }
-        let mut child = spawner.spawn(self.command(color))?;
+        let mut child = spawner.spawn(self.command(progress.is_live()))?;
         interrupts.tell_first(Some(Pid::from_child(&child)));
         let readers: Vec<_> = [
             child.stdout.take().map(|stream| lines(stream, progress)),
@@ -143,7 +178,10 @@ impl Nextest {
     }
 }
 
-fn lines(stream: impl std::io::Read + Send + 'static, progress: &Progress) -> thread::JoinHandle<()> {
+fn lines(
+    stream: impl std::io::Read + Send + 'static,
+    progress: &Progress,
+) -> thread::JoinHandle<()> {
     let progress = progress.clone();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -152,10 +190,6 @@ fn lines(stream: impl std::io::Read + Send + 'static, progress: &Progress) -> th
             }
         }
     })
-}
-
-fn filterset(tests: &[String]) -> String {
-    tests.iter().map(|name| format!("test(={name})")).collect::<Vec<_>>().join(" | ")
 }
 
 fn read_junit(path: &Path) -> anyhow::Result<BTreeMap<String, Seen>> {
@@ -178,16 +212,33 @@ fn seen(report: &Report) -> BTreeMap<String, Seen> {
         .map(|case| {
             let (passed, message) = match &case.status {
                 TestCaseStatus::Success { .. } => (true, String::new()),
-                TestCaseStatus::NonSuccess { message, description, .. } => {
+                TestCaseStatus::NonSuccess {
+                    message,
+                    description,
+                    ..
+                } => {
                     let text = description.as_ref().or(message.as_ref());
-                    (false, text.map_or_else(String::new, |text| text.as_str().to_owned()))
+                    (
+                        false,
+                        text.map_or_else(String::new, |text| text.as_str().to_owned()),
+                    )
                 }
-                TestCaseStatus::Skipped { message, .. } => {
-                    (false, message.as_ref().map_or_else(String::new, |m| m.as_str().to_owned()))
-                }
+                TestCaseStatus::Skipped { message, .. } => (
+                    false,
+                    message
+                        .as_ref()
+                        .map_or_else(String::new, |m| m.as_str().to_owned()),
+                ),
             };
             let seconds = case.time.map_or(0.0, |time| time.as_secs_f64());
-            (case.name.as_str().to_owned(), Seen { passed, message, seconds })
+            (
+                case.name.as_str().to_owned(),
+                Seen {
+                    passed,
+                    message,
+                    seconds,
+                },
+            )
         })
         .collect()
 }
@@ -202,14 +253,13 @@ mod tests {
         let nextest = Nextest {
             program: "/cache/cargo-nextest".into(),
             workspace: "/podwire".into(),
-            package: "podwire-scenarios",
             profile: "scenarios",
-            tests: vec!["static_routes".into(), "joins".into()],
+            filterset: scenarios(&["static_routes".into(), "joins".into()]),
             at_once: 0,
             env: vec![("PODWIRE_RUN".into(), "/run".into())],
         };
         let command = nextest.command(false);
-        insta::assert_snapshot!(command.display(), @"/cache/cargo-nextest nextest run --package podwire-scenarios --profile scenarios --no-fail-fast --show-progress=none --cargo-quiet --color never --test-threads 1 --filterset 'test(=static_routes) | test(=joins)'");
+        insta::assert_snapshot!(command.display());
         assert!(command.own_group);
     }
 
@@ -246,6 +296,10 @@ mod tests {
     #[test]
     fn no_junit_file_means_nothing_was_seen() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(read_junit(&dir.path().join("junit.xml")).unwrap().is_empty());
+        assert!(
+            read_junit(&dir.path().join("junit.xml"))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

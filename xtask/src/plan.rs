@@ -146,24 +146,42 @@ pub(crate) struct Plan {
 impl Plan {
     /// About how long a phase takes: as long as last time on this machine, else by the table.
     pub(crate) fn estimate(&self, phase: Phase, measured: &Durations) -> Duration {
-        let need = self.phases.iter().find(|(planned, _)| *planned == phase).map(|(_, need)| need);
+        let need = self
+            .phases
+            .iter()
+            .find(|(planned, _)| *planned == phase)
+            .map(|(_, need)| need);
         if matches!(need, None | Some(Need::Cached(_))) {
             return Duration::from_secs(1);
         }
         let one_by_one = matches!(phase, Phase::Scenarios);
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let (scenarios, at_once, cores) =
-            (self.scenarios as f64, self.at_once.max(1) as f64, self.machine.cores.clamp(1, 8) as f64);
+        let (scenarios, at_once, cores) = (
+            self.scenarios as f64,
+            self.at_once.max(1) as f64,
+            self.machine.cores.clamp(1, 8) as f64,
+        );
         let seconds = match measured.get(phase, self.machine.accelerator) {
             Some(each) if one_by_one => each * scenarios,
             Some(seconds) => seconds,
             None => {
                 let (kvm, emulated) = phase.seconds(self.scenarios);
                 // Unknown means emulated: better early than late.
-                let seconds =
-                    if self.machine.accelerator == Some(Accelerator::Kvm) { kvm } else { emulated };
-                let seconds = if phase.compiles() { seconds * 2.0 / cores } else { seconds };
-                if one_by_one { seconds / at_once } else { seconds }
+                let seconds = if self.machine.accelerator == Some(Accelerator::Kvm) {
+                    kvm
+                } else {
+                    emulated
+                };
+                let seconds = if phase.compiles() {
+                    seconds * 2.0 / cores
+                } else {
+                    seconds
+                };
+                if one_by_one {
+                    seconds / at_once
+                } else {
+                    seconds
+                }
             }
         };
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
@@ -235,7 +253,11 @@ impl Plan {
             rows.push(vec![
                 format!("  {}", phase.name()),
                 state.to_owned(),
-                if state == "cached" { String::new() } else { about(estimate) },
+                if state == "cached" {
+                    String::new()
+                } else {
+                    about(estimate)
+                },
                 if detail.is_empty() {
                     phase.purpose().to_owned()
                 } else if state == "cached" {
@@ -248,7 +270,9 @@ impl Plan {
         let accelerator = self
             .machine
             .accelerator
-            .map_or("not judged yet".to_owned(), |accelerator| accelerator.to_string());
+            .map_or("not judged yet".to_owned(), |accelerator| {
+                accelerator.to_string()
+            });
         format!(
             "Plan: about {} on {} cores, accelerator {accelerator}; needs {} of disk ({} available) \
              and {} of memory ({} available)\n{}",
@@ -319,11 +343,20 @@ mod tests {
         let mut measured = Durations::default();
         let plan = fresh();
         measured.set(Phase::Bundle, None, 100.0);
-        assert_eq!(plan.estimate(Phase::Bundle, &measured), Duration::from_secs(100));
+        assert_eq!(
+            plan.estimate(Phase::Bundle, &measured),
+            Duration::from_secs(100)
+        );
         // Per scenario: a filter must not make the estimate of all of them wrong.
         measured.set(Phase::Scenarios, None, 50.0);
-        assert_eq!(plan.estimate(Phase::Scenarios, &measured), Duration::from_secs(400));
-        assert_eq!(plan.estimate(Phase::Tools, &measured), Duration::from_secs(1));
+        assert_eq!(
+            plan.estimate(Phase::Scenarios, &measured),
+            Duration::from_secs(400)
+        );
+        assert_eq!(
+            plan.estimate(Phase::Tools, &measured),
+            Duration::from_secs(1)
+        );
     }
 
     #[test]

@@ -66,7 +66,15 @@ impl Progress {
                 seen.tick();
             }
         });
-        Self { shared, _alive: alive }
+        Self {
+            shared,
+            _alive: alive,
+        }
+    }
+
+    /// Whether there is a live line, and therefore a terminal with colours.
+    pub(crate) fn is_live(&self) -> bool {
+        self.shared.bar.is_some()
     }
 
     /// A new phase begins.
@@ -119,14 +127,6 @@ impl Progress {
         }
     }
 
-    /// Text of several lines that stays as it is: no time in front of it.
-    pub(crate) fn block(&self, text: &str) {
-        match &self.shared.bar {
-            Some(bar) => bar.suspend(|| print!("{text}")),
-            None => print!("{text}"),
-        }
-    }
-
     /// Does something while nothing else writes to the terminal.
     pub(crate) fn suspend<R>(&self, something: impl FnOnce() -> R) -> R {
         match &self.shared.bar {
@@ -160,11 +160,24 @@ impl Shared {
 
     fn say(&self, text: &str) {
         self.state().said = Instant::now();
-        eprintln!("{}", plain_line(OffsetDateTime::now_utc(), self.started.elapsed(), text));
+        eprintln!(
+            "{}",
+            plain_line(OffsetDateTime::now_utc(), self.started.elapsed(), text)
+        );
     }
 }
 
 impl podwire_images::Report for Progress {
+    fn step(&self, text: &str) {
+        Progress::step(self, text);
+    }
+
+    fn waiting(&self, text: &str) {
+        Progress::waiting(self, text);
+    }
+}
+
+impl podwire_cluster::Report for Progress {
     fn step(&self, text: &str) {
         Progress::step(self, text);
     }
@@ -200,8 +213,15 @@ fn live_line(state: &State, now: Instant, total: Duration) -> String {
 }
 
 fn heartbeat(state: &State, now: Instant) -> String {
-    let what = if state.step.is_empty() { "at work" } else { &state.step };
-    let mut line = join(&state.phase, &format!("still {what}, {} so far", clock(now - state.since)));
+    let what = if state.step.is_empty() {
+        "at work"
+    } else {
+        &state.step
+    };
+    let mut line = join(
+        &state.phase,
+        &format!("still {what}, {} so far", clock(now - state.since)),
+    );
     if !state.waiting.is_empty() {
         line += &format!(", waiting for {}", state.waiting);
     }
@@ -210,7 +230,10 @@ fn heartbeat(state: &State, now: Instant) -> String {
 
 fn plain_line(now: OffsetDateTime, total: Duration, text: &str) -> String {
     let (hour, minute, second) = now.to_hms();
-    format!("{hour:02}:{minute:02}:{second:02}Z [{:>5}] {text}", clock(total))
+    format!(
+        "{hour:02}:{minute:02}:{second:02}Z [{:>5}] {text}",
+        clock(total)
+    )
 }
 
 #[cfg(test)]

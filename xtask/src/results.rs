@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use podwire_scenario::{ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection};
+use podwire_scenario::{
+    ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::breaks::BreakVerdict;
@@ -160,7 +162,11 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
 
 fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> ScenarioRecord {
     let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
-    let seconds = attempts.iter().flatten().map(|attempt| attempt.seconds).sum();
+    let seconds = attempts
+        .iter()
+        .flatten()
+        .map(|attempt| attempt.seconds)
+        .sum();
     let Some(last) = attempts.into_iter().next_back() else {
         return ScenarioRecord {
             outcome: Verdict::Failed,
@@ -168,7 +174,10 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
             ..skipped_record(scenario, "")
         };
     };
-    let folder = Some(PathBuf::from(format!("scenarios/{}/attempt-{count}", scenario.name)));
+    let folder = Some(PathBuf::from(format!(
+        "scenarios/{}/attempt-{count}",
+        scenario.name
+    )));
     let Some(last) = last else {
         return ScenarioRecord {
             outcome: Verdict::Failed,
@@ -187,13 +196,17 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
         .collect();
     let (outcome, reason) = match last.outcome {
         Outcome::Failed => (Verdict::Failed, last.reason),
-        Outcome::Passed if !uncaught.is_empty() => {
-            (Verdict::Failed, format!("sabotage not caught: {}", uncaught.join(", ")))
-        }
+        Outcome::Passed if !uncaught.is_empty() => (
+            Verdict::Failed,
+            format!("sabotage not caught: {}", uncaught.join(", ")),
+        ),
         // A process may still come to grief after it has written its result.
         Outcome::Passed if seen.is_none_or(|seen| !seen.passed) => (
             Verdict::Failed,
-            with_last_words("its result says passed, but its process did not end well", seen),
+            with_last_words(
+                "its result says passed, but its process did not end well",
+                seen,
+            ),
         ),
         Outcome::Passed if count > 1 => (Verdict::Flaky, format!("passed at attempt {count}")),
         Outcome::Passed => (Verdict::Passed, String::new()),
@@ -206,7 +219,11 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
         attempts: count,
         seconds,
         sabotages: last.sabotages,
-        parts: last.phases.into_iter().map(|phase| (phase.name, phase.seconds)).collect(),
+        parts: last
+            .phases
+            .into_iter()
+            .map(|phase| (phase.name, phase.seconds))
+            .collect(),
         folder: folder.filter(|_| outcome == Verdict::Failed),
     }
 }
@@ -249,7 +266,10 @@ impl Results {
         let counts = self.counts();
         counts.failed == 0
             && (!strict || (counts.flaky == 0 && counts.skipped == 0))
-            && self.broken.as_ref().is_none_or(|verdict| verdict.as_expected)
+            && self
+                .broken
+                .as_ref()
+                .is_none_or(|verdict| verdict.as_expected)
     }
 }
 
@@ -259,14 +279,28 @@ mod tests {
     use crate::fixture::{passed, scenario};
 
     fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
-        let seen = Seen { passed, message: message.into(), seconds: 3.0 };
+        let seen = Seen {
+            passed,
+            message: message.into(),
+            seconds: 3.0,
+        };
         BTreeMap::from([("a".to_owned(), seen)])
     }
 
     fn merged(attempts: Attempts, seen: &BTreeMap<String, Seen>) -> ScenarioRecord {
-        let selection = Selection { scenarios: vec!["a".into()], skipped: Vec::new() };
+        let selection = Selection {
+            scenarios: vec!["a".into()],
+            skipped: Vec::new(),
+        };
         let mut attempts = Some(attempts);
-        merge(&[scenario("a")], &selection, |_| Ok(attempts.take().unwrap()), seen, None).remove(0)
+        merge(
+            &[scenario("a")],
+            &selection,
+            |_| Ok(attempts.take().unwrap()),
+            seen,
+            None,
+        )
+        .remove(0)
     }
 
     #[test]
@@ -278,8 +312,14 @@ mod tests {
 
     #[test]
     fn passing_at_a_later_attempt_is_flaky() {
-        let first = ScenarioResult { outcome: Outcome::Failed, ..passed("a") };
-        let second = ScenarioResult { attempt: 2, ..passed("a") };
+        let first = ScenarioResult {
+            outcome: Outcome::Failed,
+            ..passed("a")
+        };
+        let second = ScenarioResult {
+            attempt: 2,
+            ..passed("a")
+        };
         let record = merged(vec![Some(first), Some(second)], &seen(true, ""));
         assert_eq!((record.outcome, record.attempts), (Verdict::Flaky, 2));
         assert_eq!(record.seconds, 63.0);
@@ -289,7 +329,10 @@ mod tests {
     fn a_started_scenario_without_a_result_failed() {
         let record = merged(vec![None], &seen(false, "exited with signal 9"));
         assert_eq!(record.outcome, Verdict::Failed);
-        assert_eq!(record.reason, "it started but left no result; nextest: exited with signal 9");
+        assert_eq!(
+            record.reason,
+            "it started but left no result; nextest: exited with signal 9"
+        );
         assert_eq!(record.folder, Some("scenarios/a/attempt-1".into()));
     }
 
@@ -297,12 +340,18 @@ mod tests {
     fn a_selected_scenario_that_never_started_failed() {
         let record = merged(vec![], &BTreeMap::new());
         assert_eq!(record.outcome, Verdict::Failed);
-        assert_eq!(record.reason, "it was selected but never started; nextest saw nothing of it");
+        assert_eq!(
+            record.reason,
+            "it was selected but never started; nextest saw nothing of it"
+        );
     }
 
     #[test]
     fn a_passed_result_of_a_process_that_came_to_grief_failed() {
-        let record = merged(vec![Some(passed("a"))], &seen(false, "aborted with SIGABRT"));
+        let record = merged(
+            vec![Some(passed("a"))],
+            &seen(false, "aborted with SIGABRT"),
+        );
         assert_eq!(record.outcome, Verdict::Failed);
         assert!(record.reason.contains("SIGABRT"), "{}", record.reason);
     }
@@ -326,10 +375,17 @@ mod tests {
                 reason: "needs 3 nodes".into(),
             }],
         };
-        let records =
-            merge(&catalogue, &selection, |_| Ok(Vec::new()), &BTreeMap::new(), Some("no image"));
-        let shown: Vec<_> =
-            records.iter().map(|r| format!("{} {} {}", r.name, r.outcome, r.reason)).collect();
+        let records = merge(
+            &catalogue,
+            &selection,
+            |_| Ok(Vec::new()),
+            &BTreeMap::new(),
+            Some("no image"),
+        );
+        let shown: Vec<_> = records
+            .iter()
+            .map(|r| format!("{} {} {}", r.name, r.outcome, r.reason))
+            .collect();
         assert_eq!(shown, ["a skipped needs 3 nodes", "c skipped no image"]);
     }
 

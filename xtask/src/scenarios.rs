@@ -45,7 +45,10 @@ pub(crate) fn json(scenarios: &[&Scenario]) -> serde_json::Result<String> {
             sabotages: scenario
                 .sabotages
                 .iter()
-                .map(|sabotage| Fault { name: sabotage.name, about: sabotage.about })
+                .map(|sabotage| Fault {
+                    name: sabotage.name,
+                    about: sabotage.about,
+                })
                 .collect(),
             red_when: scenario.red_when.iter().map(ToString::to_string).collect(),
         })
@@ -71,13 +74,19 @@ pub(crate) fn text(scenarios: &[&Scenario]) -> String {
             text += &format!("  sabotage {}: {}\n", sabotage.name, sabotage.about);
         }
         if !scenario.red_when.is_empty() {
-            let breaks: Vec<String> =
-                scenario.red_when.iter().map(|broken| format!("--break {broken}")).collect();
+            let breaks: Vec<String> = scenario
+                .red_when
+                .iter()
+                .map(|broken| format!("--break {broken}"))
+                .collect();
             text += &format!("  red with {}\n", breaks.join(", "));
         }
         text.push('\n');
     }
-    text += &format!("{} scenarios\n", scenarios.len());
+    text += &match scenarios.len() {
+        1 => "1 scenario\n".to_owned(),
+        count => format!("{count} scenarios\n"),
+    };
     text
 }
 
@@ -95,7 +104,7 @@ mod tests {
             profile: Profile::Full,
             ..scenario("static_routes")
         };
-        insta::assert_snapshot!(text(&[&routes]), @"");
-        insta::assert_snapshot!(json(&[&routes]).unwrap(), @"");
+        insta::assert_snapshot!(text(&[&routes]));
+        insta::assert_snapshot!(json(&[&routes]).unwrap());
     }
 }

@@ -11,7 +11,11 @@ pub(crate) struct Unknown {
 
 impl std::fmt::Display for Unknown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "--filter: no scenario is named, contains or covers `{}`", self.word)?;
+        write!(
+            f,
+            "--filter: no scenario is named, contains or covers `{}`",
+            self.word
+        )?;
         if !self.nearest.is_empty() {
             write!(f, "; the nearest: {}", self.nearest.join(", "))?;
         }
@@ -28,9 +32,17 @@ pub(crate) fn choose<'a>(
     filter: Option<&str>,
     profile: Option<Profile>,
 ) -> Result<Vec<&'a Scenario>, Unknown> {
-    let words: Option<Vec<&str>> =
-        filter.map(|text| text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect());
-    if let Some(unknown) = words.iter().flatten().find(|word| !catalogue.iter().any(|s| matches(s, word, catalogue))) {
+    let words: Option<Vec<&str>> = filter.map(|text| {
+        text.split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .collect()
+    });
+    if let Some(unknown) = words
+        .iter()
+        .flatten()
+        .find(|word| !catalogue.iter().any(|s| matches(s, word, catalogue)))
+    {
         return Err(Unknown {
             word: (*unknown).to_owned(),
             nearest: nearest(catalogue, unknown),
@@ -45,7 +57,9 @@ pub(crate) fn choose<'a>(
         .iter()
         .filter(|scenario| scenario.profile <= widest)
         .filter(|scenario| {
-            words.as_ref().is_none_or(|words| words.iter().any(|word| matches(scenario, word, catalogue)))
+            words
+                .as_ref()
+                .is_none_or(|words| words.iter().any(|word| matches(scenario, word, catalogue)))
         })
         .collect())
 }
@@ -69,11 +83,21 @@ fn nearest(catalogue: &[Scenario], word: &str) -> Vec<String> {
     let mut names: Vec<(f64, &str)> = catalogue
         .iter()
         .flat_map(|scenario| std::iter::once(scenario.name).chain(scenario.covers.iter().copied()))
-        .map(|name| (strsim::jaro_winkler(&name.to_ascii_lowercase(), &word.to_ascii_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::jaro_winkler(&name.to_ascii_lowercase(), &word.to_ascii_lowercase()),
+                name,
+            )
+        })
         .collect();
     names.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     names.dedup_by_key(|(_, name)| *name);
-    names.into_iter().filter(|(likeness, _)| *likeness > 0.6).take(3).map(|(_, name)| name.to_owned()).collect()
+    names
+        .into_iter()
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .take(3)
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// Parts what this cluster can carry from what it cannot.
@@ -81,7 +105,10 @@ pub(crate) fn select(chosen: &[&Scenario], nodes: u32) -> Selection {
     let (able, unable): (Vec<&Scenario>, Vec<&Scenario>) =
         chosen.iter().partition(|scenario| scenario.nodes <= nodes);
     Selection {
-        scenarios: able.iter().map(|scenario| scenario.name.to_owned()).collect(),
+        scenarios: able
+            .iter()
+            .map(|scenario| scenario.name.to_owned())
+            .collect(),
         skipped: unable
             .iter()
             .map(|scenario| Skipped {
@@ -99,10 +126,24 @@ mod tests {
 
     fn catalogue() -> Vec<Scenario> {
         vec![
-            Scenario { covers: &["C6!", "C7", "C8"], ..scenario("static_routes") },
-            Scenario { covers: &["C4"], ..scenario("pod_addresses") },
-            Scenario { covers: &["E7"], nodes: 3, ..scenario("pod_addresses_seen") },
-            Scenario { covers: &["E34"], profile: Profile::Full, ..scenario("rejoin_bridge") },
+            Scenario {
+                covers: &["C6!", "C7", "C8"],
+                ..scenario("static_routes")
+            },
+            Scenario {
+                covers: &["C4"],
+                ..scenario("pod_addresses")
+            },
+            Scenario {
+                covers: &["E7"],
+                nodes: 3,
+                ..scenario("pod_addresses_seen")
+            },
+            Scenario {
+                covers: &["E34"],
+                profile: Profile::Full,
+                ..scenario("rejoin_bridge")
+            },
         ]
     }
 
@@ -115,7 +156,10 @@ mod tests {
 
     #[test]
     fn without_a_filter_the_profile_decides() {
-        assert_eq!(names(None, None), "static_routes pod_addresses pod_addresses_seen");
+        assert_eq!(
+            names(None, None),
+            "static_routes pod_addresses pod_addresses_seen"
+        );
         assert_eq!(
             names(None, Some(Profile::Full)),
             "static_routes pod_addresses pod_addresses_seen rejoin_bridge"
@@ -127,9 +171,15 @@ mod tests {
         assert_eq!(names(Some("static_routes"), None), "static_routes");
         // An exact name is not also a part of a longer one.
         assert_eq!(names(Some("pod_addresses"), None), "pod_addresses");
-        assert_eq!(names(Some("address"), None), "pod_addresses pod_addresses_seen");
+        assert_eq!(
+            names(Some("address"), None),
+            "pod_addresses pod_addresses_seen"
+        );
         assert_eq!(names(Some("c6"), None), "static_routes");
-        assert_eq!(names(Some("C4, static-r"), None), "static_routes pod_addresses");
+        assert_eq!(
+            names(Some("C4, static-r"), None),
+            "static_routes pod_addresses"
+        );
     }
 
     #[test]
@@ -150,6 +200,9 @@ mod tests {
         let selection = select(&chosen, 2);
         assert_eq!(selection.scenarios, ["pod_addresses"]);
         assert_eq!(selection.skipped[0].name, "pod_addresses_seen");
-        assert_eq!(selection.skipped[0].reason, "needs 3 nodes, this cluster has 2");
+        assert_eq!(
+            selection.skipped[0].reason,
+            "needs 3 nodes, this cluster has 2"
+        );
     }
 }

@@ -9,8 +9,11 @@ use crate::text::{clock, table};
 /// Everything that the terminal says at the end, the closing line of counts last.
 pub(crate) fn render(results: &Results, folder: &Path) -> String {
     let mut text = String::from("\n");
-    let failed_tests: Vec<_> =
-        results.harness_tests.iter().filter(|test| test.outcome == Verdict::Failed).collect();
+    let failed_tests: Vec<_> = results
+        .harness_tests
+        .iter()
+        .filter(|test| test.outcome == Verdict::Failed)
+        .collect();
     if !results.harness_tests.is_empty() {
         text += &format!(
             "harness tests on real machines: {} of {} passed\n\n",
@@ -32,25 +35,49 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
         );
     }
     for test in failed_tests {
-        text += &format!("\nfailed: {} (harness)\n{}\n", test.name, indented(&test.reason));
+        text += &format!(
+            "\nfailed: {} (harness)\n{}\n",
+            test.name,
+            indented(&test.reason)
+        );
     }
     for record in &results.scenarios {
         if record.outcome == Verdict::Failed {
             text += &failure(record, folder);
         }
     }
-    text += &format!("\nresults: {}\n{}\n", folder.join("results.json").display(), closing(results));
+    text += &format!(
+        "\nresults: {}\n{}\n",
+        folder.join("results.json").display(),
+        closing(results)
+    );
     text
 }
 
 fn scenarios(records: &[ScenarioRecord]) -> String {
-    let head = ["scenario", "outcome", "seconds", "sabotages caught", "covers"].map(String::from).to_vec();
+    let head = [
+        "scenario",
+        "outcome",
+        "seconds",
+        "sabotages caught",
+        "covers",
+    ]
+    .map(String::from)
+    .to_vec();
     let rows = records.iter().map(|record| {
-        let caught = record.sabotages.iter().filter(|sabotage| sabotage.caught).count();
+        let caught = record
+            .sabotages
+            .iter()
+            .filter(|sabotage| sabotage.caught)
+            .count();
         vec![
             record.name.clone(),
             record.outcome.to_string(),
-            if record.attempts == 0 { "-".into() } else { format!("{:.1}", record.seconds) },
+            if record.attempts == 0 {
+                "-".into()
+            } else {
+                format!("{:.1}", record.seconds)
+            },
             match record.sabotages.len() {
                 0 => "-".into(),
                 all => format!("{caught} of {all}"),
@@ -65,7 +92,10 @@ fn scenarios(records: &[ScenarioRecord]) -> String {
 }
 
 fn machine(results: &Results) -> String {
-    let image = results.image.as_deref().map_or(String::new(), |image| format!(", image {image}"));
+    let image = results
+        .image
+        .as_deref()
+        .map_or(String::new(), |image| format!(", image {image}"));
     let speed = if results.speed_factor > 0.0 {
         format!(", speed factor {:.1}", results.speed_factor)
     } else {
@@ -85,7 +115,11 @@ fn phases(results: &Results) -> String {
             vec![
                 format!("  {}", phase.name),
                 clock(Duration::try_from_secs_f64(phase.seconds).unwrap_or_default()),
-                if phase.cached { "cached".into() } else { String::new() },
+                if phase.cached {
+                    "cached".into()
+                } else {
+                    String::new()
+                },
             ]
         })
         .collect();
@@ -100,22 +134,35 @@ fn phases(results: &Results) -> String {
 fn failure(record: &ScenarioRecord, folder: &Path) -> String {
     let mut text = format!("\nfailed: {}\n{}\n", record.name, indented(&record.reason));
     for sabotage in record.sabotages.iter().filter(|sabotage| !sabotage.caught) {
-        text += &format!("  sabotage {} was not caught: {}\n", sabotage.name, sabotage.reason);
+        text += &format!(
+            "  sabotage {} was not caught: {}\n",
+            sabotage.name, sabotage.reason
+        );
     }
     if let Some(evidence) = &record.folder {
-        text += &format!("  read first: {}\n", folder.join(evidence).join("first-page.md").display());
+        text += &format!(
+            "  read first: {}\n",
+            folder.join(evidence).join("first-page.md").display()
+        );
     }
     text
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// `12 passed, 0 failed`, with the skipped when there are any.
 fn closing(results: &Results) -> String {
     let counts = results.counts();
-    let mut line = format!("{} passed, {} failed", counts.passed + counts.flaky, counts.failed);
+    let mut line = format!(
+        "{} passed, {} failed",
+        counts.passed + counts.flaky,
+        counts.failed
+    );
     if counts.skipped > 0 {
         line += &format!(", {} skipped", counts.skipped);
     }

@@ -25,11 +25,21 @@ impl Workspace {
             Some(dir) => PathBuf::from(dir),
             None => env::current_dir().context("there is no working directory")?,
         };
-        let Some(root) = start.ancestors().find(|dir| dir.join("images/bundle").is_dir()) else {
-            bail!("{} is not inside podwire; run `cargo xtask` there", start.display());
+        let Some(root) = start
+            .ancestors()
+            .find(|dir| dir.join("images/bundle").is_dir())
+        else {
+            bail!(
+                "{} is not inside podwire; run `cargo xtask` there",
+                start.display()
+            );
         };
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        Ok(Self { root: root.to_owned(), output: target.join("podwire") })
+        let target = env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root.join("target"), |dir| root.join(dir));
+        Ok(Self {
+            root: root.to_owned(),
+            output: target.join("podwire"),
+        })
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
@@ -43,7 +53,8 @@ impl Workspace {
 
     /// Makes a run's folder, named by the time and this process, and points `latest` to it.
     pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
-        let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+        let format =
+            time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
         let name = format!("{}-{}", now.format(format)?, std::process::id());
         let run = self.runs().join(&name);
         fs::create_dir_all(&run).with_context(|| format!("cannot make {}", run.display()))?;
@@ -70,11 +81,15 @@ mod tests {
     #[test]
     fn latest_follows_the_newest_run() {
         let dir = tempfile::tempdir().unwrap();
-        let workspace =
-            Workspace { root: dir.path().to_owned(), output: dir.path().join("target/podwire") };
+        let workspace = Workspace {
+            root: dir.path().to_owned(),
+            output: dir.path().join("target/podwire"),
+        };
         let first = time::macros::datetime!(2026-11-21 13:05:00 UTC);
         workspace.new_run(first).unwrap();
-        let run = workspace.new_run(first + time::Duration::seconds(61)).unwrap();
+        let run = workspace
+            .new_run(first + time::Duration::seconds(61))
+            .unwrap();
         let name = run.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with("20261121T130601Z-"), "{name}");
         assert_eq!(

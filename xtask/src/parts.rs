@@ -1,0 +1,232 @@
+//! The parts that a cluster is put together from, as the commands need them.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::Context as _;
+use podwire_cluster::{ClusterPlan, ImageFiles, host_cpu};
+use podwire_images::{Bundle, Error, Memory, NodeImage, bundle, image};
+use podwire_process::{ChildCommand, Stream};
+use podwire_vm::Accelerator;
+use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
+
+use crate::cli::TestArgs;
+use crate::plan::{Machine, Need, Phase, Plan};
+use crate::session::Session;
+use crate::stop::Stop;
+
+/// QEMU's programs, by their path.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) qemu: PathBuf,
+    pub(crate) qemu_img: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        let find = |program, package| {
+            which::which(program).with_context(|| {
+                format!("{program} is missing: it comes with the package {package}")
+            })
+        };
+        Ok(Self {
+            qemu: find("qemu-system-x86_64", "qemu-system-x86")?,
+            qemu_img: find("qemu-img", "qemu-utils")?,
+        })
+    }
+}
+
+/// How many processors this process may use.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The Kubernetes version that is meant.
+pub(crate) fn kubernetes(session: &Session, asked: Option<&str>) -> Result<String, Stop> {
+    let known = bundle::versions(&session.workspace.root)?;
+    bundle::resolve(&known, asked).map_err(|error| match error {
+        Error::UnknownVersion { .. } => Stop::Usage(error.to_string()),
+        other => other.into(),
+    })
+}
+
+/// An image when the cache has it; builds nothing.
+pub(crate) fn cached_image(
+    session: &Session,
+    recipe: &str,
+    bundle: Option<&Bundle>,
+) -> Result<Option<NodeImage>, Stop> {
+    let request = image::ImageRequest {
+        recipe,
+        bundle,
+        outdated: image::Outdated::Refuse,
+    };
+    Ok(image::cached(&session.workshop(), &request)?)
+}
+
+pub(crate) fn image_files(image: &NodeImage) -> ImageFiles {
+    ImageFiles {
+        name: image.manifest.name.clone(),
+        disk: image.disk.clone(),
+        kernel: image.kernel.clone(),
+        initrd: image.initrd.clone(),
+        append: image.manifest.kernel_command_line.clone(),
+    }
+}
+
+/// Memory of a cluster's machines together, MiB; it does not depend on what is in the image.
+pub(crate) fn guests_mib(nodes: u32, kubernetes: &str) -> anyhow::Result<u64> {
+    let image = ImageFiles {
+        name: String::new(),
+        disk: PathBuf::new(),
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        append: String::new(),
+    };
+    let plan = ClusterPlan::new(nodes, kubernetes, &image, Accelerator::Tcg, "", "", None)?;
+    Ok(plan.memory_mib())
+}
+
+/// The cluster that a run is about.
+pub(crate) fn cluster_plan(
+    session: &Session,
+    args: &TestArgs,
+    kubernetes: &str,
+    image: &NodeImage,
+    accelerator: Accelerator,
+) -> anyhow::Result<ClusterPlan> {
+    let qemu = accelerator::qemu_version(&session.spawner, &Programs::find()?.qemu)?;
+    let files = image_files(image);
+    Ok(ClusterPlan::new(
+        args.nodes,
+        kubernetes,
+        &files,
+        accelerator,
+        qemu,
+        host_cpu()?,
+        args.broken,
+    )?)
+}
+
+/// The plan of a default run on this machine with an empty cache.
+pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, Stop> {
+    let guests_mib = guests_mib(3, kubernetes)?;
+    let machine = Machine {
+        cores: cores(),
+        memory_available: Memory::of_host()?.available,
+        disk_available: session.cache.disk()?.available,
+        accelerator: None,
+    };
+    Ok(Plan {
+        machine,
+        phases: Phase::ALL
+            .into_iter()
+            .map(|phase| (phase, Need::Missing(String::new())))
+            .collect(),
+        guests_mib,
+        scenarios: 0,
+        at_once: 1,
+    })
+}
+
+/// Where the cache keeps that cluster's stage.
+pub(crate) fn stage_dir(session: &Session, plan: &ClusterPlan) -> anyhow::Result<PathBuf> {
+    Ok(session.cache.folder("stages")?.join(plan.key()?))
+}
+
+/// Removes what is there but cannot be used.
+pub(crate) fn remove_damaged(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the damaged {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn verdict_key(session: &Session, qemu: &Path, base: &NodeImage) -> anyhow::Result<VerdictKey> {
+    Ok(VerdictKey::here(&session.spawner, qemu, &base.kernel)?)
+}
+
+/// The accelerator's verdict if it was made since the host's boot.
+pub(crate) fn known_verdict(
+    session: &Session,
+    base: &NodeImage,
+) -> anyhow::Result<Option<Verdict>> {
+    let key = verdict_key(session, &Programs::find()?.qemu, base)?;
+    Ok(accelerator::cached_verdict(session.cache.root(), &key))
+}
+
+/// The accelerator's verdict, and whether it was known already.
+pub(crate) fn verdict(
+    session: &Session,
+    programs: &Programs,
+    base: &NodeImage,
+) -> Result<(Verdict, bool), Stop> {
+    let _lock = session.cache.lock("accelerator", &session.progress)?;
+    let key = verdict_key(session, &programs.qemu, base)?;
+    if let Some(verdict) = accelerator::cached_verdict(session.cache.root(), &key) {
+        return Ok((verdict, true));
+    }
+    session
+        .progress
+        .step("booting a small guest to judge the accelerator");
+    let guest = ProbeGuest {
+        kernel: base.kernel.clone(),
+        initrd: Some(base.initrd.clone()),
+        disk: base.disk.clone(),
+    };
+    let dir = session.cache.staging("accelerator")?;
+    let judged = accelerator::judge(
+        &session.spawner,
+        &programs.qemu,
+        &programs.qemu_img,
+        &guest,
+        dir.path(),
+    );
+    let verdict = session.wait_for(judged)?;
+    accelerator::store_verdict(session.cache.root(), &key, &verdict)?;
+    Ok((verdict, false))
+}
+
+/// Runs a build; its last line is shown as what is waited for, all of them go to `log`.
+pub(crate) fn build(
+    session: &Session,
+    mut command: ChildCommand,
+    log: &Path,
+) -> anyhow::Result<()> {
+    /// Lines that a failure quotes.
+    const TAIL: usize = 60;
+    let shown = command.display();
+    session.progress.step("compiling the tests and scenarios");
+    command.stderr = Stream::Piped;
+    let mut child = session.spawner.spawn(command)?;
+    let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut tail = VecDeque::new();
+    for line in child
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|stream| BufReader::new(stream).lines())
+    {
+        let line = line?;
+        writeln!(file, "{line}")?;
+        session.progress.waiting(line.trim());
+        tail.push_back(line);
+        if tail.len() > TAIL {
+            tail.pop_front();
+        }
+    }
+    let status = child.wait()?;
+    if status.success() {
+        return Ok(());
+    }
+    let tail = tail.into_iter().collect::<Vec<_>>().join("\n");
+    anyhow::bail!(
+        "`{shown}` ended with {status}:\n{tail}\n(all of it: {})",
+        log.display()
+    )
+}

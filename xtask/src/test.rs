@@ -1,0 +1,665 @@
+//! `cargo xtask test`: the main job, phase by phase.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use podwire_cluster::{Host, Stage};
+use podwire_images::{BuiltImage, NodeImage, host, image, tools};
+use podwire_scenario::{Profile, RunContext, Scenario, ScenarioResult, Selection};
+use podwire_vm::accelerator::Verdict;
+use podwire_vm::{Accelerator, SshCredentials};
+use time::OffsetDateTime;
+
+use crate::cli::{ProfileName, TestArgs};
+use crate::durations::Durations;
+use crate::nextest::{self, Ended, Nextest, Seen};
+use crate::parts::{self, Programs};
+use crate::plan::{self, Machine, Need, Phase, Plan};
+use crate::results::{self, PhaseRecord, Results, TestRecord};
+use crate::session::Session;
+use crate::stop::Stop;
+use crate::{breaks, consent, junit, progress, select, summary};
+
+/// What a run is about, settled before anything is looked at or done.
+struct Order<'a> {
+    args: &'a TestArgs,
+    catalogue: &'a [Scenario],
+    selection: Selection,
+    kubernetes: String,
+    /// Memory of the cluster's machines together, MiB.
+    guests_mib: u64,
+    /// A filter or a built-in fault is about scenarios alone.
+    harness_tests: bool,
+}
+
+impl<'a> Order<'a> {
+    fn take(
+        session: &Session,
+        args: &'a TestArgs,
+        catalogue: &'a [Scenario],
+    ) -> Result<Self, Stop> {
+        let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
+        let profile = args.profile.map(|name| match name {
+            ProfileName::Default => Profile::Default,
+            ProfileName::Full => Profile::Full,
+        });
+        let chosen = select::choose(catalogue, args.filter.as_deref(), profile)
+            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+        if chosen.is_empty() {
+            return Err(Stop::Usage(
+                "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
+                    .into(),
+            ));
+        }
+        Ok(Self {
+            selection: select::select(&chosen, args.nodes),
+            guests_mib: parts::guests_mib(args.nodes, &kubernetes)?,
+            harness_tests: args.filter.is_none() && args.broken.is_none(),
+            args,
+            catalogue,
+            kubernetes,
+        })
+    }
+
+    /// The stages that the selected scenarios start from.
+    fn stages(&self) -> Vec<&'static str> {
+        let mut stages: Vec<&str> = self
+            .catalogue
+            .iter()
+            .filter(|scenario| {
+                self.selection
+                    .scenarios
+                    .iter()
+                    .any(|name| name == scenario.name)
+            })
+            .map(|scenario| scenario.stage)
+            .collect();
+        stages.sort_unstable();
+        stages.dedup();
+        stages
+    }
+}
+
+/// The whole command.
+pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
+    let order = Order::take(session, args, catalogue)?;
+    let measured = Durations::load(session.cache.root());
+    let packages = host::Host::detect(&session.spawner).plan(false);
+    session.progress.phase("looking at what is there");
+    let looked = look(session, &order, &packages);
+    session.progress.idle();
+    let plan = looked?;
+    print!("{}", plan.render(&measured));
+    let shortages = plan.shortages();
+    if args.plan {
+        for shortage in shortages {
+            println!("{shortage}");
+        }
+        return Ok(());
+    }
+    if !shortages.is_empty() {
+        return Err(Stop::setup(shortages.join("\n")));
+    }
+    consent::packages(&packages, args.yes)?;
+
+    let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
+    order.selection.write(&dir)?;
+    let mut run = Run {
+        session,
+        order: &order,
+        plan,
+        measured,
+        dir,
+        results: Results {
+            accelerator: "not judged yet".into(),
+            speed_factor: 0.0,
+            kubernetes: order.kubernetes.clone(),
+            nodes: args.nodes,
+            image: None,
+            package_differences: Vec::new(),
+            error: None,
+            phases: Vec::new(),
+            harness_tests: Vec::new(),
+            scenarios: Vec::new(),
+            broken: None,
+        },
+        seen: BTreeMap::new(),
+    };
+    let done = run.all(&packages);
+    run.report(done)
+}
+
+/// What the cache has, and what is therefore to be done.
+fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<Plan, Stop> {
+    let workshop = session.workshop();
+    let cached_or = |cached: Option<String>, missing: &str| {
+        cached.map_or_else(|| Need::Missing(missing.to_owned()), Need::Cached)
+    };
+    let names: Vec<&str> = packages
+        .missing
+        .iter()
+        .map(|missing| missing.need.package)
+        .collect();
+    let base = parts::cached_image(session, image::BASE, None)?;
+    let verdict = match &base {
+        Some(base) if names.is_empty() => parts::known_verdict(session, base)?,
+        _ => None,
+    };
+    let bundle = podwire_images::bundle::cached(&workshop, &order.kubernetes)?;
+    let node = match &bundle {
+        Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
+        None => None,
+    };
+    let stage = match (&node, &verdict) {
+        (Some(node), Some(verdict)) => {
+            let plan = parts::cluster_plan(
+                session,
+                order.args,
+                &order.kubernetes,
+                node,
+                verdict.accelerator,
+            )?;
+            Stage::open(&parts::stage_dir(session, &plan)?).ok()
+        }
+        _ => None,
+    };
+    let memory = podwire_images::Memory::of_host()?;
+    let machine = Machine {
+        cores: parts::cores(),
+        memory_available: memory.available,
+        disk_available: session.cache.disk()?.available,
+        accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
+    };
+    let at_once = plan::at_once(
+        machine.cores,
+        machine.memory_available,
+        machine.accelerator.unwrap_or(Accelerator::Tcg),
+        order.guests_mib,
+    );
+    let mut phases = vec![
+        (
+            Phase::Packages,
+            cached_or(
+                names.is_empty().then(|| "all there".into()),
+                &names.join(", "),
+            ),
+        ),
+        (
+            Phase::Tools,
+            cached_or(
+                tools::cached(&workshop)?[0].then(|| "cargo-nextest".into()),
+                "",
+            ),
+        ),
+        (
+            Phase::BaseImage,
+            cached_or(base.map(|image| image.manifest.name), ""),
+        ),
+        (
+            Phase::Accelerator,
+            cached_or(
+                verdict.map(|verdict| format!("{}: {}", verdict.accelerator, verdict.reason)),
+                "",
+            ),
+        ),
+        (
+            Phase::Bundle,
+            cached_or(
+                bundle.map(|bundle| bundle.name),
+                &format!("Kubernetes {}", order.kubernetes),
+            ),
+        ),
+        (
+            Phase::NodeImage,
+            cached_or(node.map(|image| image.manifest.name), ""),
+        ),
+        (
+            Phase::Programs,
+            Need::Always("nothing when they are current".into()),
+        ),
+    ];
+    if order.harness_tests {
+        phases.push((Phase::HarnessTests, Need::Always(String::new())));
+    }
+    if !order.selection.scenarios.is_empty() {
+        phases.push((
+            Phase::Stage,
+            cached_or(stage.map(|stage| stage.manifest.key), ""),
+        ));
+        let count = order.selection.scenarios.len();
+        let scenarios = if count == 1 {
+            "1 scenario".into()
+        } else {
+            format!("{count} scenarios")
+        };
+        phases.push((Phase::Scenarios, Need::Always(scenarios)));
+    }
+    Ok(Plan {
+        machine,
+        phases,
+        guests_mib: order.guests_mib,
+        scenarios: order.selection.scenarios.len(),
+        at_once,
+    })
+}
+
+/// A run under way.
+struct Run<'a> {
+    session: &'a Session,
+    order: &'a Order<'a>,
+    plan: Plan,
+    measured: Durations,
+    dir: PathBuf,
+    results: Results,
+    /// What nextest saw of the scenarios.
+    seen: BTreeMap<String, Seen>,
+}
+
+/// How the phases ended.
+enum Done {
+    /// All of them ran; the scenarios' results are on disk.
+    Ran,
+    /// The harness's own tests failed, so no scenario ran.
+    Untrusted,
+}
+
+impl Run<'_> {
+    /// Every phase, in order.
+    fn all(&mut self, packages: &host::Plan) -> Result<Done, Stop> {
+        let session = self.session;
+        let workshop = session.workshop();
+        let outdated = consent::outdated(session, self.order.args.yes, self.order.args.locked);
+
+        self.phase(Phase::Packages, |_| {
+            host::install(&workshop, packages)?;
+            Ok(((), packages.missing.is_empty()))
+        })?;
+        let programs = Programs::find()?;
+        let nextest = self.phase(Phase::Tools, |_| {
+            let cached = tools::cached(&workshop)?[0];
+            Ok((tools::nextest(&workshop)?, cached))
+        })?;
+        let base = self.image(Phase::BaseImage, image::BASE, None, &outdated)?;
+        let verdict = self.phase(Phase::Accelerator, |_| {
+            parts::verdict(session, &programs, &base)
+        })?;
+        self.results.accelerator = verdict.accelerator.to_string();
+        self.results.speed_factor = verdict.speed_factor;
+        self.plan.machine.accelerator = Some(verdict.accelerator);
+        session.progress.line(&format!(
+            "guests run under {}: {}",
+            verdict.accelerator, verdict.reason
+        ));
+        if self.order.args.require_kvm && verdict.accelerator != Accelerator::Kvm {
+            return Err(Stop::setup(format!(
+                "--require-kvm: guests do not run under KVM here: {}",
+                verdict.reason
+            )));
+        }
+        let bundle = self.phase(Phase::Bundle, |run| {
+            let cached = podwire_images::bundle::cached(&workshop, &run.order.kubernetes)?;
+            let was_cached = cached.is_some();
+            let bundle = match cached {
+                Some(bundle) => bundle,
+                None => podwire_images::bundle::get(&workshop, &run.order.kubernetes)?,
+            };
+            Ok((bundle, was_cached))
+        })?;
+        let node = self.image(Phase::NodeImage, image::NODE, Some(&bundle), &outdated)?;
+        self.results.image = Some(node.manifest.name.clone());
+        self.phase(Phase::Programs, |run| {
+            parts::build(
+                session,
+                nextest::build(&session.workspace.root),
+                &run.dir.join("build.log"),
+            )?;
+            Ok(((), false))
+        })?;
+        let keys = session.cache.ssh_keys(&session.progress)?;
+        if self.order.harness_tests {
+            let base = base.dir.clone();
+            let good = self.phase(Phase::HarnessTests, |run| {
+                Ok((
+                    run.harness_tests(&nextest, &programs, &base, &keys.user, &verdict)?,
+                    false,
+                ))
+            })?;
+            if !good {
+                return Ok(Done::Untrusted);
+            }
+        }
+        if self.order.selection.scenarios.is_empty() {
+            return Ok(Done::Ran);
+        }
+        let host_key = self.dir.join("host-key.pub");
+        fs::write(&host_key, format!("{}\n", keys.host_public))
+            .context("cannot write the guests' host key")?;
+        let host = Host {
+            spawner: session.spawner.clone(),
+            qemu: programs.qemu.clone(),
+            qemu_img: programs.qemu_img.clone(),
+            accelerator: verdict.accelerator,
+            speed_factor: verdict.speed_factor,
+            ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
+        };
+        let stage = self.stage(&host, &node)?;
+        let at_once = plan::at_once(
+            self.plan.machine.cores,
+            podwire_images::Memory::of_host()?.available,
+            verdict.accelerator,
+            self.order.guests_mib,
+        );
+        self.plan.at_once = at_once;
+        #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
+        let clones = at_once as f64;
+        RunContext {
+            stages: self
+                .order
+                .stages()
+                .into_iter()
+                .map(|name| (name.to_owned(), stage.dir.clone()))
+                .collect(),
+            qemu: programs.qemu.clone(),
+            qemu_img: programs.qemu_img.clone(),
+            accelerator: verdict.accelerator,
+            speed_factor: verdict.speed_factor * clones,
+            ssh_key: keys.user.clone(),
+            ssh_host_key: Some(host_key),
+            broken: self.order.args.broken,
+        }
+        .write(&self.dir)?;
+        self.phase(Phase::Scenarios, |run| {
+            Ok((run.scenarios(&nextest, at_once)?, false))
+        })?;
+        Ok(Done::Ran)
+    }
+
+    /// Times one phase; what it does returns whether the cache had its result.
+    fn phase<T>(
+        &mut self,
+        phase: Phase,
+        work: impl FnOnce(&mut Self) -> Result<(T, bool), Stop>,
+    ) -> Result<T, Stop> {
+        self.session.progress.phase(phase.name());
+        let started = Instant::now();
+        let done = work(self);
+        let seconds = started.elapsed().as_secs_f64();
+        let cached = matches!(done, Ok((_, true)));
+        self.results.phases.push(PhaseRecord {
+            name: phase.name().to_owned(),
+            seconds,
+            cached,
+        });
+        self.session.progress.idle();
+        let (value, cached) = done?;
+        if !cached {
+            let each = match phase {
+                #[expect(clippy::cast_precision_loss, reason = "scenarios are few")]
+                Phase::Scenarios => seconds / self.plan.scenarios.max(1) as f64,
+                _ => seconds,
+            };
+            self.measured
+                .set(phase, self.plan.machine.accelerator, each);
+            self.measured.store(self.session.cache.root())?;
+        }
+        Ok(value)
+    }
+
+    fn image(
+        &mut self,
+        phase: Phase,
+        recipe: &str,
+        bundle: Option<&podwire_images::Bundle>,
+        outdated: &consent::Outdated<'_>,
+    ) -> Result<NodeImage, Stop> {
+        let session = self.session;
+        let image = self.phase(phase, |_| {
+            let request = image::ImageRequest {
+                recipe,
+                bundle,
+                outdated: outdated.as_request(),
+            };
+            let BuiltImage { image, cached } = image::get(&session.workshop(), &request)?;
+            Ok((image, cached))
+        })?;
+        self.results.package_differences.extend(
+            image
+                .manifest
+                .differences
+                .iter()
+                .map(|difference| format!("{recipe} image: {difference}")),
+        );
+        Ok(image)
+    }
+
+    fn stage(&mut self, host: &Host, node: &NodeImage) -> Result<Stage, Stop> {
+        let session = self.session;
+        self.phase(Phase::Stage, |run| {
+            let files = parts::image_files(node);
+            let plan = parts::cluster_plan(
+                session,
+                run.order.args,
+                &run.order.kubernetes,
+                node,
+                host.accelerator,
+            )?;
+            let dir = parts::stage_dir(session, &plan)?;
+            let _lock = session.cache.lock("stage", &session.progress)?;
+            if let Ok(stage) = Stage::open(&dir) {
+                return Ok((stage, true));
+            }
+            parts::remove_damaged(&dir)?;
+            let logs = run.dir.join("stage");
+            let build = Stage::build(host, &plan, &files, &dir, &logs, &session.progress);
+            let stage = session.wait_for(build).with_context(|| {
+                format!(
+                    "the cluster did not come up; consoles are in {}",
+                    logs.display()
+                )
+            })?;
+            for part in &stage.manifest.phases {
+                session
+                    .progress
+                    .line(&format!("  {}: {:.1} s", part.name, part.seconds));
+            }
+            if let Some(missing) = &stage.manifest.unsettled {
+                session.progress.line(&format!(
+                    "the cluster was frozen before it had settled: {missing}"
+                ));
+            }
+            Ok((stage, false))
+        })
+    }
+
+    /// Runs the harness's own tests; whether all passed.
+    fn harness_tests(
+        &mut self,
+        program: &Path,
+        programs: &Programs,
+        base: &Path,
+        key: &Path,
+        verdict: &Verdict,
+    ) -> Result<bool, Stop> {
+        let text = |path: &Path| path.display().to_string();
+        let nextest = self.nextest(
+            program,
+            "harness",
+            nextest::harness_tests(),
+            (self.plan.machine.cores / 2).max(1),
+            vec![
+                ("PODWIRE_TEST_IMAGE".into(), text(base)),
+                ("PODWIRE_SSH_KEY".into(), text(key)),
+                (
+                    "PODWIRE_ACCELERATOR".into(),
+                    verdict.accelerator.to_string(),
+                ),
+                ("PODWIRE_QEMU".into(), text(&programs.qemu)),
+                ("PODWIRE_QEMU_IMG".into(), text(&programs.qemu_img)),
+            ],
+        );
+        self.session
+            .progress
+            .step("running the harness's own tests");
+        let ended = nextest.run(self.session, || {})?;
+        self.results.harness_tests = nextest
+            .seen()?
+            .into_iter()
+            .map(|(name, seen)| TestRecord {
+                name,
+                outcome: if seen.passed {
+                    results::Verdict::Passed
+                } else {
+                    results::Verdict::Failed
+                },
+                reason: seen.message,
+                seconds: seen.seconds,
+            })
+            .collect();
+        match ended {
+            Ended::Passed => Ok(true),
+            Ended::TestsFailed => Ok(false),
+            Ended::Broken => Err(Stop::setup(
+                "nextest could not run the harness's tests; its words are above",
+            )),
+        }
+    }
+
+    fn scenarios(&mut self, program: &Path, at_once: usize) -> Result<(), Stop> {
+        let names = self.order.selection.scenarios.clone();
+        let nextest = self.nextest(
+            program,
+            "scenarios",
+            nextest::scenarios(&names),
+            at_once,
+            vec![
+                ("PODWIRE_RUN".into(), self.dir.display().to_string()),
+                ("PODWIRE_ANCESTOR".into(), std::process::id().to_string()),
+            ],
+        );
+        let (progress, dir) = (&self.session.progress, &self.dir);
+        let ended = nextest.run(self.session, || progress.step(&under_way(dir, &names)))?;
+        self.seen = nextest.seen()?;
+        match ended {
+            Ended::Passed | Ended::TestsFailed => Ok(()),
+            Ended::Broken => Err(Stop::setup(
+                "nextest could not run the scenarios; its words are above",
+            )),
+        }
+    }
+
+    fn nextest(
+        &self,
+        program: &Path,
+        profile: &'static str,
+        filterset: String,
+        at_once: usize,
+        env: Vec<(String, String)>,
+    ) -> Nextest {
+        Nextest {
+            program: program.to_owned(),
+            workspace: self.session.workspace.root.clone(),
+            profile,
+            filterset,
+            at_once,
+            env,
+        }
+    }
+
+    /// Writes the results and says the same in short.
+    fn report(mut self, done: Result<Done, Stop>) -> Result<(), Stop> {
+        let ran = self
+            .results
+            .phases
+            .iter()
+            .any(|phase| phase.name == Phase::Scenarios.name());
+        let aborted = match &done {
+            Ok(Done::Ran) => None,
+            Ok(Done::Untrusted) => Some("the harness's own tests failed".to_owned()),
+            // Whatever ran has left its results.
+            Err(_) if ran => None,
+            Err(Stop::Setup(error)) => Some(format!("set-up ended early: {error:#}")),
+            Err(Stop::Usage(text)) => Some(text.clone()),
+            Err(Stop::Failed) => Some("an earlier phase failed".to_owned()),
+        };
+        if let Err(Stop::Setup(error)) = &done {
+            self.results.error = Some(format!("{error:#}"));
+        }
+        let dir = self.dir.clone();
+        self.results.scenarios = results::merge(
+            self.order.catalogue,
+            &self.order.selection,
+            |name| results::attempts(&dir, name),
+            &self.seen,
+            aborted.as_deref(),
+        );
+        let broken = self.order.args.broken.filter(|_| done.is_ok());
+        self.results.broken = broken
+            .map(|broken| breaks::judge(broken, self.order.catalogue, &self.results.scenarios));
+        self.write()?;
+        if let (Some(broken), Some(verdict)) = (broken, &self.results.broken) {
+            print!("\n{}", breaks::report(broken, verdict));
+        }
+        print!(
+            "{}",
+            summary::render(&self.results, &self.session.workspace.latest())
+        );
+        done?;
+        if self
+            .results
+            .good(self.order.args.strict || progress::is_ci())
+        {
+            Ok(())
+        } else {
+            Err(Stop::Failed)
+        }
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let json = self.dir.join("results.json");
+        fs::write(&json, serde_json::to_vec_pretty(&self.results)?)
+            .with_context(|| format!("cannot write {}", json.display()))?;
+        let xml = self.dir.join("junit.xml");
+        fs::write(&xml, junit::report(&self.results).to_string()?)
+            .with_context(|| format!("cannot write {}", xml.display()))
+    }
+}
+
+/// Which scenarios run now, and how many are done, by what is in the run's folder.
+fn under_way(run: &Path, names: &[String]) -> String {
+    let mut running = Vec::new();
+    let mut done = 0;
+    for name in names {
+        let folder = ScenarioResult::folder(run, name, 1);
+        if folder.join(ScenarioResult::FILE).exists() {
+            done += 1;
+        } else if folder.exists() {
+            running.push(name.as_str());
+        }
+    }
+    let what = if running.is_empty() {
+        "starting".to_owned()
+    } else {
+        running.join(", ")
+    };
+    format!("{what} ({done} of {} done)", names.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_s_folder_tells_what_is_under_way() {
+        let run = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c"].map(String::from);
+        assert_eq!(under_way(run.path(), &names), "starting (0 of 3 done)");
+        for name in ["a", "b"] {
+            fs::create_dir_all(ScenarioResult::folder(run.path(), name, 1)).unwrap();
+        }
+        crate::fixture::passed("a").write(run.path()).unwrap();
+        assert_eq!(under_way(run.path(), &names), "b (1 of 3 done)");
+    }
+}
