@@ -230,7 +230,7 @@ impl Frozen {
 async fn freeze_a_pair(setup: &Setup, dir: &Path) -> Result<()> {
     let started = Instant::now();
     for n in MACHINES {
-        create_overlay(&setup.qemu_img, &setup.image.disk, &disk(dir, n))?;
+        create_overlay(&setup.qemu_img, &setup.disk, &disk(dir, n))?;
     }
     let segment = Segment::start(plan(), SegmentOptions::default())?;
     let pair = Pair::launch(setup, segment, dir, &|n| Ram::Template(ram(dir, n))).await?;

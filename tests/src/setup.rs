@@ -24,8 +24,10 @@ pub struct Setup {
     pub qemu_img: PathBuf,
     /// What guests run on.
     pub accelerator: Accelerator,
-    /// The base image.
+    /// The base image's kernel and initrd.
     pub image: ProbeGuest,
+    /// Its disk.
+    pub disk: PathBuf,
     /// Its root user's key.
     pub ssh: SshCredentials,
     /// Cargo's folder for the files of tests.
@@ -55,9 +57,9 @@ impl Setup {
             accelerator,
             image: ProbeGuest {
                 kernel: folder.join("kernel"),
-                initrd: Some(folder.join("initrd")),
-                disk: folder.join("disk.qcow2"),
+                initrd: folder.join("initrd"),
             },
+            disk: folder.join("disk.qcow2"),
             ssh: SshCredentials::read(&ssh_key, None)?,
             tmp: PathBuf::from(tmp),
         })
@@ -72,8 +74,8 @@ impl Setup {
             accelerator: self.accelerator,
             cpu_model: self.accelerator.cpu_model().to_owned(),
             kernel: self.image.kernel.clone(),
-            initrd: self.image.initrd.clone(),
-            append: "root=/dev/vda rw".to_owned(),
+            initrd: Some(self.image.initrd.clone()),
+            append: "root=/dev/vda rw mitigations=off audit=0 net.ifnames=0".to_owned(),
             disk: Some(disk),
             incoming: matches!(ram, Ram::Clone(_)),
             ram,

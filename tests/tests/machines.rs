@@ -206,11 +206,8 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
     let denied = connect(&other.private, &host_key).await.unwrap_err();
     assert!(matches!(denied, GuestError::Denied), "{denied}");
 
-    guest.close().await;
-    pair.machine(1)
-        .power_down(Duration::from_secs(120))
-        .await
-        .unwrap();
+    let limit = Duration::from_secs(120);
+    pair.machine(1).power_off(&guest, limit).await.unwrap();
     assert_eq!(pair.machine(1).fault(), None, "an orderly end is no fault");
     pair.kill().await;
 }
@@ -325,15 +322,9 @@ async fn the_accelerator_is_judged_by_a_guest_and_the_verdict_kept() {
     let scratch = setup.scratch().unwrap();
     let dir = scratch.path();
     let key = VerdictKey::here(&setup.spawner, &setup.qemu, &setup.image.kernel).unwrap();
-    let verdict = judge(
-        &setup.spawner,
-        &setup.qemu,
-        &setup.qemu_img,
-        &setup.image,
-        dir,
-    )
-    .await
-    .unwrap();
+    let verdict = judge(&setup.spawner, &setup.qemu, &setup.image, dir)
+        .await
+        .unwrap();
     eprintln!("{verdict:?}");
     assert_eq!(verdict.accelerator, setup.accelerator, "{}", verdict.reason);
     assert!(verdict.boot_seconds > 0.1, "{verdict:?}");

@@ -176,14 +176,12 @@ pub(crate) fn verdict(
         .step("booting a small guest to judge the accelerator");
     let guest = ProbeGuest {
         kernel: base.kernel.clone(),
-        initrd: Some(base.initrd.clone()),
-        disk: base.disk.clone(),
+        initrd: base.initrd.clone(),
     };
     let dir = session.cache.staging("accelerator")?;
     let judged = accelerator::judge(
         &session.spawner,
         &programs.qemu,
-        &programs.qemu_img,
         &guest,
         dir.path(),
     );

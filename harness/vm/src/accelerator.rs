@@ -20,8 +20,8 @@ use crate::spec::{Accelerator, MachineSpec, Ram};
 const MARKS: (&str, &str) = ("podwire-probe-begin", "podwire-probe-end");
 
 /// What the guest does, and the host too, for comparison: computing and starting processes.
-const WORK: &str = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; \
-                    for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true; done";
+const WORK: &str = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; \
+                    for i in 0 1 2 3 4 5 6 7 8 9; do for j in 0 1 2; do /bin/sh -c :; done; done";
 
 /// A kernel that works is up within 2 s on KVM and within 20 s emulated; a busy host gets tenfold.
 const LIMITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(240));
@@ -51,15 +51,14 @@ pub struct VerdictKey {
     pub kernel: String,
 }
 
-/// The parts of the small base image that the probe boots.
+/// The parts of the small base image that the probe boots. Its disk is not among them: the work
+/// is done by the shell of the initial RAM disk, which every initrd has.
 #[derive(Debug, Clone)]
 pub struct ProbeGuest {
     /// Linux kernel.
     pub kernel: PathBuf,
-    /// Initial RAM disk.
-    pub initrd: Option<PathBuf>,
-    /// qcow2 image with a shell as `/bin/sh`; it is not changed.
-    pub disk: PathBuf,
+    /// Initial RAM disk with a shell as `/bin/sh`.
+    pub initrd: PathBuf,
 }
 
 /// Why there is no verdict.
@@ -180,14 +179,13 @@ pub fn store_verdict(
 pub async fn judge(
     spawner: &Spawner,
     qemu: &Path,
-    qemu_img: &Path,
     guest: &ProbeGuest,
     dir: &Path,
 ) -> Result<Verdict, JudgeError> {
-    let native = host_seconds(spawner)?;
+    let native = host_time(spawner)?;
     let attempt = async |accelerator| {
         let dir = dir.join(format!("probe-{accelerator}"));
-        probe(spawner, qemu, qemu_img, guest, accelerator, &dir).await
+        probe(spawner, qemu, guest, accelerator, &dir).await
     };
     let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
         Err(error) => format!("/dev/kvm cannot be opened ({error})"),
@@ -222,12 +220,17 @@ impl Measured {
     }
 }
 
-fn host_seconds(spawner: &Spawner) -> Result<Duration, JudgeError> {
-    let started = Instant::now();
-    let command = ChildCommand::new("/bin/sh").args(["-c", WORK]);
-    run(spawner, command, LIMITS.0)?.success("/bin/sh")?;
+/// The host's time for the work when nothing else keeps it busy: the best of five.
+fn host_time(spawner: &Spawner) -> Result<Duration, JudgeError> {
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        let command = ChildCommand::new("/bin/sh").args(["-c", WORK]);
+        run(spawner, command, LIMITS.0)?.success("/bin/sh")?;
+        best = best.min(started.elapsed());
+    }
     // Never zero: it divides.
-    Ok(started.elapsed().max(Duration::from_millis(1)))
+    Ok(best.max(Duration::from_millis(1)))
 }
 
 /// A fault in one line; the attempt's folder holds the rest.
@@ -239,17 +242,10 @@ fn brief(fault: &MachineFault) -> String {
 async fn probe(
     spawner: &Spawner,
     qemu: &Path,
-    qemu_img: &Path,
     guest: &ProbeGuest,
     accelerator: Accelerator,
     dir: &Path,
 ) -> Result<Result<Measured, String>, JudgeError> {
-    fs::create_dir_all(dir).map_err(|source| JudgeError::File {
-        path: dir.to_owned(),
-        source,
-    })?;
-    let overlay = dir.join("disk.qcow2");
-    crate::create_overlay(qemu_img, &guest.disk, &overlay)?;
     let (begin, end) = MARKS;
     let spec = MachineSpec {
         name: format!("probe-{accelerator}"),
@@ -258,11 +254,9 @@ async fn probe(
         accelerator,
         cpu_model: accelerator.cpu_model().into(),
         kernel: guest.kernel.clone(),
-        initrd: guest.initrd.clone(),
-        append: format!(
-            "root=/dev/vda ro quiet init=/bin/sh -- -c \"echo {begin}; {WORK}; echo {end}; read x\""
-        ),
-        disk: Some(overlay),
+        initrd: Some(guest.initrd.clone()),
+        append: format!("rdinit=/bin/sh -- -c \"echo {begin}; {WORK}; echo {end}; read x\""),
+        disk: None,
         ram: Ram::Anonymous,
         incoming: false,
         rtc_base: None,
