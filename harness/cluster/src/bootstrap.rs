@@ -34,7 +34,8 @@ const REGISTERED: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_secs(40);
 /// One request to the API.
 const REQUEST: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(500);
+/// Each look costs an emulated guest as much as a Pod's start: not too often.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Commands that start the daemons: on every node but the first; on the first before and after the
 /// API server is ready. `enable` reads the new units as well, which saves a process.
@@ -306,8 +307,24 @@ pub(crate) async fn ready(api: &kube::Client) -> Result<(), String> {
     let request = request.map_err(|error| error.to_string())?;
     match api.request_text(request).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(failing_checks(&error)),
     }
+}
+
+/// The failing checks of `/readyz?verbose`'s text, `[-]etcd failed: ...`, without the passing ones.
+fn failing_checks(error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else {
+        return chain(error);
+    };
+    let failing = status.message.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("[-]")?.split_once(' ')?;
+        Some(name)
+    });
+    let failing: Vec<&str> = failing.collect();
+    if failing.is_empty() {
+        return status.message.clone();
+    }
+    format!("not ready: {}", failing.join(", "))
 }
 
 async fn nodes_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
@@ -333,7 +350,13 @@ fn name<K: kube::Resource>(object: &K) -> String {
     object.meta().name.clone().unwrap_or_default()
 }
 
+/// Ready, and open for Pods: the taints of a new Node go a moment after it is Ready, and Pods
+/// created in between would crowd the others.
 fn is_ready(node: &ApiNode) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    if taints.is_some_and(|taints| !taints.is_empty()) {
+        return false;
+    }
     let conditions = node
         .status
         .as_ref()
@@ -363,4 +386,37 @@ pub(crate) fn is_running(pod: &Pod) -> bool {
         .into_iter()
         .flatten()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_the_failing_checks_are_told() {
+        let message = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac failed: \
+                       reason withheld\nreadyz check failed";
+        let status = kube::core::Status::failure(message, "");
+        let error = kube::Error::Api(Box::new(status));
+        assert_eq!(
+            failing_checks(&error),
+            "not ready: etcd, poststarthook/rbac"
+        );
+    }
+
+    #[test]
+    fn a_ready_node_with_a_taint_takes_no_pods_yet() {
+        let node = |taints: serde_json::Value| -> ApiNode {
+            serde_json::from_value(json!({
+                "metadata": { "name": "node1" },
+                "spec": { "taints": taints },
+                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+            }))
+            .unwrap()
+        };
+        assert!(is_ready(&node(json!([]))));
+        let taint = json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]);
+        assert!(!is_ready(&node(taint)));
+    }
 }

@@ -56,7 +56,30 @@ mod tests {
 
     #[test]
     fn pods_are_hidden_from_the_outside_only() {
-        insta::assert_snapshot!(bridge(pod_range(2)), @"");
-        insta::assert_snapshot!(masquerade(), @"");
+        insta::assert_snapshot!(bridge(pod_range(2)), @r#"
+        {
+          "bridge": "cni0",
+          "cniVersion": "1.0.0",
+          "hairpinMode": true,
+          "ipMasq": false,
+          "ipam": {
+            "subnet": "10.1.2.0/24",
+            "type": "host-local"
+          },
+          "isDefaultGateway": true,
+          "name": "kube",
+          "type": "bridge"
+        }
+        "#);
+        insta::assert_snapshot!(masquerade(), @r"
+        table ip podwire
+        delete table ip podwire
+        table ip podwire {
+            chain postrouting {
+                type nat hook postrouting priority srcnat;
+                ip saddr 10.1.0.0/16 ip daddr != { 10.1.0.0/16, 10.0.0.0/24, 172.30.0.0/24 } masquerade
+            }
+        }
+        ");
     }
 }

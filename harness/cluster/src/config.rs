@@ -55,7 +55,6 @@ pub fn kubelet(limits: GuestLimits) -> String {
             "nodefs.available": "1%",
             "nodefs.inodesFree": "1%",
         },
-        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         "runtimeRequestTimeout": seconds(limits.runtime_request),
         "nodeStatusUpdateFrequency": seconds(limits.node_status_update),
@@ -97,8 +96,63 @@ mod tests {
 
     #[test]
     fn the_configurations_read_as_meant() {
-        insta::assert_snapshot!(kubelet(GuestLimits::of(Accelerator::Tcg)), @"");
-        insta::assert_snapshot!(kube_proxy(2, ProxyMode::Nftables), @"");
+        insta::assert_snapshot!(kubelet(GuestLimits::of(Accelerator::Tcg)), @r#"
+        {
+          "apiVersion": "kubelet.config.k8s.io/v1beta1",
+          "authentication": {
+            "anonymous": {
+              "enabled": false
+            },
+            "webhook": {
+              "enabled": true
+            },
+            "x509": {
+              "clientCAFile": "/etc/kubernetes/pki/ca.crt"
+            }
+          },
+          "authorization": {
+            "mode": "Webhook"
+          },
+          "cgroupDriver": "systemd",
+          "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+          "evictionHard": {
+            "imagefs.available": "1%",
+            "memory.available": "30Mi",
+            "nodefs.available": "1%",
+            "nodefs.inodesFree": "1%"
+          },
+          "failSwapOn": false,
+          "imageGCHighThresholdPercent": 100,
+          "imageMinimumGCAge": "24h0m0s",
+          "kind": "KubeletConfiguration",
+          "makeIPTablesUtilChains": false,
+          "nodeLeaseDurationSeconds": 120,
+          "nodeStatusUpdateFrequency": "20s",
+          "resolvConf": "/etc/resolv.conf",
+          "runtimeRequestTimeout": "600s",
+          "staticPodPath": "/etc/kubernetes/manifests",
+          "tlsCertFile": "/etc/kubernetes/pki/kubelet.crt",
+          "tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key"
+        }
+        "#);
+        insta::assert_snapshot!(kube_proxy(2, ProxyMode::Nftables), @r#"
+        {
+          "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+          "bindAddress": "0.0.0.0",
+          "clientConnection": {
+            "kubeconfig": "/etc/kubernetes/kube-proxy.conf"
+          },
+          "clusterCIDR": "",
+          "conntrack": {
+            "maxPerCore": 0,
+            "tcpCloseWaitTimeout": "0s",
+            "tcpEstablishedTimeout": "0s"
+          },
+          "hostnameOverride": "node2",
+          "kind": "KubeProxyConfiguration",
+          "mode": "nftables"
+        }
+        "#);
         assert!(kube_proxy(2, ProxyMode::Iptables).contains("\"mode\": \"iptables\""));
     }
 }

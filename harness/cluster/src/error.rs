@@ -49,7 +49,7 @@ pub enum ClusterError {
         /// What was being done.
         doing: String,
         /// How it went.
-        source: GuestError,
+        source: Box<GuestError>,
     },
     /// A component does not come up.
     #[error(

@@ -65,7 +65,73 @@ mod tests {
             certificate: "CERTIFICATE".into(),
             key: "KEY".into(),
         };
-        insta::assert_snapshot!(embedded(&server(), "CA", &identity), @"");
-        insta::assert_snapshot!(with_files("https://localhost:6443", "/ca", "/crt", "/key"), @"");
+        insta::assert_snapshot!(embedded(&server(), "CA", &identity), @r#"
+        {
+          "apiVersion": "v1",
+          "clusters": [
+            {
+              "cluster": {
+                "certificate-authority-data": "Q0E=",
+                "server": "https://node1:6443"
+              },
+              "name": "podwire"
+            }
+          ],
+          "contexts": [
+            {
+              "context": {
+                "cluster": "podwire",
+                "user": "podwire"
+              },
+              "name": "podwire"
+            }
+          ],
+          "current-context": "podwire",
+          "kind": "Config",
+          "users": [
+            {
+              "name": "podwire",
+              "user": {
+                "client-certificate-data": "Q0VSVElGSUNBVEU=",
+                "client-key-data": "S0VZ"
+              }
+            }
+          ]
+        }
+        "#);
+        insta::assert_snapshot!(with_files("https://localhost:6443", "/ca", "/crt", "/key"), @r#"
+        {
+          "apiVersion": "v1",
+          "clusters": [
+            {
+              "cluster": {
+                "certificate-authority": "/ca",
+                "server": "https://localhost:6443"
+              },
+              "name": "podwire"
+            }
+          ],
+          "contexts": [
+            {
+              "context": {
+                "cluster": "podwire",
+                "user": "podwire"
+              },
+              "name": "podwire"
+            }
+          ],
+          "current-context": "podwire",
+          "kind": "Config",
+          "users": [
+            {
+              "name": "podwire",
+              "user": {
+                "client-certificate": "/crt",
+                "client-key": "/key"
+              }
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -229,7 +229,7 @@ impl Node {
             source => ClusterError::Guest {
                 node,
                 doing,
-                source,
+                source: Box::new(source),
             },
         }
     }

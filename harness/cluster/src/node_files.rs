@@ -69,6 +69,8 @@ pub fn node_files(
             config::kube_proxy(number, ProxyMode::Nftables),
         ),
         embedded(kubeconfig::KUBE_PROXY_PATH, &pki.kube_proxy),
+        // The kubelet complains every second while the folder is missing, and skips dotfiles.
+        public(format!("{}/.keep", config::STATIC_PODS), ""),
     ];
     if let Some(identity) = pki.node(number) {
         files.extend([
@@ -138,8 +140,49 @@ mod tests {
 
     #[test]
     fn every_node_gets_its_files() {
-        insta::assert_snapshot!(list(1), @"");
-        insta::assert_snapshot!(list(2), @"");
+        insta::assert_snapshot!(list(1), @r"
+        644 /etc/kubernetes/pki/ca.crt
+        644 /etc/cni/net.d/kube.conf
+        644 /etc/kubernetes/masquerade.nft
+        644 /etc/kubernetes/kubelet.json
+        644 /etc/kubernetes/kube-proxy.json
+        600 /etc/kubernetes/kube-proxy.conf
+        644 /etc/kubernetes/manifests/.keep
+        644 /etc/kubernetes/pki/kubelet.crt
+        600 /etc/kubernetes/pki/kubelet.key
+        600 /etc/kubernetes/kubelet.conf
+        644 /etc/kubernetes/pki/apiserver.crt
+        600 /etc/kubernetes/pki/apiserver.key
+        644 /etc/kubernetes/pki/apiserver-kubelet-client.crt
+        600 /etc/kubernetes/pki/apiserver-kubelet-client.key
+        600 /etc/kubernetes/pki/sa.key
+        644 /etc/kubernetes/pki/sa.pub
+        600 /etc/kubernetes/controller-manager.conf
+        600 /etc/kubernetes/scheduler.conf
+        600 /root/.kube/config
+        644 /etc/systemd/system/node-network.service
+        644 /etc/systemd/system/kubelet.service
+        644 /etc/systemd/system/kube-proxy.service
+        644 /etc/systemd/system/etcd.service
+        644 /etc/systemd/system/kube-apiserver.service
+        644 /etc/systemd/system/kube-controller-manager.service
+        644 /etc/systemd/system/kube-scheduler.service
+        ");
+        insta::assert_snapshot!(list(2), @r"
+        644 /etc/kubernetes/pki/ca.crt
+        644 /etc/cni/net.d/kube.conf
+        644 /etc/kubernetes/masquerade.nft
+        644 /etc/kubernetes/kubelet.json
+        644 /etc/kubernetes/kube-proxy.json
+        600 /etc/kubernetes/kube-proxy.conf
+        644 /etc/kubernetes/manifests/.keep
+        644 /etc/kubernetes/pki/kubelet.crt
+        600 /etc/kubernetes/pki/kubelet.key
+        600 /etc/kubernetes/kubelet.conf
+        644 /etc/systemd/system/node-network.service
+        644 /etc/systemd/system/kubelet.service
+        644 /etc/systemd/system/kube-proxy.service
+        ");
     }
 
     #[test]

@@ -240,8 +240,10 @@ fn issue(
 mod tests {
     use super::*;
 
+    const NOW: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);
+
     fn pki(broken: Option<Break>) -> Pki {
-        Pki::new(2, broken, OffsetDateTime::UNIX_EPOCH).unwrap()
+        Pki::new(2, broken, NOW).unwrap()
     }
 
     /// Verifies as a TLS client does, at a time within the validity.
@@ -257,7 +259,8 @@ mod tests {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.into());
         let verifier = verifier.build().unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(60));
+        let now = std::time::Duration::from_secs(NOW.unix_timestamp().unsigned_abs() + 60);
+        let now = UnixTime::since_unix_epoch(now);
         verifier
             .verify_server_cert(&der(&identity.certificate), &[], &name, &[], now)
             .map(drop)
@@ -298,7 +301,7 @@ mod tests {
         let pki = Pki::new(1, None, OffsetDateTime::now_utc() - Duration::days(360)).unwrap();
         let later = pki.serving_certificate(None).unwrap();
         assert_ne!(later.key, pki.serving.key);
-        // A year before now is after the Unix epoch's first minute: not yet valid then.
+        // A year before now is after the time at which this looks.
         let early = verified(&pki, &later, "node1").unwrap_err();
         assert!(format!("{early:?}").contains("NotValidYet"), "{early:?}");
     }

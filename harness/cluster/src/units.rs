@@ -262,11 +262,171 @@ mod tests {
 
     #[test]
     fn the_control_plane_reads_as_meant() {
-        insta::assert_snapshot!(shown(&control_plane(GuestLimits::of(Accelerator::Kvm))), @"");
+        insta::assert_snapshot!(shown(&control_plane(GuestLimits::of(Accelerator::Kvm))), @r"
+        # /etc/systemd/system/etcd.service
+        [Unit]
+        Description=etcd: the cluster's state
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=notify
+        ExecStart=/usr/local/bin/etcd \
+            --data-dir=/var/lib/etcd \
+            --listen-client-urls=http://127.0.0.1:2379 \
+            --advertise-client-urls=http://127.0.0.1:2379 \
+            --listen-peer-urls=http://127.0.0.1:2380 \
+            --unsafe-no-fsync \
+            --log-level=warn
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=90
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+
+        # /etc/systemd/system/kube-apiserver.service
+        [Unit]
+        Description=Kubernetes API server
+        After=etcd.service
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=exec
+        ExecStart=/usr/local/bin/kube-apiserver \
+            --bind-address=0.0.0.0 \
+            --advertise-address=172.30.0.11 \
+            --service-cluster-ip-range=10.0.0.0/24 \
+            --client-ca-file=/etc/kubernetes/pki/ca.crt \
+            --tls-cert-file=/etc/kubernetes/pki/apiserver.crt \
+            --tls-private-key-file=/etc/kubernetes/pki/apiserver.key \
+            --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt \
+            --kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt \
+            --kubelet-client-key=/etc/kubernetes/pki/apiserver-kubelet-client.key \
+            --service-account-key-file=/etc/kubernetes/pki/sa.pub \
+            --service-account-signing-key-file=/etc/kubernetes/pki/sa.key \
+            --service-account-issuer=https://kubernetes.default.svc \
+            --authorization-mode=Node,RBAC \
+            --enable-admission-plugins=NodeRestriction \
+            --etcd-servers=http://127.0.0.1:2379 \
+            --kubelet-preferred-address-types=InternalIP \
+            --profiling=false \
+            --enable-priority-and-fairness=false
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=90
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+
+        # /etc/systemd/system/kube-controller-manager.service
+        [Unit]
+        Description=Kubernetes controller manager
+        After=kube-apiserver.service
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=exec
+        ExecStart=/usr/local/bin/kube-controller-manager \
+            --kubeconfig=/etc/kubernetes/controller-manager.conf \
+            --root-ca-file=/etc/kubernetes/pki/ca.crt \
+            --service-account-private-key-file=/etc/kubernetes/pki/sa.key \
+            --use-service-account-credentials=true \
+            --leader-elect=false \
+            --profiling=false \
+            --node-monitor-grace-period=50s
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=90
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+
+        # /etc/systemd/system/kube-scheduler.service
+        [Unit]
+        Description=Kubernetes scheduler
+        After=kube-apiserver.service
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=exec
+        ExecStart=/usr/local/bin/kube-scheduler \
+            --kubeconfig=/etc/kubernetes/scheduler.conf \
+            --leader-elect=false \
+            --profiling=false
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=90
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+        ");
     }
 
     #[test]
     fn a_node_reads_as_meant() {
-        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @"");
+        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @r"
+        # /etc/systemd/system/node-network.service
+        [Unit]
+        Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
+
+        [Service]
+        Type=oneshot
+        RemainAfterExit=yes
+        ExecStart=/sbin/modprobe -a overlay br_netfilter
+        ExecStart=/sbin/sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
+        ExecStart=/usr/sbin/nft -f /etc/kubernetes/masquerade.nft
+
+        [Install]
+        WantedBy=multi-user.target
+
+        # /etc/systemd/system/kubelet.service
+        [Unit]
+        Description=Kubernetes node agent
+        After=containerd.service node-network.service
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=exec
+        ExecStart=/usr/local/bin/kubelet \
+            --config=/etc/kubernetes/kubelet.json \
+            --kubeconfig=/etc/kubernetes/kubelet.conf \
+            --hostname-override=node2 \
+            --node-ip=172.30.0.12
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=600
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+
+        # /etc/systemd/system/kube-proxy.service
+        [Unit]
+        Description=Kubernetes Service proxy
+        After=node-network.service
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=exec
+        ExecStart=/usr/local/bin/kube-proxy \
+            --config=/etc/kubernetes/kube-proxy.json
+        Restart=on-failure
+        RestartSec=1
+        TimeoutStartSec=600
+        LimitNOFILE=65536
+        OOMScoreAdjust=-900
+
+        [Install]
+        WantedBy=multi-user.target
+        ");
     }
 }
