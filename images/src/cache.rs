@@ -19,6 +19,9 @@ const SEAL: &str = "seal.json";
 /// The folder of what is being built or thrown away.
 const TEMPORARY: &str = "tmp";
 
+/// How the names of folders begin that are locked while they are in use.
+const STAGING: &str = "staging-";
+
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -121,6 +124,8 @@ pub struct CacheLock {
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    /// Locked: what nobody holds is a leftover of a process that was killed.
+    _held: File,
 }
 
 impl Staging {
@@ -225,13 +230,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`] when the lock file cannot be used.
     pub fn lock(&self, name: &str, report: &dyn Report) -> Result<CacheLock, CacheError> {
-        let path = self.folder("locks")?.join(format!("{name}.lock"));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(CacheError::io("open", &path))?;
+        let (file, path) = self.open_lock(name)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -243,18 +242,48 @@ impl Cache {
         Ok(CacheLock { _file: file })
     }
 
-    /// An empty folder on the cache's file system, for building in.
+    fn open_lock(&self, name: &str) -> Result<(File, PathBuf), CacheError> {
+        let path = self.folder("locks")?.join(format!("{name}.lock"));
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(CacheError::io("open", &path))
+            .map(|file| (file, path))
+    }
+
+    /// An empty folder on the cache's file system, for building in. Folders of processes that were
+    /// killed while they built are removed on the way, as far as this user may.
     ///
     /// # Errors
     /// [`CacheError::Io`] when it cannot be made.
     pub fn staging(&self, label: &str) -> Result<Staging, CacheError> {
-        let path = self.temporary(label);
+        // Else another process could take a folder that is not locked yet for a leftover.
+        let (guard, path) = self.open_lock("tmp")?;
+        guard.lock().map_err(CacheError::io("lock", path))?;
+        self.sweep()?;
+        let path = self.temporary(&format!("{STAGING}{label}"));
         // Private: images carry the guests' host key.
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .map_err(CacheError::io("make", &path))?;
-        Ok(Staging { path })
+        let held = File::open(&path).map_err(CacheError::io("open", &path))?;
+        held.lock().map_err(CacheError::io("lock", &path))?;
+        Ok(Staging { path, _held: held })
+    }
+
+    fn sweep(&self) -> Result<(), CacheError> {
+        for path in children(&self.root.join(TEMPORARY))? {
+            let abandoned = file_name(&path).starts_with(STAGING)
+                && File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            if abandoned {
+                // One that needs more power than this user has is left to `clean`.
+                let _ = remove_all(&path);
+            }
+        }
+        Ok(())
     }
 
     fn temporary(&self, label: &str) -> PathBuf {
@@ -587,16 +616,20 @@ fn read_keys(dir: &Path) -> Result<SshKeys, CacheError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    struct Silent;
-    impl Report for Silent {
+pub(crate) mod tests_support {
+    pub(crate) struct Silent;
+    impl crate::Report for Silent {
         fn step(&self, _: &str) {}
         fn waiting(&self, _: &str) {}
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tests_support::Silent;
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();
@@ -649,6 +682,19 @@ mod tests {
             cache.find(Kind::Image, "k", Check::Sizes).unwrap(),
             Found::Absent
         );
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_in_use_stays() {
+        let (_dir, cache) = cache();
+        let used = cache.staging("image").unwrap();
+        let left = cache.root.join(TEMPORARY).join("staging-image-1-0");
+        let other = cache.root.join(TEMPORARY).join("other");
+        fs::create_dir(&other).unwrap();
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("disk.raw"), "x").unwrap();
+        cache.staging("bundle").unwrap();
+        assert!(!left.exists() && used.path().exists() && other.exists());
     }
 
     #[test]
@@ -721,7 +767,8 @@ mod tests {
         published(&cache);
         let sparse = cache.folder("go").unwrap().join("sparse");
         File::create(&sparse).unwrap().set_len(1 << 30).unwrap();
-        let entries = cache.entries().unwrap();
+        let mut entries = cache.entries().unwrap();
+        entries.retain(|entry| entry.group != "locks");
         let shown: Vec<_> = entries
             .iter()
             .map(|e| (e.group.as_str(), e.bytes < 1 << 20))
@@ -731,7 +778,13 @@ mod tests {
         for entry in &entries {
             cache.remove_entry(entry).unwrap();
         }
-        assert_eq!(cache.entries().unwrap(), []);
+        assert!(
+            cache
+                .entries()
+                .unwrap()
+                .iter()
+                .all(|entry| entry.group == "locks")
+        );
     }
 
     #[test]

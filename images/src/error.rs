@@ -84,9 +84,6 @@ pub enum Error {
         /// What differs.
         differences: Vec<LockDifference>,
     },
-    /// A built image fails its own check.
-    #[error("the image was built, but {0}")]
-    ImageCheck(String),
 }
 
 fn shown(differences: &[LockDifference]) -> String {

@@ -5,7 +5,10 @@ mod lock;
 mod privilege;
 mod recipe;
 
-pub use build::{BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, bump, cached, get};
+pub use build::{
+    BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, bump, cached, get,
+    remove_leftover,
+};
 pub use lock::{Lock, LockDifference};
 pub use privilege::{Privilege, privilege};
 pub use recipe::{BASE, NODE, Recipe, RecipeFile};

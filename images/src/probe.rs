@@ -47,9 +47,14 @@ pub fn build(workshop: &Workshop<'_>) -> Result<Probe, Error> {
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .dir(workshop.source);
+    let path = target.join(TARGET).join("release/probe");
+    if !path.exists() {
+        workshop
+            .report
+            .step("building the guest program (about 20 seconds, once)");
+    }
     let log = workshop.cache.folder("logs")?.join("probe.log");
     run_step(workshop, "building the guest program", command, &log, LIMIT)?;
-    let path = target.join(TARGET).join("release/probe");
     let sha256 = sha256_file(&path).map_err(Error::file("read", &path))?;
     Ok(Probe { path, sha256 })
 }

@@ -20,7 +20,8 @@ const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
 const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
 const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
 
-/// UUID and hash seed of every root file system: fixed, so that the same files give the same disk.
+/// UUID and hash seed of every root file system: fixed, since nothing tells images by them and
+/// random ones would be one more thing that differs between two builds.
 const DISK_UUID: &str = "6f0d9f5e-0000-4000-8000-706f64776972";
 
 /// How long Debian's packages may take to come and be installed.
@@ -554,5 +555,162 @@ impl<'a> Build<'a> {
             "removing the tree",
             CUSTOMISE_LIMIT,
         )
+    }
+}
+
+/// Removes a folder that an interrupted step left behind with owners that only the step's privilege
+/// can touch.
+///
+/// # Errors
+/// [`Error::NoPrivilege`], or [`Error::Step`] when even that cannot remove it.
+pub fn remove_leftover(workshop: &Workshop<'_>, path: &Path) -> Result<(), Error> {
+    let log = workshop.cache.folder("logs")?.join("clean.log");
+    let command = privilege(workshop.spawner)?
+        .command("rm", ["-rf", "--one-file-system", "--"])
+        .args([path]);
+    run_step(
+        workshop,
+        "removing a leftover",
+        command,
+        &log,
+        CUSTOMISE_LIMIT,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests_support::Silent;
+    use crate::image::{BASE, NODE};
+    use crate::{BundleManifest, Cache};
+
+    fn source() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    fn bundle() -> Bundle {
+        let manifest = BundleManifest {
+            kubernetes: "1.36.4".to_owned(),
+            go: "1.26.8".to_owned(),
+            modules: std::collections::BTreeMap::new(),
+            files: std::collections::BTreeMap::new(),
+        };
+        Bundle {
+            name: "bundle-a".to_owned(),
+            dir: "/b".into(),
+            manifest,
+        }
+    }
+
+    fn inquiry(cache: &Cache, bundle: Option<&'static Bundle>) -> Inquiry<'static> {
+        let name = if bundle.is_some() { NODE } else { BASE };
+        Inquiry {
+            recipe: Recipe::read(source(), name).unwrap(),
+            lock: Lock::read(&Recipe::path(source(), name, "lock")).unwrap(),
+            keys: cache.ssh_keys(&Silent).unwrap(),
+            probe: Probe {
+                path: "/p".into(),
+                sha256: "p".to_owned(),
+            },
+            bundle,
+        }
+    }
+
+    #[test]
+    fn the_name_follows_what_was_installed_and_every_other_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let bundle: &'static Bundle = Box::leak(Box::new(bundle()));
+        let first = inquiry(&cache, Some(bundle));
+        let installed = Lock::parse("a=1\n").unwrap();
+        let name = first.named(&installed);
+        assert_eq!(inquiry(&cache, Some(bundle)).named(&installed), name);
+        let changes: [fn(&mut Inquiry<'static>); 4] = [
+            |inquiry| inquiry.probe.sha256 = "q".to_owned(),
+            |inquiry| inquiry.recipe.texts[0].push('#'),
+            |inquiry| inquiry.keys.host_public.push('x'),
+            |inquiry| inquiry.bundle = None,
+        ];
+        for change in changes {
+            let mut changed = inquiry(&cache, Some(bundle));
+            change(&mut changed);
+            assert_ne!(changed.named(&installed), name);
+            assert_ne!(changed.requested(), first.requested());
+        }
+        assert_ne!(first.named(&Lock::parse("a=2\n").unwrap()), name);
+        // The lock decides what is asked for, not what an image is called.
+        let mut other = inquiry(&cache, Some(bundle));
+        other.lock = installed.clone();
+        assert_eq!(other.named(&installed), name);
+        assert_ne!(other.requested(), first.requested());
+    }
+
+    #[test]
+    fn both_locks_pin_every_package_that_their_recipe_asks_for() {
+        for name in [BASE, NODE] {
+            let recipe = Recipe::read(source(), name).unwrap();
+            let lock = Lock::read(&Recipe::path(source(), name, "lock")).unwrap();
+            for package in &recipe.packages {
+                assert!(lock.0.contains_key(package), "{name}: {package}");
+            }
+        }
+    }
+
+    #[test]
+    fn mmdebstrap_is_given_the_recipe_and_the_hosts_mirror() {
+        let recipe = Recipe::read(source(), BASE).unwrap();
+        let mirrors = ["deb http://mirror.example/debian trixie main".to_owned()];
+        insta::assert_snapshot!(mmdebstrap(&recipe, &mirrors).join("\n"), @r#"
+        --mode=root
+        --variant=minbase
+        --include=busybox-static,dbus,iproute2,iputils-ping,kmod,linux-image-amd64,openssh-server,procps,systemd,systemd-sysv,udev
+        --dpkgopt=path-exclude=/usr/share/doc/*
+        --dpkgopt=path-exclude=/usr/share/info/*
+        --dpkgopt=path-exclude=/usr/share/locale/*
+        --dpkgopt=path-exclude=/usr/share/man/*
+        --dpkgopt=force-unsafe-io
+        --setup-hook=cp -r before/. "$1"/
+        trixie
+        tree
+        deb http://mirror.example/debian trixie main
+        "#);
+    }
+
+    #[test]
+    fn the_script_is_given_what_the_recipe_says() {
+        let mut recipe = Recipe::read(source(), BASE).unwrap();
+        recipe.mask.truncate(2);
+        insta::assert_snapshot!(settings(&recipe, (1000, 100)), @r"
+        ENABLE='lease-hostname.path ssh.service systemd-networkd.service'
+        DISABLE='e2scrub_reap.service getty@tty1.service remote-fs.target systemd-pstore.service'
+        MASK='ldconfig.service sshd-keygen.service'
+        INITRD_MODULES='virtio_blk virtio_net ext4'
+        DISK_MIB=2048
+        DISK_UUID=6f0d9f5e-0000-4000-8000-706f64776972
+        OWNER=1000:100
+        ");
+    }
+
+    #[test]
+    fn an_image_that_takes_a_bundle_is_not_made_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let spawner = podwire_process::Spawner::start().unwrap();
+        let workshop = Workshop {
+            cache: &cache,
+            spawner: &spawner,
+            report: &Silent,
+            source: source(),
+        };
+        let request = ImageRequest {
+            recipe: NODE,
+            bundle: None,
+            outdated: Outdated::Refuse,
+        };
+        let error = cached(&workshop, &request).unwrap_err().to_string();
+        assert!(
+            error.ends_with("it takes a bundle, and none was given"),
+            "{error}"
+        );
     }
 }
