@@ -58,7 +58,8 @@ impl fmt::Display for Page<'_> {
                     writeln!(
                         f,
                         "No assertion failed: look at the machines' consoles first \
-                         (`scenario/*/console.log`), then at QEMU's own words (`qemu.log`).\n"
+                         (`evidence/*/console.log`), then at QEMU's own words (`qemu.log` \
+                         beside it).\n"
                     )?;
                 }
             },
@@ -85,10 +86,10 @@ impl fmt::Display for Page<'_> {
         writeln!(
             f,
             "## Files here\n\n\
-             - `evidence/`: per node journal, unit logs, crictl, addresses, routes, rule sets, CNI \
-             files; from the API nodes, Pods, events\n\
-             - `scenario/`: consoles, QEMU's command lines and QMP transcripts, and the wire capture \
-             (pcapng: open it with Wireshark)\n\n\
+             - `evidence/`: per node console, journal, unit logs, crictl, addresses, routes, rule \
+             sets, CNI files, QEMU's command line and QMP transcript; from the API nodes, Pods, \
+             events; `segment.pcapng` is the wire capture (open it with Wireshark)\n\
+             - `scenario/`: the lab itself: its step log and the machines' overlays\n\n\
              Again, alone: `cargo xtask test --filter {name}`"
         )
     }

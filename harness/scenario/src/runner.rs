@@ -237,7 +237,9 @@ impl Attempt {
         };
         phases.push(phase(&format!("{name}: run"), running));
 
-        if judge_afterwards && verdict.is_err() {
+        if judge_afterwards && let Err(error) = &verdict {
+            // Collecting takes a while: whoever watches learns of the failure at once.
+            lab.step(format!("failed: {error:#}"));
             let limit = self.host.limit(EVIDENCE);
             // Evidence never changes the verdict: what is there when the limit passes has to do.
             let _ =
