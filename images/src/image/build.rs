@@ -713,4 +713,52 @@ mod tests {
             "{error}"
         );
     }
+
+    #[derive(Default)]
+    struct Heard(std::cell::RefCell<Vec<String>>);
+    impl crate::Report for Heard {
+        fn step(&self, text: &str) {
+            self.0.borrow_mut().push(text.to_owned());
+        }
+        fn waiting(&self, _: &str) {}
+    }
+
+    #[test]
+    fn a_known_request_leads_to_its_image_until_that_is_altered() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let (spawner, heard) = (podwire_process::Spawner::start().unwrap(), Heard::default());
+        let workshop = Workshop {
+            cache: &cache,
+            spawner: &spawner,
+            report: &heard,
+            source: source(),
+        };
+        let inquiry = inquiry(&cache, None);
+        assert_eq!(find(&workshop, &inquiry).unwrap(), None);
+        let manifest = ImageManifest {
+            name: "n".to_owned(),
+            recipe: BASE.to_owned(),
+            suite: "trixie".to_owned(),
+            kernel_command_line: "root=/dev/vda".to_owned(),
+            kubernetes: None,
+            bundle: None,
+            probe_sha256: "p".to_owned(),
+            ssh_host_key: "k".to_owned(),
+            packages: 1,
+            differences: Vec::new(),
+        };
+        let staging = cache.staging("image").unwrap();
+        let text = serde_json::to_vec(&manifest).unwrap();
+        fs::write(staging.path().join(MANIFEST), text).unwrap();
+        fs::write(staging.path().join(DISK), "disk").unwrap();
+        cache.publish(Kind::Image, "n", staging).unwrap();
+        let index = index_path(&workshop, &inquiry.requested()).unwrap();
+        fs::write(&index, r#"{"name":"n"}"#).unwrap();
+        let image = find(&workshop, &inquiry).unwrap().unwrap();
+        assert_eq!(image.manifest, manifest);
+        fs::write(&image.disk, "dask").unwrap();
+        assert_eq!(find(&workshop, &inquiry).unwrap(), None);
+        insta::assert_snapshot!(heard.0.borrow().join("\n"), @"the cached base image is damaged and is built again: disk.qcow2 has other contents than when it was built");
+    }
 }
