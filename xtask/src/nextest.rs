@@ -185,7 +185,8 @@ fn lines(
     let progress = progress.clone();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if !line.trim().is_empty() {
+            // Rules between nextest's paragraphs say nothing among other lines.
+            if line.chars().any(char::is_alphanumeric) {
                 progress.line(&line);
             }
         }

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use podwire_cluster::{ClusterPlan, ImageFiles, host_cpu};
-use podwire_images::{Bundle, Error, Memory, NodeImage, bundle, image};
+use podwire_images::{Bundle, Error, Kind, Memory, NodeImage, bundle, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
@@ -59,6 +59,11 @@ pub(crate) fn cached_image(
     recipe: &str,
     bundle: Option<&Bundle>,
 ) -> Result<Option<NodeImage>, Stop> {
+    // Looking for an image compiles the guest program that is part of its name: not worth it, and
+    // not what a plan should do, when there is no image at all.
+    if !session.cache.path(Kind::Image, "").exists() {
+        return Ok(None);
+    }
     let request = image::ImageRequest {
         recipe,
         bundle,
@@ -179,12 +184,7 @@ pub(crate) fn verdict(
         initrd: base.initrd.clone(),
     };
     let dir = session.cache.staging("accelerator")?;
-    let judged = accelerator::judge(
-        &session.spawner,
-        &programs.qemu,
-        &guest,
-        dir.path(),
-    );
+    let judged = accelerator::judge(&session.spawner, &programs.qemu, &guest, dir.path());
     let verdict = session.wait_for(judged)?;
     accelerator::store_verdict(session.cache.root(), &key, &verdict)?;
     Ok((verdict, false))

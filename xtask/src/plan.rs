@@ -91,18 +91,21 @@ impl Phase {
         matches!(self, Self::Tools | Self::Bundle | Self::Programs)
     }
 
-    /// MiB that it needs on disk when it is not cached, its working space included, beside what
-    /// the machines' memory takes.
-    fn disk_mib(self) -> u64 {
+    /// MiB that stay on disk when it is done, and MiB that it needs beside them meanwhile, when it is
+    /// not cached; what the machines' memory takes is not in it.
+    fn disk_mib(self) -> (u64, u64) {
         match self {
-            Self::Packages | Self::BaseImage => 700,
-            Self::Tools => 1800,
-            Self::Accelerator | Self::HarnessTests => 100,
-            Self::Bundle => 4500,
-            Self::NodeImage => 3000,
-            Self::Programs => 1500,
-            Self::Stage => 200,
-            Self::Scenarios => 500,
+            Self::Packages => (700, 300),
+            Self::Tools => (50, 900),
+            Self::BaseImage => (250, 700),
+            Self::Accelerator => (0, 100),
+            // Go's modules stay, its build cache goes.
+            Self::Bundle => (2000, 2600),
+            Self::NodeImage => (1100, 2000),
+            Self::Programs => (2500, 0),
+            Self::HarnessTests => (50, 1500),
+            Self::Stage => (100, 100),
+            Self::Scenarios => (300, 500),
         }
     }
 }
@@ -187,20 +190,24 @@ impl Plan {
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
-    /// Bytes of disk that the run adds at most.
+    /// Bytes of disk that the run takes at its peak.
     pub(crate) fn disk_needed(&self) -> u64 {
-        let mib: u64 = self
-            .phases
-            .iter()
-            .map(|(phase, need)| match (phase, need) {
-                (_, Need::Cached(_)) => 0,
-                // The frozen machines' memory is a file each.
-                (Phase::Stage, _) => phase.disk_mib() + self.guests_mib,
-                (Phase::Scenarios, _) => phase.disk_mib() * self.at_once as u64,
-                _ => phase.disk_mib(),
-            })
-            .sum();
-        mib << 20
+        let (mut kept, mut peak) = (0, 0);
+        for (phase, need) in &self.phases {
+            if matches!(need, Need::Cached(_)) {
+                continue;
+            }
+            let (stays, working) = phase.disk_mib();
+            kept += stays;
+            peak = peak.max(kept + working);
+            match phase {
+                // The frozen machines' memory is a file each, and they have touched two thirds of it.
+                Phase::Stage => kept += self.guests_mib * 2 / 3,
+                Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
+                _ => {}
+            }
+        }
+        peak.max(kept) << 20
     }
 
     /// Bytes of memory that the run needs: a booted cluster has touched two thirds of its memory,
@@ -375,7 +382,7 @@ mod tests {
         for (_, need) in &mut plan.phases {
             *need = Need::Cached("x".into());
         }
-        assert!(fresh_disk > 10 << 30);
+        assert!(fresh_disk > 8 << 30);
         assert_eq!(plan.disk_needed(), 0);
     }
 

@@ -220,12 +220,12 @@ fn heartbeat(state: &State, now: Instant) -> String {
     };
     let mut line = join(
         &state.phase,
-        &format!("still {what}, {} so far", clock(now - state.since)),
+        &format!("{what} ({} so far", clock(now - state.since)),
     );
     if !state.waiting.is_empty() {
         line += &format!(", waiting for {}", state.waiting);
     }
-    line
+    line + ")"
 }
 
 fn plain_line(now: OffsetDateTime, total: Duration, text: &str) -> String {
@@ -260,7 +260,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             heartbeat(&state(since), now),
-            @"stage: still starting the control plane, 1:05 so far, waiting for kube-apiserver's /readyz"
+            @"stage: starting the control plane (1:05 so far, waiting for kube-apiserver's /readyz)"
         );
     }
 
@@ -274,7 +274,7 @@ mod tests {
         };
         let now = since + Duration::from_secs(31);
         insta::assert_snapshot!(live_line(&state, now, Duration::from_secs(40)), @"[0:40] stage (0:31)");
-        insta::assert_snapshot!(heartbeat(&state, now), @"stage: still at work, 0:31 so far");
+        insta::assert_snapshot!(heartbeat(&state, now), @"stage: at work (0:31 so far)");
     }
 
     #[test]

@@ -580,7 +580,7 @@ impl Run<'_> {
             Ok(Done::Untrusted) => Some("the harness's own tests failed".to_owned()),
             // Whatever ran has left its results.
             Err(_) if ran => None,
-            Err(Stop::Setup(error)) => Some(format!("set-up ended early: {error:#}")),
+            Err(Stop::Setup(_)) => Some("set-up failed before it".to_owned()),
             Err(Stop::Usage(text)) => Some(text.clone()),
             Err(Stop::Failed) => Some("an earlier phase failed".to_owned()),
         };
@@ -604,7 +604,13 @@ impl Run<'_> {
         }
         print!(
             "{}",
-            summary::render(&self.results, &self.session.workspace.latest())
+            summary::render(
+                &self.results,
+                &self
+                    .session
+                    .workspace
+                    .shown(&self.session.workspace.latest())
+            )
         );
         done?;
         if self

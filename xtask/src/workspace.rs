@@ -51,6 +51,11 @@ impl Workspace {
         self.output.join("latest")
     }
 
+    /// A path as a person in the project's folder would type it.
+    pub(crate) fn shown(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
+    }
+
     /// Makes a run's folder, named by the time and this process, and points `latest` to it.
     pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
         let format =
