@@ -33,6 +33,11 @@ const EVIDENCE: Duration = Duration::from_secs(45);
 
 /// Lists or runs scenarios the way libtest does, which is what nextest speaks.
 pub fn run_main(catalogue: Vec<Scenario>) -> ExitCode {
+    // What the segment and the machines warn of belongs beside the step log that nextest keeps.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
     let trials = catalogue
         .into_iter()
         .map(|scenario| {
