@@ -214,10 +214,15 @@ impl Measured {
         Verdict {
             accelerator,
             reason,
-            speed_factor: factor.clamp(1.0, 100.0),
-            boot_seconds: self.boot.as_secs_f64(),
+            speed_factor: hundredths(factor.clamp(1.0, 100.0)),
+            boot_seconds: hundredths(self.boot.as_secs_f64()),
         }
     }
+}
+
+/// As precise as the measurement is; more digits would not even survive the way through JSON.
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 /// The host's time for the work when nothing else keeps it busy: the best of five.
@@ -348,5 +353,6 @@ mod tests {
         };
         assert_eq!(factor(Duration::from_millis(100)), 20.0);
         assert_eq!(factor(Duration::from_secs(4)), 1.0);
+        assert_eq!(factor(Duration::from_millis(300)), 6.67);
     }
 }
