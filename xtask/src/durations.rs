@@ -1,4 +1,4 @@
-//! How long each phase took when it was last done here: the next plan's estimates.
+//! How long each phase and each scenario took when it was last done here: the next plan's estimates.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::plan::Phase;
 
 const FILE: &str = "durations.json";
 
-/// Seconds by phase and accelerator; for the scenarios, per scenario.
+/// Seconds by phase or scenario, and accelerator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Durations(BTreeMap<String, f64>);
 
@@ -31,23 +31,49 @@ impl Durations {
         Ok(())
     }
 
-    pub(crate) fn get(&self, phase: Phase, accelerator: Option<Accelerator>) -> Option<f64> {
+    pub(crate) fn phase(&self, phase: Phase, accelerator: Option<Accelerator>) -> Option<f64> {
         self.0.get(&key(phase, accelerator)).copied()
     }
 
-    pub(crate) fn set(&mut self, phase: Phase, accelerator: Option<Accelerator>, seconds: f64) {
+    pub(crate) fn set_phase(
+        &mut self,
+        phase: Phase,
+        accelerator: Option<Accelerator>,
+        seconds: f64,
+    ) {
         self.0.insert(key(phase, accelerator), seconds);
+    }
+
+    pub(crate) fn scenario(&self, name: &str, accelerator: Option<Accelerator>) -> Option<f64> {
+        self.0.get(&scenario_key(name, accelerator)).copied()
+    }
+
+    pub(crate) fn set_scenario(
+        &mut self,
+        name: &str,
+        accelerator: Option<Accelerator>,
+        seconds: f64,
+    ) {
+        self.0.insert(scenario_key(name, accelerator), seconds);
     }
 }
 
+fn scenario_key(name: &str, accelerator: Option<Accelerator>) -> String {
+    on(&format!("scenario {name}"), accelerator)
+}
+
+fn on(what: &str, accelerator: Option<Accelerator>) -> String {
+    accelerator.map_or_else(
+        || what.to_owned(),
+        |accelerator| format!("{what} ({accelerator})"),
+    )
+}
+
 fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
-    let name = phase.name();
-    match (phase, accelerator) {
+    match phase {
         // No guest runs in these.
-        (Phase::Packages | Phase::Tools | Phase::Bundle | Phase::Programs, _) | (_, None) => {
-            name.to_owned()
-        }
-        (_, Some(accelerator)) => format!("{name} ({accelerator})"),
+        Phase::Packages | Phase::Tools | Phase::Bundle | Phase::Programs => phase.name().to_owned(),
+        _ => on(phase.name(), accelerator),
     }
 }
 
@@ -59,14 +85,14 @@ mod tests {
     fn what_was_stored_is_loaded_and_a_damaged_file_is_as_good_as_none() {
         let cache = tempfile::tempdir().unwrap();
         let mut durations = Durations::default();
-        durations.set(Phase::Stage, Some(Accelerator::Tcg), 170.5);
-        durations.set(Phase::Bundle, Some(Accelerator::Tcg), 300.0);
+        durations.set_phase(Phase::Stage, Some(Accelerator::Tcg), 170.5);
+        durations.set_phase(Phase::Bundle, Some(Accelerator::Tcg), 300.0);
         durations.store(cache.path()).unwrap();
         let loaded = Durations::load(cache.path());
         assert_eq!(loaded, durations);
-        assert_eq!(loaded.get(Phase::Stage, Some(Accelerator::Kvm)), None);
+        assert_eq!(loaded.phase(Phase::Stage, Some(Accelerator::Kvm)), None);
         assert_eq!(
-            loaded.get(Phase::Bundle, Some(Accelerator::Kvm)),
+            loaded.phase(Phase::Bundle, Some(Accelerator::Kvm)),
             Some(300.0)
         );
         fs::write(cache.path().join(FILE), "{").unwrap();

@@ -132,7 +132,7 @@ pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, St
             .map(|phase| (phase, Need::Missing(String::new())))
             .collect(),
         guests_mib,
-        scenarios: 0,
+        scenarios: Vec::new(),
         at_once: 1,
     })
 }

@@ -68,21 +68,18 @@ impl Phase {
         }
     }
 
-    /// Seconds when nothing is cached, on two cores: with KVM, and emulated.
-    fn seconds(self, scenarios: usize) -> (f64, f64) {
-        #[expect(clippy::cast_precision_loss, reason = "there are no 2^52 scenarios")]
-        let scenarios = scenarios as f64;
+    /// Seconds when nothing is cached, on two cores: with KVM, and emulated. Of one scenario, for
+    /// the scenarios.
+    fn seconds(self) -> (f64, f64) {
         match self {
-            Self::Packages => (60.0, 60.0),
-            Self::Tools => (420.0, 420.0),
-            Self::BaseImage => (60.0, 60.0),
+            Self::Packages | Self::BaseImage => (60.0, 60.0),
+            Self::Tools | Self::Bundle => (420.0, 420.0),
             Self::Accelerator => (5.0, 30.0),
-            Self::Bundle => (420.0, 420.0),
             Self::NodeImage => (150.0, 150.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
             Self::Stage => (60.0, 240.0),
-            Self::Scenarios => (15.0 * scenarios, 100.0 * scenarios),
+            Self::Scenarios => (15.0, 100.0),
         }
     }
 
@@ -140,8 +137,8 @@ pub(crate) struct Plan {
     pub(crate) phases: Vec<(Phase, Need)>,
     /// Memory of all the cluster's machines together, MiB.
     pub(crate) guests_mib: u64,
-    /// How many scenarios run.
-    pub(crate) scenarios: usize,
+    /// The scenarios that run.
+    pub(crate) scenarios: Vec<String>,
     /// How many of them at once.
     pub(crate) at_once: usize,
 }
@@ -149,43 +146,32 @@ pub(crate) struct Plan {
 impl Plan {
     /// About how long a phase takes: as long as last time on this machine, else by the table.
     pub(crate) fn estimate(&self, phase: Phase, measured: &Durations) -> Duration {
-        let need = self
-            .phases
-            .iter()
-            .find(|(planned, _)| *planned == phase)
-            .map(|(_, need)| need);
-        if matches!(need, None | Some(Need::Cached(_))) {
+        let need = self.phases.iter().find(|(planned, _)| *planned == phase);
+        if matches!(need, None | Some((_, Need::Cached(_)))) {
             return Duration::from_secs(1);
         }
-        let one_by_one = matches!(phase, Phase::Scenarios);
+        let accelerator = self.machine.accelerator;
+        let (kvm, emulated) = phase.seconds();
+        // Unknown means emulated: better early than late.
+        let table = if accelerator == Some(Accelerator::Kvm) {
+            kvm
+        } else {
+            emulated
+        };
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let (scenarios, at_once, cores) = (
-            self.scenarios as f64,
+        let (at_once, cores) = (
             self.at_once.max(1) as f64,
             self.machine.cores.clamp(1, 8) as f64,
         );
-        let seconds = match measured.get(phase, self.machine.accelerator) {
-            Some(each) if one_by_one => each * scenarios,
-            Some(seconds) => seconds,
-            None => {
-                let (kvm, emulated) = phase.seconds(self.scenarios);
-                // Unknown means emulated: better early than late.
-                let seconds = if self.machine.accelerator == Some(Accelerator::Kvm) {
-                    kvm
-                } else {
-                    emulated
-                };
-                let seconds = if phase.compiles() {
-                    seconds * 2.0 / cores
-                } else {
-                    seconds
-                };
-                if one_by_one {
-                    seconds / at_once
-                } else {
-                    seconds
-                }
-            }
+        let seconds = if phase == Phase::Scenarios {
+            let each = |name: &String| measured.scenario(name, accelerator).unwrap_or(table);
+            self.scenarios.iter().map(each).sum::<f64>() / at_once
+        } else if let Some(seconds) = measured.phase(phase, accelerator) {
+            seconds
+        } else if phase.compiles() {
+            table * 2.0 / cores
+        } else {
+            table
         };
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
@@ -335,7 +321,7 @@ mod tests {
                 })
                 .collect(),
             guests_mib: 5120,
-            scenarios: 8,
+            scenarios: (1..=8).map(|number| format!("scenario_{number}")).collect(),
             at_once: 1,
         }
     }
@@ -349,16 +335,16 @@ mod tests {
     fn what_was_measured_last_replaces_the_table() {
         let mut measured = Durations::default();
         let plan = fresh();
-        measured.set(Phase::Bundle, None, 100.0);
+        measured.set_phase(Phase::Bundle, None, 100.0);
         assert_eq!(
             plan.estimate(Phase::Bundle, &measured),
             Duration::from_secs(100)
         );
-        // Per scenario: a filter must not make the estimate of all of them wrong.
-        measured.set(Phase::Scenarios, None, 50.0);
+        // Each scenario by itself: a filter must not make the estimate of all of them wrong.
+        measured.set_scenario("scenario_3", None, 50.0);
         assert_eq!(
             plan.estimate(Phase::Scenarios, &measured),
-            Duration::from_secs(400)
+            Duration::from_secs(750)
         );
         assert_eq!(
             plan.estimate(Phase::Tools, &measured),

@@ -148,11 +148,19 @@ fn failure(record: &ScenarioRecord, folder: &Path) -> String {
     text
 }
 
+/// The first lines of a reason: a panic's stack, for one, is left to the files.
 fn indented(text: &str) -> String {
-    text.lines()
+    const LINES: usize = 12;
+    let all = text.lines().count();
+    let mut lines: Vec<String> = text
+        .lines()
+        .take(LINES)
         .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+        .collect();
+    if all > LINES {
+        lines.push(format!("  ({} more lines in junit.xml)", all - LINES));
+    }
+    lines.join("\n")
 }
 
 /// `12 passed, 0 failed`, with the skipped when there are any.
@@ -180,6 +188,13 @@ mod tests {
     #[test]
     fn a_good_run_is_a_table_and_where_the_time_went() {
         insta::assert_snapshot!(render(&results(), Path::new("target/podwire/latest")));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_short_and_says_so() {
+        let text = indented(&"x\n".repeat(20));
+        assert_eq!(text.lines().count(), 13);
+        assert!(text.ends_with("  (8 more lines in junit.xml)"), "{text}");
     }
 
     #[test]

@@ -201,7 +201,12 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         (
             Phase::Accelerator,
             cached_or(
-                verdict.map(|verdict| format!("{}: {}", verdict.accelerator, verdict.reason)),
+                verdict.map(|verdict| {
+                    format!(
+                        "{}, speed factor {:.1}",
+                        verdict.accelerator, verdict.speed_factor
+                    )
+                }),
                 "",
             ),
         ),
@@ -241,7 +246,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         machine,
         phases,
         guests_mib: order.guests_mib,
-        scenarios: order.selection.scenarios.len(),
+        scenarios: order.selection.scenarios.clone(),
         at_once,
     })
 }
@@ -396,13 +401,8 @@ impl Run<'_> {
         self.session.progress.idle();
         let (value, cached) = done?;
         if !cached {
-            let each = match phase {
-                #[expect(clippy::cast_precision_loss, reason = "scenarios are few")]
-                Phase::Scenarios => seconds / self.plan.scenarios.max(1) as f64,
-                _ => seconds,
-            };
             self.measured
-                .set(phase, self.plan.machine.accelerator, each);
+                .set_phase(phase, self.plan.machine.accelerator, seconds);
             self.measured.store(self.session.cache.root())?;
         }
         Ok(value)
@@ -599,6 +599,7 @@ impl Run<'_> {
         self.results.broken = broken
             .map(|broken| breaks::judge(broken, self.order.catalogue, &self.results.scenarios));
         self.write()?;
+        self.remember_scenarios()?;
         if let (Some(broken), Some(verdict)) = (broken, &self.results.broken) {
             print!("\n{}", breaks::report(broken, verdict));
         }
@@ -621,6 +622,18 @@ impl Run<'_> {
         } else {
             Err(Stop::Failed)
         }
+    }
+
+    /// For the next plan; what failed may have ended early, and says nothing.
+    fn remember_scenarios(&mut self) -> anyhow::Result<()> {
+        let accelerator = self.plan.machine.accelerator;
+        for record in &self.results.scenarios {
+            if record.outcome == results::Verdict::Passed {
+                self.measured
+                    .set_scenario(&record.name, accelerator, record.seconds);
+            }
+        }
+        self.measured.store(self.session.cache.root())
     }
 
     fn write(&self) -> anyhow::Result<()> {
