@@ -17,6 +17,10 @@ use crate::{Break, ClusterError, bootstrap};
 /// Raised when the way from a plan to a stage changes without any of its data changing.
 const VERSION: u32 = 1;
 
+/// A guest that was stopped, or starved by other clones, must not take its clock source for broken:
+/// the next best is read through QEMU and several times slower.
+const TRUST_TSC: &str = "tsc=reliable";
+
 /// A node image's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFiles {
@@ -165,6 +169,10 @@ impl ClusterPlan {
         } else {
             self.worker
         };
+        let append = match self.accelerator {
+            Accelerator::Tcg => format!("{} {TRUST_TSC}", self.append),
+            Accelerator::Kvm => self.append.clone(),
+        };
         MachineSpec {
             name: crate::addresses::node_name(number),
             vcpus: size.vcpus,
@@ -173,7 +181,7 @@ impl ClusterPlan {
             cpu_model: self.accelerator.cpu_model().to_owned(),
             kernel: kernel.to_owned(),
             initrd: Some(initrd.to_owned()),
-            append: self.append.clone(),
+            append,
             disk: Some(disk),
             incoming: matches!(ram, Ram::Clone(_)),
             ram,

@@ -267,3 +267,74 @@ fn sealed(dir: &Path, nodes: u32) -> Result<BTreeMap<String, u64>, ClusterError>
     }
     Ok(sizes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_vm::Accelerator;
+
+    /// A stage of one node without a guest in it.
+    fn stage(dir: &Path) {
+        let image = ImageFiles {
+            name: "image".into(),
+            disk: dir.join("image"),
+            kernel: dir.join("image"),
+            initrd: dir.join("image"),
+            append: String::new(),
+        };
+        fs::write(&image.disk, "image").unwrap();
+        let plan = ClusterPlan::new(1, "1.36.4", &image, Accelerator::Tcg, "", "", None).unwrap();
+        let files = NodeFiles::of(dir, 1);
+        fs::create_dir(files.dir()).unwrap();
+        for path in [files.disk(), files.ram(), files.state()] {
+            fs::write(path, "content").unwrap();
+        }
+        let manifest = StageManifest {
+            key: plan.key().unwrap(),
+            pki: Pki::placeholder(1),
+            plan,
+            image,
+            segment: SegmentState::default(),
+            unsettled: None,
+            guest_time: 0,
+            phases: Vec::new(),
+            files: sealed(dir, 1).unwrap(),
+        };
+        let text = serde_json::to_vec(&manifest).unwrap();
+        fs::write(dir.join(MANIFEST), text).unwrap();
+        assert_eq!(Stage::open(dir).unwrap().manifest, manifest);
+    }
+
+    fn reason(dir: &Path) -> String {
+        match Stage::open(dir) {
+            Err(ClusterError::Stage { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whatever_a_stage_lacks_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let ram = NodeFiles::of(dir.path(), 1).ram();
+        fs::remove_file(&ram).unwrap();
+        assert!(reason(dir.path()).starts_with("node1/ram: No such file"));
+        fs::write(&ram, "cut").unwrap();
+        assert_eq!(reason(dir.path()), "node1/ram has 3 bytes instead of 7");
+        fs::write(&ram, "content").unwrap();
+        fs::remove_file(dir.path().join("image")).unwrap();
+        assert!(reason(dir.path()).ends_with("image is gone"));
+        fs::write(dir.path().join(MANIFEST), "{").unwrap();
+        assert!(reason(dir.path()).starts_with("stage.json makes no sense"));
+        fs::remove_file(dir.path().join(MANIFEST)).unwrap();
+        assert!(reason(dir.path()).starts_with("stage.json cannot be read"));
+    }
+
+    #[test]
+    fn a_sealed_file_is_for_its_owner_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let ram = fs::metadata(NodeFiles::of(dir.path(), 1).ram()).unwrap();
+        assert_eq!(ram.permissions().mode() & 0o777, 0o400);
+    }
+}
