@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use podwire_cluster::{Host, Stage};
 use podwire_images::{BuiltImage, NodeImage, host, image, tools};
-use podwire_scenario::{Profile, RunContext, Scenario, ScenarioResult, Selection};
+use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, SshCredentials};
 use time::OffsetDateTime;
@@ -646,7 +646,7 @@ impl Run<'_> {
     }
 }
 
-/// Which scenarios run now, and how many are done, by what is in the run's folder.
+/// Which scenarios run now, what each does, and how many are done, by what is in the run's folder.
 fn under_way(run: &Path, names: &[String]) -> String {
     let mut running = Vec::new();
     let mut done = 0;
@@ -655,15 +655,41 @@ fn under_way(run: &Path, names: &[String]) -> String {
         if folder.join(ScenarioResult::FILE).exists() {
             done += 1;
         } else if folder.exists() {
-            running.push(name.as_str());
+            running.push(match current_step(&folder) {
+                Some(step) => format!("{name}: {step}"),
+                None => name.clone(),
+            });
         }
     }
     let what = if running.is_empty() {
         "starting".to_owned()
     } else {
-        running.join(", ")
+        running.join("; ")
     };
-    format!("{what} ({done} of {} done)", names.len())
+    format!("{what} [{done} of {} done]", names.len())
+}
+
+/// The last line that an attempt wrote about what it does, in the newest of its labs; nothing when
+/// there is none yet, or when it goes away while it is looked at.
+fn current_step(attempt: &Path) -> Option<String> {
+    let newest = fs::read_dir(attempt)
+        .ok()?
+        .flatten()
+        .map(|lab| lab.path())
+        .filter(|lab| lab.join(STEPS).exists())
+        .max_by_key(|lab| {
+            fs::metadata(lab.join(STEPS))
+                .and_then(|file| file.modified())
+                .ok()
+        })?;
+    let text = fs::read_to_string(newest.join(STEPS)).ok()?;
+    // Seconds since the clone answered stand in front.
+    let (_, step) = text.lines().next_back()?.trim_start().split_once(' ')?;
+    let lab = newest.file_name()?.to_string_lossy();
+    let lab = lab
+        .strip_prefix("sabotage-")
+        .map(|name| format!("sabotage {name}, "));
+    Some(format!("{}{}", lab.unwrap_or_default(), step.trim_start()))
 }
 
 #[cfg(test)]
@@ -674,11 +700,22 @@ mod tests {
     fn the_run_s_folder_tells_what_is_under_way() {
         let run = tempfile::tempdir().unwrap();
         let names = ["a", "b", "c"].map(String::from);
-        assert_eq!(under_way(run.path(), &names), "starting (0 of 3 done)");
+        assert_eq!(under_way(run.path(), &names), "starting [0 of 3 done]");
         for name in ["a", "b"] {
             fs::create_dir_all(ScenarioResult::folder(run.path(), name, 1)).unwrap();
         }
         crate::fixture::passed("a").write(run.path()).unwrap();
-        assert_eq!(under_way(run.path(), &names), "b (1 of 3 done)");
+        assert_eq!(under_way(run.path(), &names), "b [1 of 3 done]");
+        let lab = ScenarioResult::folder(run.path(), "b", 1).join("sabotage-no-route");
+        fs::create_dir_all(&lab).unwrap();
+        fs::write(
+            lab.join(STEPS),
+            "    0.0  add routes\n   11.1  ask every Pod (C8)\n",
+        )
+        .unwrap();
+        assert_eq!(
+            under_way(run.path(), &names),
+            "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
+        );
     }
 }

@@ -15,7 +15,7 @@ use podwire_probe::{FetchReport, FetchRequest, TargetReport};
 use crate::assert::{Cell, Mesh, Party, Restarts};
 
 /// Name of the step log in the lab's folder.
-pub(crate) const STEPS: &str = "steps.log";
+pub const STEPS: &str = "steps.log";
 
 /// A private clone of a stage. What it does is logged as a step, with the time since the clone
 /// answered; a failure's first page shows the log.

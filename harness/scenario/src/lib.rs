@@ -30,7 +30,7 @@ pub use balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use context::{ANCESTOR_VARIABLE, ContextError, RUN_VARIABLE, RunContext, Selection, Skipped};
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};
-pub use lab::Lab;
+pub use lab::{Lab, STEPS};
 pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
 pub use runner::run_main;
 pub use scenario::{Future, Profile, Sabotage, Scenario};
