@@ -31,7 +31,7 @@ fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
         check(
             "licences, bans, sources",
             cargo_deny,
-            &["check", "licenses", "bans", "sources"],
+            &["check", "--hide-inclusion-graph", "licenses", "bans", "sources"],
         ),
         check(
             "lints",
@@ -166,7 +166,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @"
         cargo fmt --all --check
-        cargo-deny check licenses bans sources
+        cargo-deny check --hide-inclusion-graph licenses bans sources
         cargo clippy --workspace --all-targets -- --deny warnings
         cargo test --workspace --exclude podwire-tests --exclude podwire-scenarios
         cargo test --package podwire-scenarios --lib
