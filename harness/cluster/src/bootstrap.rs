@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use podwire_lan::Segment;
 use podwire_vm::MachineSpec;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::limits::GuestLimits;
 use crate::node::{Node, Powered};
 use crate::node_files::{UNPACK, archive, node_files};
 use crate::pki::Pki;
-use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR};
+use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
 use crate::{ClusterError, ClusterPlan, Host, Phase};
 
 /// Unpacking the files and starting daemons.
@@ -130,13 +130,14 @@ pub(crate) async fn bootstrap(
     phases.push(Phase::since("nodes registered", registering));
 
     report.step("let the cluster settle");
+    let limit = host.limit(SETTLED);
     let settling = Instant::now();
-    let not_ready = work.settled(&api, nodes_lacking).await?;
+    let not_ready = work.wait(&nodes, &api, limit, nodes_lacking).await?;
     phases.push(Phase::since("nodes ready", settling));
     phases.push(Phase::since("cold to ready nodes", started));
     let settling = Instant::now();
-    work.create_workload(&api).await?;
-    let not_running = work.settled(&api, pods_lacking).await?;
+    work.create_workload(&nodes, &api).await?;
+    let not_running = work.wait(&nodes, &api, limit, pods_lacking).await?;
     phases.push(Phase::since("workload running", settling));
     phases.push(Phase::since("cold to running workload", started));
     let lacking: Vec<String> = not_ready.into_iter().chain(not_running).collect();
@@ -187,22 +188,13 @@ impl Work<'_> {
 
     async fn api_ready(&self, node: &Node, api: &kube::Client) -> Result<(), ClusterError> {
         let limit = self.host.limit(API_READY);
-        let started = Instant::now();
-        loop {
-            let last = match ready(api).await {
-                Ok(()) => return Ok(()),
-                Err(last) => last,
-            };
-            self.report.waiting(&format!("the API server: {last}"));
-            if started.elapsed() > limit {
-                return Err(self
-                    .not_up(node, crate::units::API_SERVER, limit, last)
-                    .await);
-            }
-            if let Some(fault) = node.machine().fault() {
-                return Err(fault.into());
-            }
-            tokio::time::sleep(POLL).await;
+        let lacking = async |api: kube::Client, _| Ok(ready(&api).await.err());
+        let nodes = std::slice::from_ref(node);
+        match self.wait(nodes, api, limit, lacking).await? {
+            None => Ok(()),
+            Some(state) => Err(self
+                .not_up(node, crate::units::API_SERVER, limit, state)
+                .await),
         }
     }
 
@@ -225,74 +217,73 @@ impl Work<'_> {
     /// Waits until every kubelet has made its Node.
     async fn registered(&self, nodes: &[Node], api: &kube::Client) -> Result<(), ClusterError> {
         let limit = self.host.limit(REGISTERED);
-        let started = Instant::now();
-        loop {
-            let listed = self.listed(api).await?;
-            let is_missing = |node: &&Node| {
-                let name = Some(node.name());
-                !listed
-                    .iter()
-                    .any(|listed| listed.metadata.name.as_deref() == name)
-            };
-            let Some(missing) = nodes.iter().find(is_missing) else {
-                return Ok(());
-            };
-            let name = missing.name();
-            self.report.waiting(&format!("{name} to register"));
-            if started.elapsed() > limit {
-                let state = "its Node is not registered".to_owned();
-                return Err(self
-                    .not_up(missing, crate::units::KUBELET, limit, state)
-                    .await);
-            }
-            if let Some(fault) = nodes.iter().find_map(|node| node.machine().fault()) {
-                return Err(fault.into());
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let Some(state) = self.wait(nodes, api, limit, nodes_missing).await? else {
+            return Ok(());
+        };
+        let is_meant = |node: &&Node| state.starts_with(&format!("{} ", node.name()));
+        let (node, unit) = match nodes.iter().find(is_meant) {
+            Some(missing) => (missing, crate::units::KUBELET),
+            None => (&nodes[0], crate::units::API_SERVER),
+        };
+        Err(self.not_up(node, unit, limit, state).await)
     }
 
-    async fn listed(&self, api: &kube::Client) -> Result<Vec<ApiNode>, ClusterError> {
-        let listed = Api::<ApiNode>::all(api.clone())
-            .list(&ListParams::default())
-            .await;
-        Ok(listed.map_err(ClusterError::api("list the Nodes"))?.items)
-    }
-
-    async fn create_workload(&self, api: &kube::Client) -> Result<(), ClusterError> {
+    async fn create_workload(
+        &self,
+        nodes: &[Node],
+        api: &kube::Client,
+    ) -> Result<(), ClusterError> {
         self.report.step("create the workload");
         let objects = workload::objects(replicas(self.plan.nodes));
         let (deployment, service) = objects.map_err(|source| ClusterError::Json {
             what: "the workload",
             source,
         })?;
-        let post = PostParams::default();
+        // Applied, not created: a request that timed out may have been carried out.
+        let apply = PatchParams::apply("podwire");
         let services: Api<Service> = Api::default_namespaced(api.clone());
-        let created = services.create(&post, &service).await;
-        created.map_err(ClusterError::api("create the workload's Service"))?;
         let deployments: Api<Deployment> = Api::default_namespaced(api.clone());
-        let created = deployments.create(&post, &deployment).await;
-        created.map_err(ClusterError::api("create the workload's Deployment"))?;
-        Ok(())
+        let name = WORKLOAD_SERVICE;
+        let limit = self.host.limit(SETTLED);
+        let created = self
+            .wait(nodes, api, limit, async |_, _| {
+                services
+                    .patch(name, &apply, &Patch::Apply(&service))
+                    .await?;
+                deployments
+                    .patch(name, &apply, &Patch::Apply(&deployment))
+                    .await?;
+                Ok(None)
+            })
+            .await?;
+        match created {
+            None => Ok(()),
+            Some(state) => Err(self
+                .not_up(&nodes[0], crate::units::API_SERVER, limit, state)
+                .await),
+        }
     }
 
-    /// Waits until nothing is lacking; gives what still is when the time runs out.
-    async fn settled<L>(
+    /// Waits until nothing is lacking; gives what still is when the time runs out. A busy API
+    /// server that leaves a request unanswered is asked again.
+    async fn wait(
         &self,
+        nodes: &[Node],
         api: &kube::Client,
-        lacking: impl Fn(kube::Client, u32) -> L,
-    ) -> Result<Option<String>, ClusterError>
-    where
-        L: Future<Output = Result<Option<String>, kube::Error>>,
-    {
-        let limit = self.host.limit(SETTLED);
+        limit: Duration,
+        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
+    ) -> Result<Option<String>, ClusterError> {
         let started = Instant::now();
         loop {
-            let state = lacking(api.clone(), self.plan.nodes).await;
-            let Some(state) = state.map_err(ClusterError::api("look at the cluster"))? else {
-                return Ok(None);
+            let state = match lacking(api.clone(), self.plan.nodes).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(state)) => state,
+                Err(error) => format!("the API server: {}", failing_checks(&error)),
             };
             self.report.waiting(&state);
+            if let Some(fault) = nodes.iter().find_map(|node| node.machine().fault()) {
+                return Err(fault.into());
+            }
             if started.elapsed() > limit {
                 return Ok(Some(state));
             }
@@ -325,6 +316,18 @@ fn failing_checks(error: &kube::Error) -> String {
         return status.message.clone();
     }
     format!("not ready: {}", failing.join(", "))
+}
+
+/// The first Node that is not there yet: `node2 is not registered`.
+async fn nodes_missing(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
+    let listed = Api::<ApiNode>::all(api)
+        .list(&ListParams::default())
+        .await?;
+    let listed: Vec<String> = listed.iter().map(name).collect();
+    let missing = (1..=nodes)
+        .map(node_name)
+        .find(|name| !listed.contains(name));
+    Ok(missing.map(|name| format!("{name} is not registered")))
 }
 
 async fn nodes_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
