@@ -22,13 +22,13 @@ use crate::steps::on;
 /// B12!, B13, B14: a ClusterIP is kube-proxy's work.
 pub(crate) const CLUSTER_IP: Scenario = Scenario {
     name: "cluster_ip",
-    about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, and spreads \
-            requests evenly over the Pods",
+    about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, spreads \
+            requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
     covers: &["B12", "B13", "B14"],
     stage: WORKLOAD_BARE,
     profile: Profile::Default,
     nodes: 1,
-    limit: Duration::from_secs(150),
+    limit: Duration::from_secs(180),
     run: |lab| Box::pin(cluster_ip(lab)),
     sabotages: &[
         Sabotage {
@@ -90,7 +90,32 @@ async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!("scale up to {pods} Pods (B14)"));
     lab.cluster().scale_workload(u32::try_from(pods)?).await?;
     everybody_seen(lab, pods).await?;
-    spreads(lab).await
+    spreads(lab).await?;
+    outlives_kube_proxy(lab).await
+}
+
+/// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.
+async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
+    let address = service_address(lab).await?;
+    let nodes = lab.node_parties();
+    lab.step("stop kube-proxy on node 1: its rules stay (B12)");
+    on(lab, 1, "systemctl stop kube-proxy").await?;
+    let report = lab.fetch_one(&nodes[0], address, 5).await?;
+    let expected = "the ClusterIP to answer from node 1 although kube-proxy stopped";
+    assert::all_ended(expected, &report, Outcome::Answered)?;
+
+    lab.step("clean its rules up: the ClusterIP is dead on node 1, and on no other node");
+    let cleanup = format!("kube-proxy --cleanup --hostname-override={}", nodes[0].name);
+    on(lab, 1, &cleanup).await?;
+    let report = lab.fetch_one(&nodes[0], address, 1).await?;
+    let expected = "the ClusterIP to time out on node 1, whose rules are gone";
+    assert::all_ended(expected, &report, Outcome::TimedOut)?;
+    for node in nodes.iter().skip(1) {
+        let report = lab.fetch_one(node, address, 1).await?;
+        let expected = format!("the ClusterIP to answer from {}", node.name);
+        assert::all_ended(&expected, &report, Outcome::Answered)?;
+    }
+    Ok(())
 }
 
 async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
