@@ -31,7 +31,13 @@ fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
         check(
             "licences, bans, sources",
             cargo_deny,
-            &["check", "--hide-inclusion-graph", "licenses", "bans", "sources"],
+            &[
+                "check",
+                "--hide-inclusion-graph",
+                "licenses",
+                "bans",
+                "sources",
+            ],
         ),
         check(
             "lints",

@@ -252,19 +252,22 @@ pub(crate) fn render(lines: &[Line]) -> String {
         })
         .collect();
     let mut text = table(&rows);
-    let problems: Vec<(&str, &str)> = lines
-        .iter()
-        .filter_map(|line| match &line.finding {
-            Finding::Problem { fix, .. } => Some((line.what, fix.as_str())),
-            _ => None,
-        })
-        .collect();
-    if problems.is_empty() {
+    // One command often mends several problems: it is told once.
+    let mut fixes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in lines {
+        if let Finding::Problem { fix, .. } = &line.finding {
+            match fixes.iter_mut().find(|(known, _)| known == fix) {
+                Some((_, mended)) => mended.push(line.what),
+                None => fixes.push((fix, vec![line.what])),
+            }
+        }
+    }
+    if fixes.is_empty() {
         text += "\nNothing is in the way of `cargo xtask test`.\n";
     } else {
         text += "\nTo fix:\n";
-        for (what, fix) in problems {
-            text += &format!("  {what}: {fix}\n");
+        for (fix, mended) in fixes {
+            text += &format!("  {}: {fix}\n", mended.join(", "));
         }
     }
     text
@@ -321,5 +324,21 @@ mod tests {
             finding: Finding::Later("not judged yet".into()),
         }];
         assert!(!any_problem(&lines));
+    }
+
+    #[test]
+    fn a_command_that_mends_two_problems_is_told_once() {
+        let missing = |what| Line {
+            what,
+            finding: Finding::Problem {
+                found: "missing".into(),
+                fix: "apt-get install both".into(),
+            },
+        };
+        let text = render(&[missing("qemu"), missing("golang")]);
+        assert!(
+            text.ends_with("To fix:\n  qemu, golang: apt-get install both\n"),
+            "{text}"
+        );
     }
 }
