@@ -5,12 +5,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use podwire_process::Report;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::ssh_key::{self, LineEnding};
 use serde::{Deserialize, Serialize};
 
-use crate::Report;
 use crate::digest::sha256_file;
 
 /// The file that records what an artefact's folder must hold.
@@ -618,7 +618,7 @@ fn read_keys(dir: &Path) -> Result<SshKeys, CacheError> {
 #[cfg(test)]
 pub(crate) mod tests_support {
     pub(crate) struct Silent;
-    impl crate::Report for Silent {
+    impl podwire_process::Report for Silent {
         fn step(&self, _: &str) {}
         fn waiting(&self, _: &str) {}
     }

@@ -90,7 +90,9 @@ fn tail_bytes(log: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cache, Report};
+    use podwire_process::Report;
+
+    use crate::Cache;
     use podwire_process::Spawner;
     use std::cell::RefCell;
 

@@ -19,7 +19,7 @@ pub mod tools;
 
 use std::path::Path;
 
-use podwire_process::Spawner;
+use podwire_process::{Report, Spawner};
 
 pub use bundle::{Bundle, BundleManifest};
 pub use cache::{
@@ -28,14 +28,6 @@ pub use cache::{
 pub use digest::{Inputs, sha256_file};
 pub use error::Error;
 pub use image::{BuiltImage, ImageManifest, NodeImage};
-
-/// Where progress is told to.
-pub trait Report {
-    /// A step begins: a short sentence in the present tense.
-    fn step(&self, text: &str);
-    /// What the running step waits for just now; replaces what was said before.
-    fn waiting(&self, text: &str);
-}
 
 /// What every build needs: where to keep things, how to start programs, whom to tell.
 #[derive(Clone, Copy)]

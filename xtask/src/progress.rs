@@ -122,7 +122,7 @@ impl Progress {
     /// A line that stays.
     pub(crate) fn line(&self, text: &str) {
         match &self.shared.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            Some(bar) => bar.suspend(|| errln!("{text}")),
             None => self.shared.say(text),
         }
     }
@@ -160,24 +160,14 @@ impl Shared {
 
     fn say(&self, text: &str) {
         self.state().said = Instant::now();
-        eprintln!(
+        errln!(
             "{}",
             plain_line(OffsetDateTime::now_utc(), self.started.elapsed(), text)
         );
     }
 }
 
-impl podwire_images::Report for Progress {
-    fn step(&self, text: &str) {
-        Progress::step(self, text);
-    }
-
-    fn waiting(&self, text: &str) {
-        Progress::waiting(self, text);
-    }
-}
-
-impl podwire_cluster::Report for Progress {
+impl podwire_process::Report for Progress {
     fn step(&self, text: &str) {
         Progress::step(self, text);
     }

@@ -11,12 +11,12 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use podwire_lan::Segment;
+use podwire_process::Report;
 use podwire_vm::MachineSpec;
 use tokio::sync::watch;
 
 use crate::addresses::node_name;
 use crate::api::{self, chain};
-use crate::host::Report;
 use crate::limits::GuestLimits;
 use crate::node::{Node, Powered};
 use crate::node_files::{UNPACK, archive, node_files};

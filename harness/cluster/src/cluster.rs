@@ -293,14 +293,6 @@ impl Cluster {
         self.on_every_node("systemctl start kube-proxy").await
     }
 
-    /// Stops kube-proxy on every node; the rules that it made stay.
-    ///
-    /// # Errors
-    /// [`ClusterError::Guest`].
-    pub async fn stop_kube_proxy(&self) -> Result<(), ClusterError> {
-        self.on_every_node("systemctl stop kube-proxy").await
-    }
-
     async fn on_every_node(&self, command: &str) -> Result<(), ClusterError> {
         let numbers = self.nodes.iter().map(Node::number);
         try_join_all(numbers.map(|number| self.carry_out(number, command))).await?;

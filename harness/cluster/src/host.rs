@@ -30,11 +30,3 @@ impl Host {
         limit.mul_f64(self.speed_factor.max(1.0))
     }
 }
-
-/// Where progress is told to.
-pub trait Report {
-    /// A step begins: a short sentence in the present tense.
-    fn step(&self, text: &str);
-    /// What the running step waits for just now; replaces what was said before.
-    fn waiting(&self, text: &str);
-}

@@ -31,7 +31,7 @@ pub mod workload;
 pub use breaks::{Break, UnknownBreak};
 pub use cluster::{Cluster, PodRef};
 pub use error::ClusterError;
-pub use host::{Host, Report};
+pub use host::Host;
 pub use node::Node;
 pub use pki::{Identity, Pki};
 pub use plan::{ClusterPlan, ImageFiles, Size, host_cpu};

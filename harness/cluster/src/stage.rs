@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 use podwire_lan::{Segment, SegmentOptions, SegmentState};
+use podwire_process::Report;
 use podwire_vm::{Ram, create_overlay};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::addresses::{self, node_name};
 use crate::bootstrap::{Bootstrapped, bootstrap};
-use crate::host::Report;
 use crate::pki::Pki;
 use crate::plan::ImageFiles;
 use crate::{ClusterError, ClusterPlan, Host};

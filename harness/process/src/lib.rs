@@ -1,16 +1,19 @@
 //! Host processes that never outlive whoever started them.
 //!
-//! Three things, used by every crate that starts a program on the host:
+//! What every crate needs that starts a program on the host and waits for it:
 //!
 //! - [`Spawner`]: a permanent thread that starts children which the kernel kills when this process
 //!   ends, however it ends (`PR_SET_PDEATHSIG`, prctl(2));
 //! - [`run()`]: one host command with a time limit and its output kept;
-//! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes.
+//! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes;
+//! - [`Report`]: what a long job tells whoever watches it.
 
 mod ancestors;
+mod report;
 mod run;
 mod spawn;
 
 pub use ancestors::{AncestorError, watch_ancestors};
+pub use report::Report;
 pub use run::{Finished, RunError, run};
 pub use spawn::{ChildCommand, SpawnError, Spawner, Stream};

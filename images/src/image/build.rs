@@ -716,7 +716,7 @@ mod tests {
 
     #[derive(Default)]
     struct Heard(std::cell::RefCell<Vec<String>>);
-    impl crate::Report for Heard {
+    impl podwire_process::Report for Heard {
         fn step(&self, text: &str) {
             self.0.borrow_mut().push(text.to_owned());
         }
