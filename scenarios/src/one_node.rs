@@ -190,25 +190,36 @@ async fn everybody_seen(lab: &Lab, pods: usize) -> anyhow::Result<()> {
     let node1 = lab.node_parties().swap_remove(0);
     let expected = format!("all {pods} Pods behind the ClusterIP");
     eventually(&expected, lab.limit(Duration::from_secs(30)), async || {
-        let running = lab.pods().await?.len();
-        if running < pods {
-            return Ok(Probe::NotYet(
-                Cause::NotReady,
-                format!("{running} of {pods} Pods run"),
-            ));
+        let running = lab.pods().await?;
+        if running.len() < pods {
+            let state = format!("{} of {pods} Pods run", running.len());
+            return Ok(Probe::NotYet(Cause::NotReady, state));
         }
         let report = lab
             .fetch_one(&node1, address, u32::try_from(pods * 8)?)
             .await?;
-        let seen = report.hosts().len();
-        Ok(if seen == pods {
-            Probe::Done(())
-        } else {
-            Probe::NotYet(
-                Cause::Unbalanced,
-                format!("{seen} of {pods} Pods answer: {report}"),
-            )
-        })
+        let hosts = report.hosts();
+        let silent: Vec<String> = running
+            .iter()
+            .filter(|pod| !hosts.contains_key(pod.name.as_str()))
+            .map(ToString::to_string)
+            .collect();
+        if silent.is_empty() {
+            return Ok(Probe::Done(()));
+        }
+        let failed = report
+            .results
+            .iter()
+            .find(|result| result.outcome != Outcome::Answered);
+        let (cause, others) = match failed {
+            Some(result) => (
+                result.outcome.into(),
+                format!("; other requests: {}", result.outcome),
+            ),
+            None => (Cause::Unbalanced, String::new()),
+        };
+        let state = format!("no answer from {}{others}", silent.join(", "));
+        Ok(Probe::NotYet(cause, state))
     })
     .await
 }
