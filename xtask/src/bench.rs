@@ -23,9 +23,9 @@ pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {
     let results: Results = serde_json::from_slice(&text)
         .with_context(|| format!("{} is damaged, or of another version", path.display()))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&results.phases)?);
+        outln!("{}", serde_json::to_string_pretty(&results.phases)?);
     } else {
-        print!("{}", where_it_went(&results));
+        out!("{}", where_it_went(&results));
     }
     Ok(())
 }
@@ -91,9 +91,9 @@ pub(crate) fn segment_switch(json: bool) -> Result<(), Stop> {
     let dir = tempfile::tempdir()?;
     let bench = switch(&SwitchBenchPlan::default(), &program, dir.path())?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&bench)?);
+        outln!("{}", serde_json::to_string_pretty(&bench)?);
     } else {
-        print!("{}", compared(&bench));
+        out!("{}", compared(&bench));
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub(crate) fn check_all(
     match reachable(spawner, root, cache, cargo_deny) {
         Ok(()) => checks.insert(2, advisories),
         Err(why) => {
-            eprintln!("==> advisories: not checked, their data are out of reach from here ({why})")
+            errln!("==> advisories: not checked, their data are out of reach from here ({why})")
         }
     }
     for check in &checks {
@@ -99,21 +99,21 @@ pub(crate) fn check_all(
         let mut command = command(check, root, cache);
         command.stdout = Stream::Inherit;
         command.stderr = Stream::Inherit;
-        eprintln!("==> {}: {}", check.name, command.display());
+        errln!("==> {}: {}", check.name, command.display());
         let status = spawner.spawn(command)?.wait()?;
         let took = clock(started.elapsed());
         if status.success() {
             passed += 1;
-            eprintln!("==> {}: passed ({took})", check.name);
+            errln!("==> {}: passed ({took})", check.name);
         } else {
-            eprintln!("==> {}: FAILED with {status} ({took})", check.name);
+            errln!("==> {}: FAILED with {status} ({took})", check.name);
             failed.push(check.name);
         }
     }
     if !failed.is_empty() {
-        eprintln!("failed: {}", failed.join(", "));
+        errln!("failed: {}", failed.join(", "));
     }
-    println!("{passed} passed, {} failed", failed.len());
+    outln!("{passed} passed, {} failed", failed.len());
     if failed.is_empty() {
         Ok(())
     } else {

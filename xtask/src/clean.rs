@@ -51,10 +51,10 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
             ]
         })
         .collect();
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     let total = size(doomed.iter().map(|entry| entry.bytes).sum());
     if args.dry_run {
-        println!("would remove {total}; nothing was touched");
+        outln!("would remove {total}; nothing was touched");
         return Ok(());
     }
     for entry in &doomed {
@@ -65,9 +65,19 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
             session.cache.remove_entry(entry)?;
         }
     }
-    println!("removed {total}");
+    outln!("removed {total}");
     if !args.all {
-        println!("the last run and what saves time are kept; `--all` removes these too");
+        outln!("the last run and what saves time are kept; `--all` removes these too");
+    }
+    Ok(())
+}
+
+/// Removes what builds and stages left that were cut short; the caller holds the lock on stages.
+pub(crate) fn sweep(session: &Session) -> anyhow::Result<()> {
+    for entry in session.cache.entries()? {
+        if is_doomed(&entry, false) && !in_use(&entry.path) {
+            session.cache.remove_entry(&entry)?;
+        }
     }
     Ok(())
 }

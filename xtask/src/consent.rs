@@ -20,7 +20,7 @@ pub(crate) fn packages(plan: &Plan, yes: bool) -> Result<(), Stop> {
     if plan.commands.is_empty() {
         return Err(Stop::setup(text));
     }
-    eprintln!("{text}");
+    errln!("{text}");
     if yes || (is_interactive() && ask("Run these commands now?")?) {
         return Ok(());
     }
@@ -83,9 +83,9 @@ pub(crate) fn outdated(session: &Session, yes: bool, locked: bool) -> Outdated<'
         locked,
         ask: Box::new(|differences| {
             session.progress.suspend(|| {
-                eprintln!("The package archive no longer has what the lock names:");
+                errln!("The package archive no longer has what the lock names:");
                 for difference in differences {
-                    eprintln!("  {difference}");
+                    errln!("  {difference}");
                 }
                 // An unreadable answer is no consent.
                 ask("Take the current versions for this image?").unwrap_or(false)

@@ -15,7 +15,7 @@ use crate::text::{size, table};
 /// Looks at everything, says what it found, and how to fix what is in the way.
 pub(crate) fn doctor(session: &Session, args: &DoctorArgs) -> Result<(), Stop> {
     let lines = examine(session, args.require_kvm)?;
-    print!("{}", render(&lines));
+    out!("{}", render(&lines));
     if any_problem(&lines) {
         return Err(Stop::setup("not everything that a run needs is there"));
     }

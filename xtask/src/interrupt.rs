@@ -54,7 +54,7 @@ impl Interrupts {
     }
 
     fn end(&self) -> ! {
-        eprintln!("\ninterrupted: ending all machines; what is already on disk is kept");
+        errln!("\ninterrupted: ending all machines; what is already on disk is kept");
         let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pid) = first {
             // It may have ended by itself; then there is nobody to tell.

@@ -2,6 +2,9 @@
 //!
 //! Thin: the commands put together what the crates below do, show progress, and report.
 
+#[macro_use]
+mod say;
+
 mod bench;
 mod breaks;
 mod check;
@@ -69,9 +72,9 @@ fn list(args: &ScenariosArgs) -> Result<(), Stop> {
     let chosen = select::choose(&catalogue, args.filter.as_deref(), Some(Profile::Full))
         .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
     if args.json {
-        println!("{}", scenarios::json(&chosen)?);
+        outln!("{}", scenarios::json(&chosen)?);
     } else {
-        print!("{}", scenarios::text(&chosen));
+        out!("{}", scenarios::text(&chosen));
     }
     Ok(())
 }
@@ -95,9 +98,9 @@ fn build_bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
     let bundle = podwire_images::bundle::get(&session.workshop(), &version);
     session.progress.idle();
     let bundle = bundle?;
-    println!("{}", bundle.dir.display());
+    outln!("{}", bundle.dir.display());
     for (path, file) in &bundle.manifest.files {
-        println!(
+        outln!(
             "  {path}  {}  sha256 {}",
             text::size(file.size),
             file.sha256
@@ -131,16 +134,16 @@ fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
     let built = built?;
     let manifest = &built.image.manifest;
     let how = if built.cached { "cached" } else { "built" };
-    println!(
+    outln!(
         "{} ({how}, {} packages)",
         built.image.dir.display(),
         manifest.packages
     );
     for difference in &manifest.differences {
-        println!("  not as locked: {difference}");
+        outln!("  not as locked: {difference}");
     }
     if !manifest.differences.is_empty() {
-        println!("`cargo xtask image bump` moves the lock");
+        outln!("`cargo xtask image bump` moves the lock");
     }
     Ok(())
 }
@@ -153,12 +156,12 @@ fn bump(session: &Session) -> Result<(), Stop> {
         let differences = image::bump(&session.workshop(), recipe);
         session.progress.idle();
         let differences = differences?;
-        println!(
+        outln!(
             "images/recipes/{recipe}.lock: {} packages changed",
             differences.len()
         );
         for difference in differences {
-            println!("  {difference}");
+            outln!("  {difference}");
         }
     }
     Ok(())

@@ -44,8 +44,8 @@ pub(crate) fn end(result: Result<(), Stop>) -> ExitCode {
     };
     match &stop {
         Stop::Failed => {}
-        Stop::Usage(text) => eprintln!("error: {text}"),
-        Stop::Setup(error) => eprintln!("error: {error:#}"),
+        Stop::Usage(text) => errln!("error: {text}"),
+        Stop::Setup(error) => errln!("error: {error:#}"),
     }
     ExitCode::from(stop.code())
 }

@@ -148,17 +148,21 @@ fn failure(record: &ScenarioRecord, folder: &Path) -> String {
     text
 }
 
-/// The first lines of a reason: a panic's stack, for one, is left to the files.
+/// The beginning of a reason: a panic's stack, or the history of a long wait, is left to the files.
 fn indented(text: &str) -> String {
     const LINES: usize = 12;
+    const COLUMNS: usize = 200;
     let all = text.lines().count();
     let mut lines: Vec<String> = text
         .lines()
         .take(LINES)
-        .map(|line| format!("  {line}"))
+        .map(|line| match line.char_indices().nth(COLUMNS) {
+            Some((end, _)) => format!("  {} ...", &line[..end]),
+            None => format!("  {line}"),
+        })
         .collect();
     if all > LINES {
-        lines.push(format!("  ({} more lines in junit.xml)", all - LINES));
+        lines.push(format!("  ({} more lines in results.json)", all - LINES));
     }
     lines.join("\n")
 }
@@ -194,7 +198,8 @@ mod tests {
     fn a_long_reason_is_cut_short_and_says_so() {
         let text = indented(&"x\n".repeat(20));
         assert_eq!(text.lines().count(), 13);
-        assert!(text.ends_with("  (8 more lines in junit.xml)"), "{text}");
+        assert!(text.ends_with("  (8 more lines in results.json)"), "{text}");
+        assert_eq!(indented(&"é".repeat(300)).chars().count(), 2 + 200 + 4);
     }
 
     #[test]

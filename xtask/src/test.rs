@@ -21,7 +21,7 @@ use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::results::{self, PhaseRecord, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
-use crate::{breaks, consent, junit, progress, select, summary};
+use crate::{breaks, clean, consent, junit, progress, select, summary};
 
 /// What a run is about, settled before anything is looked at or done.
 struct Order<'a> {
@@ -92,11 +92,11 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     let looked = look(session, &order, &packages);
     session.progress.idle();
     let plan = looked?;
-    print!("{}", plan.render(&measured));
+    out!("{}", plan.render(&measured));
     let shortages = plan.shortages();
     if args.plan {
         for shortage in shortages {
-            println!("{shortage}");
+            outln!("{shortage}");
         }
         return Ok(());
     }
@@ -452,6 +452,8 @@ impl Run<'_> {
                 return Ok((stage, true));
             }
             parts::remove_damaged(&dir)?;
+            // An interrupted build leaves the memory of whole machines behind.
+            clean::sweep(session)?;
             let logs = run.dir.join("stage");
             let build = Stage::build(host, &plan, &files, &dir, &logs, &session.progress);
             let stage = session.wait_for(build).with_context(|| {
@@ -601,9 +603,9 @@ impl Run<'_> {
         self.write()?;
         self.remember_scenarios()?;
         if let (Some(broken), Some(verdict)) = (broken, &self.results.broken) {
-            print!("\n{}", breaks::report(broken, verdict));
+            out!("\n{}", breaks::report(broken, verdict));
         }
-        print!(
+        out!(
             "{}",
             summary::render(
                 &self.results,
