@@ -86,12 +86,16 @@ impl Progress {
             state.waiting.clear();
             state.since = Instant::now();
         }
+        if let Some(bar) = &self.shared.bar {
+            // After `idle` it counts as finished, and would not be drawn again.
+            bar.reset();
+        }
         self.shared.tick();
     }
 
     /// No phase any more: the live line goes.
     pub(crate) fn idle(&self) {
-        self.phase("");
+        self.shared.state().phase.clear();
         if let Some(bar) = &self.shared.bar {
             bar.finish_and_clear();
         }
@@ -116,7 +120,7 @@ impl Progress {
 
     /// What the present step waits for; shown live, or with the next heartbeat.
     pub(crate) fn waiting(&self, text: &str) {
-        text.clone_into(&mut self.shared.state().waiting);
+        text.trim().clone_into(&mut self.shared.state().waiting);
     }
 
     /// A line that stays.
@@ -197,7 +201,7 @@ fn live_line(state: &State, now: Instant, total: Duration) -> String {
     }
     line += &format!(" ({})", clock(now - state.since));
     if !state.waiting.is_empty() {
-        line += &format!(", waiting for {}", state.waiting);
+        line += &format!(", waiting for: {}", state.waiting);
     }
     line
 }
@@ -213,7 +217,7 @@ fn heartbeat(state: &State, now: Instant) -> String {
         &format!("{what} ({} so far", clock(now - state.since)),
     );
     if !state.waiting.is_empty() {
-        line += &format!(", waiting for {}", state.waiting);
+        line += &format!(", waiting for: {}", state.waiting);
     }
     line + ")"
 }
@@ -246,11 +250,11 @@ mod tests {
         let now = since + Duration::from_secs(65);
         insta::assert_snapshot!(
             live_line(&state(since), now, Duration::from_secs(3700)),
-            @"[1:01:40] stage: starting the control plane (1:05), waiting for kube-apiserver's /readyz"
+            @"[1:01:40] stage: starting the control plane (1:05), waiting for: kube-apiserver's /readyz"
         );
         insta::assert_snapshot!(
             heartbeat(&state(since), now),
-            @"stage: starting the control plane (1:05 so far, waiting for kube-apiserver's /readyz)"
+            @"stage: starting the control plane (1:05 so far, waiting for: kube-apiserver's /readyz)"
         );
     }
 
