@@ -180,7 +180,17 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
             })
         },
     )
-    .await
+    .await?;
+    forget_early_attempts(lab, address).await
+}
+
+/// The kernel remembers a connection attempt from before the rules, untranslated, for two minutes.
+/// A new request that happens to get the same source port counts as its repetition: it is not
+/// translated either, and kube-proxy's rules reject it (`cluster-ips-check` of its nftables mode).
+async fn forget_early_attempts(lab: &Lab, address: Ipv4Addr) -> anyhow::Result<()> {
+    // It exits with 1 when there is nothing to forget.
+    on(lab, 1, &format!("conntrack -D -p tcp -d {address} || true")).await?;
+    Ok(())
 }
 
 /// kube-proxy follows the EndpointSlice with a delay of its own: the measurement starts when every
