@@ -12,7 +12,7 @@ use podwire_scenario::{
 };
 
 use crate::WORKLOAD_BARE;
-use crate::steps::{all_nodes_ready, nodes, on};
+use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on};
 
 /// E7: Pods see each other's own address.
 pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
@@ -139,9 +139,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     .await?;
     let pods = lab.pods().await?;
     assert::addresses_unique_and_in_range(&pods, addresses::pod_range)?;
-    let mut senders = lab.node_parties();
-    senders.extend(lab.one_pod_per_node().await?);
-    lab.mesh(&senders, &pods)
+    mesh_of_everybody(lab)
         .await?
         .all_answer("every pair to answer after the rejoin")?;
     Ok(())

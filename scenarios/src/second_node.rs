@@ -14,7 +14,7 @@ use podwire_scenario::assert::{self, Party};
 use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
 
 use crate::WORKLOAD_BARE;
-use crate::steps::{all_nodes_ready, nodes, on, take_off};
+use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, take_off};
 
 /// C1, C2!, C3: a node joins with a flattened copy of a kubeconfig, once its server is right.
 pub(crate) const JOINS: Scenario = Scenario {
@@ -376,12 +376,6 @@ async fn remote_pods_time_out(lab: &Lab) -> anyhow::Result<()> {
         return Err(Failure::new(Cause::Absent, expected, "the gateway dropped nothing").into());
     }
     Ok(())
-}
-
-async fn mesh_of_everybody(lab: &Lab) -> anyhow::Result<podwire_scenario::assert::Mesh> {
-    let mut senders = lab.node_parties();
-    senders.extend(lab.one_pod_per_node().await?);
-    lab.mesh(&senders, &lab.pods().await?).await
 }
 
 async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {

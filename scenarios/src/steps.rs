@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use podwire_cluster::addresses;
+use podwire_scenario::assert::Mesh;
 use podwire_scenario::{Cause, Lab, Probe, eventually};
 
 /// Limit of one ordinary command on a node.
@@ -26,6 +27,13 @@ pub(crate) async fn on(lab: &Lab, node: u32, command: &str) -> anyhow::Result<St
 /// The Nodes' API.
 pub(crate) fn nodes(lab: &Lab) -> Api<Node> {
     Api::all(lab.cluster().api())
+}
+
+/// One request from every node, and from one Pod of each, to every Pod.
+pub(crate) async fn mesh_of_everybody(lab: &Lab) -> anyhow::Result<Mesh> {
+    let mut senders = lab.node_parties();
+    senders.extend(lab.one_pod_per_node().await?);
+    lab.mesh(&senders, &lab.pods().await?).await
 }
 
 /// Takes a node off the cluster: its kubelet stops and its Node object goes.
