@@ -106,7 +106,7 @@ const TRANSLATION_BUFFER_MIB: u32 = 256;
 impl MachineSpec {
     /// What every kernel gets: its messages go to the recorded console, without those of daily
     /// life, and a panic is followed by a reset, as on a node set up for Kubernetes.
-    pub const CONSOLE_APPEND: &str = "console=ttyS0 loglevel=4 panic=-1";
+    pub const CONSOLE_APPEND: &str = "console=ttyS0 loglevel=4 panic=-1 no_timer_check";
 
     /// QEMU's arguments, without the program.
     ///
@@ -349,7 +349,7 @@ pub(crate) mod tests {
         -rtc base=utc,clock=vm
         -kernel /cache/image/kernel
         -initrd /cache/image/initrd
-        -append console=ttyS0 loglevel=4 panic=-1 root=/dev/vda rw
+        -append console=ttyS0 loglevel=4 panic=-1 no_timer_check root=/dev/vda rw
         -chardev socket,id=qmp,fd=10
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
@@ -388,7 +388,7 @@ pub(crate) mod tests {
         -rtc base=2026-11-21T13:00:00,clock=vm
         -kernel /cache/image/kernel
         -initrd /cache/image/initrd
-        -append console=ttyS0 loglevel=4 panic=-1 root=/dev/vda rw
+        -append console=ttyS0 loglevel=4 panic=-1 no_timer_check root=/dev/vda rw
         -chardev socket,id=qmp,fd=10
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
@@ -432,7 +432,7 @@ pub(crate) mod tests {
         -object memory-backend-ram,id=ram,size=2048M
         -rtc base=utc,clock=vm
         -kernel /cache/image/kernel
-        -append console=ttyS0 loglevel=4 panic=-1
+        -append console=ttyS0 loglevel=4 panic=-1 no_timer_check
         -chardev socket,id=qmp,fd=10
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
