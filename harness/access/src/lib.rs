@@ -1,0 +1,34 @@
+//! A way into a running cluster for the person at the terminal.
+//!
+//! ```text
+//! cargo xtask ssh, console, kubectl          the process that runs the cluster
+//!   find -> access.sock in the run's folder ──> Door ──> gateway ──> node's sshd
+//!                                                   └──> node's console.log
+//! ```
+//!
+//! - [`Door`] serves a running cluster on a Unix socket in a folder, for as long as it lives;
+//! - [`find`] finds the sockets that somebody serves;
+//! - [`Link`] is a connection to one: one request, one answer, then bytes;
+//! - [`Shell`] is an SSH session over it, with this process's terminal or streams;
+//! - [`kubectl`] sends along the local files that kubectl is to read.
+//!
+//! Nothing listens on a network, and sshd's own authentication stays: the socket only carries
+//! bytes.
+
+mod error;
+pub mod find;
+pub mod kubectl;
+mod link;
+mod protocol;
+mod server;
+mod shell;
+mod socket;
+mod terminal;
+
+pub use error::AccessError;
+pub use link::Link;
+pub use protocol::{Description, NodeAddress};
+pub use server::{Door, Served};
+pub use shell::{Exit, Shell, Streams};
+pub use socket::FILE;
+pub use terminal::Terminal;

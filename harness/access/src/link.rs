@@ -1,0 +1,123 @@
+//! A client's connection to the process that runs a cluster.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::protocol::{self, Answer, Request};
+use crate::{AccessError, Description, Shell, socket};
+
+/// A process that is stopped, or about to end, does not answer.
+const DESCRIBE: Duration = Duration::from_secs(2);
+
+/// For key exchange and authentication, once the node has accepted the connection: generous, for
+/// a busy node without KVM.
+const SESSION: Duration = Duration::from_secs(90);
+
+/// A connection over which one thing can be asked for.
+pub struct Link {
+    dir: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Link {
+    /// Connects to the cluster served in a folder; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`AccessError::Folder`], [`AccessError::Socket`].
+    pub async fn open(dir: &Path) -> Result<Option<Self>, AccessError> {
+        let stream = socket::connect(dir).await?;
+        Ok(stream.map(|stream| Self {
+            dir: dir.to_owned(),
+            stream: BufReader::new(stream),
+        }))
+    }
+
+    /// What runs there.
+    ///
+    /// # Errors
+    /// [`AccessError::Protocol`], also when there is no answer within two seconds.
+    pub async fn describe(mut self) -> Result<Description, AccessError> {
+        match timeout(DESCRIBE, self.ask(Request::Describe)).await {
+            Ok(Ok(Answer::Description(description))) => Ok(description),
+            Ok(Ok(_)) => Err(unexpected()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(AccessError::Protocol {
+                what: "does not answer",
+                source: None,
+            }),
+        }
+    }
+
+    /// An SSH session with a node, as root.
+    ///
+    /// # Errors
+    /// [`AccessError`]; an unknown node is [`AccessError::Refused`] with the names that there are.
+    pub async fn ssh(mut self, node: &str) -> Result<Shell, AccessError> {
+        let request = Request::Ssh {
+            node: node.to_owned(),
+        };
+        match self.ask(request).await? {
+            Answer::Ssh { user_key, host_key } => {
+                Shell::open(self.stream, node, &user_key, &host_key, SESSION).await
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Writes what a node prints on its serial line to `out`: the last 16 KiB, then what comes, until
+    /// the cluster ends.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn console(
+        mut self,
+        node: &str,
+        mut out: impl AsyncWrite + Unpin,
+    ) -> Result<(), AccessError> {
+        let request = Request::Console {
+            node: node.to_owned(),
+        };
+        let Answer::Console = self.ask(request).await? else {
+            return Err(unexpected());
+        };
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            // A process that is killed resets the connection: an end like any other.
+            let count = self.stream.read(&mut buffer).await.unwrap_or(0);
+            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(());
+            };
+            let written = async {
+                out.write_all(bytes).await?;
+                out.flush().await
+            };
+            written
+                .await
+                .map_err(AccessError::local("write to standard output"))?;
+        }
+    }
+
+    async fn ask(&mut self, request: Request) -> Result<Answer, AccessError> {
+        protocol::write(&mut self.stream, &request).await?;
+        match protocol::read(&mut self.stream).await? {
+            Answer::Refused { reason } => Err(AccessError::Refused(reason)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The folder that it leads to.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn unexpected() -> AccessError {
+    AccessError::Protocol {
+        what: "answers another question",
+        source: None,
+    }
+}

@@ -1,0 +1,279 @@
+//! Serving a running cluster.
+
+use std::io::{self, SeekFrom};
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwire_cluster::Cluster;
+use podwire_lan::{GatewayHandle, LanError, SegmentStream};
+use time::OffsetDateTime;
+use tokio::fs::File;
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncSeekExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::UnixStream;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::protocol::{self, Answer, Request};
+use crate::socket::Socket;
+use crate::{AccessError, Description, NodeAddress};
+
+const SSH_PORT: u16 = 22;
+/// How much of the console's past a new reader gets.
+const CONSOLE_TAIL: u64 = 16 << 10;
+/// How long a line on the console may take to be seen.
+const CONSOLE_POLL: Duration = Duration::from_millis(100);
+/// Name of the recorded console in the folder of a node's machine.
+const CONSOLE: &str = "console.log";
+
+/// What is served, apart from the cluster itself.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// What it is, see [`Description::what`].
+    pub what: String,
+    /// The file with the private SSH key of the nodes' root.
+    pub user_key: PathBuf,
+    /// The nodes' public host key.
+    pub host_key: String,
+    /// For a node to accept a connection.
+    pub limit: Duration,
+}
+
+/// An open way into a running cluster: a socket in a folder. It closes when dropped, and every
+/// connection with it.
+pub struct Door {
+    serving: JoinHandle<()>,
+    description: Description,
+    // After the task: nobody accepts any more when the file goes.
+    _socket: Arc<Socket>,
+}
+
+impl Door {
+    /// Serves a cluster in `dir`, which must exist, on the present runtime.
+    ///
+    /// # Errors
+    /// [`AccessError::Taken`] when another is served there; [`AccessError::Folder`],
+    /// [`AccessError::Socket`].
+    pub fn open(cluster: &Cluster, dir: &Path, served: &Served) -> Result<Self, AccessError> {
+        let rooms = cluster.nodes().iter().map(|node| Room {
+            node: NodeAddress {
+                name: node.name().to_owned(),
+                address: node.address(),
+            },
+            host_key: served.host_key.clone(),
+            console: cluster.dir().join(node.name()).join(CONSOLE),
+        });
+        let house = House {
+            rooms: rooms.collect(),
+            user_key: served.user_key.clone(),
+            limit: served.limit,
+            dialler: cluster.segment().gateway(),
+        };
+        Self::of(house, dir, &served.what)
+    }
+
+    fn of<D: Dial>(house: House<D>, dir: &Path, what: &str) -> Result<Self, AccessError> {
+        let socket = Arc::new(Socket::bind(dir)?);
+        let description = Description {
+            what: what.to_owned(),
+            started: OffsetDateTime::now_utc().unix_timestamp(),
+            pid: std::process::id(),
+            nodes: house.rooms.iter().map(|room| room.node.clone()).collect(),
+        };
+        let serving = tokio::spawn(serve(
+            Arc::clone(&socket),
+            Arc::new(house),
+            description.clone(),
+        ));
+        Ok(Self {
+            serving,
+            description,
+            _socket: socket,
+        })
+    }
+
+    /// What it says of itself.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// How a node is reached.
+trait Dial: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    fn dial(
+        &self,
+        to: SocketAddrV4,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Self::Stream, LanError>> + Send;
+}
+
+impl Dial for GatewayHandle {
+    type Stream = SegmentStream;
+
+    async fn dial(&self, to: SocketAddrV4, limit: Duration) -> Result<SegmentStream, LanError> {
+        self.connect(to, limit).await
+    }
+}
+
+/// What a door leads to.
+struct House<D> {
+    rooms: Vec<Room>,
+    user_key: PathBuf,
+    limit: Duration,
+    dialler: D,
+}
+
+/// One node.
+struct Room {
+    node: NodeAddress,
+    host_key: String,
+    console: PathBuf,
+}
+
+async fn serve<D: Dial>(socket: Arc<Socket>, house: Arc<House<D>>, description: Description) {
+    // Ends with this task.
+    let mut visits = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = socket.listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (house, description) = (Arc::clone(&house), description.clone());
+                    visits.spawn(async move { house.receive(stream, description).await });
+                }
+                // Out of descriptors, for one: it may pass.
+                Err(_) => tokio::time::sleep(CONSOLE_POLL).await,
+            },
+            Some(_) = visits.join_next() => {}
+        }
+    }
+}
+
+impl<D: Dial> House<D> {
+    async fn receive(&self, stream: UnixStream, description: Description) {
+        let mut stream = BufReader::new(stream);
+        // A visitor who leaves, or breaks down, is no trouble of the house.
+        let _ = match protocol::read(&mut stream).await {
+            Ok(Request::Describe) => {
+                protocol::write(&mut stream, &Answer::Description(description)).await
+            }
+            Ok(Request::Ssh { node }) => self.ssh(&node, &mut stream).await,
+            Ok(Request::Console { node }) => self.console(&node, &mut stream).await,
+            Err(error) => refuse(&mut stream, &error).await,
+        };
+    }
+
+    async fn ssh(&self, node: &str, stream: &mut BufReader<UnixStream>) -> Result<(), AccessError> {
+        let room = match self.room(node) {
+            Ok(room) => room,
+            Err(error) => return refuse(stream, &error).await,
+        };
+        let to = SocketAddrV4::new(room.node.address, SSH_PORT);
+        let mut sshd = match self.dialler.dial(to, self.limit).await {
+            Ok(sshd) => sshd,
+            Err(error) => {
+                let error = AccessError::Refused(format!("{node} cannot be reached: {error}"));
+                return refuse(stream, &error).await;
+            }
+        };
+        let answer = Answer::Ssh {
+            user_key: self.user_key.clone(),
+            host_key: room.host_key.clone(),
+        };
+        protocol::write(stream, &answer).await?;
+        // Whichever side ends, ends it for both.
+        let _ = tokio::io::copy_bidirectional(stream, &mut sshd).await;
+        Ok(())
+    }
+
+    async fn console(
+        &self,
+        node: &str,
+        stream: &mut BufReader<UnixStream>,
+    ) -> Result<(), AccessError> {
+        let room = match self.room(node) {
+            Ok(room) => room,
+            Err(error) => return refuse(stream, &error).await,
+        };
+        let record = match tail(&room.console).await {
+            Ok(record) => record,
+            Err(error) => {
+                let reason = format!("the console of {node} cannot be read: {error}");
+                return refuse(stream, &AccessError::Refused(reason)).await;
+            }
+        };
+        protocol::write(stream, &Answer::Console).await?;
+        follow(record, stream).await.map_err(AccessError::closed)
+    }
+
+    fn room(&self, node: &str) -> Result<&Room, AccessError> {
+        let room = self.rooms.iter().find(|room| room.node.name == node);
+        room.ok_or_else(|| {
+            let names: Vec<&str> = self
+                .rooms
+                .iter()
+                .map(|room| room.node.name.as_str())
+                .collect();
+            let names = names.join(", ");
+            AccessError::Refused(format!("there is no node `{node}`; there are: {names}"))
+        })
+    }
+}
+
+async fn refuse(
+    stream: &mut BufReader<UnixStream>,
+    error: &AccessError,
+) -> Result<(), AccessError> {
+    let reason = error.to_string();
+    protocol::write(stream, &Answer::Refused { reason }).await
+}
+
+/// Opens a record before its last lines.
+async fn tail(path: &Path) -> io::Result<File> {
+    let mut file = File::open(path).await?;
+    let length = file.metadata().await?.len();
+    if length > CONSOLE_TAIL {
+        // From the next line on: a reader's terminal is not to begin in the middle of a sequence.
+        let start = length - CONSOLE_TAIL;
+        file.seek(SeekFrom::Start(start)).await?;
+        let mut last = Vec::new();
+        (&mut file)
+            .take(CONSOLE_TAIL)
+            .read_to_end(&mut last)
+            .await?;
+        let line = last.iter().position(|byte| *byte == b'\n');
+        let skipped = line.map_or(0, |at| at as u64 + 1);
+        file.seek(SeekFrom::Start(start + skipped)).await?;
+    }
+    Ok(file)
+}
+
+/// Sends a growing file on until its reader leaves. What the reader sends is not for the machine:
+/// nobody logs in there, and the serial line's other end belongs to the recorder.
+async fn follow(mut record: File, stream: &mut BufReader<UnixStream>) -> io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    let mut ignored = [0; 256];
+    loop {
+        let count = record.read(&mut buffer).await?;
+        if let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) {
+            stream.write_all(bytes).await?;
+            stream.flush().await?;
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CONSOLE_POLL) => {}
+            read = stream.read(&mut ignored) => if read? == 0 {
+                return Ok(());
+            },
+        }
+    }
+}
