@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use podwire_cluster::{Break, addresses, units};
+use podwire_cluster::{Break, StageName, addresses, units};
 use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
-
-use crate::WORKLOAD_BARE;
 
 /// A18: the serving certificate is verified under its names, and under no other.
 pub(crate) const SERVING_NAMES: Scenario = Scenario {
@@ -13,7 +11,7 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
     about: "The API server's certificate is verified under each name that clients use for it, and \
             under no other",
     covers: &["A18"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),

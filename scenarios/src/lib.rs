@@ -11,10 +11,6 @@ mod steps;
 
 use podwire_scenario::Scenario;
 
-/// Name of the stage that these scenarios start from: three Nodes with a Pod network each and the
-/// workload `blue` running, but no route between their Pods, and kube-proxy never started.
-pub const WORKLOAD_BARE: &str = "workload-bare";
-
 /// Every scenario, in the order of the story that the documents tell.
 pub fn catalogue() -> Vec<Scenario> {
     vec![

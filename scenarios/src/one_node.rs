@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
-use podwire_cluster::{Break, WORKLOAD_SERVICE, addresses};
+use podwire_cluster::{Break, StageName, WORKLOAD_SERVICE, addresses};
 use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::{
@@ -16,7 +16,6 @@ use podwire_scenario::{
 };
 use serde_json::json;
 
-use crate::WORKLOAD_BARE;
 use crate::steps::on;
 
 /// B12!, B13, B14: a ClusterIP is kube-proxy's work.
@@ -25,7 +24,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, spreads \
             requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
     covers: &["B12", "B13", "B14"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(180),
@@ -286,7 +285,7 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
     about: "A Pod reaches a host outside the cluster, which sees the node's address; without the \
             masquerade rule it sees the Pod's",
     covers: &["B11"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),

@@ -6,12 +6,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{EvictParams, ListParams};
-use podwire_cluster::{Break, addresses};
+use podwire_cluster::{Break, StageName, addresses};
 use podwire_scenario::{
     Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
 };
 
-use crate::WORKLOAD_BARE;
 use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on};
 
 /// E7: Pods see each other's own address.
@@ -20,7 +19,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
     about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on \
             the way",
     covers: &["E7"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(60),
@@ -71,7 +70,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
     about: "A drained and deleted node leaves no Pod behind; wiped and joined again it is Ready, \
             takes Pods, and they are reached from everywhere",
     covers: &["E27 by hand", "E28 by hand", "E33 by hand"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(240),

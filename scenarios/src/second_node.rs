@@ -9,11 +9,10 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use podwire_cluster::{Break, WORKLOAD_SELECTOR, addresses, cni, kubeconfig};
+use podwire_cluster::{Break, StageName, WORKLOAD_SELECTOR, addresses, cni, kubeconfig};
 use podwire_scenario::assert::{self, Party};
 use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
 
-use crate::WORKLOAD_BARE;
 use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, take_off};
 
 /// C1, C2!, C3: a node joins with a flattened copy of a kubeconfig, once its server is right.
@@ -22,7 +21,7 @@ pub(crate) const JOINS: Scenario = Scenario {
     about: "A node joins with a flattened kubeconfig: not while it says localhost, but once it \
             names the control plane",
     covers: &["C1", "C2", "C3"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),
@@ -212,7 +211,7 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
     name: "pod_addresses",
     about: "Every Pod has an address of its own, from the range of the node it runs on",
     covers: &["C4"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(90),
@@ -296,7 +295,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
     about: "Without routes a Pod on another node times out; one route connects one direction, all \
             routes every pair, and deleting one cuts exactly its pairs",
     covers: &["C6", "C7", "C8"],
-    stage: WORKLOAD_BARE,
+    stage: StageName::WorkloadBare,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),

@@ -129,6 +129,7 @@ impl Pair {
             let nic = Nic {
                 mac: mac(n).to_string(),
                 fd,
+                plugged: true,
             };
             let spec = setup.machine(&name(n), disk(dir, n), ram(n));
             let logs = dir.join(name(n));

@@ -72,16 +72,6 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Removes what builds and stages left that were cut short; the caller holds the lock on stages.
-pub(crate) fn sweep(session: &Session) -> anyhow::Result<()> {
-    for entry in session.cache.entries()? {
-        if is_doomed(&entry, false) && !in_use(&entry.path) {
-            session.cache.remove_entry(&entry)?;
-        }
-    }
-    Ok(())
-}
-
 /// Group of the folders of runs that may go without `--all`, and of the one that may not.
 const RUNS: &str = "runs";
 const LAST_RUN: &str = "last run";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use podwire_cluster::StageName;
 use podwire_scenario::{Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult};
 
 use crate::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
@@ -17,7 +18,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         name,
         about: "Shows something.",
         covers: &["C4"],
-        stage: "workload",
+        stage: StageName::Workload,
         profile: Profile::Default,
         nodes: 2,
         limit: Duration::from_secs(60),

@@ -1,13 +1,13 @@
 //! The parts that a cluster is put together from, as the commands need them.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::Context as _;
-use podwire_cluster::{ClusterPlan, ImageFiles, host_cpu};
+use podwire_cluster::{ClusterPlan, ImageFiles, Stages, host_cpu};
 use podwire_images::{Bundle, Error, Kind, Memory, NodeImage, bundle, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
@@ -137,19 +137,9 @@ pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, St
     })
 }
 
-/// Where the cache keeps that cluster's stage.
-pub(crate) fn stage_dir(session: &Session, plan: &ClusterPlan) -> anyhow::Result<PathBuf> {
-    Ok(session.cache.folder("stages")?.join(plan.key()?))
-}
-
-/// Removes what is there but cannot be used.
-pub(crate) fn remove_damaged(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove the damaged {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
+/// Where the cache keeps stages.
+pub(crate) fn stages(session: &Session) -> anyhow::Result<Stages> {
+    Ok(Stages::at(&session.cache.folder("stages")?))
 }
 
 fn verdict_key(session: &Session, qemu: &Path, base: &NodeImage) -> anyhow::Result<VerdictKey> {

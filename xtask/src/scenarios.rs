@@ -1,5 +1,6 @@
 //! `cargo xtask scenarios`: the catalogue, for people and programs.
 
+use podwire_cluster::StageName;
 use podwire_scenario::{Profile, Scenario};
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ struct Entry<'a> {
     name: &'a str,
     about: &'a str,
     covers: &'a [&'a str],
-    stage: &'a str,
+    stage: StageName,
     profile: &'static str,
     nodes: u32,
     limit_seconds: u64,

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: the main job, phase by phase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use podwire_cluster::{Host, Stage};
+use podwire_cluster::{Host, Stage, StageName};
 use podwire_images::{BuiltImage, NodeImage, host, image, tools};
 use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection};
 use podwire_vm::accelerator::Verdict;
@@ -21,7 +21,7 @@ use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::results::{self, PhaseRecord, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
-use crate::{breaks, clean, consent, junit, progress, select, summary};
+use crate::{breaks, consent, junit, progress, select, summary};
 
 /// What a run is about, settled before anything is looked at or done.
 struct Order<'a> {
@@ -64,22 +64,14 @@ impl<'a> Order<'a> {
         })
     }
 
-    /// The stages that the selected scenarios start from.
-    fn stages(&self) -> Vec<&'static str> {
-        let mut stages: Vec<&str> = self
-            .catalogue
-            .iter()
-            .filter(|scenario| {
-                self.selection
-                    .scenarios
-                    .iter()
-                    .any(|name| name == scenario.name)
-            })
-            .map(|scenario| scenario.stage)
-            .collect();
-        stages.sort_unstable();
-        stages.dedup();
-        stages
+    /// The stages that the selected scenarios start from, parents first.
+    fn stages(&self) -> BTreeSet<StageName> {
+        let selected = |scenario: &&Scenario| {
+            let names = &self.selection.scenarios;
+            names.iter().any(|name| name == scenario.name)
+        };
+        let scenarios = self.catalogue.iter().filter(selected);
+        scenarios.map(|scenario| scenario.stage).collect()
     }
 }
 
@@ -153,7 +145,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
         None => None,
     };
-    let stage = match (&node, &verdict) {
+    let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) => {
             let plan = parts::cluster_plan(
                 session,
@@ -162,7 +154,10 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
                 node,
                 verdict.accelerator,
             )?;
-            Stage::open(&parts::stage_dir(session, &plan)?).ok()
+            let stages = parts::stages(session)?;
+            let wanted = order.stages().into_iter();
+            let found = wanted.map(|name| Ok(stages.find(&plan, name)?.map(|_| name.to_string())));
+            found.collect::<Result<Option<Vec<_>>, Stop>>()?
         }
         _ => None,
     };
@@ -232,7 +227,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     if !order.selection.scenarios.is_empty() {
         phases.push((
             Phase::Stage,
-            cached_or(stage.map(|stage| stage.manifest.key), ""),
+            cached_or(stages.map(|stages| stages.join(", ")), ""),
         ));
         let count = order.selection.scenarios.len();
         let scenarios = if count == 1 {
@@ -350,7 +345,7 @@ impl Run<'_> {
             speed_factor: verdict.speed_factor,
             ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
         };
-        let stage = self.stage(&host, &node)?;
+        let stages = self.stages(&host, &node)?;
         let at_once = plan::at_once(
             self.plan.machine.cores,
             podwire_images::Memory::of_host()?.available,
@@ -361,11 +356,9 @@ impl Run<'_> {
         #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
         let clones = at_once as f64;
         RunContext {
-            stages: self
-                .order
-                .stages()
-                .into_iter()
-                .map(|name| (name.to_owned(), stage.dir.clone()))
+            stages: stages
+                .iter()
+                .map(|stage| (stage.manifest.name, stage.dir.clone()))
                 .collect(),
             qemu: programs.qemu.clone(),
             qemu_img: programs.qemu_img.clone(),
@@ -435,7 +428,8 @@ impl Run<'_> {
         Ok(image)
     }
 
-    fn stage(&mut self, host: &Host, node: &NodeImage) -> Result<Stage, Stop> {
+    /// The stages that the scenarios start from. They are in use as long as the values live.
+    fn stages(&mut self, host: &Host, node: &NodeImage) -> Result<Vec<Stage>, Stop> {
         let session = self.session;
         self.phase(Phase::Stage, |run| {
             let files = parts::image_files(node);
@@ -446,33 +440,32 @@ impl Run<'_> {
                 node,
                 host.accelerator,
             )?;
-            let dir = parts::stage_dir(session, &plan)?;
+            let stages = parts::stages(session)?;
             let _lock = session.cache.lock("stage", &session.progress)?;
-            if let Ok(stage) = Stage::open(&dir) {
-                return Ok((stage, true));
+            let logs = run.dir.join("stages");
+            let mut made = Vec::new();
+            let mut cached = true;
+            for name in run.order.stages() {
+                if let Some(stage) = stages.find(&plan, name)? {
+                    made.push(stage);
+                    continue;
+                }
+                cached = false;
+                let get = stages.get(host, &plan, &files, name, &logs, &session.progress);
+                let stage = session.wait_for(get).with_context(|| {
+                    format!(
+                        "the cluster did not come up; consoles are in {}",
+                        logs.display()
+                    )
+                })?;
+                if let Some(missing) = &stage.manifest.unsettled {
+                    session.progress.line(&format!(
+                        "the stage {name} was frozen before it had settled: {missing}"
+                    ));
+                }
+                made.push(stage);
             }
-            parts::remove_damaged(&dir)?;
-            // An interrupted build leaves the memory of whole machines behind.
-            clean::sweep(session)?;
-            let logs = run.dir.join("stage");
-            let build = Stage::build(host, &plan, &files, &dir, &logs, &session.progress);
-            let stage = session.wait_for(build).with_context(|| {
-                format!(
-                    "the cluster did not come up; consoles are in {}",
-                    logs.display()
-                )
-            })?;
-            for part in &stage.manifest.phases {
-                session
-                    .progress
-                    .line(&format!("  {}: {:.1} s", part.name, part.seconds));
-            }
-            if let Some(missing) = &stage.manifest.unsettled {
-                session.progress.line(&format!(
-                    "the cluster was frozen before it had settled: {missing}"
-                ));
-            }
-            Ok((stage, false))
+            Ok((made, cached))
         })
     }
 

@@ -5,24 +5,20 @@
 
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
-use podwire_lan::Segment;
 use podwire_process::Report;
-use podwire_vm::MachineSpec;
-use tokio::sync::watch;
 
 use crate::addresses::node_name;
-use crate::api::{self, chain};
+use crate::api::chain;
 use crate::limits::GuestLimits;
-use crate::node::{Node, Powered};
-use crate::node_files::{UNPACK, archive, node_files};
-use crate::pki::Pki;
+use crate::node::Node;
+use crate::node_files::{self, NodeFile, UNPACK, archive};
 use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
-use crate::{ClusterError, ClusterPlan, Host, Phase};
+use crate::{Cluster, ClusterError, StageName, identity, units};
 
 /// Unpacking the files and starting daemons.
 const START: Duration = Duration::from_secs(30);
@@ -32,170 +28,190 @@ const API_READY: Duration = Duration::from_secs(20);
 const REGISTERED: Duration = Duration::from_secs(20);
 /// From then to Ready Nodes, and from the workload's creation to running Pods.
 const SETTLED: Duration = Duration::from_secs(40);
-/// One request to the API.
-const REQUEST: Duration = Duration::from_secs(10);
+/// From kube-proxy's start to its first rules.
+const PROXY_HEALTHY: Duration = Duration::from_secs(15);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Commands that start the daemons: on every node but the first; on the first before and after the
-/// API server is ready. `enable` reads the new units as well, which saves a process.
-pub(crate) const STARTED: [&str; 3] = [
-    "systemctl enable --now node-network containerd kubelet",
+/// Commands that start the control plane: before and after the API server is ready. `enable` reads
+/// the new units as well, which saves a process.
+pub(crate) const CONTROL_PLANE: [&str; 2] = [
     "systemctl enable --now etcd kube-apiserver",
-    "systemctl enable --now kube-controller-manager kube-scheduler node-network containerd kubelet",
+    "systemctl enable --now kube-controller-manager kube-scheduler",
 ];
+/// The command that starts what every node runs.
+pub(crate) const NODE: &str = "systemctl enable --now node-network containerd kubelet";
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
     nodes * REPLICAS_PER_NODE
 }
 
-/// What the bootstrap leaves.
-pub(crate) struct Bootstrapped {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) api: kube::Client,
-    /// What was still missing when the time to settle ran out.
-    pub(crate) unsettled: Option<String>,
-    pub(crate) phases: Vec<Phase>,
-}
-
-/// Boots the machines (`specs`, by number from 1) and makes them a cluster with its workload.
-pub(crate) async fn bootstrap(
-    host: &Host,
-    plan: &ClusterPlan,
-    pki: &Pki,
-    segment: &Segment,
-    specs: Vec<(MachineSpec, std::path::PathBuf)>,
-    report: &dyn Report,
-) -> Result<Bootstrapped, ClusterError> {
-    let work = Work {
-        host,
-        plan,
-        pki,
-        segment,
-        report,
-    };
-    let started = Instant::now();
-    let limit = host.limit(REQUEST);
-    let api = api::client(&segment.gateway(), pki, &pki.admin, limit)
-        .map_err(|error| ClusterError::Client(Box::new(error)))?;
-    let mut specs = (1..).zip(specs).collect::<Vec<_>>();
-    let others = specs.split_off(1);
-    let (first_is_up, wait_for_first) = watch::channel(false);
-
-    report.step("boot node1 and start its control plane, while the others boot");
-    let first = async {
-        let mut phases = Vec::new();
-        let mut first = None;
-        for (number, (spec, logs)) in specs {
-            let node = work.boot(number, spec, &logs).await?;
-            phases.push(Phase::since("boot node1", started));
-            first_is_up.send_replace(true);
-            let starting = Instant::now();
-            work.set_up(&node, STARTED[1]).await?;
-            work.api_ready(&node, &api).await?;
-            phases.push(Phase::since("control plane ready", starting));
-            work.start(&node, STARTED[2]).await?;
-            first = Some(node);
-        }
-        Ok::<_, ClusterError>((first, phases))
-    };
-    // Machines that boot together on few cores take longer than one after the other.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let others = async {
-        let mut wait_for_first = wait_for_first;
-        // The sender goes only with an error of the other branch, which then counts.
-        let _ = wait_for_first.wait_for(|up| *up).await;
-        let booting = stream::iter(others).map(|(number, (spec, logs))| {
-            let work = &work;
-            async move {
-                let node = work.boot(number, spec, &logs).await?;
-                work.set_up(&node, STARTED[0]).await?;
-                Ok::<_, ClusterError>(node)
-            }
-        });
-        let mut nodes: Vec<Node> = booting
-            .buffer_unordered(cores.saturating_sub(1).max(1))
-            .try_collect()
-            .await?;
-        nodes.sort_by_key(Node::number);
-        Ok((nodes, Phase::since("all nodes booted", started)))
-    };
-    let ((first, mut phases), (others, booted)) = tokio::try_join!(first, others)?;
-    phases.push(booted);
-    let nodes: Vec<Node> = first.into_iter().chain(others).collect();
-
-    let registering = Instant::now();
-    work.registered(&nodes, &api).await?;
-    phases.push(Phase::since("nodes registered", registering));
-
-    report.step("let the cluster settle");
-    let limit = host.limit(SETTLED);
-    let settling = Instant::now();
-    let not_ready = work.wait(&nodes, &api, limit, nodes_lacking).await?;
-    phases.push(Phase::since("nodes ready", settling));
-    phases.push(Phase::since("cold to ready nodes", started));
-    let settling = Instant::now();
-    work.create_workload(&nodes, &api).await?;
-    let not_running = work.wait(&nodes, &api, limit, pods_lacking).await?;
-    phases.push(Phase::since("workload running", settling));
-    phases.push(Phase::since("cold to running workload", started));
-    let lacking: Vec<String> = not_ready.into_iter().chain(not_running).collect();
-    Ok(Bootstrapped {
-        nodes,
-        api,
-        unsettled: (!lacking.is_empty()).then(|| lacking.join("; ")),
-        phases,
-    })
-}
-
-struct Work<'a> {
-    host: &'a Host,
-    plan: &'a ClusterPlan,
-    pki: &'a Pki,
-    segment: &'a Segment,
-    report: &'a dyn Report,
-}
-
-impl Work<'_> {
-    async fn boot(
+impl Cluster {
+    /// Does what leads to a stage from its parent, and lets the cluster settle: what was still
+    /// missing when the time for that ran out.
+    pub(crate) async fn go_on_to(
         &self,
-        number: u32,
-        spec: MachineSpec,
-        logs: &std::path::Path,
-    ) -> Result<Node, ClusterError> {
-        self.report
-            .waiting(&format!("{} to boot", node_name(number)));
-        let powered = Powered::on(self.host, self.segment, number, spec, logs).await?;
-        powered.answering(self.host, self.segment).await
+        stage: StageName,
+        report: &dyn Report,
+    ) -> Result<Option<String>, ClusterError> {
+        match stage {
+            StageName::Booted => {}
+            StageName::ControlPlane => self.start_control_plane(report).await?,
+            StageName::Joined => self.join_nodes(report).await?,
+            StageName::Cni => self.add_pod_networks(report).await?,
+            StageName::WorkloadBare => self.create_workload(report).await?,
+            StageName::Workload => {
+                report.step("add all routes, start kube-proxy");
+                self.add_all_routes().await?;
+                self.start_kube_proxy().await?;
+            }
+        }
+        report.step("let the cluster settle");
+        let limit = self.host().limit(SETTLED);
+        let mut lacking = Vec::new();
+        if stage >= StageName::Cni {
+            lacking.extend(self.wait(limit, report, nodes_lacking).await?);
+        }
+        if stage >= StageName::WorkloadBare {
+            lacking.extend(self.wait(limit, report, pods_lacking).await?);
+        }
+        if stage >= StageName::Workload {
+            lacking.extend(self.proxies_lacking().await?);
+        }
+        Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
     }
 
-    /// Writes a node's files and starts its daemons, in one go.
-    async fn set_up(&self, node: &Node, start: &str) -> Result<(), ClusterError> {
-        let limits = GuestLimits::of(self.plan.accelerator);
-        let files = node_files(node.number(), self.pki, limits, self.plan.broken);
-        let files = archive(&files).map_err(ClusterError::file("archive", "the node's files"))?;
-        let command = format!("{UNPACK} && {start}");
-        let limit = self.host.limit(START);
-        node.run_with_input(&command, &files, limit).await?;
+    /// Makes every node itself, see [`identity`].
+    pub(crate) async fn take_identities(&self) -> Result<(), ClusterError> {
+        let each = self.nodes().iter().zip(&self.credentials().nodes);
+        let each = each.map(|(node, identity)| async move {
+            self.set_up(node, &identity.files(node.number()), identity::TAKE)
+                .await
+        });
+        try_join_all(each).await?;
         Ok(())
     }
 
-    async fn start(&self, node: &Node, start: &str) -> Result<(), ClusterError> {
-        node.run_ok(start, self.host.limit(START)).await?;
-        Ok(())
-    }
-
-    async fn api_ready(&self, node: &Node, api: &kube::Client) -> Result<(), ClusterError> {
-        let limit = self.host.limit(API_READY);
+    async fn start_control_plane(&self, report: &dyn Report) -> Result<(), ClusterError> {
+        report.step("start etcd and the API server");
+        let first = self.node(1);
+        let files = node_files::control_plane(self.pki(), self.guest_limits());
+        self.set_up(first, &files, CONTROL_PLANE[0]).await?;
+        let limit = self.host().limit(API_READY);
         let lacking = async |api: kube::Client, _| Ok(ready(&api).await.err());
-        let nodes = std::slice::from_ref(node);
-        match self.wait(nodes, api, limit, lacking).await? {
+        if let Some(state) = self.wait(limit, report, lacking).await? {
+            return Err(self.not_up(first, units::API_SERVER, limit, state).await);
+        }
+        report.step("start the controller manager and the scheduler");
+        first
+            .run_ok(CONTROL_PLANE[1], self.host().limit(START))
+            .await?;
+        Ok(())
+    }
+
+    /// Starts every kubelet and waits until it has made its Node.
+    async fn join_nodes(&self, report: &dyn Report) -> Result<(), ClusterError> {
+        report.step("start containerd and the kubelet on every node");
+        let each = self.nodes().iter().map(|node| async move {
+            let files = node_files::node(node.number(), self.pki(), self.guest_limits());
+            self.set_up(node, &files, NODE).await
+        });
+        try_join_all(each).await?;
+        let limit = self.host().limit(REGISTERED);
+        let Some(state) = self.wait(limit, report, nodes_missing).await? else {
+            return Ok(());
+        };
+        let is_meant = |node: &&Node| state.starts_with(&format!("{} ", node.name()));
+        let (node, unit) = match self.nodes().iter().find(is_meant) {
+            Some(missing) => (missing, units::KUBELET),
+            None => (self.node(1), units::API_SERVER),
+        };
+        Err(self.not_up(node, unit, limit, state).await)
+    }
+
+    async fn add_pod_networks(&self, report: &dyn Report) -> Result<(), ClusterError> {
+        report.step("write a CNI file on every node");
+        let each = self.nodes().iter().map(|node| async move {
+            let file = node_files::pod_network(node.number(), self.broken());
+            self.set_up(node, &[file], "true").await
+        });
+        try_join_all(each).await?;
+        Ok(())
+    }
+
+    async fn create_workload(&self, report: &dyn Report) -> Result<(), ClusterError> {
+        report.step("create the workload");
+        let objects = workload::objects(replicas(self.plan().nodes));
+        let (deployment, service) = objects.map_err(|source| ClusterError::Json {
+            what: "the workload",
+            source,
+        })?;
+        // Applied, not created: a request that timed out may have been carried out.
+        let apply = PatchParams::apply("podwire");
+        let services: Api<Service> = Api::default_namespaced(self.api());
+        let deployments: Api<Deployment> = Api::default_namespaced(self.api());
+        let name = WORKLOAD_SERVICE;
+        let limit = self.host().limit(SETTLED);
+        let created = self
+            .wait(limit, report, async |_, _| {
+                services
+                    .patch(name, &apply, &Patch::Apply(&service))
+                    .await?;
+                deployments
+                    .patch(name, &apply, &Patch::Apply(&deployment))
+                    .await?;
+                Ok(None)
+            })
+            .await?;
+        match created {
             None => Ok(()),
             Some(state) => Err(self
-                .not_up(node, crate::units::API_SERVER, limit, state)
+                .not_up(self.node(1), units::API_SERVER, limit, state)
                 .await),
         }
+    }
+
+    /// The nodes on which kube-proxy does not say of itself that it is healthy: that it has read all
+    /// Services and written its rules.
+    async fn proxies_lacking(&self) -> Result<Option<String>, ClusterError> {
+        let limit = self.host().limit(PROXY_HEALTHY);
+        // One process that asks again, instead of one per look.
+        let command = format!(
+            "curl -sSf -o /dev/null --max-time {0} --retry {0} --retry-delay 1 --retry-all-errors \
+             --retry-max-time {0} http://127.0.0.1:10256/healthz",
+            limit.as_secs()
+        );
+        let limit = limit * 2;
+        let asked = self.nodes().iter().map(|node| node.run(&command, limit));
+        let asked = try_join_all(asked).await?;
+        let lacking: Vec<&str> = self
+            .nodes()
+            .iter()
+            .zip(asked)
+            .filter(|(_, output)| !output.status.success())
+            .map(|(node, _)| node.name())
+            .collect();
+        let names = lacking.join(", ");
+        Ok((!lacking.is_empty()).then(|| format!("kube-proxy is not healthy on {names}")))
+    }
+
+    fn guest_limits(&self) -> GuestLimits {
+        GuestLimits::of(self.plan().accelerator)
+    }
+
+    /// Writes files onto a node and runs a command there, in one go.
+    async fn set_up(
+        &self,
+        node: &Node,
+        files: &[NodeFile],
+        command: &str,
+    ) -> Result<(), ClusterError> {
+        let files = archive(files).map_err(ClusterError::file("archive", "the node's files"))?;
+        let command = format!("{UNPACK} && {command}");
+        let limit = self.host().limit(START);
+        node.run_with_input(&command, &files, limit).await?;
+        Ok(())
     }
 
     async fn not_up(
@@ -210,57 +226,7 @@ impl Work<'_> {
             unit: unit.to_owned(),
             limit,
             state,
-            journal: node.last_words(self.host, unit).await,
-        }
-    }
-
-    /// Waits until every kubelet has made its Node.
-    async fn registered(&self, nodes: &[Node], api: &kube::Client) -> Result<(), ClusterError> {
-        let limit = self.host.limit(REGISTERED);
-        let Some(state) = self.wait(nodes, api, limit, nodes_missing).await? else {
-            return Ok(());
-        };
-        let is_meant = |node: &&Node| state.starts_with(&format!("{} ", node.name()));
-        let (node, unit) = match nodes.iter().find(is_meant) {
-            Some(missing) => (missing, crate::units::KUBELET),
-            None => (&nodes[0], crate::units::API_SERVER),
-        };
-        Err(self.not_up(node, unit, limit, state).await)
-    }
-
-    async fn create_workload(
-        &self,
-        nodes: &[Node],
-        api: &kube::Client,
-    ) -> Result<(), ClusterError> {
-        self.report.step("create the workload");
-        let objects = workload::objects(replicas(self.plan.nodes));
-        let (deployment, service) = objects.map_err(|source| ClusterError::Json {
-            what: "the workload",
-            source,
-        })?;
-        // Applied, not created: a request that timed out may have been carried out.
-        let apply = PatchParams::apply("podwire");
-        let services: Api<Service> = Api::default_namespaced(api.clone());
-        let deployments: Api<Deployment> = Api::default_namespaced(api.clone());
-        let name = WORKLOAD_SERVICE;
-        let limit = self.host.limit(SETTLED);
-        let created = self
-            .wait(nodes, api, limit, async |_, _| {
-                services
-                    .patch(name, &apply, &Patch::Apply(&service))
-                    .await?;
-                deployments
-                    .patch(name, &apply, &Patch::Apply(&deployment))
-                    .await?;
-                Ok(None)
-            })
-            .await?;
-        match created {
-            None => Ok(()),
-            Some(state) => Err(self
-                .not_up(&nodes[0], crate::units::API_SERVER, limit, state)
-                .await),
+            journal: node.last_words(self.host(), unit).await,
         }
     }
 
@@ -268,20 +234,19 @@ impl Work<'_> {
     /// server that leaves a request unanswered is asked again.
     async fn wait(
         &self,
-        nodes: &[Node],
-        api: &kube::Client,
         limit: Duration,
+        report: &dyn Report,
         lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
         let started = Instant::now();
         loop {
-            let state = match lacking(api.clone(), self.plan.nodes).await {
+            let state = match lacking(self.api(), self.plan().nodes).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(state)) => state,
                 Err(error) => format!("the API server: {}", failing_checks(&error)),
             };
-            self.report.waiting(&state);
-            if let Some(fault) = nodes.iter().find_map(|node| node.machine().fault()) {
+            report.waiting(&state);
+            if let Some(fault) = self.fault() {
                 return Err(fault.into());
             }
             if started.elapsed() > limit {

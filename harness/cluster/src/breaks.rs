@@ -24,15 +24,6 @@ impl Break {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Route, Self::KubeProxy, Self::PodRange, Self::San];
 
-    /// Whether it alters a step of building the stage, which then has a key of its own. The others
-    /// alter steps that scenarios apply to their clone.
-    pub fn shapes_stage(self) -> bool {
-        match self {
-            Self::PodRange | Self::San => true,
-            Self::Route | Self::KubeProxy => false,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Route => "route",

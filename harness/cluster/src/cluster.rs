@@ -10,19 +10,21 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{AttachParams, ListParams, Patch, PatchParams};
-use podwire_lan::{Segment, SegmentOptions};
+use podwire_lan::{Segment, SegmentOptions, SegmentState};
 use podwire_probe::{FetchReport, FetchRequest};
 use podwire_vm::{ExitStatus, MachineFault, Output, Ram, create_overlay};
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
-use crate::addresses::{self, node_address, node_number, pod_range};
+use crate::addresses::{self, node_number};
 use crate::api::{self, chain};
 use crate::bootstrap::{is_running, ready};
+use crate::network;
 use crate::node::{Node, Powered};
 use crate::pki::Pki;
-use crate::stage::{NodeFiles, Phase, Stage};
+use crate::stage::{Credentials, MachineFiles, Phase, Stage};
+use crate::wake::{Waking, wake};
 use crate::workload::WORKLOAD_SERVICE;
 use crate::{Break, ClusterError, ClusterPlan, Host, kubeconfig};
 
@@ -33,8 +35,6 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// From waking up to an API server that says it is ready.
 const API_READY: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
-/// A port on which nothing listens anywhere.
-const DEAD_PORT: u16 = 1;
 
 /// A Pod, as far as scenarios look at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,7 +67,7 @@ pub struct PodRef {
 pub struct Cluster {
     host: Host,
     plan: ClusterPlan,
-    pki: Pki,
+    credentials: Credentials,
     broken: Option<Break>,
     dir: PathBuf,
     nodes: Vec<Node>,
@@ -84,68 +84,63 @@ impl Cluster {
     /// `broken` alters the steps that are applied to it, see [`Break`].
     ///
     /// # Errors
-    /// [`ClusterError`]; then nothing of it runs any more.
+    /// [`ClusterError`]; then nothing of it runs any more. A stage without a network card yet
+    /// cannot be reached: [`ClusterError::NoCluster`].
     pub async fn clone_of(
         host: &Host,
         stage: &Stage,
         dir: &Path,
         broken: Option<Break>,
     ) -> Result<Self, ClusterError> {
-        let manifest = &stage.manifest;
-        let plan = &manifest.plan;
+        let plan = &stage.manifest.plan;
         let started = Instant::now();
-        let mut phases = Vec::new();
-        let options = SegmentOptions {
-            capture: Some(dir.join("segment.pcapng")),
-            start_held: true,
-            ..SegmentOptions::default()
-        };
-        let segment = addresses::segment(plan.nodes);
-        let segment = Segment::restore(segment, options, manifest.segment.clone())?;
-        let mut specs = Vec::new();
+        let mut waking = Vec::new();
         for number in 1..=plan.nodes {
-            let frozen = NodeFiles::of(&stage.dir, number);
-            let own = NodeFiles::of(dir, number);
+            let frozen = MachineFiles::of_node(&stage.dir, number);
+            let own = MachineFiles::of_node(dir, number);
             fs::create_dir_all(own.dir()).map_err(ClusterError::file("make", own.dir()))?;
             create_overlay(&host.qemu_img, &frozen.disk(), &own.disk())?;
-            let ram = Ram::Clone(frozen.ram());
-            let image = &manifest.image;
-            let spec = plan.machine(number, &image.kernel, &image.initrd, own.disk(), ram);
-            specs.push((number, spec, own));
+            waking.push(Waking {
+                number,
+                ram: Ram::Clone(frozen.ram()),
+                disk: own.disk(),
+                state: frozen.state(),
+                logs: own.dir().to_owned(),
+                plugged: true,
+            });
         }
-        phases.push(Phase::since("disks", started));
+        let disks = Phase::since("disks", started);
+        let mut cluster = Self::woken(host, stage, waking, dir, broken).await?;
+        cluster.phases.insert(0, disks);
+        cluster.phases.push(Phase::since("clone", started));
+        Ok(cluster)
+    }
 
+    /// A stage's machines, going on in the files that `waking` says.
+    pub(crate) async fn woken(
+        host: &Host,
+        stage: &Stage,
+        waking: Vec<Waking>,
+        dir: &Path,
+        broken: Option<Break>,
+    ) -> Result<Self, ClusterError> {
+        let manifest = &stage.manifest;
+        let Some(credentials) = manifest.credentials.clone() else {
+            return Err(ClusterError::NoCluster {
+                stage: manifest.name,
+            });
+        };
+        let segment = restored_segment(&manifest.plan, dir, manifest.segment.clone())?;
+        let (powered, phases) =
+            wake(host, &manifest.plan, &manifest.image, &segment, waking).await?;
+        let keys = credentials.nodes.iter();
+        let keys: Vec<_> = keys
+            .map(|node| Some(node.ssh_host.public.as_str()))
+            .collect();
+        let api = api_client(host, &segment, &credentials.pki)?;
         let step = Instant::now();
-        let powered = specs.into_iter().map(|(number, spec, own)| {
-            let segment = &segment;
-            async move { Powered::on(host, segment, number, spec, own.dir()).await }
-        });
-        let powered = try_join_all(powered).await?;
-        phases.push(Phase::since("start QEMU", step));
-
-        let step = Instant::now();
-        let loads = (1..).zip(&powered).map(|(number, powered)| {
-            let state = NodeFiles::of(&stage.dir, number).state();
-            async move { powered.machine.load(&state).await }
-        });
-        try_join_all(loads).await?;
-        phases.push(Phase::since("load", step));
-
-        let step = Instant::now();
-        try_join_all(powered.iter().map(|powered| powered.machine.resume())).await?;
-        segment.release()?;
-        phases.push(Phase::since("resume", step));
-
-        let step = Instant::now();
-        let limit = host.limit(REQUEST);
-        let pki = manifest.pki.clone();
-        let api = api::client(&segment.gateway(), &pki, &pki.admin, limit)
-            .map_err(|error| ClusterError::Client(Box::new(error)))?;
         let answering = async {
-            let answering = powered
-                .into_iter()
-                .map(|powered| powered.answering(host, &segment));
-            let nodes = try_join_all(answering).await?;
+            let nodes = answering(host, &segment, powered, &keys).await?;
             Ok((nodes, Phase::since("SSH answers", step)))
         };
         let api_ready = async {
@@ -153,16 +148,41 @@ impl Cluster {
             Ok::<_, ClusterError>(Phase::since("API ready", step))
         };
         let ((nodes, ssh), api_phase) = tokio::try_join!(answering, api_ready)?;
-        phases.extend([ssh, api_phase, Phase::since("clone", started)]);
         Ok(Self {
             host: host.clone(),
-            plan: plan.clone(),
-            pki,
+            plan: manifest.plan.clone(),
+            credentials,
             broken,
             dir: dir.to_owned(),
             nodes,
             api,
-            phases,
+            phases: phases.into_iter().chain([ssh, api_phase]).collect(),
+            segment,
+        })
+    }
+
+    /// Machines that have just been cloned from booted ones, as the nodes of a cluster to be.
+    pub(crate) async fn new_nodes(
+        host: &Host,
+        plan: &ClusterPlan,
+        credentials: Credentials,
+        powered: Vec<Powered>,
+        segment: Segment,
+        dir: &Path,
+    ) -> Result<Self, ClusterError> {
+        let api = api_client(host, &segment, &credentials.pki)?;
+        // The image's host key, until each has taken its identity.
+        let keys = vec![None; powered.len()];
+        let nodes = answering(host, &segment, powered, &keys).await?;
+        Ok(Self {
+            host: host.clone(),
+            plan: plan.clone(),
+            broken: plan.broken,
+            credentials,
+            dir: dir.to_owned(),
+            nodes,
+            api,
+            phases: Vec::new(),
             segment,
         })
     }
@@ -174,7 +194,16 @@ impl Cluster {
 
     /// Its keys and certificates.
     pub fn pki(&self) -> &Pki {
-        &self.pki
+        &self.credentials.pki
+    }
+
+    /// All that it proves itself with.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn broken(&self) -> Option<Break> {
+        self.broken
     }
 
     /// Its segment.
@@ -230,7 +259,10 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        self.add_routes(on, &[to]).await
+        match network::add_routes(on, &[to], self.broken) {
+            Some(command) => self.carry_out(on, &command).await,
+            None => Ok(()),
+        }
     }
 
     /// Adds all N x (N-1) routes, as [`Cluster::add_route`].
@@ -238,26 +270,10 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
-        let numbers: Vec<u32> = self.nodes.iter().map(Node::number).collect();
-        let each = numbers.iter().map(|on| {
-            let others: Vec<u32> = numbers.iter().copied().filter(|to| to != on).collect();
-            async move { self.add_routes(*on, &others).await }
-        });
-        try_join_all(each).await?;
+        let routes = network::all_routes(self.plan.nodes, self.broken);
+        let each = routes.iter();
+        try_join_all(each.map(|(on, command)| self.carry_out(*on, command))).await?;
         Ok(())
-    }
-
-    async fn add_routes(&self, on: u32, to: &[u32]) -> Result<(), ClusterError> {
-        let broken = self.broken == Some(Break::Route);
-        let commands: Vec<String> = to
-            .iter()
-            .filter(|to| !(broken && (on, **to) == (1, 2)))
-            .map(|to| format!("ip route replace {}", route(*to)))
-            .collect();
-        if commands.is_empty() {
-            return Ok(());
-        }
-        self.carry_out(on, &commands.join(" && ")).await
     }
 
     /// Deletes the route to the Pods of node `to` from node `on`. One that is not there stays so.
@@ -265,11 +281,11 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn delete_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        // With `Break::Route` there is nothing to delete: only then is absence no error.
-        if self.broken == Some(Break::Route) && (on, to) == (1, 2) {
+        // What was left out needs no deletion: only then is absence no error.
+        if network::is_left_out(on, to, self.broken) {
             return Ok(());
         }
-        self.carry_out(on, &format!("ip route delete {}", route(to)))
+        self.carry_out(on, &format!("ip route delete {}", network::route(to)))
             .await
     }
 
@@ -279,10 +295,7 @@ impl Cluster {
     /// [`ClusterError::Guest`].
     pub async fn start_kube_proxy(&self) -> Result<(), ClusterError> {
         let limit = self.host.limit(COMMAND);
-        if self.broken == Some(Break::KubeProxy) {
-            let server = format!("https://{}:{DEAD_PORT}", addresses::API_NAME);
-            let ca = &self.pki.ca.certificate;
-            let text = kubeconfig::embedded(&server, ca, &self.pki.kube_proxy);
+        if let Some(text) = network::proxy_override(self.pki(), self.broken) {
             let path = kubeconfig::KUBE_PROXY_PATH;
             let writes = self
                 .nodes
@@ -290,12 +303,8 @@ impl Cluster {
                 .map(|node| node.write(path, text.as_bytes(), 0o600, limit));
             try_join_all(writes).await?;
         }
-        self.on_every_node("systemctl start kube-proxy").await
-    }
-
-    async fn on_every_node(&self, command: &str) -> Result<(), ClusterError> {
         let numbers = self.nodes.iter().map(Node::number);
-        try_join_all(numbers.map(|number| self.carry_out(number, command))).await?;
+        try_join_all(numbers.map(|number| self.carry_out(number, network::START_PROXY))).await?;
         Ok(())
     }
 
@@ -434,21 +443,56 @@ impl Cluster {
 
     /// Where a node's machine keeps its console and transcripts.
     pub(crate) fn machine_dir(&self, node: &Node) -> PathBuf {
-        NodeFiles::of(&self.dir, node.number()).dir().to_owned()
+        MachineFiles::of_node(&self.dir, node.number())
+            .dir()
+            .to_owned()
     }
 
     /// Ends its machines and its segment.
     pub async fn stop(self) {
-        let Self {
-            nodes,
-            api,
-            segment,
-            ..
-        } = self;
-        drop(api);
+        let (nodes, segment) = self.taken_apart();
         join_all(nodes.into_iter().map(Node::kill)).await;
         drop(segment);
     }
+
+    /// Its nodes and its segment; the connections to the API end.
+    pub(crate) fn taken_apart(self) -> (Vec<Node>, Segment) {
+        (self.nodes, self.segment)
+    }
+}
+
+/// A segment in the state that it was frozen in, held.
+pub(crate) fn restored_segment(
+    plan: &ClusterPlan,
+    dir: &Path,
+    state: SegmentState,
+) -> Result<Segment, ClusterError> {
+    let options = SegmentOptions {
+        capture: Some(dir.join("segment.pcapng")),
+        start_held: true,
+        ..SegmentOptions::default()
+    };
+    Ok(Segment::restore(
+        addresses::segment(plan.nodes),
+        options,
+        state,
+    )?)
+}
+
+fn api_client(host: &Host, segment: &Segment, pki: &Pki) -> Result<kube::Client, ClusterError> {
+    api::client(&segment.gateway(), pki, &pki.admin, host.limit(REQUEST))
+        .map_err(|error| ClusterError::Client(Box::new(error)))
+}
+
+/// All of the machines as nodes, each with its host key where that is known.
+async fn answering(
+    host: &Host,
+    segment: &Segment,
+    powered: Vec<Powered>,
+    keys: &[Option<&str>],
+) -> Result<Vec<Node>, ClusterError> {
+    let answering = powered.into_iter().zip(keys);
+    try_join_all(answering.map(|(powered, key)| powered.answering(host, segment, *key))).await
 }
 
 /// The exit code in a failed exec's status (meta/v1 Status, cause `ExitCode`).
@@ -460,10 +504,6 @@ fn exit_code(
         .iter()
         .find(|cause| cause.reason.as_deref() == Some("ExitCode"))?;
     Some(ExitStatus::Code(cause.message.as_ref()?.parse().ok()?))
-}
-
-fn route(to: u32) -> String {
-    format!("{} via {}", pod_range(to), node_address(to))
 }
 
 async fn api_answers(host: &Host, api: &kube::Client) -> Result<(), ClusterError> {
@@ -509,11 +549,6 @@ fn pod_ref(pod: Pod) -> PodRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_route_is_as_the_documents_type_it() {
-        insta::assert_snapshot!(route(2), @"10.1.2.0/24 via 172.30.0.12");
-    }
 
     #[test]
     fn a_pod_is_read_from_the_api() {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use podwire_lan::LanError;
 use podwire_vm::{GuestError, MachineFault, VmError};
 
+use crate::StageName;
+
 /// Why a cluster could not be made, or did not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -26,6 +28,19 @@ pub enum ClusterError {
     /// A machine failed while it ran.
     #[error("{0}")]
     Fault(Box<MachineFault>),
+    /// A machine does not come to the end of its boot.
+    #[error(
+        "the machine {machine} has not booted within {} s; its last console lines:\n{console}",
+        limit.as_secs()
+    )]
+    NotBooted {
+        /// The machine.
+        machine: String,
+        /// What was allowed.
+        limit: Duration,
+        /// The console's end.
+        console: String,
+    },
     /// A booting or waking machine does not answer SSH.
     #[error(
         "{node} does not answer SSH within {} s ({last}); its last console lines:\n{console}",
@@ -102,6 +117,9 @@ pub enum ClusterError {
     /// Keys or certificates could not be made.
     #[error("cannot make keys and certificates")]
     Pki(#[from] rcgen::Error),
+    /// An SSH key could not be made.
+    #[error("cannot make an SSH key")]
+    Key(#[from] podwire_vm::keys::KeyError),
     /// A value could not be written as JSON.
     #[error("cannot write {what} as JSON")]
     Json {
@@ -119,6 +137,14 @@ pub enum ClusterError {
         path: PathBuf,
         /// The operating system's answer.
         source: std::io::Error,
+    },
+    /// The stage comes before there is anything to reach.
+    #[error(
+        "nothing in the stage {stage} can be reached: its machines have no network card yet; take control-plane or a later one"
+    )]
+    NoCluster {
+        /// The stage.
+        stage: StageName,
     },
     /// A stage is not what its manifest says.
     #[error("the stage {dir:?} is unusable: {reason}; delete it, and the next run builds it again")]

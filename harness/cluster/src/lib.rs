@@ -4,7 +4,8 @@
 //! - [`ClusterPlan`] says what a cluster is; [`ClusterPlan::key`] names the stage it becomes;
 //! - [`addresses`], [`pki`], [`kubeconfig`], [`units`], [`config`], [`cni`], [`workload`] and
 //!   [`node_files`](mod@node_files) are what it is made of, as plain data;
-//! - [`Stage::build`] boots it cold and freezes it; [`Stage::open`] takes a frozen one from the cache;
+//! - [`StageName`] is the way there, stage by stage; [`Stages`] makes the missing ones, each of its
+//!   parent, and keeps them frozen in a folder of the cache;
 //! - [`Cluster::clone_of`] brings a stage to life within seconds, privately;
 //! - [`Break`] is a fault that a whole run carries on purpose.
 
@@ -12,28 +13,37 @@ pub mod addresses;
 mod api;
 mod bootstrap;
 mod breaks;
+mod build;
 mod cluster;
 pub mod cni;
 pub mod config;
 mod error;
 mod evidence;
 mod host;
+mod identity;
 pub mod kubeconfig;
 pub mod limits;
+mod network;
 mod node;
 pub mod node_files;
 pub mod pki;
 mod plan;
 mod stage;
+mod stage_name;
+mod stages;
 pub mod units;
+mod wake;
 pub mod workload;
 
 pub use breaks::{Break, UnknownBreak};
 pub use cluster::{Cluster, PodRef};
 pub use error::ClusterError;
 pub use host::Host;
+pub use identity::NodeIdentity;
 pub use node::Node;
 pub use pki::{Identity, Pki};
 pub use plan::{ClusterPlan, ImageFiles, Size, host_cpu};
-pub use stage::{Phase, Stage, StageManifest};
+pub use stage::{Credentials, Phase, Stage, StageManifest};
+pub use stage_name::{StageName, UnknownStage};
+pub use stages::Stages;
 pub use workload::{WORKLOAD_SELECTOR, WORKLOAD_SERVICE};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use podwire_lan::{PortId, Segment};
-use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output};
+use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output, SshCredentials};
 
 use crate::addresses;
 use crate::{ClusterError, Host};
@@ -26,6 +26,7 @@ pub struct Node {
     port: PortId,
     machine: Machine,
     guest: Guest,
+    host_key: String,
 }
 
 /// A machine that was started and may not answer yet.
@@ -36,18 +37,21 @@ pub(crate) struct Powered {
 }
 
 impl Powered {
-    /// Attaches a machine to the segment and starts it. Its console and transcripts go to `dir`.
+    /// Attaches a machine to the segment and starts it, with its network card in the slot or not yet.
+    /// Its console and transcripts go to `dir`.
     pub(crate) async fn on(
         host: &Host,
         segment: &Segment,
         number: u32,
         spec: MachineSpec,
+        plugged: bool,
         dir: &Path,
     ) -> Result<Self, ClusterError> {
         let (port, fd) = segment.attach(&addresses::node_name(number))?;
         let nic = Nic {
             mac: addresses::node_mac(number).to_string(),
             fd,
+            plugged,
         };
         let machine = Machine::launch(&host.spawner, &host.qemu, spec, Some(nic), dir).await?;
         Ok(Self {
@@ -57,14 +61,27 @@ impl Powered {
         })
     }
 
-    /// Waits until SSH answers.
+    /// Waits until SSH answers: with the image's host key, or with the node's own (`host_key`, one
+    /// line of OpenSSH's).
     pub(crate) async fn answering(
         self,
         host: &Host,
         segment: &Segment,
+        host_key: Option<&str>,
     ) -> Result<Node, ClusterError> {
         let limit = host.limit(SSH);
-        let session = session(host, segment, self.number, limit);
+        let ssh = match host_key {
+            Some(key) => host
+                .ssh
+                .with_host_key(key)
+                .map_err(|source| ClusterError::Guest {
+                    node: addresses::node_name(self.number),
+                    doing: "know the host key".to_owned(),
+                    source: Box::new(source),
+                })?,
+            None => host.ssh.clone(),
+        };
+        let session = session(host, segment, &ssh, self.number, limit);
         let guest = match self.machine.faults().unless_faulted(session).await? {
             Ok(guest) => guest,
             Err(last) => {
@@ -82,6 +99,7 @@ impl Powered {
             port: self.port,
             guest: guest.watched(self.machine.faults()),
             machine: self.machine,
+            host_key: host_key.unwrap_or_default().to_owned(),
         })
     }
 }
@@ -90,6 +108,7 @@ impl Powered {
 async fn session(
     host: &Host,
     segment: &Segment,
+    ssh: &SshCredentials,
     number: u32,
     limit: Duration,
 ) -> Result<Guest, String> {
@@ -99,7 +118,7 @@ async fn session(
     loop {
         let attempt = host.limit(SSH_ATTEMPT);
         let error = match gateway.connect(to, attempt).await {
-            Ok(stream) => match Guest::connect(stream, &host.ssh, attempt).await {
+            Ok(stream) => match Guest::connect(stream, ssh, attempt).await {
                 Ok(guest) => return Ok(guest),
                 Err(error) => crate::api::chain(&error),
             },
@@ -131,6 +150,11 @@ impl Node {
     /// Its port on the segment: [`Segment::set_cut`] takes the cable off.
     pub fn port(&self) -> PortId {
         self.port
+    }
+
+    /// What its sshd shows: one line, as in `known_hosts` behind the name.
+    pub fn host_key(&self) -> &str {
+        &self.host_key
     }
 
     /// The machine it runs on.

@@ -1,5 +1,5 @@
-//! Everything that is written onto a node, as one archive: a process start in an emulated guest
-//! costs up to a second.
+//! What is written onto a node, one archive per step: a process start in an emulated guest costs up
+//! to a second.
 
 use std::io;
 
@@ -41,34 +41,54 @@ fn secret(path: impl Into<String>, text: impl Into<String>) -> NodeFile {
     }
 }
 
-/// Every file of one node, in a stable order.
-pub fn node_files(
-    number: u32,
-    pki: &Pki,
-    limits: GuestLimits,
-    broken: Option<Break>,
-) -> Vec<NodeFile> {
-    let embedded = |path: &str, identity: &Identity| {
-        let server = kubeconfig::server();
-        secret(
-            path,
-            kubeconfig::embedded(&server, &pki.ca.certificate, identity),
-        )
-    };
-    let range = match broken {
-        Some(Break::PodRange) => pod_range(1),
-        _ => pod_range(number),
-    };
+fn embedded(path: &str, pki: &Pki, identity: &Identity) -> NodeFile {
+    let server = kubeconfig::server();
+    secret(
+        path,
+        kubeconfig::embedded(&server, &pki.ca.certificate, identity),
+    )
+}
+
+fn unit_files(units: Vec<units::Unit>) -> impl Iterator<Item = NodeFile> {
+    units.into_iter().map(|unit| public(unit.path(), unit.text))
+}
+
+/// What node 1 gets before its control plane starts, in a stable order.
+pub fn control_plane(pki: &Pki, limits: GuestLimits) -> Vec<NodeFile> {
     let mut files = vec![
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
-        public(cni::PATH, cni::bridge(range)),
+        public(units::SERVING_CERTIFICATE, &pki.serving.certificate),
+        secret(units::SERVING_KEY, &pki.serving.key),
+        public(
+            units::KUBELET_CLIENT_CERTIFICATE,
+            &pki.kubelet_client.certificate,
+        ),
+        secret(units::KUBELET_CLIENT_KEY, &pki.kubelet_client.key),
+        secret(units::TOKEN_KEY, &pki.tokens.private),
+        public(units::TOKEN_PUBLIC_KEY, &pki.tokens.public),
+        embedded(
+            kubeconfig::CONTROLLER_MANAGER_PATH,
+            pki,
+            &pki.controller_manager,
+        ),
+        embedded(kubeconfig::SCHEDULER_PATH, pki, &pki.scheduler),
+        embedded(kubeconfig::ADMIN_PATH, pki, &pki.admin),
+    ];
+    files.extend(unit_files(units::control_plane(limits)));
+    files
+}
+
+/// What a node gets before its kubelet starts, in a stable order.
+pub fn node(number: u32, pki: &Pki, limits: GuestLimits) -> Vec<NodeFile> {
+    let mut files = vec![
+        public(units::CA_CERTIFICATE, &pki.ca.certificate),
         public(cni::MASQUERADE_PATH, cni::masquerade()),
         public(config::KUBELET_PATH, config::kubelet(limits)),
         public(
             config::KUBE_PROXY_CONFIG_PATH,
             config::kube_proxy(number, ProxyMode::Nftables),
         ),
-        embedded(kubeconfig::KUBE_PROXY_PATH, &pki.kube_proxy),
+        embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.
         public(format!("{}/.keep", config::STATIC_PODS), ""),
     ];
@@ -76,33 +96,20 @@ pub fn node_files(
         files.extend([
             public(units::NODE_CERTIFICATE, &identity.certificate),
             secret(units::NODE_KEY, &identity.key),
-            embedded(kubeconfig::KUBELET_PATH, identity),
+            embedded(kubeconfig::KUBELET_PATH, pki, identity),
         ]);
     }
-    let mut all_units = units::node(number, limits);
-    if number == 1 {
-        files.extend([
-            public(units::SERVING_CERTIFICATE, &pki.serving.certificate),
-            secret(units::SERVING_KEY, &pki.serving.key),
-            public(
-                units::KUBELET_CLIENT_CERTIFICATE,
-                &pki.kubelet_client.certificate,
-            ),
-            secret(units::KUBELET_CLIENT_KEY, &pki.kubelet_client.key),
-            secret(units::TOKEN_KEY, &pki.tokens.private),
-            public(units::TOKEN_PUBLIC_KEY, &pki.tokens.public),
-            embedded(kubeconfig::CONTROLLER_MANAGER_PATH, &pki.controller_manager),
-            embedded(kubeconfig::SCHEDULER_PATH, &pki.scheduler),
-            embedded(kubeconfig::ADMIN_PATH, &pki.admin),
-        ]);
-        all_units.extend(units::control_plane(limits));
-    }
-    files.extend(
-        all_units
-            .into_iter()
-            .map(|unit| public(unit.path(), unit.text)),
-    );
+    files.extend(unit_files(units::node(number, limits)));
     files
+}
+
+/// A node's Pod network: one bridge with the node's own range.
+pub fn pod_network(number: u32, broken: Option<Break>) -> NodeFile {
+    let range = match broken {
+        Some(Break::PodRange) => pod_range(1),
+        _ => pod_range(number),
+    };
+    public(cni::PATH, cni::bridge(range))
 }
 
 /// A tar archive of the files, with paths relative to the root.
@@ -125,14 +132,19 @@ mod tests {
     use super::*;
     use podwire_vm::Accelerator;
 
-    fn files(number: u32, broken: Option<Break>) -> Vec<NodeFile> {
-        let limits = GuestLimits::of(Accelerator::Tcg);
-        node_files(number, &Pki::placeholder(2), limits, broken)
+    fn limits() -> GuestLimits {
+        GuestLimits::of(Accelerator::Tcg)
     }
 
-    fn list(number: u32) -> String {
-        let lines = files(number, None);
-        let lines = lines
+    fn all(pki: &Pki) -> Vec<NodeFile> {
+        let mut files = control_plane(pki, limits());
+        files.extend(node(2, pki, limits()));
+        files.push(pod_network(2, None));
+        files
+    }
+
+    fn list(files: &[NodeFile]) -> String {
+        let lines = files
             .iter()
             .map(|file| format!("{:o} {}", file.mode, file.path));
         lines.collect::<Vec<_>>().join("\n")
@@ -140,17 +152,9 @@ mod tests {
 
     #[test]
     fn every_node_gets_its_files() {
-        insta::assert_snapshot!(list(1), @r"
+        let pki = Pki::placeholder(2);
+        insta::assert_snapshot!(list(&control_plane(&pki, limits())), @r"
         644 /etc/kubernetes/pki/ca.crt
-        644 /etc/cni/net.d/kube.conf
-        644 /etc/kubernetes/masquerade.nft
-        644 /etc/kubernetes/kubelet.json
-        644 /etc/kubernetes/kube-proxy.json
-        600 /etc/kubernetes/kube-proxy.conf
-        644 /etc/kubernetes/manifests/.keep
-        644 /etc/kubernetes/pki/kubelet.crt
-        600 /etc/kubernetes/pki/kubelet.key
-        600 /etc/kubernetes/kubelet.conf
         644 /etc/kubernetes/pki/apiserver.crt
         600 /etc/kubernetes/pki/apiserver.key
         644 /etc/kubernetes/pki/apiserver-kubelet-client.crt
@@ -160,17 +164,13 @@ mod tests {
         600 /etc/kubernetes/controller-manager.conf
         600 /etc/kubernetes/scheduler.conf
         600 /root/.kube/config
-        644 /etc/systemd/system/node-network.service
-        644 /etc/systemd/system/kubelet.service
-        644 /etc/systemd/system/kube-proxy.service
         644 /etc/systemd/system/etcd.service
         644 /etc/systemd/system/kube-apiserver.service
         644 /etc/systemd/system/kube-controller-manager.service
         644 /etc/systemd/system/kube-scheduler.service
         ");
-        insta::assert_snapshot!(list(2), @r"
+        insta::assert_snapshot!(list(&node(2, &pki, limits())), @r"
         644 /etc/kubernetes/pki/ca.crt
-        644 /etc/cni/net.d/kube.conf
         644 /etc/kubernetes/masquerade.nft
         644 /etc/kubernetes/kubelet.json
         644 /etc/kubernetes/kube-proxy.json
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn no_key_is_readable_for_others() {
-        for file in files(1, None) {
+        for file in all(&Pki::placeholder(2)) {
             let holds_key = file.path.ends_with(".key") || file.text.contains("client-key-data");
             assert_eq!(holds_key, file.mode == 0o600, "{}", file.path);
         }
@@ -195,23 +195,15 @@ mod tests {
 
     #[test]
     fn the_break_gives_every_node_the_first_range() {
-        let differing = |number| {
-            let (whole, broken) = (files(number, None), files(number, Some(Break::PodRange)));
-            let pairs = whole.into_iter().zip(broken);
-            pairs
-                .filter(|(a, b)| a != b)
-                .map(|(_, b)| b)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(differing(1), []);
-        let [file] = differing(2).try_into().unwrap();
-        assert_eq!(file.path, cni::PATH);
-        assert!(file.text.contains("10.1.1.0/24"));
+        let broken = Some(Break::PodRange);
+        assert_eq!(pod_network(1, broken), pod_network(1, None));
+        assert_eq!(pod_network(2, broken), pod_network(1, None));
+        assert_ne!(pod_network(2, None), pod_network(1, None));
     }
 
     #[test]
     fn the_archive_holds_every_file() {
-        let files = files(1, None);
+        let files = all(&Pki::placeholder(2));
         let bytes = archive(&files).unwrap();
         let mut unpacked = tar::Archive::new(bytes.as_slice());
         let unpacked: Vec<NodeFile> = unpacked

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 
 use podwire_vm::{Accelerator, MachineSpec, Ram};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::addresses::MAX_NODES;
 use crate::limits::GuestLimits;
-use crate::node_files::node_files;
+use crate::network;
+use crate::node_files::{self, NodeFile};
 use crate::pki::{Pki, certificate_names};
 use crate::workload;
-use crate::{Break, ClusterError, bootstrap};
+use crate::{Break, ClusterError, StageName, bootstrap, identity};
 
 /// Raised when the way from a plan to a stage changes without any of its data changing.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A guest that was stopped, or starved by other clones, must not take its clock source for broken:
 /// the next best is read through QEMU and several times slower.
@@ -36,6 +38,33 @@ pub struct ImageFiles {
     pub append: String,
 }
 
+/// What becomes of a machine decides its size, and which booted one it is cloned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Node 1, which is an ordinary node as well.
+    ControlPlane,
+    /// All others.
+    Worker,
+}
+
+impl Role {
+    pub(crate) fn of(number: u32) -> Self {
+        if number == 1 {
+            Self::ControlPlane
+        } else {
+            Self::Worker
+        }
+    }
+
+    /// The booted machine's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Worker => "worker",
+        }
+    }
+}
+
 /// The size of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
@@ -45,7 +74,7 @@ pub struct Size {
     pub memory_mib: u64,
 }
 
-/// Everything that shapes a stage and is not a step's own text.
+/// Everything that shapes stages and is not a step's own text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterPlan {
     /// How many machines; the first is the control plane and a node as well.
@@ -66,13 +95,12 @@ pub struct ClusterPlan {
     pub control_plane: Size,
     /// Size of all others.
     pub worker: Size,
-    /// The fault built into the stage, if it is one that shapes stages.
+    /// The fault that the run carries; it shapes the stages from the one on whose step it alters.
     pub broken: Option<Break>,
 }
 
 impl ClusterPlan {
-    /// A plan with the usual sizes. A fault that only alters what scenarios do is left out: such
-    /// runs share the whole stage.
+    /// A plan with the usual sizes.
     ///
     /// # Errors
     /// [`ClusterError::Nodes`] when there is no such cluster.
@@ -107,7 +135,7 @@ impl ClusterPlan {
                 vcpus: 1,
                 memory_mib: 1024,
             },
-            broken: broken.filter(|broken| broken.shapes_stage()),
+            broken,
         })
     }
 
@@ -117,31 +145,15 @@ impl ClusterPlan {
         self.control_plane.memory_mib + workers * self.worker.memory_mib
     }
 
-    /// The name of the stage: 32 hexadecimal digits of the SHA-256 of everything that shapes it:
-    /// the plan, the machines as the guests see them, every file written onto them, the workload.
+    /// What names a stage in the cache: 32 hexadecimal digits of the SHA-256 of everything that
+    /// shapes it: the machines as the guests see them, what the step writes and runs, and the key of
+    /// the stage that it is made of.
     ///
     /// # Errors
     /// [`ClusterError::Json`].
-    pub fn key(&self) -> Result<String, ClusterError> {
-        let pki = Pki::placeholder(self.nodes);
-        let limits = GuestLimits::of(self.accelerator);
-        let files: Vec<_> = (1..=self.nodes)
-            .flat_map(|number| node_files(number, &pki, limits, self.broken))
-            .map(|file| (file.path, file.mode, file.text))
-            .collect();
-        let machines: Vec<_> = (1..=self.nodes)
-            .map(|number| {
-                let nowhere = Path::new("");
-                self.machine(number, nowhere, nowhere, "".into(), Ram::Anonymous)
-                    .shape()
-            })
-            .collect();
-        let replicas = bootstrap::replicas(self.nodes);
-        let shape = (
-            (VERSION, self, machines, files),
-            (certificate_names(self.broken), bootstrap::STARTED),
-            (workload::deployment(replicas), workload::service()),
-        );
+    pub fn key(&self, stage: StageName) -> Result<String, ClusterError> {
+        let parent = stage.parent().map(|parent| self.key(parent)).transpose()?;
+        let shape = (VERSION, stage, self.inputs(stage), parent);
         let text = serde_json::to_vec(&shape).map_err(|source| ClusterError::Json {
             what: "a stage's shape",
             source,
@@ -155,26 +167,85 @@ impl ClusterPlan {
         Ok(key)
     }
 
-    /// One node's machine.
+    /// What shapes a stage beside its parent. Keys and certificates are drawn anew for every build,
+    /// so that only their places and names count.
+    fn inputs(&self, stage: StageName) -> serde_json::Value {
+        let pki = Pki::placeholder(self.nodes);
+        let limits = GuestLimits::of(self.accelerator);
+        let numbers = 1..=self.nodes;
+        match stage {
+            StageName::Booted => {
+                let nowhere = Path::new("");
+                let machines: Vec<_> = self
+                    .roles()
+                    .map(|role| {
+                        let size = self.size(role);
+                        self.machine("", size, nowhere, nowhere, "".into(), Ram::Anonymous, false)
+                            .shape()
+                    })
+                    .collect();
+                json!([self.image, self.qemu, self.host_cpu, machines])
+            }
+            StageName::ControlPlane => {
+                let files = node_files::control_plane(&pki, limits);
+                let names = certificate_names(self.broken);
+                let starts = bootstrap::CONTROL_PLANE;
+                json!([self.nodes, identity::TAKE, shown(files), names, starts])
+            }
+            StageName::Joined => {
+                let files = numbers.map(|number| shown(node_files::node(number, &pki, limits)));
+                json!([files.collect::<Vec<_>>(), bootstrap::NODE])
+            }
+            StageName::Cni => {
+                let files = numbers.map(|number| node_files::pod_network(number, self.broken));
+                json!(shown(files))
+            }
+            StageName::WorkloadBare => {
+                let replicas = bootstrap::replicas(self.nodes);
+                json!([workload::deployment(replicas), workload::service()])
+            }
+            StageName::Workload => {
+                let routes = network::all_routes(self.nodes, self.broken);
+                let proxy = network::proxy_override(&pki, self.broken);
+                json!([routes, proxy, network::START_PROXY])
+            }
+        }
+    }
+
+    /// What its machines become.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = Role> {
+        (1..=self.nodes.min(2)).map(Role::of)
+    }
+
+    /// How large such a machine is.
+    pub(crate) fn size(&self, role: Role) -> Size {
+        match role {
+            Role::ControlPlane => self.control_plane,
+            Role::Worker => self.worker,
+        }
+    }
+
+    /// One machine.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another file of the machine's"
+    )]
     pub(crate) fn machine(
         &self,
-        number: u32,
+        name: &str,
+        size: Size,
         kernel: &Path,
         initrd: &Path,
         disk: PathBuf,
         ram: Ram,
+        incoming: bool,
     ) -> MachineSpec {
-        let size = if number == 1 {
-            self.control_plane
-        } else {
-            self.worker
-        };
         let append = match self.accelerator {
             Accelerator::Tcg => format!("{} {TRUST_TSC}", self.append),
             Accelerator::Kvm => self.append.clone(),
         };
         MachineSpec {
-            name: crate::addresses::node_name(number),
+            name: name.to_owned(),
             vcpus: size.vcpus,
             memory_mib: size.memory_mib,
             accelerator: self.accelerator,
@@ -183,12 +254,19 @@ impl ClusterPlan {
             initrd: Some(initrd.to_owned()),
             append,
             disk: Some(disk),
-            incoming: matches!(ram, Ram::Clone(_)),
+            incoming,
             ram,
             rtc_base: None,
             no_reboot: false,
         }
     }
+}
+
+fn shown(files: impl IntoIterator<Item = NodeFile>) -> Vec<(String, u32, String)> {
+    files
+        .into_iter()
+        .map(|file| (file.path, file.mode, file.text))
+        .collect()
 }
 
 /// The host processor's identity: a machine's saved state fits only a processor with the same
@@ -237,16 +315,17 @@ mod tests {
         ClusterPlan::new(nodes, "1.36.4", &image, tcg, "10.0.2", "cpu", broken).unwrap()
     }
 
+    fn keys(plan: &ClusterPlan) -> [String; 6] {
+        StageName::ALL.map(|stage| plan.key(stage).unwrap())
+    }
+
     #[test]
-    fn whatever_shapes_a_stage_shapes_its_key() {
+    fn whatever_shapes_a_machine_shapes_every_key() {
         let whole = plan(3, None);
-        let key = whole.key().unwrap();
-        assert_eq!(key.len(), 32);
-        assert_eq!(key, plan(3, None).key().unwrap());
+        let own = keys(&whole);
+        assert_eq!(own, keys(&plan(3, None)));
+        assert!(own.iter().all(|key| key.len() == 32));
         let others = [
-            plan(2, None),
-            plan(3, Some(Break::San)),
-            plan(3, Some(Break::PodRange)),
             ClusterPlan {
                 qemu: "10.0.3".into(),
                 ..whole.clone()
@@ -265,15 +344,36 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(other.key().unwrap(), key, "{other:?}");
+            for (other, own) in keys(&other).iter().zip(&own) {
+                assert_ne!(other, own);
+            }
         }
     }
 
-    #[test]
-    fn a_fault_in_the_scenarios_steps_shares_the_whole_stage() {
-        for broken in [Break::Route, Break::KubeProxy] {
-            assert_eq!(plan(3, Some(broken)), plan(3, None));
+    /// The first stage whose key differs.
+    fn first_differing(a: &ClusterPlan, b: &ClusterPlan) -> Option<StageName> {
+        let differs = |stage: &StageName| a.key(*stage).unwrap() != b.key(*stage).unwrap();
+        let first = StageName::ALL.into_iter().find(differs);
+        if let Some(first) = first {
+            // Whatever is made of another stage is another stage.
+            assert!(StageName::ALL[first as usize..].iter().all(differs));
         }
+        first
+    }
+
+    #[test]
+    fn stages_are_shared_up_to_the_first_difference() {
+        let whole = plan(3, None);
+        let broken = |broken| first_differing(&whole, &plan(3, Some(broken)));
+        assert_eq!(broken(Break::San), Some(StageName::ControlPlane));
+        assert_eq!(broken(Break::PodRange), Some(StageName::Cni));
+        assert_eq!(broken(Break::Route), Some(StageName::Workload));
+        assert_eq!(broken(Break::KubeProxy), Some(StageName::Workload));
+        let smaller = first_differing(&whole, &plan(2, None));
+        assert_eq!(smaller, Some(StageName::ControlPlane));
+        // A single machine needs no worker to be cloned from.
+        let single = first_differing(&whole, &plan(1, None));
+        assert_eq!(single, Some(StageName::Booted));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use podwire_cluster::Break;
+use podwire_cluster::{Break, StageName};
 use podwire_vm::Accelerator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub enum ContextError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunContext {
     /// Folder of each stage in the cache, by the stage's name.
-    pub stages: BTreeMap<String, PathBuf>,
+    pub stages: BTreeMap<StageName, PathBuf>,
     /// The emulator.
     pub qemu: PathBuf,
     /// Its image tool.

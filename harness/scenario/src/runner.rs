@@ -263,7 +263,7 @@ impl Attempt {
         let stage = self
             .context
             .stages
-            .get(self.scenario.stage)
+            .get(&self.scenario.stage)
             .with_context(|| {
                 format!(
                     "the run has no stage `{}`; `cargo xtask test --filter {}` builds it",

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::Break;
+use podwire_cluster::{Break, StageName};
 
 use crate::failure::Cause;
 use crate::lab::Lab;
@@ -30,7 +30,7 @@ pub struct Scenario {
     /// Ids of SCENARIOS.md.
     pub covers: &'static [&'static str],
     /// The stage whose clone it starts from.
-    pub stage: &'static str,
+    pub stage: StageName,
     /// Which runs it belongs to.
     pub profile: Profile,
     /// Fewest nodes that it means something with.

@@ -127,6 +127,22 @@ impl SshCredentials {
         })
     }
 
+    /// The same for a guest with another host key (one line).
+    ///
+    /// # Errors
+    /// [`GuestError::Key`].
+    pub fn with_host_key(&self, host_public: &str) -> Result<Self, GuestError> {
+        let host_key = PublicKey::from_openssh(host_public.trim());
+        let host_key = host_key.map_err(|source| GuestError::Key {
+            what: "of the host".into(),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            user_key: Arc::clone(&self.user_key),
+            host_key: Some(host_key),
+        })
+    }
+
     /// The same from files.
     ///
     /// # Errors

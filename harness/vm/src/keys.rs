@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::ssh_key::{self, LineEnding};
+use serde::{Deserialize, Serialize};
 
 /// Why a key could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,7 @@ pub enum KeyError {
 }
 
 /// An Ed25519 key pair in OpenSSH's formats: for a user or for a host.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshKeyPair {
     /// The private key: the text of a file of mode 0600.
     pub private: String,

@@ -18,6 +18,7 @@ mod fault;
 mod guest;
 pub mod keys;
 mod machine;
+pub mod memory;
 mod qmp;
 mod spec;
 

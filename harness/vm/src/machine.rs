@@ -22,7 +22,7 @@ use crate::console::{CONSOLE_TAIL, Console};
 use crate::fault::{FaultKind, FaultWatch, MachineFault};
 use crate::guest::Guest;
 use crate::qmp::{Events, Qmp, QmpError, Transcript};
-use crate::spec::{Descriptors, MachineSpec, NicDescriptor, Ram};
+use crate::spec::{Descriptors, MachineSpec, NETDEV, NIC, NIC_SLOT, NicDescriptor, Ram};
 
 /// For one control command. QEMU answers in milliseconds whatever the guest does; only a host
 /// short of memory or processors makes it slower.
@@ -147,6 +147,8 @@ pub struct Nic {
     pub mac: String,
     /// A stream socket carrying each frame behind its length (4 bytes, big-endian).
     pub fd: OwnedFd,
+    /// Whether it is in its slot from the start, or [`Machine::plug_nic`] puts it there.
+    pub plugged: bool,
 }
 
 /// A QEMU process with its console, control channel and fate.
@@ -159,6 +161,7 @@ pub struct Machine {
     qmp: Qmp,
     console: Console,
     faults: FaultWatch,
+    mac: Option<String>,
     frozen: AtomicBool,
     // The children of a spawner die with its last clone.
     _spawner: Spawner,
@@ -213,7 +216,7 @@ impl Machine {
             qmp: qmp_qemus.as_raw_fd(),
             console: console_qemus.as_raw_fd(),
             nic: nic.as_ref().map(|nic| NicDescriptor {
-                mac: nic.mac.clone(),
+                mac: nic.plugged.then(|| nic.mac.clone()),
                 fd: nic.fd.as_raw_fd(),
             }),
         };
@@ -225,6 +228,7 @@ impl Machine {
         // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
         command.own_group = true;
         command.inherit = vec![qmp_qemus.into(), console_qemus.into()];
+        let mac = nic.as_ref().map(|nic| nic.mac.clone());
         command.inherit.extend(nic.map(|nic| nic.fd));
         let argv_path = dir.join("argv");
         fs::write(&argv_path, command.display() + "\n").map_err(|source| VmError::File {
@@ -289,6 +293,7 @@ impl Machine {
             qmp,
             console,
             faults,
+            mac,
             frozen: AtomicBool::new(false),
             _spawner: spawner.clone(),
         })
@@ -354,6 +359,30 @@ impl Machine {
             });
         }
         self.command("resume", qmp::cont {}).await?;
+        Ok(())
+    }
+
+    /// Plugs in the card of a machine that was started with it unplugged. The guest sees it some
+    /// seconds later.
+    ///
+    /// # Errors
+    /// What QEMU says, for a machine without a card or with one in its slot already.
+    pub async fn plug_nic(&self) -> Result<(), VmError> {
+        let arguments = [
+            ("netdev", NETDEV),
+            ("mac", self.mac.as_deref().unwrap_or_default()),
+            ("romfile", ""),
+        ];
+        let plug = qmp::device_add {
+            driver: "virtio-net-pci".into(),
+            id: Some(NIC.into()),
+            bus: Some(NIC_SLOT.into()),
+            arguments: arguments
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .into_iter()
+                .collect(),
+        };
+        self.command("plug in its network card", plug).await?;
         Ok(())
     }
 

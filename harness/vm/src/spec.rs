@@ -94,11 +94,16 @@ pub struct Descriptors {
 /// A network card's address and its port on the segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicDescriptor {
-    /// MAC address, `52:54:00:00:01:01`.
-    pub mac: String,
+    /// MAC address, `52:54:00:00:01:01`; none as long as no card sits in the slot.
+    pub mac: Option<String>,
     /// Stream socket carrying length-prefixed frames.
     pub fd: RawFd,
 }
+
+/// The card's id, backend and slot, on the command line and when it is plugged in later.
+pub(crate) const NIC: &str = "nic0";
+pub(crate) const NETDEV: &str = "net0";
+pub(crate) const NIC_SLOT: &str = "slot0";
 
 /// Host memory in MiB for one machine's translated code; QEMU would take an eighth of the host's.
 const TRANSLATION_BUFFER_MIB: u32 = 256;
@@ -116,7 +121,7 @@ impl MachineSpec {
         let nic = descriptors
             .nic
             .as_ref()
-            .map(|nic| (nic.mac.clone(), nic.fd.to_string()));
+            .map(|nic| (nic.mac.as_deref(), nic.fd.to_string()));
         self.arguments(
             &descriptors.qmp.to_string(),
             &descriptors.console.to_string(),
@@ -137,10 +142,15 @@ impl MachineSpec {
             rtc_base: None,
             ..self.clone()
         };
-        neutral.arguments("FD", "FD", Some(("MAC".into(), "FD".into())))
+        neutral.arguments("FD", "FD", Some((Some("MAC"), "FD".into())))
     }
 
-    fn arguments(&self, qmp: &str, console: &str, nic: Option<(String, String)>) -> Vec<String> {
+    fn arguments(
+        &self,
+        qmp: &str,
+        console: &str,
+        nic: Option<(Option<&str>, String)>,
+    ) -> Vec<String> {
         let mut line = Line::default();
         line.pair("-name", format!("{},debug-threads=on", escaped(&self.name)));
         line.flag("-nodefaults");
@@ -172,16 +182,25 @@ impl MachineSpec {
         line.pair("-mon", "chardev=qmp,mode=control");
         line.pair("-chardev", format!("socket,id=console,fd={console}"));
         line.pair("-serial", "chardev:console");
-        // Fixed slots: the guest names its network interface by them (enp0s2).
+        // A slot that takes a card while the guest runs: machines that are cloned from one get
+        // theirs afterwards.
+        line.pair(
+            "-device",
+            format!("pcie-root-port,id={NIC_SLOT},chassis=1,addr=0x2"),
+        );
         if let Some((mac, fd)) = nic {
             line.pair(
                 "-netdev",
-                format!("stream,id=net0,server=off,addr.type=fd,addr.str={fd}"),
+                format!("stream,id={NETDEV},server=off,addr.type=fd,addr.str={fd}"),
             );
-            line.pair(
-                "-device",
-                format!("virtio-net-pci,id=nic0,netdev=net0,mac={mac},romfile=,addr=0x2"),
-            );
+            if let Some(mac) = mac {
+                line.pair(
+                    "-device",
+                    format!(
+                        "virtio-net-pci,id={NIC},bus={NIC_SLOT},netdev={NETDEV},mac={mac},romfile="
+                    ),
+                );
+            }
         }
         if let Some(disk) = &self.disk {
             line.pair(
@@ -327,7 +346,7 @@ pub(crate) mod tests {
             qmp: 10,
             console: 11,
             nic: Some(NicDescriptor {
-                mac: "52:54:00:00:01:01".into(),
+                mac: Some("52:54:00:00:01:01".into()),
                 fd: 12,
             }),
         }
@@ -354,8 +373,9 @@ pub(crate) mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
         -serial chardev:console
+        -device pcie-root-port,id=slot0,chassis=1,addr=0x2
         -netdev stream,id=net0,server=off,addr.type=fd,addr.str=12
-        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:01:01,romfile=,addr=0x2
+        -device virtio-net-pci,id=nic0,bus=slot0,netdev=net0,mac=52:54:00:00:01:01,romfile=
         -blockdev driver=qcow2,node-name=disk,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/run/a,,b/disk.qcow2,file.cache.no-flush=on
         -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
         -object rng-builtin,id=rng
@@ -393,8 +413,9 @@ pub(crate) mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
         -serial chardev:console
+        -device pcie-root-port,id=slot0,chassis=1,addr=0x2
         -netdev stream,id=net0,server=off,addr.type=fd,addr.str=12
-        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:01:01,romfile=,addr=0x2
+        -device virtio-net-pci,id=nic0,bus=slot0,netdev=net0,mac=52:54:00:00:01:01,romfile=
         -blockdev driver=qcow2,node-name=disk,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/run/a,,b/disk.qcow2,file.cache.no-flush=on
         -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
         -object rng-builtin,id=rng
@@ -437,6 +458,7 @@ pub(crate) mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=console,fd=11
         -serial chardev:console
+        -device pcie-root-port,id=slot0,chassis=1,addr=0x2
         -object rng-builtin,id=rng
         -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
         -device vmgenid,id=generation,guid=auto

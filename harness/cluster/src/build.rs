@@ -1,0 +1,319 @@
+//! From a stage to the next one.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::{join_all, try_join_all};
+use podwire_lan::SegmentState;
+use podwire_process::Report;
+use podwire_vm::memory::{copy_sparse, punch_zeros};
+use podwire_vm::{Machine, Ram, create_overlay};
+use time::OffsetDateTime;
+
+use crate::addresses::node_name;
+use crate::cluster::restored_segment;
+use crate::identity::NodeIdentity;
+use crate::pki::Pki;
+use crate::plan::{ImageFiles, Role};
+use crate::stage::{Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
+use crate::wake::{Waking, wake};
+use crate::{Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
+
+/// An ordinary command on a node.
+const COMMAND: Duration = Duration::from_secs(10);
+/// From power to the console's last line of a boot.
+const BOOT: Duration = Duration::from_secs(30);
+/// What an image writes to its console when nothing more is to start.
+const IS_UP: &str = "podwire: the machine is up";
+/// Begins the names of folders in which a stage is being made.
+pub(crate) const UNFINISHED: &str = ".building-";
+
+/// What a stage is made with, whichever it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Maker<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) plan: &'a ClusterPlan,
+    pub(crate) image: &'a ImageFiles,
+    /// Consoles, transcripts and captures go here and stay.
+    pub(crate) logs: &'a Path,
+    pub(crate) report: &'a dyn Report,
+}
+
+impl Maker<'_> {
+    /// Makes a stage of its parent and moves it to `dir`, which must not exist. When anything fails,
+    /// nothing but the logs is left.
+    pub(crate) async fn make(
+        &self,
+        name: StageName,
+        parent: Option<&Stage>,
+        dir: &Path,
+    ) -> Result<Stage, ClusterError> {
+        let folder = dir.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(ClusterError::file("make the folder", folder))?;
+        // Beside its final place, so that a rename suffices. Removed with all its content on drop.
+        let beside = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempdir_in(folder)
+            .map_err(ClusterError::file("make a folder in", folder))?;
+        let started = Instant::now();
+        let (mut manifest, machines) = match parent {
+            None => self.booted(name, beside.path()).await?,
+            Some(parent) => self.derived(name, parent, beside.path()).await?,
+        };
+        let giving_back = Instant::now();
+        for files in &machines {
+            let ram = files.ram();
+            punch_zeros(&ram).map_err(ClusterError::file("give back what is free in", &ram))?;
+        }
+        manifest.files = sealed(beside.path(), &machines)?;
+        manifest
+            .phases
+            .push(Phase::since("give back free memory", giving_back));
+        manifest.phases.push(Phase::since("in all", started));
+        write_private(&beside.path().join(MANIFEST), &manifest)?;
+        fs::rename(beside.path(), dir).map_err(ClusterError::file("move the stage to", dir))?;
+        // There is nothing at the old place to remove any more.
+        let _ = beside.keep();
+        Stage::open(dir)
+    }
+
+    fn manifest(&self, name: StageName) -> Result<StageManifest, ClusterError> {
+        let key = self.plan.key(name)?;
+        let parent = name.parent().map(|parent| self.plan.key(parent));
+        Ok(StageManifest {
+            name,
+            key,
+            parent: parent.transpose()?,
+            plan: self.plan.clone(),
+            image: self.image.clone(),
+            credentials: None,
+            segment: SegmentState::default(),
+            unsettled: None,
+            built: 0,
+            guest_time: 0,
+            phases: Vec::new(),
+            files: Default::default(),
+        })
+    }
+
+    /// One machine of each size, all booting at once.
+    async fn booted(
+        &self,
+        name: StageName,
+        dir: &Path,
+    ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
+        let mut manifest = self.manifest(name)?;
+        let started = Instant::now();
+        self.report.step("boot a machine of each size");
+        let boots = self.plan.roles().map(|role| async move {
+            let files = MachineFiles::of(dir, role.name());
+            fs::create_dir(files.dir()).map_err(ClusterError::file("make", files.dir()))?;
+            create_overlay(&self.host.qemu_img, &self.image.disk, &files.disk())?;
+            let spec = self.plan.machine(
+                role.name(),
+                self.plan.size(role),
+                &self.image.kernel,
+                &self.image.initrd,
+                files.disk(),
+                Ram::Template(files.ram()),
+                false,
+            );
+            let logs = self.logs.join(role.name());
+            let (spawner, qemu) = (&self.host.spawner, &self.host.qemu);
+            let machine = Machine::launch(spawner, qemu, spec, None, &logs).await?;
+            self.is_up(&machine).await?;
+            Ok::<_, ClusterError>((machine, files))
+        });
+        let (machines, files): (Vec<_>, Vec<_>) = try_join_all(boots).await?.into_iter().unzip();
+        manifest.phases.push(Phase::since("boot", started));
+        let freezing = Instant::now();
+        try_join_all(machines.iter().map(Machine::pause)).await?;
+        save_and_end(machines, &files).await?;
+        manifest.phases.push(Phase::since("freeze", freezing));
+        let now = since_1970();
+        manifest.built = now;
+        manifest.guest_time = now.cast_signed();
+        Ok((manifest, files))
+    }
+
+    async fn is_up(&self, machine: &Machine) -> Result<(), ClusterError> {
+        let limit = self.host.limit(BOOT);
+        let line = machine.console().wait_for(IS_UP, limit);
+        match machine.faults().unless_faulted(line).await? {
+            Some(_) => Ok(()),
+            None => Err(ClusterError::NotBooted {
+                machine: machine.name().to_owned(),
+                limit,
+                console: machine.console().tail(20).join("\n"),
+            }),
+        }
+    }
+
+    /// The parent's cluster, one step further.
+    async fn derived(
+        &self,
+        name: StageName,
+        parent: &Stage,
+        dir: &Path,
+    ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
+        let mut manifest = self.manifest(name)?;
+        let started = Instant::now();
+        let (cluster, files) = if parent.manifest.credentials.is_some() {
+            self.report.step("wake the stage that it is made of");
+            self.awake(parent, dir).await?
+        } else {
+            self.report.step("make nodes of the booted machines");
+            self.identified(parent, dir).await?
+        };
+        manifest.phases.push(Phase::since("wake", started));
+        manifest.phases.extend_from_slice(cluster.timings());
+
+        let stepping = Instant::now();
+        manifest.unsettled = cluster.go_on_to(name, self.report).await?;
+        manifest.phases.push(Phase::since("step", stepping));
+
+        self.report.step("freeze the cluster");
+        let frozen = freeze(self.host, cluster, &files, &mut manifest.phases).await?;
+        manifest.credentials = Some(frozen.credentials);
+        manifest.segment = frozen.segment;
+        manifest.guest_time = frozen.guest_time;
+        manifest.built = since_1970();
+        Ok((manifest, files))
+    }
+
+    /// Copies of a stage's machines: they may be written, the stage never.
+    fn copies(
+        &self,
+        parent: &Stage,
+        dir: &Path,
+        plugged: bool,
+    ) -> Result<(Vec<Waking>, Vec<MachineFiles>), ClusterError> {
+        let mut waking = Vec::new();
+        let mut copies = Vec::new();
+        for number in 1..=self.plan.nodes {
+            let frozen = if plugged {
+                MachineFiles::of_node(&parent.dir, number)
+            } else {
+                MachineFiles::of(&parent.dir, Role::of(number).name())
+            };
+            let own = MachineFiles::of_node(dir, number);
+            fs::create_dir(own.dir()).map_err(ClusterError::file("make", own.dir()))?;
+            for (from, to) in [(frozen.disk(), own.disk()), (frozen.ram(), own.ram())] {
+                copy_sparse(&from, &to).map_err(ClusterError::file("copy to", &to))?;
+            }
+            waking.push(Waking {
+                number,
+                ram: Ram::Template(own.ram()),
+                disk: own.disk(),
+                state: frozen.state(),
+                logs: self.logs.join(node_name(number)),
+                plugged,
+            });
+            copies.push(own);
+        }
+        Ok((waking, copies))
+    }
+
+    async fn awake(
+        &self,
+        parent: &Stage,
+        dir: &Path,
+    ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
+        let (waking, files) = self.copies(parent, dir, true)?;
+        let cluster =
+            Cluster::woken(self.host, parent, waking, self.logs, self.plan.broken).await?;
+        Ok((cluster, files))
+    }
+
+    /// Nodes of booted machines: each gets a network card, with it an address and a host name from
+    /// its lease, and then its identity.
+    async fn identified(
+        &self,
+        parent: &Stage,
+        dir: &Path,
+    ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
+        let (host, plan) = (self.host, self.plan);
+        let credentials = Credentials {
+            pki: Pki::new(plan.nodes, plan.broken, OffsetDateTime::now_utc())?,
+            nodes: (1..=plan.nodes)
+                .map(NodeIdentity::new)
+                .collect::<Result<_, _>>()?,
+        };
+        let (waking, files) = self.copies(parent, dir, false)?;
+        let segment = restored_segment(plan, self.logs, SegmentState::default())?;
+        let (powered, _) = wake(host, plan, self.image, &segment, waking).await?;
+        let cluster =
+            Cluster::new_nodes(host, plan, credentials, powered, segment, self.logs).await?;
+        cluster.take_identities().await?;
+        Ok((cluster, files))
+    }
+}
+
+/// What is known of a cluster once it is frozen.
+struct Frozen {
+    credentials: Credentials,
+    segment: SegmentState,
+    guest_time: i64,
+}
+
+/// Stops all nodes together with the switch held, writes their state into their files, and ends them.
+async fn freeze(
+    host: &Host,
+    cluster: Cluster,
+    files: &[MachineFiles],
+    phases: &mut Vec<Phase>,
+) -> Result<Frozen, ClusterError> {
+    let freezing = Instant::now();
+    let limit = host.limit(COMMAND);
+    let times = cluster.nodes().iter();
+    let times = times.map(|node| node.run_ok("sync; date -u +%s", limit));
+    let times = try_join_all(times).await?;
+    let times = times.iter().filter_map(|time| time.trim().parse().ok());
+    let guest_time = times.max().unwrap_or_default();
+    let credentials = cluster.credentials().clone();
+    let (nodes, segment) = cluster.taken_apart();
+    let machines = join_all(nodes.into_iter().map(|node| node.hang_up())).await;
+    phases.push(Phase::since("hang up", freezing));
+
+    let stopping = Instant::now();
+    segment.hold()?;
+    try_join_all(machines.iter().map(Machine::pause)).await?;
+    let state = segment.state()?;
+    phases.push(Phase::since("stop the cluster", stopping));
+    let saving = Instant::now();
+    save_and_end(machines, files).await?;
+    phases.push(Phase::since("save the cluster", saving));
+    Ok(Frozen {
+        credentials,
+        segment: state,
+        guest_time,
+    })
+}
+
+async fn save_and_end(machines: Vec<Machine>, files: &[MachineFiles]) -> Result<(), ClusterError> {
+    let states: Vec<PathBuf> = files.iter().map(MachineFiles::state).collect();
+    let saves = machines.iter().zip(&states);
+    try_join_all(saves.map(|(machine, state)| machine.save(state))).await?;
+    join_all(machines.into_iter().map(Machine::kill)).await;
+    Ok(())
+}
+
+fn since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// It holds keys: for its owner only.
+fn write_private(path: &Path, manifest: &StageManifest) -> Result<(), ClusterError> {
+    let text = serde_json::to_vec_pretty(manifest).map_err(|source| ClusterError::Json {
+        what: "the stage's manifest",
+        source,
+    })?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(&text))
+        .map_err(ClusterError::file("write", path))
+}
