@@ -20,6 +20,7 @@ mod junit;
 mod nextest;
 mod parts;
 mod plan;
+mod prepare;
 mod progress;
 mod results;
 mod scenarios;

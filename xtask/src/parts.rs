@@ -13,8 +13,8 @@ use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
-use crate::cli::TestArgs;
 use crate::plan::{Machine, Need, Phase, Plan};
+use crate::prepare::Wanted;
 use crate::session::Session;
 use crate::stop::Stop;
 
@@ -98,21 +98,20 @@ pub(crate) fn guests_mib(nodes: u32, kubernetes: &str) -> anyhow::Result<u64> {
 /// The cluster that a run is about.
 pub(crate) fn cluster_plan(
     session: &Session,
-    args: &TestArgs,
-    kubernetes: &str,
+    wanted: &Wanted<'_>,
     image: &NodeImage,
     accelerator: Accelerator,
 ) -> anyhow::Result<ClusterPlan> {
     let qemu = accelerator::qemu_version(&session.spawner, &Programs::find()?.qemu)?;
     let files = image_files(image);
     Ok(ClusterPlan::new(
-        args.nodes,
-        kubernetes,
+        wanted.nodes,
+        wanted.kubernetes,
         &files,
         accelerator,
         qemu,
         host_cpu()?,
-        args.broken,
+        wanted.broken,
     )?)
 }
 

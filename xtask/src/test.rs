@@ -3,22 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Context as _;
-use podwire_cluster::{Host, Stage, StageName};
-use podwire_images::{BuiltImage, NodeImage, host, image, tools};
+use podwire_cluster::StageName;
+use podwire_images::{host, image, tools};
 use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection};
-use podwire_vm::accelerator::Verdict;
-use podwire_vm::{Accelerator, SshCredentials};
+use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::{ProfileName, TestArgs};
 use crate::durations::Durations;
 use crate::nextest::{self, Ended, Nextest, Seen};
-use crate::parts::{self, Programs};
+use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
-use crate::results::{self, PhaseRecord, Results, TestRecord};
+use crate::prepare::{self, Judged, Preparation, Wanted};
+use crate::results::{self, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::{breaks, consent, junit, progress, select, summary};
@@ -64,6 +63,17 @@ impl<'a> Order<'a> {
         })
     }
 
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            kubernetes: &self.kubernetes,
+            nodes: self.args.nodes,
+            broken: self.args.broken,
+            require_kvm: self.args.require_kvm,
+            yes: self.args.yes,
+            locked: self.args.locked,
+        }
+    }
+
     /// The stages that the selected scenarios start from, parents first.
     fn stages(&self) -> BTreeSet<StageName> {
         let selected = |scenario: &&Scenario| {
@@ -103,7 +113,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         session,
         order: &order,
         plan,
-        measured,
+        preparation: Preparation::new(session, order.wanted()),
         dir,
         results: Results {
             accelerator: "not judged yet".into(),
@@ -147,13 +157,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     };
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) => {
-            let plan = parts::cluster_plan(
-                session,
-                order.args,
-                &order.kubernetes,
-                node,
-                verdict.accelerator,
-            )?;
+            let plan = parts::cluster_plan(session, &order.wanted(), node, verdict.accelerator)?;
             let stages = parts::stages(session)?;
             let wanted = order.stages().into_iter();
             let found = wanted.map(|name| Ok(stages.find(&plan, name)?.map(|_| name.to_string())));
@@ -251,7 +255,7 @@ struct Run<'a> {
     session: &'a Session,
     order: &'a Order<'a>,
     plan: Plan,
-    measured: Durations,
+    preparation: Preparation<'a>,
     dir: PathBuf,
     results: Results,
     /// What nextest saw of the scenarios.
@@ -271,44 +275,17 @@ impl Run<'_> {
     fn all(&mut self, packages: &host::Plan) -> Result<Done, Stop> {
         let session = self.session;
         let workshop = session.workshop();
-        let outdated = consent::outdated(session, self.order.args.yes, self.order.args.locked);
-
-        self.phase(Phase::Packages, |_| {
-            host::install(&workshop, packages)?;
-            Ok(((), packages.missing.is_empty()))
-        })?;
-        let programs = Programs::find()?;
+        self.preparation.packages(packages)?;
         let nextest = self.phase(Phase::Tools, |_| {
             let cached = tools::cached(&workshop)?[0];
             Ok((tools::nextest(&workshop)?, cached))
         })?;
-        let base = self.image(Phase::BaseImage, image::BASE, None, &outdated)?;
-        let verdict = self.phase(Phase::Accelerator, |_| {
-            parts::verdict(session, &programs, &base)
-        })?;
+        let judged = self.preparation.judge()?;
+        let verdict = &judged.verdict;
         self.results.accelerator = verdict.accelerator.to_string();
         self.results.speed_factor = verdict.speed_factor;
         self.plan.machine.accelerator = Some(verdict.accelerator);
-        session.progress.line(&format!(
-            "guests run under {}: {}",
-            verdict.accelerator, verdict.reason
-        ));
-        if self.order.args.require_kvm && verdict.accelerator != Accelerator::Kvm {
-            return Err(Stop::setup(format!(
-                "--require-kvm: guests do not run under KVM here: {}",
-                verdict.reason
-            )));
-        }
-        let bundle = self.phase(Phase::Bundle, |run| {
-            let cached = podwire_images::bundle::cached(&workshop, &run.order.kubernetes)?;
-            let was_cached = cached.is_some();
-            let bundle = match cached {
-                Some(bundle) => bundle,
-                None => podwire_images::bundle::get(&workshop, &run.order.kubernetes)?,
-            };
-            Ok((bundle, was_cached))
-        })?;
-        let node = self.image(Phase::NodeImage, image::NODE, Some(&bundle), &outdated)?;
+        let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
         self.phase(Phase::Programs, |run| {
             parts::build(
@@ -318,14 +295,9 @@ impl Run<'_> {
             )?;
             Ok(((), false))
         })?;
-        let keys = session.cache.ssh_keys(&session.progress)?;
         if self.order.harness_tests {
-            let base = base.dir.clone();
             let good = self.phase(Phase::HarnessTests, |run| {
-                Ok((
-                    run.harness_tests(&nextest, &programs, &base, &keys.user, &verdict)?,
-                    false,
-                ))
+                Ok((run.harness_tests(&nextest, &judged)?, false))
             })?;
             if !good {
                 return Ok(Done::Untrusted);
@@ -334,18 +306,10 @@ impl Run<'_> {
         if self.order.selection.scenarios.is_empty() {
             return Ok(Done::Ran);
         }
-        let host_key = self.dir.join("host-key.pub");
-        fs::write(&host_key, format!("{}\n", keys.host_public))
-            .context("cannot write the guests' host key")?;
-        let host = Host {
-            spawner: session.spawner.clone(),
-            qemu: programs.qemu.clone(),
-            qemu_img: programs.qemu_img.clone(),
-            accelerator: verdict.accelerator,
-            speed_factor: verdict.speed_factor,
-            ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
-        };
-        let stages = self.stages(&host, &node)?;
+        let host = self.preparation.host(&judged, &self.dir)?;
+        let logs = self.dir.join("stages");
+        let stages = self.order.stages();
+        let stages = self.preparation.stages(&host, &node, stages, &logs)?;
         let at_once = plan::at_once(
             self.plan.machine.cores,
             podwire_images::Memory::of_host()?.available,
@@ -360,12 +324,12 @@ impl Run<'_> {
                 .iter()
                 .map(|stage| (stage.manifest.name, stage.dir.clone()))
                 .collect(),
-            qemu: programs.qemu.clone(),
-            qemu_img: programs.qemu_img.clone(),
-            accelerator: verdict.accelerator,
-            speed_factor: verdict.speed_factor * clones,
-            ssh_key: keys.user.clone(),
-            ssh_host_key: Some(host_key),
+            qemu: host.qemu.clone(),
+            qemu_img: host.qemu_img.clone(),
+            accelerator: host.accelerator,
+            speed_factor: host.speed_factor * clones,
+            ssh_key: session.cache.ssh_keys(&session.progress)?.user,
+            ssh_host_key: Some(self.dir.join(prepare::HOST_KEY)),
             broken: self.order.args.broken,
         }
         .write(&self.dir)?;
@@ -381,103 +345,14 @@ impl Run<'_> {
         phase: Phase,
         work: impl FnOnce(&mut Self) -> Result<(T, bool), Stop>,
     ) -> Result<T, Stop> {
-        self.session.progress.phase(phase.name());
-        let started = Instant::now();
+        let begun = self.preparation.begin(phase);
         let done = work(self);
-        let seconds = started.elapsed().as_secs_f64();
-        let cached = matches!(done, Ok((_, true)));
-        self.results.phases.push(PhaseRecord {
-            name: phase.name().to_owned(),
-            seconds,
-            cached,
-        });
-        self.session.progress.idle();
-        let (value, cached) = done?;
-        if !cached {
-            self.measured
-                .set_phase(phase, self.plan.machine.accelerator, seconds);
-            self.measured.store(self.session.cache.root())?;
-        }
-        Ok(value)
-    }
-
-    fn image(
-        &mut self,
-        phase: Phase,
-        recipe: &str,
-        bundle: Option<&podwire_images::Bundle>,
-        outdated: &consent::Outdated<'_>,
-    ) -> Result<NodeImage, Stop> {
-        let session = self.session;
-        let image = self.phase(phase, |_| {
-            let request = image::ImageRequest {
-                recipe,
-                bundle,
-                outdated: outdated.as_request(),
-            };
-            let BuiltImage { image, cached } = image::get(&session.workshop(), &request)?;
-            Ok((image, cached))
-        })?;
-        self.results.package_differences.extend(
-            image
-                .manifest
-                .differences
-                .iter()
-                .map(|difference| format!("{recipe} image: {difference}")),
-        );
-        Ok(image)
-    }
-
-    /// The stages that the scenarios start from. They are in use as long as the values live.
-    fn stages(&mut self, host: &Host, node: &NodeImage) -> Result<Vec<Stage>, Stop> {
-        let session = self.session;
-        self.phase(Phase::Stage, |run| {
-            let files = parts::image_files(node);
-            let plan = parts::cluster_plan(
-                session,
-                run.order.args,
-                &run.order.kubernetes,
-                node,
-                host.accelerator,
-            )?;
-            let stages = parts::stages(session)?;
-            let _lock = session.cache.lock("stage", &session.progress)?;
-            let logs = run.dir.join("stages");
-            let mut made = Vec::new();
-            let mut cached = true;
-            for name in run.order.stages() {
-                if let Some(stage) = stages.find(&plan, name)? {
-                    made.push(stage);
-                    continue;
-                }
-                cached = false;
-                let get = stages.get(host, &plan, &files, name, &logs, &session.progress);
-                let stage = session.wait_for(get).with_context(|| {
-                    format!(
-                        "the cluster did not come up; consoles are in {}",
-                        logs.display()
-                    )
-                })?;
-                if let Some(missing) = &stage.manifest.unsettled {
-                    session.progress.line(&format!(
-                        "the stage {name} was frozen before it had settled: {missing}"
-                    ));
-                }
-                made.push(stage);
-            }
-            Ok((made, cached))
-        })
+        self.preparation.end(begun, done)
     }
 
     /// Runs the harness's own tests; whether all passed.
-    fn harness_tests(
-        &mut self,
-        program: &Path,
-        programs: &Programs,
-        base: &Path,
-        key: &Path,
-        verdict: &Verdict,
-    ) -> Result<bool, Stop> {
+    fn harness_tests(&mut self, program: &Path, judged: &Judged) -> Result<bool, Stop> {
+        let key = self.session.cache.ssh_keys(&self.session.progress)?.user;
         let text = |path: &Path| path.display().to_string();
         let nextest = self.nextest(
             program,
@@ -485,14 +360,14 @@ impl Run<'_> {
             nextest::harness_tests(),
             (self.plan.machine.cores / 2).max(1),
             vec![
-                ("PODWIRE_TEST_IMAGE".into(), text(base)),
-                ("PODWIRE_SSH_KEY".into(), text(key)),
+                ("PODWIRE_TEST_IMAGE".into(), text(&judged.base.dir)),
+                ("PODWIRE_SSH_KEY".into(), text(&key)),
                 (
                     "PODWIRE_ACCELERATOR".into(),
-                    verdict.accelerator.to_string(),
+                    judged.verdict.accelerator.to_string(),
                 ),
-                ("PODWIRE_QEMU".into(), text(&programs.qemu)),
-                ("PODWIRE_QEMU_IMG".into(), text(&programs.qemu_img)),
+                ("PODWIRE_QEMU".into(), text(&judged.programs.qemu)),
+                ("PODWIRE_QEMU_IMG".into(), text(&judged.programs.qemu_img)),
             ],
         );
         self.session
@@ -565,6 +440,9 @@ impl Run<'_> {
 
     /// Writes the results and says the same in short.
     fn report(mut self, done: Result<Done, Stop>) -> Result<(), Stop> {
+        self.results.phases = std::mem::take(&mut self.preparation.phases);
+        self.results.package_differences =
+            std::mem::take(&mut self.preparation.package_differences);
         let ran = self
             .results
             .phases
@@ -624,11 +502,11 @@ impl Run<'_> {
         let accelerator = self.plan.machine.accelerator;
         for record in &self.results.scenarios {
             if record.outcome == results::Verdict::Passed {
-                self.measured
-                    .set_scenario(&record.name, accelerator, record.seconds);
+                let measured = &mut self.preparation.measured;
+                measured.set_scenario(&record.name, accelerator, record.seconds);
             }
         }
-        self.measured.store(self.session.cache.root())
+        self.preparation.measured.store(self.session.cache.root())
     }
 
     fn write(&self) -> anyhow::Result<()> {

@@ -1,0 +1,236 @@
+//! What a cluster needs before it can run: prepared phase by phase, each timed.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use podwire_cluster::{Break, Host, Stage, StageName};
+use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
+use podwire_vm::accelerator::Verdict;
+use podwire_vm::{Accelerator, SshCredentials};
+
+use crate::consent;
+use crate::durations::Durations;
+use crate::parts::{self, Programs};
+use crate::plan::Phase;
+use crate::results::PhaseRecord;
+use crate::session::Session;
+use crate::stop::Stop;
+
+/// What is to be prepared, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) kubernetes: &'a str,
+    pub(crate) nodes: u32,
+    pub(crate) broken: Option<Break>,
+    pub(crate) require_kvm: bool,
+    pub(crate) yes: bool,
+    pub(crate) locked: bool,
+}
+
+/// A host on which guests have been seen to run.
+pub(crate) struct Judged {
+    pub(crate) programs: Programs,
+    pub(crate) base: NodeImage,
+    pub(crate) verdict: Verdict,
+}
+
+/// A preparation under way.
+pub(crate) struct Preparation<'a> {
+    session: &'a Session,
+    wanted: Wanted<'a>,
+    pub(crate) measured: Durations,
+    pub(crate) phases: Vec<PhaseRecord>,
+    /// What the images hold that their locks do not.
+    pub(crate) package_differences: Vec<String>,
+    /// Once it is judged.
+    pub(crate) accelerator: Option<Accelerator>,
+}
+
+/// A phase that has begun.
+pub(crate) struct Begun {
+    phase: Phase,
+    at: Instant,
+}
+
+impl<'a> Preparation<'a> {
+    pub(crate) fn new(session: &'a Session, wanted: Wanted<'a>) -> Self {
+        Self {
+            session,
+            wanted,
+            measured: Durations::load(session.cache.root()),
+            phases: Vec::new(),
+            package_differences: Vec::new(),
+            accelerator: None,
+        }
+    }
+
+    pub(crate) fn begin(&self, phase: Phase) -> Begun {
+        self.session.progress.phase(phase.name());
+        Begun {
+            phase,
+            at: Instant::now(),
+        }
+    }
+
+    /// Ends a phase; what was done in it says whether the cache had its result.
+    pub(crate) fn end<T>(
+        &mut self,
+        begun: Begun,
+        done: Result<(T, bool), Stop>,
+    ) -> Result<T, Stop> {
+        let Begun { phase, at } = begun;
+        let seconds = at.elapsed().as_secs_f64();
+        let cached = matches!(done, Ok((_, true)));
+        self.phases.push(PhaseRecord {
+            name: phase.name().to_owned(),
+            seconds,
+            cached,
+        });
+        self.session.progress.idle();
+        let (value, cached) = done?;
+        if !cached {
+            self.measured.set_phase(phase, self.accelerator, seconds);
+            self.measured.store(self.session.cache.root())?;
+        }
+        Ok(value)
+    }
+
+    fn phase<T>(
+        &mut self,
+        phase: Phase,
+        work: impl FnOnce(&Self) -> Result<(T, bool), Stop>,
+    ) -> Result<T, Stop> {
+        let begun = self.begin(phase);
+        let done = work(self);
+        self.end(begun, done)
+    }
+
+    /// Installs what was consented to.
+    pub(crate) fn packages(&mut self, packages: &host::Plan) -> Result<(), Stop> {
+        self.phase(Phase::Packages, |it| {
+            host::install(&it.session.workshop(), packages)?;
+            Ok(((), packages.missing.is_empty()))
+        })
+    }
+
+    /// The base image, and what runs guests here, judged with it.
+    pub(crate) fn judge(&mut self) -> Result<Judged, Stop> {
+        let programs = Programs::find()?;
+        let base = self.image(Phase::BaseImage, image::BASE, None)?;
+        let verdict = self.phase(Phase::Accelerator, |it| {
+            parts::verdict(it.session, &programs, &base)
+        })?;
+        self.accelerator = Some(verdict.accelerator);
+        self.session.progress.line(&format!(
+            "guests run under {}: {}",
+            verdict.accelerator, verdict.reason
+        ));
+        if self.wanted.require_kvm && verdict.accelerator != Accelerator::Kvm {
+            return Err(Stop::setup(format!(
+                "--require-kvm: guests do not run under KVM here: {}",
+                verdict.reason
+            )));
+        }
+        Ok(Judged {
+            programs,
+            base,
+            verdict,
+        })
+    }
+
+    /// The bundle, and the node image with it.
+    pub(crate) fn node_image(&mut self) -> Result<NodeImage, Stop> {
+        let bundle = self.phase(Phase::Bundle, |it| {
+            let (workshop, version) = (it.session.workshop(), it.wanted.kubernetes);
+            if let Some(bundle) = bundle::cached(&workshop, version)? {
+                return Ok((bundle, true));
+            }
+            Ok((bundle::get(&workshop, version)?, false))
+        })?;
+        self.image(Phase::NodeImage, image::NODE, Some(&bundle))
+    }
+
+    fn image(
+        &mut self,
+        phase: Phase,
+        recipe: &str,
+        bundle: Option<&Bundle>,
+    ) -> Result<NodeImage, Stop> {
+        let Wanted { yes, locked, .. } = self.wanted;
+        let image = self.phase(phase, |it| {
+            let outdated = consent::outdated(it.session, yes, locked);
+            let request = image::ImageRequest {
+                recipe,
+                bundle,
+                outdated: outdated.as_request(),
+            };
+            let BuiltImage { image, cached } = image::get(&it.session.workshop(), &request)?;
+            Ok((image, cached))
+        })?;
+        let differences = image.manifest.differences.iter();
+        self.package_differences
+            .extend(differences.map(|difference| format!("{recipe} image: {difference}")));
+        Ok(image)
+    }
+
+    /// What clusters need from this machine; the guests' first host key goes to a file in `dir`.
+    pub(crate) fn host(&self, judged: &Judged, dir: &Path) -> Result<Host, Stop> {
+        let keys = self.session.cache.ssh_keys(&self.session.progress)?;
+        let host_key = dir.join(HOST_KEY);
+        fs::write(&host_key, format!("{}\n", keys.host_public))
+            .context("cannot write the guests' host key")?;
+        Ok(Host {
+            spawner: self.session.spawner.clone(),
+            qemu: judged.programs.qemu.clone(),
+            qemu_img: judged.programs.qemu_img.clone(),
+            accelerator: judged.verdict.accelerator,
+            speed_factor: judged.verdict.speed_factor,
+            ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
+        })
+    }
+
+    /// These stages, made as far as they are missing, in the order given; consoles go to `logs`.
+    /// They are in use as long as the values live.
+    pub(crate) fn stages(
+        &mut self,
+        host: &Host,
+        node: &NodeImage,
+        names: impl IntoIterator<Item = StageName>,
+        logs: &Path,
+    ) -> Result<Vec<Stage>, Stop> {
+        self.phase(Phase::Stage, |it| {
+            let session = it.session;
+            let files = parts::image_files(node);
+            let plan = parts::cluster_plan(session, &it.wanted, node, host.accelerator)?;
+            let stages = parts::stages(session)?;
+            let _lock = session.cache.lock("stage", &session.progress)?;
+            let (mut made, mut cached) = (Vec::new(), true);
+            for name in names {
+                if let Some(stage) = stages.find(&plan, name)? {
+                    made.push(stage);
+                    continue;
+                }
+                cached = false;
+                let get = stages.get(host, &plan, &files, name, logs, &session.progress);
+                let stage = session.wait_for(get).with_context(|| {
+                    format!(
+                        "the cluster did not come up; consoles are in {}",
+                        logs.display()
+                    )
+                })?;
+                if let Some(missing) = &stage.manifest.unsettled {
+                    session.progress.line(&format!(
+                        "the stage {name} was frozen before it had settled: {missing}"
+                    ));
+                }
+                made.push(stage);
+            }
+            Ok((made, cached))
+        })
+    }
+}
+
+/// The file with the guests' first host key, in a run's folder.
+pub(crate) const HOST_KEY: &str = "host-key.pub";
