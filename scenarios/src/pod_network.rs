@@ -19,23 +19,17 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
     about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on \
             the way",
     covers: &["E7"],
-    stage: StageName::WorkloadBare,
+    stage: StageName::Workload,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(60),
-    run: |lab| {
-        Box::pin(async {
-            lab.add_all_routes().await?;
-            own_addresses(lab).await
-        })
-    },
+    run: |lab| Box::pin(own_addresses(lab)),
     sabotages: &[Sabotage {
         name: "masquerade-between-nodes",
         about: "node 2 masquerades its Pods' traffic to other nodes, as ipMasq=true does",
         expects: Cause::WrongAnswer,
         run: |lab| {
             Box::pin(async {
-                lab.add_all_routes().await?;
                 lab.step("masquerade what leaves node 2's Pods");
                 on(
                     lab,
@@ -70,7 +64,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
     about: "A drained and deleted node leaves no Pod behind; wiped and joined again it is Ready, \
             takes Pods, and they are reached from everywhere",
     covers: &["E27 by hand", "E28 by hand", "E33 by hand"],
-    stage: StageName::WorkloadBare,
+    stage: StageName::Workload,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(240),
@@ -94,7 +88,6 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     let leaving = lab.nodes();
     let name = addresses::node_name(leaving);
     let wanted = lab.pods().await?.len();
-    lab.add_all_routes().await?;
 
     lab.step(format!("drain {name}: cordon it and evict its Pods"));
     drain(lab, leaving).await?;

@@ -29,7 +29,7 @@ const REGISTERED: Duration = Duration::from_secs(20);
 /// From then to Ready Nodes, and from the workload's creation to running Pods.
 const SETTLED: Duration = Duration::from_secs(40);
 /// From kube-proxy's start to its first rules.
-const PROXY_HEALTHY: Duration = Duration::from_secs(15);
+const PROXY_HEALTHY: Duration = Duration::from_secs(5);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 

@@ -11,6 +11,7 @@ use podwire_lan::SegmentState;
 use podwire_process::Report;
 use podwire_vm::memory::{copy_sparse, punch_zeros};
 use podwire_vm::{Machine, Ram, create_overlay};
+use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use crate::addresses::node_name;
@@ -51,33 +52,17 @@ impl Maker<'_> {
         parent: Option<&Stage>,
         dir: &Path,
     ) -> Result<Stage, ClusterError> {
-        let folder = dir.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(ClusterError::file("make the folder", folder))?;
-        // Beside its final place, so that a rename suffices. Removed with all its content on drop.
-        let beside = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempdir_in(folder)
-            .map_err(ClusterError::file("make a folder in", folder))?;
         let started = Instant::now();
-        let (mut manifest, machines) = match parent {
-            None => self.booted(name, beside.path()).await?,
-            Some(parent) => self.derived(name, parent, beside.path()).await?,
+        let beside = beside(dir)?;
+        let manifest = self.manifest(name)?;
+        let (manifest, machines) = match parent {
+            None => self.booted(manifest, beside.path()).await?,
+            Some(parent) => {
+                let step = async |cluster: &Cluster| cluster.go_on_to(name, self.report).await;
+                self.derived(manifest, parent, beside.path(), step).await?
+            }
         };
-        let giving_back = Instant::now();
-        for files in &machines {
-            let ram = files.ram();
-            punch_zeros(&ram).map_err(ClusterError::file("give back what is free in", &ram))?;
-        }
-        manifest.files = sealed(beside.path(), &machines)?;
-        manifest
-            .phases
-            .push(Phase::since("give back free memory", giving_back));
-        manifest.phases.push(Phase::since("in all", started));
-        write_private(&beside.path().join(MANIFEST), &manifest)?;
-        fs::rename(beside.path(), dir).map_err(ClusterError::file("move the stage to", dir))?;
-        // There is nothing at the old place to remove any more.
-        let _ = beside.keep();
-        Stage::open(dir)
+        published(manifest, &machines, beside, dir, started)
     }
 
     fn manifest(&self, name: StageName) -> Result<StageManifest, ClusterError> {
@@ -102,10 +87,9 @@ impl Maker<'_> {
     /// One machine of each size, all booting at once.
     async fn booted(
         &self,
-        name: StageName,
+        mut manifest: StageManifest,
         dir: &Path,
     ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
-        let mut manifest = self.manifest(name)?;
         let started = Instant::now();
         self.report.step("boot a machine of each size");
         let boots = self.plan.roles().map(|role| async move {
@@ -152,14 +136,14 @@ impl Maker<'_> {
         }
     }
 
-    /// The parent's cluster, one step further.
-    async fn derived(
+    /// The parent's cluster, one step further. The step says what it was still waiting for.
+    async fn derived<E: From<ClusterError>>(
         &self,
-        name: StageName,
+        mut manifest: StageManifest,
         parent: &Stage,
         dir: &Path,
-    ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
-        let mut manifest = self.manifest(name)?;
+        step: impl AsyncFnOnce(&Cluster) -> Result<Option<String>, E>,
+    ) -> Result<(StageManifest, Vec<MachineFiles>), E> {
         let started = Instant::now();
         let (cluster, files) = if parent.manifest.credentials.is_some() {
             self.report.step("wake the stage that it is made of");
@@ -172,7 +156,7 @@ impl Maker<'_> {
         manifest.phases.extend_from_slice(cluster.timings());
 
         let stepping = Instant::now();
-        manifest.unsettled = cluster.go_on_to(name, self.report).await?;
+        manifest.unsettled = step(&cluster).await?;
         manifest.phases.push(Phase::since("step", stepping));
 
         self.report.step("freeze the cluster");
@@ -250,6 +234,75 @@ impl Maker<'_> {
         cluster.take_identities().await?;
         Ok((cluster, files))
     }
+}
+
+impl Stage {
+    /// A stage of one's own in `dir`, which must not exist: this one, after `step` was done to it.
+    /// Consoles go to `logs`. It is not for the cache: its key is this one's.
+    ///
+    /// # Errors
+    /// [`ClusterError`], and whatever the step says.
+    pub async fn refrozen<E: From<ClusterError>>(
+        &self,
+        host: &Host,
+        dir: &Path,
+        logs: &Path,
+        report: &dyn Report,
+        step: impl AsyncFnOnce(&Cluster) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let started = Instant::now();
+        let maker = Maker {
+            host,
+            plan: &self.manifest.plan,
+            image: &self.manifest.image,
+            logs,
+            report,
+        };
+        let beside = beside(dir)?;
+        let manifest = StageManifest {
+            phases: Vec::new(),
+            ..self.manifest.clone()
+        };
+        let step = async |cluster: &Cluster| step(cluster).await.map(|()| None);
+        let (manifest, machines) = maker.derived(manifest, self, beside.path(), step).await?;
+        Ok(published(manifest, &machines, beside, dir, started)?)
+    }
+}
+
+/// A folder beside a stage's final place, so that a rename suffices. Removed with all its content on
+/// drop.
+fn beside(dir: &Path) -> Result<TempDir, ClusterError> {
+    let folder = dir.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(ClusterError::file("make the folder", folder))?;
+    tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(folder)
+        .map_err(ClusterError::file("make a folder in", folder))
+}
+
+/// Gives back what the machines' files hold of zeros, makes them read-only, and moves all of it to
+/// its place.
+fn published(
+    mut manifest: StageManifest,
+    machines: &[MachineFiles],
+    beside: TempDir,
+    dir: &Path,
+    started: Instant,
+) -> Result<Stage, ClusterError> {
+    let giving_back = Instant::now();
+    for files in machines {
+        let ram = files.ram();
+        punch_zeros(&ram).map_err(ClusterError::file("give back what is free in", &ram))?;
+    }
+    manifest.files = sealed(beside.path(), machines)?;
+    let phases = &mut manifest.phases;
+    phases.push(Phase::since("give back free memory", giving_back));
+    phases.push(Phase::since("in all", started));
+    write_private(&beside.path().join(MANIFEST), &manifest)?;
+    fs::rename(beside.path(), dir).map_err(ClusterError::file("move the stage to", dir))?;
+    // There is nothing at the old place to remove any more.
+    let _ = beside.keep();
+    Stage::open(dir)
 }
 
 /// What is known of a cluster once it is frozen.
