@@ -24,6 +24,8 @@ mod server;
 mod shell;
 mod socket;
 mod terminal;
+#[cfg(test)]
+mod tests;
 
 pub use error::AccessError;
 pub use link::Link;

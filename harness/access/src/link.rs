@@ -1,6 +1,6 @@
 //! A client's connection to the process that runs a cluster.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -19,7 +19,6 @@ const SESSION: Duration = Duration::from_secs(90);
 
 /// A connection over which one thing can be asked for.
 pub struct Link {
-    dir: PathBuf,
     stream: BufReader<UnixStream>,
 }
 
@@ -31,7 +30,6 @@ impl Link {
     pub async fn open(dir: &Path) -> Result<Option<Self>, AccessError> {
         let stream = socket::connect(dir).await?;
         Ok(stream.map(|stream| Self {
-            dir: dir.to_owned(),
             stream: BufReader::new(stream),
         }))
     }
@@ -107,11 +105,6 @@ impl Link {
             Answer::Refused { reason } => Err(AccessError::Refused(reason)),
             answer => Ok(answer),
         }
-    }
-
-    /// The folder that it leads to.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 }
 

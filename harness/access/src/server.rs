@@ -74,7 +74,11 @@ impl Door {
         Self::of(house, dir, &served.what)
     }
 
-    fn of<D: Dial>(house: House<D>, dir: &Path, what: &str) -> Result<Self, AccessError> {
+    pub(crate) fn of<D: Dial>(
+        house: House<D>,
+        dir: &Path,
+        what: &str,
+    ) -> Result<Self, AccessError> {
         let socket = Arc::new(Socket::bind(dir)?);
         let description = Description {
             what: what.to_owned(),
@@ -107,7 +111,7 @@ impl Drop for Door {
 }
 
 /// How a node is reached.
-trait Dial: Send + Sync + 'static {
+pub(crate) trait Dial: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
     fn dial(
@@ -126,18 +130,18 @@ impl Dial for GatewayHandle {
 }
 
 /// What a door leads to.
-struct House<D> {
-    rooms: Vec<Room>,
-    user_key: PathBuf,
-    limit: Duration,
-    dialler: D,
+pub(crate) struct House<D> {
+    pub(crate) rooms: Vec<Room>,
+    pub(crate) user_key: PathBuf,
+    pub(crate) limit: Duration,
+    pub(crate) dialler: D,
 }
 
 /// One node.
-struct Room {
-    node: NodeAddress,
-    host_key: String,
-    console: PathBuf,
+pub(crate) struct Room {
+    pub(crate) node: NodeAddress,
+    pub(crate) host_key: String,
+    pub(crate) console: PathBuf,
 }
 
 async fn serve<D: Dial>(socket: Arc<Socket>, house: Arc<House<D>>, description: Description) {

@@ -137,8 +137,6 @@ impl Shell {
         let config = client::Config {
             keepalive_interval: Some(KEEPALIVE.0),
             keepalive_max: KEEPALIVE.1,
-            // A key press is worth its own packet.
-            nodelay: true,
             ..client::Config::default()
         };
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);

@@ -1,0 +1,324 @@
+//! The whole way, from a client to a shell, with an sshd of our own in the place of a node.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwire_lan::LanError;
+use podwire_vm::keys::{SshKeyPair, ssh_key_pair};
+use russh::keys::PrivateKey;
+use russh::server::{self, Auth, Msg, Session};
+use russh::{Channel, ChannelId, Sig};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+use crate::find::running;
+use crate::server::{Dial, House, Room};
+use crate::{AccessError, Door, Exit, Link, NodeAddress, Streams};
+
+const NODE1: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 11);
+const NODE2: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 12);
+
+/// node1 has an sshd that runs commands on this machine; nobody else answers.
+struct Nodes {
+    key: PrivateKey,
+}
+
+impl Dial for Nodes {
+    type Stream = DuplexStream;
+
+    async fn dial(&self, to: SocketAddrV4, waited: Duration) -> Result<DuplexStream, LanError> {
+        if *to.ip() != NODE1 {
+            return Err(LanError::NoRoute { to, waited });
+        }
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let config = server::Config {
+            keys: vec![self.key.clone()],
+            ..server::Config::default()
+        };
+        tokio::spawn(async move {
+            let session = server::run_stream(Arc::new(config), theirs, Sshd::default()).await;
+            if let Ok(session) = session {
+                let _ = session.await;
+            }
+        });
+        Ok(ours)
+    }
+}
+
+#[derive(Default)]
+struct Sshd {
+    channel: Option<Channel<Msg>>,
+}
+
+impl server::Handler for Sshd {
+    type Error = russh::Error;
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        _: server::VerifiedPublicKey<'_>,
+    ) -> Result<Auth, russh::Error> {
+        assert_eq!(user, "root");
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: server::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.channel = Some(channel);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let command = String::from_utf8(command.to_vec()).unwrap();
+        if command == "vanish" {
+            return Err(russh::Error::Disconnect);
+        }
+        let channel = self.channel.take().unwrap();
+        let handle = session.handle();
+        session.channel_success(id)?;
+        tokio::spawn(async move {
+            let mut child = tokio::process::Command::from(shell(&command))
+                .spawn()
+                .unwrap();
+            let (mut stdin, mut stdout, mut stderr) = (
+                child.stdin.take().unwrap(),
+                child.stdout.take().unwrap(),
+                child.stderr.take().unwrap(),
+            );
+            let (mut reader, writer) = channel.split();
+            let (mut out, mut err) = (writer.make_writer(), writer.make_writer_ext(Some(1)));
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut reader.make_reader(), &mut stdin).await;
+            });
+            let _ = tokio::join!(
+                tokio::io::copy(&mut stdout, &mut out),
+                tokio::io::copy(&mut stderr, &mut err)
+            );
+            let status = child.wait().await.unwrap();
+            match status.code() {
+                Some(code) => handle.exit_status_request(id, code.cast_unsigned()).await,
+                None => {
+                    let (message, language) = (String::new(), String::new());
+                    handle
+                        .exit_signal_request(id, Sig::KILL, false, message, language)
+                        .await
+                }
+            }
+            .unwrap();
+            handle.close(id).await.unwrap();
+        });
+        Ok(())
+    }
+}
+
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    shell
+}
+
+fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> Door {
+    let user_key = dir.join("user");
+    fs::write(&user_key, ssh_key_pair("user").unwrap().private).unwrap();
+    let room = |name: &str, address| Room {
+        node: NodeAddress {
+            name: name.into(),
+            address,
+        },
+        host_key: host_key.public.clone(),
+        console: dir.join(name),
+    };
+    let house = House {
+        rooms: vec![room("node1", NODE1), room("node2", NODE2)],
+        user_key,
+        limit: Duration::from_secs(1),
+        dialler: Nodes {
+            key: PrivateKey::from_openssh(&shown.private).unwrap(),
+        },
+    };
+    Door::of(house, dir, "a cluster of 2 nodes").unwrap()
+}
+
+fn open() -> (TempDir, Door) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = ssh_key_pair("host").unwrap();
+    let door = door(dir.path(), &key, &key);
+    (dir, door)
+}
+
+async fn link(dir: &TempDir) -> Link {
+    Link::open(dir.path()).await.unwrap().unwrap()
+}
+
+async fn ran(dir: &TempDir, command: &str, input: &[u8]) -> (Exit, Vec<u8>, Vec<u8>) {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let streams = Streams {
+        stdin: input,
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+    };
+    let shell = link(dir).await.ssh("node1").await.unwrap();
+    let exit = shell.run(Some(command), streams, None).await.unwrap();
+    (exit, stdout, stderr)
+}
+
+#[tokio::test]
+async fn streams_stay_apart_and_the_exit_status_comes_through() {
+    let (dir, _door) = open();
+    let (exit, stdout, stderr) = ran(&dir, "echo out; echo err >&2; exit 7", b"").await;
+    assert_eq!(exit.status(), 7);
+    assert_eq!(
+        (stdout.as_slice(), stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    let (exit, ..) = ran(&dir, "kill -KILL $$", b"").await;
+    assert_eq!(exit, Exit::Signal("KILL".into()));
+    assert_eq!(exit.status(), 137);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_input_and_output_arrive_whole() {
+    let (dir, _door) = open();
+    let input: Vec<u8> = (0..10_000_000_u32).map(|n| (n % 251) as u8).collect();
+    // Not `cat`: russh's server, unlike sshd, stops reading while it cannot write.
+    let (exit, stdout, _) = ran(&dir, "f=$(mktemp) && cat > $f && cat $f && rm $f", &input).await;
+    assert_eq!(exit.status(), 0);
+    assert!(stdout == input, "{} of {} bytes", stdout.len(), input.len());
+}
+
+#[tokio::test]
+async fn a_command_that_reads_nothing_does_not_wait_for_input() {
+    let (dir, _door) = open();
+    let shell = link(&dir).await.ssh("node1").await.unwrap();
+    // Somebody at a keyboard who types nothing.
+    let (stdin, _typing) = tokio::io::duplex(16);
+    let streams = Streams {
+        stdin,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    let exit = shell.run(Some("exit 3"), streams, None).await.unwrap();
+    assert_eq!(exit.status(), 3);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_under_its_command_is_an_error() {
+    let (dir, _door) = open();
+    let shell = link(&dir).await.ssh("node1").await.unwrap();
+    let streams = Streams {
+        stdin: &b""[..],
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    let ended = tokio::time::timeout(
+        Duration::from_secs(20),
+        shell.run(Some("vanish"), streams, None),
+    );
+    let error = ended.await.unwrap().unwrap_err().to_string();
+    assert!(
+        error.contains("node1 ended before the command did"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_machine_in_the_node_s_place_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (expected, shown) = (ssh_key_pair("a").unwrap(), ssh_key_pair("b").unwrap());
+    let _door = door(dir.path(), &expected, &shown);
+    let Err(error) = link(&dir).await.ssh("node1").await else {
+        panic!("another key was accepted");
+    };
+    let text = error.to_string();
+    assert!(matches!(error, AccessError::HostKey { .. }), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_there_or_does_not_answer_is_explained() {
+    let (dir, _door) = open();
+    let refused = async |node: &str| match link(&dir).await.ssh(node).await {
+        Err(AccessError::Refused(reason)) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{node} answered"),
+    };
+    insta::assert_snapshot!(refused("node9").await, @"there is no node `node9`; there are: node1, node2");
+    insta::assert_snapshot!(refused("node2").await, @"node2 cannot be reached: no route to 172.30.0.12:22: nobody answered ARP for 172.30.0.12 within 1 s; the machine is not up, or its address is not set");
+}
+
+#[tokio::test]
+async fn what_runs_is_found_until_its_door_closes() {
+    let runs = tempfile::tempdir().unwrap();
+    let dir = runs.path().join("20261121T130500Z-1");
+    fs::create_dir(&dir).unwrap();
+    let key = ssh_key_pair("host").unwrap();
+    let door = door(&dir, &key, &key);
+    let found = running(runs.path()).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].run, "20261121T130500Z-1");
+    assert_eq!(&found[0].description, door.description());
+    assert_eq!(found[0].description.nodes[1].address, NODE2);
+    drop(door);
+    assert_eq!(running(runs.path()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_console_is_shown_from_its_last_lines_on_until_the_door_closes() {
+    let (dir, door) = open();
+    let record = dir.path().join("node1");
+    let mut text = String::new();
+    for n in 0..5000 {
+        text += &format!("line {n}\n");
+    }
+    fs::write(&record, text).unwrap();
+    let (mut seen, shown) = tokio::io::duplex(1 << 16);
+    let link = link(&dir).await;
+    let reader = tokio::spawn(async move { link.console("node1", shown).await });
+    let mut buffer = vec![0; 1 << 16];
+    let mut got = String::new();
+    while !got.ends_with("line 4999\n") {
+        let count = seen.read(&mut buffer).await.unwrap();
+        got += std::str::from_utf8(&buffer[..count]).unwrap();
+    }
+    assert!(
+        got.starts_with("line ") && got.len() < 17_000,
+        "{}",
+        got.len()
+    );
+
+    let mut file = fs::OpenOptions::new().append(true).open(&record).unwrap();
+    std::io::Write::write_all(&mut file, b"a new one\n").unwrap();
+    let count = seen.read(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..count], b"a new one\n");
+    drop(door);
+    reader.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_gets_an_answer_and_the_door_stays_open() {
+    let (dir, _door) = open();
+    let stream = crate::socket::connect(dir.path()).await.unwrap();
+    let mut stream = stream.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("makes no sense"), "{answer}");
+    assert!(link(&dir).await.describe().await.is_ok());
+}
