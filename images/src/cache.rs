@@ -1,9 +1,15 @@
+mod room;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, FileTimes, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytesize::ByteSize;
 
 use podwire_process::Report;
 use russh::keys::PrivateKey;
@@ -13,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_file;
 
+pub use room::{Entry, Made, Removal, Room, victims};
+
 /// The file that records what an artefact's folder must hold.
 const SEAL: &str = "seal.json";
 
@@ -21,6 +29,12 @@ const TEMPORARY: &str = "tmp";
 
 /// How the names of folders begin that are locked while they are in use.
 const STAGING: &str = "staging-";
+
+/// How the names of those begin that are on their way out.
+const REMOVED: &str = "removed-";
+
+/// The file in an artefact's folder whose modification time says when it was last used.
+const USED: &str = "used";
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +51,19 @@ pub enum CacheError {
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
+    },
+    /// There is not enough room for what is about to be written.
+    #[error(
+        "too little disk space in {path:?}: {needed} needed, {available} available; `cargo xtask clean` \
+         removes what nobody needs, and PODWIRE_CACHE names another place"
+    )]
+    NoSpace {
+        /// The cache.
+        path: PathBuf,
+        /// What is about to be written.
+        needed: ByteSize,
+        /// What this user may still write.
+        available: ByteSize,
     },
     /// An SSH key could not be made.
     #[error("cannot make an SSH key")]
@@ -107,9 +134,14 @@ struct Sealed {
 }
 
 /// The cache folder: the only place beside `target/` that is ever written to.
+///
+/// Whatever was found through a value of it stays in use as long as that or a clone of it lives, see
+/// [`Cache::hold`].
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    /// Folders with a shared lock, by their path.
+    held: Arc<Mutex<BTreeMap<PathBuf, File>>>,
 }
 
 /// A lock held on one name, in this process against all others; released when dropped or when the
@@ -160,17 +192,6 @@ pub struct Memory {
     pub available: u64,
 }
 
-/// Something that `clean` can remove.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The top-level folder: `images`, `bundles`, `stages`, `go`, ...
-    pub group: String,
-    /// The file or folder itself.
-    pub path: PathBuf,
-    /// Bytes that it occupies on disk; a file with holes counts what is allocated.
-    pub bytes: u64,
-}
-
 /// The keys with which guests are reached, made once per cache: part of every image's inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshKeys {
@@ -206,7 +227,10 @@ impl Cache {
     pub fn at(root: &Path) -> Result<Self, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
         fs::create_dir_all(root.join(TEMPORARY)).map_err(CacheError::io("make", &root))?;
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            held: Arc::default(),
+        })
     }
 
     /// Its folder, absolute.
@@ -262,7 +286,7 @@ impl Cache {
         // Else another process could take a folder that is not locked yet for a leftover.
         let (guard, path) = self.open_lock("tmp")?;
         guard.lock().map_err(CacheError::io("lock", path))?;
-        self.sweep()?;
+        self.sweep_locked()?;
         let path = self.temporary(&format!("{STAGING}{label}"));
         // Private: images carry the guests' host key.
         fs::DirBuilder::new()
@@ -274,9 +298,21 @@ impl Cache {
         Ok(Staging { path, _held: held })
     }
 
-    fn sweep(&self) -> Result<(), CacheError> {
+    /// Removes what processes left in the folder for temporary things that were killed meanwhile,
+    /// as far as this user may.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the folder cannot be listed.
+    pub fn sweep(&self) -> Result<(), CacheError> {
+        let (guard, path) = self.open_lock("tmp")?;
+        guard.lock().map_err(CacheError::io("lock", path))?;
+        self.sweep_locked()
+    }
+
+    fn sweep_locked(&self) -> Result<(), CacheError> {
         for path in children(&self.root.join(TEMPORARY))? {
-            let abandoned = file_name(&path).starts_with(STAGING)
+            let name = file_name(&path);
+            let abandoned = [STAGING, REMOVED].iter().any(|sort| name.starts_with(sort))
                 && File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
             if abandoned {
                 // One that needs more power than this user has is left to `clean`.
@@ -284,6 +320,39 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// Holds a folder of the cache in use as long as this value or a clone of it lives: nobody makes
+    /// room at its cost meanwhile. Notes that it was used now. False when there is none.
+    ///
+    /// A folder is in use as long as somebody has a shared lock on it (flock(2)); whoever removes it
+    /// wants it alone first.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when it can be neither opened nor locked.
+    pub fn hold(&self, folder: &Path) -> Result<bool, CacheError> {
+        loop {
+            let opened = match File::open(folder) {
+                Ok(opened) => opened,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(CacheError::io("open", folder)(error)),
+            };
+            opened
+                .lock_shared()
+                .map_err(CacheError::io("lock", folder))?;
+            // It may have been removed, or replaced, while this process waited for the lock.
+            if !is_at(&opened, folder) {
+                continue;
+            }
+            let now = FileTimes::new().set_modified(SystemTime::now());
+            // It only decides what goes first when space is needed.
+            let _ = File::create(folder.join(USED)).and_then(|used| used.set_times(now));
+            self.held
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(folder.to_owned(), opened);
+            return Ok(true);
+        }
     }
 
     fn temporary(&self, label: &str) -> PathBuf {
@@ -298,17 +367,15 @@ impl Cache {
         self.root.join(kind.folder()).join(name)
     }
 
-    /// Looks for an artefact.
+    /// Looks for an artefact; one that is there is in use from now on, see [`Cache::hold`].
     ///
     /// # Errors
     /// [`CacheError::Io`] when it is there but cannot be looked at; what is missing or differs is no
     /// error but [`Found`].
     pub fn find(&self, kind: Kind, name: &str, check: Check) -> Result<Found, CacheError> {
         let dir = self.path(kind, name);
-        match fs::symlink_metadata(&dir) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
-            Err(error) => return Err(CacheError::io("look at", dir)(error)),
+        if !self.hold(&dir)? {
+            return Ok(Found::Absent);
         }
         let text = match fs::read(dir.join(SEAL)) {
             Ok(text) => text,
@@ -343,60 +410,25 @@ impl Cache {
         }
         self.discard(&to)?;
         fs::rename(staging.path(), &to).map_err(CacheError::io("publish", &to))?;
+        drop(staging);
+        self.hold(&to)?;
         Ok(to)
     }
 
-    /// Removes an artefact.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`].
-    pub fn remove(&self, kind: Kind, name: &str) -> Result<(), CacheError> {
-        self.discard(&self.path(kind, name))
-    }
-
-    /// Everything in the cache, largest first.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`] when a folder cannot be read.
-    pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
-        let listed = ["tools", "bundles", "images", "stages", TEMPORARY];
-        let mut entries = Vec::new();
-        for path in children(&self.root)? {
-            let group = file_name(&path);
-            let below = if listed.contains(&group.as_str()) {
-                children(&path)?
-            } else {
-                vec![path]
-            };
-            for path in below {
-                let bytes = allocated(&path)?;
-                entries.push(Entry {
-                    group: group.clone(),
-                    path,
-                    bytes,
-                });
-            }
-        }
-        entries.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
-        Ok(entries)
-    }
-
-    /// Removes one entry: first out of its place in one step, so that no other process can pick up
+    /// Removes something: first out of its place in one step, so that no other process can pick up
     /// half of it.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`], for example for what an interrupted `sudo` step left behind.
-    pub fn remove_entry(&self, entry: &Entry) -> Result<(), CacheError> {
-        self.discard(&entry.path)
-    }
-
     fn discard(&self, path: &Path) -> Result<(), CacheError> {
-        let aside = self.temporary("removed");
+        let aside = self.temporary(&format!("{REMOVED}{}", file_name(path)));
         match fs::rename(path, &aside) {
-            Ok(()) => remove_all(&aside).map_err(CacheError::io("remove", aside)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(CacheError::io("remove", path)(error)),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(CacheError::io("remove", path)(error)),
         }
+        // As long as it is locked, nobody else takes it for a leftover and removes it too.
+        let _locked = File::open(&aside).inspect(|aside| {
+            let _ = aside.try_lock_shared();
+        });
+        remove_all(&aside).map_err(CacheError::io("remove", aside))
     }
 
     /// The file system that holds the cache.
@@ -420,6 +452,7 @@ impl Cache {
     pub fn ssh_keys(&self, report: &dyn Report) -> Result<SshKeys, CacheError> {
         let _lock = self.lock("keys", report)?;
         let dir = self.root.join("keys");
+        self.hold(&dir)?;
         if let Ok(keys) = read_keys(&dir) {
             return Ok(keys);
         }
@@ -438,6 +471,8 @@ impl Cache {
         }
         self.discard(&dir)?;
         fs::rename(staging.path(), &dir).map_err(CacheError::io("publish", &dir))?;
+        drop(staging);
+        self.hold(&dir)?;
         read_keys(&dir)
     }
 }
@@ -535,15 +570,11 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-fn allocated(path: &Path) -> Result<u64, CacheError> {
-    let metadata = fs::symlink_metadata(path).map_err(CacheError::io("look at", path))?;
-    let own = metadata.blocks() * 512;
-    if !metadata.is_dir() {
-        return Ok(own);
-    }
-    children(path)?
-        .iter()
-        .try_fold(own, |sum, child| Ok(sum + allocated(child)?))
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let of = |metadata: io::Result<fs::Metadata>| metadata.ok().map(identity);
+    let there = of(fs::metadata(path));
+    there.is_some() && of(file.metadata()) == there
 }
 
 /// Removes a file or a folder with all in it, write-protected folders (Go's modules) included.
@@ -557,6 +588,7 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
         return fs::remove_file(path);
     }
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             unprotect(path)?;
             fs::remove_dir_all(path)
@@ -759,32 +791,6 @@ mod tests {
         fs::write(&keys.host, &text[..text.len() / 2]).unwrap();
         let again = cache.ssh_keys(&Silent).unwrap();
         assert_ne!(again.host_public, keys.host_public);
-    }
-
-    #[test]
-    fn entries_are_listed_with_what_they_occupy_and_can_be_removed() {
-        let (_dir, cache) = cache();
-        published(&cache);
-        let sparse = cache.folder("go").unwrap().join("sparse");
-        File::create(&sparse).unwrap().set_len(1 << 30).unwrap();
-        let mut entries = cache.entries().unwrap();
-        entries.retain(|entry| entry.group != "locks");
-        let shown: Vec<_> = entries
-            .iter()
-            .map(|e| (e.group.as_str(), e.bytes < 1 << 20))
-            .collect();
-        assert_eq!(shown.len(), 2, "{entries:?}");
-        assert!(shown.contains(&("bundles", true)) && shown.contains(&("go", true)));
-        for entry in &entries {
-            cache.remove_entry(entry).unwrap();
-        }
-        assert!(
-            cache
-                .entries()
-                .unwrap()
-                .iter()
-                .all(|entry| entry.group == "locks")
-        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ use podwire_process::{Report, Spawner};
 
 pub use bundle::{Bundle, BundleManifest};
 pub use cache::{
-    Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Memory, SshKeys, Staging,
+    Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Memory, Removal, Room,
+    SshKeys, Staging, victims,
 };
 pub use digest::{Inputs, sha256_file};
 pub use error::Error;

@@ -30,6 +30,7 @@ pub struct Probe {
 /// [`Error::Step`] with cargo's last lines.
 pub fn build(workshop: &Workshop<'_>) -> Result<Probe, Error> {
     let _lock = workshop.cache.lock("probe", workshop.report)?;
+    workshop.cache.hold(&workshop.cache.folder("build")?)?;
     let target = workshop.cache.folder("build/probe")?;
     let remap = format!("--remap-path-prefix={}=podwire", workshop.source.display());
     let flags = ["-Ctarget-feature=+crt-static", "-Cstrip=symbols", &remap].join("\u{1f}");

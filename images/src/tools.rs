@@ -103,6 +103,7 @@ impl CargoTool {
         ));
         let staging = workshop.cache.staging(self.package)?;
         // Kept when interrupted, so that the next run goes on where this one stopped.
+        workshop.cache.hold(&workshop.cache.folder("build")?)?;
         let target = workshop.cache.folder(&format!("build/{}", self.package))?;
         let log = workshop
             .cache
@@ -164,10 +165,9 @@ pub fn go(workshop: &Workshop<'_>) -> Result<Go, Error> {
         program: "go".to_owned(),
         package: "golang-go".to_owned(),
     })?;
-    Ok(Go {
-        program,
-        home: workshop.cache.folder("go")?,
-    })
+    let home = workshop.cache.folder("go")?;
+    workshop.cache.hold(&home)?;
+    Ok(Go { program, home })
 }
 
 impl Go {
