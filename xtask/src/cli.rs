@@ -1,8 +1,8 @@
 //! The command line, as types.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use podwire_cluster::Break;
 use podwire_cluster::addresses::MAX_NODES;
+use podwire_cluster::{Break, StageName};
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -24,6 +24,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The main job: set up what is missing, build a cluster, run the scenarios, report
     Test(TestArgs),
+    /// Run a cluster until Ctrl-C, and say how to reach it
+    Up(UpArgs),
+    /// A shell on a node of a running cluster, or one command
+    Ssh(SshArgs),
+    /// What a node prints on its serial line: the last lines, then what comes
+    Console(ConsoleArgs),
+    /// kubectl, on the control-plane node of a running cluster
+    Kubectl(KubectlArgs),
     /// Look at this machine: what podwire needs, what it finds, how to fix the rest
     Doctor(DoctorArgs),
     /// Build the node image alone (and what it needs)
@@ -83,6 +91,63 @@ pub(crate) struct TestArgs {
     /// Fail when the package archive no longer has a locked version
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The stage that the cluster is a clone of: control-plane, joined, cni, workload-bare or
+    /// workload
+    #[arg(long, value_name = "STAGE", default_value_t = StageName::Workload)]
+    pub(crate) stage: StageName,
+    /// Machines in the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u32,
+    /// Kubernetes version: one that has a folder in images/bundle/ [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+    /// Install missing system packages, and take current versions for dropped ones, without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Fail when the package archive no longer has a locked version
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+/// Which of the running clusters.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The cluster of the run whose name begins like this [default: the newest cluster]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// node1, node2, ...
+    pub(crate) node: String,
+    /// Its words are joined by blanks and given to the node's shell, as ssh(1) does it [default: a
+    /// shell to type in]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsoleArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// node1, node2, ...
+    pub(crate) node: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KubectlArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Arguments of kubectl. Files and folders that -f names are those of this machine
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
 }
 
 fn parse_break(name: &str) -> Result<Break, String> {
@@ -196,6 +261,28 @@ mod tests {
         for name in ["route", "kube-proxy", "pod-range", "san"] {
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_for_the_node_is_left_alone() {
+        let parsed = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Ssh(args) => (args.run.run, args.command),
+            Command::Kubectl(args) => (args.run.run, args.args),
+            other => panic!("{other:?}"),
+        };
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            parsed("xtask ssh node1 ip -o --run addr -- -h"),
+            (None, words("ip -o --run addr -- -h"))
+        );
+        assert_eq!(
+            parsed("xtask kubectl --run 2026 exec -it web -- sh -c x"),
+            (Some("2026".into()), words("exec -it web -- sh -c x"))
+        );
+        assert_eq!(
+            parsed("xtask kubectl -n web get pods --help"),
+            (None, words("-n web get pods --help"))
+        );
     }
 
     #[test]

@@ -11,16 +11,57 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::stop::INTERRUPTED;
 
 /// How long the scenarios' processes get to leave by themselves.
 const GRACE: Duration = Duration::from_millis(1000);
 
-/// The process that is told first, because it tells others: nextest.
-#[derive(Debug, Clone, Default)]
+/// What happens at a signal. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Interrupts {
+    /// The process that is told first, because it tells others: nextest.
     first: Arc<Mutex<Option<Pid>>>,
+    awaited: Arc<watch::Sender<Awaited>>,
+}
+
+/// Whether a signal is what somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// No: it ends everything.
+    No,
+    /// Yes, and none has come.
+    Yes,
+    /// It has come; another one ends everything.
+    Came,
+}
+
+/// A time in which the first signal is the ordinary way to end something; see [`Interrupts::expect`].
+#[derive(Debug)]
+pub(crate) struct Expected(Arc<watch::Sender<Awaited>>);
+
+impl Expected {
+    /// Whether it has come.
+    pub(crate) fn has_come(&self) -> bool {
+        *self.0.borrow() == Awaited::Came
+    }
+
+    /// Resolves when it comes.
+    pub(crate) async fn come(&self) {
+        // The sender is here: the channel does not close.
+        let _ = self
+            .0
+            .subscribe()
+            .wait_for(|awaited| *awaited == Awaited::Came)
+            .await;
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.send_replace(Awaited::No);
+    }
 }
 
 impl Interrupts {
@@ -29,7 +70,10 @@ impl Interrupts {
     /// Orphans of whatever is started become children of this process: so they are found.
     pub(crate) fn listen(runtime: &Runtime) -> anyhow::Result<Self> {
         set_child_subreaper(Some(getpid())).context("cannot become the parent of orphans")?;
-        let interrupts = Self::default();
+        let interrupts = Self {
+            first: Arc::default(),
+            awaited: Arc::new(watch::Sender::new(Awaited::No)),
+        };
         let mine = interrupts.clone();
         let (mut interrupt, mut terminate) = {
             let _guard = runtime.enter();
@@ -39,11 +83,15 @@ impl Interrupts {
             )
         };
         runtime.spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if !mine.was_expected() {
+                    mine.end()
+                }
             }
-            mine.end()
         });
         Ok(interrupts)
     }
@@ -53,11 +101,36 @@ impl Interrupts {
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = pid;
     }
 
+    /// From now on, until the value is dropped, the first signal is the ordinary way to end what
+    /// the caller does; whoever is to be told first is told. Another signal ends everything.
+    pub(crate) fn expect(&self) -> Expected {
+        self.awaited.send_replace(Awaited::Yes);
+        Expected(Arc::clone(&self.awaited))
+    }
+
+    fn was_expected(&self) -> bool {
+        let expected = self.awaited.send_if_modified(|awaited| {
+            let expected = *awaited == Awaited::Yes;
+            if expected {
+                *awaited = Awaited::Came;
+            }
+            expected
+        });
+        if let (true, Some(pid)) = (expected, self.first()) {
+            // It may have ended by itself; then there is nobody to tell.
+            let _ = kill_process(pid, Signal::INT);
+        }
+        expected
+    }
+
+    fn first(&self) -> Option<Pid> {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn end(&self) -> ! {
         errln!("\ninterrupted: ending all machines; what is already on disk is kept");
-        let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = first {
-            // It may have ended by itself; then there is nobody to tell.
+        if let Some(pid) = self.first() {
+            // As above.
             let _ = kill_process(pid, Signal::INT);
             let started = Instant::now();
             while started.elapsed() < GRACE && descendants().contains(&pid) {
@@ -132,6 +205,23 @@ mod tests {
         assert_eq!(running_parent("12 (a) Z (b)) S 7 12 12 0"), Some(7));
         assert_eq!(running_parent("12 (qemu) Z 7 12 12 0"), None);
         assert_eq!(running_parent(""), None);
+    }
+
+    #[tokio::test]
+    async fn an_expected_signal_ends_nothing_but_the_next_one_does() {
+        let interrupts = Interrupts {
+            first: Arc::default(),
+            awaited: Arc::new(watch::Sender::new(Awaited::No)),
+        };
+        assert!(!interrupts.was_expected());
+        let expected = interrupts.expect();
+        assert!(!expected.has_come());
+        assert!(interrupts.was_expected());
+        expected.come().await;
+        assert!(!interrupts.was_expected());
+        drop(expected);
+        let expected = interrupts.expect();
+        assert!(!expected.has_come());
     }
 
     #[test]

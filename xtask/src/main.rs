@@ -5,6 +5,7 @@
 #[macro_use]
 mod say;
 
+mod access;
 mod bench;
 mod breaks;
 mod check;
@@ -30,6 +31,7 @@ mod stop;
 mod summary;
 mod test;
 mod text;
+mod up;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,24 +50,29 @@ fn main() -> ExitCode {
     stop::end(run(Cli::parse().command))
 }
 
-fn run(command: Command) -> Result<(), Stop> {
-    if let Command::Scenarios(args) = &command {
-        return list(args);
-    }
-    let session = Session::start()?;
+/// The exit status: 0, or that of a command on a node.
+fn run(command: Command) -> Result<u8, Stop> {
     match command {
-        Command::Test(args) => test::test(&session, &args, &podwire_scenarios::catalogue()),
-        Command::Doctor(args) => doctor::doctor(&session, &args),
-        Command::Image(args) => build_image(&session, &args),
-        Command::Bundle(args) => build_bundle(&session, &args),
+        // These start no process: Ctrl-C ends them as it ends any program, or goes to the node.
+        Command::Ssh(args) => return access::ssh(&args),
+        Command::Console(args) => access::console(&args),
+        Command::Kubectl(args) => return access::kubectl(&args),
         Command::Scenarios(args) => list(&args),
-        Command::Check => checks(&session),
-        Command::Clean(args) => clean::clean(&session, &args),
+        Command::Test(args) => {
+            test::test(&Session::start()?, &args, &podwire_scenarios::catalogue())
+        }
+        Command::Up(args) => up::up(&Session::start()?, &args),
+        Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),
+        Command::Image(args) => build_image(&Session::start()?, &args),
+        Command::Bundle(args) => build_bundle(&Session::start()?, &args),
+        Command::Check => checks(&Session::start()?),
+        Command::Clean(args) => clean::clean(&Session::start()?, &args),
         Command::Bench(args) => match args.what {
-            None => bench::last_run(&session.workspace.latest(), args.json),
+            None => bench::last_run(&Session::start()?.workspace.latest(), args.json),
             Some(BenchTarget::Switch) => bench::segment_switch(args.json),
         },
     }
+    .map(|()| 0)
 }
 
 fn list(args: &ScenariosArgs) -> Result<(), Stop> {

@@ -37,10 +37,11 @@ impl<E: Into<anyhow::Error>> From<E> for Stop {
     }
 }
 
-/// Prints why, and gives the code.
-pub(crate) fn end(result: Result<(), Stop>) -> ExitCode {
-    let Err(stop) = result else {
-        return ExitCode::SUCCESS;
+/// Gives the exit code: that of a command on a node, or of an early end, whose reason it prints.
+pub(crate) fn end(result: Result<u8, Stop>) -> ExitCode {
+    let stop = match result {
+        Ok(status) => return ExitCode::from(status),
+        Err(stop) => stop,
     };
     match &stop {
         Stop::Failed => {}

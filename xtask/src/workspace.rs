@@ -56,14 +56,21 @@ impl Workspace {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
 
-    /// Makes a run's folder, named by the time and this process, and points `latest` to it.
+    /// Makes a run's folder, see [`Workspace::new_folder`], and points `latest` to it.
     pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
+        let run = self.new_folder(now)?;
+        let name = run.file_name().unwrap_or_default();
+        point(&self.latest(), &Path::new("runs").join(name))?;
+        Ok(run)
+    }
+
+    /// Makes a folder among those of the runs, named by the time and this process.
+    pub(crate) fn new_folder(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
         let format =
             time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
         let name = format!("{}-{}", now.format(format)?, std::process::id());
-        let run = self.runs().join(&name);
+        let run = self.runs().join(name);
         fs::create_dir_all(&run).with_context(|| format!("cannot make {}", run.display()))?;
-        point(&self.latest(), &Path::new("runs").join(name))?;
         Ok(run)
     }
 }

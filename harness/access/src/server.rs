@@ -35,8 +35,6 @@ pub struct Served {
     pub what: String,
     /// The file with the private SSH key of the nodes' root.
     pub user_key: PathBuf,
-    /// The nodes' public host key.
-    pub host_key: String,
     /// For a node to accept a connection.
     pub limit: Duration,
 }
@@ -62,7 +60,7 @@ impl Door {
                 name: node.name().to_owned(),
                 address: node.address(),
             },
-            host_key: served.host_key.clone(),
+            host_key: node.host_key().to_owned(),
             console: cluster.dir().join(node.name()).join(CONSOLE),
         });
         let house = House {

@@ -1,0 +1,146 @@
+//! `cargo xtask ssh`, `console` and `kubectl`: into a cluster that another process runs.
+
+use anyhow::Context as _;
+use podwire_access::find::{self, Running};
+use podwire_access::kubectl::{self, Kubectl};
+use podwire_access::{AccessError, Description, Link, Streams, Terminal};
+
+use crate::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
+use crate::stop::Stop;
+use crate::text::table;
+use crate::workspace::Workspace;
+
+/// A command on a node, or a shell there.
+pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {
+    drive(async {
+        let link = reach(&args.run, &args.node).await?;
+        let shell = link.ssh(&args.node).await?;
+        let command = (!args.command.is_empty()).then(|| args.command.join(" "));
+        // Only now: while the session comes about, Ctrl-C ends this process.
+        let terminal = Terminal::take()?;
+        let exit = shell
+            .run(command.as_deref(), Streams::own()?, terminal)
+            .await?;
+        Ok(exit.status())
+    })
+}
+
+/// What a node prints on its serial line.
+pub(crate) fn console(args: &ConsoleArgs) -> Result<(), Stop> {
+    drive(async {
+        let link = reach(&args.run, &args.node).await?;
+        errln!(
+            "what {} prints on its serial line; Ctrl-C leaves",
+            args.node
+        );
+        link.console(&args.node, Streams::own()?.stdout).await?;
+        errln!("the cluster has ended");
+        Ok(())
+    })
+}
+
+/// kubectl on the control-plane node.
+pub(crate) fn kubectl(args: &KubectlArgs) -> Result<u8, Stop> {
+    let kubectl = Kubectl::new(&args.args);
+    drive(async {
+        let link = reach(&args.run, kubectl::NODE).await?;
+        let shell = link.ssh(kubectl::NODE).await?;
+        match kubectl.run(&shell).await {
+            Ok(exit) => Ok(exit.status()),
+            Err(error @ AccessError::File { .. }) => {
+                Err(Stop::Usage(format!("{:#}", anyhow::Error::from(error))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// How to reach a cluster, for the person who has just started it.
+pub(crate) fn ways(description: &Description, run: &str) -> String {
+    let nodes: Vec<Vec<String>> = description
+        .nodes
+        .iter()
+        .map(|node| vec![format!("  {}", node.name), node.address.to_string()])
+        .collect();
+    let last = description.nodes.last();
+    let last = last.map_or(kubectl::NODE, |node| node.name.as_str());
+    format!(
+        "{}:\n{}from another terminal:\n  \
+           cargo xtask ssh {last}\n  \
+           cargo xtask console {last}\n  \
+           cargo xtask kubectl get pods -A -o wide\n\
+         (where several clusters run: --run {run} behind ssh, console or kubectl)\n",
+        description.what,
+        table(&nodes),
+    )
+}
+
+/// Connects to the cluster that is meant, which must have the node.
+async fn reach(args: &RunArgs, node: &str) -> Result<Link, Stop> {
+    let runs = Workspace::find()?.runs();
+    let running = find::running(&runs).await?;
+    let prefix = args.run.as_deref();
+    let Some(chosen) = find::choose(&running, prefix) else {
+        return Err(nobody(&running, prefix));
+    };
+    if running.len() > 1 && prefix != Some(chosen.run.as_str()) {
+        errln!("{}", several(&running, chosen));
+    }
+    let nodes = &chosen.description.nodes;
+    if !nodes.iter().any(|known| known.name == node) {
+        let names: Vec<&str> = nodes.iter().map(|known| known.name.as_str()).collect();
+        return Err(Stop::Usage(format!(
+            "the cluster has no node `{node}`; it has {}",
+            names.join(", ")
+        )));
+    }
+    let link = Link::open(&chosen.dir).await?;
+    link.ok_or_else(|| Stop::setup(format!("the cluster of {} has just ended", chosen.run)))
+}
+
+fn nobody(running: &[Running], prefix: Option<&str>) -> Stop {
+    match (prefix, running) {
+        (_, []) => Stop::setup(
+            "no cluster is running; `cargo xtask up` starts one, and `cargo xtask test --keep` \
+             keeps that of a failed scenario",
+        ),
+        (prefix, running) => Stop::Usage(format!(
+            "no running cluster's run begins with `{}`; there are:\n{}",
+            prefix.unwrap_or_default(),
+            listed(running)
+        )),
+    }
+}
+
+fn several(running: &[Running], chosen: &Running) -> String {
+    format!(
+        "several clusters are running; this is {} (--run PREFIX takes another):\n{}",
+        chosen.run,
+        listed(running)
+    )
+}
+
+fn listed(running: &[Running]) -> String {
+    let rows: Vec<Vec<String>> = running
+        .iter()
+        .map(|running| {
+            vec![
+                format!("  {}", running.run),
+                running.description.what.clone(),
+            ]
+        })
+        .collect();
+    table(&rows).trim_end().to_owned()
+}
+
+/// Drives something to its end, and does not wait for a terminal that nobody types at.
+fn drive<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the threads that carry the bytes")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,101 @@
+//! `cargo xtask up`: a cluster for the person at the terminal.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use podwire_access::{Door, Served};
+use podwire_cluster::{Cluster, Host, Stage, StageName};
+use time::OffsetDateTime;
+
+use crate::cli::UpArgs;
+use crate::prepare::{Preparation, Wanted};
+use crate::session::Session;
+use crate::stop::Stop;
+use crate::{access, consent, parts};
+
+/// For a node to accept a connection, before stretching.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Runs a clone of a stage until Ctrl-C; prepares what is missing first.
+pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
+    if args.stage == StageName::Booted {
+        return Err(Stop::Usage(
+            "--stage: the machines of `booted` have no network card yet, so nobody could reach \
+             them; `control-plane` is the first stage with nodes"
+                .into(),
+        ));
+    }
+    let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    consent::host_packages(session, args.yes)?;
+    let wanted = Wanted {
+        kubernetes: &kubernetes,
+        nodes: args.nodes,
+        broken: None,
+        require_kvm: false,
+        yes: args.yes,
+        locked: args.locked,
+    };
+    let mut preparation = Preparation::new(session, wanted);
+    let judged = preparation.judge()?;
+    let node = preparation.node_image()?;
+    let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
+    let host = preparation.host(&judged, &dir)?;
+    let stages = preparation.stages(&host, &node, [args.stage], &dir.join("stages"))?;
+    let stage = stages
+        .first()
+        .with_context(|| format!("the stage {} was not made", args.stage))?;
+    match session.wait_for(held(session, &host, stage, &dir)) {
+        Ok(()) => fs::remove_dir_all(&dir)
+            .with_context(|| format!("cannot remove {}", dir.display()))
+            .map_err(Stop::from),
+        Err(error) => {
+            let dir = session.workspace.shown(&dir);
+            let look = format!("consoles are in {}", dir.display());
+            Err(error.context(look).into())
+        }
+    }
+}
+
+/// Runs the clone, serves it and waits for Ctrl-C, or for a machine to fail.
+async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyhow::Result<()> {
+    let plan = &stage.manifest.plan;
+    session.progress.phase("cluster");
+    session
+        .progress
+        .step(&format!("waking {} machines", plan.nodes));
+    let cluster = Cluster::clone_of(host, stage, dir, None).await;
+    session.progress.idle();
+    let cluster = cluster?;
+    let served = Served {
+        what: format!(
+            "{} nodes, Kubernetes {}, stage {}: {}",
+            plan.nodes,
+            plan.kubernetes,
+            stage.manifest.name,
+            stage.manifest.name.about()
+        ),
+        user_key: session.cache.ssh_keys(&session.progress)?.user,
+        limit: host.limit(CONNECT),
+    };
+    let door = Door::open(&cluster, dir, &served)?;
+    // From here on Ctrl-C is the ordinary way out.
+    let ended = session.interrupts.expect();
+    let run = dir.file_name().unwrap_or_default().to_string_lossy();
+    out!("{}", access::ways(door.description(), &run));
+    outln!("Ctrl-C ends it; nothing of it is kept");
+    let fault = tokio::select! {
+        () = ended.come() => None,
+        fault = cluster.faulted() => Some(fault),
+    };
+    drop(door);
+    if fault.is_none() {
+        errln!("\nending the cluster");
+    }
+    cluster.stop().await;
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(anyhow!("{fault}").context("a machine failed")),
+    }
+}
