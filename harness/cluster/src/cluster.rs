@@ -109,10 +109,10 @@ impl Cluster {
                 plugged: true,
             });
         }
-        let disks = Phase::since("disks", started);
+        let disks = Phase::since(Phase::DISKS, started);
         let mut cluster = Self::woken(host, stage, waking, dir, broken).await?;
         cluster.phases.insert(0, disks);
-        cluster.phases.push(Phase::since("clone", started));
+        cluster.phases.push(Phase::since(Phase::CLONE, started));
         Ok(cluster)
     }
 
@@ -140,12 +140,12 @@ impl Cluster {
         let api = api_client(host, &segment, &credentials.pki)?;
         let step = Instant::now();
         let answering = async {
-            let nodes = answering(host, &segment, powered, &keys).await?;
-            Ok((nodes, Phase::since("SSH answers", step)))
+            let (nodes, first) = answering(host, &segment, powered, &keys).await?;
+            Ok((nodes, [first, Phase::since(Phase::SSH_ANSWERS, step)]))
         };
         let api_ready = async {
             api_answers(host, &api).await?;
-            Ok::<_, ClusterError>(Phase::since("API ready", step))
+            Ok::<_, ClusterError>(Phase::since(Phase::API_READY, step))
         };
         let ((nodes, ssh), api_phase) = tokio::try_join!(answering, api_ready)?;
         Ok(Self {
@@ -156,7 +156,7 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
             api,
-            phases: phases.into_iter().chain([ssh, api_phase]).collect(),
+            phases: phases.into_iter().chain(ssh).chain([api_phase]).collect(),
             segment,
         })
     }
@@ -173,7 +173,7 @@ impl Cluster {
         let api = api_client(host, &segment, &credentials.pki)?;
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
-        let nodes = answering(host, &segment, powered, &keys).await?;
+        let (nodes, _) = answering(host, &segment, powered, &keys).await?;
         Ok(Self {
             host: host.clone(),
             plan: plan.clone(),
@@ -484,15 +484,25 @@ fn api_client(host: &Host, segment: &Segment, pki: &Pki) -> Result<kube::Client,
         .map_err(|error| ClusterError::Client(Box::new(error)))
 }
 
-/// All of the machines as nodes, each with its host key where that is known.
+/// All of the machines as nodes, each with its host key where that is known, and when the first of
+/// them answered.
 async fn answering(
     host: &Host,
     segment: &Segment,
     powered: Vec<Powered>,
     keys: &[Option<&str>],
-) -> Result<Vec<Node>, ClusterError> {
-    let answering = powered.into_iter().zip(keys);
-    try_join_all(answering.map(|(powered, key)| powered.answering(host, segment, *key))).await
+) -> Result<(Vec<Node>, Phase), ClusterError> {
+    let started = Instant::now();
+    let answering = powered.into_iter().zip(keys).map(|(powered, key)| async {
+        let node = powered.answering(host, segment, *key).await?;
+        Ok::<_, ClusterError>((node, Phase::since(Phase::FIRST_ANSWER, started)))
+    });
+    let (nodes, answers): (Vec<_>, Vec<_>) = try_join_all(answering).await?.into_iter().unzip();
+    let first = answers
+        .into_iter()
+        .min_by(|a, b| a.seconds.total_cmp(&b.seconds))
+        .unwrap_or(Phase::since(Phase::FIRST_ANSWER, started));
+    Ok((nodes, first))
 }
 
 /// The exit code in a failed exec's status (meta/v1 Status, cause `ExitCode`).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -31,6 +31,23 @@ pub struct Phase {
 }
 
 impl Phase {
+    /// A clone's disks are laid over the stage's.
+    pub const DISKS: &str = "disks";
+    /// All QEMUs are started.
+    pub const START: &str = "start QEMU";
+    /// All have read their device state.
+    pub const LOAD: &str = "load";
+    /// All guests run, and the segment with them.
+    pub const RESUME: &str = "resume";
+    /// From the resumption until the first guest answers SSH.
+    pub const FIRST_ANSWER: &str = "first guest answers";
+    /// From the resumption until every guest does.
+    pub const SSH_ANSWERS: &str = "SSH answers";
+    /// From the resumption until the API server says that it is ready.
+    pub const API_READY: &str = "API ready";
+    /// All of it.
+    pub const CLONE: &str = "clone";
+
     pub(crate) fn since(name: &str, started: Instant) -> Self {
         Self {
             name: name.to_owned(),
@@ -150,7 +167,23 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Bytes that its machines' files occupy on disk; holes count nothing.
+    pub fn disk(&self) -> u64 {
+        self.manifest.disk(&self.dir)
+    }
+}
+
 impl StageManifest {
+    /// Bytes that the files of the stage in that folder occupy on disk; holes count nothing.
+    pub fn disk(&self, dir: &Path) -> u64 {
+        let files = self.files.keys();
+        files
+            .filter_map(|name| fs::metadata(dir.join(name)).ok())
+            .map(|file| file.blocks() * 512)
+            .sum()
+    }
+
     /// Reads the manifest of the stage in a folder, and looks at nothing else.
     ///
     /// # Errors

@@ -60,17 +60,17 @@ pub(crate) async fn wake(
         )
     });
     let powered = try_join_all(starts).await?;
-    phases.push(Phase::since("start QEMU", step));
+    phases.push(Phase::since(Phase::START, step));
 
     let step = Instant::now();
     let loads = machines.iter().zip(&powered);
     try_join_all(loads.map(|(waking, powered)| powered.machine.load(&waking.state))).await?;
-    phases.push(Phase::since("load", step));
+    phases.push(Phase::since(Phase::LOAD, step));
 
     let step = Instant::now();
     try_join_all(powered.iter().map(|powered| powered.machine.resume())).await?;
     segment.release()?;
-    phases.push(Phase::since("resume", step));
+    phases.push(Phase::since(Phase::RESUME, step));
 
     let unplugged = machines.iter().zip(&powered);
     let unplugged = unplugged.filter(|(waking, _)| !waking.plugged);
