@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_file;
 
-pub use room::{Entry, Made, Removal, Room, victims};
+pub use room::{Entry, Made, Removal, Room, allocated, victims};
 
 /// The file that records what an artefact's folder must hold.
 const SEAL: &str = "seal.json";
@@ -254,16 +254,26 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`] when the lock file cannot be used.
     pub fn lock(&self, name: &str, report: &dyn Report) -> Result<CacheLock, CacheError> {
+        if let Some(lock) = self.try_lock(name)? {
+            return Ok(lock);
+        }
+        report.waiting(&format!("another run of podwire, which works on {name}"));
+        let (file, path) = self.open_lock(name)?;
+        file.lock().map_err(CacheError::io("lock", &path))?;
+        Ok(CacheLock { _file: file })
+    }
+
+    /// Holds the lock `name` unless another process does.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the lock file cannot be used.
+    pub fn try_lock(&self, name: &str) -> Result<Option<CacheLock>, CacheError> {
         let (file, path) = self.open_lock(name)?;
         match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                report.waiting(&format!("another run of podwire, which works on {name}"));
-                file.lock().map_err(CacheError::io("lock", &path))?;
-            }
-            Err(TryLockError::Error(error)) => return Err(CacheError::io("lock", &path)(error)),
+            Ok(()) => Ok(Some(CacheLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(CacheError::io("lock", &path)(error)),
         }
-        Ok(CacheLock { _file: file })
     }
 
     fn open_lock(&self, name: &str) -> Result<(File, PathBuf), CacheError> {
@@ -760,6 +770,7 @@ mod tests {
     fn a_lock_is_held_until_it_is_dropped() {
         let (_dir, cache) = cache();
         let held = cache.lock("image", &Silent).unwrap();
+        assert!(cache.try_lock("image").unwrap().is_none());
         // Another name is free meanwhile.
         cache.lock("bundle", &Silent).unwrap();
         let (sender, got) = mpsc::channel();

@@ -1,80 +1,136 @@
 //! `cargo xtask clean`: what podwire has built or left behind.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use podwire_images::Entry;
+use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims};
 
 use crate::cli::CleanArgs;
 use crate::session::Session;
+use crate::stages::{self, Worth};
 use crate::stop::Stop;
-use crate::text::{size, table};
+use crate::text::{ago, size, table};
 
-/// What podwire itself keeps in the cache folder. Nothing else in it is ever removed: PODWIRE_CACHE
-/// may name a folder that has other uses.
-const OWN: [&str; 14] = [
-    "accelerator.json",
-    "advisory-dbs",
-    "build",
-    "bundles",
-    "durations.json",
-    "go",
-    "images",
-    "keys",
-    "locks",
-    "logs",
-    "requests",
-    "stages",
-    "tmp",
-    "tools",
-];
+/// Group of the folders of runs that may go, and of the last one, which may not.
+const RUNS: &str = "runs";
+const LAST_RUN: &str = "last run";
 
-/// Removes old runs and leftovers; with `--all` everything.
+/// How much is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Old runs and leftovers; of the cache's contents what was not used for so long, if any.
+    Unused(Option<Duration>),
+    /// The whole cache too.
+    All,
+}
+
+/// Removes old runs and leftovers, and from the cache what the arguments name.
 pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
-    // A stage under construction is a leftover only when nobody builds it.
-    let _lock = session.cache.lock("stage", &session.progress)?;
-    let entries = session.cache.entries()?;
-    let doomed: Vec<Entry> = runs(session)?
+    // Whoever holds it is making a stage; else what was begun there is a leftover.
+    let making = session.cache.try_lock("stage")?;
+    let mut entries = runs(session)?;
+    entries.extend(session.cache.entries()?);
+    for entry in &mut entries {
+        entry.in_use |= making.is_none() && entry.group == "stages" && entry.is_unfinished();
+    }
+    let scope = match args.all {
+        true => Scope::All,
+        false => Scope::Unused(args.older_than),
+    };
+    let now = SystemTime::now();
+    let (mut doomed, rest): (Vec<Entry>, Vec<Entry>) = entries
         .into_iter()
-        .chain(entries)
-        .filter(|entry| is_doomed(entry, args.all) && !in_use(&entry.path))
-        .collect();
-    let rows: Vec<Vec<String>> = doomed
-        .iter()
-        .map(|entry| {
-            vec![
-                size(entry.bytes),
-                entry.group.clone(),
-                entry.path.display().to_string(),
-            ]
-        })
-        .collect();
-    out!("{}", table(&rows));
-    let total = size(doomed.iter().map(|entry| entry.bytes).sum());
+        .partition(|entry| is_doomed(entry, scope, now));
+    if let Some(max_size) = args.max_size {
+        let worth = Worth::of(&rest, &stages::starts());
+        let rest: Vec<Entry> = rest
+            .into_iter()
+            .filter(|entry| ![RUNS, LAST_RUN].contains(&entry.group.as_str()))
+            .collect();
+        let room = Room {
+            budget: max_size.as_u64(),
+            needed: 0,
+            keep: &[],
+            counts_as_used: &|entry| worth.counts_as_used(entry),
+        };
+        doomed.extend(victims(&rest, &room));
+    }
+    let (busy, doomed): (Vec<Entry>, Vec<Entry>) =
+        doomed.into_iter().partition(|entry| entry.in_use);
+    out!("{}", list(&doomed, now));
     if args.dry_run {
+        say_busy(&busy);
+        let total = size(doomed.iter().map(|entry| entry.bytes).sum());
         outln!("would remove {total}; nothing was touched");
         return Ok(());
     }
-    for entry in &doomed {
-        if entry.group == RUNS {
-            fs::remove_dir_all(&entry.path)
-                .with_context(|| format!("cannot remove {}", entry.path.display()))?;
-        } else {
-            session.cache.remove_entry(entry)?;
-        }
-    }
-    outln!("removed {total}");
-    if !args.all {
-        outln!("the last run and what saves time are kept; `--all` removes these too");
+    let (removed, taken) = remove(session, doomed)?;
+    say_busy(&[busy, taken].concat());
+    outln!("removed {}", size(removed));
+    if scope != Scope::All {
+        outln!(
+            "the last run and what saves time are kept; --older-than 7d and --max-size 10GiB thin \
+             that out, --all removes it"
+        );
     }
     Ok(())
 }
 
-/// Group of the folders of runs that may go without `--all`, and of the one that may not.
-const RUNS: &str = "runs";
-const LAST_RUN: &str = "last run";
+fn list(entries: &[Entry], now: SystemTime) -> String {
+    let row = |entry: &Entry| {
+        let unused = now.duration_since(entry.used).unwrap_or_default();
+        vec![
+            size(entry.bytes),
+            entry.group.clone(),
+            format!("used {}", ago(unused)),
+            entry.path.display().to_string(),
+        ]
+    };
+    table(&entries.iter().map(row).collect::<Vec<_>>())
+}
+
+fn say_busy(busy: &[Entry]) {
+    for entry in busy {
+        outln!("in use, kept: {} {}", entry.group, entry.path.display());
+    }
+}
+
+/// Removes them; gives the bytes that went, and what somebody has begun to use meanwhile.
+fn remove(session: &Session, doomed: Vec<Entry>) -> Result<(u64, Vec<Entry>), Stop> {
+    let (mut bytes, mut taken) = (0, Vec::new());
+    for entry in doomed {
+        session.progress.phase("removing");
+        session.progress.step(&entry.path.display().to_string());
+        let removal = remove_entry(session, &entry);
+        session.progress.idle();
+        match removal? {
+            Removal::Removed => bytes += entry.bytes,
+            Removal::InUse => taken.push(entry),
+        }
+    }
+    Ok((bytes, taken))
+}
+
+fn remove_entry(session: &Session, entry: &Entry) -> Result<Removal, Stop> {
+    if entry.group == RUNS {
+        fs::remove_dir_all(&entry.path)
+            .with_context(|| format!("cannot remove {}", entry.path.display()))?;
+        return Ok(Removal::Removed);
+    }
+    match session.cache.remove_entry(entry) {
+        // An interrupted step of an image's build has left files of root's.
+        Err(CacheError::Io { path, source, .. })
+            if source.kind() == ErrorKind::PermissionDenied =>
+        {
+            image::remove_leftover(&session.workshop(), &path)?;
+            Ok(Removal::Removed)
+        }
+        other => Ok(other?),
+    }
+}
 
 fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
     let latest = fs::canonicalize(session.workspace.latest()).ok();
@@ -91,29 +147,34 @@ fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
         let group = if last { LAST_RUN } else { RUNS };
         entries.push(Entry {
             group: group.into(),
-            bytes: allocated(&path)?,
+            bytes: allocated(&path),
+            used: fs::metadata(&path)
+                .and_then(|metadata| metadata.modified())
+                .with_context(|| format!("cannot look at {}", path.display()))?,
+            in_use: works_in(&path),
             path,
         });
     }
     Ok(entries)
 }
 
-fn is_doomed(entry: &Entry, all: bool) -> bool {
-    let unfinished = |path: &Path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(".building-"))
+fn is_doomed(entry: &Entry, scope: Scope, now: SystemTime) -> bool {
+    let old = |age| {
+        now.duration_since(entry.used)
+            .is_ok_and(|unused| unused >= age)
     };
-    match entry.group.as_str() {
-        RUNS | "tmp" => true,
-        LAST_RUN => false,
-        "stages" if unfinished(&entry.path) => true,
-        group => all && OWN.contains(&group),
+    match (entry.group.as_str(), scope) {
+        (LAST_RUN, _) => false,
+        _ if entry.is_unfinished() => true,
+        (_, Scope::All) => true,
+        (RUNS, Scope::Unused(age)) => age.is_none_or(old),
+        (_, Scope::Unused(age)) => entry.is_evictable() && age.is_some_and(old),
     }
 }
 
-/// Folders of runs and of builds carry the number of the process that works in them.
-fn in_use(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+/// Whether a run is under way in its folder, which carries the number of its process.
+fn works_in(run: &Path) -> bool {
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
     let own = std::process::id().to_string();
     name.split('-')
         .skip(1)
@@ -127,62 +188,85 @@ fn is_ours(pid: &str) -> bool {
     program(pid).is_some_and(|name| Some(name) == program("self"))
 }
 
-/// Bytes that a tree occupies on disk.
-fn allocated(path: &Path) -> anyhow::Result<u64> {
-    let failed = || format!("cannot measure {}", path.display());
-    let metadata = fs::symlink_metadata(path).with_context(failed)?;
-    let mut bytes = metadata.blocks() * 512;
-    if metadata.is_dir() {
-        let children: Vec<PathBuf> = fs::read_dir(path)
-            .with_context(failed)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
-        for child in children {
-            bytes += allocated(&child)?;
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn doomed(group: &str, path: &str, all: bool) -> bool {
-        is_doomed(
-            &Entry {
-                group: group.into(),
-                path: path.into(),
-                bytes: 1,
-            },
-            all,
-        )
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn entry(group: &str, path: &str, days_ago: u32) -> Entry {
+        Entry {
+            group: group.into(),
+            path: path.into(),
+            bytes: 1,
+            used: SystemTime::UNIX_EPOCH + DAY * 100 - DAY * days_ago,
+            in_use: false,
+        }
     }
 
+    fn doomed(group: &str, path: &str, scope: Scope) -> bool {
+        let now = SystemTime::UNIX_EPOCH + DAY * 100;
+        is_doomed(&entry(group, path, 5), scope, now)
+    }
+
+    const PLAIN: Scope = Scope::Unused(None);
+
     #[test]
-    fn without_all_only_old_runs_and_leftovers_go() {
-        assert!(doomed("runs", "runs/20261121T130500Z-1", false));
-        assert!(doomed("tmp", "tmp/image-12-0", false));
-        assert!(doomed("stages", "stages/.building-x7", false));
+    fn without_more_only_old_runs_and_leftovers_go() {
+        assert!(doomed("runs", "runs/20261121T130500Z-1", PLAIN));
+        assert!(doomed("tmp", "tmp/staging-image-12-0", PLAIN));
+        assert!(doomed("stages", "stages/.building-x7", PLAIN));
         for kept in [
             "last run", "stages", "bundles", "images", "tools", "go", "keys",
         ] {
-            assert!(!doomed(kept, "x", false), "{kept}");
+            assert!(!doomed(kept, "x", PLAIN), "{kept}");
         }
     }
 
     #[test]
-    fn nothing_foreign_ever_goes() {
-        assert!(doomed("stages", "stages/0123", true));
-        assert!(!doomed("Documents", "Documents", true));
-        assert!(!doomed("last run", "runs/20261121T130500Z-1", true));
+    fn an_age_thins_out_the_cache_and_the_runs() {
+        let (four, six) = (Scope::Unused(Some(DAY * 4)), Scope::Unused(Some(DAY * 6)));
+        for group in ["runs", "stages", "bundles", "images", "tools", "go"] {
+            assert!(
+                doomed(group, "x", four) && !doomed(group, "x", six),
+                "{group}"
+            );
+        }
+        for kept in ["last run", "keys", "durations.json"] {
+            assert!(!doomed(kept, "x", four), "{kept}");
+        }
+        // Of no use at any age.
+        assert!(doomed("tmp", "tmp/removed-x", six));
+    }
+
+    #[test]
+    fn all_is_all_but_the_last_run() {
+        for group in ["stages", "keys", "durations.json", "runs"] {
+            assert!(doomed(group, "x", Scope::All), "{group}");
+        }
+        assert!(!doomed("last run", "runs/20261121T130500Z-1", Scope::All));
     }
 
     #[test]
     fn what_a_running_podwire_works_in_is_in_use() {
         // Of another program, or gone.
-        assert!(!in_use(Path::new("tmp/image-1-0")));
-        assert!(!in_use(Path::new("stages/0123456789")));
+        assert!(!works_in(Path::new("runs/20261121T130500Z-1")));
         assert!(is_ours(&std::process::id().to_string()));
+    }
+
+    #[test]
+    fn what_goes_is_listed_with_its_size_and_age() {
+        let now = SystemTime::UNIX_EPOCH + DAY * 100;
+        let entries = [
+            Entry {
+                bytes: 3 << 29,
+                ..entry("stages", "/c/stages/0123", 12)
+            },
+            entry("runs", "/t/runs/x", 0),
+        ];
+        insta::assert_snapshot!(list(&entries, now), @"
+        1.5 GiB  stages  used 12 days ago  /c/stages/0123
+        <1 MiB   runs    used 1 s ago      /t/runs/x
+        ");
     }
 }

@@ -1,5 +1,8 @@
 //! The command line, as types.
 
+use std::time::Duration;
+
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{Break, StageName};
@@ -42,6 +45,8 @@ pub(crate) enum Command {
     Scenarios(ScenariosArgs),
     /// The project's own checks: format, lints, licences, every test that needs no QEMU
     Check,
+    /// List the frozen clusters in the cache: what they cost, and which would be made again
+    Stages(StagesArgs),
     /// Remove what podwire has built or left behind
     Clean(CleanArgs),
     /// Measure: where the last run's time went, or one part against a rival
@@ -88,6 +93,10 @@ pub(crate) struct TestArgs {
     /// Build in a fault on purpose, to see what a broken cluster looks like
     #[arg(long = "break", value_name = "NAME", value_parser = parse_break)]
     pub(crate) broken: Option<Break>,
+    /// How large the cache may get: 10GiB, 500M. What was not used for longest goes, except what is
+    /// in use or needed now [default: what leaves a twentieth of the disk free]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
     /// Fail when the package archive no longer has a locked version
     #[arg(long)]
     pub(crate) locked: bool,
@@ -212,12 +221,25 @@ pub(crate) struct ScenariosArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StagesArgs {
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CleanArgs {
     /// Only say what would be removed, with sizes
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also the cache: tools, bundles, images, stages (the next run builds them again)
-    #[arg(long)]
+    /// Also what the cache holds and nobody used for so long: 7d, 12h, 1h30m. Younger runs are kept
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// Also what was not used for longest, until the cache is no larger than this: 10GiB, 500M
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Also the whole cache: tools, bundles, images, stages (the next run builds them again)
+    #[arg(long, conflicts_with_all = ["older_than", "max_size"])]
     pub(crate) all: bool,
 }
 
@@ -283,6 +305,30 @@ mod tests {
             parsed("xtask kubectl -n web get pods --help"),
             (None, words("-n web get pods --help"))
         );
+    }
+
+    #[test]
+    fn sizes_and_durations_are_read_as_people_write_them() {
+        let clean = |line: &str| {
+            let words = ["xtask", "clean"].into_iter().chain(line.split(' '));
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Clean(args)) => Ok((args.max_size.map(|it| it.0), args.older_than)),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.exit_code()),
+            }
+        };
+        assert_eq!(clean("--max-size 10GiB"), Ok((Some(10 << 30), None)));
+        assert_eq!(clean("--max-size 500M"), Ok((Some(500_000_000), None)));
+        let day = Duration::from_hours(24);
+        assert_eq!(clean("--older-than 7d"), Ok((None, Some(day * 7))));
+        for wrong in [
+            "--max-size much",
+            "--max-size -1",
+            "--older-than 7",
+            "--all --older-than 7d",
+        ] {
+            assert_eq!(clean(wrong), Err(2), "{wrong}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod results;
 mod scenarios;
 mod select;
 mod session;
+mod stages;
 mod stop;
 mod summary;
 mod test;
@@ -66,6 +67,7 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Image(args) => build_image(&Session::start()?, &args),
         Command::Bundle(args) => build_bundle(&Session::start()?, &args),
         Command::Check => checks(&Session::start()?),
+        Command::Stages(args) => stages::stages(&Session::start()?, &args),
         Command::Clean(args) => clean::clean(&Session::start()?, &args),
         Command::Bench(args) => match args.what {
             None => bench::last_run(&Session::start()?.workspace.latest(), args.json),

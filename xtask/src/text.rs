@@ -23,6 +23,16 @@ pub(crate) fn about(time: Duration) -> String {
     }
 }
 
+/// How long ago something was: `40 s ago`, `7 min ago`, `1 h 5 min ago`, `12 days ago`.
+pub(crate) fn ago(time: Duration) -> String {
+    let days = time.as_secs() / (24 * 3600);
+    if days > 1 {
+        format!("{days} days ago")
+    } else {
+        format!("{} ago", about(time))
+    }
+}
+
 /// `850 MiB`, `3.2 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
@@ -75,6 +85,10 @@ mod tests {
         assert_eq!(
             [0, 40, 420, 3900].map(|s| about(seconds(s))),
             ["1 s", "40 s", "7 min", "1 h 5 min"]
+        );
+        assert_eq!(
+            [40, 47 * 3600, 48 * 3600].map(|s| ago(seconds(s))),
+            ["40 s ago", "47 h 0 min ago", "2 days ago"]
         );
         assert_eq!(
             [0, 5, 850 << 20, 3277 << 20].map(size),

@@ -27,7 +27,7 @@ const WHOLE: [&str; 8] = [
     "requests",
 ];
 
-/// What gives way when space is needed: it is large, and can be made again.
+/// What gives way when space is needed.
 const EVICTED: [&str; 5] = ["tools", "bundles", "images", STAGES, "go"];
 
 const STAGES: &str = "stages";
@@ -54,6 +54,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it may give way when space is needed: it is large, and can be made again.
+    pub fn is_evictable(&self) -> bool {
+        EVICTED.contains(&self.group.as_str()) && !self.is_unfinished()
+    }
+
     /// Whether it is no more than what an interrupted build has left, or is being built just now.
     pub fn is_unfinished(&self) -> bool {
         self.group == TEMPORARY
@@ -101,12 +106,7 @@ pub fn victims(entries: &[Entry], room: &Room<'_>) -> Vec<Entry> {
     let limit = room.budget.saturating_sub(room.needed);
     let mut candidates: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| {
-            EVICTED.contains(&entry.group.as_str())
-                && !entry.in_use
-                && !entry.is_unfinished()
-                && !room.keep.contains(&entry.path)
-        })
+        .filter(|entry| entry.is_evictable() && !entry.in_use && !room.keep.contains(&entry.path))
         .collect();
     candidates.sort_by_key(|entry| ((room.counts_as_used)(entry), Reverse(entry.bytes)));
     candidates
@@ -264,9 +264,9 @@ fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Bytes that a tree occupies, as far as it can be looked at: others may be at work in it, and an
-/// interrupted step may have left what only root can read.
-fn allocated(path: &Path) -> u64 {
+/// Bytes that a tree occupies on disk, as far as it can be looked at: others may be at work in it,
+/// and an interrupted step may have left what only root can read.
+pub fn allocated(path: &Path) -> u64 {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return 0;
     };

@@ -1,0 +1,683 @@
+//! `cargo xtask stages`: the frozen clusters in the cache, and what they are worth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use podwire_cluster::{Break, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu};
+use podwire_images::{Entry, Room, bundle, image};
+use podwire_vm::{Accelerator, accelerator};
+use serde::Serialize;
+
+use crate::cli::StagesArgs;
+use crate::parts::{self, Programs};
+use crate::session::Session;
+use crate::stop::Stop;
+use crate::text::{ago, size, table};
+
+/// The group of stages among the cache's entries, and that of images.
+const STAGES: &str = "stages";
+const IMAGES: &str = "images";
+
+/// How much earlier a stage counts as used from which no scenario starts: it only saves time when
+/// another is made of it.
+const INTERMEDIATE: Duration = Duration::from_hours(24);
+
+/// A stage in the cache, as it is listed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Listed {
+    /// Its folder.
+    dir: PathBuf,
+    /// What it occupies on disk.
+    bytes: u64,
+    /// When it was last used, in seconds since 1970.
+    used: u64,
+    in_use: bool,
+    /// What is in it; nothing when its manifest cannot be read.
+    #[serde(flatten)]
+    content: Option<Content>,
+    /// What of it is missing or altered.
+    damage: Option<String>,
+    /// What differs today from when it was made: then it is made again when it is needed.
+    rebuilt_because: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Content {
+    stage: StageName,
+    key: String,
+    parent: Option<String>,
+    nodes: u32,
+    kubernetes: String,
+    accelerator: Accelerator,
+    #[serde(rename = "break")]
+    broken: Option<Break>,
+    /// In seconds since 1970.
+    built: u64,
+}
+
+/// What a stage that is made now would be made of, as far as that is known.
+#[derive(Debug, Clone, Default)]
+struct Today {
+    /// As QEMU prints its version; unknown where it is not installed.
+    qemu: Option<String>,
+    host_cpu: Option<String>,
+    /// Unknown until it is judged.
+    accelerator: Option<Accelerator>,
+    /// The node image with each version of Kubernetes, if it is in the cache.
+    images: BTreeMap<String, Option<ImageFiles>>,
+}
+
+/// The whole command.
+pub(crate) fn stages(session: &Session, args: &StagesArgs) -> Result<(), Stop> {
+    session.progress.phase("looking at the stages");
+    let listed = list(session);
+    session.progress.idle();
+    let listed = listed?;
+    if args.json {
+        outln!("{}", serde_json::to_string_pretty(&listed)?);
+    } else {
+        out!("{}", text(&listed, SystemTime::now()));
+    }
+    Ok(())
+}
+
+fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
+    let entries = session.cache.entries()?;
+    let found: Vec<(Entry, Result<StageManifest, String>)> = entries
+        .into_iter()
+        .filter(|entry| entry.group == STAGES)
+        .map(|entry| {
+            let manifest = if entry.is_unfinished() {
+                Err("it is being made, or an interrupted run has left it".to_owned())
+            } else {
+                StageManifest::read(&entry.path).map_err(|error| error.to_string())
+            };
+            (entry, manifest)
+        })
+        .collect();
+    let versions: BTreeSet<&str> = found
+        .iter()
+        .filter_map(|(_, manifest)| Some(manifest.as_ref().ok()?.plan.kubernetes.as_str()))
+        .collect();
+    let today = Today::find(session, &versions)?;
+    let mut listed = found
+        .into_iter()
+        .map(|(entry, manifest)| Listed::of(entry, manifest, &today))
+        .collect::<Result<Vec<_>, _>>()?;
+    listed.sort_by(|a, b| {
+        let key = |listed: &Listed| {
+            let content = listed.content.clone()?;
+            Some((
+                content.kubernetes,
+                content.nodes,
+                content.stage,
+                content.built,
+            ))
+        };
+        // What cannot be read comes last.
+        (key(a).is_none(), key(a), &a.dir).cmp(&(key(b).is_none(), key(b), &b.dir))
+    });
+    Ok(listed)
+}
+
+impl Today {
+    fn find(session: &Session, versions: &BTreeSet<&str>) -> Result<Self, Stop> {
+        let qemu = Programs::find()
+            .ok()
+            .map(|programs| accelerator::qemu_version(&session.spawner, &programs.qemu))
+            .transpose()?;
+        let base = parts::cached_image(session, image::BASE, None)?;
+        let verdict = match base.filter(|_| qemu.is_some()) {
+            Some(base) => parts::known_verdict(session, &base)?,
+            None => None,
+        };
+        let known = bundle::versions(&session.workspace.root)?;
+        let mut images = BTreeMap::new();
+        for version in versions {
+            let pinned = known.iter().any(|known| known == version);
+            let bundle = match pinned {
+                true => bundle::cached(&session.workshop(), version)?,
+                false => None,
+            };
+            let image = match &bundle {
+                Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
+                None => None,
+            };
+            images.insert(
+                (*version).to_owned(),
+                image.as_ref().map(parts::image_files),
+            );
+        }
+        Ok(Self {
+            qemu,
+            host_cpu: Some(host_cpu()?),
+            accelerator: verdict.map(|verdict| verdict.accelerator),
+            images,
+        })
+    }
+}
+
+impl Listed {
+    fn of(
+        entry: Entry,
+        manifest: Result<StageManifest, String>,
+        today: &Today,
+    ) -> anyhow::Result<Self> {
+        let (content, damage, rebuilt_because) = match manifest {
+            Err(why) => (None, Some(why), Vec::new()),
+            Ok(manifest) => {
+                let damage = manifest.damage(&entry.path);
+                let because = differences(&manifest, today)?;
+                (Some(Content::of(manifest)), damage, because)
+            }
+        };
+        let used = entry.used.duration_since(SystemTime::UNIX_EPOCH);
+        Ok(Self {
+            dir: entry.path,
+            bytes: entry.bytes,
+            used: used.unwrap_or_default().as_secs(),
+            in_use: entry.in_use,
+            content,
+            damage,
+            rebuilt_because,
+        })
+    }
+}
+
+impl Content {
+    fn of(manifest: StageManifest) -> Self {
+        let StageManifest {
+            name,
+            key,
+            parent,
+            plan,
+            built,
+            ..
+        } = manifest;
+        Self {
+            stage: name,
+            key,
+            parent,
+            nodes: plan.nodes,
+            kubernetes: plan.kubernetes,
+            accelerator: plan.accelerator,
+            broken: plan.broken,
+            built,
+        }
+    }
+}
+
+/// What would be different about the stage if it were made today. Nodes, version and fault are what
+/// somebody asked for, and no difference.
+fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<String>> {
+    let was = &manifest.plan;
+    let mut found = Vec::new();
+    let mut compare = |what: &str, was: &str, is: &str| {
+        if was != is {
+            found.push(format!("{what}: {is} (it was made with {was})"));
+        }
+    };
+    if let Some(qemu) = &today.qemu {
+        compare("QEMU is another", &was.qemu, qemu);
+    }
+    if let Some(cpu) = &today.host_cpu {
+        compare("the host's processor is another", &was.host_cpu, cpu);
+    }
+    if let Some(accelerator) = today.accelerator {
+        let (was, is) = (was.accelerator.to_string(), accelerator.to_string());
+        compare("guests run differently", &was, &is);
+    }
+    let image = today.images.get(&was.kubernetes);
+    match image {
+        Some(Some(image)) => {
+            compare("the node image is another", &was.image, &image.name);
+            if was.image == image.name {
+                let what = "the image's kernel is started otherwise";
+                compare(what, &was.append, &image.append);
+            }
+            let usual = ClusterPlan::new(
+                was.nodes,
+                &was.kubernetes,
+                image,
+                was.accelerator,
+                &was.qemu,
+                &was.host_cpu,
+                was.broken,
+            )?;
+            if (usual.control_plane, usual.worker) != (was.control_plane, was.worker) {
+                found.push("the machines have another size".to_owned());
+            }
+        }
+        Some(None) => found.push(format!(
+            "the node image with Kubernetes {} is another today, and not in the cache",
+            was.kubernetes
+        )),
+        None => {}
+    }
+    if is_outdated(manifest)? {
+        found.push("podwire makes this stage, or one before it, differently now".to_owned());
+    }
+    Ok(found)
+}
+
+/// Whether the same plan leads to another stage today.
+fn is_outdated(manifest: &StageManifest) -> anyhow::Result<bool> {
+    Ok(manifest.plan.key(manifest.name)? != manifest.key)
+}
+
+fn text(listed: &[Listed], now: SystemTime) -> String {
+    if listed.is_empty() {
+        return "no stages; `cargo xtask test` and `cargo xtask up` make what they need\n".into();
+    }
+    let heads = [
+        "stage",
+        "nodes",
+        "Kubernetes",
+        "guests",
+        "fault",
+        "on disk",
+        "built",
+        "used",
+        "",
+    ];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(listed.iter().map(|listed| listed.row(now)));
+    let table = table(&rows);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, listed) in lines.zip(listed) {
+        text += &format!("{line}\n");
+        if let Some(damage) = &listed.damage {
+            text += &format!("  damaged: {damage}\n");
+        }
+        for why in &listed.rebuilt_because {
+            text += &format!("  {why}\n");
+        }
+    }
+    let bytes = listed.iter().map(|listed| listed.bytes).sum();
+    text += &format!(
+        "{} in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not \
+         used for long\n",
+        size(bytes)
+    );
+    text
+}
+
+impl Listed {
+    fn row(&self, now: SystemTime) -> Vec<String> {
+        let since = |seconds: u64| {
+            let then = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            ago(now.duration_since(then).unwrap_or_default())
+        };
+        let [
+            mut what,
+            mut nodes,
+            mut kubernetes,
+            mut guests,
+            mut fault,
+            mut built,
+        ] = [const { String::new() }; 6];
+        if let Some(content) = &self.content {
+            what = content.stage.to_string();
+            nodes = content.nodes.to_string();
+            kubernetes.clone_from(&content.kubernetes);
+            guests = content.accelerator.to_string();
+            fault = content.broken.map(|it| it.to_string()).unwrap_or_default();
+            built = since(content.built);
+        } else if let Some(name) = self.dir.file_name() {
+            what = name.to_string_lossy().into_owned();
+        }
+        let mut state = Vec::new();
+        if self.in_use {
+            state.push("in use");
+        }
+        if self.damage.is_some() || !self.rebuilt_because.is_empty() {
+            state.push("would be made again");
+        }
+        vec![
+            what,
+            nodes,
+            kubernetes,
+            guests,
+            fault,
+            size(self.bytes),
+            built,
+            since(self.used),
+            state.join(", "),
+        ]
+    }
+}
+
+/// What the stages in the cache tell about what is worth keeping when space is needed.
+#[derive(Debug, Default)]
+pub(crate) struct Worth {
+    /// By their folders.
+    stages: BTreeMap<PathBuf, Value>,
+    /// When a stage on it was last used, by the image's folder.
+    images: BTreeMap<PathBuf, SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    /// Scenarios start from it.
+    Start,
+    /// It is only good for making others of it.
+    Intermediate,
+    /// Nothing that is made today is like it, or it cannot be read.
+    None,
+}
+
+impl Worth {
+    /// Of the entries of a cache; `starts` are the stages that scenarios start from.
+    pub(crate) fn of(entries: &[Entry], starts: &BTreeSet<StageName>) -> Self {
+        let mut worth = Self::default();
+        for entry in entries.iter().filter(|entry| entry.group == STAGES) {
+            let manifest = StageManifest::read(&entry.path).ok();
+            let manifest = manifest.filter(|it| is_outdated(it).is_ok_and(|outdated| !outdated));
+            let value = match &manifest {
+                None => Value::None,
+                Some(it) if starts.contains(&it.name) => Value::Start,
+                Some(_) => Value::Intermediate,
+            };
+            worth.stages.insert(entry.path.clone(), value);
+            if let Some(folder) = manifest.as_ref().and_then(|it| it.image.disk.parent()) {
+                let used = worth.images.entry(folder.to_owned()).or_insert(entry.used);
+                *used = entry.used.max(*used);
+            }
+        }
+        worth
+    }
+
+    /// When something counts as last used, see [`Room::counts_as_used`].
+    pub(crate) fn counts_as_used(&self, entry: &Entry) -> SystemTime {
+        let early = SystemTime::UNIX_EPOCH;
+        match entry.group.as_str() {
+            STAGES => match self.stages.get(&entry.path) {
+                Some(Value::Start) | None => entry.used,
+                Some(Value::Intermediate) => entry.used.checked_sub(INTERMEDIATE).unwrap_or(early),
+                Some(Value::None) => early,
+            },
+            // Without its image a stage is worth nothing: it goes first.
+            IMAGES => match self.images.get(&entry.path) {
+                Some(used) => entry.used.max(*used + Duration::from_secs(1)),
+                None => entry.used,
+            },
+            _ => entry.used,
+        }
+    }
+}
+
+/// The stages that scenarios start from.
+pub(crate) fn starts() -> BTreeSet<StageName> {
+    podwire_scenarios::catalogue()
+        .iter()
+        .map(|scenario| scenario.stage)
+        .collect()
+}
+
+/// Makes room in the cache for the stages that are still to be made, within `max_size` bytes or
+/// what [`podwire_images::Cache::budget`] gives, and says what goes. What is made of a stage of this
+/// plan keeps it.
+pub(crate) fn make_room(
+    session: &Session,
+    max_size: Option<u64>,
+    plan: &ClusterPlan,
+    wanted: &[StageName],
+) -> Result<(), Stop> {
+    let stages = parts::stages(session)?;
+    let mut keep = Vec::new();
+    let mut missing = BTreeSet::new();
+    for name in wanted {
+        for name in name.line().into_iter().rev() {
+            let dir = stages.dir(plan, name)?;
+            if dir.exists() {
+                keep.push(dir);
+                break;
+            }
+            missing.insert(name);
+        }
+    }
+    let guests = plan.memory_mib() << 20;
+    let worth = Worth::of(&session.cache.entries()?, &starts());
+    let room = Room {
+        budget: session.cache.budget(max_size)?,
+        needed: disk_needed(guests, missing.len() as u64),
+        keep: &keep,
+        counts_as_used: &|entry| worth.counts_as_used(entry),
+    };
+    let made = session.cache.make_room(&room, &session.progress)?;
+    for entry in &made.removed {
+        let unused = entry.used.elapsed().unwrap_or_default();
+        session.progress.line(&format!(
+            "made room: removed {} of {} ({}, last used {})",
+            name(&entry.path),
+            entry.group,
+            size(entry.bytes),
+            ago(unused)
+        ));
+    }
+    if max_size.is_some() && made.too_much > 0 {
+        session.progress.line(&format!(
+            "the cache will be about {} larger than --max-size: what is left in it is in use or \
+             needed by this run",
+            size(made.too_much)
+        ));
+    }
+    if !missing.is_empty() {
+        // The one that is being made occupies all of its machines' memory until it is frozen.
+        session.cache.require(guests)?;
+    }
+    Ok(())
+}
+
+/// Bytes for so many new stages: each keeps about two fifths of its machines' memory (measured: 7 %
+/// for booted machines, 40 % with the workload), the last one all of it while it is being made.
+fn disk_needed(guests: u64, stages: u64) -> u64 {
+    if stages == 0 {
+        return 0;
+    }
+    guests * 2 / 5 * stages + guests * 3 / 5
+}
+
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn files(name: &str) -> ImageFiles {
+        ImageFiles {
+            name: name.into(),
+            disk: "/cache/images/i/disk.qcow2".into(),
+            kernel: "/cache/images/i/kernel".into(),
+            initrd: "/cache/images/i/initrd".into(),
+            append: "root=/dev/vda".into(),
+        }
+    }
+
+    fn plan() -> ClusterPlan {
+        let tcg = Accelerator::Tcg;
+        ClusterPlan::new(
+            3,
+            "1.36.4",
+            &files("image-a"),
+            tcg,
+            "8.2.2",
+            "Some CPU",
+            None,
+        )
+        .unwrap()
+    }
+
+    fn manifest(plan: ClusterPlan, name: StageName) -> StageManifest {
+        let text = serde_json::json!({
+            "name": name,
+            "key": plan.key(name).unwrap(),
+            "parent": null,
+            "plan": plan,
+            "image": files("image-a"),
+            "credentials": null,
+            "segment": podwire_lan::SegmentState::default(),
+            "unsettled": null,
+            "built": 0,
+            "guest_time": 0,
+            "phases": [],
+            "files": {},
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn today() -> Today {
+        Today {
+            qemu: Some("8.2.2".into()),
+            host_cpu: Some("Some CPU".into()),
+            accelerator: Some(Accelerator::Tcg),
+            images: BTreeMap::from([("1.36.4".to_owned(), Some(files("image-a")))]),
+        }
+    }
+
+    fn entry(group: &str, name: &str, hours_ago: u64) -> Entry {
+        Entry {
+            group: group.into(),
+            path: Path::new("/cache").join(group).join(name),
+            bytes: 3 << 29,
+            used: SystemTime::UNIX_EPOCH + HOUR * 1000 - HOUR * u32::try_from(hours_ago).unwrap(),
+            in_use: false,
+        }
+    }
+
+    #[test]
+    fn a_stage_of_today_s_inputs_stays_and_of_unknown_ones_too() {
+        let stage = manifest(plan(), StageName::Workload);
+        assert_eq!(differences(&stage, &today()).unwrap(), Vec::<String>::new());
+        let unknown = Today::default();
+        assert_eq!(differences(&stage, &unknown).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_differs_is_named() {
+        let mut stage = manifest(plan(), StageName::Workload);
+        let other = Today {
+            qemu: Some("10.0.2".into()),
+            host_cpu: Some("Other CPU".into()),
+            accelerator: Some(Accelerator::Kvm),
+            images: BTreeMap::from([("1.36.4".to_owned(), Some(files("image-b")))]),
+        };
+        insta::assert_snapshot!(differences(&stage, &other).unwrap().join("\n"), @r"
+        QEMU is another: 10.0.2 (it was made with 8.2.2)
+        the host's processor is another: Other CPU (it was made with Some CPU)
+        guests run differently: kvm (it was made with tcg)
+        the node image is another: image-b (it was made with image-a)
+        ");
+        let gone = Today {
+            images: BTreeMap::from([("1.36.4".to_owned(), None)]),
+            ..today()
+        };
+        insta::assert_snapshot!(differences(&stage, &gone).unwrap().join("\n"), @"the node image with Kubernetes 1.36.4 is another today, and not in the cache");
+        stage.plan.worker.memory_mib = 512;
+        stage.key = stage.plan.key(stage.name).unwrap();
+        insta::assert_snapshot!(differences(&stage, &today()).unwrap().join("\n"), @"the machines have another size");
+        stage.plan = plan();
+        stage.key = "0123".into();
+        insta::assert_snapshot!(differences(&stage, &today()).unwrap().join("\n"), @"podwire makes this stage, or one before it, differently now");
+    }
+
+    #[test]
+    fn stages_are_listed_with_what_they_cost_and_what_becomes_of_them() {
+        let now = SystemTime::UNIX_EPOCH + HOUR * 1000;
+        let listed = |entry: Entry, manifest| Listed::of(entry, manifest, &today()).unwrap();
+        let whole = |plan, name| {
+            let mut manifest = manifest(plan, name);
+            let there = Path::new("/proc/version");
+            let image = &mut manifest.image;
+            for file in [&mut image.disk, &mut image.kernel, &mut image.initrd] {
+                there.clone_into(file);
+            }
+            manifest.built = 3600 * 900;
+            manifest
+        };
+        let old = ClusterPlan {
+            qemu: "7.2".into(),
+            broken: Some(Break::PodRange),
+            ..plan()
+        };
+        let mut damaged = whole(plan(), StageName::Booted);
+        damaged.files.insert("control-plane/ram".into(), 7);
+        let used = Entry {
+            in_use: true,
+            ..entry(STAGES, "a", 2)
+        };
+        let all = [
+            listed(used, Ok(whole(plan(), StageName::Workload))),
+            listed(entry(STAGES, "b", 50), Ok(whole(old, StageName::Cni))),
+            listed(entry(STAGES, "c", 3), Ok(damaged)),
+            listed(
+                entry(STAGES, "d", 0),
+                Err("stage.json makes no sense".into()),
+            ),
+        ];
+        insta::assert_snapshot!(text(&all, now), @"
+        stage     nodes  Kubernetes  guests  fault      on disk  built       used
+        workload  3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
+        cni       3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
+          QEMU is another: 8.2.2 (it was made with 7.2)
+        booted    3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again
+          damaged: control-plane/ram: No such file or directory (os error 2)
+        d                                               1.5 GiB              1 s ago        would be made again
+          damaged: stage.json makes no sense
+        6.0 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
+        ");
+        let json = serde_json::to_value(&all[1]).unwrap();
+        assert_eq!(json["stage"], "cni");
+        assert_eq!(json["break"], "pod-range");
+        assert_eq!(json["used"], 3600 * 950);
+        assert!(json["rebuilt_because"][0].as_str().unwrap().contains("7.2"));
+        assert!(text(&[], now).starts_with("no stages"));
+    }
+
+    #[test]
+    fn what_is_worth_less_goes_first_and_an_image_after_its_stages() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut entries = Vec::new();
+        for (name, stage, outdated) in [
+            ("start", StageName::Workload, false),
+            ("intermediate", StageName::Joined, false),
+            ("outdated", StageName::Workload, true),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            let mut manifest = manifest(plan(), stage);
+            if outdated {
+                manifest.key = "0123".into();
+            }
+            let text = serde_json::to_vec(&manifest).unwrap();
+            std::fs::write(path.join("stage.json"), text).unwrap();
+            entries.push(Entry {
+                path,
+                ..entry(STAGES, name, 10)
+            });
+        }
+        entries.push(entry(IMAGES, "i", 12));
+        entries.push(entry(IMAGES, "j", 12));
+        let worth = Worth::of(&entries, &BTreeSet::from([StageName::Workload]));
+        let mut order: Vec<&Entry> = entries.iter().collect();
+        order.sort_by_key(|entry| worth.counts_as_used(entry));
+        let order: Vec<String> = order.iter().map(|entry| name(&entry.path)).collect();
+        assert_eq!(order, ["outdated", "intermediate", "j", "start", "i"]);
+    }
+
+    #[test]
+    fn nothing_to_make_needs_no_room() {
+        assert_eq!(disk_needed(4 << 30, 0), 0);
+        assert_eq!(disk_needed(5 << 30, 1), 5 << 30);
+        assert_eq!(disk_needed(5 << 30, 2), 7 << 30);
+    }
+}
