@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::Memory;
@@ -238,12 +239,8 @@ fn list(parties: &[Party]) -> String {
         .join(", ")
 }
 
-fn size(mib: u64) -> String {
-    if mib < 1000 {
-        format!("{mib} MiB")
-    } else {
-        format!("{}.{} GiB", mib / 1024, mib % 1024 * 10 / 1024)
-    }
+fn size(mib: u64) -> ByteSize {
+    ByteSize::mib(mib)
 }
 
 #[cfg(test)]
