@@ -252,8 +252,20 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct BenchCloneArgs {
+    /// Machines in the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u32,
+    /// How many clones are timed, one after the other
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) clones: u32,
+}
+
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum BenchTarget {
+    /// A cluster from nothing, beside clones of the same cluster
+    Clone(BenchCloneArgs),
     /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work
     Switch,
 }

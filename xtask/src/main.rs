@@ -7,6 +7,7 @@ mod say;
 
 mod access;
 mod bench;
+mod bench_clone;
 mod breaks;
 mod check;
 mod clean;
@@ -72,6 +73,9 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Bench(args) => match args.what {
             None => bench::last_run(&Session::start()?.workspace.latest(), args.json),
             Some(BenchTarget::Switch) => bench::segment_switch(args.json),
+            Some(BenchTarget::Clone(what)) => {
+                bench_clone::clone(&Session::start()?, &what, args.json)
+            }
         },
     }
     .map(|()| 0)
