@@ -70,7 +70,7 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
     let (removed, taken) = remove(session, doomed)?;
     say_busy(&[busy, taken].concat());
     outln!("removed {}", size(removed));
-    if scope != Scope::All {
+    if scope == Scope::Unused(None) && args.max_size.is_none() {
         outln!(
             "the last run and what saves time are kept; --older-than 7d and --max-size 10GiB thin \
              that out, --all removes it"
@@ -101,16 +101,19 @@ fn say_busy(busy: &[Entry]) {
 /// Removes them; gives the bytes that went, and what somebody has begun to use meanwhile.
 fn remove(session: &Session, doomed: Vec<Entry>) -> Result<(u64, Vec<Entry>), Stop> {
     let (mut bytes, mut taken) = (0, Vec::new());
+    session.progress.phase("removing");
     for entry in doomed {
-        session.progress.phase("removing");
-        session.progress.step(&entry.path.display().to_string());
-        let removal = remove_entry(session, &entry);
-        session.progress.idle();
-        match removal? {
-            Removal::Removed => bytes += entry.bytes,
-            Removal::InUse => taken.push(entry),
+        session.progress.waiting(&entry.path.display().to_string());
+        match remove_entry(session, &entry) {
+            Ok(Removal::Removed) => bytes += entry.bytes,
+            Ok(Removal::InUse) => taken.push(entry),
+            Err(stop) => {
+                session.progress.idle();
+                return Err(stop);
+            }
         }
     }
+    session.progress.idle();
     Ok((bytes, taken))
 }
 

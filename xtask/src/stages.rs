@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use podwire_cluster::{Break, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu};
+use podwire_cluster::{
+    Break, ClusterError, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu,
+};
 use podwire_images::{Entry, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
@@ -33,6 +35,8 @@ struct Listed {
     /// When it was last used, in seconds since 1970.
     used: u64,
     in_use: bool,
+    /// Whether it is being made, or was when its run was interrupted.
+    unfinished: bool,
     /// What is in it; nothing when its manifest cannot be read.
     #[serde(flatten)]
     content: Option<Content>,
@@ -83,16 +87,18 @@ pub(crate) fn stages(session: &Session, args: &StagesArgs) -> Result<(), Stop> {
 }
 
 fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
+    // Whoever holds it is making a stage.
+    let making = session.cache.try_lock("stage")?.is_none();
     let entries = session.cache.entries()?;
     let found: Vec<(Entry, Result<StageManifest, String>)> = entries
         .into_iter()
         .filter(|entry| entry.group == STAGES)
-        .map(|entry| {
-            let manifest = if entry.is_unfinished() {
-                Err("it is being made, or an interrupted run has left it".to_owned())
-            } else {
-                StageManifest::read(&entry.path).map_err(|error| error.to_string())
-            };
+        .map(|mut entry| {
+            entry.in_use |= making && entry.is_unfinished();
+            let manifest = StageManifest::read(&entry.path).map_err(|error| match error {
+                ClusterError::Stage { reason, .. } => reason,
+                other => other.to_string(),
+            });
             (entry, manifest)
         })
         .collect();
@@ -164,7 +170,9 @@ impl Listed {
         manifest: Result<StageManifest, String>,
         today: &Today,
     ) -> anyhow::Result<Self> {
+        let unfinished = entry.is_unfinished();
         let (content, damage, rebuilt_because) = match manifest {
+            _ if unfinished => (None, None, Vec::new()),
             Err(why) => (None, Some(why), Vec::new()),
             Ok(manifest) => {
                 let damage = manifest.damage(&entry.path);
@@ -178,6 +186,7 @@ impl Listed {
             bytes: entry.bytes,
             used: used.unwrap_or_default().as_secs(),
             in_use: entry.in_use,
+            unfinished,
             content,
             damage,
             rebuilt_because,
@@ -329,8 +338,11 @@ impl Listed {
             what = name.to_string_lossy().into_owned();
         }
         let mut state = Vec::new();
-        if self.in_use {
-            state.push("in use");
+        match (self.unfinished, self.in_use) {
+            (true, true) => state.push("being made"),
+            (true, false) => state.push("left by an interrupted run"),
+            (false, true) => state.push("in use"),
+            (false, false) => {}
         }
         if self.damage.is_some() || !self.rebuilt_because.is_empty() {
             state.push("would be made again");
@@ -623,17 +635,22 @@ mod tests {
                 entry(STAGES, "d", 0),
                 Err("stage.json makes no sense".into()),
             ),
+            listed(
+                entry(STAGES, ".building-e", 0),
+                Err("no stage.json yet".into()),
+            ),
         ];
         insta::assert_snapshot!(text(&all, now), @"
-        stage     nodes  Kubernetes  guests  fault      on disk  built       used
-        workload  3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
-        cni       3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
+        stage        nodes  Kubernetes  guests  fault      on disk  built       used
+        workload     3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
+        cni          3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
           QEMU is another: 8.2.2 (it was made with 7.2)
-        booted    3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again
+        booted       3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again
           damaged: control-plane/ram: No such file or directory (os error 2)
-        d                                               1.5 GiB              1 s ago        would be made again
+        d                                                  1.5 GiB              1 s ago        would be made again
           damaged: stage.json makes no sense
-        6.0 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
+        .building-e                                        1.5 GiB              1 s ago        left by an interrupted run
+        7.5 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
         ");
         let json = serde_json::to_value(&all[1]).unwrap();
         assert_eq!(json["stage"], "cni");
