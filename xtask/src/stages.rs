@@ -106,7 +106,10 @@ fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
         .iter()
         .filter_map(|(_, manifest)| Some(manifest.as_ref().ok()?.plan.kubernetes.as_str()))
         .collect();
-    let today = Today::find(session, &versions)?;
+    let today = match versions.is_empty() {
+        true => Today::default(),
+        false => Today::find(session, &versions)?,
+    };
     let mut listed = found
         .into_iter()
         .map(|(entry, manifest)| Listed::of(entry, manifest, &today))

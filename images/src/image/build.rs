@@ -681,7 +681,7 @@ mod tests {
         let mut recipe = Recipe::read(source(), BASE).unwrap();
         recipe.mask.truncate(2);
         insta::assert_snapshot!(settings(&recipe, (1000, 100)), @r"
-        ENABLE='lease-hostname.path ssh.service systemd-networkd.service'
+        ENABLE='announce.service lease-hostname.path ssh.service systemd-networkd.service'
         DISABLE='e2scrub_reap.service getty@tty1.service remote-fs.target systemd-pstore.service'
         MASK='ldconfig.service sshd-keygen.service'
         INITRD_MODULES='virtio_blk virtio_net ext4'
