@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use podwire_access::find::{self, Running};
 use podwire_access::kubectl::{self, Kubectl};
-use podwire_access::{AccessError, Description, Link, Streams, Terminal};
+use podwire_access::{AccessError, Description, Exit, Foreground, Link, Streams};
 
 use crate::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
 use crate::stop::Stop;
@@ -17,10 +17,13 @@ pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {
         let shell = link.ssh(&args.node).await?;
         let command = (!args.command.is_empty()).then(|| args.command.join(" "));
         // Only now: while the session comes about, Ctrl-C ends this process.
-        let terminal = Terminal::take()?;
+        let foreground = Some(Foreground::take()?);
         let exit = shell
-            .run(command.as_deref(), Streams::own()?, terminal)
+            .run(command.as_deref(), Streams::own()?, foreground)
             .await?;
+        if exit == Exit::Left {
+            errln!("\nleft {}", args.node);
+        }
         Ok(exit.status())
     })
 }

@@ -90,6 +90,9 @@ pub(crate) struct TestArgs {
     /// Let skipped and flaky scenarios fail the run (implied by CI=true)
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Keep the cluster of the first failed scenario running until Ctrl-C, and say how to reach it
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Build in a fault on purpose, to see what a broken cluster looks like
     #[arg(long = "break", value_name = "NAME", value_parser = parse_break)]
     pub(crate) broken: Option<Break>,

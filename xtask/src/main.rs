@@ -19,6 +19,7 @@ mod durations;
 mod fixture;
 mod interrupt;
 mod junit;
+mod keep;
 mod nextest;
 mod parts;
 mod plan;

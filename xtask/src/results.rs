@@ -113,15 +113,24 @@ pub(crate) fn attempts(run: &Path, name: &str) -> Result<Attempts, ContextError>
         .collect()
 }
 
+/// How much of a run there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent<'a> {
+    /// All of it.
+    Whole,
+    /// A person ended it: why what has no result has none.
+    CutShort(&'a str),
+    /// No scenario was run at all: why.
+    Nothing(&'a str),
+}
+
 /// Merges what was selected, what was left on disk and what nextest saw.
-///
-/// `aborted` says why nothing was run at all.
 pub(crate) fn merge(
     catalogue: &[Scenario],
     selection: &Selection,
     mut attempts: impl FnMut(&str) -> Result<Attempts, ContextError>,
     seen: &BTreeMap<String, Seen>,
-    aborted: Option<&str>,
+    extent: Extent<'_>,
 ) -> Vec<ScenarioRecord> {
     catalogue
         .iter()
@@ -132,11 +141,14 @@ pub(crate) fn merge(
             if !selection.scenarios.iter().any(|name| name == scenario.name) {
                 return None;
             }
-            if let Some(reason) = aborted {
+            if let Extent::Nothing(reason) = extent {
                 return Some(skipped_record(scenario, reason));
             }
             Some(match attempts(scenario.name) {
-                Ok(attempts) => record(scenario, attempts, seen.get(scenario.name)),
+                Ok(attempts) => match without_result(&attempts, extent) {
+                    Some(reason) => skipped_record(scenario, reason),
+                    None => record(scenario, attempts, seen.get(scenario.name)),
+                },
                 Err(error) => ScenarioRecord {
                     outcome: Verdict::Failed,
                     ..skipped_record(scenario, &format!("its result is unreadable: {error}"))
@@ -144,6 +156,17 @@ pub(crate) fn merge(
             })
         })
         .collect()
+}
+
+/// Why a scenario has no result, when that is not its own fault.
+fn without_result<'a>(attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str> {
+    match extent {
+        Extent::CutShort(reason) => attempts
+            .last()
+            .is_none_or(Option::is_none)
+            .then_some(reason),
+        Extent::Whole | Extent::Nothing(_) => None,
+    }
 }
 
 fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
@@ -298,7 +321,7 @@ mod tests {
             &selection,
             |_| Ok(attempts.take().unwrap()),
             seen,
-            None,
+            Extent::Whole,
         )
         .remove(0)
     }
@@ -380,13 +403,45 @@ mod tests {
             &selection,
             |_| Ok(Vec::new()),
             &BTreeMap::new(),
-            Some("no image"),
+            Extent::Nothing("no image"),
         );
         let shown: Vec<_> = records
             .iter()
             .map(|r| format!("{} {} {}", r.name, r.outcome, r.reason))
             .collect();
         assert_eq!(shown, ["a skipped needs 3 nodes", "c skipped no image"]);
+    }
+
+    #[test]
+    fn what_a_person_has_cut_short_is_skipped_and_what_has_a_result_keeps_it() {
+        let catalogue = [scenario("a"), scenario("b"), scenario("c")];
+        let selection = Selection {
+            scenarios: ["a", "b", "c"].map(String::from).to_vec(),
+            skipped: Vec::new(),
+        };
+        let failed = ScenarioResult {
+            outcome: Outcome::Failed,
+            ..passed("a")
+        };
+        let records = merge(
+            &catalogue,
+            &selection,
+            |name| {
+                Ok(match name {
+                    "a" => vec![Some(failed.clone())],
+                    "b" => vec![None],
+                    _ => Vec::new(),
+                })
+            },
+            &BTreeMap::new(),
+            Extent::CutShort("ended by Ctrl-C"),
+        );
+        let outcomes: Vec<_> = records.iter().map(|record| record.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [Verdict::Failed, Verdict::Skipped, Verdict::Skipped]
+        );
+        assert_eq!(records[2].reason, "ended by Ctrl-C");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::slice::Iter;
 
-use crate::{AccessError, Exit, Shell, Streams, Terminal};
+use crate::{AccessError, Exit, Foreground, Shell, Streams};
 
 /// The node that has root's kubeconfig.
 pub const NODE: &str = "node1";
@@ -210,8 +210,8 @@ impl Kubectl {
             }
         };
         // Only now: while files are sent, Ctrl-C ends this process.
-        let terminal = Terminal::take()?;
-        shell.run(Some(&command), Streams::own()?, terminal).await
+        let foreground = Some(Foreground::take()?);
+        shell.run(Some(&command), Streams::own()?, foreground).await
     }
 }
 
@@ -231,8 +231,8 @@ async fn send(shell: &Shell, archive: &[u8]) -> Result<String, AccessError> {
     }
 }
 
-/// The same command line, which removes `folder` however it ends. The shell survives the signals of
-/// the terminal, which are meant for kubectl.
+/// The same command line, which removes `folder` however it ends. The shell survives the signals
+/// that are meant for kubectl.
 fn cleaned_up(command: &str, folder: &str) -> String {
     format!(
         "trap : HUP INT QUIT TERM PIPE; {command}; s=$?; rm -rf {}; exit $s",

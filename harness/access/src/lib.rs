@@ -33,4 +33,4 @@ pub use protocol::{Description, NodeAddress};
 pub use server::{Door, Served};
 pub use shell::{Exit, Shell, Streams};
 pub use socket::FILE;
-pub use terminal::Terminal;
+pub use terminal::Foreground;

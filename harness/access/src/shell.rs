@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::AccessError;
-use crate::terminal::{Escape, Event, Terminal};
+use crate::terminal::{Escape, Event, Foreground};
 
 /// Who logs in.
 const USER: &str = "root";
@@ -21,6 +21,10 @@ const USER: &str = "root";
 /// Silence after which the connection is tested, and how often before it counts as dead: an
 /// emulated guest under load may be silent for a minute.
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(20), 6);
+
+/// How long a command may take to end once it was sent a signal; without a terminal, one that takes
+/// no notice goes on without us.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How much is read from standard input at once.
 const PIECE: usize = 32 << 10;
@@ -32,7 +36,7 @@ pub enum Exit {
     Code(u8),
     /// By a signal: `TERM`.
     Signal(String),
-    /// The person left it, or nobody reads its output any more.
+    /// The person left it by the escape.
     Left,
 }
 
@@ -171,8 +175,8 @@ impl Shell {
         &self.node
     }
 
-    /// Runs a command line in root's shell, or the shell itself, until it ends. With a terminal,
-    /// the node gets one too, and standard error is not apart.
+    /// Runs a command line in root's shell, or the shell itself, until it ends. Where the process
+    /// in front has a terminal, the command gets one too, and standard error is not apart.
     ///
     /// # Errors
     /// [`AccessError::Session`] when the session ends before the command does,
@@ -181,7 +185,7 @@ impl Shell {
         &self,
         command: Option<&str>,
         streams: Streams<I, O, E>,
-        mut terminal: Option<Terminal>,
+        mut foreground: Option<Foreground>,
     ) -> Result<Exit, AccessError>
     where
         I: AsyncRead + Unpin,
@@ -195,11 +199,12 @@ impl Shell {
             .await
             .map_err(failed())?;
         let (reader, writer) = channel.split();
-        if terminal.is_some() {
-            let size = Terminal::size();
+        let terminal = foreground.as_ref().is_some_and(Foreground::has_terminal);
+        if terminal {
+            let size = Foreground::size();
             let (columns, rows) = (size.columns, size.rows);
             writer
-                .request_pty(false, &Terminal::kind(), columns, rows, 0, 0, &[])
+                .request_pty(false, &Foreground::kind(), columns, rows, 0, 0, &[])
                 .await
                 .map_err(failed())?;
         }
@@ -209,7 +214,7 @@ impl Shell {
         }
         .map_err(failed())?;
 
-        let escape = terminal.as_ref().map(|_| Escape::new());
+        let escape = terminal.then(Escape::new);
         let Streams {
             stdin,
             stdout,
@@ -229,13 +234,20 @@ impl Shell {
                         return Ok(Exit::Left);
                     }
                 }
-                event = event(terminal.as_mut()) => match event {
+                event = event(foreground.as_mut()) => match event {
                     Event::Resized(size) => {
                         let (columns, rows) = (size.columns, size.rows);
                         // Not worth an end: the next change may get through.
                         let _ = writer.window_change(columns, rows, 0, 0).await;
                     }
-                    Event::Ended(signal) => return Ok(Exit::Signal(signal.to_owned())),
+                    Event::Signal(signal) => {
+                        // Whether it gets there or not, the person wants to go.
+                        let _ = writer.signal(signal.clone()).await;
+                        return match timeout(FAREWELL, receive).await {
+                            Ok(exit) => exit,
+                            Err(_) => Ok(Exit::Signal(name(signal))),
+                        };
+                    }
                 },
             }
         }
@@ -314,9 +326,9 @@ async fn put(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()>
     to.flush().await
 }
 
-async fn event(terminal: Option<&mut Terminal>) -> Event {
-    match terminal {
-        Some(terminal) => terminal.event().await,
+async fn event(foreground: Option<&mut Foreground>) -> Event {
+    match foreground {
+        Some(foreground) => foreground.event().await,
         None => std::future::pending().await,
     }
 }

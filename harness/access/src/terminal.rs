@@ -1,8 +1,9 @@
-//! This process's own terminal, while a node has it.
+//! This process's own terminal and signals, while a command on a node has them.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 
+use russh::Sig;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,53 +16,56 @@ pub(crate) struct Size {
     pub(crate) columns: u32,
 }
 
-/// The terminal in raw mode: every key goes to the node, Ctrl-C too. Restored when dropped.
-pub struct Terminal {
-    before: Termios,
+/// This process in front of a command on a node: its signals are for the command, and so is every
+/// key of its terminal, Ctrl-C too. The terminal is restored when this is dropped.
+pub struct Foreground {
+    before: Option<Termios>,
     resized: Signal,
-    ends: [(Signal, &'static str); 4],
+    signals: [Signal; 4],
 }
 
-impl Terminal {
-    /// Takes the terminal if standard input and output both are one.
+impl Foreground {
+    /// Takes the signals; and the terminal, if standard input and output both are one.
     ///
     /// # Errors
     /// [`AccessError::Local`].
-    pub fn take() -> Result<Option<Self>, AccessError> {
-        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return Ok(None);
-        }
-        Self::raw()
-            .map(Some)
-            .map_err(AccessError::local("take the terminal"))
+    pub fn take() -> Result<Self, AccessError> {
+        Self::taken().map_err(AccessError::local("take the terminal"))
     }
 
-    fn raw() -> io::Result<Self> {
+    fn taken() -> io::Result<Self> {
         // Before the mode: a signal that comes in between must not leave the terminal raw.
         let resized = signal(SignalKind::window_change())?;
-        let ends = [
-            (signal(SignalKind::interrupt())?, "INT"),
-            (signal(SignalKind::terminate())?, "TERM"),
-            (signal(SignalKind::hangup())?, "HUP"),
-            (signal(SignalKind::quit())?, "QUIT"),
+        let signals = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::quit())?,
         ];
-        let before = tcgetattr(io::stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        let before = terminal.then(|| tcgetattr(io::stdin())).transpose()?;
+        if let Some(before) = &before {
+            let mut raw = before.clone();
+            raw.make_raw();
+            tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        }
         Ok(Self {
             before,
             resized,
-            ends,
+            signals,
         })
     }
 
-    /// What programs on the node should take it for.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// What programs on the node should take the terminal for.
     pub(crate) fn kind() -> String {
         std::env::var("TERM").unwrap_or_else(|_| "dumb".into())
     }
 
-    /// Its size now; one that has none gets a usual one.
+    /// The terminal's size now; one that has none gets a usual one.
     pub(crate) fn size() -> Size {
         let stdout = io::stdout();
         let size = tcgetwinsize(stdout.as_fd()).ok();
@@ -78,38 +82,35 @@ impl Terminal {
         )
     }
 
-    /// The next thing that happens to it.
+    /// The next thing that happens.
     pub(crate) async fn event(&mut self) -> Event {
-        let [
-            (int, int_name),
-            (term, term_name),
-            (hup, hup_name),
-            (quit, quit_name),
-        ] = &mut self.ends;
+        let [interrupt, terminate, hangup, quit] = &mut self.signals;
         tokio::select! {
             _ = self.resized.recv() => Event::Resized(Self::size()),
-            _ = int.recv() => Event::Ended(int_name),
-            _ = term.recv() => Event::Ended(term_name),
-            _ = hup.recv() => Event::Ended(hup_name),
-            _ = quit.recv() => Event::Ended(quit_name),
+            _ = interrupt.recv() => Event::Signal(Sig::INT),
+            _ = terminate.recv() => Event::Signal(Sig::TERM),
+            _ = hangup.recv() => Event::Signal(Sig::HUP),
+            _ = quit.recv() => Event::Signal(Sig::QUIT),
         }
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Foreground {
     fn drop(&mut self) {
-        // A terminal that has gone needs no restoring.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.before);
+        if let Some(before) = &self.before {
+            // A terminal that has gone needs no restoring.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, before);
+        }
     }
 }
 
-/// What happens to a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to the process in front.
+#[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Its window has another size.
+    /// The terminal's window has another size.
     Resized(Size),
-    /// Somebody sent this process a signal that ends it.
-    Ended(&'static str),
+    /// Somebody wants the command to end.
+    Signal(Sig),
 }
 
 /// OpenSSH's escape: `~.` at the beginning of a line leaves a node that answers no more, `~~` sends

@@ -62,6 +62,23 @@ pub struct RunContext {
     pub ssh_host_key: Option<PathBuf>,
     /// A fault that the whole run carries, `--break NAME`.
     pub broken: Option<Break>,
+    /// How it agrees with other processes on the machine's memory.
+    pub share: Share,
+    /// Whether a failed scenario's cluster is kept running for a person to look at.
+    pub keep: bool,
+}
+
+/// A scenario's share of the machine, see [`podwire_admission`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The folder through which processes agree.
+    pub folder: PathBuf,
+    /// How many clones run at once.
+    pub slots: usize,
+    /// The most host memory that one may come to occupy, MiB.
+    pub clone_mib: u64,
+    /// What stays free, MiB.
+    pub keep_free_mib: u64,
 }
 
 impl RunContext {
