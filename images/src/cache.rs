@@ -183,15 +183,6 @@ pub struct Disk {
     pub available: u64,
 }
 
-/// Figures of the host's memory, in bytes (proc_meminfo(5)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// `MemTotal`.
-    pub total: u64,
-    /// `MemAvailable`: what can be had without swapping.
-    pub available: u64,
-}
-
 /// The keys with which guests are reached, made once per cache: part of every image's inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshKeys {
@@ -487,38 +478,6 @@ impl Cache {
     }
 }
 
-impl Memory {
-    /// The host's memory now.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`] when /proc/meminfo cannot be read or lacks a figure.
-    pub fn of_host() -> Result<Self, CacheError> {
-        let path = Path::new("/proc/meminfo");
-        let text = fs::read_to_string(path).map_err(CacheError::io("read", path))?;
-        Self::parse(&text).ok_or_else(|| {
-            CacheError::io("understand", path)(io::Error::from(io::ErrorKind::InvalidData))
-        })
-    }
-
-    fn parse(meminfo: &str) -> Option<Self> {
-        let bytes = |name: &str| {
-            let line = meminfo
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse::<u64>()
-                .ok()?
-                .checked_mul(1024)
-        };
-        Some(Self {
-            total: bytes("MemTotal")?,
-            available: bytes("MemAvailable")?,
-        })
-    }
-}
-
 fn damage(path: &Path, sealed: &Sealed, check: Check) -> Option<String> {
     let size = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.len(),
@@ -805,19 +764,9 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_the_host_are_plausible() {
+    fn the_figures_of_the_disk_are_plausible() {
         let (_dir, cache) = cache();
         let disk = cache.disk().unwrap();
         assert!(disk.available <= disk.total && disk.total > 1 << 20);
-        let memory = Memory::of_host().unwrap();
-        assert!(memory.available <= memory.total);
-        assert_eq!(
-            Memory::parse("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\n"),
-            Some(Memory {
-                total: 2 << 20,
-                available: 1 << 20
-            })
-        );
-        assert_eq!(Memory::parse("MemTotal: 2048 kB\n"), None);
     }
 }

@@ -23,8 +23,8 @@ use podwire_process::{Report, Spawner};
 
 pub use bundle::{Bundle, BundleManifest};
 pub use cache::{
-    Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Memory, Removal, Room,
-    SshKeys, Staging, allocated, victims,
+    Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Removal, Room, SshKeys,
+    Staging, allocated, victims,
 };
 pub use digest::{Inputs, sha256_file};
 pub use error::Error;

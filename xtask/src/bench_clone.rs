@@ -71,6 +71,7 @@ pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Res
         require_kvm: false,
         yes: false,
         locked: false,
+        max_size: None,
     };
     consent::host_packages(session, false)?;
     let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
@@ -81,6 +82,7 @@ pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Res
     let plan = parts::cluster_plan(session, &wanted, &node, host.accelerator)?;
     let _lock = session.cache.lock("stage", &session.progress)?;
     session.progress.phase("bench clone");
+    let _ticket = parts::ticket(session, "bench clone", &plan)?;
     let scratch = session.cache.staging("bench")?;
     let bench = Bench {
         session,

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::Context as _;
+use podwire_admission::{Admission, Claim, Memory, Ticket};
 use podwire_cluster::{ClusterPlan, ImageFiles, Stages, host_cpu};
-use podwire_images::{Bundle, Error, Kind, Memory, NodeImage, bundle, image};
+use podwire_images::{Bundle, Error, Kind, NodeImage, bundle, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
-use crate::plan::{Machine, Need, Phase, Plan};
+use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
 use crate::session::Session;
 use crate::stop::Stop;
@@ -82,8 +83,12 @@ pub(crate) fn image_files(image: &NodeImage) -> ImageFiles {
     }
 }
 
-/// Memory of a cluster's machines together, MiB; it does not depend on what is in the image.
-pub(crate) fn guests_mib(nodes: u32, kubernetes: &str) -> anyhow::Result<u64> {
+/// What clusters of a size take of this machine; it does not depend on what is in the image.
+pub(crate) fn appetite(
+    nodes: u32,
+    kubernetes: &str,
+    accelerator: Accelerator,
+) -> anyhow::Result<Appetite> {
     let image = ImageFiles {
         name: String::new(),
         disk: PathBuf::new(),
@@ -91,9 +96,35 @@ pub(crate) fn guests_mib(nodes: u32, kubernetes: &str) -> anyhow::Result<u64> {
         initrd: PathBuf::new(),
         append: String::new(),
     };
-    let plan = ClusterPlan::new(nodes, kubernetes, &image, Accelerator::Tcg, "", "", None)?;
-    Ok(plan.memory_mib())
+    let plan = ClusterPlan::new(nodes, kubernetes, &image, accelerator, "", "", None)?;
+    Ok(Appetite {
+        guests_mib: plan.memory_mib(),
+        clone_mib: plan.host_memory_mib(),
+    })
 }
+
+/// How many clones this machine runs at once, and what each may come to take: agreed with all other
+/// processes that run some.
+pub(crate) fn claim(what: &str, plan: &ClusterPlan) -> anyhow::Result<Claim> {
+    let memory_mib = plan.host_memory_mib();
+    let available = Memory::of_host()?.available;
+    Ok(Claim {
+        what: what.to_owned(),
+        slots: at_once(cores(), available, plan.accelerator, memory_mib),
+        memory_mib,
+        keep_free_mib: KEEP_FREE_MIB,
+    })
+}
+
+/// Waits until the machine carries one more cluster.
+pub(crate) fn ticket(session: &Session, what: &str, plan: &ClusterPlan) -> Result<Ticket, Stop> {
+    let admission = Admission::at(&session.cache.folder(ADMISSION)?)?;
+    let claim = claim(what, plan)?;
+    Ok(session.wait_for(admission.enter(&claim, &session.progress))?)
+}
+
+/// The folder of the cache in which clones agree on the machine's memory.
+pub(crate) const ADMISSION: &str = "admission";
 
 /// The cluster that a run is about.
 pub(crate) fn cluster_plan(
@@ -117,7 +148,7 @@ pub(crate) fn cluster_plan(
 
 /// The plan of a default run on this machine with an empty cache.
 pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, Stop> {
-    let guests_mib = guests_mib(3, kubernetes)?;
+    let appetite = appetite(3, kubernetes, Accelerator::Tcg)?;
     let machine = Machine {
         cores: cores(),
         memory_available: Memory::of_host()?.available,
@@ -130,7 +161,7 @@ pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, St
             .into_iter()
             .map(|phase| (phase, Need::Missing(String::new())))
             .collect(),
-        guests_mib,
+        appetite,
         scenarios: Vec::new(),
         at_once: 1,
     })

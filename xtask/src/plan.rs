@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
 use crate::durations::Durations;
@@ -107,6 +108,15 @@ impl Phase {
     }
 }
 
+/// What a cluster takes of the machine, MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appetite {
+    /// Its machines' memory.
+    pub(crate) guests_mib: u64,
+    /// The most that a running clone occupies.
+    pub(crate) clone_mib: u64,
+}
+
 /// Whether a phase has anything to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -136,7 +146,7 @@ pub(crate) struct Plan {
     pub(crate) machine: Machine,
     pub(crate) phases: Vec<(Phase, Need)>,
     /// Memory of all the cluster's machines together, MiB.
-    pub(crate) guests_mib: u64,
+    pub(crate) appetite: Appetite,
     /// The scenarios that run.
     pub(crate) scenarios: Vec<String>,
     /// How many of them at once.
@@ -188,7 +198,7 @@ impl Plan {
             peak = peak.max(kept + working);
             match phase {
                 // The frozen machines' memory is a file each, and they have touched two thirds of it.
-                Phase::Stage => kept += self.guests_mib * 2 / 3,
+                Phase::Stage => kept += self.appetite.guests_mib * 2 / 3,
                 Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
                 _ => {}
             }
@@ -196,11 +206,9 @@ impl Plan {
         peak.max(kept) << 20
     }
 
-    /// Bytes of memory that the run needs: a booted cluster has touched two thirds of its memory,
-    /// a further clone shares most of that; the build tools beside it want a GiB.
+    /// Bytes of memory that the run needs: for one clone at a time, and what stays free.
     pub(crate) fn memory_needed(&self) -> u64 {
-        let clones = self.at_once.max(1) as u64;
-        (1024 + self.guests_mib * 2 / 3 + (clones - 1) * self.guests_mib / 4) << 20
+        (self.appetite.clone_mib + KEEP_FREE_MIB) << 20
     }
 
     /// What this machine has too little of, with needed and available.
@@ -280,22 +288,23 @@ impl Plan {
     }
 }
 
+/// What clones never take from the rest of the machine, MiB.
+pub(crate) const KEEP_FREE_MIB: u64 = 512;
+
 /// How many clones run at once: one on two emulated cores, else one per two cores, as far as
-/// memory carries them.
+/// memory (available, bytes; of one clone, MiB) carries them.
 pub(crate) fn at_once(
     cores: usize,
-    memory_available: u64,
+    available: u64,
     accelerator: Accelerator,
-    guests_mib: u64,
+    clone_mib: u64,
 ) -> usize {
     let cores_each = match accelerator {
         Accelerator::Kvm => 2,
         // Three emulated machines keep more than two cores busy while they wake up.
         Accelerator::Tcg => 4,
     };
-    let spare = (memory_available >> 20).saturating_sub(1024 + guests_mib * 2 / 3);
-    let by_memory = 1 + spare / (guests_mib / 4).max(1);
-    (cores / cores_each).clamp(1, usize::try_from(by_memory).unwrap_or(1))
+    slots(cores, cores_each, available, clone_mib, KEEP_FREE_MIB)
 }
 
 #[cfg(test)]
@@ -320,7 +329,10 @@ mod tests {
                     _ => (phase, Need::Missing(String::new())),
                 })
                 .collect(),
-            guests_mib: 5120,
+            appetite: Appetite {
+                guests_mib: 4096,
+                clone_mib: 5056,
+            },
             scenarios: (1..=8).map(|number| format!("scenario_{number}")).collect(),
             at_once: 1,
         }
@@ -375,10 +387,10 @@ mod tests {
     #[test]
     fn two_emulated_cores_carry_one_clone() {
         use Accelerator::{Kvm, Tcg};
-        assert_eq!(at_once(2, 20 << 30, Tcg, 5120), 1);
-        assert_eq!(at_once(4, 14 << 30, Kvm, 5120), 2);
-        assert_eq!(at_once(16, 64 << 30, Kvm, 5120), 8);
+        assert_eq!(at_once(2, 20 << 30, Tcg, 5056), 1);
+        assert_eq!(at_once(4, 14 << 30, Kvm, 5056), 2);
+        assert_eq!(at_once(16, 64 << 30, Kvm, 5056), 8);
         // Memory for one only.
-        assert_eq!(at_once(16, 5 << 30, Kvm, 5120), 1);
+        assert_eq!(at_once(16, 5 << 30, Kvm, 5056), 1);
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) require_kvm: bool,
     pub(crate) yes: bool,
     pub(crate) locked: bool,
+    /// Bytes that the cache may occupy, where somebody said so.
+    pub(crate) max_size: Option<u64>,
 }
 
 /// A host on which guests have been seen to run.
@@ -197,7 +199,7 @@ impl<'a> Preparation<'a> {
         &mut self,
         host: &Host,
         node: &NodeImage,
-        names: impl IntoIterator<Item = StageName>,
+        names: &[StageName],
         logs: &Path,
     ) -> Result<Vec<Stage>, Stop> {
         self.phase(Phase::Stage, |it| {
@@ -206,13 +208,18 @@ impl<'a> Preparation<'a> {
             let plan = parts::cluster_plan(session, &it.wanted, node, host.accelerator)?;
             let stages = parts::stages(session)?;
             let _lock = session.cache.lock("stage", &session.progress)?;
+            crate::stages::make_room(session, it.wanted.max_size, &plan, names)?;
+            let mut ticket = None;
             let (mut made, mut cached) = (Vec::new(), true);
-            for name in names {
+            for name in names.iter().copied() {
                 if let Some(stage) = stages.find(&plan, name)? {
                     made.push(stage);
                     continue;
                 }
                 cached = false;
+                if ticket.is_none() {
+                    ticket = Some(parts::ticket(session, "making a stage", &plan)?);
+                }
                 let get = stages.get(host, &plan, &files, name, logs, &session.progress);
                 let stage = session.wait_for(get).with_context(|| {
                     format!(

@@ -5,19 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use podwire_admission::Memory;
 use podwire_cluster::StageName;
 use podwire_images::{host, image, tools};
-use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection};
+use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection, Share};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::{ProfileName, TestArgs};
 use crate::durations::Durations;
+use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::prepare::{self, Judged, Preparation, Wanted};
-use crate::results::{self, Results, TestRecord};
+use crate::results::{self, Extent, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::{breaks, consent, junit, progress, select, summary};
@@ -28,8 +30,6 @@ struct Order<'a> {
     catalogue: &'a [Scenario],
     selection: Selection,
     kubernetes: String,
-    /// Memory of the cluster's machines together, MiB.
-    guests_mib: u64,
     /// A filter or a built-in fault is about scenarios alone.
     harness_tests: bool,
 }
@@ -55,7 +55,6 @@ impl<'a> Order<'a> {
         }
         Ok(Self {
             selection: select::select(&chosen, args.nodes),
-            guests_mib: parts::guests_mib(args.nodes, &kubernetes)?,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             args,
             catalogue,
@@ -71,6 +70,7 @@ impl<'a> Order<'a> {
             require_kvm: self.args.require_kvm,
             yes: self.args.yes,
             locked: self.args.locked,
+            max_size: self.args.max_size.map(|size| size.as_u64()),
         }
     }
 
@@ -129,6 +129,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             broken: None,
         },
         seen: BTreeMap::new(),
+        cut_short: None,
     };
     let done = run.all(&packages);
     run.report(done)
@@ -165,18 +166,20 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         }
         _ => None,
     };
-    let memory = podwire_images::Memory::of_host()?;
+    let memory = Memory::of_host()?;
     let machine = Machine {
         cores: parts::cores(),
         memory_available: memory.available,
         disk_available: session.cache.disk()?.available,
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
+    let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
+    let appetite = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
     let at_once = plan::at_once(
         machine.cores,
         machine.memory_available,
-        machine.accelerator.unwrap_or(Accelerator::Tcg),
-        order.guests_mib,
+        accelerator,
+        appetite.clone_mib,
     );
     let mut phases = vec![
         (
@@ -244,7 +247,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     Ok(Plan {
         machine,
         phases,
-        guests_mib: order.guests_mib,
+        appetite,
         scenarios: order.selection.scenarios.clone(),
         at_once,
     })
@@ -260,6 +263,8 @@ struct Run<'a> {
     results: Results,
     /// What nextest saw of the scenarios.
     seen: BTreeMap<String, Seen>,
+    /// Why scenarios have no result, when a person ended the run.
+    cut_short: Option<String>,
 }
 
 /// How the phases ended.
@@ -308,14 +313,11 @@ impl Run<'_> {
         }
         let host = self.preparation.host(&judged, &self.dir)?;
         let logs = self.dir.join("stages");
-        let stages = self.order.stages();
-        let stages = self.preparation.stages(&host, &node, stages, &logs)?;
-        let at_once = plan::at_once(
-            self.plan.machine.cores,
-            podwire_images::Memory::of_host()?.available,
-            verdict.accelerator,
-            self.order.guests_mib,
-        );
+        let stages: Vec<StageName> = self.order.stages().into_iter().collect();
+        let stages = self.preparation.stages(&host, &node, &stages, &logs)?;
+        let plan = parts::cluster_plan(session, &self.order.wanted(), &node, host.accelerator)?;
+        let claim = parts::claim("", &plan)?;
+        let at_once = claim.slots;
         self.plan.at_once = at_once;
         #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
         let clones = at_once as f64;
@@ -331,6 +333,13 @@ impl Run<'_> {
             ssh_key: session.cache.ssh_keys(&session.progress)?.user,
             ssh_host_key: Some(self.dir.join(prepare::HOST_KEY)),
             broken: self.order.args.broken,
+            share: Share {
+                folder: session.cache.folder(parts::ADMISSION)?,
+                slots: claim.slots,
+                clone_mib: claim.memory_mib,
+                keep_free_mib: claim.keep_free_mib,
+            },
+            keep: self.order.args.keep,
         }
         .write(&self.dir)?;
         self.phase(Phase::Scenarios, |run| {
@@ -401,7 +410,11 @@ impl Run<'_> {
         let names = self.order.selection.scenarios.clone();
         let nextest = self.nextest(
             program,
-            "scenarios",
+            if self.order.args.keep {
+                "scenarios-kept"
+            } else {
+                "scenarios"
+            },
             nextest::scenarios(&names),
             at_once,
             vec![
@@ -410,7 +423,12 @@ impl Run<'_> {
             ],
         );
         let (progress, dir) = (&self.session.progress, &self.dir);
-        let ended = nextest.run(self.session, || progress.step(&under_way(dir, &names)))?;
+        let mut keeper = Keeper::new(self.session, dir);
+        let ended = nextest.run(self.session, || {
+            let kept = keeper.look();
+            progress.step(&kept.unwrap_or_else(|| under_way(dir, &names)));
+        })?;
+        self.cut_short = keeper.cut_short();
         self.seen = nextest.seen()?;
         match ended {
             Ended::Passed | Ended::TestsFailed => Ok(()),
@@ -460,13 +478,18 @@ impl Run<'_> {
         if let Err(Stop::Setup(error)) = &done {
             self.results.error = Some(format!("{error:#}"));
         }
+        let extent = match (&aborted, &self.cut_short) {
+            (Some(reason), _) => Extent::Nothing(reason),
+            (None, Some(reason)) => Extent::CutShort(reason),
+            (None, None) => Extent::Whole,
+        };
         let dir = self.dir.clone();
         self.results.scenarios = results::merge(
             self.order.catalogue,
             &self.order.selection,
             |name| results::attempts(&dir, name),
             &self.seen,
-            aborted.as_deref(),
+            extent,
         );
         let broken = self.order.args.broken.filter(|_| done.is_ok());
         self.results.broken = broken

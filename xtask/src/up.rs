@@ -36,16 +36,19 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         require_kvm: false,
         yes: args.yes,
         locked: args.locked,
+        max_size: None,
     };
     let mut preparation = Preparation::new(session, wanted);
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let host = preparation.host(&judged, &dir)?;
-    let stages = preparation.stages(&host, &node, [args.stage], &dir.join("stages"))?;
+    let stages = preparation.stages(&host, &node, &[args.stage], &dir.join("stages"))?;
     let stage = stages
         .first()
         .with_context(|| format!("the stage {} was not made", args.stage))?;
+    let plan = &stage.manifest.plan;
+    let _ticket = parts::ticket(session, "cargo xtask up", plan)?;
     match session.wait_for(held(session, &host, stage, &dir)) {
         Ok(()) => fs::remove_dir_all(&dir)
             .with_context(|| format!("cannot remove {}", dir.display()))

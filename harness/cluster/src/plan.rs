@@ -145,6 +145,16 @@ impl ClusterPlan {
         self.control_plane.memory_mib + workers * self.worker.memory_mib
     }
 
+    /// The most host memory that all machines together can come to occupy, MiB.
+    pub fn host_memory_mib(&self) -> u64 {
+        let nowhere = Path::new("");
+        let machines = (1..=self.nodes).map(|number| {
+            let size = self.size(Role::of(number));
+            self.machine("", size, nowhere, nowhere, "".into(), Ram::Anonymous, false)
+        });
+        machines.map(|machine| machine.host_memory_mib()).sum()
+    }
+
     /// What names a stage in the cache: 32 hexadecimal digits of the SHA-256 of everything that
     /// shapes it: the machines as the guests see them, what the step writes and runs, and the key of
     /// the stage that it is made of.

@@ -27,7 +27,9 @@ mod scenario;
 mod tls;
 
 pub use balance::{Band, REQUESTS_PER_BACKEND, band};
-pub use context::{ANCESTOR_VARIABLE, ContextError, RUN_VARIABLE, RunContext, Selection, Skipped};
+pub use context::{
+    ANCESTOR_VARIABLE, ContextError, RUN_VARIABLE, RunContext, Selection, Share, Skipped,
+};
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};
 pub use lab::{Lab, STEPS};

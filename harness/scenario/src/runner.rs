@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use futures::FutureExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
+use podwire_access::{AccessError, Door, Served};
+use podwire_admission::{Admission, AdmissionError, Claim, Ticket};
 use podwire_cluster::{Cluster, Host, Stage};
-use podwire_process::{Spawner, watch_ancestors};
+use podwire_process::{Report, Spawner, watch_ancestors};
 use podwire_vm::SshCredentials;
 use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::assert;
-use crate::context::{ANCESTOR_VARIABLE, RunContext};
+use crate::context::{ANCESTOR_VARIABLE, RunContext, Share};
 use crate::failure::Failure;
 use crate::lab::Lab;
 use crate::page::{self, Page};
@@ -30,6 +33,9 @@ const INTERRUPTED: i32 = 130;
 
 /// Host time, before stretching, that collecting the evidence of one failure may take.
 const EVIDENCE: Duration = Duration::from_secs(45);
+
+/// For a node of a kept cluster to accept a connection, before stretching.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Lists or runs scenarios the way libtest does, which is what nextest speaks.
 pub fn run_main(catalogue: Vec<Scenario>) -> ExitCode {
@@ -87,8 +93,14 @@ fn execute(scenario: Scenario) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(attempt.carry_out());
+    // Before the scenario's limit begins to run.
+    let _ticket = runtime.block_on(attempt.admitted())?;
+    let (result, kept) = runtime.block_on(attempt.carry_out());
+    // Before anybody looks at the cluster for an hour.
     result.write(&attempt.run)?;
+    if let Some(lab) = kept {
+        runtime.block_on(attempt.hold(lab, &result.reason))?;
+    }
     match result.outcome {
         Outcome::Passed => Ok(()),
         Outcome::Failed => bail!(
@@ -108,6 +120,33 @@ enum Stop {
     Terminated,
 }
 
+/// Tells when an attempt must end. While it lives, SIGINT ends the process at once.
+struct Stopping {
+    told: watch::Receiver<Option<Stop>>,
+    listening: AbortHandle,
+}
+
+impl Stopping {
+    async fn come(&self) -> Stop {
+        let mut told = self.told.clone();
+        match told.wait_for(Option::is_some).await {
+            Ok(stop) => stop.unwrap_or(Stop::Terminated),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether whoever started this process wants it to end.
+    fn is_terminated(&self) -> bool {
+        *self.told.borrow() == Some(Stop::Terminated)
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
 struct Attempt {
     scenario: Scenario,
     run: PathBuf,
@@ -118,19 +157,49 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn carry_out(&self) -> ScenarioResult {
+    /// Waits until the machine carries one more cluster.
+    async fn admitted(&self) -> Result<Ticket, AdmissionError> {
+        let Share {
+            folder,
+            slots,
+            clone_mib,
+            keep_free_mib,
+        } = &self.context.share;
+        let claim = Claim {
+            what: self.scenario.name.to_owned(),
+            slots: *slots,
+            memory_mib: *clone_mib,
+            keep_free_mib: *keep_free_mib,
+        };
+        Admission::at(folder)?.enter(&claim, &Steps).await
+    }
+
+    /// The result; and the lab that it was found in, when that is to be kept.
+    async fn carry_out(&self) -> (ScenarioResult, Option<Lab>) {
         let started = Instant::now();
-        let stop = self.stop_signals();
+        let stop = self.stopping();
         let mut phases = Vec::new();
         let mut sabotages = Vec::new();
 
-        let main = self
-            .in_a_lab("scenario", self.scenario.run, true, &stop, &mut phases)
+        let (main, mut kept) = self
+            .in_a_lab(
+                "scenario",
+                self.scenario.run,
+                Role::Main,
+                &stop,
+                &mut phases,
+            )
             .await;
         let verdict = match main {
             Ok(()) if self.context.broken.is_none() => {
                 for sabotage in self.scenario.sabotages {
-                    sabotages.push(self.sabotage(sabotage, &stop, &mut phases).await);
+                    let (result, lab) = self.sabotage(sabotage, &stop, &mut phases).await;
+                    sabotages.push(result);
+                    kept = lab;
+                    // No second cluster beside the one that a person is to look at.
+                    if kept.is_some() {
+                        break;
+                    }
                 }
                 uncaught(&sabotages)
             }
@@ -153,7 +222,7 @@ impl Attempt {
             // A page that cannot be written must not hide the failure that it is about.
             let _ = fs::write(self.folder.join(page::FILE), page.to_string());
         }
-        ScenarioResult {
+        let result = ScenarioResult {
             name: self.scenario.name.to_owned(),
             covers: self
                 .scenario
@@ -174,75 +243,63 @@ impl Attempt {
             evidence: evidence
                 .filter(|folder| folder.exists())
                 .map(|folder| relative(&folder, &self.run)),
-        }
+        };
+        (result, kept)
     }
 
     async fn sabotage(
         &self,
         sabotage: &Sabotage,
-        stop: &watch::Receiver<Option<Stop>>,
+        stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
-    ) -> SabotageResult {
+    ) -> (SabotageResult, Option<Lab>) {
         let name = format!("sabotage {}", sabotage.name);
-        let verdict = self
-            .in_a_lab(&name, sabotage.run, false, stop, phases)
+        let (verdict, lab) = self
+            .in_a_lab(&name, sabotage.run, Role::Sabotage(sabotage), stop, phases)
             .await;
-        let (caught, reason) = match verdict {
-            Ok(()) => (
-                false,
-                format!("the assertion held although {}", sabotage.about),
-            ),
-            Err(error) => match error.downcast_ref::<Failure>() {
-                Some(failure) if failure.cause == sabotage.expects => (true, failure.to_string()),
-                Some(failure) => (
-                    false,
-                    format!(
-                        "failed for another reason than \"{}\": {failure}",
-                        sabotage.expects
-                    ),
-                ),
-                None => (false, format!("could not be carried out: {error:#}")),
-            },
-        };
-        SabotageResult {
+        let (caught, reason) = judge(sabotage, &verdict);
+        let result = SabotageResult {
             name: sabotage.name.to_owned(),
             caught,
             reason,
-        }
+        };
+        (result, lab)
     }
-
     /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
+    /// The lab is given back running when it is to be kept.
     async fn in_a_lab(
         &self,
         name: &str,
         run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
-        judge_afterwards: bool,
-        stop: &watch::Receiver<Option<Stop>>,
+        role: Role<'_>,
+        stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
-    ) -> anyhow::Result<()> {
+    ) -> (anyhow::Result<()>, Option<Lab>) {
         let dir = self.folder.join(name.replace(' ', "-"));
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let mut stop = stop.clone();
-
         let cloning = Instant::now();
         let cluster = tokio::select! {
-            cluster = self.clone_stage(&dir) => cluster?,
-            stopped = stopped(&mut stop) => return Err(self.cut_short(stopped)),
+            cluster = self.clone_stage(&dir) => cluster,
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        };
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(error) => return (Err(error), None),
         };
         phases.push(phase(&format!("{name}: clone"), cloning));
 
         let running = Instant::now();
         let lab = Lab::new(cluster, &self.host, &dir);
+        let main = matches!(role, Role::Main);
         let verdict = tokio::select! {
-            verdict = AssertUnwindSafe(judged(&lab, run, judge_afterwards)).catch_unwind() => {
+            verdict = AssertUnwindSafe(judged(&lab, run, main)).catch_unwind() => {
                 verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
             }
             fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
-            stopped = stopped(&mut stop) => Err(self.cut_short(stopped)),
+            stopped = stop.come() => Err(self.cut_short(stopped)),
         };
         phases.push(phase(&format!("{name}: run"), running));
 
-        if judge_afterwards && let Err(error) = &verdict {
+        if main && let Err(error) = &verdict {
             // Collecting takes a while: whoever watches learns of the failure at once.
             lab.step(format!("failed: {error:#}"));
             let limit = self.host.limit(EVIDENCE);
@@ -251,15 +308,52 @@ impl Attempt {
                 tokio::time::timeout(limit, lab.cluster().evidence(&self.folder.join("evidence")))
                     .await;
         }
+        let failed = match role {
+            Role::Main => verdict.is_err(),
+            Role::Sabotage(sabotage) => !judge(sabotage, &verdict).0,
+        };
+        if failed && self.context.keep && !stop.is_terminated() {
+            return (verdict, Some(lab));
+        }
         lab.stop().await;
-        if verdict.is_ok() || !judge_afterwards {
+        if verdict.is_ok() || !main {
             // Only a failed scenario's lab is worth its disk.
             let _ = fs::remove_dir_all(&dir);
         }
-        verdict
+        (verdict, None)
+    }
+
+    /// Serves the lab of a failed scenario until SIGINT or SIGTERM: `cargo xtask ssh` and the like
+    /// reach it. One run serves one lab; another that fails meanwhile ends as usual.
+    async fn hold(&self, lab: Lab, reason: &str) -> anyhow::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let served = Served {
+            what: format!(
+                "scenario {}, which failed: {}",
+                self.scenario.name,
+                reason.lines().next().unwrap_or_default()
+            ),
+            user_key: self.context.ssh_key.clone(),
+            limit: self.host.limit(CONNECT),
+        };
+        match Door::open(lab.cluster(), &self.run, &served) {
+            Ok(_door) => {
+                lab.step("kept for a look, until Ctrl-C");
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(AccessError::Taken { .. }) => lab.step("not kept: one is kept already"),
+            Err(error) => lab.step(format!("cannot be kept: {error}")),
+        }
+        lab.stop().await;
+        Ok(())
     }
 
     async fn clone_stage(&self, dir: &Path) -> anyhow::Result<Cluster> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let stage = self
             .context
             .stages
@@ -285,11 +379,10 @@ impl Attempt {
         }
     }
 
-    /// A channel that tells when the attempt must end; SIGINT ends the process at once.
-    fn stop_signals(&self) -> watch::Receiver<Option<Stop>> {
-        let (sender, receiver) = watch::channel(None);
+    fn stopping(&self) -> Stopping {
+        let (sender, told) = watch::channel(None);
         let limit = self.host.limit(self.scenario.limit);
-        tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             let (Ok(mut terminate), Ok(mut interrupt)) = (
                 signal(SignalKind::terminate()),
                 signal(SignalKind::interrupt()),
@@ -306,7 +399,23 @@ impl Attempt {
             interrupt.recv().await;
             std::process::exit(INTERRUPTED);
         });
-        receiver
+        Stopping {
+            told,
+            listening: listening.abort_handle(),
+        }
+    }
+}
+
+/// Tells beside the scenario's own steps what it waits for.
+struct Steps;
+
+impl Report for Steps {
+    fn step(&self, what: &str) {
+        eprintln!("{what}");
+    }
+
+    fn waiting(&self, what: &str) {
+        eprintln!("waiting for {what}");
     }
 }
 
@@ -327,10 +436,33 @@ async fn judged(
     Ok(())
 }
 
-async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stop.wait_for(Option::is_some).await {
-        Ok(stop) => stop.unwrap_or(Stop::Terminated),
-        Err(_) => std::future::pending().await,
+/// What is run in a lab.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// The scenario itself.
+    Main,
+    /// One of its sabotages.
+    Sabotage(&'a Sabotage),
+}
+
+/// Whether a sabotage was caught, and what there is to say about it.
+fn judge(sabotage: &Sabotage, verdict: &anyhow::Result<()>) -> (bool, String) {
+    match verdict {
+        Ok(()) => (
+            false,
+            format!("the assertion held although {}", sabotage.about),
+        ),
+        Err(error) => match error.downcast_ref::<Failure>() {
+            Some(failure) if failure.cause == sabotage.expects => (true, failure.to_string()),
+            Some(failure) => (
+                false,
+                format!(
+                    "failed for another reason than \"{}\": {failure}",
+                    sabotage.expects
+                ),
+            ),
+            None => (false, format!("could not be carried out: {error:#}")),
+        },
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) const NIC_SLOT: &str = "slot0";
 
 /// Host memory in MiB for one machine's translated code; QEMU would take an eighth of the host's.
 const TRANSLATION_BUFFER_MIB: u32 = 256;
+/// Host memory in MiB that a QEMU takes for itself, rounded up.
+const QEMU_MIB: u64 = 64;
 
 impl MachineSpec {
     /// What every kernel gets: its messages go to the recorded console, without those of daily
@@ -127,6 +129,15 @@ impl MachineSpec {
             &descriptors.console.to_string(),
             nic,
         )
+    }
+
+    /// The most host memory in MiB that the machine can come to occupy: the guest's own and QEMU's.
+    pub fn host_memory_mib(&self) -> u64 {
+        let translated = match self.accelerator {
+            Accelerator::Kvm => 0,
+            Accelerator::Tcg => TRANSLATION_BUFFER_MIB.into(),
+        };
+        self.memory_mib + translated + QEMU_MIB
     }
 
     /// The arguments that a guest can notice, for digests: the same for a machine that is frozen
@@ -464,6 +475,16 @@ pub(crate) mod tests {
         -device vmgenid,id=generation,guid=auto
         -no-reboot
         ");
+    }
+
+    #[test]
+    fn an_emulated_machine_takes_memory_for_its_translated_code() {
+        let kvm = MachineSpec {
+            accelerator: Accelerator::Kvm,
+            ..node()
+        };
+        assert_eq!(kvm.host_memory_mib(), 2048 + 64);
+        assert_eq!(node().host_memory_mib(), 2048 + 64 + 256);
     }
 
     #[test]
