@@ -10,7 +10,7 @@ use podwire_process::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::decision::{Claim, Decision, Holder, Load, Never, Party, decide};
+use crate::decision::{Claim, Decision, Holder, Load, Never, Party, Wait, decide};
 use crate::memory::{Memory, MemoryError};
 use crate::usage;
 
@@ -99,9 +99,9 @@ impl Drop for Place {
 /// What came of one look.
 enum Attempt {
     In(Ticket),
-    Waiting(String),
+    Waiting(Wait),
     /// Nobody holds a ticket, and still there is too little memory.
-    Alone(String),
+    Alone(Wait),
 }
 
 impl Admission {
@@ -132,7 +132,7 @@ impl Admission {
     ) -> Result<Ticket, AdmissionError> {
         let mut place = None;
         let mut alone: Option<Instant> = None;
-        let mut told = String::new();
+        let mut told: Option<Wait> = None;
         loop {
             let for_long = alone.is_some_and(|since| since.elapsed() >= self.patience);
             let waiting = match self.attempt(claim, &mut place, for_long).await? {
@@ -146,9 +146,9 @@ impl Admission {
                     what
                 }
             };
-            if waiting != told {
-                report.waiting(&waiting);
-                told = waiting;
+            if told.as_ref().is_none_or(|told| !told.is_like(&waiting)) {
+                report.waiting(&waiting.to_string());
+                told = Some(waiting);
             }
             tokio::time::sleep(POLL).await;
         }
@@ -191,9 +191,9 @@ impl Admission {
                 }
                 let alone = load.holders.is_empty() && ahead.is_none();
                 Ok(if alone {
-                    Attempt::Alone(wait.to_string())
+                    Attempt::Alone(wait)
                 } else {
-                    Attempt::Waiting(wait.to_string())
+                    Attempt::Waiting(wait)
                 })
             }
             Decision::Never(source) => Err(AdmissionError::Never {

@@ -116,6 +116,21 @@ pub enum Wait {
     },
 }
 
+impl Wait {
+    /// Whether it is for the same, however much of it there is by now.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Memory { holders, .. },
+                Self::Memory {
+                    holders: others, ..
+                },
+            ) => holders == others,
+            (one, other) => one == other,
+        }
+    }
+}
+
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -338,6 +353,19 @@ mod tests {
         let full = load(&[(7, 100), (8, 100)], &[]);
         insta::assert_snapshot!(wait(None, &full), @"scenario_7 (process 7), scenario_8 (process 8): this machine runs 2 at once");
         insta::assert_snapshot!(wait(Some(&party(9)), &Load::default()), @"its turn, after scenario_9 (process 9)");
+    }
+
+    #[test]
+    fn memory_that_comes_and_goes_is_no_news() {
+        let memory = |pid, free_mib| Wait::Memory {
+            holders: vec![party(pid)],
+            needed_mib: 100,
+            free_mib,
+        };
+        assert!(memory(7, 50).is_like(&memory(7, 60)));
+        assert!(!memory(7, 50).is_like(&memory(8, 50)));
+        let turn = Wait::Turn { ahead: party(7) };
+        assert!(turn.is_like(&turn) && !turn.is_like(&memory(7, 50)));
     }
 
     #[test]
