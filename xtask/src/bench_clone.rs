@@ -133,20 +133,17 @@ impl Bench<'_> {
         };
         get(StageName::Cni).await?;
         let cold_ready_s = cold.elapsed().as_secs_f64();
-        get(StageName::WorkloadBare).await?;
-        let mut cold_s = 0.0;
         let bare = get(StageName::WorkloadBare).await?;
         let logs = self.logs.join("last-step");
         fs::create_dir_all(&logs)?;
-        let step = async |cluster: &Cluster| {
-            cluster.add_all_routes().await?;
-            cluster.start_kube_proxy().await?;
-            first_cross_node(cluster, self.host).await?;
-            cold_s = cold.elapsed().as_secs_f64();
-            anyhow::Ok(())
-        };
         let last = self.scratch.join("last");
-        drop(bare.refrozen(self.host, &last, &logs, report, step).await?);
+        let (cluster, thawed) = bare.thawed(self.host, &last, &logs, report).await?;
+        cluster.add_all_routes().await?;
+        cluster.start_kube_proxy().await?;
+        first_cross_node(&cluster, self.host).await?;
+        let cold_s = cold.elapsed().as_secs_f64();
+        cluster.stop().await;
+        drop(thawed);
         let stage = get(StageName::Workload).await?;
 
         let mut samples = Vec::new();

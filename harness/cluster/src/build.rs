@@ -57,10 +57,7 @@ impl Maker<'_> {
         let manifest = self.manifest(name)?;
         let (manifest, machines) = match parent {
             None => self.booted(manifest, beside.path()).await?,
-            Some(parent) => {
-                let step = async |cluster: &Cluster| cluster.go_on_to(name, self.report).await;
-                self.derived(manifest, parent, beside.path(), step).await?
-            }
+            Some(parent) => self.derived(manifest, parent, beside.path()).await?,
         };
         published(manifest, &machines, beside, dir, started)
     }
@@ -136,14 +133,13 @@ impl Maker<'_> {
         }
     }
 
-    /// The parent's cluster, one step further. The step says what it was still waiting for.
-    async fn derived<E: From<ClusterError>>(
+    /// The parent's cluster, one step further.
+    async fn derived(
         &self,
         mut manifest: StageManifest,
         parent: &Stage,
         dir: &Path,
-        step: impl AsyncFnOnce(&Cluster) -> Result<Option<String>, E>,
-    ) -> Result<(StageManifest, Vec<MachineFiles>), E> {
+    ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
         let started = Instant::now();
         let (cluster, files) = if parent.manifest.credentials.is_some() {
             self.report.step("wake the stage that it is made of");
@@ -156,15 +152,11 @@ impl Maker<'_> {
         manifest.phases.extend_from_slice(cluster.timings());
 
         let stepping = Instant::now();
-        manifest.unsettled = step(&cluster).await?;
+        manifest.unsettled = cluster.go_on_to(manifest.name, self.report).await?;
         manifest.phases.push(Phase::since("step", stepping));
 
         self.report.step("freeze the cluster");
-        let frozen = freeze(self.host, cluster, &files, &mut manifest.phases).await?;
-        manifest.credentials = Some(frozen.credentials);
-        manifest.segment = frozen.segment;
-        manifest.guest_time = frozen.guest_time;
-        manifest.built = since_1970();
+        freeze(self.host, cluster, &files, &mut manifest).await?;
         Ok((manifest, files))
     }
 
@@ -236,20 +228,29 @@ impl Maker<'_> {
     }
 }
 
+/// A stage's cluster that goes on to become a stage of its own.
+pub struct Thawed {
+    beside: TempDir,
+    files: Vec<MachineFiles>,
+    manifest: StageManifest,
+    dir: PathBuf,
+    started: Instant,
+}
+
 impl Stage {
-    /// A stage of one's own in `dir`, which must not exist: this one, after `step` was done to it.
-    /// Consoles go to `logs`. It is not for the cache: its key is this one's.
+    /// Brings the stage to life in copies of its files, so that it can be frozen again, in `dir`,
+    /// which must not exist. Consoles go to `logs`. What comes of it is not for the cache: its key
+    /// is this one's.
     ///
     /// # Errors
-    /// [`ClusterError`], and whatever the step says.
-    pub async fn refrozen<E: From<ClusterError>>(
+    /// [`ClusterError`].
+    pub async fn thawed(
         &self,
         host: &Host,
         dir: &Path,
         logs: &Path,
         report: &dyn Report,
-        step: impl AsyncFnOnce(&Cluster) -> Result<(), E>,
-    ) -> Result<Self, E> {
+    ) -> Result<(Cluster, Thawed), ClusterError> {
         let started = Instant::now();
         let maker = Maker {
             host,
@@ -259,13 +260,36 @@ impl Stage {
             report,
         };
         let beside = beside(dir)?;
-        let manifest = StageManifest {
-            phases: Vec::new(),
-            ..self.manifest.clone()
+        let (cluster, files) = maker.awake(self, beside.path()).await?;
+        let thawed = Thawed {
+            beside,
+            files,
+            manifest: StageManifest {
+                phases: Vec::new(),
+                ..self.manifest.clone()
+            },
+            dir: dir.to_owned(),
+            started,
         };
-        let step = async |cluster: &Cluster| step(cluster).await.map(|()| None);
-        let (manifest, machines) = maker.derived(manifest, self, beside.path(), step).await?;
-        Ok(published(manifest, &machines, beside, dir, started)?)
+        Ok((cluster, thawed))
+    }
+}
+
+impl Thawed {
+    /// Freezes its cluster, as it is now, and moves it to its place.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn freeze(self, host: &Host, cluster: Cluster) -> Result<Stage, ClusterError> {
+        let Self {
+            beside,
+            files,
+            mut manifest,
+            dir,
+            started,
+        } = self;
+        freeze(host, cluster, &files, &mut manifest).await?;
+        published(manifest, &files, beside, &dir, started)
     }
 }
 
@@ -305,45 +329,37 @@ fn published(
     Stage::open(dir)
 }
 
-/// What is known of a cluster once it is frozen.
-struct Frozen {
-    credentials: Credentials,
-    segment: SegmentState,
-    guest_time: i64,
-}
-
 /// Stops all nodes together with the switch held, writes their state into their files, and ends them.
+/// What is known of the cluster then goes into the manifest.
 async fn freeze(
     host: &Host,
     cluster: Cluster,
     files: &[MachineFiles],
-    phases: &mut Vec<Phase>,
-) -> Result<Frozen, ClusterError> {
+    manifest: &mut StageManifest,
+) -> Result<(), ClusterError> {
     let freezing = Instant::now();
     let limit = host.limit(COMMAND);
     let times = cluster.nodes().iter();
     let times = times.map(|node| node.run_ok("sync; date -u +%s", limit));
     let times = try_join_all(times).await?;
     let times = times.iter().filter_map(|time| time.trim().parse().ok());
-    let guest_time = times.max().unwrap_or_default();
-    let credentials = cluster.credentials().clone();
+    manifest.guest_time = times.max().unwrap_or_default();
+    manifest.credentials = Some(cluster.credentials().clone());
     let (nodes, segment) = cluster.taken_apart();
     let machines = join_all(nodes.into_iter().map(|node| node.hang_up())).await;
-    phases.push(Phase::since("hang up", freezing));
+    manifest.phases.push(Phase::since("hang up", freezing));
 
     let stopping = Instant::now();
     segment.hold()?;
     try_join_all(machines.iter().map(Machine::pause)).await?;
-    let state = segment.state()?;
+    manifest.segment = segment.state()?;
+    let phases = &mut manifest.phases;
     phases.push(Phase::since("stop the cluster", stopping));
     let saving = Instant::now();
     save_and_end(machines, files).await?;
     phases.push(Phase::since("save the cluster", saving));
-    Ok(Frozen {
-        credentials,
-        segment: state,
-        guest_time,
-    })
+    manifest.built = since_1970();
+    Ok(())
 }
 
 async fn save_and_end(machines: Vec<Machine>, files: &[MachineFiles]) -> Result<(), ClusterError> {

@@ -36,6 +36,7 @@ mod wake;
 pub mod workload;
 
 pub use breaks::{Break, UnknownBreak};
+pub use build::Thawed;
 pub use cluster::{Cluster, PodRef};
 pub use error::ClusterError;
 pub use host::Host;

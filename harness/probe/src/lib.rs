@@ -15,8 +15,11 @@ mod http;
 mod ping;
 mod report;
 mod server;
+mod stream;
 
 pub use client::{ViaError, fetch, fetch_via};
 pub use ping::ping;
-pub use report::{Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, TargetReport};
+pub use report::{
+    Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,
+};
 pub use server::{Server, host_name};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::fetch;
 use crate::http::{self, MessageError, Until};
 use crate::report::{FetchRequest, Identity};
+use crate::stream::{Streams, echo};
 
 /// A client that opens a connection and says nothing is dropped after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -24,10 +25,14 @@ pub fn host_name() -> io::Result<String> {
 }
 
 /// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here.
+/// `POST /streams` with an address and a port opens a connection to the server there and keeps it
+/// busy; `GET /streams` says how far each has come, as
+/// [`StreamReport`](crate::StreamReport)s.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     host: String,
+    streams: Streams,
 }
 
 impl Server {
@@ -37,7 +42,11 @@ impl Server {
     /// When the port is taken or needs a privilege.
     pub fn bind(port: u16, host: String) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-        Ok(Self { listener, host })
+        Ok(Self {
+            listener,
+            host,
+            streams: Streams::default(),
+        })
     }
 
     /// Where it listens.
@@ -53,21 +62,26 @@ impl Server {
         for stream in self.listener.incoming() {
             // A connection that is gone before it is accepted concerns only its client.
             let Ok(stream) = stream else { continue };
-            let host = self.host.clone();
+            let (host, streams) = (self.host.clone(), self.streams.clone());
             let handler = thread::Builder::new().stack_size(256 * 1024);
             // No thread left: the client sees its connection closed.
-            let _ = handler.spawn(move || answer(stream, &host));
+            let _ = handler.spawn(move || answer(stream, &host, &streams));
         }
     }
 }
 
-fn answer(stream: TcpStream, host: &str) {
+fn answer(stream: TcpStream, host: &str, streams: &Streams) {
     let mut stream = Until {
         stream,
         end: Instant::now() + REQUEST_LIMIT,
     };
     let (status, body) = match http::read(&mut stream, false) {
-        Ok(message) => respond(&stream.stream, host, &message),
+        Ok(message) if message.start.starts_with("POST /echo ") => {
+            // It ends with its connection, and whoever opened it knows why.
+            let _ = echo(stream.stream);
+            return;
+        }
+        Ok(message) => respond(&stream.stream, host, streams, &message),
         Err(MessageError::Malformed(why)) => ("400 Bad Request", why.to_owned()),
         Err(MessageError::Io(_)) => return,
     };
@@ -82,7 +96,12 @@ fn answer(stream: TcpStream, host: &str) {
         .write_all(&[head.as_bytes(), body.as_bytes()].concat());
 }
 
-fn respond(stream: &TcpStream, host: &str, message: &http::Message) -> (&'static str, String) {
+fn respond(
+    stream: &TcpStream,
+    host: &str,
+    streams: &Streams,
+    message: &http::Message,
+) -> (&'static str, String) {
     let mut words = message.start.split(' ');
     let json = match (words.next(), words.next()) {
         (Some("GET"), Some("/")) => identity(stream, host)
@@ -94,10 +113,23 @@ fn respond(stream: &TcpStream, host: &str, message: &http::Message) -> (&'static
                 Err(error) => return ("400 Bad Request", error.to_string()),
             }
         }
+        (Some("GET"), Some("/streams")) => {
+            serde_json::to_string(&streams.reports()).map_err(|error| error.to_string())
+        }
+        (Some("POST"), Some("/streams")) => {
+            let to = String::from_utf8_lossy(&message.body);
+            match to.trim().parse() {
+                Ok(to) => streams
+                    .open(to)
+                    .map(|()| "{}".to_owned())
+                    .map_err(|error| format!("{to}: {error}")),
+                Err(error) => return ("400 Bad Request", format!("{to}: {error}")),
+            }
+        }
         _ => {
             return (
                 "404 Not Found",
-                "GET / and POST /fetch are all there is".into(),
+                "GET /, POST /fetch, GET and POST /streams are all there is".into(),
             );
         }
     };
@@ -153,6 +185,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_between_two_servers_goes_on_and_is_reported() {
+        let (one, two) = (started("one"), started("two"));
+        let ask = |start: &str, body: &str| {
+            let mut stream = TcpStream::connect(&one).unwrap();
+            let length = body.len();
+            write!(
+                stream,
+                "{start} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .unwrap();
+            let answer = http::read(&mut stream, true).unwrap();
+            (answer.start, String::from_utf8(answer.body).unwrap())
+        };
+        assert_eq!(ask("POST /streams", &two).0, "HTTP/1.1 200 OK");
+        assert_eq!(
+            ask("POST /streams", "nowhere").0,
+            "HTTP/1.1 400 Bad Request"
+        );
+        let begun = Instant::now();
+        loop {
+            let (_, reports) = ask("GET /streams", "");
+            let reports: Vec<crate::StreamReport> = serde_json::from_str(&reports).unwrap();
+            let [report] = reports.try_into().unwrap();
+            assert_eq!((report.to, report.failure), (two.clone(), None));
+            if report.echoed > 2 {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
     fn bad_requests_are_told_why() {
         let one = started("one");
         let request = FetchRequest::new(["no target"]);
@@ -162,7 +227,7 @@ mod tests {
             Duration::from_secs(5),
         );
         let error = error.unwrap_err().error;
-        assert!(error.starts_with("404: GET / and POST /fetch"), "{error}");
+        assert!(error.starts_with("404: GET /, POST /fetch"), "{error}");
         let report = fetch(&FetchRequest::new([format!("{one}/else")]));
         assert!(report.targets[0].all(Outcome::HttpStatus));
     }
