@@ -454,9 +454,10 @@ pub(crate) fn make_room(
         }
     }
     let guests = plan.memory_mib() << 20;
-    let worth = Worth::of(&session.cache.entries()?, &starts());
+    let entries = session.cache.entries()?;
+    let worth = Worth::of(&entries, &starts());
     let room = Room {
-        budget: session.cache.budget(max_size)?,
+        budget: session.cache.budget(max_size, &entries)?,
         needed: disk_needed(guests, missing.len() as u64),
         keep: &keep,
         counts_as_used: &|entry| worth.counts_as_used(entry),
