@@ -105,21 +105,21 @@ pub(crate) fn appetite(
 
 /// How many clones this machine runs at once, and what each may come to take: agreed with all other
 /// processes that run some.
-pub(crate) fn claim(what: &str, plan: &ClusterPlan) -> anyhow::Result<Claim> {
-    let memory_mib = plan.host_memory_mib();
-    let available = Memory::of_host()?.available;
-    Ok(Claim {
+pub(crate) fn claim(what: &str, plan: &ClusterPlan) -> Claim {
+    Claim {
         what: what.to_owned(),
-        slots: at_once(cores(), available, plan.accelerator, memory_mib),
-        memory_mib,
+        // By the cores alone: what memory allows, those who hold tickets considered, is decided
+        // when the claim is made.
+        slots: at_once(cores(), u64::MAX, plan.accelerator, plan.host_memory_mib()),
+        memory_mib: plan.host_memory_mib(),
         keep_free_mib: KEEP_FREE_MIB,
-    })
+    }
 }
 
 /// Waits until the machine carries one more cluster.
 pub(crate) fn ticket(session: &Session, what: &str, plan: &ClusterPlan) -> Result<Ticket, Stop> {
     let admission = Admission::at(&session.cache.folder(ADMISSION)?)?;
-    let claim = claim(what, plan)?;
+    let claim = claim(what, plan);
     Ok(session.wait_for(admission.enter(&claim, &session.progress))?)
 }
 

@@ -315,9 +315,14 @@ impl Run<'_> {
         let logs = self.dir.join("stages");
         let stages: Vec<StageName> = self.order.stages().into_iter().collect();
         let stages = self.preparation.stages(&host, &node, &stages, &logs)?;
-        let plan = parts::cluster_plan(session, &self.order.wanted(), &node, host.accelerator)?;
-        let claim = parts::claim("", &plan)?;
-        let at_once = claim.slots;
+        let cluster = parts::cluster_plan(session, &self.order.wanted(), &node, host.accelerator)?;
+        let claim = parts::claim("", &cluster);
+        let at_once = plan::at_once(
+            self.plan.machine.cores,
+            Memory::of_host()?.available,
+            host.accelerator,
+            claim.memory_mib,
+        );
         self.plan.at_once = at_once;
         #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
         let clones = at_once as f64;

@@ -1,6 +1,6 @@
 //! From a stage to the next one.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use podwire_lan::SegmentState;
 use podwire_process::Report;
 use podwire_vm::memory::{copy_sparse, punch_zeros};
 use podwire_vm::{Machine, Ram, create_overlay};
+use rustix::fs::statvfs;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -53,7 +54,7 @@ impl Maker<'_> {
         dir: &Path,
     ) -> Result<Stage, ClusterError> {
         let started = Instant::now();
-        let beside = beside(dir)?;
+        let beside = Beside::new(dir, self.plan)?;
         let manifest = self.manifest(name)?;
         let (manifest, machines) = match parent {
             None => self.booted(manifest, beside.path()).await?,
@@ -230,7 +231,7 @@ impl Maker<'_> {
 
 /// A stage's cluster that goes on to become a stage of its own.
 pub struct Thawed {
-    beside: TempDir,
+    beside: Beside,
     files: Vec<MachineFiles>,
     manifest: StageManifest,
     dir: PathBuf,
@@ -259,7 +260,7 @@ impl Stage {
             logs,
             report,
         };
-        let beside = beside(dir)?;
+        let beside = Beside::new(dir, maker.plan)?;
         let (cluster, files) = maker.awake(self, beside.path()).await?;
         let thawed = Thawed {
             beside,
@@ -294,14 +295,49 @@ impl Thawed {
 }
 
 /// A folder beside a stage's final place, so that a rename suffices. Removed with all its content on
-/// drop.
-fn beside(dir: &Path) -> Result<TempDir, ClusterError> {
-    let folder = dir.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(ClusterError::file("make the folder", folder))?;
-    tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(folder)
-        .map_err(ClusterError::file("make a folder in", folder))
+/// drop; one that nobody has locked is the leftover of a process that was killed.
+struct Beside {
+    folder: TempDir,
+    held: File,
+}
+
+impl Beside {
+    fn new(dir: &Path, plan: &ClusterPlan) -> Result<Self, ClusterError> {
+        let parent = dir.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(ClusterError::file("make the folder", parent))?;
+        // Guests whose memory finds no room on the disk would be ended by the kernel.
+        let needed = plan.memory_mib() << 20;
+        let disk = statvfs(parent)
+            .map_err(|error| ClusterError::file("measure the disk of", parent)(error.into()))?;
+        let available = disk.f_bavail * disk.f_frsize;
+        if available < needed {
+            return Err(ClusterError::NoRoom {
+                dir: parent.to_owned(),
+                needed_mib: needed >> 20,
+                available_mib: available >> 20,
+            });
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempdir_in(parent)
+            .map_err(ClusterError::file("make a folder in", parent))?;
+        let held = File::open(folder.path()).and_then(|held| held.lock().map(|()| held));
+        let held = held.map_err(ClusterError::file("lock", folder.path()))?;
+        Ok(Self { folder, held })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Moves it to its place.
+    fn keep_as(self, dir: &Path) -> Result<(), ClusterError> {
+        fs::rename(self.path(), dir).map_err(ClusterError::file("move the stage to", dir))?;
+        // There is nothing at the old place to remove any more.
+        let _ = self.folder.keep();
+        drop(self.held);
+        Ok(())
+    }
 }
 
 /// Gives back what the machines' files hold of zeros, makes them read-only, and moves all of it to
@@ -309,7 +345,7 @@ fn beside(dir: &Path) -> Result<TempDir, ClusterError> {
 fn published(
     mut manifest: StageManifest,
     machines: &[MachineFiles],
-    beside: TempDir,
+    beside: Beside,
     dir: &Path,
     started: Instant,
 ) -> Result<Stage, ClusterError> {
@@ -323,9 +359,7 @@ fn published(
     phases.push(Phase::since("give back free memory", giving_back));
     phases.push(Phase::since("in all", started));
     write_private(&beside.path().join(MANIFEST), &manifest)?;
-    fs::rename(beside.path(), dir).map_err(ClusterError::file("move the stage to", dir))?;
-    // There is nothing at the old place to remove any more.
-    let _ = beside.keep();
+    beside.keep_as(dir)?;
     Stage::open(dir)
 }
 

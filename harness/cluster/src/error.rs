@@ -138,6 +138,20 @@ pub enum ClusterError {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// The machines' memory finds no room on the disk.
+    #[error(
+        "too little disk space in {dir:?}: the machines' memory takes up to {needed_mib} MiB, \
+         {available_mib} MiB are free; free some with `cargo xtask clean`, or point PODWIRE_CACHE \
+         at a larger disk"
+    )]
+    NoRoom {
+        /// Where stages are made.
+        dir: PathBuf,
+        /// All machines' memory, MiB.
+        needed_mib: u64,
+        /// What is free, MiB.
+        available_mib: u64,
+    },
     /// The stage comes before there is anything to reach.
     #[error(
         "nothing in the stage {stage} can be reached: its machines have no network card yet; take control-plane or a later one"

@@ -96,15 +96,15 @@ pub struct StageManifest {
 
 /// A frozen cluster in its folder. Its files are never written again: clones map and overlay them.
 ///
-/// As long as a value of it lives, its folder is locked (flock(2), shared): whoever makes room in
-/// the cache leaves it alone.
+/// As long as a value of it lives, its folder and its image's are locked (flock(2), shared): whoever
+/// makes room in the cache leaves them alone.
 #[derive(Debug, Clone)]
 pub struct Stage {
     /// The folder.
     pub dir: PathBuf,
     /// What it holds.
     pub manifest: StageManifest,
-    _in_use: Arc<File>,
+    _in_use: Arc<(File, Option<File>)>,
 }
 
 /// The files of one machine in a stage's or a clone's folder.
@@ -148,11 +148,18 @@ impl Stage {
             reason,
         };
         let folder = File::open(dir).map_err(|error| unusable(error.to_string()))?;
-        // Held alone only by whoever is removing it.
-        folder
-            .try_lock_shared()
-            .map_err(|_| unusable("it is being removed".to_owned()))?;
+        // Held alone for a moment by whoever looks whether it is in use, or by whoever removes it:
+        // then there is nothing left to read.
+        let locked = folder.lock_shared();
+        locked.map_err(|error| unusable(error.to_string()))?;
         let manifest = StageManifest::read(dir)?;
+        let image = manifest.image.disk.parent().map(|image| {
+            let image = File::open(image)?;
+            image.lock_shared().map(|()| image)
+        });
+        let image = image
+            .transpose()
+            .map_err(|error| unusable(format!("its image: {error}")))?;
         if let Some(damage) = manifest.damage(dir) {
             return Err(unusable(damage));
         }
@@ -162,7 +169,7 @@ impl Stage {
         Ok(Self {
             dir: dir.to_owned(),
             manifest,
-            _in_use: Arc::new(folder),
+            _in_use: Arc::new((folder, image)),
         })
     }
 }
