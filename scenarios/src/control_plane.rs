@@ -15,6 +15,7 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),
+    prepare: None,
     run: |lab| Box::pin(serving_names(lab)),
     sabotages: &[Sabotage {
         name: "certificate-lacks-names",

@@ -3,6 +3,7 @@
 //! To add one: write an async function and its [`Scenario`] in the chapter's module, and name it in
 //! [`catalogue`]. docs/writing-a-scenario.md goes through a real one.
 
+mod clones;
 mod control_plane;
 mod one_node;
 mod pod_network;
@@ -14,6 +15,8 @@ use podwire_scenario::Scenario;
 /// Every scenario, in the order of the story that the documents tell.
 pub fn catalogue() -> Vec<Scenario> {
     vec![
+        clones::IDENTITIES,
+        clones::OPEN_CONNECTION,
         control_plane::SERVING_NAMES,
         second_node::JOINS,
         second_node::POD_ADDRESSES,

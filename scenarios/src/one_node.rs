@@ -28,6 +28,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(180),
+    prepare: None,
     run: |lab| Box::pin(cluster_ip(lab)),
     sabotages: &[
         Sabotage {
@@ -289,6 +290,7 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),
+    prepare: None,
     run: |lab| Box::pin(outside_host(lab)),
     sabotages: &[Sabotage {
         name: "no-masquerade",

@@ -23,6 +23,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(60),
+    prepare: None,
     run: |lab| Box::pin(own_addresses(lab)),
     sabotages: &[Sabotage {
         name: "masquerade-between-nodes",
@@ -68,6 +69,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(240),
+    prepare: None,
     run: |lab| Box::pin(rejoin(lab)),
     sabotages: &[Sabotage {
         name: "kubelet-not-started",

@@ -25,6 +25,7 @@ pub(crate) const JOINS: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),
+    prepare: None,
     run: |lab| Box::pin(joins(lab)),
     sabotages: &[Sabotage {
         name: "kubeconfig-says-localhost",
@@ -215,6 +216,7 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(90),
+    prepare: None,
     run: |lab| Box::pin(pod_addresses(lab)),
     sabotages: &[Sabotage {
         name: "two-nodes-one-range",
@@ -299,6 +301,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),
+    prepare: None,
     run: |lab| Box::pin(static_routes(lab)),
     sabotages: &[
         Sabotage {

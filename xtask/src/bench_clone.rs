@@ -137,7 +137,7 @@ impl Bench<'_> {
         let logs = self.logs.join("last-step");
         fs::create_dir_all(&logs)?;
         let last = self.scratch.join("last");
-        let (cluster, thawed) = bare.thawed(self.host, &last, &logs, report).await?;
+        let (cluster, thawed) = bare.thawed(self.host, &last, &logs, None, report).await?;
         cluster.add_all_routes().await?;
         cluster.start_kube_proxy().await?;
         first_cross_node(&cluster, self.host).await?;

@@ -22,6 +22,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         profile: Profile::Default,
         nodes: 2,
         limit: Duration::from_secs(60),
+        prepare: None,
         run: nothing,
         sabotages: &[],
         red_when: &[],

@@ -22,7 +22,7 @@ use crate::pki::Pki;
 use crate::plan::{ImageFiles, Role};
 use crate::stage::{Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
 use crate::wake::{Waking, wake};
-use crate::{Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
+use crate::{Break, Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
 
 /// An ordinary command on a node.
 const COMMAND: Duration = Duration::from_secs(10);
@@ -240,7 +240,8 @@ pub struct Thawed {
 
 impl Stage {
     /// Brings the stage to life in copies of its files, so that it can be frozen again, in `dir`,
-    /// which must not exist. Consoles go to `logs`. What comes of it is not for the cache: its key
+    /// which must not exist. Consoles go to `logs`; `broken` alters what is done to it, see [`Break`].
+    /// What comes of it is not for the cache: its key
     /// is this one's.
     ///
     /// # Errors
@@ -250,12 +251,17 @@ impl Stage {
         host: &Host,
         dir: &Path,
         logs: &Path,
+        broken: Option<Break>,
         report: &dyn Report,
     ) -> Result<(Cluster, Thawed), ClusterError> {
         let started = Instant::now();
+        let plan = ClusterPlan {
+            broken,
+            ..self.manifest.plan.clone()
+        };
         let maker = Maker {
             host,
-            plan: &self.manifest.plan,
+            plan: &plan,
             image: &self.manifest.image,
             logs,
             report,

@@ -67,6 +67,10 @@ impl Lab {
         }
     }
 
+    pub(crate) fn into_cluster(self) -> Cluster {
+        self.cluster
+    }
+
     /// How many nodes the cluster has; they are numbered from 1.
     pub fn nodes(&self) -> u32 {
         self.cluster.plan().nodes

@@ -34,6 +34,9 @@ const INTERRUPTED: i32 = 130;
 /// Host time, before stretching, that collecting the evidence of one failure may take.
 const EVIDENCE: Duration = Duration::from_secs(45);
 
+/// The stage that a scenario's preparation makes, in the attempt's folder.
+const PREPARED: &str = "prepared";
+
 /// For a node of a kept cluster to accept a connection, before stretching.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -181,19 +184,26 @@ impl Attempt {
         let mut phases = Vec::new();
         let mut sabotages = Vec::new();
 
-        let (main, mut kept) = self
-            .in_a_lab(
-                "scenario",
-                self.scenario.run,
-                Role::Main,
-                &stop,
-                &mut phases,
-            )
-            .await;
-        let verdict = match main {
-            Ok(()) if self.context.broken.is_none() => {
+        let stage = tokio::select! {
+            stage = self.stage(&mut phases) => stage,
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        };
+        let (main, mut kept) = match &stage {
+            Ok(stage) => {
+                let run = self.scenario.run;
+                self.in_a_lab("scenario", stage, run, Role::Main, &stop, &mut phases)
+                    .await
+            }
+            Err(_) => (Ok(()), None),
+        };
+        let (main, stage) = match stage {
+            Ok(stage) => (main, Some(stage)),
+            Err(error) => (Err(error), None),
+        };
+        let verdict = match (main, &stage) {
+            (Ok(()), Some(stage)) if self.context.broken.is_none() => {
                 for sabotage in self.scenario.sabotages {
-                    let (result, lab) = self.sabotage(sabotage, &stop, &mut phases).await;
+                    let (result, lab) = self.sabotage(sabotage, stage, &stop, &mut phases).await;
                     sabotages.push(result);
                     kept = lab;
                     // No second cluster beside the one that a person is to look at.
@@ -203,8 +213,12 @@ impl Attempt {
                 }
                 uncaught(&sabotages)
             }
-            verdict => verdict,
+            (verdict, _) => verdict,
         };
+        if self.scenario.prepare.is_some() && kept.is_none() {
+            // Gigabytes that nobody needs any more.
+            let _ = fs::remove_dir_all(self.folder.join(PREPARED));
+        }
 
         let evidence = verdict.is_err().then(|| self.folder.join("evidence"));
         let reason = verdict
@@ -250,12 +264,14 @@ impl Attempt {
     async fn sabotage(
         &self,
         sabotage: &Sabotage,
+        stage: &Stage,
         stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
     ) -> (SabotageResult, Option<Lab>) {
         let name = format!("sabotage {}", sabotage.name);
+        let role = Role::Sabotage(sabotage);
         let (verdict, lab) = self
-            .in_a_lab(&name, sabotage.run, Role::Sabotage(sabotage), stop, phases)
+            .in_a_lab(&name, stage, sabotage.run, role, stop, phases)
             .await;
         let (caught, reason) = judge(sabotage, &verdict);
         let result = SabotageResult {
@@ -270,6 +286,7 @@ impl Attempt {
     async fn in_a_lab(
         &self,
         name: &str,
+        stage: &Stage,
         run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
         role: Role<'_>,
         stop: &Stopping,
@@ -278,7 +295,7 @@ impl Attempt {
         let dir = self.folder.join(name.replace(' ', "-"));
         let cloning = Instant::now();
         let cluster = tokio::select! {
-            cluster = self.clone_stage(&dir) => cluster,
+            cluster = self.clone_stage(stage, &dir) => cluster,
             stopped = stop.come() => Err(self.cut_short(stopped)),
         };
         let cluster = match cluster {
@@ -300,13 +317,7 @@ impl Attempt {
         phases.push(phase(&format!("{name}: run"), running));
 
         if main && let Err(error) = &verdict {
-            // Collecting takes a while: whoever watches learns of the failure at once.
-            lab.step(format!("failed: {error:#}"));
-            let limit = self.host.limit(EVIDENCE);
-            // Evidence never changes the verdict: what is there when the limit passes has to do.
-            let _ =
-                tokio::time::timeout(limit, lab.cluster().evidence(&self.folder.join("evidence")))
-                    .await;
+            self.collect(&lab, error).await;
         }
         let failed = match role {
             Role::Main => verdict.is_err(),
@@ -352,8 +363,19 @@ impl Attempt {
         Ok(())
     }
 
-    async fn clone_stage(&self, dir: &Path) -> anyhow::Result<Cluster> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    /// Leaves the evidence of a failure.
+    async fn collect(&self, lab: &Lab, error: &anyhow::Error) {
+        // Collecting takes a while: whoever watches learns of the failure at once.
+        lab.step(format!("failed: {error:#}"));
+        let limit = self.host.limit(EVIDENCE);
+        // Evidence never changes the verdict: what is there when the limit passes has to do.
+        let folder = self.folder.join("evidence");
+        let _ = tokio::time::timeout(limit, lab.cluster().evidence(&folder)).await;
+    }
+
+    /// What the scenario and its sabotages are clones of: the stage that it names, or what its
+    /// preparation makes of that.
+    async fn stage(&self, phases: &mut Vec<PhaseTime>) -> anyhow::Result<Stage> {
         let stage = self
             .context
             .stages
@@ -365,7 +387,36 @@ impl Attempt {
                 )
             })?;
         let stage = Stage::open(stage)?;
-        let cluster = Cluster::clone_of(&self.host, &stage, dir, self.context.broken).await?;
+        let Some(prepare) = self.scenario.prepare else {
+            return Ok(stage);
+        };
+        let preparing = Instant::now();
+        let logs = self.folder.join("preparation");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let (cluster, thawed) = stage
+            .thawed(
+                &self.host,
+                &self.folder.join(PREPARED),
+                &logs,
+                self.context.broken,
+                &Steps,
+            )
+            .await?;
+        let lab = Lab::new(cluster, &self.host, &logs);
+        if let Err(error) = prepare(&lab).await {
+            self.collect(&lab, &error).await;
+            lab.stop().await;
+            return Err(error.context("the preparation failed"));
+        }
+        lab.step("freeze what was prepared");
+        let prepared = thawed.freeze(&self.host, lab.into_cluster()).await?;
+        phases.push(phase("preparation", preparing));
+        Ok(prepared)
+    }
+
+    async fn clone_stage(&self, stage: &Stage, dir: &Path) -> anyhow::Result<Cluster> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let cluster = Cluster::clone_of(&self.host, stage, dir, self.context.broken).await?;
         Ok(cluster)
     }
 

@@ -38,6 +38,10 @@ pub struct Scenario {
     /// Limit of the whole scenario on a machine with KVM, sabotages included; stretched like all
     /// limits.
     pub limit: Duration,
+    /// What is done once, in a cluster of its own that is then frozen: the scenario and each of its
+    /// sabotages start from clones of that. For what takes long and is the same for all of them, or
+    /// must be seen to live through a freeze.
+    pub prepare: Option<for<'lab> fn(&'lab Lab) -> Future<'lab>>,
     /// What it does and asserts.
     pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
     /// Faults that prove its assertions can fail.
