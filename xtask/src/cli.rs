@@ -225,6 +225,10 @@ pub(crate) struct ScenariosArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StagesArgs {
+    /// Read every file of theirs, and remove the stages of which one was damaged, unless they are in
+    /// use; exit code 3 when there was any
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,

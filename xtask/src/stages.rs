@@ -1,13 +1,14 @@
 //! `cargo xtask stages`: the frozen clusters in the cache, and what they are worth.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use podwire_cluster::{
     Break, ClusterError, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu,
 };
-use podwire_images::{Entry, Room, bundle, image};
+use podwire_images::{Entry, Removal, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
@@ -41,7 +42,7 @@ struct Listed {
     #[serde(flatten)]
     content: Option<Content>,
     /// What of it is missing or altered.
-    damage: Option<String>,
+    damage: Vec<String>,
     /// What differs today from when it was made: then it is made again when it is needed.
     rebuilt_because: Vec<String>,
 }
@@ -75,7 +76,7 @@ struct Today {
 /// The whole command.
 pub(crate) fn stages(session: &Session, args: &StagesArgs) -> Result<(), Stop> {
     session.progress.phase("looking at the stages");
-    let listed = list(session);
+    let listed = list(session, args.verify);
     session.progress.idle();
     let listed = listed?;
     if args.json {
@@ -83,10 +84,42 @@ pub(crate) fn stages(session: &Session, args: &StagesArgs) -> Result<(), Stop> {
     } else {
         out!("{}", text(&listed, SystemTime::now()));
     }
-    Ok(())
+    match args.verify {
+        true => remove_damaged(session, &listed),
+        false => Ok(()),
+    }
 }
 
-fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
+/// Removes the stages that are damaged. It is a set-up problem that there were any.
+fn remove_damaged(session: &Session, listed: &[Listed]) -> Result<(), Stop> {
+    let mut damaged = 0;
+    let entries = session.cache.entries()?;
+    for stage in listed.iter().filter(|listed| !listed.damage.is_empty()) {
+        damaged += 1;
+        let dir = stage.dir.display();
+        // Whoever uses stages may have removed it meanwhile.
+        let Some(entry) = entries.iter().find(|entry| entry.path == stage.dir) else {
+            continue;
+        };
+        session.progress.line(&match session.cache.remove_entry(entry)? {
+            Removal::Removed => format!("removed {dir}: the next run that needs it makes it again"),
+            Removal::InUse => format!(
+                "{dir} is in use, and stays: what its clones say cannot be trusted. Run this again \
+                 when they have ended"
+            ),
+        });
+    }
+    match damaged {
+        0 => Ok(()),
+        1 => Err(Stop::setup("a stage was damaged, see above")),
+        count => Err(Stop::setup(format!(
+            "{count} stages were damaged, see above"
+        ))),
+    }
+}
+
+/// All stages; with `verify`, each file of theirs is read.
+fn list(session: &Session, verify: bool) -> Result<Vec<Listed>, Stop> {
     // Whoever holds it is making a stage.
     let making = session.cache.try_lock("stage")?.is_none();
     let entries = session.cache.entries()?;
@@ -112,8 +145,14 @@ fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
     };
     let mut listed = found
         .into_iter()
-        .map(|(entry, manifest)| Listed::of(entry, manifest, &today))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|(entry, manifest)| {
+            let mut listed = Listed::of(&entry, manifest.as_ref(), &today)?;
+            if let (true, false, Ok(manifest)) = (verify, listed.unfinished, &manifest) {
+                listed.damage = read_all(session, &entry, manifest);
+            }
+            Ok(listed)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
     listed.sort_by(|a, b| {
         let key = |listed: &Listed| {
             let content = listed.content.clone()?;
@@ -128,6 +167,21 @@ fn list(session: &Session) -> Result<Vec<Listed>, Stop> {
         (key(a).is_none(), key(a), &a.dir).cmp(&(key(b).is_none(), key(b), &b.dir))
     });
     Ok(listed)
+}
+
+/// What of a stage's content is damaged; it cannot be removed meanwhile, and does not count as used.
+fn read_all(session: &Session, entry: &Entry, manifest: &StageManifest) -> Vec<String> {
+    session.progress.step(&format!(
+        "read {} of the stage {} ({})",
+        size(entry.bytes),
+        manifest.name,
+        name(&entry.path)
+    ));
+    let held = File::open(&entry.path).and_then(|folder| folder.lock_shared().map(|()| folder));
+    match held {
+        Ok(_held) => manifest.damage_by_content(&entry.path),
+        Err(error) => vec![error.to_string()],
+    }
 }
 
 impl Today {
@@ -169,53 +223,46 @@ impl Today {
 
 impl Listed {
     fn of(
-        entry: Entry,
-        manifest: Result<StageManifest, String>,
+        entry: &Entry,
+        manifest: Result<&StageManifest, &String>,
         today: &Today,
     ) -> anyhow::Result<Self> {
         let unfinished = entry.is_unfinished();
         let (content, damage, rebuilt_because) = match manifest {
             _ if unfinished => (None, None, Vec::new()),
-            Err(why) => (None, Some(why), Vec::new()),
+            Err(why) => (None, Some(why.clone()), Vec::new()),
             Ok(manifest) => {
                 let damage = manifest.damage(&entry.path);
-                let because = differences(&manifest, today)?;
+                let because = differences(manifest, today)?;
                 (Some(Content::of(manifest)), damage, because)
             }
         };
         let used = entry.used.duration_since(SystemTime::UNIX_EPOCH);
         Ok(Self {
-            dir: entry.path,
+            dir: entry.path.clone(),
             bytes: entry.bytes,
             used: used.unwrap_or_default().as_secs(),
             in_use: entry.in_use,
             unfinished,
             content,
-            damage,
+            damage: Vec::from_iter(damage),
             rebuilt_because,
         })
     }
 }
 
 impl Content {
-    fn of(manifest: StageManifest) -> Self {
-        let StageManifest {
-            name,
-            key,
-            parent,
-            plan,
-            built,
-            ..
-        } = manifest;
+    fn of(manifest: &StageManifest) -> Self {
+        let plan = &manifest.plan;
         Self {
-            stage: name,
-            key,
-            parent,
+            stage: manifest.name,
+            key: manifest.key.clone(),
+            parent: manifest.parent.clone(),
             nodes: plan.nodes,
-            kubernetes: plan.kubernetes,
+            kubernetes: plan.kubernetes.clone(),
             accelerator: plan.accelerator,
             broken: plan.broken,
-            built,
+            built: manifest.built,
         }
     }
 }
@@ -300,7 +347,7 @@ fn text(listed: &[Listed], now: SystemTime) -> String {
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
     for (line, listed) in lines.zip(listed) {
         text += &format!("{line}\n");
-        if let Some(damage) = &listed.damage {
+        for damage in &listed.damage {
             text += &format!("  damaged: {damage}\n");
         }
         for why in &listed.rebuilt_because {
@@ -347,7 +394,7 @@ impl Listed {
             (false, true) => state.push("in use"),
             (false, false) => {}
         }
-        if self.damage.is_some() || !self.rebuilt_because.is_empty() {
+        if !self.damage.is_empty() || !self.rebuilt_because.is_empty() {
             state.push("would be made again");
         }
         vec![
@@ -506,6 +553,7 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podwire_cluster::SealedFile;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -609,7 +657,9 @@ mod tests {
     #[test]
     fn stages_are_listed_with_what_they_cost_and_what_becomes_of_them() {
         let now = SystemTime::UNIX_EPOCH + HOUR * 1000;
-        let listed = |entry: Entry, manifest| Listed::of(entry, manifest, &today()).unwrap();
+        let listed = |entry: Entry, manifest: Result<StageManifest, String>| {
+            Listed::of(&entry, manifest.as_ref(), &today()).unwrap()
+        };
         let whole = |plan, name| {
             let mut manifest = manifest(plan, name);
             let there = Path::new("/proc/version");
@@ -626,7 +676,11 @@ mod tests {
             ..plan()
         };
         let mut damaged = whole(plan(), StageName::Booted);
-        damaged.files.insert("control-plane/ram".into(), 7);
+        let sealed = SealedFile {
+            size: 7,
+            digest: String::new(),
+        };
+        damaged.files.insert("control-plane/ram".into(), sealed);
         let used = Entry {
             in_use: true,
             ..entry(STAGES, "a", 2)

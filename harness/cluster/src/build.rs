@@ -346,8 +346,7 @@ impl Beside {
     }
 }
 
-/// Gives back what the machines' files hold of zeros, makes them read-only, and moves all of it to
-/// its place.
+/// Gives back what the machines' files hold of zeros, seals them, and moves all of it to its place.
 fn published(
     mut manifest: StageManifest,
     machines: &[MachineFiles],
@@ -360,9 +359,12 @@ fn published(
         let ram = files.ram();
         punch_zeros(&ram).map_err(ClusterError::file("give back what is free in", &ram))?;
     }
+    let given_back = Phase::since("give back free memory", giving_back);
+    let sealing = Instant::now();
     manifest.files = sealed(beside.path(), machines)?;
     let phases = &mut manifest.phases;
-    phases.push(Phase::since("give back free memory", giving_back));
+    phases.push(given_back);
+    phases.push(Phase::since("seal the files", sealing));
     phases.push(Phase::since("in all", started));
     write_private(&beside.path().join(MANIFEST), &manifest)?;
     beside.keep_as(dir)?;

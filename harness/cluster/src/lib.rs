@@ -44,7 +44,7 @@ pub use identity::NodeIdentity;
 pub use node::Node;
 pub use pki::{Identity, Pki};
 pub use plan::{ClusterPlan, ImageFiles, Size, host_cpu};
-pub use stage::{Credentials, Phase, Stage, StageManifest};
+pub use stage::{Credentials, Phase, SealedFile, Stage, StageManifest};
 pub use stage_name::{StageName, UnknownStage};
 pub use stages::Stages;
 pub use workload::{WORKLOAD_SELECTOR, WORKLOAD_SERVICE};

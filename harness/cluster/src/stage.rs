@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use podwire_lan::SegmentState;
+use podwire_vm::memory::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::node_name;
@@ -90,8 +91,17 @@ pub struct StageManifest {
     pub guest_time: i64,
     /// Where the time went.
     pub phases: Vec<Phase>,
-    /// Size in bytes of each file, by its path in the folder.
-    pub files: BTreeMap<String, u64>,
+    /// Every file, by its path in the folder.
+    pub files: BTreeMap<String, SealedFile>,
+}
+
+/// A file as it was when its stage was finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// Its length in bytes, holes included.
+    pub size: u64,
+    /// See [`podwire_vm::memory::digest`].
+    pub digest: String,
 }
 
 /// A frozen cluster in its folder. Its files are never written again: clones map and overlay them.
@@ -207,40 +217,74 @@ impl StageManifest {
     }
 
     /// What of the stage in that folder, or of its image, is missing or has another size; nothing
-    /// when it is whole.
+    /// when it is whole. The first that is found: it takes no time.
     pub fn damage(&self, dir: &Path) -> Option<String> {
-        for (name, size) in &self.files {
-            match fs::metadata(dir.join(name)) {
-                Ok(metadata) if metadata.len() == *size => {}
-                Ok(metadata) => {
-                    let now = metadata.len();
-                    return Some(format!("{name} has {now} bytes instead of {size}"));
-                }
-                Err(error) => return Some(format!("{name}: {error}")),
-            }
-        }
+        let mut files = self.files.iter();
+        files
+            .find_map(|(name, sealed)| sealed.wrong_size(dir, name))
+            .or_else(|| self.image_damage())
+    }
+
+    /// All that is missing or altered: it reads every file.
+    pub fn damage_by_content(&self, dir: &Path) -> Vec<String> {
+        let files = self.files.iter();
+        files
+            .filter_map(|(name, sealed)| sealed.altered(dir, name))
+            .chain(self.image_damage())
+            .collect()
+    }
+
+    fn image_damage(&self) -> Option<String> {
         let image = [&self.image.disk, &self.image.kernel, &self.image.initrd];
         let gone = image.into_iter().find(|path| !path.exists())?;
         Some(format!("its image's {} is gone", gone.display()))
     }
 }
 
-/// Makes the files of these machines read-only and gives their sizes.
+impl SealedFile {
+    fn wrong_size(&self, dir: &Path, name: &str) -> Option<String> {
+        match fs::metadata(dir.join(name)) {
+            Ok(metadata) if metadata.len() == self.size => None,
+            Ok(metadata) => {
+                let (now, size) = (metadata.len(), self.size);
+                Some(format!("{name} has {now} bytes instead of {size}"))
+            }
+            Err(error) => Some(format!("{name}: {error}")),
+        }
+    }
+
+    fn altered(&self, dir: &Path, name: &str) -> Option<String> {
+        let wrong_size = self.wrong_size(dir, name);
+        if wrong_size.is_some() {
+            return wrong_size;
+        }
+        match digest(&dir.join(name)) {
+            Ok(digest) if digest == self.digest => None,
+            Ok(_) => Some(format!("{name} has other contents than when it was made")),
+            Err(error) => Some(format!("{name}: {error}")),
+        }
+    }
+}
+
+/// Makes the files of these machines read-only, and takes down what they hold.
 pub(crate) fn sealed(
     dir: &Path,
     machines: &[MachineFiles],
-) -> Result<BTreeMap<String, u64>, ClusterError> {
-    let mut sizes = BTreeMap::new();
+) -> Result<BTreeMap<String, SealedFile>, ClusterError> {
+    let mut sealed = BTreeMap::new();
     for files in machines {
         for path in [files.disk(), files.ram(), files.state()] {
             let failed = || ClusterError::file("seal", &path);
             fs::set_permissions(&path, Permissions::from_mode(0o400)).map_err(failed())?;
-            let size = fs::metadata(&path).map_err(failed())?.len();
+            let file = SealedFile {
+                size: fs::metadata(&path).map_err(failed())?.len(),
+                digest: digest(&path).map_err(failed())?,
+            };
             let name = path.strip_prefix(dir).unwrap_or(&path);
-            sizes.insert(name.to_string_lossy().into_owned(), size);
+            sealed.insert(name.to_string_lossy().into_owned(), file);
         }
     }
-    Ok(sizes)
+    Ok(sealed)
 }
 
 #[cfg(test)]
@@ -307,6 +351,28 @@ mod tests {
         assert!(reason(dir.path()).starts_with("stage.json makes no sense"));
         fs::remove_file(dir.path().join(MANIFEST)).unwrap();
         assert!(reason(dir.path()).starts_with("stage.json cannot be read"));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_by_reading_and_not_by_the_size() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let manifest = Stage::open(dir.path()).unwrap().manifest;
+        let whole: [&str; 0] = [];
+        assert_eq!(manifest.damage_by_content(dir.path()), whole);
+        let files = MachineFiles::of_node(dir.path(), 1);
+        fs::remove_file(files.ram()).unwrap();
+        fs::write(files.ram(), "bontent").unwrap();
+        fs::remove_file(files.state()).unwrap();
+        fs::write(files.state(), "cut").unwrap();
+        let found = manifest.damage_by_content(dir.path());
+        let expected = [
+            "node1/ram has other contents than when it was made",
+            "node1/state has 3 bytes instead of 7",
+        ];
+        assert_eq!(found, expected);
+        fs::write(files.state(), "content").unwrap();
+        assert_eq!(manifest.damage(dir.path()), None);
     }
 
     #[test]
