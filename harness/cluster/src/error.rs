@@ -160,6 +160,12 @@ pub enum ClusterError {
         /// The stage.
         stage: StageName,
     },
+    /// A stage is to be made in the place of one that is damaged, and cannot be removed.
+    #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]
+    DamagedInUse {
+        /// The stage's folder.
+        dir: PathBuf,
+    },
     /// A stage is not what its manifest says.
     #[error("the stage {dir:?} is unusable: {reason}; delete it, and the next run builds it again")]
     Stage {

@@ -288,12 +288,12 @@ pub(crate) fn sealed(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use podwire_vm::Accelerator;
 
     /// A stage of one node without a guest in it.
-    fn stage(dir: &Path) {
+    pub(crate) fn stage(dir: &Path) {
         let image = ImageFiles {
             name: "image".into(),
             disk: dir.join("image"),

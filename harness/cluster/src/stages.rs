@@ -82,6 +82,9 @@ impl Stages {
                 report,
             };
             let dir = self.dir(plan, *name)?;
+            if dir.exists() {
+                return Err(ClusterError::DamagedInUse { dir });
+            }
             found = Some(maker.make(*name, found.as_ref(), &dir).await?);
         }
         found.ok_or_else(|| ClusterError::Stage {
@@ -107,5 +110,134 @@ impl Stages {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Size;
+    use crate::stage::tests::stage;
+    use podwire_process::Spawner;
+    use podwire_vm::keys::ssh_key_pair;
+    use podwire_vm::{Accelerator, SshCredentials};
+
+    struct Silent;
+
+    impl Report for Silent {
+        fn step(&self, _: &str) {}
+        fn waiting(&self, _: &str) {}
+    }
+
+    fn children(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+        let mut names: Vec<String> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.sort();
+        names
+    }
+
+    fn image() -> ImageFiles {
+        ImageFiles {
+            name: "image".into(),
+            disk: "disk".into(),
+            kernel: "kernel".into(),
+            initrd: "initrd".into(),
+            append: String::new(),
+        }
+    }
+
+    /// Of a cluster whose memory finds room on no disk: nothing is ever started for it.
+    fn absurd_plan() -> ClusterPlan {
+        let plan = ClusterPlan::new(1, "1.36.4", &image(), Accelerator::Tcg, "", "", None);
+        let memory_mib = 1 << 40;
+        ClusterPlan {
+            control_plane: Size {
+                vcpus: 1,
+                memory_mib,
+            },
+            ..plan.unwrap()
+        }
+    }
+
+    /// Asks for the first stage of that cluster.
+    async fn get(stages: &Stages) -> ClusterError {
+        let key = ssh_key_pair("test").unwrap();
+        let host = Host {
+            spawner: Spawner::start().unwrap(),
+            qemu: "no-qemu".into(),
+            qemu_img: "no-qemu-img".into(),
+            accelerator: Accelerator::Tcg,
+            speed_factor: 1.0,
+            ssh: SshCredentials::new(&key.private, None).unwrap(),
+        };
+        let logs = tempfile::tempdir().unwrap();
+        let (plan, booted) = (absurd_plan(), StageName::Booted);
+        let got = stages
+            .get(&host, &plan, &image(), booted, logs.path(), &Silent)
+            .await;
+        got.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_without_room_is_refused_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("stages");
+        match get(&Stages::at(&root)).await {
+            ClusterError::NoRoom {
+                dir,
+                needed_mib,
+                available_mib,
+            } => {
+                assert_eq!((dir, needed_mib), (root.clone(), 1 << 40));
+                assert!(available_mib < needed_mib, "{available_mib}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(children(&root), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_can_use_is_removed_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["whole", "damaged", "damaged-in-use"] {
+            fs::create_dir(root.join(name)).unwrap();
+            stage(&root.join(name));
+        }
+        let in_use = Stage::open(&root.join("damaged-in-use")).unwrap();
+        for name in ["damaged", "damaged-in-use"] {
+            fs::remove_file(root.join(name).join("node1/ram")).unwrap();
+        }
+        for name in [".building-left", ".building-now"] {
+            fs::create_dir_all(root.join(name).join("node1")).unwrap();
+        }
+        let being_made = File::open(root.join(".building-now")).unwrap();
+        being_made.lock().unwrap();
+
+        let refused = get(&Stages::at(root)).await;
+        assert!(
+            matches!(refused, ClusterError::NoRoom { .. }),
+            "{refused:?}"
+        );
+        assert_eq!(children(root), [".building-now", "damaged-in-use", "whole"]);
+        drop((in_use, being_made));
+        get(&Stages::at(root)).await;
+        assert_eq!(children(root), ["whole"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_and_in_use_is_not_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let stages = Stages::at(dir.path());
+        let booted = stages.dir(&absurd_plan(), StageName::Booted).unwrap();
+        fs::create_dir(&booted).unwrap();
+        let in_use = File::open(&booted).unwrap();
+        in_use.lock_shared().unwrap();
+        let refused = get(&stages).await;
+        assert!(
+            matches!(&refused, ClusterError::DamagedInUse { dir } if *dir == booted),
+            "{refused:?}"
+        );
     }
 }
