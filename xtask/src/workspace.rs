@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use podwire_scenario::bare;
 use time::OffsetDateTime;
 
 /// The project's own folders.
@@ -34,16 +35,14 @@ impl Workspace {
                 start.display()
             );
         };
-        let target = env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root.join("target"), |dir| root.join(dir));
         Ok(Self {
             root: root.to_owned(),
-            output: target.join("podwire"),
+            output: bare::output(root),
         })
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
-        self.output.join("runs")
+        self.output.join(bare::RUNS)
     }
 
     /// Link to the last run's folder.
@@ -66,12 +65,7 @@ impl Workspace {
 
     /// Makes a folder among those of the runs, named by the time and this process.
     pub(crate) fn new_folder(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
-        let format =
-            time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
-        let name = format!("{}-{}", now.format(format)?, std::process::id());
-        let run = self.runs().join(name);
-        fs::create_dir_all(&run).with_context(|| format!("cannot make {}", run.display()))?;
-        Ok(run)
+        Ok(bare::new_run(&self.runs(), now)?)
     }
 }
 

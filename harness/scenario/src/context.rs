@@ -8,6 +8,9 @@ use podwire_cluster::{Break, StageName};
 use podwire_vm::Accelerator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{Scenario, bare};
 
 /// Variable that holds the run's folder.
 pub const RUN_VARIABLE: &str = "PODWIRE_RUN";
@@ -17,12 +20,14 @@ pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
 /// Why a scenario's process does not know its run.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
-    /// Started bare.
-    #[error(
-        "no run to belong to: {RUN_VARIABLE} is not set. `cargo xtask test --filter NAME` prepares \
-         what a scenario needs and runs it"
-    )]
-    NoRun,
+    /// Started bare, without anything that could be used.
+    #[error("{reason}; `cargo xtask test --filter {scenario}` prepares what it needs, and runs it")]
+    Unprepared {
+        /// The scenario.
+        scenario: String,
+        /// What is missing or has changed.
+        reason: String,
+    },
     /// A file of the run's folder cannot be read or written.
     #[error("cannot access {path} of the run; was its folder removed meanwhile?")]
     Access {
@@ -85,13 +90,30 @@ impl RunContext {
     /// Its name in the run's folder.
     pub const FILE: &'static str = "context.json";
 
-    /// The run's folder and context, as the environment names them.
+    /// The folder and the context of the run that a scenario's process belongs to: the one that the
+    /// environment names. For one that was started bare, a new folder, and what the newest run in
+    /// the workspace has prepared.
     ///
     /// # Errors
     /// [`ContextError`].
-    pub fn from_environment() -> Result<(PathBuf, Self), ContextError> {
-        let run = PathBuf::from(env::var_os(RUN_VARIABLE).ok_or(ContextError::NoRun)?);
-        let context = read(&run.join(Self::FILE))?;
+    pub fn find(scenario: &Scenario, workspace: &Path) -> Result<(PathBuf, Self), ContextError> {
+        match env::var_os(RUN_VARIABLE) {
+            Some(run) => {
+                let run = PathBuf::from(run);
+                let context = read(&run.join(Self::FILE))?;
+                Ok((run, context))
+            }
+            None => Self::bare(scenario, &bare::output(workspace).join(bare::RUNS)),
+        }
+    }
+
+    pub(crate) fn bare(scenario: &Scenario, runs: &Path) -> Result<(PathBuf, Self), ContextError> {
+        let context =
+            bare::prepared(runs, scenario).map_err(|reason| ContextError::Unprepared {
+                scenario: scenario.name.to_owned(),
+                reason,
+            })?;
+        let run = bare::new_run(runs, OffsetDateTime::now_utc())?;
         Ok((run, context))
     }
 

@@ -16,6 +16,7 @@
 
 pub mod assert;
 mod balance;
+pub mod bare;
 mod context;
 mod eventually;
 mod failure;

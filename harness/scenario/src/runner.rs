@@ -40,8 +40,9 @@ const PREPARED: &str = "prepared";
 /// For a node of a kept cluster to accept a connection, before stretching.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Lists or runs scenarios the way libtest does, which is what nextest speaks.
-pub fn run_main(catalogue: Vec<Scenario>) -> ExitCode {
+/// Lists or runs scenarios the way libtest does, which is what nextest speaks. One that belongs to no
+/// run uses what the newest run in the folder `workspace` has prepared.
+pub fn run_main(catalogue: Vec<Scenario>, workspace: &Path) -> ExitCode {
     // What the segment and the machines warn of belongs beside the step log that nextest keeps.
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
@@ -50,16 +51,17 @@ pub fn run_main(catalogue: Vec<Scenario>) -> ExitCode {
     let trials = catalogue
         .into_iter()
         .map(|scenario| {
+            let workspace = workspace.to_owned();
             Trial::test(scenario.name, move || {
-                execute(scenario).map_err(|error| Failed::from(format!("{error:#}")))
+                execute(scenario, &workspace).map_err(|error| Failed::from(format!("{error:#}")))
             })
         })
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn execute(scenario: Scenario) -> anyhow::Result<()> {
-    let (run, context) = RunContext::from_environment()?;
+fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
+    let (run, context) = RunContext::find(&scenario, workspace)?;
     let attempt = std::env::var("NEXTEST_ATTEMPT")
         .ok()
         .and_then(|number| number.parse().ok())

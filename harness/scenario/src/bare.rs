@@ -1,0 +1,258 @@
+//! A scenario started bare, by `cargo nextest run` or `cargo test`: it uses what the newest run of
+//! `cargo xtask test` has prepared, as long as that is still good.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use podwire_cluster::{ClusterError, StageManifest, host_cpu};
+use podwire_process::Spawner;
+use podwire_vm::accelerator::qemu_version;
+use time::OffsetDateTime;
+
+use crate::Scenario;
+use crate::context::{self, ContextError, RunContext};
+
+/// The folder of all runs, in [`output`].
+pub const RUNS: &str = "runs";
+
+/// The folder of a workspace in which podwire keeps its runs, and the link to the newest.
+pub fn output(workspace: &Path) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace.join(target).join("podwire")
+}
+
+/// Makes a folder for a run in `runs`, named by the time and this process.
+///
+/// # Errors
+/// [`ContextError::Access`].
+pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<PathBuf, ContextError> {
+    let (date, (hour, minute, second)) = (now.date(), now.to_hms());
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    let process = std::process::id();
+    let run = runs.join(format!(
+        "{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{process}"
+    ));
+    match fs::create_dir_all(&run) {
+        Ok(()) => Ok(run),
+        Err(source) => Err(ContextError::Access { path: run, source }),
+    }
+}
+
+/// What the newest run in `runs` has prepared for a scenario; else why it cannot be used.
+pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, String> {
+    let context = newest(runs).ok_or("no run has prepared anything yet")?;
+    let asked = || -> anyhow::Result<Now> {
+        Ok(Now {
+            qemu: qemu_version(&Spawner::start()?, &context.qemu)?,
+            host_cpu: host_cpu()?,
+        })
+    };
+    let now = asked().map_err(|error| format!("{error:#}"))?;
+    check(&context, scenario, &now)?;
+    Ok(RunContext {
+        // It was that run's person who wanted to look.
+        keep: false,
+        ..context
+    })
+}
+
+/// The context of the newest run whose clusters are whole. Most runs of other commands have none.
+fn newest(runs: &Path) -> Option<RunContext> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(runs)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    // Their names begin with the time.
+    folders.sort();
+    folders
+        .iter()
+        .rev()
+        .filter_map(|run| context::read::<RunContext>(&run.join(RunContext::FILE)).ok())
+        .find(|context| context.broken.is_none())
+}
+
+/// What stages are only good for as long as it does not change.
+struct Now {
+    qemu: String,
+    host_cpu: String,
+}
+
+fn check(context: &RunContext, scenario: &Scenario, now: &Now) -> Result<(), String> {
+    let stage = scenario.stage;
+    let Some(dir) = context.stages.get(&stage) else {
+        return Err(format!("the newest run had no use for the stage {stage}"));
+    };
+    if !dir.exists() {
+        return Err(format!("the stage {stage} is not in the cache any more"));
+    }
+    let manifest = StageManifest::read(dir).map_err(|error| match error {
+        ClusterError::Stage { reason, .. } => format!("the stage {stage} is damaged: {reason}"),
+        other => other.to_string(),
+    })?;
+    if let Some(damage) = manifest.damage(dir) {
+        return Err(format!("the stage {stage} is damaged: {damage}"));
+    }
+    let plan = &manifest.plan;
+    if plan.qemu != now.qemu {
+        let (was, is) = (&plan.qemu, &now.qemu);
+        return Err(format!("QEMU is another now: {is} (it was {was})"));
+    }
+    if plan.host_cpu != now.host_cpu {
+        return Err("the host's processor is another now".to_owned());
+    }
+    if plan.key(stage).map_err(|error| error.to_string())? != manifest.key {
+        return Err(format!("podwire makes the stage {stage} differently now"));
+    }
+    if plan.nodes < scenario.nodes {
+        let (has, needs) = (plan.nodes, scenario.nodes);
+        return Err(format!(
+            "the newest run's cluster had {has} nodes, and it needs {needs}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Profile;
+    use crate::context::Share;
+    use podwire_cluster::{Break, ClusterPlan, ImageFiles, StageName};
+    use podwire_vm::Accelerator;
+    use std::time::Duration;
+
+    fn scenario() -> Scenario {
+        Scenario {
+            name: "names",
+            about: "",
+            covers: &[],
+            stage: StageName::Cni,
+            profile: Profile::Default,
+            nodes: 3,
+            limit: Duration::from_secs(1),
+            prepare: None,
+            run: |_| Box::pin(async { Ok(()) }),
+            sabotages: &[],
+            red_when: &[],
+        }
+    }
+
+    fn context(stage: &Path, broken: Option<Break>) -> RunContext {
+        RunContext {
+            stages: [(StageName::Cni, stage.to_owned())].into(),
+            qemu: "no-qemu".into(),
+            qemu_img: PathBuf::new(),
+            accelerator: Accelerator::Tcg,
+            speed_factor: 1.0,
+            ssh_key: PathBuf::new(),
+            ssh_host_key: None,
+            broken,
+            share: Share {
+                folder: PathBuf::new(),
+                slots: 1,
+                clone_mib: 1,
+                keep_free_mib: 1,
+            },
+            keep: true,
+        }
+    }
+
+    fn now() -> Now {
+        Now {
+            qemu: "10.0.2".into(),
+            host_cpu: "CPU".into(),
+        }
+    }
+
+    /// A stage without files in it.
+    fn stage(dir: &Path, nodes: u32) {
+        let image = ImageFiles {
+            name: "image".into(),
+            disk: "/proc/version".into(),
+            kernel: "/proc/version".into(),
+            initrd: "/proc/version".into(),
+            append: String::new(),
+        };
+        let (tcg, Now { qemu, host_cpu }) = (Accelerator::Tcg, now());
+        let plan = ClusterPlan::new(nodes, "1.36.4", &image, tcg, qemu, host_cpu, None).unwrap();
+        let manifest = serde_json::json!({
+            "name": StageName::Cni,
+            "key": plan.key(StageName::Cni).unwrap(),
+            "parent": null,
+            "plan": plan,
+            "image": image,
+            "credentials": null,
+            "segment": podwire_lan::SegmentState::default(),
+            "unsettled": null,
+            "built": 0,
+            "guest_time": 0,
+            "phases": [],
+            "files": {},
+        });
+        fs::write(dir.join("stage.json"), manifest.to_string()).unwrap();
+    }
+
+    #[test]
+    fn the_newest_run_of_a_whole_cluster_counts() {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(newest(runs.path()), None);
+        let run = |name: &str, context: Option<RunContext>| {
+            let run = runs.path().join(name);
+            fs::create_dir(&run).unwrap();
+            if let Some(context) = context {
+                context.write(&run).unwrap();
+            }
+        };
+        let (old, new) = (Path::new("/old"), Path::new("/new"));
+        run("20261120T120000Z-9", Some(context(old, None)));
+        run("20261121T120000Z-1", Some(context(new, None)));
+        run("20261121T120500Z-1", Some(context(old, Some(Break::San))));
+        run("20261121T121000Z-1", None);
+        assert_eq!(newest(runs.path()), Some(context(new, None)));
+        assert_eq!(newest(&runs.path().join("missing")), None);
+    }
+
+    #[test]
+    fn what_has_changed_since_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path(), None);
+        let why = |now: &Now| check(&context, &scenario(), now).unwrap_err();
+        insta::assert_snapshot!(why(&now()), @"the stage cni is damaged: stage.json cannot be read: No such file or directory (os error 2)");
+        stage(dir.path(), 3);
+        assert_eq!(check(&context, &scenario(), &now()), Ok(()));
+        let qemu = Now {
+            qemu: "11.0".into(),
+            ..now()
+        };
+        insta::assert_snapshot!(why(&qemu), @"QEMU is another now: 11.0 (it was 10.0.2)");
+        let host_cpu = Now {
+            host_cpu: "other".into(),
+            ..now()
+        };
+        insta::assert_snapshot!(why(&host_cpu), @"the host's processor is another now");
+        stage(dir.path(), 2);
+        insta::assert_snapshot!(why(&now()), @"the newest run's cluster had 2 nodes, and it needs 3");
+        let text = fs::read_to_string(dir.path().join("stage.json")).unwrap();
+        let text = text.replace(r#""vcpus":2"#, r#""vcpus":1"#);
+        fs::write(dir.path().join("stage.json"), text).unwrap();
+        insta::assert_snapshot!(why(&now()), @"podwire makes the stage cni differently now");
+        drop(dir);
+        insta::assert_snapshot!(why(&now()), @"the stage cni is not in the cache any more");
+        let later = Scenario {
+            stage: StageName::Workload,
+            ..scenario()
+        };
+        let unknown = check(&context, &later, &now()).unwrap_err();
+        insta::assert_snapshot!(unknown, @"the newest run had no use for the stage workload");
+    }
+
+    #[test]
+    fn a_scenario_without_anything_prepared_names_the_command() {
+        let runs = tempfile::tempdir().unwrap();
+        let error = RunContext::bare(&scenario(), runs.path()).unwrap_err();
+        insta::assert_snapshot!(error, @"no run has prepared anything yet; `cargo xtask test --filter names` prepares what it needs, and runs it");
+        assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0);
+    }
+}
