@@ -21,10 +21,7 @@ pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {
         let exit = shell
             .run(command.as_deref(), Streams::own()?, foreground)
             .await?;
-        if exit == Exit::Left {
-            errln!("\nleft {}", args.node);
-        }
-        Ok(exit.status())
+        Ok(status(&exit, &args.node))
     })
 }
 
@@ -49,7 +46,7 @@ pub(crate) fn kubectl(args: &KubectlArgs) -> Result<u8, Stop> {
         let link = reach(&args.run, kubectl::NODE).await?;
         let shell = link.ssh(kubectl::NODE).await?;
         match kubectl.run(&shell).await {
-            Ok(exit) => Ok(exit.status()),
+            Ok(exit) => Ok(status(&exit, kubectl::NODE)),
             Err(error @ AccessError::File { .. }) => {
                 Err(Stop::Usage(format!("{:#}", anyhow::Error::from(error))))
             }
@@ -134,6 +131,14 @@ fn listed(running: &[Running]) -> String {
         })
         .collect();
     table(&rows).trim_end().to_owned()
+}
+
+/// The exit status that says how a command on a node ended.
+fn status(exit: &Exit, node: &str) -> u8 {
+    if *exit == Exit::Left {
+        errln!("\nleft {node}");
+    }
+    exit.status()
 }
 
 /// Drives something to its end, and does not wait for a terminal that nobody types at.

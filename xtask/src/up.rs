@@ -55,8 +55,10 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
             .map_err(Stop::from),
         Err(error) => {
             let dir = session.workspace.shown(&dir);
-            let look = format!("consoles are in {}", dir.display());
-            Err(error.context(look).into())
+            Err(Stop::setup(format!(
+                "{error:#}\nconsoles, and QEMU's own words, are in {}",
+                dir.display()
+            )))
         }
     }
 }
@@ -99,6 +101,6 @@ async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyh
     cluster.stop().await;
     match fault {
         None => Ok(()),
-        Some(fault) => Err(anyhow!("{fault}").context("a machine failed")),
+        Some(fault) => Err(anyhow!("{fault}").context("a machine failed, and the cluster was ended")),
     }
 }
