@@ -101,6 +101,8 @@ async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyh
     cluster.stop().await;
     match fault {
         None => Ok(()),
-        Some(fault) => Err(anyhow!("{fault}").context("a machine failed, and the cluster was ended")),
+        Some(fault) => {
+            Err(anyhow!("{fault}").context("a machine failed, and the cluster was ended"))
+        }
     }
 }
