@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use podwire_lan::{
     Ipv4Net, Lease, MacAddr, PortId, Segment, SegmentOptions, SegmentPlan, SegmentState,
 };
-use podwire_vm::{Guest, Machine, Nic, Ram, create_overlay};
+use podwire_vm::{Guest, Machine, MachineSpec, Nic, Ram, create_overlay};
 
 use crate::setup::Setup;
 
@@ -121,6 +121,7 @@ impl Pair {
         setup: &Setup,
         segment: Segment,
         dir: &Path,
+        rtc_base: Option<&str>,
         ram: &dyn Fn(u8) -> Ram,
     ) -> Result<Self> {
         let mut machines = Vec::new();
@@ -131,7 +132,10 @@ impl Pair {
                 fd,
                 plugged: true,
             };
-            let spec = setup.machine(&name(n), disk(dir, n), ram(n));
+            let spec = MachineSpec {
+                rtc_base: rtc_base.map(str::to_owned),
+                ..setup.machine(&name(n), disk(dir, n), ram(n))
+            };
             let logs = dir.join(name(n));
             let machine =
                 Machine::launch(&setup.spawner, &setup.qemu, spec, Some(nic), &logs).await?;
@@ -199,6 +203,19 @@ impl Frozen {
     /// # Errors
     /// When it cannot be brought to life.
     pub async fn clone_in(&self, setup: &Setup, dir: &Path) -> Result<Pair> {
+        self.clone_on_a_host_at(setup, dir, None).await
+    }
+
+    /// The same as if the host's clock said `now` when it begins (`YYYY-MM-DDTHH:MM:SS`, UTC).
+    ///
+    /// # Errors
+    /// When it cannot be brought to life.
+    pub async fn clone_on_a_host_at(
+        &self,
+        setup: &Setup,
+        dir: &Path,
+        now: Option<&str>,
+    ) -> Result<Pair> {
         fs::create_dir_all(dir)?;
         let started = Instant::now();
         for n in MACHINES {
@@ -210,7 +227,8 @@ impl Frozen {
             ..SegmentOptions::default()
         };
         let segment = Segment::restore(plan(), options, held)?;
-        let pair = Pair::launch(setup, segment, dir, &|n| Ram::Clone(ram(&self.dir, n))).await?;
+        let ram = |n| Ram::Clone(ram(&self.dir, n));
+        let pair = Pair::launch(setup, segment, dir, now, &ram).await?;
         let launched = started.elapsed();
         for (n, (machine, _)) in MACHINES.iter().zip(&pair.machines) {
             machine.load(&state(&self.dir, *n)).await?;
@@ -234,7 +252,8 @@ async fn freeze_a_pair(setup: &Setup, dir: &Path) -> Result<()> {
         create_overlay(&setup.qemu_img, &setup.disk, &disk(dir, n))?;
     }
     let segment = Segment::start(plan(), SegmentOptions::default())?;
-    let pair = Pair::launch(setup, segment, dir, &|n| Ram::Template(ram(dir, n))).await?;
+    let ram = |n| Ram::Template(ram(dir, n));
+    let pair = Pair::launch(setup, segment, dir, None, &ram).await?;
     for n in MACHINES {
         let guest = pair.guest(setup, n).await?;
         // Something in memory and on disk for every clone to find.

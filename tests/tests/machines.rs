@@ -85,6 +85,53 @@ async fn two_clones_at_once_share_neither_memory_nor_disk_nor_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clone_made_30_days_later_stays_at_the_time_of_its_freeze_through_a_reboot() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    let now = time::OffsetDateTime::now_utc() + time::Duration::days(30);
+    let now = now.format(format).unwrap();
+    let started = Instant::now();
+    let pair = frozen
+        .clone_on_a_host_at(&setup, scratch.path(), Some(&now))
+        .await
+        .unwrap();
+    let guest = pair.guest(&setup, 2).await.unwrap();
+    let number = async |guest: &Guest, command: &str| -> u64 {
+        let text = guest.run_ok(command, LIMIT).await.unwrap();
+        text.trim().parse().unwrap()
+    };
+    // Written right before the freeze.
+    let frozen_at = number(&guest, "stat -c %Y /run/mark").await;
+    let passed = async |guest: &Guest| {
+        let passed = number(guest, "date +%s").await.checked_sub(frozen_at);
+        Duration::from_secs(passed.unwrap())
+    };
+    let slack = Duration::from_secs(60);
+    let before = passed(&guest).await;
+    assert!(before < started.elapsed() + slack, "{before:?}");
+
+    let boot_id = "/proc/sys/kernel/random/boot_id";
+    let first_boot = read(&guest, boot_id).await;
+    // The connection may end before the command does.
+    let _ = guest.run("systemctl reboot", LIMIT).await;
+    let guest = loop {
+        let guest = pair.guest(&setup, 2).await.unwrap();
+        match guest.run_ok(&format!("cat {boot_id}"), LIMIT).await {
+            Ok(boot) if boot.trim() != first_boot => break guest,
+            // It is still on its way down.
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+        assert!(started.elapsed() < Duration::from_secs(300), "no reboot");
+    };
+    let after = passed(&guest).await;
+    assert!(after >= before, "{after:?} after {before:?}");
+    assert!(after < started.elapsed() + slack, "{after:?}");
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
     let setup = setup();
     let frozen = Frozen::of_this_run(&setup).await.unwrap();
