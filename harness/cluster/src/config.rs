@@ -27,6 +27,7 @@ pub enum ProxyMode {
 
 /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
 ///
+/// What only keeps an idle node busy is rare: volumes are not measured, logs seldom looked at.
 /// Image collection and eviction are out of the way: what a stage holds must still be there
 /// whenever a clone of it wakes up.
 pub fn kubelet(limits: GuestLimits) -> String {
@@ -47,6 +48,8 @@ pub fn kubelet(limits: GuestLimits) -> String {
         "failSwapOn": false,
         "resolvConf": "/etc/resolv.conf",
         "staticPodPath": STATIC_PODS,
+        "volumeStatsAggPeriod": "-1s",
+        "containerLogMonitorInterval": "60s",
         "imageGCHighThresholdPercent": 100,
         "imageMinimumGCAge": "24h0m0s",
         "evictionHard": {
@@ -114,6 +117,7 @@ mod tests {
             "mode": "Webhook"
           },
           "cgroupDriver": "systemd",
+          "containerLogMonitorInterval": "60s",
           "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
           "evictionHard": {
             "imagefs.available": "1%",
@@ -132,7 +136,8 @@ mod tests {
           "runtimeRequestTimeout": "600s",
           "staticPodPath": "/etc/kubernetes/manifests",
           "tlsCertFile": "/etc/kubernetes/pki/kubelet.crt",
-          "tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key"
+          "tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key",
+          "volumeStatsAggPeriod": "-1s"
         }
         "#);
         insta::assert_snapshot!(kube_proxy(2, ProxyMode::Nftables), @r#"

@@ -27,6 +27,9 @@ pub fn deployment(replicas: u32) -> Value {
                 "spec": {
                     "automountServiceAccountToken": false,
                     "enableServiceLinks": false,
+                    // There is no cluster DNS yet: each kubelet would say so in an event per Pod
+                    // and minute.
+                    "dnsPolicy": "Default",
                     "terminationGracePeriodSeconds": 2,
                     // A cordoned node has no say: its empty share would keep the others from
                     // taking what is evicted from it.
