@@ -205,6 +205,10 @@ async fn everybody_seen(lab: &Lab, pods: usize) -> anyhow::Result<()> {
             let state = format!("{} of {pods} Pods run", running.len());
             return Ok(Probe::NotYet(Cause::NotReady, state));
         }
+        // One of two Pods with the same address stays silent for ever.
+        if let Err(shared) = assert::addresses_unique(&running) {
+            return Ok(Probe::Hopeless(shared.cause, shared.seen));
+        }
         let report = lab
             .fetch_one(&node1, address, u32::try_from(pods * 8)?)
             .await?;

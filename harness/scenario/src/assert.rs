@@ -233,15 +233,14 @@ pub fn requests_for(backends: usize) -> u32 {
         .saturating_mul(REQUESTS_PER_BACKEND)
 }
 
-/// Every Pod's address is its own and lies in the range of its node.
+/// Where wrong addresses come from.
+const LOOK_AT_CNI: &str = "the CNI files of the nodes (/etc/cni/net.d): whose `subnet` is it?";
+
+/// Every Pod's address is its own.
 ///
 /// # Errors
 /// A [`Failure`] that names the Pods in question.
-pub fn addresses_unique_and_in_range(
-    pods: &[Party],
-    range_of: impl Fn(u32) -> Ipv4Net,
-) -> Result<(), Failure> {
-    let look = "the CNI files of the nodes (/etc/cni/net.d): whose `subnet` is it?";
+pub fn addresses_unique(pods: &[Party]) -> Result<(), Failure> {
     let mut by_address: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
     for pod in pods {
         by_address
@@ -254,15 +253,23 @@ pub fn addresses_unique_and_in_range(
         .filter(|pods| pods.len() > 1)
         .map(|pods| format!("\n  {}", pods.join(" and ")))
         .collect();
-    if !shared.is_empty() {
-        let seen = format!("Pods that share one address:{}", shared.concat());
-        return Err(Failure::new(
-            Cause::NotUnique,
-            "every Pod to have an address of its own",
-            seen,
-        )
-        .look(look));
+    if shared.is_empty() {
+        return Ok(());
     }
+    let seen = format!("Pods that share one address:{}", shared.concat());
+    let expected = "every Pod to have an address of its own";
+    Err(Failure::new(Cause::NotUnique, expected, seen).look(LOOK_AT_CNI))
+}
+
+/// Every Pod's address is its own and lies in the range of its node.
+///
+/// # Errors
+/// A [`Failure`] that names the Pods in question.
+pub fn addresses_unique_and_in_range(
+    pods: &[Party],
+    range_of: impl Fn(u32) -> Ipv4Net,
+) -> Result<(), Failure> {
+    addresses_unique(pods)?;
     let outside: Vec<String> = pods
         .iter()
         .filter(|pod| !range_of(pod.node).contains(pod.address))
@@ -277,7 +284,7 @@ pub fn addresses_unique_and_in_range(
         "every Pod's address to lie in its node's range",
         seen,
     )
-    .look(look))
+    .look(LOOK_AT_CNI))
 }
 
 /// Restarts of each container's Pod, by the Pod's name and UID.
