@@ -269,10 +269,23 @@ pub(crate) struct BenchCloneArgs {
     pub(crate) clones: u32,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Args)]
+pub(crate) struct BenchSuiteArgs {
+    /// Machines in the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u32,
+    /// Only these scenarios: a name, part of a name, or a covered id; several by comma [default:
+    /// three short ones]
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum BenchTarget {
     /// A cluster from nothing, beside clones of the same cluster
     Clone(BenchCloneArgs),
+    /// Scenarios on clones, beside the same with one cluster from nothing each
+    Suite(BenchSuiteArgs),
     /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work
     Switch,
 }

@@ -8,6 +8,7 @@ mod say;
 mod access;
 mod bench;
 mod bench_clone;
+mod bench_suite;
 mod breaks;
 mod check;
 mod clean;
@@ -31,6 +32,7 @@ mod select;
 mod session;
 mod stages;
 mod stop;
+mod suite;
 mod summary;
 mod test;
 mod text;
@@ -76,6 +78,10 @@ fn run(command: Command) -> Result<u8, Stop> {
             Some(BenchTarget::Switch) => bench::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => {
                 bench_clone::clone(&Session::start()?, &what, args.json)
+            }
+            Some(BenchTarget::Suite(what)) => {
+                let catalogue = podwire_scenarios::catalogue();
+                bench_suite::suite(&Session::start()?, &what, &catalogue, args.json)
             }
         },
     }

@@ -8,13 +8,12 @@ use anyhow::Context as _;
 use podwire_admission::Memory;
 use podwire_cluster::StageName;
 use podwire_images::{host, image, tools};
-use podwire_scenario::{Profile, RunContext, STEPS, Scenario, ScenarioResult, Selection, Share};
+use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::{ProfileName, TestArgs};
 use crate::durations::Durations;
-use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
@@ -22,6 +21,7 @@ use crate::prepare::{self, Judged, Preparation, Wanted};
 use crate::results::{self, Extent, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
+use crate::suite::{self, Suite};
 use crate::{breaks, consent, junit, progress, select, summary};
 
 /// What a run is about, settled before anything is looked at or done.
@@ -316,39 +316,29 @@ impl Run<'_> {
         let stages: Vec<StageName> = self.order.stages().into_iter().collect();
         let stages = self.preparation.stages(&host, &node, &stages, &logs)?;
         let cluster = parts::cluster_plan(session, &self.order.wanted(), &node, host.accelerator)?;
-        let claim = parts::claim("", &cluster);
-        let at_once = plan::at_once(
-            self.plan.machine.cores,
-            Memory::of_host()?.available,
-            host.accelerator,
-            claim.memory_mib,
-        );
-        self.plan.at_once = at_once;
-        #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
-        let clones = at_once as f64;
-        RunContext {
-            stages: stages
-                .iter()
-                .map(|stage| (stage.manifest.name, stage.dir.clone()))
-                .collect(),
-            qemu: host.qemu.clone(),
-            qemu_img: host.qemu_img.clone(),
-            accelerator: host.accelerator,
-            speed_factor: host.speed_factor * clones,
-            ssh_key: session.cache.ssh_keys(&session.progress)?.user,
-            ssh_host_key: Some(self.dir.join(prepare::HOST_KEY)),
+        let suite = Suite {
+            session,
+            nextest: &nextest,
+            host: &host,
+            plan: &cluster,
+            host_key: &self.dir.join(prepare::HOST_KEY),
+            at_once: suite::at_once(&cluster)?,
             broken: self.order.args.broken,
-            share: Share {
-                folder: session.cache.folder(parts::ADMISSION)?,
-                slots: claim.slots,
-                clone_mib: claim.memory_mib,
-                keep_free_mib: claim.keep_free_mib,
-            },
             keep: self.order.args.keep,
-        }
-        .write(&self.dir)?;
+        };
+        self.plan.at_once = suite.at_once;
+        suite.context(&stages)?.write(&self.dir)?;
         self.phase(Phase::Scenarios, |run| {
-            Ok((run.scenarios(&nextest, at_once)?, false))
+            let names = &run.order.selection.scenarios;
+            let ran = suite.run(&run.dir, names)?;
+            run.cut_short = ran.cut_short;
+            run.seen = ran.seen;
+            match ran.ended {
+                Ended::Passed | Ended::TestsFailed => Ok(((), false)),
+                Ended::Broken => Err(Stop::setup(
+                    "nextest could not run the scenarios; its words are above",
+                )),
+            }
         })?;
         Ok(Done::Ran)
     }
@@ -368,12 +358,13 @@ impl Run<'_> {
     fn harness_tests(&mut self, program: &Path, judged: &Judged) -> Result<bool, Stop> {
         let key = self.session.cache.ssh_keys(&self.session.progress)?.user;
         let text = |path: &Path| path.display().to_string();
-        let nextest = self.nextest(
-            program,
-            "harness",
-            nextest::harness_tests(),
-            (self.plan.machine.cores / 2).max(1),
-            vec![
+        let nextest = Nextest {
+            program: program.to_owned(),
+            workspace: self.session.workspace.root.clone(),
+            profile: "harness",
+            filterset: nextest::harness_tests(),
+            at_once: (self.plan.machine.cores / 2).max(1),
+            env: vec![
                 ("PODWIRE_TEST_IMAGE".into(), text(&judged.base.dir)),
                 ("PODWIRE_SSH_KEY".into(), text(&key)),
                 (
@@ -383,7 +374,7 @@ impl Run<'_> {
                 ("PODWIRE_QEMU".into(), text(&judged.programs.qemu)),
                 ("PODWIRE_QEMU_IMG".into(), text(&judged.programs.qemu_img)),
             ],
-        );
+        };
         self.session
             .progress
             .step("running the harness's own tests");
@@ -408,56 +399,6 @@ impl Run<'_> {
             Ended::Broken => Err(Stop::setup(
                 "nextest could not run the harness's tests; its words are above",
             )),
-        }
-    }
-
-    fn scenarios(&mut self, program: &Path, at_once: usize) -> Result<(), Stop> {
-        let names = self.order.selection.scenarios.clone();
-        let nextest = self.nextest(
-            program,
-            if self.order.args.keep {
-                "scenarios-kept"
-            } else {
-                "scenarios"
-            },
-            nextest::scenarios(&names),
-            at_once,
-            vec![
-                ("PODWIRE_RUN".into(), self.dir.display().to_string()),
-                ("PODWIRE_ANCESTOR".into(), std::process::id().to_string()),
-            ],
-        );
-        let (progress, dir) = (&self.session.progress, &self.dir);
-        let mut keeper = Keeper::new(self.session, dir);
-        let ended = nextest.run(self.session, || {
-            let kept = keeper.look();
-            progress.step(&kept.unwrap_or_else(|| under_way(dir, &names)));
-        })?;
-        self.cut_short = keeper.cut_short();
-        self.seen = nextest.seen()?;
-        match ended {
-            Ended::Passed | Ended::TestsFailed => Ok(()),
-            Ended::Broken => Err(Stop::setup(
-                "nextest could not run the scenarios; its words are above",
-            )),
-        }
-    }
-
-    fn nextest(
-        &self,
-        program: &Path,
-        profile: &'static str,
-        filterset: String,
-        at_once: usize,
-        env: Vec<(String, String)>,
-    ) -> Nextest {
-        Nextest {
-            program: program.to_owned(),
-            workspace: self.session.workspace.root.clone(),
-            profile,
-            filterset,
-            at_once,
-            env,
         }
     }
 
@@ -544,79 +485,5 @@ impl Run<'_> {
         let xml = self.dir.join("junit.xml");
         fs::write(&xml, junit::report(&self.results).to_string()?)
             .with_context(|| format!("cannot write {}", xml.display()))
-    }
-}
-
-/// Which scenarios run now, what each does, and how many are done, by what is in the run's folder.
-fn under_way(run: &Path, names: &[String]) -> String {
-    let mut running = Vec::new();
-    let mut done = 0;
-    for name in names {
-        let folder = ScenarioResult::folder(run, name, 1);
-        if folder.join(ScenarioResult::FILE).exists() {
-            done += 1;
-        } else if folder.exists() {
-            running.push(match current_step(&folder) {
-                Some(step) => format!("{name}: {step}"),
-                None => name.clone(),
-            });
-        }
-    }
-    let what = if running.is_empty() {
-        "starting".to_owned()
-    } else {
-        running.join("; ")
-    };
-    format!("{what} [{done} of {} done]", names.len())
-}
-
-/// The last line that an attempt wrote about what it does, in the newest of its labs; nothing when
-/// there is none yet, or when it goes away while it is looked at.
-fn current_step(attempt: &Path) -> Option<String> {
-    let newest = fs::read_dir(attempt)
-        .ok()?
-        .flatten()
-        .map(|lab| lab.path())
-        .filter(|lab| lab.join(STEPS).exists())
-        .max_by_key(|lab| {
-            fs::metadata(lab.join(STEPS))
-                .and_then(|file| file.modified())
-                .ok()
-        })?;
-    let text = fs::read_to_string(newest.join(STEPS)).ok()?;
-    // Seconds since the clone answered stand in front.
-    let (_, step) = text.lines().next_back()?.trim_start().split_once(' ')?;
-    let lab = newest.file_name()?.to_string_lossy();
-    let lab = lab
-        .strip_prefix("sabotage-")
-        .map(|name| format!("sabotage {name}, "));
-    Some(format!("{}{}", lab.unwrap_or_default(), step.trim_start()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_run_s_folder_tells_what_is_under_way() {
-        let run = tempfile::tempdir().unwrap();
-        let names = ["a", "b", "c"].map(String::from);
-        assert_eq!(under_way(run.path(), &names), "starting [0 of 3 done]");
-        for name in ["a", "b"] {
-            fs::create_dir_all(ScenarioResult::folder(run.path(), name, 1)).unwrap();
-        }
-        crate::fixture::passed("a").write(run.path()).unwrap();
-        assert_eq!(under_way(run.path(), &names), "b [1 of 3 done]");
-        let lab = ScenarioResult::folder(run.path(), "b", 1).join("sabotage-no-route");
-        fs::create_dir_all(&lab).unwrap();
-        fs::write(
-            lab.join(STEPS),
-            "    0.0  add routes\n   11.1  ask every Pod (C8)\n",
-        )
-        .unwrap();
-        assert_eq!(
-            under_way(run.path(), &names),
-            "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
-        );
     }
 }

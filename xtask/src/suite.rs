@@ -1,0 +1,187 @@
+//! Scenarios as nextest runs them: what their processes are told, and what is seen of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use podwire_admission::Memory;
+use podwire_cluster::{Break, ClusterPlan, Host, Stage};
+use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
+
+use crate::keep::Keeper;
+use crate::nextest::{self, Ended, Nextest, Seen};
+use crate::parts;
+use crate::plan;
+use crate::session::Session;
+use crate::stop::Stop;
+
+/// What scenarios run with.
+pub(crate) struct Suite<'a> {
+    pub(crate) session: &'a Session,
+    /// The program.
+    pub(crate) nextest: &'a Path,
+    pub(crate) host: &'a Host,
+    pub(crate) plan: &'a ClusterPlan,
+    /// The guests' first host key.
+    pub(crate) host_key: &'a Path,
+    /// How many of them run beside each other.
+    pub(crate) at_once: usize,
+    pub(crate) broken: Option<Break>,
+    /// Whether the first failed scenario's cluster stays.
+    pub(crate) keep: bool,
+}
+
+/// What came of them.
+pub(crate) struct Ran {
+    pub(crate) ended: Ended,
+    /// By the scenarios' names.
+    pub(crate) seen: BTreeMap<String, Seen>,
+    /// Why scenarios have no result, when a person ended the run.
+    pub(crate) cut_short: Option<String>,
+}
+
+/// How many clones of such a cluster this machine carries now.
+pub(crate) fn at_once(plan: &ClusterPlan) -> Result<usize, Stop> {
+    let available = Memory::of_host()?.available;
+    let claim = parts::claim("", plan);
+    Ok(plan::at_once(
+        parts::cores(),
+        available,
+        plan.accelerator,
+        claim.memory_mib,
+    ))
+}
+
+impl Suite<'_> {
+    /// What the scenarios' processes are to know; they start from clones of these stages.
+    pub(crate) fn context(&self, stages: &[Stage]) -> Result<RunContext, Stop> {
+        let (session, host) = (self.session, self.host);
+        let claim = parts::claim("", self.plan);
+        #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
+        let clones = self.at_once as f64;
+        Ok(RunContext {
+            stages: stages
+                .iter()
+                .map(|stage| (stage.manifest.name, stage.dir.clone()))
+                .collect(),
+            qemu: host.qemu.clone(),
+            qemu_img: host.qemu_img.clone(),
+            accelerator: host.accelerator,
+            speed_factor: host.speed_factor * clones,
+            ssh_key: session.cache.ssh_keys(&session.progress)?.user,
+            ssh_host_key: Some(self.host_key.to_owned()),
+            broken: self.broken,
+            share: Share {
+                folder: session.cache.folder(parts::ADMISSION)?,
+                slots: claim.slots,
+                clone_mib: claim.memory_mib,
+                keep_free_mib: claim.keep_free_mib,
+            },
+            keep: self.keep,
+        })
+    }
+
+    /// Runs these scenarios; their context is in the folder `run`, and their results go there.
+    pub(crate) fn run(&self, run: &Path, names: &[String]) -> Result<Ran, Stop> {
+        let session = self.session;
+        let nextest = Nextest {
+            program: self.nextest.to_owned(),
+            workspace: session.workspace.root.clone(),
+            profile: match self.keep {
+                true => "scenarios-kept",
+                false => "scenarios",
+            },
+            filterset: nextest::scenarios(names),
+            at_once: self.at_once,
+            env: vec![
+                ("PODWIRE_RUN".into(), run.display().to_string()),
+                ("PODWIRE_ANCESTOR".into(), std::process::id().to_string()),
+            ],
+        };
+        let mut keeper = Keeper::new(session, run);
+        let ended = nextest.run(session, || {
+            let kept = keeper.look();
+            let step = kept.unwrap_or_else(|| under_way(run, names));
+            session.progress.step(&step);
+        })?;
+        Ok(Ran {
+            ended,
+            cut_short: keeper.cut_short(),
+            seen: nextest.seen()?,
+        })
+    }
+}
+
+/// Which scenarios run now, what each does, and how many are done, by what is in the run's folder.
+fn under_way(run: &Path, names: &[String]) -> String {
+    let mut running = Vec::new();
+    let mut done = 0;
+    for name in names {
+        let folder = ScenarioResult::folder(run, name, 1);
+        if folder.join(ScenarioResult::FILE).exists() {
+            done += 1;
+        } else if folder.exists() {
+            running.push(match current_step(&folder) {
+                Some(step) => format!("{name}: {step}"),
+                None => name.clone(),
+            });
+        }
+    }
+    let what = if running.is_empty() {
+        "starting".to_owned()
+    } else {
+        running.join("; ")
+    };
+    format!("{what} [{done} of {} done]", names.len())
+}
+
+/// The last line that an attempt wrote about what it does, in the newest of its labs; nothing when
+/// there is none yet, or when it goes away while it is looked at.
+fn current_step(attempt: &Path) -> Option<String> {
+    let newest = fs::read_dir(attempt)
+        .ok()?
+        .flatten()
+        .map(|lab| lab.path())
+        .filter(|lab| lab.join(STEPS).exists())
+        .max_by_key(|lab| {
+            fs::metadata(lab.join(STEPS))
+                .and_then(|file| file.modified())
+                .ok()
+        })?;
+    let text = fs::read_to_string(newest.join(STEPS)).ok()?;
+    // Seconds since the clone answered stand in front.
+    let (_, step) = text.lines().next_back()?.trim_start().split_once(' ')?;
+    let lab = newest.file_name()?.to_string_lossy();
+    let lab = lab
+        .strip_prefix("sabotage-")
+        .map(|name| format!("sabotage {name}, "));
+    Some(format!("{}{}", lab.unwrap_or_default(), step.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_s_folder_tells_what_is_under_way() {
+        let run = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c"].map(String::from);
+        assert_eq!(under_way(run.path(), &names), "starting [0 of 3 done]");
+        for name in ["a", "b"] {
+            fs::create_dir_all(ScenarioResult::folder(run.path(), name, 1)).unwrap();
+        }
+        crate::fixture::passed("a").write(run.path()).unwrap();
+        assert_eq!(under_way(run.path(), &names), "b [1 of 3 done]");
+        let lab = ScenarioResult::folder(run.path(), "b", 1).join("sabotage-no-route");
+        fs::create_dir_all(&lab).unwrap();
+        fs::write(
+            lab.join(STEPS),
+            "    0.0  add routes\n   11.1  ask every Pod (C8)\n",
+        )
+        .unwrap();
+        assert_eq!(
+            under_way(run.path(), &names),
+            "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
+        );
+    }
+}
