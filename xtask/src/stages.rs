@@ -110,7 +110,10 @@ fn remove_damaged(session: &Session, listed: &[Listed]) -> Result<(), Stop> {
         });
     }
     match damaged {
-        0 => Ok(()),
+        0 => {
+            session.progress.line("nothing is damaged");
+            Ok(())
+        }
         1 => Err(Stop::setup("a stage was damaged, see above")),
         count => Err(Stop::setup(format!(
             "{count} stages were damaged, see above"
