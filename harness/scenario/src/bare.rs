@@ -41,7 +41,7 @@ pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<PathBuf, ContextError
 
 /// What the newest run in `runs` has prepared for a scenario; else why it cannot be used.
 pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, String> {
-    let context = newest(runs).ok_or("no run has prepared anything yet")?;
+    let context = newest(runs).ok_or("no run has prepared a whole cluster yet")?;
     let asked = || -> anyhow::Result<Now> {
         Ok(Now {
             qemu: qemu_version(&Spawner::start()?, &context.qemu)?,
@@ -252,7 +252,7 @@ mod tests {
     fn a_scenario_without_anything_prepared_names_the_command() {
         let runs = tempfile::tempdir().unwrap();
         let error = RunContext::bare(&scenario(), runs.path()).unwrap_err();
-        insta::assert_snapshot!(error, @"no run has prepared anything yet; `cargo xtask test --filter names` prepares what it needs, and runs it");
+        insta::assert_snapshot!(error, @"no run has prepared a whole cluster yet; `cargo xtask test --filter names` prepares what it needs, and runs it");
         assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0);
     }
 }
