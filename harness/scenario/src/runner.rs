@@ -345,7 +345,11 @@ impl Attempt {
             what: format!(
                 "scenario {}, which failed: {}",
                 self.scenario.name,
-                reason.lines().next().unwrap_or_default()
+                reason
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches(':')
             ),
             user_key: self.context.ssh_key.clone(),
             limit: self.host.limit(CONNECT),
