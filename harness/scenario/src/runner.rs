@@ -560,6 +560,7 @@ fn text(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Cause;
 
     fn sabotage(name: &str, caught: bool) -> SabotageResult {
         SabotageResult {
@@ -567,6 +568,24 @@ mod tests {
             caught,
             reason: "because".into(),
         }
+    }
+
+    #[test]
+    fn a_sabotage_is_caught_by_the_failure_it_must_provoke_and_by_nothing_else() {
+        let sabotage = Sabotage {
+            name: "a",
+            about: "a route is missing",
+            expects: Cause::TimedOut,
+            run: |_| Box::pin(async { Ok(()) }),
+        };
+        let failure = |cause| Err(Failure::new(cause, "an answer", "none").into());
+        assert!(judge(&sabotage, &failure(Cause::TimedOut)).0);
+        let (caught, reason) = judge(&sabotage, &failure(Cause::Refused));
+        assert!(!caught && reason.contains("another reason"), "{reason}");
+        let (caught, reason) = judge(&sabotage, &Ok(()));
+        assert!(!caught && reason.contains("a route is missing"), "{reason}");
+        let (caught, reason) = judge(&sabotage, &Err(anyhow!("no cluster")));
+        assert!(!caught && reason.contains("carried out"), "{reason}");
     }
 
     #[test]
