@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use podwire_vm::GuestError;
 
 use crate::socket::FILE;
 
@@ -46,23 +47,15 @@ pub enum AccessError {
     /// The process that runs the cluster cannot do what was asked.
     #[error("{0}")]
     Refused(String),
-    /// A key is not in OpenSSH's format.
-    #[error("cannot read the SSH key {what}")]
-    Key {
-        /// Which one.
-        what: String,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The node took the connection and did not come to a session in time.
-    #[error("{node} did not answer SSH within {} s; is it stuck? `cargo xtask console {node}` shows its last words", limit.as_secs())]
-    TimedOut {
+    /// No SSH session with the node came about.
+    #[error("no SSH session with {node}; `cargo xtask console {node}` shows its last words")]
+    Guest {
         /// The node.
         node: String,
-        /// What was allowed.
-        limit: Duration,
+        /// Why.
+        source: Box<GuestError>,
     },
-    /// The SSH session could not be opened, or ended before its command did.
+    /// The SSH session ended before its command did.
     #[error("the SSH session with {node} {what}")]
     Session {
         /// The node.
@@ -71,16 +64,6 @@ pub enum AccessError {
         what: &'static str,
         /// What the SSH library says, if anything.
         source: Option<Box<russh::Error>>,
-    },
-    /// The node shows another SSH host key than the cluster's.
-    #[error("{node} shows the SSH host key {seen}, expected {expected}; is it another machine?")]
-    HostKey {
-        /// The node.
-        node: String,
-        /// What it showed.
-        seen: String,
-        /// What it should have.
-        expected: String,
     },
     /// Our own terminal or streams failed.
     #[error("cannot {doing}")]

@@ -3,10 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use podwire_vm::{Guest, SshCredentials};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -14,13 +13,6 @@ use tokio::time::timeout;
 
 use crate::AccessError;
 use crate::terminal::{Escape, Event, Foreground};
-
-/// Who logs in.
-const USER: &str = "root";
-
-/// Silence after which the connection is tested, and how often before it counts as dead: an
-/// emulated guest under load may be silent for a minute.
-const KEEPALIVE: (Duration, usize) = (Duration::from_secs(20), 6);
 
 /// How long a command may take to end once it was sent a signal; without a terminal, one that takes
 /// no notice goes on without us.
@@ -111,7 +103,7 @@ impl Streams<File, File, File> {
 /// A session with a node. Commands in it share one connection and one authentication.
 pub struct Shell {
     node: String,
-    session: client::Handle<HostCheck>,
+    guest: Guest,
 }
 
 impl Shell {
@@ -126,47 +118,16 @@ impl Shell {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let unreadable = |what: String, source: Box<dyn std::error::Error + Send + Sync>| {
-            AccessError::Key { what, source }
-        };
-        let of_user = || format!("file {user_key:?}");
-        let key = fs::read_to_string(user_key).map_err(|e| unreadable(of_user(), e.into()))?;
-        let key = PrivateKey::from_openssh(key).map_err(|e| unreadable(of_user(), e.into()))?;
-        let expected = PublicKey::from_openssh(host_key.trim())
-            .map_err(|error| unreadable(format!("of {node}"), error.into()))?;
-        let check = HostCheck {
+        let failed = |source| AccessError::Guest {
             node: node.to_owned(),
-            expected,
+            source: Box::new(source),
         };
-        let config = client::Config {
-            keepalive_interval: Some(KEEPALIVE.0),
-            keepalive_max: KEEPALIVE.1,
-            ..client::Config::default()
-        };
-        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        let open = async {
-            let mut session = client::connect_stream(Arc::new(config), stream, check).await?;
-            let accepted = session.authenticate_publickey(USER, key).await;
-            let accepted = accepted.map_err(lost(node, "could not be opened"))?;
-            if accepted.success() {
-                Ok(session)
-            } else {
-                Err(AccessError::Session {
-                    node: node.to_owned(),
-                    what: "was refused: it does not know the key; was its image made with another?",
-                    source: None,
-                })
-            }
-        };
-        let session = timeout(limit, open)
-            .await
-            .map_err(|_| AccessError::TimedOut {
-                node: node.to_owned(),
-                limit,
-            })??;
+        let credentials = SshCredentials::read(user_key, None).map_err(failed)?;
+        let credentials = credentials.with_host_key(host_key).map_err(failed)?;
+        let guest = Guest::connect(stream, &credentials, limit).await;
         Ok(Self {
             node: node.to_owned(),
-            session,
+            guest: guest.map_err(failed)?,
         })
     }
 
@@ -193,11 +154,11 @@ impl Shell {
         E: AsyncWrite + Unpin,
     {
         let failed = || lost(&self.node, "ended before the command did");
-        let channel = self
-            .session
-            .channel_open_session()
-            .await
-            .map_err(failed())?;
+        let channel = self.guest.channel().await;
+        let channel = channel.map_err(|source| AccessError::Guest {
+            node: self.node.clone(),
+            source: Box::new(source),
+        })?;
         let (reader, writer) = channel.split();
         let terminal = foreground.as_ref().is_some_and(Foreground::has_terminal);
         if terminal {
@@ -392,45 +353,5 @@ fn lost(node: &str, what: &'static str) -> impl FnOnce(russh::Error) -> AccessEr
         node: node.to_owned(),
         what,
         source: Some(Box::new(source)),
-    }
-}
-
-struct HostCheck {
-    node: String,
-    expected: PublicKey,
-}
-
-impl client::Handler for HostCheck {
-    type Error = AccessError;
-
-    async fn check_server_key(
-        &mut self,
-        shown: &PublicKeyOrCertificate,
-    ) -> Result<bool, AccessError> {
-        let seen = match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
-            PublicKeyOrCertificate::Certificate(certificate) => {
-                PublicKey::from(certificate.public_key().clone())
-            }
-        };
-        if seen.key_data() == self.expected.key_data() {
-            return Ok(true);
-        }
-        let line = |key: &PublicKey| key.to_openssh().unwrap_or_else(|error| error.to_string());
-        Err(AccessError::HostKey {
-            node: self.node.clone(),
-            seen: line(&seen),
-            expected: line(&self.expected),
-        })
-    }
-}
-
-impl From<russh::Error> for AccessError {
-    fn from(error: russh::Error) -> Self {
-        Self::Session {
-            node: "the node".into(),
-            what: "could not be opened",
-            source: Some(Box::new(error)),
-        }
     }
 }

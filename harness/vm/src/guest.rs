@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{ChannelMsg, Disconnect, Sig, client};
+use russh::{Channel, ChannelMsg, Disconnect, Sig, client};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -379,6 +379,15 @@ impl Guest {
         let output = self.run_with_input(&command, bytes, limit).await?;
         succeeded(&command, output)?;
         Ok(())
+    }
+
+    /// A channel of the session for a caller that drives it by itself (RFC 4254, 6): with a terminal,
+    /// for one. Neither the limit on parallel commands nor the machine's faults concern it.
+    ///
+    /// # Errors
+    /// [`GuestError::Connect`] when the session has ended, or the guest refuses another channel.
+    pub async fn channel(&self) -> Result<Channel<client::Msg>, GuestError> {
+        Ok(self.session.channel_open_session().await?)
     }
 
     /// Ends the session in an orderly way; commands still running lose theirs.
