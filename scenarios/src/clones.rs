@@ -131,8 +131,8 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
                     2,
                     &format!(
                         "nft 'add table ip sabotage; \
-                         add chain ip sabotage fwd {{ type filter hook forward priority -10; }}; \
-                         add rule ip sabotage fwd ip daddr {address} reject with tcp reset'"
+                         add chain ip sabotage resets {{ type filter hook forward priority -10; }}; \
+                         add rule ip sabotage resets ip daddr {address} reject with tcp reset'"
                     ),
                 )
                 .await?;
