@@ -64,17 +64,9 @@ pub(crate) struct CloneBench {
 /// Measures, and prints a table or JSON.
 pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Result<(), Stop> {
     let kubernetes = parts::kubernetes(session, None)?;
-    let wanted = Wanted {
-        kubernetes: &kubernetes,
-        nodes: args.nodes,
-        broken: None,
-        require_kvm: false,
-        yes: false,
-        locked: false,
-        max_size: None,
-    };
+    let wanted = Wanted::cluster(&kubernetes, args.nodes);
     consent::host_packages(session, false)?;
-    let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
+    let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let mut preparation = Preparation::new(session, wanted);
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;

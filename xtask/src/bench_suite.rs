@@ -65,17 +65,9 @@ pub(crate) fn suite(
         return Err(Stop::Usage(format!("{name} needs --nodes {nodes}")));
     }
     let kubernetes = parts::kubernetes(session, None)?;
-    let wanted = Wanted {
-        kubernetes: &kubernetes,
-        nodes: args.nodes,
-        broken: None,
-        require_kvm: false,
-        yes: false,
-        locked: false,
-        max_size: None,
-    };
+    let wanted = Wanted::cluster(&kubernetes, args.nodes);
     consent::host_packages(session, false)?;
-    let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
+    let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let mut preparation = Preparation::new(session, wanted);
     session.progress.phase("tools");
     let nextest = tools::nextest(&session.workshop());

@@ -31,6 +31,21 @@ pub(crate) struct Wanted<'a> {
     pub(crate) max_size: Option<u64>,
 }
 
+impl<'a> Wanted<'a> {
+    /// A whole cluster, on whatever runs guests here, without consent to anything.
+    pub(crate) fn cluster(kubernetes: &'a str, nodes: u32) -> Self {
+        Self {
+            kubernetes,
+            nodes,
+            broken: None,
+            require_kvm: false,
+            yes: false,
+            locked: false,
+            max_size: None,
+        }
+    }
+}
+
 /// A host on which guests have been seen to run.
 pub(crate) struct Judged {
     pub(crate) programs: Programs,

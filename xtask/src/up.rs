@@ -30,13 +30,9 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
     consent::host_packages(session, args.yes)?;
     let wanted = Wanted {
-        kubernetes: &kubernetes,
-        nodes: args.nodes,
-        broken: None,
-        require_kvm: false,
         yes: args.yes,
         locked: args.locked,
-        max_size: None,
+        ..Wanted::cluster(&kubernetes, args.nodes)
     };
     let mut preparation = Preparation::new(session, wanted);
     let judged = preparation.judge()?;

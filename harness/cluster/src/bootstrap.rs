@@ -325,14 +325,10 @@ fn is_ready(node: &ApiNode) -> bool {
     if taints.is_some_and(|taints| !taints.is_empty()) {
         return false;
     }
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| holds(&condition.type_, &condition.status))
 }
 
 async fn pods_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
@@ -346,14 +342,14 @@ async fn pods_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, k
 }
 
 pub(crate) fn is_running(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| holds(&condition.type_, &condition.status))
+}
+
+fn holds(condition: &str, status: &str) -> bool {
+    condition == "Ready" && status == "True"
 }
 
 #[cfg(test)]
