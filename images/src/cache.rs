@@ -2,7 +2,7 @@ mod room;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Permissions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +12,8 @@ use std::time::SystemTime;
 use bytesize::ByteSize;
 
 use podwire_process::Report;
+use podwire_vm::keys::{KeyError, SshKeyPair, ssh_key_pair};
 use russh::keys::PrivateKey;
-use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use russh::keys::ssh_key::{self, LineEnding};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_file;
@@ -67,7 +66,7 @@ pub enum CacheError {
     },
     /// An SSH key could not be made.
     #[error("cannot make an SSH key")]
-    Key(#[from] ssh_key::Error),
+    Key(#[from] KeyError),
 }
 
 impl CacheError {
@@ -459,9 +458,7 @@ impl Cache {
         }
         let staging = self.staging("keys")?;
         for (file, comment) in [("user", "podwire"), ("host", "podwire-guest")] {
-            let key = new_key(comment)?;
-            let private = key.to_openssh(LineEnding::LF)?;
-            let public = key.public_key().to_openssh()?;
+            let SshKeyPair { private, public } = ssh_key_pair(comment)?;
             write_new(&staging.path().join(file), private.as_bytes(), 0o600)?;
             let name = format!("{file}.pub");
             write_new(
@@ -577,18 +574,6 @@ fn unprotect(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn new_key(comment: &str) -> Result<PrivateKey, CacheError> {
-    let source = Path::new("/dev/urandom");
-    let mut seed = [0_u8; 32];
-    File::open(source)
-        .and_then(|mut file| file.read_exact(&mut seed))
-        .map_err(CacheError::io("read", source))?;
-    Ok(PrivateKey::new(
-        KeypairData::from(Ed25519Keypair::from_seed(&seed)),
-        comment,
-    )?)
-}
-
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
     File::options()
         .create_new(true)
@@ -603,8 +588,8 @@ fn read_keys(dir: &Path) -> Result<SshKeys, CacheError> {
     let read = |file: &str| -> Result<(PathBuf, String), CacheError> {
         let path = dir.join(file);
         let text = fs::read_to_string(&path).map_err(CacheError::io("read", &path))?;
-        let public = PrivateKey::from_openssh(text)?.public_key().to_openssh()?;
-        Ok((path, public))
+        let public = PrivateKey::from_openssh(text).and_then(|key| key.public_key().to_openssh());
+        Ok((path, public.map_err(KeyError::from)?))
     };
     let (user, user_public) = read("user")?;
     let (host, host_public) = read("host")?;

@@ -241,8 +241,7 @@ pub struct Thawed {
 impl Stage {
     /// Brings the stage to life in copies of its files, so that it can be frozen again, in `dir`,
     /// which must not exist. Consoles go to `logs`; `broken` alters what is done to it, see [`Break`].
-    /// What comes of it is not for the cache: its key
-    /// is this one's.
+    /// What comes of it is not for the cache: its key is this one's.
     ///
     /// # Errors
     /// [`ClusterError`].
