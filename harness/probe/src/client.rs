@@ -89,7 +89,7 @@ pub fn fetch_via(
     serde_json::from_slice(&message.body).map_err(malformed)
 }
 
-fn attempt(target: &str, limit: Duration) -> Attempt {
+pub(crate) fn attempt(target: &str, limit: Duration) -> Attempt {
     let started = Instant::now();
     let result = exchange(target, None, limit);
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// A head longer than this is not one of ours.
 const MAX_HEAD: usize = 16 * 1024;
 /// Reports of thousands of attempts fit in this.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// A message as read: its first line and its body.
 #[derive(Debug, PartialEq, Eq)]

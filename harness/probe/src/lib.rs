@@ -16,6 +16,7 @@ mod ping;
 mod report;
 mod server;
 mod stream;
+mod traffic;
 
 pub use client::{ViaError, fetch, fetch_via};
 pub use ping::ping;
@@ -23,3 +24,4 @@ pub use report::{
     Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,
 };
 pub use server::{Server, host_name};
+pub use traffic::{MAX_REQUESTS, Sent, TrafficEnd, TrafficRecord, TrafficRequest};

@@ -10,6 +10,7 @@ use crate::client::fetch;
 use crate::http::{self, MessageError, Until};
 use crate::report::{FetchRequest, Identity};
 use crate::stream::{Streams, echo};
+use crate::traffic::{Traffic, TrafficError, TrafficRecord};
 
 /// A client that opens a connection and says nothing is dropped after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -27,12 +28,16 @@ pub fn host_name() -> io::Result<String> {
 /// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here.
 /// `POST /streams` with an address and a port opens a connection to the server there and keeps it
 /// busy; `GET /streams` says how far each has come, as
-/// [`StreamReport`](crate::StreamReport)s.
+/// [`StreamReport`](crate::StreamReport)s. `POST /traffic` with a
+/// [`TrafficRequest`](crate::TrafficRequest) starts steady traffic from here, of which there is one
+/// at a time; `GET /traffic` gives its [`TrafficRecord`] so far, and `DELETE /traffic` stops it and
+/// gives the whole one.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     host: String,
     streams: Streams,
+    traffic: Traffic,
 }
 
 impl Server {
@@ -46,6 +51,7 @@ impl Server {
             listener,
             host,
             streams: Streams::default(),
+            traffic: Traffic::default(),
         })
     }
 
@@ -63,14 +69,15 @@ impl Server {
             // A connection that is gone before it is accepted concerns only its client.
             let Ok(stream) = stream else { continue };
             let (host, streams) = (self.host.clone(), self.streams.clone());
+            let traffic = self.traffic.clone();
             let handler = thread::Builder::new().stack_size(256 * 1024);
             // No thread left: the client sees its connection closed.
-            let _ = handler.spawn(move || answer(stream, &host, &streams));
+            let _ = handler.spawn(move || answer(stream, &host, &streams, &traffic));
         }
     }
 }
 
-fn answer(stream: TcpStream, host: &str, streams: &Streams) {
+fn answer(stream: TcpStream, host: &str, streams: &Streams, traffic: &Traffic) {
     let mut stream = Until {
         stream,
         end: Instant::now() + REQUEST_LIMIT,
@@ -81,7 +88,7 @@ fn answer(stream: TcpStream, host: &str, streams: &Streams) {
             let _ = echo(stream.stream);
             return;
         }
-        Ok(message) => respond(&stream.stream, host, streams, &message),
+        Ok(message) => respond(&stream.stream, host, streams, traffic, &message),
         Err(MessageError::Malformed(why)) => ("400 Bad Request", why.to_owned()),
         Err(MessageError::Io(_)) => return,
     };
@@ -100,6 +107,7 @@ fn respond(
     stream: &TcpStream,
     host: &str,
     streams: &Streams,
+    traffic: &Traffic,
     message: &http::Message,
 ) -> (&'static str, String) {
     let mut words = message.start.split(' ');
@@ -126,16 +134,43 @@ fn respond(
                 Err(error) => return ("400 Bad Request", format!("{to}: {error}")),
             }
         }
+        (Some("POST"), Some("/traffic")) => match serde_json::from_slice(&message.body) {
+            Ok(request) => return told(traffic.start(request)),
+            Err(error) => return ("400 Bad Request", error.to_string()),
+        },
+        (Some("GET"), Some("/traffic")) => return told(traffic.record()),
+        (Some("DELETE"), Some("/traffic")) => return told(traffic.stop()),
         _ => {
             return (
                 "404 Not Found",
-                "GET /, POST /fetch, GET and POST /streams are all there is".into(),
+                "GET /, POST /fetch, GET and POST /streams, GET, POST and DELETE /traffic are all \
+                 there is"
+                    .into(),
             );
         }
     };
     match json {
         Ok(json) => ("200 OK", json),
         Err(error) => ("500 Internal Server Error", error),
+    }
+}
+
+fn told(record: Result<TrafficRecord, TrafficError>) -> (&'static str, String) {
+    match record {
+        Ok(record) => match serde_json::to_string(&record) {
+            Ok(json) => ("200 OK", json),
+            Err(error) => ("500 Internal Server Error", error.to_string()),
+        },
+        Err(TrafficError::Request(why)) => ("400 Bad Request", why),
+        Err(TrafficError::Running) => (
+            "409 Conflict",
+            "there is traffic from here already: DELETE /traffic stops it".into(),
+        ),
+        Err(TrafficError::Absent) => (
+            "404 Not Found",
+            "no traffic was started from here: POST /traffic does".into(),
+        ),
+        Err(TrafficError::Io(error)) => ("500 Internal Server Error", error.to_string()),
     }
 }
 
