@@ -1,7 +1,9 @@
 //! The Kubernetes under test, built from published Go modules.
 //!
 //! Each folder of `images/bundle/VERSION/` is a Go module whose `tool` directives name the main
-//! packages; `go build -o DIR/ tool` builds them all, and `go.sum` pins what they are made of.
+//! packages; `go build -o DIR/ tool` builds them all, and `go.sum` pins what they are made of. A
+//! folder with a main.go is a program of its own, made from the packages of the module that the
+//! folder is named after.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,10 +18,10 @@ use crate::tools::{self, GO_VERSION};
 use crate::{Check, Error, Found, Kind, Workshop};
 
 /// The modules of a bundle, the small ones first: what is wrong with Go shows within seconds.
-const MODULES: [&str; 3] = ["node", "etcd", "kubernetes"];
+const MODULES: [&str; 5] = ["node", "etcd", "flannel", "coredns", "kubernetes"];
 
 /// Counted up when the way in which a bundle is put together changes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -137,9 +139,11 @@ impl Tool {
     }
 }
 
-/// The tools that a go.mod names, with the module that each belongs to.
-fn parse_go_mod(path: &Path, text: &str) -> Result<Vec<Tool>, Error> {
+/// The tools that a go.mod names, with the module that each belongs to; or, where the folder has a
+/// main.go, its own program, with the required module that the folder is named after.
+fn parse_go_mod(path: &Path, text: &str, has_main: bool) -> Result<Vec<Tool>, Error> {
     let mut block = None;
+    let mut own = None;
     let (mut packages, mut required) = (Vec::new(), BTreeMap::new());
     for line in text.lines() {
         let line = line.split("//").next().unwrap_or_default().trim();
@@ -158,6 +162,7 @@ fn parse_go_mod(path: &Path, text: &str) -> Result<Vec<Tool>, Error> {
             (Some(verb), rest) => (verb, rest),
         };
         match (verb, rest) {
+            ("module", [module]) => own = Some((*module).to_owned()),
             ("tool", [package]) => packages.push((*package).to_owned()),
             ("require", [module, version]) => {
                 required.insert((*module).to_owned(), (*version).to_owned());
@@ -169,6 +174,19 @@ fn parse_go_mod(path: &Path, text: &str) -> Result<Vec<Tool>, Error> {
         path: path.to_owned(),
         reason,
     };
+    if has_main {
+        let folder = path.parent().and_then(Path::file_name);
+        let named_after = |module: &str| folder.is_some_and(|f| Path::new(module).ends_with(f));
+        let found = required.into_iter().find(|(module, _)| named_after(module));
+        let (module, module_version) = found
+            .ok_or_else(|| malformed("no required module has the name of the folder".to_owned()))?;
+        let package = own.ok_or_else(|| malformed("it names no `module`".to_owned()))?;
+        return Ok(vec![Tool {
+            package,
+            module,
+            module_version,
+        }]);
+    }
     if packages.is_empty() {
         return Err(malformed("it names no `tool`".to_owned()));
     }
@@ -220,9 +238,17 @@ fn ldflags(version: &str) -> String {
     format!("-s -w {}", set.join(" "))
 }
 
+/// One folder of a bundle's pins.
+struct Module {
+    name: &'static str,
+    dir: PathBuf,
+    /// What `go build` is given: its tools, or the folder's own program.
+    target: &'static str,
+}
+
 struct Recipe {
     version: String,
-    dirs: Vec<PathBuf>,
+    modules: Vec<Module>,
     tools: Vec<Tool>,
     name: String,
 }
@@ -235,22 +261,25 @@ impl Recipe {
             .with("version", version)
             .with("go", GO_VERSION)
             .with("ldflags", ldflags(version));
-        let (mut dirs, mut tools) = (Vec::new(), Vec::new());
-        for module in MODULES {
-            let dir = dir.join(module);
-            for file in ["go.mod", "go.sum"] {
+        let (mut modules, mut tools) = (Vec::new(), Vec::new());
+        for name in MODULES {
+            let dir = dir.join(name);
+            let has_main = dir.join("main.go").exists();
+            let main = has_main.then_some("main.go");
+            for file in ["go.mod", "go.sum"].into_iter().chain(main) {
                 let path = dir.join(file);
                 let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-                inputs = inputs.with(&format!("{module}/{file}"), &text);
+                inputs = inputs.with(&format!("{name}/{file}"), &text);
                 if file == "go.mod" {
-                    tools.extend(parse_go_mod(&path, &text)?);
+                    tools.extend(parse_go_mod(&path, &text, has_main)?);
                 }
             }
-            dirs.push(dir);
+            let target = if has_main { "." } else { "tool" };
+            modules.push(Module { name, dir, target });
         }
         Ok(Self {
             version: version.to_owned(),
-            dirs,
+            modules,
             tools,
             name: inputs.name(),
         })
@@ -308,14 +337,14 @@ pub fn get(workshop: &Workshop<'_>, version: &str) -> Result<Bundle, Error> {
     let built = workshop.cache.staging("go-build")?;
     let log = workshop.cache.folder("logs")?.join("bundle.log");
     let flags = ldflags(version);
-    for (dir, module) in recipe.dirs.iter().zip(MODULES) {
-        let about = match module {
+    for Module { name, dir, target } in &recipe.modules {
+        let about = match *name {
             "kubernetes" => " (about 5 minutes on 2 cores, once)",
             _ => "",
         };
         workshop
             .report
-            .step(&format!("building {module} of the bundle {version}{about}"));
+            .step(&format!("building {name} of the bundle {version}{about}"));
         let out = format!("{}/", built.path().display());
         // -v names each package as it is compiled: the progress that is shown.
         let args = [
@@ -327,11 +356,11 @@ pub fn get(workshop: &Workshop<'_>, version: &str) -> Result<Bundle, Error> {
             &flags,
             "-o",
             &out,
-            "tool",
+            target,
         ];
         run_step(
             workshop,
-            &format!("building {module} for the bundle"),
+            &format!("building {name} for the bundle"),
             go.command(dir, &args),
             &log,
             BUILD_LIMIT,
@@ -434,9 +463,12 @@ mod tests {
             .collect();
         shown.sort();
         insta::assert_snapshot!(shown.join("\n"), @r"
+        bin/coredns github.com/coredns/coredns v1.14.2
         bin/crictl sigs.k8s.io/cri-tools v1.36.0
         bin/etcd go.etcd.io/etcd/server/v3 v3.6.8
         bin/etcdctl go.etcd.io/etcd/etcdctl/v3 v3.6.8
+        bin/etcdutl go.etcd.io/etcd/etcdutl/v3 v3.6.8
+        bin/flanneld github.com/flannel-io/flannel v0.28.9
         bin/kube-apiserver k8s.io/kubernetes v1.36.4
         bin/kube-controller-manager k8s.io/kubernetes v1.36.4
         bin/kube-proxy k8s.io/kubernetes v1.36.4
@@ -467,14 +499,26 @@ mod tests {
     #[test]
     fn a_go_mod_that_cannot_be_built_is_refused() {
         let path = Path::new("go.mod");
-        let refused = |text| parse_go_mod(path, text).unwrap_err().to_string();
+        let refused = |text| parse_go_mod(path, text, false).unwrap_err().to_string();
         insta::assert_snapshot!(refused("module x\n"), @r#""go.mod" is not understood: it names no `tool`"#);
         insta::assert_snapshot!(refused("tool a.b/c/d\nrequire a.b/cc v1\n"), @r#""go.mod" is not understood: no required module has a.b/c/d"#);
         let tools = parse_go_mod(
             path,
             "tool a.b/c/d // x\nrequire (\n\ta.b v0\n\ta.b/c v1 // indirect\n)\n",
+            false,
         );
         assert_eq!((tools.unwrap()[0]).module_version, "v1");
+        let path = Path::new("x/go.mod");
+        let own = |text| parse_go_mod(path, text, true);
+        let error = own("module m\nrequire a.b/xx v1\n")
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(error, @r#""x/go.mod" is not understood: no required module has the name of the folder"#);
+        let tools = own("module m/xd\nrequire a.b/x v1\n").unwrap();
+        assert_eq!(
+            (tools[0].path(), tools[0].module_version.as_str()),
+            ("bin/xd".to_owned(), "v1")
+        );
     }
 
     #[test]
