@@ -13,6 +13,7 @@ use podwire_cluster::{Cluster, Host, PodRef};
 use podwire_probe::{FetchReport, FetchRequest, TargetReport};
 
 use crate::assert::{Cell, Mesh, Party, Restarts};
+use crate::traffic::TrafficLog;
 
 /// Name of the step log in the lab's folder.
 pub const STEPS: &str = "steps.log";
@@ -24,6 +25,7 @@ pub struct Lab {
     speed_factor: f64,
     started: Instant,
     steps: Mutex<Option<File>>,
+    traffic: TrafficLog,
 }
 
 impl Lab {
@@ -34,6 +36,7 @@ impl Lab {
             started: Instant::now(),
             // Without a log there is less evidence, and still a verdict.
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
+            traffic: TrafficLog::default(),
         }
     }
 
@@ -51,7 +54,8 @@ impl Lab {
         limit.mul_f64(self.speed_factor.max(1.0))
     }
 
-    /// Says what the scenario does next, for the log and for whoever watches.
+    /// Says what the scenario does next, for the log and for whoever watches. While there is traffic,
+    /// it is a mark on its timeline.
     pub fn step(&self, text: impl AsRef<str>) {
         let line = format!(
             "{:7.1}  {}",
@@ -59,12 +63,17 @@ impl Lab {
             text.as_ref()
         );
         eprintln!("{line}");
+        self.traffic.step(Instant::now(), text.as_ref());
         if let Ok(mut steps) = self.steps.lock()
             && let Some(file) = steps.as_mut()
         {
             // A full disk costs the log, not the verdict.
             let _ = writeln!(file, "{line}");
         }
+    }
+
+    pub(crate) fn traffic(&self) -> &TrafficLog {
+        &self.traffic
     }
 
     pub(crate) fn into_cluster(self) -> Cluster {

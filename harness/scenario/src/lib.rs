@@ -22,10 +22,13 @@ mod eventually;
 mod failure;
 mod lab;
 mod page;
+mod record;
 mod result;
 mod runner;
 mod scenario;
+mod timeline;
 mod tls;
+mod traffic;
 
 pub use balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use context::{
@@ -34,6 +37,8 @@ pub use context::{
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};
 pub use lab::{Lab, STEPS};
+pub use record::{Clock, Gap, Mark, Record, Segment};
 pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
 pub use runner::run_main;
 pub use scenario::{Future, Profile, Sabotage, Scenario};
+pub use traffic::Traffic;

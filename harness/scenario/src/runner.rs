@@ -228,13 +228,15 @@ impl Attempt {
             .err()
             .map_or(String::new(), |error| format!("{error:#}"));
         let page = Page {
-            scenario: &self.scenario,
+            name: self.scenario.name,
+            about: self.scenario.about,
+            covers: self.scenario.covers,
             verdict: &verdict,
             sabotages: &sabotages,
             broken: self.context.broken,
             folder: &self.folder,
         };
-        if verdict.is_err() {
+        if page.is_worth_reading() {
             // A page that cannot be written must not hide the failure that it is about.
             let _ = fs::write(self.folder.join(page::FILE), page.to_string());
         }
@@ -318,8 +320,11 @@ impl Attempt {
         };
         phases.push(phase(&format!("{name}: run"), running));
 
-        if main && let Err(error) = &verdict {
-            self.collect(&lab, error).await;
+        if main {
+            match &verdict {
+                Ok(()) => self.leave_timeline(&lab).await,
+                Err(error) => self.collect(&lab, error).await,
+            }
         }
         let failed = match role {
             Role::Main => verdict.is_err(),
@@ -376,7 +381,16 @@ impl Attempt {
         let limit = self.host.limit(EVIDENCE);
         // Evidence never changes the verdict: what is there when the limit passes has to do.
         let folder = self.folder.join("evidence");
-        let _ = tokio::time::timeout(limit, lab.cluster().evidence(&folder)).await;
+        let evidence = lab.cluster().evidence(&folder);
+        let all = futures::future::join(self.leave_timeline(lab), evidence);
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// Leaves the timeline of the traffic that the lab had, if it had any.
+    async fn leave_timeline(&self, lab: &Lab) {
+        if let Err(error) = lab.leave_timeline(&self.folder).await {
+            lab.step(format!("the timeline cannot be written: {error}"));
+        }
     }
 
     /// What the scenario and its sabotages are clones of: the stage that it names, or what its
