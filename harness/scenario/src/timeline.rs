@@ -78,6 +78,16 @@ fn cut(text: &str, columns: usize) -> String {
     short
 }
 
+/// No longer than so many columns; what tells the Pods of a Deployment apart is their names' end.
+fn end_of(name: &str, columns: usize) -> String {
+    let count = name.chars().count();
+    if count <= columns {
+        return name.to_owned();
+    }
+    let end = name.chars().skip(count - columns + 1);
+    std::iter::once('…').chain(end).collect()
+}
+
 impl Timeline<'_> {
     fn rows(&self, cell: u64, cells: usize) -> Vec<Row> {
         let record = self.0;
@@ -107,9 +117,9 @@ impl Timeline<'_> {
                 ("", _) => "(without a name)".to_owned(),
                 (host, Some(node)) => {
                     let node = format!(" node{node}");
-                    format!("{}{node}", cut(host, NAME - node.len()))
+                    format!("{}{node}", end_of(host, NAME - node.len()))
                 }
-                (host, None) => cut(host, NAME),
+                (host, None) => end_of(host, NAME),
             },
             cells,
             failures: false,
@@ -260,6 +270,15 @@ impl Timeline<'_> {
         if number > GAPS {
             writeln!(f, "         and {} shorter ones", number - GAPS)?;
         }
+        // One dead backend among many: short gaps, for a long time.
+        if let [first, .., last] = self.0.gaps().as_slice() {
+            writeln!(
+                f,
+                "All of them between +{:.1} s and +{:.1} s.",
+                first.from.as_secs_f64(),
+                last.to.as_secs_f64()
+            )?;
+        }
         Ok(())
     }
 }
@@ -313,6 +332,13 @@ mod tests {
         NOT every request is accounted for: 1 of 2 requests have no end:
           number 1, sent at +0.1 s
         ");
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_end_and_a_long_step_its_beginning() {
+        assert_eq!(end_of("blue-5d9c-x2x9z", 8), "…c-x2x9z");
+        assert_eq!(end_of("blue", 4), "blue");
+        assert_eq!(cut("drain node3\nand more", 8), "drain n…");
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub(crate) const REQUESTS: &str = "timeline.json";
 /// Where the sender of a node listens; the workload's Pods have theirs at port 80.
 const NODE_PORT: u16 = 8137;
 
-/// For one question to a sender, before stretching.
-const QUESTION: Duration = Duration::from_secs(15);
+/// For one question to a sender, before stretching; the last one waits for what is under way.
+const QUESTION: Duration = Duration::from_secs(20);
 
 /// Serves at a port of the node; another traffic from there may have started it before.
 const SERVE: &str = "\
@@ -232,5 +232,59 @@ impl Lab {
             .into_iter()
             .filter_map(|pod| Some((pod.name, pod.node_number?)));
         Ok(nodes.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_probe::TrafficRequest;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn the_steps_within_its_time_are_marks() {
+        let log = TrafficLog::default();
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let sender = Sender {
+            from: Party {
+                name: "node1".into(),
+                node: 1,
+                pod: false,
+                address: Ipv4Addr::new(172, 30, 0, 11),
+            },
+            first: Reading {
+                asked: at(1000),
+                elapsed_ms: 0,
+                told: at(1200),
+            },
+            others: Vec::new(),
+            nodes: BTreeMap::new(),
+            done: None,
+        };
+        for (ms, text) in [
+            (900, "before"),
+            (1050, "at once"),
+            (3100, "drain"),
+            (9000, "after"),
+        ] {
+            log.step(at(ms), text);
+        }
+        let sent = TrafficRecord {
+            request: TrafficRequest::new("10.0.0.55:80"),
+            started_unix_ms: 0,
+            elapsed_ms: 5000,
+            missed: 0,
+            ended: None,
+            requests: Vec::new(),
+        };
+        let record = log.record(&sender, sent, at(6000));
+        let marks: Vec<(u64, &str)> = record
+            .marks
+            .iter()
+            .map(|mark| (mark.at_ms, mark.text.as_str()))
+            .collect();
+        // Between 1000 and 1200 it began, so no step is earlier than that.
+        assert_eq!(marks, [(0, "at once"), (2000, "drain")]);
     }
 }
