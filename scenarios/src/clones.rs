@@ -9,7 +9,9 @@ use futures::future::try_join_all;
 use podwire_cluster::{Break, StageName, addresses};
 use podwire_probe::StreamReport;
 use podwire_scenario::assert::Party;
-use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
+use podwire_scenario::{
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+};
 
 use crate::steps::{COMMAND, on};
 
@@ -20,6 +22,7 @@ pub(crate) const IDENTITIES: Scenario = Scenario {
             number",
     covers: &["clones: identity"],
     stage: StageName::Workload,
+    cells: Cells::Any,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(60),
@@ -107,6 +110,7 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
             in its clones without losing a byte",
     covers: &["clones: connections"],
     stage: StageName::Workload,
+    cells: Cells::Any,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(90),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use podwire_cluster::{Break, StageName, addresses, units};
-use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
+use podwire_scenario::{
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+};
 
 /// A18: the serving certificate is verified under its names, and under no other.
 pub(crate) const SERVING_NAMES: Scenario = Scenario {
@@ -12,6 +14,7 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
             under no other",
     covers: &["A18"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),
@@ -67,7 +70,7 @@ async fn serving_names(lab: &Lab) -> anyhow::Result<()> {
 
 async fn serve_a_certificate_without_service_names(lab: &Lab) -> anyhow::Result<()> {
     lab.step("replace the serving certificate by one without the Service's names");
-    let replacement = lab.cluster().pki().serving_certificate(Some(Break::San))?;
+    let replacement = lab.cluster().pki()?.serving_certificate(Some(Break::San))?;
     let node1 = lab.cluster().node(1);
     let limit = lab.limit(Duration::from_secs(20));
     // The API server reads the pair again when either file changes; a pair that does not match in

@@ -12,7 +12,7 @@ use podwire_cluster::{Break, StageName, WORKLOAD_SERVICE, addresses};
 use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::{
-    Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
 };
 use serde_json::json;
 
@@ -25,6 +25,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
     covers: &["B12", "B13", "B14"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(180),
@@ -291,6 +292,7 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
             masquerade rule it sees the Pod's",
     covers: &["B11"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 1,
     limit: Duration::from_secs(60),

@@ -7,11 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{EvictParams, ListParams};
 use podwire_cluster::{Break, StageName, addresses};
-use podwire_scenario::{
-    Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
-};
+use podwire_scenario::{Cause, Cells, Failure, Lab, Profile, Sabotage, Scenario, assert};
 
-use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on};
+use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, pods_running};
 
 /// E7: Pods see each other's own address.
 pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
@@ -20,6 +18,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
             the way",
     covers: &["E7"],
     stage: StageName::Workload,
+    cells: Cells::Any,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(60),
@@ -32,14 +31,14 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 lab.step("masquerade what leaves node 2's Pods");
+                let range = lab.pod_range(2).await?;
                 on(
                     lab,
                     2,
                     &format!(
                         "nft 'add table ip sabotage; \
                          add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
-                         add rule ip sabotage post ip saddr {0} ip daddr != {0} masquerade'",
-                        addresses::pod_range(2)
+                         add rule ip sabotage post ip saddr {range} ip daddr != {range} masquerade'"
                     ),
                 )
                 .await?;
@@ -66,6 +65,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             takes Pods, and they are reached from everywhere",
     covers: &["E27 by hand", "E28 by hand", "E33 by hand"],
     stage: StageName::Workload,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(240),
@@ -93,7 +93,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
 
     lab.step(format!("drain {name}: cordon it and evict its Pods"));
     drain(lab, leaving).await?;
-    pods_running(lab, wanted, async |pods| {
+    pods_running(lab, wanted, |pods| {
         let left = pods.iter().filter(|pod| pod.node == leaving).count();
         (left > 0).then(|| format!("{left} Pods still on {name}"))
     })
@@ -126,7 +126,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     lab.step("scale up: the node takes Pods again, with unique addresses, reached from everywhere");
     let wanted = wanted + 2;
     lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
-    pods_running(lab, wanted, async |pods| {
+    pods_running(lab, wanted, |pods| {
         let back = pods.iter().any(|pod| pod.node == leaving);
         (!back).then(|| format!("no Pod on {name} yet"))
     })
@@ -150,24 +150,6 @@ async fn drain(lab: &Lab, number: u32) -> anyhow::Result<()> {
         pods.evict(&pod_name, &EvictParams::default()).await?;
     }
     Ok(())
-}
-
-async fn pods_running(
-    lab: &Lab,
-    wanted: usize,
-    lacking: impl AsyncFn(&[assert::Party]) -> Option<String>,
-) -> anyhow::Result<()> {
-    let expected = format!("{wanted} running Pods");
-    eventually(&expected, lab.limit(Duration::from_secs(60)), async || {
-        let pods = lab.pods().await?;
-        let state = match lacking(&pods).await {
-            Some(state) => state,
-            None if pods.len() == wanted => return Ok(Probe::Done(())),
-            None => format!("{} run", pods.len()),
-        };
-        Ok(Probe::NotYet(Cause::NotReady, state))
-    })
-    .await
 }
 
 async fn joined_again(lab: &Lab, number: u32) -> anyhow::Result<()> {

@@ -11,7 +11,9 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use podwire_cluster::{Break, StageName, WORKLOAD_SELECTOR, addresses, cni, kubeconfig};
 use podwire_scenario::assert::{self, Party};
-use podwire_scenario::{Cause, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually};
+use podwire_scenario::{
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+};
 
 use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, take_off};
 
@@ -22,6 +24,7 @@ pub(crate) const JOINS: Scenario = Scenario {
             names the control plane",
     covers: &["C1", "C2", "C3"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),
@@ -102,7 +105,7 @@ async fn joins(lab: &Lab) -> anyhow::Result<()> {
 
 /// `kubectl config view --flatten` on node 1 of a kubeconfig that names files.
 async fn flatten(lab: &Lab, number: u32) -> anyhow::Result<String> {
-    let pki = lab.cluster().pki();
+    let pki = lab.cluster().pki()?;
     let node1 = lab.cluster().node(1);
     let limit = lab.limit(Duration::from_secs(20));
     let identity = pki
@@ -213,6 +216,7 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
     about: "Every Pod has an address of its own, from the range of the node it runs on",
     covers: &["C4"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(90),
@@ -298,6 +302,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
             routes every pair, and deleting one cuts exactly its pairs",
     covers: &["C6", "C7", "C8"],
     stage: StageName::WorkloadBare,
+    cells: Cells::ByHand,
     profile: Profile::Default,
     nodes: 2,
     limit: Duration::from_secs(120),

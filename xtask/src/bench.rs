@@ -68,6 +68,7 @@ fn where_it_went(results: &Results) -> String {
         .flat_map(|scenario| {
             scenario.parts.iter().map(|(part, seconds)| {
                 vec![
+                    scenario.cell.clone(),
                     scenario.name.clone(),
                     part.clone(),
                     format!("{seconds:.1} s"),

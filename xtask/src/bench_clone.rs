@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use podwire_cluster::{
-    Cluster, ClusterPlan, Host, ImageFiles, Phase as Part, Stage, StageName, Stages,
-    WORKLOAD_SELECTOR,
+    Bootstrap, Cell, Cluster, ClusterPlan, Host, ImageFiles, Phase as Part, Stage, StageName,
+    Stages, WORKLOAD_SELECTOR,
 };
 use podwire_probe::{FetchRequest, Outcome};
 use serde::Serialize;
@@ -71,7 +71,8 @@ pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Res
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
     let host = preparation.host(&judged, &dir)?;
-    let plan = parts::cluster_plan(session, &wanted, &node, host.accelerator)?;
+    let cell = Cell::usual(Bootstrap::ByHand);
+    let plan = parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?;
     let _lock = session.cache.lock("stage", &session.progress)?;
     session.progress.phase("bench clone");
     let _ticket = parts::ticket(session, "bench clone", &plan)?;
@@ -169,7 +170,7 @@ impl Bench<'_> {
         cluster.stop().await;
 
         let mut stage_disk_mib = BTreeMap::new();
-        for name in StageName::ALL {
+        for name in self.plan.stages().iter().copied() {
             if let Some(stage) = stages.find(self.plan, name)? {
                 stage_disk_mib.insert(name.to_string(), stage.disk() >> 20);
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use podwire_cluster::{ImageFiles, Stage, StageName, Stages};
+use podwire_cluster::{Bootstrap, Cell, ImageFiles, Stage, StageName, Stages};
 use podwire_images::tools;
 use podwire_scenario::Scenario;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::cli::BenchSuiteArgs;
 use crate::nextest::{self, Ended, Seen};
-use crate::prepare::{HOST_KEY, Preparation, Wanted};
+use crate::prepare::{HOST_KEY, Preparation, StageOrder, Wanted};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, Ran, Suite};
@@ -60,6 +60,13 @@ pub(crate) fn suite(
     let filter = args.filter.as_deref().unwrap_or(SAMPLE);
     let chosen = select::choose(catalogue, Some(filter), None)
         .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    let by_hand = Cell::usual(Bootstrap::ByHand);
+    if let Some(other) = chosen.iter().find(|scenario| !scenario.fits(by_hand)) {
+        let name = other.name;
+        return Err(Stop::Usage(format!(
+            "{name} is not for a cluster of {by_hand}"
+        )));
+    }
     if let Some(larger) = chosen.iter().find(|scenario| scenario.nodes > args.nodes) {
         let (name, nodes) = (larger.name, larger.nodes);
         return Err(Stop::Usage(format!("{name} needs --nodes {nodes}")));
@@ -76,7 +83,7 @@ pub(crate) fn suite(
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
     let host = preparation.host(&judged, &dir)?;
-    let plan = parts::cluster_plan(session, &wanted, &node, host.accelerator)?;
+    let plan = parts::cluster_plan(session, &wanted, by_hand, &node, host.accelerator)?;
     session.progress.phase("test programs");
     let build = nextest::build(&session.workspace.root);
     let built = parts::build(session, build, &dir.join("build.log"));
@@ -85,7 +92,12 @@ pub(crate) fn suite(
     let mut names: Vec<StageName> = chosen.iter().map(|scenario| scenario.stage).collect();
     names.sort();
     names.dedup();
-    let cached = preparation.stages(&host, &node, &names, &dir.join("stages"))?;
+    let orders = [StageOrder {
+        plan: plan.clone(),
+        names,
+    }];
+    let cached = preparation.stages(&host, &node, &orders, &dir.join("stages"))?;
+    let cached = cached.concat();
 
     let bench = Bench {
         suite: Suite {
@@ -168,7 +180,7 @@ impl Bench<'_> {
         let dir = self.folder(&format!("cold-{name}"))?;
         let scratch = session.cache.staging("bench")?;
         let guests = plan.memory_mib() << 20;
-        let stages = scenario.stage.line().len() as u64;
+        let stages = scenario.stage.line(plan.cell).len() as u64;
         session.cache.require(stages::disk_needed(guests, stages))?;
         let (stage, making) = {
             let _lock = session.cache.lock("stage", &session.progress)?;

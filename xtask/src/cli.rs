@@ -1,11 +1,12 @@
 //! The command line, as types.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
-use podwire_cluster::{Break, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -78,6 +79,12 @@ pub(crate) struct TestArgs {
     /// Which scenarios run: the default list, or the full catalogue
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
+    /// Who puts Kubernetes onto the machines: by-hand, kubeadm, or both, one cluster after the other
+    /// [default: both; by-hand with --break]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bootstrap: Option<Bootstraps>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
@@ -105,10 +112,56 @@ pub(crate) struct TestArgs {
     pub(crate) locked: bool,
 }
 
+/// `--bootstrap` of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bootstraps {
+    One(Bootstrap),
+    Both,
+}
+
+impl FromStr for Bootstraps {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "both" => Ok(Self::Both),
+            one => one.parse().map(Self::One),
+        }
+    }
+}
+
+/// The network under test.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct NetworkArgs {
+    /// How kube-proxy translates: nftables or iptables
+    #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Nftables)]
+    pub(crate) kube_proxy: ProxyMode,
+    /// What connects the Pods: routes, flannel (VXLAN) or flannel-host-gw [default: routes by hand,
+    /// flannel with kubeadm]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) pod_network: Option<PodNetwork>,
+}
+
+impl NetworkArgs {
+    /// The cell with a bootstrap.
+    pub(crate) fn cell(self, bootstrap: Bootstrap) -> Cell {
+        Cell {
+            bootstrap,
+            proxy: self.kube_proxy,
+            network: self.pod_network.unwrap_or(Cell::usual(bootstrap).network),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// The stage that the cluster is a clone of: control-plane, joined, cni, workload-bare or
-    /// workload
+    /// Who puts Kubernetes onto the machines: by-hand or kubeadm
+    #[arg(long, value_name = "NAME", default_value_t = Bootstrap::ByHand)]
+    pub(crate) bootstrap: Bootstrap,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// The stage that the cluster is a clone of; by hand: control-plane, joined, cni, workload-bare
+    /// or workload; with kubeadm: init, joined, pod-network or workload
     #[arg(long, value_name = "STAGE", default_value_t = StageName::Workload)]
     pub(crate) stage: StageName,
     /// Machines in the cluster

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use podwire_cluster::StageName;
-use podwire_scenario::{Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult};
+use podwire_cluster::{Bootstrap, Cell, StageName};
+use podwire_scenario::{
+    Cells, Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult,
+};
 
 use crate::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
 
@@ -19,6 +21,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         about: "Shows something.",
         covers: &["C4"],
         stage: StageName::Workload,
+        cells: Cells::Any,
         profile: Profile::Default,
         nodes: 2,
         limit: Duration::from_secs(60),
@@ -78,6 +81,7 @@ pub(crate) fn results() -> Results {
         }],
         scenarios: vec![ScenarioRecord {
             name: "pod_addresses".into(),
+            cell: Cell::usual(Bootstrap::ByHand).to_string(),
             covers: vec!["C4".into()],
             outcome: Verdict::Passed,
             reason: String::new(),

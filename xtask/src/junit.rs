@@ -48,7 +48,7 @@ fn test_case(test: &TestRecord) -> TestCase {
 
 fn scenario_case(record: &ScenarioRecord) -> TestCase {
     let mut case = TestCase::new(record.name.as_str(), status(record.outcome, &record.reason));
-    case.set_classname("scenarios")
+    case.set_classname(format!("scenarios.{}", record.cell))
         .set_time(seconds(record.seconds))
         .add_property(Property::new("covers", record.covers.join(" ")))
         .add_property(Property::new("attempts", record.attempts.to_string()));

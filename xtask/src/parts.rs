@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use podwire_admission::{Admission, Claim, Memory, Ticket};
-use podwire_cluster::{ClusterPlan, ImageFiles, Stages, host_cpu};
+use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu};
 use podwire_images::{Bundle, Error, Kind, NodeImage, bundle, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
@@ -96,7 +96,8 @@ pub(crate) fn appetite(
         initrd: PathBuf::new(),
         append: String::new(),
     };
-    let plan = ClusterPlan::new(nodes, kubernetes, &image, accelerator, "", "", None)?;
+    let cell = Cell::usual(Bootstrap::ByHand);
+    let plan = ClusterPlan::new(nodes, cell, kubernetes, &image, accelerator, "", "", None)?;
     Ok(Appetite {
         guests_mib: plan.memory_mib(),
         clone_mib: plan.host_memory_mib(),
@@ -130,6 +131,7 @@ pub(crate) const ADMISSION: &str = "admission";
 pub(crate) fn cluster_plan(
     session: &Session,
     wanted: &Wanted<'_>,
+    cell: Cell,
     image: &NodeImage,
     accelerator: Accelerator,
 ) -> anyhow::Result<ClusterPlan> {
@@ -137,6 +139,7 @@ pub(crate) fn cluster_plan(
     let files = image_files(image);
     Ok(ClusterPlan::new(
         wanted.nodes,
+        cell,
         wanted.kubernetes,
         &files,
         accelerator,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use podwire_cluster::{Break, Host, Stage, StageName};
+use podwire_cluster::{Break, ClusterPlan, Host, Stage, StageName};
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, SshCredentials};
@@ -214,44 +214,56 @@ impl<'a> Preparation<'a> {
         &mut self,
         host: &Host,
         node: &NodeImage,
-        names: &[StageName],
+        orders: &[StageOrder],
         logs: &Path,
-    ) -> Result<Vec<Stage>, Stop> {
+    ) -> Result<Vec<Vec<Stage>>, Stop> {
         self.phase(Phase::Stage, |it| {
             let session = it.session;
             let files = parts::image_files(node);
-            let plan = parts::cluster_plan(session, &it.wanted, node, host.accelerator)?;
             let stages = parts::stages(session)?;
             let _lock = session.cache.lock("stage", &session.progress)?;
-            crate::stages::make_room(session, it.wanted.max_size, &plan, names)?;
+            crate::stages::make_room(session, it.wanted.max_size, orders)?;
             let mut ticket = None;
-            let (mut made, mut cached) = (Vec::new(), true);
-            for name in names.iter().copied() {
-                if let Some(stage) = stages.find(&plan, name)? {
+            let (mut all, mut cached) = (Vec::new(), true);
+            for StageOrder { plan, names } in orders {
+                let mut made = Vec::new();
+                for name in names.iter().copied() {
+                    if let Some(stage) = stages.find(plan, name)? {
+                        made.push(stage);
+                        continue;
+                    }
+                    cached = false;
+                    if ticket.is_none() {
+                        ticket = Some(parts::ticket(session, "making a stage", plan)?);
+                    }
+                    let get = stages.get(host, plan, &files, name, logs, &session.progress);
+                    let stage = session.wait_for(get).with_context(|| {
+                        format!(
+                            "the cluster of {} did not come up; consoles are in {}",
+                            plan.cell,
+                            logs.display()
+                        )
+                    })?;
+                    if let Some(missing) = &stage.manifest.unsettled {
+                        session.progress.line(&format!(
+                            "the stage {name} of {} was frozen before it had settled: {missing}",
+                            plan.cell
+                        ));
+                    }
                     made.push(stage);
-                    continue;
                 }
-                cached = false;
-                if ticket.is_none() {
-                    ticket = Some(parts::ticket(session, "making a stage", &plan)?);
-                }
-                let get = stages.get(host, &plan, &files, name, logs, &session.progress);
-                let stage = session.wait_for(get).with_context(|| {
-                    format!(
-                        "the cluster did not come up; consoles are in {}",
-                        logs.display()
-                    )
-                })?;
-                if let Some(missing) = &stage.manifest.unsettled {
-                    session.progress.line(&format!(
-                        "the stage {name} was frozen before it had settled: {missing}"
-                    ));
-                }
-                made.push(stage);
+                all.push(made);
             }
-            Ok((made, cached))
+            Ok((all, cached))
         })
     }
+}
+
+/// Stages of one cell that are wanted, parents first.
+#[derive(Debug, Clone)]
+pub(crate) struct StageOrder {
+    pub(crate) plan: ClusterPlan,
+    pub(crate) names: Vec<StageName>,
 }
 
 /// The file with the guests' first host key, in a run's folder.

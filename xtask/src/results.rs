@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use podwire_cluster::Cell;
 use podwire_scenario::{
     ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection,
 };
@@ -87,6 +88,8 @@ impl std::fmt::Display for Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ScenarioRecord {
     pub(crate) name: String,
+    /// The cluster that it ran on: `kubeadm/nftables/flannel`.
+    pub(crate) cell: String,
     pub(crate) covers: Vec<String>,
     pub(crate) outcome: Verdict,
     pub(crate) reason: String,
@@ -124,8 +127,41 @@ pub(crate) enum Extent<'a> {
     Nothing(&'a str),
 }
 
+/// What there is of one cell, to be merged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Merged<'a> {
+    /// The run's folder.
+    pub(crate) run: &'a Path,
+    /// The cell's folder in it.
+    pub(crate) folder: &'a str,
+    pub(crate) cell: Cell,
+    pub(crate) selection: &'a Selection,
+    /// What nextest saw, by the scenarios' names; nothing when it was not run.
+    pub(crate) seen: Option<&'a BTreeMap<String, Seen>>,
+}
+
 /// Merges what was selected, what was left on disk and what nextest saw.
 pub(crate) fn merge(
+    catalogue: &[Scenario],
+    merged: &Merged<'_>,
+    extent: Extent<'_>,
+) -> Vec<ScenarioRecord> {
+    let folder = merged.run.join(merged.folder);
+    let nothing = BTreeMap::new();
+    let seen = merged.seen.unwrap_or(&nothing);
+    let found = |name: &str| attempts(&folder, name);
+    let records = merged_with(catalogue, merged.selection, found, seen, extent);
+    let records = records.into_iter().map(|record| ScenarioRecord {
+        cell: merged.cell.to_string(),
+        folder: record
+            .folder
+            .map(|path| Path::new(merged.folder).join(path)),
+        ..record
+    });
+    records.collect()
+}
+
+fn merged_with(
     catalogue: &[Scenario],
     selection: &Selection,
     mut attempts: impl FnMut(&str) -> Result<Attempts, ContextError>,
@@ -172,6 +208,7 @@ fn without_result<'a>(attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str
 fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
     ScenarioRecord {
         name: scenario.name.to_owned(),
+        cell: String::new(),
         covers: scenario.covers.iter().map(|id| (*id).to_owned()).collect(),
         outcome: Verdict::Skipped,
         reason: reason.to_owned(),
@@ -236,6 +273,7 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
     };
     ScenarioRecord {
         name: last.name,
+        cell: String::new(),
         covers: last.covers,
         outcome,
         reason,
@@ -316,7 +354,7 @@ mod tests {
             skipped: Vec::new(),
         };
         let mut attempts = Some(attempts);
-        merge(
+        merged_with(
             &[scenario("a")],
             &selection,
             |_| Ok(attempts.take().unwrap()),
@@ -398,7 +436,7 @@ mod tests {
                 reason: "needs 3 nodes".into(),
             }],
         };
-        let records = merge(
+        let records = merged_with(
             &catalogue,
             &selection,
             |_| Ok(Vec::new()),
@@ -423,7 +461,7 @@ mod tests {
             outcome: Outcome::Failed,
             ..passed("a")
         };
-        let records = merge(
+        let records = merged_with(
             &catalogue,
             &selection,
             |name| {

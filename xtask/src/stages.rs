@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cli::StagesArgs;
 use crate::parts::{self, Programs};
+use crate::prepare::StageOrder;
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::text::{ago, size, table};
@@ -300,6 +301,7 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
             }
             let usual = ClusterPlan::new(
                 was.nodes,
+                was.cell,
                 &was.kubernetes,
                 image,
                 was.accelerator,
@@ -487,23 +489,25 @@ pub(crate) fn starts() -> BTreeSet<StageName> {
 pub(crate) fn make_room(
     session: &Session,
     max_size: Option<u64>,
-    plan: &ClusterPlan,
-    wanted: &[StageName],
+    orders: &[StageOrder],
 ) -> Result<(), Stop> {
     let stages = parts::stages(session)?;
     let mut keep = Vec::new();
     let mut missing = BTreeSet::new();
-    for name in wanted {
-        for name in name.line().into_iter().rev() {
-            let dir = stages.dir(plan, name)?;
-            if dir.exists() {
-                keep.push(dir);
-                break;
+    for StageOrder { plan, names } in orders {
+        for name in names {
+            for name in name.line(plan.cell).iter().rev() {
+                let dir = stages.dir(plan, *name)?;
+                if dir.exists() {
+                    keep.push(dir);
+                    break;
+                }
+                missing.insert(dir);
             }
-            missing.insert(name);
         }
     }
-    let guests = plan.memory_mib() << 20;
+    let guests = orders.iter().map(|order| order.plan.memory_mib()).max();
+    let guests = guests.unwrap_or_default() << 20;
     let entries = session.cache.entries()?;
     let worth = Worth::of(&entries, &starts());
     let room = Room {
@@ -556,7 +560,7 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podwire_cluster::SealedFile;
+    use podwire_cluster::{Bootstrap, Cell, SealedFile};
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -574,6 +578,7 @@ mod tests {
         let tcg = Accelerator::Tcg;
         ClusterPlan::new(
             3,
+            Cell::usual(Bootstrap::ByHand),
             "1.36.4",
             &files("image-a"),
             tcg,

@@ -54,7 +54,19 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
     text
 }
 
+/// A table for each cell, in the order in which they ran.
 fn scenarios(records: &[ScenarioRecord]) -> String {
+    let cells = records.chunk_by(|a, b| a.cell == b.cell);
+    let tables: Vec<String> = cells
+        .map(|cell| {
+            let name = cell.first().map_or("", |record| &record.cell);
+            format!("{name}\n{}", of_one_cell(cell))
+        })
+        .collect();
+    tables.join("\n")
+}
+
+fn of_one_cell(records: &[ScenarioRecord]) -> String {
     let head = [
         "scenario",
         "outcome",
@@ -132,7 +144,12 @@ fn phases(results: &Results) -> String {
 }
 
 fn failure(record: &ScenarioRecord, folder: &Path) -> String {
-    let mut text = format!("\nfailed: {}\n{}\n", record.name, indented(&record.reason));
+    let mut text = format!(
+        "\nfailed: {} on {}\n{}\n",
+        record.name,
+        record.cell,
+        indented(&record.reason)
+    );
     for sabotage in record.sabotages.iter().filter(|sabotage| !sabotage.caught) {
         text += &format!(
             "  sabotage {} was not caught: {}\n",

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use podwire_admission::Memory;
-use podwire_cluster::StageName;
-use podwire_images::{host, image, tools};
+use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, Stage, StageName};
+use podwire_images::{NodeImage, host, image, tools};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
-use crate::cli::{ProfileName, TestArgs};
+use crate::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::durations::Durations;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
-use crate::prepare::{self, Judged, Preparation, Wanted};
-use crate::results::{self, Extent, Results, TestRecord};
+use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
+use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, Suite};
@@ -28,7 +28,8 @@ use crate::{breaks, consent, junit, progress, select, summary};
 struct Order<'a> {
     args: &'a TestArgs,
     catalogue: &'a [Scenario],
-    selection: Selection,
+    /// One cluster each; never none.
+    cells: Vec<CellOrder>,
     kubernetes: String,
     /// A filter or a built-in fault is about scenarios alone.
     harness_tests: bool,
@@ -53,8 +54,30 @@ impl<'a> Order<'a> {
                     .into(),
             ));
         }
+        let cells = cells(args)?;
+        let fitting = |cell| -> Vec<&Scenario> {
+            let chosen = chosen.iter().copied();
+            chosen.filter(|scenario| scenario.fits(cell)).collect()
+        };
+        let orders: Vec<CellOrder> = cells
+            .iter()
+            .map(|cell| CellOrder {
+                cell: *cell,
+                selection: select::select(&fitting(*cell), args.nodes),
+            })
+            .filter(CellOrder::is_wanted)
+            .collect();
+        if orders.is_empty() {
+            let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
+            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
+            return Err(Stop::Usage(format!(
+                "a cluster of {} is nothing for {}: try another --bootstrap or --pod-network",
+                cells.join(" or "),
+                names.join(", ")
+            )));
+        }
         Ok(Self {
-            selection: select::select(&chosen, args.nodes),
+            cells: orders,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             args,
             catalogue,
@@ -74,15 +97,82 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// The stages that the selected scenarios start from, parents first.
-    fn stages(&self) -> BTreeSet<StageName> {
-        let selected = |scenario: &&Scenario| {
-            let names = &self.selection.scenarios;
-            names.iter().any(|name| name == scenario.name)
-        };
-        let scenarios = self.catalogue.iter().filter(selected);
-        scenarios.map(|scenario| scenario.stage).collect()
+    /// The stages that the selected scenarios start from, parents first: those of each cell.
+    fn stages(
+        &self,
+        session: &Session,
+        node: &NodeImage,
+        accelerator: Accelerator,
+    ) -> Result<Vec<StageOrder>, Stop> {
+        let cells = self.cells.iter().filter(|cell| cell.has_any());
+        let orders = cells.map(|order| {
+            let names: BTreeSet<StageName> = self
+                .catalogue
+                .iter()
+                .filter(|scenario| order.selects(scenario))
+                .map(|scenario| scenario.stage)
+                .collect();
+            let wanted = self.wanted();
+            Ok(StageOrder {
+                plan: parts::cluster_plan(session, &wanted, order.cell, node, accelerator)?,
+                names: names.into_iter().collect(),
+            })
+        });
+        orders.collect()
     }
+
+    /// The names of all scenarios that run, as often as they run.
+    fn scenarios(&self) -> Vec<String> {
+        let cells = self.cells.iter();
+        cells
+            .flat_map(|cell| cell.selection.scenarios.iter().cloned())
+            .collect()
+    }
+}
+
+/// What runs on one of the clusters.
+struct CellOrder {
+    cell: Cell,
+    selection: Selection,
+}
+
+impl CellOrder {
+    /// Its folder in the run's: what the scenarios' processes are told, and what they leave.
+    fn folder(&self) -> String {
+        self.cell.to_string().replace('/', "-")
+    }
+
+    /// Whether anybody asked for anything that it could carry, or could not.
+    fn is_wanted(&self) -> bool {
+        !(self.selection.scenarios.is_empty() && self.selection.skipped.is_empty())
+    }
+
+    fn has_any(&self) -> bool {
+        !self.selection.scenarios.is_empty()
+    }
+
+    fn selects(&self, scenario: &Scenario) -> bool {
+        let names = &self.selection.scenarios;
+        names.iter().any(|name| name == scenario.name)
+    }
+}
+
+/// The cells that a run is about.
+fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
+    let bootstraps = match (args.bootstrap, args.broken) {
+        (Some(Bootstraps::One(Bootstrap::ByHand)), _) | (None, Some(_)) => {
+            vec![Bootstrap::ByHand]
+        }
+        (Some(_), Some(_)) => {
+            return Err(Stop::Usage(
+                "--break: faults are built into the steps by hand; take --bootstrap by-hand".into(),
+            ));
+        }
+        (Some(Bootstraps::One(one)), None) => vec![one],
+        (Some(Bootstraps::Both) | None, None) => Bootstrap::ALL.to_vec(),
+    };
+    let cells = bootstraps.into_iter();
+    Ok(cells.map(|each| args.network.cell(each)).collect())
 }
 
 /// The whole command.
@@ -108,7 +198,11 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     consent::packages(&packages, args.yes)?;
 
     let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
-    order.selection.write(&dir)?;
+    for cell in &order.cells {
+        let folder = dir.join(cell.folder());
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        cell.selection.write(&folder)?;
+    }
     let mut run = Run {
         session,
         order: &order,
@@ -158,10 +252,15 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     };
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) => {
-            let plan = parts::cluster_plan(session, &order.wanted(), node, verdict.accelerator)?;
             let stages = parts::stages(session)?;
-            let wanted = order.stages().into_iter();
-            let found = wanted.map(|name| Ok(stages.find(&plan, name)?.map(|_| name.to_string())));
+            let orders = order.stages(session, node, verdict.accelerator)?;
+            let wanted = orders
+                .iter()
+                .flat_map(|order| order.names.iter().map(|name| (&order.plan, *name)));
+            let found = wanted.map(|(plan, name)| {
+                let found = stages.find(plan, name)?;
+                Ok(found.map(|_| format!("{name} of {}", plan.cell)))
+            });
             found.collect::<Result<Option<Vec<_>>, Stop>>()?
         }
         _ => None,
@@ -231,24 +330,29 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     if order.harness_tests {
         phases.push((Phase::HarnessTests, Need::Always(String::new())));
     }
-    if !order.selection.scenarios.is_empty() {
+    let scenarios = order.scenarios();
+    if !scenarios.is_empty() {
         phases.push((
             Phase::Stage,
             cached_or(stages.map(|stages| stages.join(", ")), ""),
         ));
-        let count = order.selection.scenarios.len();
-        let scenarios = if count == 1 {
-            "1 scenario".into()
-        } else {
-            format!("{count} scenarios")
-        };
-        phases.push((Phase::Scenarios, Need::Always(scenarios)));
+        let cells: Vec<String> = order
+            .cells
+            .iter()
+            .filter(|cell| cell.has_any())
+            .map(|cell| {
+                let count = cell.selection.scenarios.len();
+                let scenarios = if count == 1 { "scenario" } else { "scenarios" };
+                format!("{count} {scenarios} on {}", cell.cell)
+            })
+            .collect();
+        phases.push((Phase::Scenarios, Need::Always(cells.join(", "))));
     }
     Ok(Plan {
         machine,
         phases,
         appetite,
-        scenarios: order.selection.scenarios.clone(),
+        scenarios,
         at_once,
     })
 }
@@ -261,8 +365,8 @@ struct Run<'a> {
     preparation: Preparation<'a>,
     dir: PathBuf,
     results: Results,
-    /// What nextest saw of the scenarios.
-    seen: BTreeMap<String, Seen>,
+    /// What nextest saw of each cell's scenarios.
+    seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
     /// Why scenarios have no result, when a person ended the run.
     cut_short: Option<String>,
 }
@@ -308,39 +412,71 @@ impl Run<'_> {
                 return Ok(Done::Untrusted);
             }
         }
-        if self.order.selection.scenarios.is_empty() {
+        if self.order.scenarios().is_empty() {
             return Ok(Done::Ran);
         }
         let host = self.preparation.host(&judged, &self.dir)?;
         let logs = self.dir.join("stages");
-        let stages: Vec<StageName> = self.order.stages().into_iter().collect();
-        let stages = self.preparation.stages(&host, &node, &stages, &logs)?;
-        let cluster = parts::cluster_plan(session, &self.order.wanted(), &node, host.accelerator)?;
+        let orders = self.order.stages(session, &node, host.accelerator)?;
+        let stages = self.preparation.stages(&host, &node, &orders, &logs)?;
+        let clusters: Vec<(&CellOrder, &ClusterPlan, Vec<Stage>)> = self
+            .order
+            .cells
+            .iter()
+            .filter(|cell| cell.has_any())
+            .zip(orders.iter().zip(stages))
+            .map(|(cell, (order, stages))| (cell, &order.plan, stages))
+            .collect();
+        self.phase(Phase::Scenarios, |run| {
+            for (order, plan, stages) in clusters {
+                run.scenarios(order, plan, &stages, &nextest, &host)?;
+                // A person who wants to end the run does not mean one cluster of it.
+                if run.cut_short.is_some() {
+                    break;
+                }
+            }
+            Ok(((), false))
+        })?;
+        Ok(Done::Ran)
+    }
+
+    /// The scenarios of one cell.
+    fn scenarios(
+        &mut self,
+        order: &CellOrder,
+        plan: &ClusterPlan,
+        stages: &[Stage],
+        nextest: &Path,
+        host: &Host,
+    ) -> Result<(), Stop> {
+        let session = self.session;
         let suite = Suite {
             session,
-            nextest: &nextest,
-            host: &host,
-            plan: &cluster,
+            nextest,
+            host,
+            plan,
             host_key: &self.dir.join(prepare::HOST_KEY),
-            at_once: suite::at_once(&cluster)?,
+            at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             keep: self.order.args.keep,
         };
         self.plan.at_once = suite.at_once;
-        suite.context(&stages)?.write(&self.dir)?;
-        self.phase(Phase::Scenarios, |run| {
-            let names = &run.order.selection.scenarios;
-            let ran = suite.run(&run.dir, names)?;
-            run.cut_short = ran.cut_short;
-            run.seen = ran.seen;
-            match ran.ended {
-                Ended::Passed | Ended::TestsFailed => Ok(((), false)),
-                Ended::Broken => Err(Stop::setup(
-                    "nextest could not run the scenarios; its words are above",
-                )),
-            }
-        })?;
-        Ok(Done::Ran)
+        if self.order.cells.len() > 1 {
+            session
+                .progress
+                .phase(&format!("{}, {}", Phase::Scenarios.name(), order.cell));
+        }
+        let dir = self.dir.join(order.folder());
+        suite.context(stages)?.write(&dir)?;
+        let ran = suite.run(&dir, &order.selection.scenarios)?;
+        self.cut_short = ran.cut_short;
+        self.seen.insert(order.cell, ran.seen);
+        match ran.ended {
+            Ended::Passed | Ended::TestsFailed => Ok(()),
+            Ended::Broken => Err(Stop::setup(
+                "nextest could not run the scenarios; its words are above",
+            )),
+        }
     }
 
     /// Times one phase; what it does returns whether the cache had its result.
@@ -429,14 +565,21 @@ impl Run<'_> {
             (None, Some(reason)) => Extent::CutShort(reason),
             (None, None) => Extent::Whole,
         };
-        let dir = self.dir.clone();
-        self.results.scenarios = results::merge(
-            self.order.catalogue,
-            &self.order.selection,
-            |name| results::attempts(&dir, name),
-            &self.seen,
-            extent,
-        );
+        let cells = self.order.cells.iter();
+        self.results.scenarios = cells
+            .flat_map(|order| {
+                let seen = self.seen.remove(&order.cell);
+                // A person who ended the run in one cell has never seen the next.
+                let merged = Merged {
+                    run: &self.dir,
+                    folder: &order.folder(),
+                    cell: order.cell,
+                    selection: &order.selection,
+                    seen: seen.as_ref(),
+                };
+                results::merge(self.order.catalogue, &merged, extent)
+            })
+            .collect();
         let broken = self.order.args.broken.filter(|_| done.is_ok());
         self.results.broken = broken
             .map(|broken| breaks::judge(broken, self.order.catalogue, &self.results.scenarios));

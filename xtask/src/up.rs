@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use podwire_access::{Door, Served};
-use podwire_cluster::{Cluster, Host, Stage, StageName};
+use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
 use time::OffsetDateTime;
 
 use crate::cli::UpArgs;
-use crate::prepare::{Preparation, Wanted};
+use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::{access, consent, parts};
@@ -27,6 +27,14 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
                 .into(),
         ));
     }
+    let cell = args.network.cell(args.bootstrap);
+    if !args.stage.is_of(cell) {
+        let stage = args.stage;
+        return Err(Stop::Usage(format!(
+            "--stage: {}",
+            ClusterError::NoSuchStage { stage, cell }
+        )));
+    }
     let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
     consent::host_packages(session, args.yes)?;
     let wanted = Wanted {
@@ -39,9 +47,14 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let node = preparation.node_image()?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let host = preparation.host(&judged, &dir)?;
-    let stages = preparation.stages(&host, &node, &[args.stage], &dir.join("stages"))?;
+    let orders = [StageOrder {
+        plan: parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?,
+        names: vec![args.stage],
+    }];
+    let stages = preparation.stages(&host, &node, &orders, &dir.join("stages"))?;
     let stage = stages
         .first()
+        .and_then(|stages| stages.first())
         .with_context(|| format!("the stage {} was not made", args.stage))?;
     let plan = &stage.manifest.plan;
     let _ticket = parts::ticket(session, "cargo xtask up", plan)?;
@@ -71,9 +84,10 @@ async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyh
     let cluster = cluster?;
     let served = Served {
         what: format!(
-            "{} nodes, Kubernetes {}, stage {}: {}",
+            "{} nodes, Kubernetes {}, {}, stage {}: {}",
             plan.nodes,
             plan.kubernetes,
+            plan.cell,
             stage.manifest.name,
             stage.manifest.name.about()
         ),

@@ -20,25 +20,24 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::addresses::{API_PORT, node_address};
 use crate::kubeconfig::server;
-use crate::pki::{Identity, Pki};
+use crate::stage::Access;
 
-/// A client of the API as one of the cluster's identities. It verifies the server as `node1`.
+/// A client of the API as its administrator. It verifies the server as `node1`.
 ///
 /// `limit` is for each connection, and for the time from a request to the beginning of its answer.
 pub(crate) fn client(
     gateway: &GatewayHandle,
-    pki: &Pki,
-    identity: &Identity,
+    access: &Access,
     limit: Duration,
 ) -> Result<kube::Client, kube::Error> {
     let uri = server().parse::<http::Uri>();
     let mut config = Config::new(uri.map_err(|error| kube::Error::HttpError(error.into()))?);
-    let ca = CertificateDer::from_pem_slice(pki.ca.certificate.as_bytes());
+    let ca = CertificateDer::from_pem_slice(access.authority.as_bytes());
     let ca = ca.map_err(|error| kube::Error::Service(error.to_string().into()))?;
     config.root_cert = Some(vec![ca.to_vec()]);
     config.auth_info = AuthInfo {
-        client_certificate_data: Some(STANDARD.encode(&identity.certificate)),
-        client_key_data: Some(STANDARD.encode(&identity.key).into()),
+        client_certificate_data: Some(STANDARD.encode(&access.admin.certificate)),
+        client_key_data: Some(STANDARD.encode(&access.admin.key).into()),
         ..AuthInfo::default()
     };
     let to = SegmentConnector {
@@ -55,6 +54,14 @@ pub(crate) fn client(
         .map_err(BoxError::from)
         .service(http);
     Ok(kube::Client::new(service, config.default_namespace))
+}
+
+/// The client of a cluster that has no API yet: every request fails, and says so.
+pub(crate) fn none() -> kube::Client {
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, _>(BoxError::from("the cluster has no API yet"))
+    });
+    kube::Client::new(service, "default")
 }
 
 /// Dials one fixed address through the gateway, whatever the URI says: its host is for TLS.

@@ -16,11 +16,12 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use crate::addresses::node_name;
+use crate::cell::Bootstrap;
 use crate::cluster::restored_segment;
 use crate::identity::NodeIdentity;
 use crate::pki::Pki;
 use crate::plan::{ImageFiles, Role};
-use crate::stage::{Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
+use crate::stage::{Access, Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
 use crate::wake::{Waking, wake};
 use crate::{Break, Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
 
@@ -65,7 +66,8 @@ impl Maker<'_> {
 
     fn manifest(&self, name: StageName) -> Result<StageManifest, ClusterError> {
         let key = self.plan.key(name)?;
-        let parent = name.parent().map(|parent| self.plan.key(parent));
+        let parent = name.parent(self.plan.cell);
+        let parent = parent.map(|parent| self.plan.key(parent));
         Ok(StageManifest {
             name,
             key,
@@ -142,7 +144,7 @@ impl Maker<'_> {
         dir: &Path,
     ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
         let started = Instant::now();
-        let (cluster, files) = if parent.manifest.credentials.is_some() {
+        let (mut cluster, files) = if parent.manifest.credentials.is_some() {
             self.report.step("wake the stage that it is made of");
             self.awake(parent, dir).await?
         } else {
@@ -213,8 +215,17 @@ impl Maker<'_> {
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
         let (host, plan) = (self.host, self.plan);
+        let pki = match plan.cell.bootstrap {
+            Bootstrap::ByHand => Some(Pki::new(
+                plan.nodes,
+                plan.broken,
+                OffsetDateTime::now_utc(),
+            )?),
+            Bootstrap::Kubeadm => None,
+        };
         let credentials = Credentials {
-            pki: Pki::new(plan.nodes, plan.broken, OffsetDateTime::now_utc())?,
+            access: pki.as_ref().map(Access::by_hand),
+            pki,
             nodes: (1..=plan.nodes)
                 .map(NodeIdentity::new)
                 .collect::<Result<_, _>>()?,

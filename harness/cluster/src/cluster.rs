@@ -1,5 +1,6 @@
 //! A running clone of a stage.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,23 +8,23 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::{AttachParams, ListParams, Patch, PatchParams};
-use podwire_lan::{Segment, SegmentOptions, SegmentState};
+use podwire_lan::{Ipv4Net, Segment, SegmentOptions, SegmentState};
 use podwire_probe::{FetchReport, FetchRequest};
 use podwire_vm::{ExitStatus, MachineFault, Output, Ram, create_overlay};
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
-use crate::addresses::{self, node_number};
+use crate::addresses::{self, node_number, pod_range};
 use crate::api::{self, chain};
 use crate::bootstrap::{is_running, ready};
 use crate::network;
 use crate::node::{Node, Powered};
 use crate::pki::Pki;
-use crate::stage::{Credentials, MachineFiles, Phase, Stage};
+use crate::stage::{Access, Credentials, MachineFiles, Phase, Stage};
 use crate::wake::{Waking, wake};
 use crate::workload::WORKLOAD_SERVICE;
 use crate::{Break, ClusterError, ClusterPlan, Host, kubeconfig};
@@ -137,7 +138,14 @@ impl Cluster {
         let keys: Vec<_> = keys
             .map(|node| Some(node.ssh_host.public.as_str()))
             .collect();
-        let api = api_client(host, &segment, &credentials.pki)?;
+        let api = match &credentials.access {
+            Some(access) => api_client(host, &segment, access)?,
+            None => {
+                return Err(ClusterError::NoCluster {
+                    stage: manifest.name,
+                });
+            }
+        };
         let step = Instant::now();
         let answering = async {
             let (nodes, first) = answering(host, &segment, powered, &keys).await?;
@@ -170,7 +178,10 @@ impl Cluster {
         segment: Segment,
         dir: &Path,
     ) -> Result<Self, ClusterError> {
-        let api = api_client(host, &segment, &credentials.pki)?;
+        let api = match &credentials.access {
+            Some(access) => api_client(host, &segment, access)?,
+            None => api::none(),
+        };
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
         let (nodes, _) = answering(host, &segment, powered, &keys).await?;
@@ -192,9 +203,24 @@ impl Cluster {
         &self.plan
     }
 
-    /// Its keys and certificates.
-    pub fn pki(&self) -> &Pki {
-        &self.credentials.pki
+    /// The keys and certificates of a cluster by hand.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoPki`] for kubeadm's.
+    pub fn pki(&self) -> Result<&Pki, ClusterError> {
+        self.credentials.pki.as_ref().ok_or(ClusterError::NoPki)
+    }
+
+    /// How its API is reached; nothing before it has one.
+    pub fn access(&self) -> Option<&Access> {
+        self.credentials.access.as_ref()
+    }
+
+    /// From now on its API is reached like this.
+    pub(crate) fn reach_api_with(&mut self, access: Access) -> Result<(), ClusterError> {
+        self.api = api_client(&self.host, &self.segment, &access)?;
+        self.credentials.access = Some(access);
+        Ok(())
     }
 
     /// All that it proves itself with.
@@ -295,7 +321,7 @@ impl Cluster {
     /// [`ClusterError::Guest`].
     pub async fn start_kube_proxy(&self) -> Result<(), ClusterError> {
         let limit = self.host.limit(COMMAND);
-        if let Some(text) = network::proxy_override(self.pki(), self.broken) {
+        if let Some(text) = network::proxy_override(self.pki()?, self.broken) {
             let path = kubeconfig::KUBE_PROXY_PATH;
             let writes = self
                 .nodes
@@ -370,6 +396,26 @@ impl Cluster {
         let listed = pods.list(&ListParams::default().labels(selector)).await;
         let listed = listed.map_err(ClusterError::api("list the Pods"))?;
         Ok(listed.items.into_iter().map(pod_ref).collect())
+    }
+
+    /// The range that the Pods of each node have their addresses from, by the node's number. Where
+    /// the controller manager gives them out, a Node that has just come may have none yet.
+    ///
+    /// # Errors
+    /// [`ClusterError::Api`].
+    pub async fn pod_ranges(&self) -> Result<BTreeMap<u32, Ipv4Net>, ClusterError> {
+        if !self.plan.cell.network.allocates() {
+            let numbers = 1..=self.plan.nodes;
+            return Ok(numbers.map(|number| (number, pod_range(number))).collect());
+        }
+        let nodes: Api<ApiNode> = Api::all(self.api());
+        let listed = nodes.list(&ListParams::default()).await;
+        let listed = listed.map_err(ClusterError::api("list the Nodes"))?;
+        let ranges = listed.items.into_iter().filter_map(|node| {
+            let number = node_number(node.metadata.name.as_deref()?)?;
+            Some((number, node.spec?.pod_cidr?.parse().ok()?))
+        });
+        Ok(ranges.collect())
     }
 
     /// Sets the workload's number of Pods.
@@ -479,8 +525,12 @@ pub(crate) fn restored_segment(
     )?)
 }
 
-fn api_client(host: &Host, segment: &Segment, pki: &Pki) -> Result<kube::Client, ClusterError> {
-    api::client(&segment.gateway(), pki, &pki.admin, host.limit(REQUEST))
+fn api_client(
+    host: &Host,
+    segment: &Segment,
+    access: &Access,
+) -> Result<kube::Client, ClusterError> {
+    api::client(&segment.gateway(), access, host.limit(REQUEST))
         .map_err(|error| ClusterError::Client(Box::new(error)))
 }
 

@@ -7,6 +7,7 @@ use podwire_lan::LanError;
 use podwire_vm::{GuestError, MachineFault, VmError};
 
 use crate::StageName;
+use crate::cell::Cell;
 
 /// Why a cluster could not be made, or did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ pub enum ClusterError {
     NotUp {
         /// The node.
         node: String,
-        /// The systemd unit.
+        /// The systemd unit, or what else it is.
         unit: String,
         /// What was allowed.
         limit: Duration,
@@ -159,6 +160,30 @@ pub enum ClusterError {
     NoCluster {
         /// The stage.
         stage: StageName,
+    },
+    /// The cell has no such stage.
+    #[error(
+        "a cluster of {cell} has no stage {stage}; it has {}",
+        StageName::all_of(*cell).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NoSuchStage {
+        /// The stage.
+        stage: StageName,
+        /// How the cluster is made.
+        cell: Cell,
+    },
+    /// Only a cluster by hand keeps its authority's key outside.
+    #[error("kubeadm keeps the cluster's keys on node1, in /etc/kubernetes/pki")]
+    NoPki,
+    /// What a node says is not what is needed of it.
+    #[error("no {what} in what {node} says: {said}")]
+    Unreadable {
+        /// The node.
+        node: String,
+        /// What was looked for.
+        what: &'static str,
+        /// The end of its words.
+        said: String,
     },
     /// A stage is to be made in the place of one that is damaged, and cannot be removed.
     #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]

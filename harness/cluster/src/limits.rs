@@ -18,6 +18,8 @@ pub struct GuestLimits {
     pub node_monitor_grace: u32,
     /// systemd `TimeoutStartSec` of the daemons.
     pub daemon_start: u32,
+    /// Each of kubeadm's `timeouts`.
+    pub kubeadm: u32,
 }
 
 impl GuestLimits {
@@ -30,6 +32,7 @@ impl GuestLimits {
                 node_lease: 40,
                 node_monitor_grace: 50,
                 daemon_start: 90,
+                kubeadm: 240,
             },
             Accelerator::Tcg => Self {
                 runtime_request: 600,
@@ -37,6 +40,7 @@ impl GuestLimits {
                 node_lease: 120,
                 node_monitor_grace: 150,
                 daemon_start: 600,
+                kubeadm: 1200,
             },
         }
     }

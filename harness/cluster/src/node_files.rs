@@ -5,8 +5,9 @@ use std::io;
 
 use crate::Break;
 use crate::addresses::pod_range;
+use crate::cell::{Cell, PodNetwork};
 use crate::cni;
-use crate::config::{self, ProxyMode};
+use crate::config;
 use crate::kubeconfig;
 use crate::limits::GuestLimits;
 use crate::pki::{Identity, Pki};
@@ -53,8 +54,18 @@ fn unit_files(units: Vec<units::Unit>) -> impl Iterator<Item = NodeFile> {
     units.into_iter().map(|unit| public(unit.path(), unit.text))
 }
 
+/// What a node's kernel is set up with, whoever bootstraps the cluster.
+pub fn network(network: PodNetwork) -> Vec<NodeFile> {
+    let unit = units::network(network);
+    let mut files = vec![public(unit.path(), unit.text)];
+    if network == PodNetwork::Routes {
+        files.push(public(cni::MASQUERADE_PATH, cni::masquerade()));
+    }
+    files
+}
+
 /// What node 1 gets before its control plane starts, in a stable order.
-pub fn control_plane(pki: &Pki, limits: GuestLimits) -> Vec<NodeFile> {
+pub fn control_plane(pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
     let mut files = vec![
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
         public(units::SERVING_CERTIFICATE, &pki.serving.certificate),
@@ -74,24 +85,26 @@ pub fn control_plane(pki: &Pki, limits: GuestLimits) -> Vec<NodeFile> {
         embedded(kubeconfig::SCHEDULER_PATH, pki, &pki.scheduler),
         embedded(kubeconfig::ADMIN_PATH, pki, &pki.admin),
     ];
-    files.extend(unit_files(units::control_plane(limits)));
+    files.extend(unit_files(units::control_plane(cell.network, limits)));
     files
 }
 
 /// What a node gets before its kubelet starts, in a stable order.
-pub fn node(number: u32, pki: &Pki, limits: GuestLimits) -> Vec<NodeFile> {
-    let mut files = vec![
+pub fn node(number: u32, pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
+    let mut files = network(cell.network);
+    files.extend([
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
-        public(cni::MASQUERADE_PATH, cni::masquerade()),
         public(config::KUBELET_PATH, config::kubelet(limits)),
         public(
             config::KUBE_PROXY_CONFIG_PATH,
-            config::kube_proxy(number, ProxyMode::Nftables),
+            config::kube_proxy(number, cell.proxy),
         ),
         embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.
         public(format!("{}/.keep", config::STATIC_PODS), ""),
-    ];
+        // Of the kubelet's package, for kubeadm: its settings would win over the unit's.
+        public(units::NO_DROP_IN, ""),
+    ]);
     if let Some(identity) = pki.node(number) {
         files.extend([
             public(units::NODE_CERTIFICATE, &identity.certificate),
@@ -130,15 +143,20 @@ pub(crate) fn archive(files: &[NodeFile]) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::Bootstrap;
     use podwire_vm::Accelerator;
+
+    fn cell() -> Cell {
+        Cell::usual(Bootstrap::ByHand)
+    }
 
     fn limits() -> GuestLimits {
         GuestLimits::of(Accelerator::Tcg)
     }
 
     fn all(pki: &Pki) -> Vec<NodeFile> {
-        let mut files = control_plane(pki, limits());
-        files.extend(node(2, pki, limits()));
+        let mut files = control_plane(pki, cell(), limits());
+        files.extend(node(2, pki, cell(), limits()));
         files.push(pod_network(2, None));
         files
     }
@@ -153,7 +171,7 @@ mod tests {
     #[test]
     fn every_node_gets_its_files() {
         let pki = Pki::placeholder(2);
-        insta::assert_snapshot!(list(&control_plane(&pki, limits())), @r"
+        insta::assert_snapshot!(list(&control_plane(&pki, cell(), limits())), @r"
         644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/pki/apiserver.crt
         600 /etc/kubernetes/pki/apiserver.key
@@ -169,17 +187,18 @@ mod tests {
         644 /etc/systemd/system/kube-controller-manager.service
         644 /etc/systemd/system/kube-scheduler.service
         ");
-        insta::assert_snapshot!(list(&node(2, &pki, limits())), @r"
-        644 /etc/kubernetes/pki/ca.crt
+        insta::assert_snapshot!(list(&node(2, &pki, cell(), limits())), @r"
+        644 /etc/systemd/system/node-network.service
         644 /etc/kubernetes/masquerade.nft
+        644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/kubelet.json
         644 /etc/kubernetes/kube-proxy.json
         600 /etc/kubernetes/kube-proxy.conf
         644 /etc/kubernetes/manifests/.keep
+        644 /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
         644 /etc/kubernetes/pki/kubelet.crt
         600 /etc/kubernetes/pki/kubelet.key
         600 /etc/kubernetes/kubelet.conf
-        644 /etc/systemd/system/node-network.service
         644 /etc/systemd/system/kubelet.service
         644 /etc/systemd/system/kube-proxy.service
         ");

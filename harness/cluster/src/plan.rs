@@ -9,15 +9,16 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::addresses::MAX_NODES;
+use crate::cell::{Bootstrap, Cell, PodNetwork};
 use crate::limits::GuestLimits;
 use crate::network;
 use crate::node_files::{self, NodeFile};
 use crate::pki::{Pki, certificate_names};
 use crate::workload;
-use crate::{Break, ClusterError, StageName, bootstrap, identity};
+use crate::{Break, ClusterError, StageName, bootstrap, flannel, identity, kubeadm};
 
 /// Raised when the way from a plan to a stage changes without any of its data changing.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A guest that was stopped, or starved by other clones, must not take its clock source for broken:
 /// the next best is read through QEMU and several times slower.
@@ -79,6 +80,8 @@ pub struct Size {
 pub struct ClusterPlan {
     /// How many machines; the first is the control plane and a node as well.
     pub nodes: u32,
+    /// Who bootstraps it, and with which network.
+    pub cell: Cell,
     /// Kubernetes version, `1.36.4`.
     pub kubernetes: String,
     /// Digest name of the node image.
@@ -104,8 +107,13 @@ impl ClusterPlan {
     ///
     /// # Errors
     /// [`ClusterError::Nodes`] when there is no such cluster.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another fact that clusters differ by"
+    )]
     pub fn new(
         nodes: u32,
+        cell: Cell,
         kubernetes: impl Into<String>,
         image: &ImageFiles,
         accelerator: Accelerator,
@@ -121,6 +129,7 @@ impl ClusterPlan {
         }
         Ok(Self {
             nodes,
+            cell,
             kubernetes: kubernetes.into(),
             image: image.name.clone(),
             append: image.append.clone(),
@@ -137,6 +146,11 @@ impl ClusterPlan {
             },
             broken,
         })
+    }
+
+    /// The stages of its cell, each the parent of the next.
+    pub fn stages(&self) -> &'static [StageName] {
+        StageName::all_of(self.cell)
     }
 
     /// Memory of all machines together, MiB.
@@ -160,9 +174,16 @@ impl ClusterPlan {
     /// the stage that it is made of.
     ///
     /// # Errors
-    /// [`ClusterError::Json`].
+    /// [`ClusterError::NoSuchStage`] when the cell does not have it, [`ClusterError::Json`].
     pub fn key(&self, stage: StageName) -> Result<String, ClusterError> {
-        let parent = stage.parent().map(|parent| self.key(parent)).transpose()?;
+        if !stage.is_of(self.cell) {
+            return Err(ClusterError::NoSuchStage {
+                stage,
+                cell: self.cell,
+            });
+        }
+        let parent = stage.parent(self.cell);
+        let parent = parent.map(|parent| self.key(parent)).transpose()?;
         let shape = (VERSION, stage, self.inputs(stage), parent);
         let text = serde_json::to_vec(&shape).map_err(|source| ClusterError::Json {
             what: "a stage's shape",
@@ -182,9 +203,28 @@ impl ClusterPlan {
     fn inputs(&self, stage: StageName) -> serde_json::Value {
         let pki = Pki::placeholder(self.nodes);
         let limits = GuestLimits::of(self.accelerator);
+        let Cell {
+            bootstrap, network, ..
+        } = self.cell;
         let numbers = 1..=self.nodes;
-        match stage {
-            StageName::Booted => {
+        let routes = || network::all_routes(self.nodes, self.broken);
+        let pod_network = || match network {
+            PodNetwork::Routes => {
+                let files = numbers
+                    .clone()
+                    .map(|number| node_files::pod_network(number, self.broken));
+                json!(shown(files))
+            }
+            PodNetwork::Flannel(backend) => {
+                json!([flannel::manifest(backend), bootstrap::APPLY])
+            }
+        };
+        let workload = || {
+            let replicas = bootstrap::replicas(self.nodes);
+            json!([workload::deployment(replicas), workload::service()])
+        };
+        match (stage, bootstrap) {
+            (StageName::Booted, _) => {
                 let nowhere = Path::new("");
                 let machines: Vec<_> = self
                     .roles()
@@ -196,29 +236,39 @@ impl ClusterPlan {
                     .collect();
                 json!([self.image, self.qemu, self.host_cpu, machines])
             }
-            StageName::ControlPlane => {
-                let files = node_files::control_plane(&pki, limits);
+            (StageName::ControlPlane, _) => {
+                let files = node_files::control_plane(&pki, self.cell, limits);
                 let names = certificate_names(self.broken);
-                let starts = bootstrap::CONTROL_PLANE;
+                let starts = bootstrap::by_hand::CONTROL_PLANE;
                 json!([self.nodes, identity::TAKE, shown(files), names, starts])
             }
-            StageName::Joined => {
-                let files = numbers.map(|number| shown(node_files::node(number, &pki, limits)));
-                json!([files.collect::<Vec<_>>(), bootstrap::NODE])
+            (StageName::Init, _) => {
+                let config = kubeadm::init_config(&self.kubernetes, self.cell, limits);
+                let every = shown(node_files::network(network));
+                let commands = [kubeadm::PREPARE, kubeadm::INIT];
+                json!([self.nodes, identity::TAKE, every, config, commands])
             }
-            StageName::Cni => {
-                let files = numbers.map(|number| node_files::pod_network(number, self.broken));
-                json!(shown(files))
+            (StageName::Joined, Bootstrap::ByHand) => {
+                let files =
+                    numbers.map(|number| shown(node_files::node(number, &pki, self.cell, limits)));
+                json!([files.collect::<Vec<_>>(), bootstrap::by_hand::NODE])
             }
-            StageName::WorkloadBare => {
-                let replicas = bootstrap::replicas(self.nodes);
-                json!([workload::deployment(replicas), workload::service()])
+            (StageName::Joined, Bootstrap::Kubeadm) => {
+                let configs = numbers.map(|number| kubeadm::join_config(number, "", limits));
+                json!([configs.collect::<Vec<_>>(), kubeadm::JOIN])
             }
-            StageName::Workload => {
-                let routes = network::all_routes(self.nodes, self.broken);
+            (StageName::Cni, _) => pod_network(),
+            (StageName::PodNetwork, Bootstrap::ByHand) => {
+                json!([network::START_PROXY, pod_network()])
+            }
+            (StageName::PodNetwork, Bootstrap::Kubeadm) => json!([pod_network(), routes()]),
+            (StageName::WorkloadBare, _) => workload(),
+            (StageName::Workload, Bootstrap::ByHand) if network == PodNetwork::Routes => {
                 let proxy = network::proxy_override(&pki, self.broken);
-                json!([routes, proxy, network::START_PROXY])
+                json!([routes(), proxy, network::START_PROXY])
             }
+            (StageName::Workload, Bootstrap::ByHand) => workload(),
+            (StageName::Workload, Bootstrap::Kubeadm) => json!([kubeadm::UNTAINT, workload()]),
         }
     }
 
@@ -312,8 +362,14 @@ fn cpu_identity(cpuinfo: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::FlannelBackend;
+    use crate::config::ProxyMode;
 
     fn plan(nodes: u32, broken: Option<Break>) -> ClusterPlan {
+        plan_of(Cell::usual(Bootstrap::ByHand), nodes, broken)
+    }
+
+    fn plan_of(cell: Cell, nodes: u32, broken: Option<Break>) -> ClusterPlan {
         let image = ImageFiles {
             name: "image".into(),
             disk: "/a/disk".into(),
@@ -322,11 +378,14 @@ mod tests {
             append: "root=/dev/vda".into(),
         };
         let tcg = Accelerator::Tcg;
-        ClusterPlan::new(nodes, "1.36.4", &image, tcg, "10.0.2", "cpu", broken).unwrap()
+        ClusterPlan::new(nodes, cell, "1.36.4", &image, tcg, "10.0.2", "cpu", broken).unwrap()
     }
 
-    fn keys(plan: &ClusterPlan) -> [String; 6] {
-        StageName::ALL.map(|stage| plan.key(stage).unwrap())
+    fn keys(plan: &ClusterPlan) -> Vec<String> {
+        plan.stages()
+            .iter()
+            .map(|stage| plan.key(*stage).unwrap())
+            .collect()
     }
 
     #[test]
@@ -363,12 +422,16 @@ mod tests {
     /// The first stage whose key differs.
     fn first_differing(a: &ClusterPlan, b: &ClusterPlan) -> Option<StageName> {
         let differs = |stage: &StageName| a.key(*stage).unwrap() != b.key(*stage).unwrap();
-        let first = StageName::ALL.into_iter().find(differs);
-        if let Some(first) = first {
-            // Whatever is made of another stage is another stage.
-            assert!(StageName::ALL[first as usize..].iter().all(differs));
-        }
-        first
+        let shared: Vec<StageName> = a
+            .stages()
+            .iter()
+            .copied()
+            .filter(|name| name.is_of(b.cell))
+            .collect();
+        let first = shared.iter().position(differs)?;
+        // Whatever is made of another stage is another stage.
+        assert!(shared[first..].iter().all(differs));
+        Some(shared[first])
     }
 
     #[test]
@@ -387,6 +450,32 @@ mod tests {
     }
 
     #[test]
+    fn cells_share_what_they_do_not_differ_by() {
+        let kubeadm = Cell::usual(Bootstrap::Kubeadm);
+        let plan = |cell| plan_of(cell, 3, None);
+        let iptables = Cell {
+            proxy: ProxyMode::Iptables,
+            ..kubeadm
+        };
+        let host_gw = Cell {
+            network: PodNetwork::Flannel(FlannelBackend::HostGw),
+            ..kubeadm
+        };
+        let routes = Cell {
+            network: PodNetwork::Routes,
+            ..kubeadm
+        };
+        let first = |a, b| first_differing(&plan(a), &plan(b));
+        assert_eq!(first(kubeadm, iptables), Some(StageName::Init));
+        assert_eq!(first(kubeadm, host_gw), Some(StageName::PodNetwork));
+        assert_eq!(first(kubeadm, routes), Some(StageName::Init));
+        let by_hand = Cell::usual(Bootstrap::ByHand);
+        assert_eq!(first(kubeadm, by_hand), Some(StageName::Joined));
+        let refused = plan(kubeadm).key(StageName::Cni).unwrap_err().to_string();
+        insta::assert_snapshot!(refused, @"a cluster of kubeadm/nftables/flannel has no stage cni; it has booted, init, joined, pod-network, workload");
+    }
+
+    #[test]
     fn a_cluster_needs_a_node() {
         let image = ImageFiles {
             name: String::new(),
@@ -395,7 +484,16 @@ mod tests {
             initrd: PathBuf::new(),
             append: String::new(),
         };
-        let none = ClusterPlan::new(0, "", &image, Accelerator::Kvm, "", "", None);
+        let none = ClusterPlan::new(
+            0,
+            Cell::usual(Bootstrap::ByHand),
+            "",
+            &image,
+            Accelerator::Kvm,
+            "",
+            "",
+            None,
+        );
         assert!(matches!(none, Err(ClusterError::Nodes { nodes: 0, .. })));
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addresses::node_name;
 use crate::identity::NodeIdentity;
-use crate::pki::Pki;
+use crate::pki::{Identity, Pki};
 use crate::plan::ImageFiles;
 use crate::{ClusterError, ClusterPlan, StageName};
 
@@ -57,11 +57,32 @@ impl Phase {
     }
 }
 
+/// What a client of the API needs: the authority that its server is verified with, and an
+/// administrator's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The authority's certificate, PEM.
+    pub authority: String,
+    /// In `system:masters`, or bound to `cluster-admin`.
+    pub admin: Identity,
+}
+
+impl Access {
+    pub(crate) fn by_hand(pki: &Pki) -> Self {
+        Self {
+            authority: pki.ca.certificate.clone(),
+            admin: pki.admin.clone(),
+        }
+    }
+}
+
 /// All that the machines of a cluster prove themselves with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// Keys and certificates of Kubernetes.
-    pub pki: Pki,
+    /// How the API is reached; nothing before there is one.
+    pub access: Option<Access>,
+    /// What a cluster by hand is made with; kubeadm keeps its own on node 1.
+    pub pki: Option<Pki>,
     /// Who the nodes are, by number from 1.
     pub nodes: Vec<NodeIdentity>,
 }
@@ -290,6 +311,7 @@ pub(crate) fn sealed(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::cell::{Bootstrap, Cell};
     use podwire_vm::Accelerator;
 
     /// A stage of one node without a guest in it.
@@ -302,7 +324,17 @@ pub(crate) mod tests {
             append: String::new(),
         };
         fs::write(&image.disk, "image").unwrap();
-        let plan = ClusterPlan::new(1, "1.36.4", &image, Accelerator::Tcg, "", "", None).unwrap();
+        let plan = ClusterPlan::new(
+            1,
+            Cell::usual(Bootstrap::ByHand),
+            "1.36.4",
+            &image,
+            Accelerator::Tcg,
+            "",
+            "",
+            None,
+        )
+        .unwrap();
         let files = MachineFiles::of_node(dir, 1);
         fs::create_dir(files.dir()).unwrap();
         for path in [files.disk(), files.ram(), files.state()] {

@@ -57,9 +57,9 @@ impl Stages {
         logs: &Path,
         report: &dyn Report,
     ) -> Result<Stage, ClusterError> {
-        let line = name.line();
+        let line = name.line(plan.cell);
         let mut found = None;
-        let mut missing = line.as_slice();
+        let mut missing = line;
         for (index, name) in line.iter().enumerate().rev() {
             if let Some(stage) = self.find(plan, *name)? {
                 found = Some(stage);
@@ -149,7 +149,16 @@ mod tests {
 
     /// Of a cluster whose memory finds room on no disk: nothing is ever started for it.
     fn absurd_plan() -> ClusterPlan {
-        let plan = ClusterPlan::new(1, "1.36.4", &image(), Accelerator::Tcg, "", "", None);
+        let plan = ClusterPlan::new(
+            1,
+            crate::Cell::usual(crate::Bootstrap::ByHand),
+            "1.36.4",
+            &image(),
+            Accelerator::Tcg,
+            "",
+            "",
+            None,
+        );
         let memory_mib = 1 << 40;
         ClusterPlan {
             control_plane: Size {

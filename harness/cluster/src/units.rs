@@ -1,6 +1,7 @@
 //! systemd units of every component, and where its files are.
 
-use crate::addresses::{SERVICES, node_address, node_name};
+use crate::addresses::{PODS, SERVICES, node_address, node_name};
+use crate::cell::PodNetwork;
 use crate::config;
 use crate::kubeconfig;
 use crate::limits::GuestLimits;
@@ -24,6 +25,8 @@ pub const NODE_CERTIFICATE: &str = "/etc/kubernetes/pki/kubelet.crt";
 /// Its key.
 pub const NODE_KEY: &str = "/etc/kubernetes/pki/kubelet.key";
 
+/// Takes the place of the drop-in of the kubelet's package, of the same name (systemd.unit(5)).
+pub const NO_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
 /// Kernel modules, sysctls and the masquerade rule; once per boot, on every node.
 pub const NETWORK: &str = "node-network.service";
 /// The engine: the Debian package's own unit.
@@ -139,7 +142,7 @@ const IDLERS: [&str; 18] = [
 ];
 
 /// The units of node 1 beside those of every node, in the order of their start.
-pub fn control_plane(limits: GuestLimits) -> Vec<Unit> {
+pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
     let etcd = Daemon {
         name: ETCD,
         about: "etcd: the cluster's state",
@@ -193,25 +196,36 @@ pub fn control_plane(limits: GuestLimits) -> Vec<Unit> {
         ]
         .concat(),
     };
+    let allocation = match network.allocates() {
+        true => vec![
+            "--allocate-node-cidrs=true".to_owned(),
+            format!("--cluster-cidr={PODS}"),
+        ],
+        false => Vec::new(),
+    };
     let controller_manager = Daemon {
         name: CONTROLLER_MANAGER,
         about: "Kubernetes controller manager",
         after: &[API_SERVER],
         readiness: Readiness::NotTold,
-        command: vec![
-            "/usr/local/bin/kube-controller-manager".into(),
-            format!("--kubeconfig={}", kubeconfig::CONTROLLER_MANAGER_PATH),
-            format!("--root-ca-file={CA_CERTIFICATE}"),
-            format!("--service-account-private-key-file={TOKEN_KEY}"),
-            "--use-service-account-credentials=true".into(),
-            "--leader-elect=false".into(),
-            "--profiling=false".into(),
-            format!(
-                "--controllers=*{}",
-                IDLERS.map(|name| format!(",-{name}")).concat()
-            ),
-            format!("--node-monitor-grace-period={}s", limits.node_monitor_grace),
-        ],
+        command: [
+            vec![
+                "/usr/local/bin/kube-controller-manager".into(),
+                format!("--kubeconfig={}", kubeconfig::CONTROLLER_MANAGER_PATH),
+                format!("--root-ca-file={CA_CERTIFICATE}"),
+                format!("--service-account-private-key-file={TOKEN_KEY}"),
+                "--use-service-account-credentials=true".into(),
+                "--leader-elect=false".into(),
+                "--profiling=false".into(),
+                format!(
+                    "--controllers=*{}",
+                    IDLERS.map(|name| format!(",-{name}")).concat()
+                ),
+                format!("--node-monitor-grace-period={}s", limits.node_monitor_grace),
+            ],
+            allocation,
+        ]
+        .concat(),
     };
     let scheduler = Daemon {
         name: SCHEDULER,
@@ -238,7 +252,7 @@ pub fn node(number: u32, limits: GuestLimits) -> Vec<Unit> {
         after: &[CONTAINERD, NETWORK],
         readiness: Readiness::NotTold,
         command: vec![
-            "/usr/local/bin/kubelet".into(),
+            "/usr/bin/kubelet".into(),
             format!("--config={}", config::KUBELET_PATH),
             format!("--kubeconfig={}", kubeconfig::KUBELET_PATH),
             format!("--hostname-override={}", node_name(number)),
@@ -257,10 +271,22 @@ pub fn node(number: u32, limits: GuestLimits) -> Vec<Unit> {
             format!("--config={}", config::KUBE_PROXY_CONFIG_PATH),
         ],
     };
-    vec![network(), kubelet.unit(limits), kube_proxy.unit(limits)]
+    vec![kubelet.unit(limits), kube_proxy.unit(limits)]
 }
 
-fn network() -> Unit {
+/// What a node's kernel needs for Pods: [`NETWORK`]. With static routes it hides Pods from the
+/// outside as well; another Pod network does that by itself.
+pub fn network(network: PodNetwork) -> Unit {
+    let (modules, masquerade) = match network {
+        PodNetwork::Routes => (
+            "overlay br_netfilter",
+            format!(
+                "ExecStart=/usr/sbin/nft -f {}\n",
+                crate::cni::MASQUERADE_PATH
+            ),
+        ),
+        PodNetwork::Flannel(_) => ("overlay br_netfilter vxlan", String::new()),
+    };
     let text = format!(
         "\
 [Unit]
@@ -269,14 +295,12 @@ Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/sbin/modprobe -a overlay br_netfilter
+ExecStart=/sbin/modprobe -a {modules}
 ExecStart=/sbin/sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
-ExecStart=/usr/sbin/nft -f {}
-
+{masquerade}
 [Install]
 WantedBy=multi-user.target
-",
-        crate::cni::MASQUERADE_PATH
+"
     );
     Unit {
         name: NETWORK,
@@ -287,6 +311,7 @@ WantedBy=multi-user.target
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::FlannelBackend;
     use podwire_vm::Accelerator;
 
     fn shown(units: &[Unit]) -> String {
@@ -298,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_control_plane_reads_as_meant() {
-        insta::assert_snapshot!(shown(&control_plane(GuestLimits::of(Accelerator::Kvm))), @r"
+        insta::assert_snapshot!(shown(&control_plane(PodNetwork::Routes, GuestLimits::of(Accelerator::Kvm))), @r"
         # /etc/systemd/system/etcd.service
         [Unit]
         Description=etcd: the cluster's state
@@ -412,7 +437,8 @@ mod tests {
 
     #[test]
     fn a_node_reads_as_meant() {
-        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @r"
+        let first = network(PodNetwork::Routes);
+        insta::assert_snapshot!(shown(&[first]), @r"
         # /etc/systemd/system/node-network.service
         [Unit]
         Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
@@ -426,7 +452,10 @@ mod tests {
 
         [Install]
         WantedBy=multi-user.target
-
+        ");
+        let flannel = network(PodNetwork::Flannel(FlannelBackend::Vxlan)).text;
+        assert!(flannel.contains("br_netfilter vxlan\n") && !flannel.contains("nft"));
+        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @r"
         # /etc/systemd/system/kubelet.service
         [Unit]
         Description=Kubernetes node agent
@@ -435,7 +464,7 @@ mod tests {
 
         [Service]
         Type=exec
-        ExecStart=/usr/local/bin/kubelet \
+        ExecStart=/usr/bin/kubelet \
             --config=/etc/kubernetes/kubelet.json \
             --kubeconfig=/etc/kubernetes/kubelet.conf \
             --hostname-override=node2 \

@@ -39,38 +39,58 @@ pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<PathBuf, ContextError
     }
 }
 
-/// What the newest run in `runs` has prepared for a scenario; else why it cannot be used.
+/// What the newest run in `runs` has prepared for a scenario, on any of its clusters; else why none
+/// can be used.
 pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, String> {
-    let context = newest(runs).ok_or("no run has prepared a whole cluster yet")?;
-    let asked = || -> anyhow::Result<Now> {
-        Ok(Now {
-            qemu: qemu_version(&Spawner::start()?, &context.qemu)?,
-            host_cpu: host_cpu()?,
-        })
-    };
-    let now = asked().map_err(|error| format!("{error:#}"))?;
-    check(&context, scenario, &now)?;
-    Ok(RunContext {
-        // It was that run's person who wanted to look.
-        keep: false,
-        ..context
-    })
+    let contexts = newest(runs);
+    let mut useless = "no run has prepared a whole cluster yet".to_owned();
+    // What is said is about the first.
+    for context in contexts.into_iter().rev() {
+        let asked = || -> anyhow::Result<Now> {
+            Ok(Now {
+                qemu: qemu_version(&Spawner::start()?, &context.qemu)?,
+                host_cpu: host_cpu()?,
+            })
+        };
+        let now = asked().map_err(|error| format!("{error:#}"))?;
+        match check(&context, scenario, &now) {
+            Ok(()) => {
+                return Ok(RunContext {
+                    // It was that run's person who wanted to look.
+                    keep: false,
+                    ..context
+                });
+            }
+            Err(reason) => useless = reason,
+        }
+    }
+    Err(useless)
 }
 
-/// The context of the newest run whose clusters are whole. Most runs of other commands have none.
-fn newest(runs: &Path) -> Option<RunContext> {
-    let mut folders: Vec<PathBuf> = fs::read_dir(runs)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    // Their names begin with the time.
-    folders.sort();
-    folders
+/// The contexts of the newest run whose clusters are whole, one for each of its cells. Most runs of
+/// other commands have none.
+fn newest(runs: &Path) -> Vec<RunContext> {
+    // Runs' names begin with the time, cells' with the bootstrap.
+    let whole = |run: &PathBuf| -> Vec<RunContext> {
+        let cells = folders(run).into_iter();
+        cells
+            .filter_map(|cell| context::read::<RunContext>(&cell.join(RunContext::FILE)).ok())
+            .filter(|context| context.broken.is_none())
+            .collect()
+    };
+    let found = folders(runs)
         .iter()
         .rev()
-        .filter_map(|run| context::read::<RunContext>(&run.join(RunContext::FILE)).ok())
-        .find(|context| context.broken.is_none())
+        .map(whole)
+        .find(|it| !it.is_empty());
+    found.unwrap_or_default()
+}
+
+fn folders(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    folders.sort();
+    folders
 }
 
 /// What stages are only good for as long as it does not change.
@@ -95,6 +115,12 @@ fn check(context: &RunContext, scenario: &Scenario, now: &Now) -> Result<(), Str
         return Err(format!("the stage {stage} is damaged: {damage}"));
     }
     let plan = &manifest.plan;
+    if !scenario.fits(plan.cell) {
+        let cell = plan.cell;
+        return Err(format!(
+            "the newest run's cluster, {cell}, is nothing for it"
+        ));
+    }
     if plan.qemu != now.qemu {
         let (was, is) = (&plan.qemu, &now.qemu);
         return Err(format!("QEMU is another now: {is} (it was {was})"));
@@ -117,9 +143,9 @@ fn check(context: &RunContext, scenario: &Scenario, now: &Now) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Profile;
     use crate::context::Share;
-    use podwire_cluster::{Break, ClusterPlan, ImageFiles, StageName};
+    use crate::{Cells, Profile};
+    use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, StageName};
     use podwire_vm::Accelerator;
     use std::time::Duration;
 
@@ -129,6 +155,7 @@ mod tests {
             about: "",
             covers: &[],
             stage: StageName::Cni,
+            cells: Cells::Any,
             profile: Profile::Default,
             nodes: 3,
             limit: Duration::from_secs(1),
@@ -176,7 +203,17 @@ mod tests {
             append: String::new(),
         };
         let (tcg, Now { qemu, host_cpu }) = (Accelerator::Tcg, now());
-        let plan = ClusterPlan::new(nodes, "1.36.4", &image, tcg, qemu, host_cpu, None).unwrap();
+        let plan = ClusterPlan::new(
+            nodes,
+            Cell::usual(Bootstrap::ByHand),
+            "1.36.4",
+            &image,
+            tcg,
+            qemu,
+            host_cpu,
+            None,
+        )
+        .unwrap();
         let manifest = serde_json::json!({
             "name": StageName::Cni,
             "key": plan.key(StageName::Cni).unwrap(),
@@ -197,12 +234,12 @@ mod tests {
     #[test]
     fn the_newest_run_of_a_whole_cluster_counts() {
         let runs = tempfile::tempdir().unwrap();
-        assert_eq!(newest(runs.path()), None);
+        assert_eq!(newest(runs.path()), []);
         let run = |name: &str, context: Option<RunContext>| {
-            let run = runs.path().join(name);
-            fs::create_dir(&run).unwrap();
+            let cell = runs.path().join(name).join("kubeadm-nftables-flannel");
+            fs::create_dir_all(&cell).unwrap();
             if let Some(context) = context {
-                context.write(&run).unwrap();
+                context.write(&cell).unwrap();
             }
         };
         let (old, new) = (Path::new("/old"), Path::new("/new"));
@@ -210,8 +247,8 @@ mod tests {
         run("20261121T120000Z-1", Some(context(new, None)));
         run("20261121T120500Z-1", Some(context(old, Some(Break::San))));
         run("20261121T121000Z-1", None);
-        assert_eq!(newest(runs.path()), Some(context(new, None)));
-        assert_eq!(newest(&runs.path().join("missing")), None);
+        assert_eq!(newest(runs.path()), [context(new, None)]);
+        assert_eq!(newest(&runs.path().join("missing")), []);
     }
 
     #[test]
@@ -234,6 +271,12 @@ mod tests {
         insta::assert_snapshot!(why(&host_cpu), @"the host's processor is another now");
         stage(dir.path(), 2);
         insta::assert_snapshot!(why(&now()), @"the newest run's cluster had 2 nodes, and it needs 3");
+        let kubeadm = Scenario {
+            cells: Cells::Kubeadm,
+            ..scenario()
+        };
+        let other = check(&context, &kubeadm, &now()).unwrap_err();
+        insta::assert_snapshot!(other, @"the newest run's cluster, by-hand/nftables/routes, is nothing for it");
         let text = fs::read_to_string(dir.path().join("stage.json")).unwrap();
         let text = text.replace(r#""vcpus":2"#, r#""vcpus":1"#);
         fs::write(dir.path().join("stage.json"), text).unwrap();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use podwire_cluster::{Cluster, Host, PodRef};
+use podwire_lan::Ipv4Net;
 use podwire_probe::{FetchReport, FetchRequest, TargetReport};
 
 use crate::assert::{Cell, Mesh, Party, Restarts};
@@ -191,6 +192,16 @@ impl Lab {
             }
         }
         Ok(mesh)
+    }
+
+    /// The range that the Pods of a node have their addresses from.
+    ///
+    /// # Errors
+    /// When the API does not answer, or the node has no range.
+    pub async fn pod_range(&self, node: u32) -> anyhow::Result<Ipv4Net> {
+        let ranges = self.cluster.pod_ranges().await?;
+        let range = ranges.get(&node).copied();
+        range.with_context(|| format!("node{node} has no range for its Pods"))
     }
 
     /// Adds `ip route add 10.1.TO.0/24 via ADDRESS-OF-TO` on one node.

@@ -40,5 +40,5 @@ pub use lab::{Lab, STEPS};
 pub use record::{Clock, Gap, Mark, Record, Segment};
 pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
 pub use runner::run_main;
-pub use scenario::{Future, Profile, Sabotage, Scenario};
+pub use scenario::{Cells, Future, Profile, Sabotage, Scenario};
 pub use traffic::Traffic;

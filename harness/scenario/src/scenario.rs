@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Break, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, StageName};
 
 use crate::failure::Cause;
 use crate::lab::Lab;
@@ -20,6 +20,17 @@ pub enum Profile {
     Full,
 }
 
+/// The clusters that a scenario means something for, beside those that lack its stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cells {
+    /// All: it asserts what holds whoever made the cluster.
+    Any,
+    /// It looks at what the steps by hand have left.
+    ByHand,
+    /// It looks at what kubeadm has left, or runs it.
+    Kubeadm,
+}
+
 /// One thing that the suite asserts about a cluster's network.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
@@ -31,6 +42,8 @@ pub struct Scenario {
     pub covers: &'static [&'static str],
     /// The stage whose clone it starts from.
     pub stage: StageName,
+    /// Which clusters it is for.
+    pub cells: Cells,
     /// Which runs it belongs to.
     pub profile: Profile,
     /// Fewest nodes that it means something with.
@@ -48,6 +61,18 @@ pub struct Scenario {
     pub sabotages: &'static [Sabotage],
     /// The faults of `--break` that must turn it red.
     pub red_when: &'static [Break],
+}
+
+impl Scenario {
+    /// Whether it means something for a cluster of this cell.
+    pub fn fits(&self, cell: Cell) -> bool {
+        let bootstrap = match self.cells {
+            Cells::Any => true,
+            Cells::ByHand => cell.bootstrap == Bootstrap::ByHand,
+            Cells::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
+        };
+        bootstrap && self.stage.is_of(cell)
+    }
 }
 
 /// A fault injected on purpose, in a fresh clone, followed by the scenario's assertion alone.

@@ -26,7 +26,11 @@ impl Lab {
     pub async fn verify_api_server(&self, name: &str) -> anyhow::Result<Result<(), String>> {
         let limit = self.limit(HANDSHAKE);
         let mut roots = RootCertStore::empty();
-        let authority = &self.cluster().pki().ca.certificate;
+        let access = self
+            .cluster()
+            .access()
+            .context("the cluster has no API yet")?;
+        let authority = &access.authority;
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)

@@ -1,4 +1,4 @@
-//! A Kubernetes by hand, one component at a time.
+//! The way from one stage to the next: what both bootstraps do alike, and a module for each.
 //!
 //! The gates here check that processes are healthy and Nodes register, and nothing else: no gate
 //! looks at an address, a route, a name or a ClusterIP, because that is what scenarios assert.
@@ -12,20 +12,23 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use podwire_process::Report;
 
+pub(crate) mod by_hand;
+mod with_kubeadm;
+
+use self::with_kubeadm::SystemPods;
 use crate::addresses::node_name;
 use crate::api::chain;
+use crate::cell::{Bootstrap, Cell, PodNetwork};
 use crate::limits::GuestLimits;
 use crate::node::Node;
 use crate::node_files::{self, NodeFile, UNPACK, archive};
 use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
-use crate::{Cluster, ClusterError, StageName, identity, units};
+use crate::{Cluster, ClusterError, StageName, flannel, identity, kubeadm, units};
 
 /// Unpacking the files and starting daemons.
 const START: Duration = Duration::from_secs(30);
 /// From the API server's start to its readiness.
 const API_READY: Duration = Duration::from_secs(20);
-/// From then to the registration of all Nodes.
-const REGISTERED: Duration = Duration::from_secs(20);
 /// From then to Ready Nodes, and from the workload's creation to running Pods.
 const SETTLED: Duration = Duration::from_secs(40);
 /// From kube-proxy's start to its first rules.
@@ -33,14 +36,8 @@ const PROXY_HEALTHY: Duration = Duration::from_secs(5);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Commands that start the control plane: before and after the API server is ready. `enable` reads
-/// the new units as well, which saves a process.
-pub(crate) const CONTROL_PLANE: [&str; 2] = [
-    "systemctl enable --now etcd kube-apiserver",
-    "systemctl enable --now kube-controller-manager kube-scheduler",
-];
-/// The command that starts what every node runs.
-pub(crate) const NODE: &str = "systemctl enable --now node-network containerd kubelet";
+/// Applies the manifest of a Pod network.
+pub(crate) const APPLY: &str = "kubectl apply -f /root/podwire/pod-network.json";
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
@@ -51,35 +48,89 @@ impl Cluster {
     /// Does what leads to a stage from its parent, and lets the cluster settle: what was still
     /// missing when the time for that ran out.
     pub(crate) async fn go_on_to(
-        &self,
+        &mut self,
         stage: StageName,
         report: &dyn Report,
     ) -> Result<Option<String>, ClusterError> {
-        match stage {
-            StageName::Booted => {}
-            StageName::ControlPlane => self.start_control_plane(report).await?,
-            StageName::Joined => self.join_nodes(report).await?,
-            StageName::Cni => self.add_pod_networks(report).await?,
-            StageName::WorkloadBare => self.create_workload(report).await?,
-            StageName::Workload => {
+        let Cell {
+            bootstrap, network, ..
+        } = self.plan().cell;
+        match (stage, bootstrap) {
+            (StageName::Booted, _) => {}
+            (StageName::ControlPlane, _) => self.start_control_plane(report).await?,
+            (StageName::Init, _) => self.init(report).await?,
+            (StageName::Joined, Bootstrap::ByHand) => self.start_nodes(report).await?,
+            (StageName::Joined, Bootstrap::Kubeadm) => self.join(report).await?,
+            (StageName::Cni, _) => self.add_pod_network(report).await?,
+            (StageName::PodNetwork, Bootstrap::ByHand) => {
+                report.step("start kube-proxy");
+                self.start_kube_proxy().await?;
+                self.add_pod_network(report).await?;
+            }
+            (StageName::PodNetwork, Bootstrap::Kubeadm) => {
+                self.add_pod_network(report).await?;
+                if network == PodNetwork::Routes {
+                    report.step("add all routes");
+                    self.add_all_routes().await?;
+                }
+            }
+            (StageName::WorkloadBare, _) => self.create_workload(report).await?,
+            (StageName::Workload, Bootstrap::ByHand) if network == PodNetwork::Routes => {
                 report.step("add all routes, start kube-proxy");
                 self.add_all_routes().await?;
                 self.start_kube_proxy().await?;
+            }
+            (StageName::Workload, _) => {
+                if bootstrap == Bootstrap::Kubeadm {
+                    report.step("let the workload onto node1 too");
+                    let limit = self.host().limit(START);
+                    self.node(1).run_ok(kubeadm::UNTAINT, limit).await?;
+                }
+                self.create_workload(report).await?;
             }
         }
         report.step("let the cluster settle");
         let limit = self.host().limit(SETTLED);
         let mut lacking = Vec::new();
+        if bootstrap == Bootstrap::Kubeadm {
+            let parts = SystemPods::of(stage, network);
+            let missing = async |api, nodes| parts.lacking(api, nodes).await;
+            lacking.extend(self.wait(limit, report, missing).await?);
+        }
         if stage >= StageName::Cni {
             lacking.extend(self.wait(limit, report, nodes_lacking).await?);
         }
         if stage >= StageName::WorkloadBare {
             lacking.extend(self.wait(limit, report, pods_lacking).await?);
         }
-        if stage >= StageName::Workload {
+        if stage >= StageName::Workload || stage == StageName::PodNetwork {
             lacking.extend(self.proxies_lacking().await?);
         }
         Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
+    }
+
+    /// Brings the Pod network of the cluster's cell onto the nodes.
+    async fn add_pod_network(&self, report: &dyn Report) -> Result<(), ClusterError> {
+        match self.plan().cell.network {
+            PodNetwork::Routes => {
+                report.step("write a CNI file on every node");
+                let each = self.nodes().iter().map(|node| async move {
+                    let file = node_files::pod_network(node.number(), self.broken());
+                    self.set_up(node, &[file], "true").await
+                });
+                try_join_all(each).await?;
+            }
+            PodNetwork::Flannel(backend) => {
+                report.step("apply flannel's manifest");
+                let file = NodeFile {
+                    path: flannel::MANIFEST.to_owned(),
+                    mode: 0o644,
+                    text: format!("{:#}\n", flannel::manifest(backend)),
+                };
+                self.set_up(self.node(1), &[file], APPLY).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes every node itself, see [`identity`].
@@ -88,53 +139,6 @@ impl Cluster {
         let each = each.map(|(node, identity)| async move {
             self.set_up(node, &identity.files(node.number()), identity::TAKE)
                 .await
-        });
-        try_join_all(each).await?;
-        Ok(())
-    }
-
-    async fn start_control_plane(&self, report: &dyn Report) -> Result<(), ClusterError> {
-        report.step("start etcd and the API server");
-        let first = self.node(1);
-        let files = node_files::control_plane(self.pki(), self.guest_limits());
-        self.set_up(first, &files, CONTROL_PLANE[0]).await?;
-        let limit = self.host().limit(API_READY);
-        let lacking = async |api: kube::Client, _| Ok(ready(&api).await.err());
-        if let Some(state) = self.wait(limit, report, lacking).await? {
-            return Err(self.not_up(first, units::API_SERVER, limit, state).await);
-        }
-        report.step("start the controller manager and the scheduler");
-        first
-            .run_ok(CONTROL_PLANE[1], self.host().limit(START))
-            .await?;
-        Ok(())
-    }
-
-    /// Starts every kubelet and waits until it has made its Node.
-    async fn join_nodes(&self, report: &dyn Report) -> Result<(), ClusterError> {
-        report.step("start containerd and the kubelet on every node");
-        let each = self.nodes().iter().map(|node| async move {
-            let files = node_files::node(node.number(), self.pki(), self.guest_limits());
-            self.set_up(node, &files, NODE).await
-        });
-        try_join_all(each).await?;
-        let limit = self.host().limit(REGISTERED);
-        let Some(state) = self.wait(limit, report, nodes_missing).await? else {
-            return Ok(());
-        };
-        let is_meant = |node: &&Node| state.starts_with(&format!("{} ", node.name()));
-        let (node, unit) = match self.nodes().iter().find(is_meant) {
-            Some(missing) => (missing, units::KUBELET),
-            None => (self.node(1), units::API_SERVER),
-        };
-        Err(self.not_up(node, unit, limit, state).await)
-    }
-
-    async fn add_pod_networks(&self, report: &dyn Report) -> Result<(), ClusterError> {
-        report.step("write a CNI file on every node");
-        let each = self.nodes().iter().map(|node| async move {
-            let file = node_files::pod_network(node.number(), self.broken());
-            self.set_up(node, &[file], "true").await
         });
         try_join_all(each).await?;
         Ok(())

@@ -1,0 +1,227 @@
+//! What kubeadm is told: its configuration (kubeadm.k8s.io/v1beta4) and the commands of a person who
+//! follows its documentation. Streams of JSON documents, which every reader of YAML takes.
+
+use podwire_lan::Ipv4Net;
+use serde_json::{Value, json};
+
+use crate::addresses::{API_PORT, PODS, SERVICES, node_address, node_name};
+use crate::cell::Cell;
+use crate::config::{self, CRI_SOCKET};
+use crate::limits::GuestLimits;
+use crate::node_files::NodeFile;
+
+/// What `kubeadm init` is given, on node 1.
+pub const INIT_CONFIG: &str = "/root/podwire/init.json";
+/// What it said.
+pub const INIT_LOG: &str = "/root/podwire/init.log";
+/// What `kubeadm join` is given, on every other node.
+pub const JOIN_CONFIG: &str = "/root/podwire/join.json";
+/// What it said.
+pub const JOIN_LOG: &str = "/root/podwire/join.log";
+/// The administrator's kubeconfig, on node 1.
+pub const ADMIN_CONFIG: &str = "/etc/kubernetes/admin.conf";
+/// The first bootstrap token: fixed, so that a stage's key says what is in it. It is valid for a
+/// day of the guests' clocks, in clusters that nobody outside can reach.
+pub const TOKEN: &str = "podwir.0123456789abcdef";
+
+/// What a person does on every node before kubeadm: engine and network on, kubelet at every boot.
+pub(crate) const PREPARE: &str =
+    "systemctl enable --now node-network containerd && systemctl enable kubelet";
+
+/// Runs on node 1; ends with kubeadm's own last words when it fails.
+pub(crate) const INIT: &str = "\
+kubeadm init --config /root/podwire/init.json >/root/podwire/init.log 2>&1 || \
+{ tail -n 60 /root/podwire/init.log >&2; exit 1; }; \
+mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
+
+/// Runs on every other node; ends with kubeadm's own last words when it fails.
+pub(crate) const JOIN: &str = "\
+kubeadm join --config /root/podwire/join.json >/root/podwire/join.log 2>&1 || \
+{ tail -n 60 /root/podwire/join.log >&2; exit 1; }";
+
+/// Prints the administrator's kubeconfig, with everything in it, as JSON.
+pub(crate) const SHOW_ADMIN: &str =
+    "kubectl config view --raw --output json --kubeconfig /etc/kubernetes/admin.conf";
+
+/// Lets the workload onto node 1 too.
+pub(crate) const UNTAINT: &str =
+    "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
+
+/// A worker's part of [`crate::node_files`].
+pub(crate) fn join_file(number: u32, ca_hash: &str, limits: GuestLimits) -> NodeFile {
+    secret(JOIN_CONFIG, join_config(number, ca_hash, limits))
+}
+
+/// Node 1's.
+pub(crate) fn init_file(kubernetes: &str, cell: Cell, limits: GuestLimits) -> NodeFile {
+    secret(INIT_CONFIG, init_config(kubernetes, cell, limits))
+}
+
+fn secret(path: &str, text: String) -> NodeFile {
+    NodeFile {
+        path: path.to_owned(),
+        mode: 0o600,
+        text,
+    }
+}
+
+/// InitConfiguration, ClusterConfiguration, KubeletConfiguration and KubeProxyConfiguration.
+///
+/// Waiting times follow the accelerator, by kubeadm's own `timeouts`. Keys on elliptic curves: an
+/// emulated processor draws them in milliseconds, RSA keys in seconds each. What a cluster without
+/// load never needs, and only costs idle time, is off as in the cluster by hand.
+pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String {
+    let mut networking = json!({
+        "dnsDomain": "cluster.local",
+        "serviceSubnet": shown(SERVICES),
+    });
+    if cell.network.allocates() {
+        networking["podSubnet"] = shown(PODS).into();
+    }
+    stream(&[
+        json!({
+            "apiVersion": API,
+            "kind": "InitConfiguration",
+            "bootstrapTokens": [{
+                "token": TOKEN,
+                "ttl": "23h59m0s",
+                "usages": ["signing", "authentication"],
+                "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+            }],
+            "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
+            "nodeRegistration": registration(1),
+            "timeouts": timeouts(limits),
+        }),
+        json!({
+            "apiVersion": API,
+            "kind": "ClusterConfiguration",
+            "kubernetesVersion": format!("v{kubernetes}"),
+            "encryptionAlgorithm": "ECDSA-P256",
+            "networking": networking,
+            "apiServer": { "extraArgs": arguments(&[
+                ("profiling", "false"),
+                ("enable-priority-and-fairness", "false"),
+                ("watch-cache", "false"),
+            ]) },
+            "controllerManager": { "extraArgs": arguments(&[
+                ("leader-elect", "false"),
+                ("profiling", "false"),
+                ("node-monitor-grace-period", &format!("{}s", limits.node_monitor_grace)),
+            ]) },
+            "scheduler": { "extraArgs": arguments(&[
+                ("leader-elect", "false"),
+                ("profiling", "false"),
+            ]) },
+            "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": arguments(&[
+                ("unsafe-no-fsync", "true"),
+                ("heartbeat-interval", "1000"),
+                ("election-timeout", "10000"),
+                ("log-level", "warn"),
+            ]) } },
+        }),
+        config::kubelet_settings(limits),
+        config::kube_proxy_settings(cell.proxy),
+    ])
+}
+
+/// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
+/// key, as `kubeadm init` prints it.
+pub fn join_config(number: u32, ca_hash: &str, limits: GuestLimits) -> String {
+    stream(&[json!({
+        "apiVersion": API,
+        "kind": "JoinConfiguration",
+        "discovery": { "bootstrapToken": {
+            "token": TOKEN,
+            "apiServerEndpoint": format!("{}:{API_PORT}", node_address(1)),
+            "caCertHashes": [ca_hash],
+        } },
+        "nodeRegistration": registration(number),
+        "timeouts": timeouts(limits),
+    })])
+}
+
+/// What follows `--discovery-token-ca-cert-hash` in the join command that `kubeadm init` prints.
+pub(crate) fn ca_hash(init_log: &str) -> Option<&str> {
+    let mut words = init_log.split_whitespace();
+    words.find(|word| *word == "--discovery-token-ca-cert-hash")?;
+    words.next().filter(|hash| hash.starts_with("sha256:"))
+}
+
+const API: &str = "kubeadm.k8s.io/v1beta4";
+
+fn shown(range: Ipv4Net) -> String {
+    range.to_string()
+}
+
+fn stream(documents: &[Value]) -> String {
+    let documents: Vec<String> = documents
+        .iter()
+        .map(|document| format!("{document:#}\n"))
+        .collect();
+    documents.join("---\n")
+}
+
+fn arguments(arguments: &[(&str, &str)]) -> Value {
+    arguments
+        .iter()
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect()
+}
+
+fn registration(number: u32) -> Value {
+    json!({
+        "name": node_name(number),
+        "criSocket": CRI_SOCKET,
+        // What is missing shows at once, and no node asks a registry.
+        "imagePullPolicy": "Never",
+        "kubeletExtraArgs": arguments(&[
+            ("node-ip", &node_address(number).to_string()),
+            // Nothing here reads what it counts in every container's cgroup.
+            ("housekeeping-interval", "60s"),
+        ]),
+    })
+}
+
+fn timeouts(limits: GuestLimits) -> Value {
+    let seconds = format!("{}s", limits.kubeadm);
+    json!({
+        "controlPlaneComponentHealthCheck": seconds,
+        "kubeletHealthCheck": seconds,
+        "kubernetesAPICall": seconds,
+        "etcdAPICall": seconds,
+        "tlsBootstrap": seconds,
+        "discovery": seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::{Bootstrap, PodNetwork};
+    use podwire_vm::Accelerator;
+
+    #[test]
+    fn kubeadm_is_told() {
+        let limits = GuestLimits::of(Accelerator::Tcg);
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        insta::assert_snapshot!("init", init_config("1.36.4", cell, limits));
+        insta::assert_snapshot!("join", join_config(2, "sha256:0123", limits));
+    }
+
+    #[test]
+    fn ranges_are_allocated_for_the_networks_that_need_it() {
+        let limits = GuestLimits::of(Accelerator::Tcg);
+        let mut cell = Cell::usual(Bootstrap::Kubeadm);
+        assert!(init_config("1.36.4", cell, limits).contains("podSubnet"));
+        cell.network = PodNetwork::Routes;
+        assert!(!init_config("1.36.4", cell, limits).contains("podSubnet"));
+    }
+
+    #[test]
+    fn the_hash_is_read_from_the_printed_command() {
+        let log = "kubeadm join 172.30.0.11:6443 --token a.b \\\n\t--discovery-token-ca-cert-hash sha256:00ff \n";
+        assert_eq!(ca_hash(log), Some("sha256:00ff"));
+        assert_eq!(ca_hash("--discovery-token-ca-cert-hash md5:0"), None);
+        assert_eq!(ca_hash(""), None);
+    }
+}
