@@ -5,6 +5,7 @@
 
 mod clones;
 mod control_plane;
+mod kubeadm;
 mod one_node;
 mod pod_network;
 mod second_node;
@@ -25,6 +26,19 @@ pub fn catalogue() -> Vec<Scenario> {
         one_node::CLUSTER_IP,
         one_node::OUTSIDE_HOST,
         pod_network::REJOIN,
+        kubeadm::init::PACKAGES,
+        kubeadm::init::LEAVES,
+        kubeadm::join::JOIN,
+        kubeadm::init::CORE_DNS_WAITS,
+        kubeadm::init::NAMES,
+        kubeadm::join::WORKER,
+        kubeadm::node_life::PODS_OF_A_NODE,
+        kubeadm::node_life::STATIC_POD,
+        kubeadm::node_life::TAINT,
+        kubeadm::node_life::DRAIN,
+        kubeadm::node_life::DELETED,
+        kubeadm::reset::REJOIN,
+        kubeadm::reset::OLD_BRIDGE,
     ]
 }
 

@@ -1,5 +1,6 @@
 //! What several chapters do to a cluster, in words of the documents.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,7 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use podwire_cluster::addresses;
-use podwire_scenario::assert::Mesh;
+use podwire_scenario::assert::{Mesh, Party};
 use podwire_scenario::{Cause, Lab, Probe, eventually};
 
 /// Limit of one ordinary command on a node.
@@ -59,9 +60,30 @@ pub(crate) async fn all_nodes_ready(
     excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
 ) -> anyhow::Result<()> {
     let expected = format!("{} Ready Nodes with their machines' addresses", lab.nodes());
-    eventually(&expected, lab.limit(NODE_READY), async || {
+    nodes_ready(lab, 1..=lab.nodes(), &expected, NODE_READY, excuse).await
+}
+
+/// One Node is listed, Ready within the limit, and has its machine's address.
+pub(crate) async fn node_ready(
+    lab: &Lab,
+    number: u32,
+    limit: Duration,
+    excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
+) -> anyhow::Result<()> {
+    let expected = format!("{} Ready", addresses::node_name(number));
+    nodes_ready(lab, number..=number, &expected, limit, excuse).await
+}
+
+async fn nodes_ready(
+    lab: &Lab,
+    numbers: RangeInclusive<u32>,
+    expected: &str,
+    limit: Duration,
+    excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
+) -> anyhow::Result<()> {
+    eventually(expected, lab.limit(limit), async || {
         let listed = nodes(lab).list(&ListParams::default()).await?.items;
-        let Some((cause, state)) = (1..=lab.nodes()).find_map(|number| lacking(&listed, number))
+        let Some((cause, state)) = numbers.clone().find_map(|number| lacking(&listed, number))
         else {
             return Ok(Probe::Done(()));
         };
@@ -109,6 +131,25 @@ fn lacking(listed: &[Node], number: u32) -> Option<(Cause, String)> {
             format!("{name} has internal addresses {internal:?}, its machine {wanted}"),
         )
     })
+}
+
+/// As many Pods of the workload run as wanted, and nothing else is lacking.
+pub(crate) async fn pods_running(
+    lab: &Lab,
+    wanted: usize,
+    lacking: impl Fn(&[Party]) -> Option<String>,
+) -> anyhow::Result<()> {
+    let expected = format!("{wanted} running Pods");
+    eventually(&expected, lab.limit(Duration::from_secs(60)), async || {
+        let pods = lab.pods().await?;
+        let state = match lacking(&pods) {
+            Some(state) => state,
+            None if pods.len() == wanted => return Ok(Probe::Done(())),
+            None => format!("{} run", pods.len()),
+        };
+        Ok(Probe::NotYet(Cause::NotReady, state))
+    })
+    .await
 }
 
 #[cfg(test)]
