@@ -340,6 +340,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Lets a node reboot, and waits until it answers again.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoSsh`] when it does not come back.
+    pub async fn reboot(&self, number: u32) -> Result<(), ClusterError> {
+        let node = self.node(number);
+        let before = node.boot(&self.host).await?;
+        // The connection may end before the command does.
+        let _ = node.run("systemctl reboot", self.host.limit(COMMAND)).await;
+        node.booted_again(&self.host, &self.segment, &before).await
+    }
+
+    /// Cuts a node's power, switches it on again, and waits until it answers.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoSsh`] when it does not come back.
+    pub async fn cut_power(&self, number: u32) -> Result<(), ClusterError> {
+        let node = self.node(number);
+        let before = node.boot(&self.host).await?;
+        node.machine().reset().await?;
+        node.booted_again(&self.host, &self.segment, &before).await
+    }
+
     /// Sends requests from a node.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ const COMMAND: Duration = Duration::from_secs(10);
 
 /// What is asked of every node: file name and command line. Related questions share a command,
 /// because every process costs time in an emulated guest.
-const QUESTIONS: [(&str, &str); 7] = [
+const QUESTIONS: [(&str, &str); 8] = [
     (
         "network.txt",
         "for c in 'ip address' 'ip route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
@@ -38,6 +38,10 @@ const QUESTIONS: [(&str, &str); 7] = [
         "crictl.txt",
         "for c in pods 'ps -a' images; do echo \"# crictl $c\"; \
          crictl -r unix:///run/containerd/containerd.sock $c; done",
+    ),
+    (
+        "pods.txt",
+        "tail -n 200 /var/log/pods/*/*/*.log /root/podwire/*.log",
     ),
     ("journal.txt", "journalctl -b --no-pager"),
 ];

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use podwire_lan::{PortId, Segment};
@@ -15,6 +16,10 @@ const SSH: Duration = Duration::from_secs(20);
 /// One attempt at it; a waking guest under emulation answers its first packets late.
 const SSH_ATTEMPT: Duration = Duration::from_secs(5);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+/// From going down, or from power-on, to an SSH session.
+const BOOT: Duration = Duration::from_secs(60);
+/// Prints the kernel's boot id.
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const CONSOLE_LINES: usize = 20;
 const JOURNAL_LINES: u32 = 30;
 const SHORT: Duration = Duration::from_secs(5);
@@ -25,7 +30,8 @@ pub struct Node {
     name: String,
     port: PortId,
     machine: Machine,
-    guest: Guest,
+    /// A guest that has booted again needs another session.
+    guest: Mutex<Guest>,
     host_key: String,
 }
 
@@ -97,7 +103,7 @@ impl Powered {
             number: self.number,
             name: addresses::node_name(self.number),
             port: self.port,
-            guest: guest.watched(self.machine.faults()),
+            guest: Mutex::new(guest.watched(self.machine.faults())),
             machine: self.machine,
             host_key: host_key.unwrap_or_default().to_owned(),
         })
@@ -167,12 +173,66 @@ impl Node {
         self.machine.console().tail(count)
     }
 
+    fn guest(&self) -> Guest {
+        let guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
+        guest.clone()
+    }
+
+    /// Waits until the guest that now boots answers: one whose boot id is not `before`.
+    pub(crate) async fn booted_again(
+        &self,
+        host: &Host,
+        segment: &Segment,
+        before: &str,
+    ) -> Result<(), ClusterError> {
+        let limit = host.limit(BOOT);
+        let ssh = host.ssh.with_host_key(&self.host_key);
+        let ssh = ssh.map_err(self.failed("know the host key"))?;
+        let started = Instant::now();
+        let again = async {
+            loop {
+                let left = limit.saturating_sub(started.elapsed());
+                let last = match session(host, segment, &ssh, self.number, left).await {
+                    Ok(guest) => match guest.run_ok(BOOT_ID, host.limit(SHORT)).await {
+                        Ok(now) if now != before => return Ok(guest),
+                        // It is still on its way down.
+                        Ok(_) => "it has not gone down".to_owned(),
+                        Err(error) => crate::api::chain(&error),
+                    },
+                    Err(last) => last,
+                };
+                if started.elapsed() > limit {
+                    return Err(last);
+                }
+                tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            }
+        };
+        match self.machine.faults().unless_faulted(again).await? {
+            Ok(guest) => {
+                let mut current = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
+                *current = guest.watched(self.machine.faults());
+                Ok(())
+            }
+            Err(last) => Err(ClusterError::NoSsh {
+                node: self.name.clone(),
+                limit,
+                last,
+                console: self.machine.console().tail(CONSOLE_LINES).join("\n"),
+            }),
+        }
+    }
+
+    /// What tells this boot from the next: the kernel's boot id.
+    pub(crate) async fn boot(&self, host: &Host) -> Result<String, ClusterError> {
+        self.run_ok(BOOT_ID, host.limit(SHORT)).await
+    }
+
     /// Runs a command line in root's shell.
     ///
     /// # Errors
     /// [`ClusterError::Guest`]; but another exit status than 0 is not one.
     pub async fn run(&self, command: &str, limit: Duration) -> Result<Output, ClusterError> {
-        let done = self.guest.run(command, limit).await;
+        let done = self.guest().run(command, limit).await;
         done.map_err(self.failed("run a command"))
     }
 
@@ -181,7 +241,7 @@ impl Node {
     /// # Errors
     /// [`ClusterError::Guest`], with both streams when the status is another.
     pub async fn run_ok(&self, command: &str, limit: Duration) -> Result<String, ClusterError> {
-        let done = self.guest.run_ok(command, limit).await;
+        let done = self.guest().run_ok(command, limit).await;
         done.map_err(self.failed("run a command"))
     }
 
@@ -195,7 +255,7 @@ impl Node {
         input: &[u8],
         limit: Duration,
     ) -> Result<String, ClusterError> {
-        let output = self.guest.run_with_input(command, input, limit).await;
+        let output = self.guest().run_with_input(command, input, limit).await;
         let output = output.map_err(self.failed("run a command"))?;
         if output.status.success() {
             return Ok(output.stdout);
@@ -229,7 +289,7 @@ impl Node {
             "systemctl show -P ActiveState,SubState,NRestarts,ExecMainStatus {unit} | tr '\\n' ' '; \
              echo; journalctl -u {unit} -n {JOURNAL_LINES} -o cat --no-pager"
         );
-        match self.guest.run(&command, host.limit(SHORT)).await {
+        match self.guest().run(&command, host.limit(SHORT)).await {
             Ok(output) => output.stdout,
             Err(error) => format!("(no journal: {error})"),
         }
@@ -237,7 +297,7 @@ impl Node {
 
     /// Ends the SSH session; the machine goes on.
     pub(crate) async fn hang_up(self) -> Machine {
-        self.guest.close().await;
+        self.guest().close().await;
         self.machine
     }
 

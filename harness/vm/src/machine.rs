@@ -362,6 +362,18 @@ impl Machine {
         Ok(())
     }
 
+    /// Cuts the guest's power and switches it on again, as far as the guest can tell: processors and
+    /// devices are reset, what was only in its memory is lost, its clock goes on (QEMU QMP
+    /// reference, `system_reset`).
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn reset(&self) -> Result<(), VmError> {
+        self.command("cut the power of", qmp::system_reset {})
+            .await?;
+        Ok(())
+    }
+
     /// Plugs in the card of a machine that was started with it unplugged. The guest sees it some
     /// seconds later.
     ///
