@@ -1,11 +1,13 @@
 # Makes ./tree into a machine: ./out/disk.raw, ./out/kernel, ./out/initrd. Run like bootstrap.sh.
 #   ./settings   variables: ENABLE DISABLE MASK INITRD_MODULES DISK_MIB DISK_UUID OWNER
 #   ./overlay    files to add, with their modes
-#   ./programs   files to add, with sha256sum's list of them in ./programs.sha256
-#   ./oci        images to import into containerd
+#   ./programs   files to add
+#   ./debs       trees of packages to make, install and hold
+#   ./programs.sha256   sha256sum's list of all programs added
+#   ./oci        images to import into containerd, with their names in ./references
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
-trap 'status=$?; umount -q tree/run tree/proc || true; rm -rf --one-file-system tree; exit $status' EXIT
+trap 'status=$?; umount -q tree/run/import tree/run tree/debs tree/proc || true; rm -rf --one-file-system tree; exit $status' EXIT
 . ./settings
 in_tree() { chroot tree "$@"; }
 
@@ -29,12 +31,32 @@ for generator in tree/usr/lib/systemd/system-generators/*; do
 done
 rm -rf tree/var/lib/apt/lists/* tree/var/cache/apt/*.bin tree/var/log/*.log tree/var/log/apt tree/etc/apt/preferences.d/podwire
 
+if [ -n "$(ls debs)" ]; then
+    echo "installing the packages"
+    chmod -R u=rwX,go=rX debs
+    mkdir tree/debs
+    mount --bind debs tree/debs
+    names=$(cd debs && echo *)
+    for name in $names; do
+        in_tree dpkg-deb --root-owner-group -Znone --build "/debs/$name"
+    done
+    in_tree sh -c 'dpkg -i /debs/*.deb'
+    in_tree apt-mark hold $names
+    held=$(in_tree apt-mark showhold | sort | xargs)
+    if [ "$held" != "$names" ]; then
+        echo "on hold are: $held; wanted: $names"
+        exit 1
+    fi
+    umount tree/debs
+    rmdir tree/debs
+fi
+
 if [ -n "$(ls oci)" ]; then
     echo "importing the OCI images"
     mount -t proc proc tree/proc
     mount -t tmpfs tmpfs tree/run
     mkdir tree/run/import
-    cp oci/* tree/run/import/
+    mount --bind oci tree/run/import
     cat >tree/run/import.toml <<'END'
 version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
@@ -52,12 +74,25 @@ END
         fi
         sleep 0.1
     done
-    for image in tree/run/import/*; do
-        in_tree ctr -a /run/import.sock -n k8s.io images import "/run/import/${image##*/}"
+    for image in oci/*; do
+        # Unpacked they are all that a container needs: the layers would be there twice.
+        in_tree ctr -a /run/import.sock -n k8s.io images import --discard-unpacked-layers "/run/import/${image##*/}"
     done
+    in_tree ctr -a /run/import.sock -n k8s.io images ls -q >imported
     kill $daemon
     wait $daemon || true
+    umount tree/run/import
     umount tree/run tree/proc
+    missing=$(grep -v -x -F -f imported references || true)
+    if [ -n "$missing" ]; then
+        echo "after the import containerd lacks the images:" $missing
+        exit 1
+    fi
+    sandbox=$(in_tree containerd config dump | sed -n "s/^ *sandbox_image = [\"']\(.*\)[\"']$/\1/p")
+    if ! grep -q -x -F "$sandbox" references; then
+        echo "containerd's sandbox_image is $sandbox, and the images are:" $(cat references)
+        exit 1
+    fi
 fi
 
 echo "checking the programs"

@@ -72,6 +72,18 @@ pub enum Error {
         /// The folders of images/bundle/.
         known: Vec<String>,
     },
+    /// No node can be made of a bundle.
+    #[error(
+        "no node can be made of the bundle {dir:?}: {reason}; what it holds comes from images/bundle/{version}/*/go.mod"
+    )]
+    UnfitBundle {
+        /// Its folder.
+        dir: PathBuf,
+        /// Its version of Kubernetes.
+        version: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The archive has other package versions than the lock, and nobody agreed to them.
     #[error(
         "the package archive differs from images/recipes/{recipe}.lock:\n{}\n`--yes` takes the current \

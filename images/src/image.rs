@@ -1,6 +1,8 @@
 //! Machine images: a recipe, a lock of package versions, and the build without loop devices.
 
 mod build;
+mod contents;
+mod deb;
 mod lock;
 mod privilege;
 mod recipe;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use podwire_process::ChildCommand;
 use serde::{Deserialize, Serialize};
 
+use super::contents::{self, Contents};
 use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
 use super::recipe::{Recipe, RecipeFile};
@@ -12,11 +13,12 @@ use crate::bundle::Bundle;
 use crate::command::run_step;
 use crate::digest::Inputs;
 use crate::host::Host;
-use crate::oci::{PAUSE, PROBE};
+use crate::oci::Program;
 use crate::probe::{self, Probe};
 use crate::{Check, Error, Found, Kind, SshKeys, Staging, Workshop};
 
 const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
+const ROOT: &str = include_str!("../../recipes/root.sh");
 const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
 const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
 
@@ -88,6 +90,8 @@ pub struct ImageManifest {
     pub kubernetes: Option<String>,
     /// Name of the bundle in it, if any.
     pub bundle: Option<String>,
+    /// The container images in it, by reference: containerd runs these without a registry.
+    pub oci_images: Vec<String>,
     /// SHA-256 of the guest program in it.
     pub probe_sha256: String,
     /// The host key that its sshd shows: one line.
@@ -119,6 +123,7 @@ struct Inquiry<'a> {
     keys: SshKeys,
     probe: Probe,
     bundle: Option<&'a Bundle>,
+    contents: Option<Contents>,
 }
 
 impl<'a> Inquiry<'a> {
@@ -139,6 +144,7 @@ impl<'a> Inquiry<'a> {
             keys,
             probe: probe::build(workshop)?,
             bundle,
+            contents: bundle.map(Contents::of).transpose()?,
         })
     }
 
@@ -147,16 +153,15 @@ impl<'a> Inquiry<'a> {
         let mut inputs = Inputs::of("image")
             .with("recipe", &self.recipe.name)
             .with("bootstrap", BOOTSTRAP)
+            .with("root", ROOT)
             .with("customise", CUSTOMISE)
             .with("initrd", INITRD_INIT)
             .with("bundle", self.bundle.map_or("", |bundle| &bundle.name))
             .with("probe", &self.probe.sha256)
             .with("user key", &self.keys.user_public)
             .with("host key", &self.keys.host_public);
-        for image in [PAUSE, PROBE] {
-            inputs = inputs
-                .with("oci image", image.name)
-                .with("runs", image.entrypoint.join("\n"));
+        if let Some(contents) = &self.contents {
+            inputs = inputs.with("contents", format!("{contents:?}"));
         }
         self.recipe
             .texts
@@ -254,6 +259,9 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
             cached: true,
         });
     }
+    if let (Some(bundle), Some(contents)) = (inquiry.bundle, &inquiry.contents) {
+        contents::check(workshop, bundle, contents)?;
+    }
     let build = Build::start(workshop, recipe)?;
     let installed = build.bootstrap(&inquiry.lock)?;
     let differences = inquiry.lock.differences(&installed);
@@ -277,6 +285,11 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
             .bundle
             .map(|bundle| bundle.manifest.kubernetes.clone()),
         bundle: inquiry.bundle.map(|bundle| bundle.name.clone()),
+        oci_images: inquiry
+            .contents
+            .as_ref()
+            .map(Contents::references)
+            .unwrap_or_default(),
         probe_sha256: inquiry.probe.sha256.clone(),
         ssh_host_key: inquiry.keys.host_public.clone(),
         packages: installed.0.len(),
@@ -363,13 +376,23 @@ impl<'a> Build<'a> {
             .cache
             .folder("logs")?
             .join(format!("image-{}.log", recipe.name));
-        Ok(Self {
+        let build = Self {
             workshop,
             recipe,
             privilege,
             work,
             log,
-        })
+        };
+        let owner = match privilege {
+            // Root of the namespace is this user.
+            Privilege::UserNamespace => (0, 0),
+            Privilege::Root | Privilege::Sudo => (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+        };
+        build.write("settings", settings(recipe, owner))?;
+        Ok(build)
     }
 
     fn script(
@@ -425,27 +448,7 @@ impl<'a> Build<'a> {
         }
         self.add_keys(&inquiry.keys)?;
         self.add_programs(inquiry)?;
-        self.folder("oci")?;
-        if recipe.with_bundle {
-            let program = &inquiry.probe.path;
-            let bytes = fs::read(program).map_err(Error::file("read", program))?;
-            for image in [PAUSE, PROBE] {
-                let archive = image
-                    .archive(&bytes)
-                    .map_err(Error::file("pack", program))?;
-                self.write(&format!("oci/{}", image.file_name()), archive)?;
-            }
-        }
         self.write("initrd-init", INITRD_INIT)?;
-        let owner = match self.privilege {
-            // Root of the namespace is this user.
-            Privilege::UserNamespace => (0, 0),
-            Privilege::Root | Privilege::Sudo => (
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-            ),
-        };
-        self.write("settings", settings(recipe, owner))?;
         let about = format!("making the {} image", recipe.name);
         self.script(CUSTOMISE, &[], &about, CUSTOMISE_LIMIT)?;
         self.finish(manifest)
@@ -495,36 +498,66 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
+    /// Puts programs, packages and container images where customise.sh takes them from.
     fn add_programs(&self, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+        let found = |program: &Program| match (program, inquiry.bundle) {
+            (Program::Bundle(path), Some(bundle)) => {
+                let facts = bundle.manifest.files.get(path);
+                (bundle.dir.join(path), facts.map_or("", |f| &f.sha256))
+            }
+            _ => (inquiry.probe.path.clone(), inquiry.probe.sha256.as_str()),
+        };
         let mut list = String::new();
-        let mut add = |from: &Path, to: String, sha256: &str| -> Result<(), Error> {
-            let path = self.work.path().join("programs").join(&to);
+        let mut add = |program: &Program, below: &str, to: &str| -> Result<(), Error> {
+            let (from, sha256) = found(program);
+            let path = self.work.path().join(below).join(to);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
             }
-            // A link where the file system allows it: the bundle has 600 MB.
-            if fs::hard_link(from, &path).is_err() {
-                fs::copy(from, &path).map_err(Error::file("copy", from))?;
+            // A link where the file system allows it: the bundle has 800 MB.
+            if fs::hard_link(&from, &path).is_err() {
+                fs::copy(&from, &path).map_err(Error::file("copy", from))?;
             }
             list.push_str(&format!("{sha256}  {to}\n"));
             Ok(())
         };
-        add(
-            &inquiry.probe.path,
-            "usr/local/bin/probe".to_owned(),
-            &inquiry.probe.sha256,
-        )?;
-        if let Some(bundle) = inquiry.bundle {
-            for (file, facts) in &bundle.manifest.files {
-                let to = match file.split_once('/') {
-                    Some(("cni", name)) => format!("opt/cni/bin/{name}"),
-                    Some((_, name)) => format!("usr/local/bin/{name}"),
-                    None => format!("usr/local/bin/{file}"),
-                };
-                add(&bundle.dir.join(file), to, &facts.sha256)?;
+        add(&Program::Probe, "programs", "usr/local/bin/probe")?;
+        self.folder("debs")?;
+        self.folder("oci")?;
+        let Some(contents) = &inquiry.contents else {
+            return self.write("programs.sha256", list).map(drop);
+        };
+        for (program, to) in &contents.programs {
+            add(program, "programs", to)?;
+        }
+        for package in &contents.packages {
+            let below = format!("debs/{}", package.name);
+            for (program, to) in &package.programs {
+                add(program, &below, to)?;
             }
+            for (to, text) in &package.texts {
+                self.write(&format!("{below}/{to}"), text)?;
+            }
+            self.write(&format!("{below}/DEBIAN/control"), package.control())?;
         }
         self.write("programs.sha256", list)?;
+        self.script(
+            ROOT,
+            &[],
+            "collecting the root of kube-proxy's image",
+            CUSTOMISE_LIMIT,
+        )?;
+        let root = self.work.path().join("out/root.tar");
+        let root = fs::read(&root).map_err(Error::file("read", root))?;
+        for image in &contents.images {
+            let read = |program: &Program| fs::read(found(program).0);
+            let name = format!("oci/{}", image.file_name());
+            let archive = image
+                .archive(&root, read)
+                .map_err(Error::file("pack", &name))?;
+            self.write(&name, archive)?;
+        }
+        self.write("references", contents.references().join("\n") + "\n")?;
         Ok(())
     }
 
@@ -592,7 +625,15 @@ mod tests {
         let manifest = BundleManifest {
             kubernetes: "1.36.4".to_owned(),
             go: "1.26.8".to_owned(),
-            modules: std::collections::BTreeMap::new(),
+            modules: [
+                ("github.com/containernetworking/plugins", "v1.9.1"),
+                ("github.com/coredns/coredns", "v1.14.2"),
+                ("github.com/flannel-io/flannel", "v0.28.9"),
+                ("go.etcd.io/etcd/server/v3", "v3.6.8"),
+                ("sigs.k8s.io/cri-tools", "v1.36.0"),
+            ]
+            .map(|(module, version)| (module.to_owned(), version.to_owned()))
+            .into(),
             files: std::collections::BTreeMap::new(),
         };
         Bundle {
@@ -613,6 +654,7 @@ mod tests {
                 sha256: "p".to_owned(),
             },
             bundle,
+            contents: bundle.map(|bundle| Contents::of(bundle).unwrap()),
         }
     }
 
@@ -625,11 +667,12 @@ mod tests {
         let installed = Lock::parse("a=1\n").unwrap();
         let name = first.named(&installed);
         assert_eq!(inquiry(&cache, Some(bundle)).named(&installed), name);
-        let changes: [fn(&mut Inquiry<'static>); 4] = [
+        let changes: [fn(&mut Inquiry<'static>); 5] = [
             |inquiry| inquiry.probe.sha256 = "q".to_owned(),
             |inquiry| inquiry.recipe.texts[0].push('#'),
             |inquiry| inquiry.keys.host_public.push('x'),
             |inquiry| inquiry.bundle = None,
+            |inquiry| inquiry.contents.as_mut().unwrap().images[0].user = Some("1:1"),
         ];
         for change in changes {
             let mut changed = inquiry(&cache, Some(bundle));
@@ -743,6 +786,7 @@ mod tests {
             kernel_command_line: "root=/dev/vda".to_owned(),
             kubernetes: None,
             bundle: None,
+            oci_images: Vec::new(),
             probe_sha256: "p".to_owned(),
             ssh_host_key: "k".to_owned(),
             packages: 1,
