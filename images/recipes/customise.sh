@@ -124,7 +124,9 @@ mv initrd tree/initrd
 in_tree sh -c 'cd /initrd && find . | LC_ALL=C sort | busybox cpio -o -H newc' >out/initrd
 rm -rf tree/initrd
 cp "tree/boot/vmlinuz-$kernel" out/kernel
-rm -rf tree/boot/* tree/vmlinuz* tree/initrd.img*
+# kubeadm checks how the kernel was built, by its configuration.
+find tree/boot -mindepth 1 ! -name "config-*" -delete
+rm -rf tree/vmlinuz* tree/initrd.img*
 
 echo "making the file system"
 export SOURCE_DATE_EPOCH=0
