@@ -6,10 +6,13 @@
 mod clones;
 mod control_plane;
 mod kubeadm;
+mod leaving;
 mod one_node;
 mod pod_network;
 mod second_node;
 mod steps;
+mod under_traffic;
+mod whole_network;
 
 use podwire_scenario::Scenario;
 
@@ -26,6 +29,9 @@ pub fn catalogue() -> Vec<Scenario> {
         one_node::CLUSTER_IP,
         one_node::OUTSIDE_HOST,
         pod_network::REJOIN,
+        whole_network::EVERY_PAIR,
+        whole_network::CLUSTER_IP,
+        under_traffic::LEAVE_AND_RETURN,
         kubeadm::init::PACKAGES,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,
@@ -39,6 +45,8 @@ pub fn catalogue() -> Vec<Scenario> {
         kubeadm::node_life::DELETED,
         kubeadm::reset::REJOIN,
         kubeadm::reset::OLD_BRIDGE,
+        kubeadm::boot::REBOOT,
+        kubeadm::boot::POWER_CUT,
     ]
 }
 
@@ -83,7 +91,9 @@ mod tests {
     fn the_issue_list_is_covered() {
         let covered: BTreeSet<&str> = catalogue().iter().flat_map(|s| s.covers).copied().collect();
         for id in [
-            "A18", "B11", "B12", "B13", "B14", "C1", "C2", "C3", "C4", "C6", "C7", "C8", "E7",
+            "A18", "B11", "B12", "B13", "B14", "C1", "C2", "C3", "C4", "C6", "C7", "C8", "E2",
+            "E3", "E6", "E7", "E13", "E14", "E19", "E20", "E21", "E22", "E23", "E24", "E27",
+            "E27b", "E28", "E29", "E31", "E32", "E33", "E34", "E35", "E36", "E37",
         ] {
             assert!(covered.contains(id), "{id}");
         }

@@ -3,11 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use podwire_cluster::{Break, StageName, WORKLOAD_SERVICE, addresses};
 use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
@@ -16,7 +12,10 @@ use podwire_scenario::{
 };
 use serde_json::json;
 
-use crate::steps::on;
+use crate::steps::{
+    cluster_ip_spreads, everybody_seen, forget_early_attempts, on, ready_endpoints,
+    service_address, services,
+};
 
 /// B12!, B13, B14: a ClusterIP is kube-proxy's work.
 pub(crate) const CLUSTER_IP: Scenario = Scenario {
@@ -74,7 +73,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                         .await?;
                     lab.start_kube_proxy().await?;
                     answers(lab).await?;
-                    spreads(lab).await
+                    spreads_from_node1(lab).await
                 })
             },
         },
@@ -90,8 +89,9 @@ async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
     let pods = lab.pods().await?.len() + 1;
     lab.step(format!("scale up to {pods} Pods (B14)"));
     lab.cluster().scale_workload(u32::try_from(pods)?).await?;
-    everybody_seen(lab, pods).await?;
-    spreads(lab).await?;
+    let node1 = lab.node_parties().swap_remove(0);
+    everybody_seen(lab, &node1, pods).await?;
+    spreads_from_node1(lab).await?;
     outlives_kube_proxy(lab).await
 }
 
@@ -119,9 +119,15 @@ async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("send a hundred requests per Pod, each on a fresh connection (B14)");
+    let node1 = lab.node_parties().swap_remove(0);
+    cluster_ip_spreads(lab, &node1).await
+}
+
 async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask the ClusterIP from node 1, and a Pod beside it (B12)");
-    let endpoints = ready_endpoints(lab).await?;
+    let endpoints = ready_endpoints(lab).await?.len();
     if endpoints == 0 {
         let expected = "an EndpointSlice with the Pods' addresses";
         return Err(Failure::new(Cause::Absent, expected, "it is empty").into());
@@ -182,107 +188,7 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
         },
     )
     .await?;
-    forget_early_attempts(lab, address).await
-}
-
-/// The kernel remembers a connection attempt from before the rules, untranslated, for two minutes.
-/// A new request that happens to get the same source port counts as its repetition: it is not
-/// translated either, and kube-proxy's rules reject it (`cluster-ips-check` of its nftables mode).
-async fn forget_early_attempts(lab: &Lab, address: Ipv4Addr) -> anyhow::Result<()> {
-    // It exits with 1 when there is nothing to forget.
-    on(lab, 1, &format!("conntrack -D -p tcp -d {address} || true")).await?;
-    Ok(())
-}
-
-/// kube-proxy follows the EndpointSlice with a delay of its own: the measurement starts when every
-/// Pod has been seen once.
-async fn everybody_seen(lab: &Lab, pods: usize) -> anyhow::Result<()> {
-    let address = service_address(lab).await?;
-    let node1 = lab.node_parties().swap_remove(0);
-    let expected = format!("all {pods} Pods behind the ClusterIP");
-    eventually(&expected, lab.limit(Duration::from_secs(30)), async || {
-        let running = lab.pods().await?;
-        if running.len() < pods {
-            let state = format!("{} of {pods} Pods run", running.len());
-            return Ok(Probe::NotYet(Cause::NotReady, state));
-        }
-        // One of two Pods with the same address stays silent for ever.
-        if let Err(shared) = assert::addresses_unique(&running) {
-            return Ok(Probe::Hopeless(shared.cause, shared.seen));
-        }
-        let report = lab
-            .fetch_one(&node1, address, u32::try_from(pods * 8)?)
-            .await?;
-        let hosts = report.hosts();
-        let silent: Vec<String> = running
-            .iter()
-            .filter(|pod| !hosts.contains_key(pod.name.as_str()))
-            .map(ToString::to_string)
-            .collect();
-        if silent.is_empty() {
-            return Ok(Probe::Done(()));
-        }
-        let failed = report
-            .results
-            .iter()
-            .find(|result| result.outcome != Outcome::Answered);
-        let (cause, others) = match failed {
-            Some(result) => (
-                result.outcome.into(),
-                format!("; other requests: {}", result.outcome),
-            ),
-            None => (Cause::Unbalanced, String::new()),
-        };
-        let state = format!("no answer from {}{others}", silent.join(", "));
-        Ok(Probe::NotYet(cause, state))
-    })
-    .await
-}
-
-async fn spreads(lab: &Lab) -> anyhow::Result<()> {
-    let backends: Vec<String> = lab.pods().await?.into_iter().map(|pod| pod.name).collect();
-    let requests = assert::requests_for(backends.len());
-    lab.step(format!(
-        "send {requests} requests, each on a fresh connection (B14)"
-    ));
-    let node1 = lab.node_parties().swap_remove(0);
-    let report = lab
-        .fetch_one(&node1, service_address(lab).await?, requests)
-        .await?;
-    assert::balanced(&report, &backends)?;
-    Ok(())
-}
-
-fn services(lab: &Lab) -> Api<Service> {
-    Api::default_namespaced(lab.cluster().api())
-}
-
-async fn service_address(lab: &Lab) -> anyhow::Result<Ipv4Addr> {
-    let service = services(lab).get(WORKLOAD_SERVICE).await?;
-    let address = service.spec.and_then(|spec| spec.cluster_ip);
-    Ok(address
-        .context("the workload's Service has no ClusterIP")?
-        .parse()?)
-}
-
-async fn ready_endpoints(lab: &Lab) -> anyhow::Result<usize> {
-    let slices: Api<EndpointSlice> = Api::default_namespaced(lab.cluster().api());
-    let of_service = format!("kubernetes.io/service-name={WORKLOAD_SERVICE}");
-    let slices = slices
-        .list(&ListParams::default().labels(&of_service))
-        .await?;
-    let endpoints = slices
-        .items
-        .into_iter()
-        .flat_map(|slice| slice.endpoints.unwrap_or_default());
-    Ok(endpoints
-        .filter(|endpoint| {
-            endpoint
-                .conditions
-                .as_ref()
-                .is_some_and(|c| c.ready == Some(true))
-        })
-        .count())
+    forget_early_attempts(lab, 1, address).await
 }
 
 /// B11: a Pod reaches the outside, which sees its node.

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{EvictParams, ListParams};
 use podwire_cluster::{Break, StageName, addresses};
-use podwire_scenario::{Cause, Cells, Failure, Lab, Profile, Sabotage, Scenario, assert};
+use podwire_scenario::{Cause, Cells, Lab, Profile, Sabotage, Scenario};
 
-use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, pods_running};
+use crate::leaving::{back_again, delete, drain, join_again, wipe};
+use crate::steps::{addresses_unique_and_in_range, mesh_of_everybody, on, pods_running};
 
 /// E7: Pods see each other's own address.
 pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
@@ -79,7 +77,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             Box::pin(async {
                 let leaving = lab.nodes();
                 crate::steps::take_off(lab, leaving).await?;
-                joined_again(lab, leaving).await
+                back_again(lab, leaving).await
             })
         },
     }],
@@ -91,37 +89,15 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     let name = addresses::node_name(leaving);
     let wanted = lab.pods().await?.len();
 
-    lab.step(format!("drain {name}: cordon it and evict its Pods"));
     drain(lab, leaving).await?;
     pods_running(lab, wanted, |pods| {
         let left = pods.iter().filter(|pod| pod.node == leaving).count();
         (left > 0).then(|| format!("{left} Pods still on {name}"))
     })
     .await?;
-
-    lab.step(format!(
-        "delete {name}, stop its daemons and wipe what they kept"
-    ));
-    nodes(lab).delete(&name, &Default::default()).await?;
-    if nodes(lab).get_opt(&name).await?.is_some() {
-        return Err(Failure::new(
-            Cause::Answered,
-            format!("{name} off the list"),
-            "it is listed",
-        )
-        .into());
-    }
-    on(
-        lab,
-        leaving,
-        "systemctl stop kubelet containerd && rm -rf /var/lib/kubelet/* /var/lib/cni/* && \
-         { ip link delete cni0 || true; }",
-    )
-    .await?;
-
-    lab.step("start its daemons again: it joins with its own kubeconfig");
-    on(lab, leaving, "systemctl start containerd kubelet").await?;
-    joined_again(lab, leaving).await?;
+    delete(lab, leaving).await?;
+    wipe(lab, leaving).await?;
+    join_again(lab, leaving).await?;
 
     lab.step("scale up: the node takes Pods again, with unique addresses, reached from everywhere");
     let wanted = wanted + 2;
@@ -131,32 +107,9 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
         (!back).then(|| format!("no Pod on {name} yet"))
     })
     .await?;
-    let pods = lab.pods().await?;
-    assert::addresses_unique_and_in_range(&pods, addresses::pod_range)?;
+    addresses_unique_and_in_range(lab).await?;
     mesh_of_everybody(lab)
         .await?
         .all_answer("every pair to answer after the rejoin")?;
     Ok(())
-}
-
-/// What `kubectl drain` does: cordon, then an eviction for every Pod of the node.
-async fn drain(lab: &Lab, number: u32) -> anyhow::Result<()> {
-    let name = addresses::node_name(number);
-    nodes(lab).cordon(&name).await?;
-    let pods: Api<Pod> = Api::default_namespaced(lab.cluster().api());
-    let of_node = ListParams::default().fields(&format!("spec.nodeName={name}"));
-    for pod in pods.list(&of_node).await?.items {
-        let pod_name = pod.metadata.name.unwrap_or_default();
-        pods.evict(&pod_name, &EvictParams::default()).await?;
-    }
-    Ok(())
-}
-
-async fn joined_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
-    all_nodes_ready(lab, async || {
-        let state = on(lab, number, "systemctl is-active kubelet || true").await?;
-        let down = state.trim() == "inactive";
-        Ok(down.then(|| (Cause::Absent, "its kubelet is not running".to_owned())))
-    })
-    .await
 }

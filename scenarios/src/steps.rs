@@ -1,15 +1,19 @@
 //! What several chapters do to a cluster, in words of the documents.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use podwire_cluster::addresses;
+use podwire_cluster::{WORKLOAD_SERVICE, addresses};
+use podwire_probe::Outcome;
 use podwire_scenario::assert::{Mesh, Party};
-use podwire_scenario::{Cause, Lab, Probe, eventually};
+use podwire_scenario::{Cause, Lab, Probe, assert, eventually};
 
 /// Limit of one ordinary command on a node.
 pub(crate) const COMMAND: Duration = Duration::from_secs(10);
@@ -150,6 +154,127 @@ pub(crate) async fn pods_running(
         Ok(Probe::NotYet(Cause::NotReady, state))
     })
     .await
+}
+
+/// Every Pod's address is its own, and from its node's range.
+pub(crate) async fn addresses_unique_and_in_range(lab: &Lab) -> anyhow::Result<()> {
+    let ranges = lab.cluster().pod_ranges().await?;
+    let pods = lab.pods().await?;
+    for pod in &pods {
+        anyhow::ensure!(
+            ranges.contains_key(&pod.node),
+            "{pod} runs, and its node has no range for Pods"
+        );
+    }
+    assert::addresses_unique_and_in_range(&pods, |node| ranges[&node])?;
+    Ok(())
+}
+
+/// The Services' API.
+pub(crate) fn services(lab: &Lab) -> Api<Service> {
+    Api::default_namespaced(lab.cluster().api())
+}
+
+/// The workload's ClusterIP.
+pub(crate) async fn service_address(lab: &Lab) -> anyhow::Result<Ipv4Addr> {
+    let service = services(lab).get(WORKLOAD_SERVICE).await?;
+    let address = service.spec.and_then(|spec| spec.cluster_ip);
+    Ok(address
+        .context("the workload's Service has no ClusterIP")?
+        .parse()?)
+}
+
+/// The addresses that the workload's EndpointSlices call ready.
+pub(crate) async fn ready_endpoints(lab: &Lab) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+    let slices: Api<EndpointSlice> = Api::default_namespaced(lab.cluster().api());
+    let of_service = format!("kubernetes.io/service-name={WORKLOAD_SERVICE}");
+    let slices = slices
+        .list(&ListParams::default().labels(&of_service))
+        .await?;
+    let endpoints = slices
+        .items
+        .into_iter()
+        .flat_map(|slice| slice.endpoints.unwrap_or_default());
+    let ready = endpoints.filter(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions.is_some_and(|conditions| conditions.ready == Some(true))
+    });
+    Ok(ready
+        .flat_map(|endpoint| endpoint.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect())
+}
+
+/// The kernel remembers a connection attempt from before the rules, untranslated, for two minutes.
+/// A new request that happens to get the same source port counts as its repetition: it is not
+/// translated either, and kube-proxy's rules reject it (`cluster-ips-check` of its nftables mode).
+pub(crate) async fn forget_early_attempts(
+    lab: &Lab,
+    node: u32,
+    address: Ipv4Addr,
+) -> anyhow::Result<()> {
+    // It exits with 1 when there is nothing to forget.
+    on(
+        lab,
+        node,
+        &format!("conntrack -D -p tcp -d {address} || true"),
+    )
+    .await?;
+    Ok(())
+}
+
+/// kube-proxy follows the EndpointSlice with a delay of its own: the measurement starts when every
+/// Pod has been seen once.
+pub(crate) async fn everybody_seen(lab: &Lab, from: &Party, pods: usize) -> anyhow::Result<()> {
+    let address = service_address(lab).await?;
+    let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
+    eventually(&expected, lab.limit(Duration::from_secs(30)), async || {
+        let running = lab.pods().await?;
+        if running.len() < pods {
+            let state = format!("{} of {pods} Pods run", running.len());
+            return Ok(Probe::NotYet(Cause::NotReady, state));
+        }
+        // One of two Pods with the same address stays silent for ever.
+        if let Err(shared) = assert::addresses_unique(&running) {
+            return Ok(Probe::Hopeless(shared.cause, shared.seen));
+        }
+        let report = lab
+            .fetch_one(from, address, u32::try_from(pods * 8)?)
+            .await?;
+        let hosts = report.hosts();
+        let silent: Vec<String> = running
+            .iter()
+            .filter(|pod| !hosts.contains_key(pod.name.as_str()))
+            .map(ToString::to_string)
+            .collect();
+        if silent.is_empty() {
+            return Ok(Probe::Done(()));
+        }
+        let failed = report
+            .results
+            .iter()
+            .find(|result| result.outcome != Outcome::Answered);
+        let (cause, others) = match failed {
+            Some(result) => (
+                result.outcome.into(),
+                format!("; other requests: {}", result.outcome),
+            ),
+            None => (Cause::Unbalanced, String::new()),
+        };
+        let state = format!("no answer from {}{others}", silent.join(", "));
+        Ok(Probe::NotYet(cause, state))
+    })
+    .await
+}
+
+/// The balancing rule: requests to the workload's ClusterIP spread evenly over its Pods.
+pub(crate) async fn cluster_ip_spreads(lab: &Lab, from: &Party) -> anyhow::Result<()> {
+    let backends: Vec<String> = lab.pods().await?.into_iter().map(|pod| pod.name).collect();
+    let requests = assert::requests_for(backends.len());
+    let address = service_address(lab).await?;
+    let report = lab.fetch_one(from, address, requests).await?;
+    assert::balanced(&report, &backends)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -538,7 +538,8 @@ pub(crate) const NAMES: Scenario = Scenario {
     red_when: &[],
 };
 
-async fn names(lab: &Lab) -> anyhow::Result<()> {
+/// A Pod reaches a new Service by its name, from another node.
+pub(super) async fn names(lab: &Lab) -> anyhow::Result<()> {
     core_dns_runs(lab).await?;
     let asker = asker_and_answerer(lab).await?;
     lab.step(format!("put a Service named {ANSWERER} before it"));

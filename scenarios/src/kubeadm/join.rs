@@ -8,9 +8,10 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
 };
 
+use crate::leaving::kubelet_down;
 use crate::steps::{COMMAND, node_ready, nodes, on};
 
-use super::steps::{JoinCommand, READY_AFTER_JOIN, join, kubelet_down};
+use super::steps::{JoinCommand, READY_AFTER_JOIN, join};
 
 /// E13, E14: the lab's own story, up to a Ready Node.
 ///

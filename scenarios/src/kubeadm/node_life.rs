@@ -15,13 +15,14 @@ use podwire_scenario::{
 };
 use serde_json::{Value, json};
 
+use crate::leaving::{delete, drain, kubelet_down};
 use crate::steps::{node_ready, nodes, on, pods_running};
 
 use super::init::address;
 use super::reset;
 use super::steps::{
-    READY_AFTER_JOIN, belongs_to_its_node, delete_node, drain, full_name, holds, kubectl,
-    kubectl_says, kubelet_down, of_daemon_set, pods_bound_to, static_hash,
+    READY_AFTER_JOIN, belongs_to_its_node, full_name, holds, kubectl, kubectl_says, of_daemon_set,
+    pods_bound_to, static_hash,
 };
 
 /// E21: what runs on every node.
@@ -618,7 +619,7 @@ pub(crate) const DELETED: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 on(lab, lab.nodes(), "systemctl stop kubelet").await?;
-                delete_node(lab, lab.nodes()).await?;
+                delete(lab, lab.nodes()).await?;
                 containers_vanish(lab).await
             })
         },
@@ -631,7 +632,7 @@ const CONTAINERS: &str = "crictl ps -q 2>/dev/null";
 async fn deleted(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
     let before = on(lab, number, CONTAINERS).await?;
-    delete_node(lab, number).await?;
+    delete(lab, number).await?;
     lab.step("its containers are still there");
     let after = on(lab, number, CONTAINERS).await?;
     if before.trim().is_empty() || !same_lines(&before, &after) {

@@ -9,14 +9,18 @@ use kube::api::ListParams;
 use podwire_cluster::{Break, PodNetwork, StageName, addresses, cni};
 use podwire_lan::Ipv4Net;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
 };
 
-use crate::steps::{COMMAND, mesh_of_everybody, node_ready, on, pods_running, take_off};
+use crate::leaving::{clean_up_the_network, delete, drain, kubelet_down};
+use crate::steps::{
+    COMMAND, addresses_unique_and_in_range, mesh_of_everybody, node_ready, on, pods_running,
+    take_off,
+};
 
 use super::steps::{
-    JoinCommand, READY_AFTER_JOIN, clean_up_the_network, delete_node, drain, join, kubectl,
-    kubelet_down, preflight_errors, reset, reset_for_good, try_to_join,
+    JoinCommand, READY_AFTER_JOIN, join, kubectl, preflight_errors, reset, reset_for_good,
+    try_to_join,
 };
 
 /// E29!, E31, E32!, E33: the end of the lab. Its drain and delete are shown by scenarios of their
@@ -89,7 +93,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     let wanted = lab.pods().await?.len();
     let command = JoinCommand::of_init(lab).await?;
     drain(lab, leaving).await?;
-    delete_node(lab, leaving).await?;
+    delete(lab, leaving).await?;
 
     refused_before_a_reset(lab, &command).await?;
     leave_a_kubeconfig(lab).await?;
@@ -119,7 +123,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
         (!back).then(|| format!("no Pod on {name} yet"))
     })
     .await?;
-    assert::addresses_unique(&lab.pods().await?)?;
+    addresses_unique_and_in_range(lab).await?;
     mesh_of_everybody(lab)
         .await?
         .all_answer("every pair to answer after the rejoin")?;
@@ -316,7 +320,7 @@ async fn old_bridge(lab: &Lab) -> anyhow::Result<()> {
     let old = range_of(lab).await?;
     let command = JoinCommand::of_init(lab).await?;
     drain(lab, number).await?;
-    delete_node(lab, number).await?;
+    delete(lab, number).await?;
     reset_for_good(lab, number).await?;
     if lab.cluster().plan().cell.network == PodNetwork::Routes {
         let new = another_range(number);

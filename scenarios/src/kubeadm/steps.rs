@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use podwire_cluster::{PodNetwork, addresses, cni, kubeadm};
+use podwire_cluster::{addresses, kubeadm};
 use podwire_scenario::{Cause, Failure, Lab};
 
-use crate::steps::{nodes, on};
+use crate::steps::on;
 
 /// `kubeadm join` and `kubeadm reset`.
 const KUBEADM: Duration = Duration::from_secs(40);
@@ -68,13 +68,13 @@ fn as_administrator(arguments: &str) -> String {
 
 /// The three things that a worker needs to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JoinCommand {
+pub(crate) struct JoinCommand {
     /// Address and port of the API server.
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     /// The bootstrap token.
-    pub(super) token: String,
+    pub(crate) token: String,
     /// `sha256:` and the digest of the authority's public key.
-    pub(super) hash: String,
+    pub(crate) hash: String,
 }
 
 impl JoinCommand {
@@ -104,7 +104,7 @@ impl JoinCommand {
     }
 
     /// The one at the end of `kubeadm init`'s output.
-    pub(super) async fn of_init(lab: &Lab) -> anyhow::Result<Self> {
+    pub(crate) async fn of_init(lab: &Lab) -> anyhow::Result<Self> {
         let log = on(lab, 1, &format!("cat {}", kubeadm::INIT_LOG)).await?;
         let found = Self::find(&log).ok_or_else(|| {
             let end: Vec<&str> = log.lines().rev().take(5).collect();
@@ -141,7 +141,7 @@ pub(super) async fn try_to_join(
 }
 
 /// Joins a node; what kubeadm said.
-pub(super) async fn join(lab: &Lab, number: u32, command: &JoinCommand) -> anyhow::Result<String> {
+pub(crate) async fn join(lab: &Lab, number: u32, command: &JoinCommand) -> anyhow::Result<String> {
     let said = try_to_join(lab, number, command).await?;
     if said.success {
         return Ok(said.text);
@@ -176,69 +176,19 @@ pub(super) async fn reset(lab: &Lab, number: u32, answer: &str) -> anyhow::Resul
 }
 
 /// `kubeadm reset`, answered with y; what it said.
-pub(super) async fn reset_for_good(lab: &Lab, number: u32) -> anyhow::Result<String> {
+pub(crate) async fn reset_for_good(lab: &Lab, number: u32) -> anyhow::Result<String> {
     let said = reset(lab, number, "y").await?;
     anyhow::ensure!(said.success, "kubeadm reset failed: {}", said.text);
     Ok(said.text)
 }
 
-/// Removes what `kubeadm reset` leaves and says so: the bridge, the plugins' state, and the CNI file
-/// of a network that writes its own.
-///
-/// The file of a network by hand stays: nobody would write it again.
-pub(super) async fn clean_up_the_network(lab: &Lab, number: u32) -> anyhow::Result<()> {
-    let name = addresses::node_name(number);
-    lab.step(format!(
-        "remove the old Pod network from {name}, as reset asks"
-    ));
-    let mut command = format!(
-        "{{ ip link delete {} || true; }} && rm -rf /var/lib/cni",
-        cni::BRIDGE
-    );
-    if writes_its_own_cni_file(lab) {
-        command += " && rm -f /etc/cni/net.d/* && { ip link delete flannel.1 || true; }";
-    }
-    on(lab, number, &format!("{{ {command}; }} 2>/dev/null")).await?;
-    Ok(())
-}
-
-/// Whether a daemon of the Pod network writes the nodes' CNI files.
-pub(super) fn writes_its_own_cni_file(lab: &Lab) -> bool {
-    lab.cluster().plan().cell.network != PodNetwork::Routes
-}
-
 /// `kubectl drain --ignore-daemonsets`.
-pub(super) async fn drain(lab: &Lab, number: u32) -> anyhow::Result<()> {
+pub(crate) async fn drain(lab: &Lab, number: u32) -> anyhow::Result<()> {
     let name = addresses::node_name(number);
-    lab.step(format!("drain {name}"));
     let command = as_administrator(&format!("drain {name} --ignore-daemonsets"));
     let limit = lab.limit(DRAIN);
     lab.cluster().node(1).run_ok(&command, limit).await?;
     Ok(())
-}
-
-/// `kubectl delete node`: off the list at once.
-pub(super) async fn delete_node(lab: &Lab, number: u32) -> anyhow::Result<()> {
-    let name = addresses::node_name(number);
-    lab.step(format!("delete {name}: it is off the list at once"));
-    kubectl(lab, &format!("delete node {name}")).await?;
-    match nodes(lab).get_opt(&name).await? {
-        None => Ok(()),
-        Some(_) => {
-            let expected = format!("{name} off the list");
-            Err(Failure::new(Cause::Answered, expected, "it is listed").into())
-        }
-    }
-}
-
-/// A reason why a node will never be Ready: its kubelet does not run.
-pub(super) async fn kubelet_down(
-    lab: &Lab,
-    number: u32,
-) -> anyhow::Result<Option<(Cause, String)>> {
-    let state = on(lab, number, "systemctl is-active kubelet || true").await?;
-    let down = ["inactive", "failed"].contains(&state.trim());
-    Ok(down.then(|| (Cause::Absent, "its kubelet is not running".to_owned())))
 }
 
 /// Every Pod that is bound to a node, in all namespaces.

@@ -1,0 +1,242 @@
+//! Chapter E's last scenario: what a client notices of a node that leaves and comes back.
+
+use std::time::{Duration, Instant};
+
+use futures::try_join;
+use podwire_cluster::{Break, PodRef, StageName, WORKLOAD_SELECTOR, addresses};
+use podwire_scenario::assert::Party;
+use podwire_scenario::{
+    Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually,
+};
+
+use crate::leaving::{delete, drain, join_again, wipe};
+use crate::steps::{
+    addresses_unique_and_in_range, on, pods_running, ready_endpoints, service_address,
+};
+use crate::whole_network::{every_pair, every_sender_sees_every_pod, spreads_from_everywhere};
+
+/// E37: drain, delete, wipe and join again, by the means of whoever made the cluster.
+pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
+    name: "leave_and_return_under_traffic",
+    about: "While a node is drained, deleted, wiped and joined again, a client of the ClusterIP \
+            fails no longer than the removal of the drained Pods takes; every request is accounted \
+            for, and afterwards the whole network is as before",
+    covers: &["E37"],
+    stage: StageName::Workload,
+    cells: Cells::Any,
+    profile: Profile::Default,
+    nodes: 2,
+    limit: Duration::from_secs(360),
+    prepare: None,
+    run: |lab| Box::pin(leave_and_return(lab)),
+    sabotages: &[
+        Sabotage {
+            name: "not-drained",
+            about: "the Pods that should have left still serve",
+            expects: Cause::WrongAnswer,
+            run: |lab| {
+                Box::pin(async {
+                    let traffic = start(lab).await?;
+                    let leaving = pods_of_the_leaving_node(lab).await?;
+                    let moment = Instant::now();
+                    answered_since(lab, &traffic, moment).await?;
+                    let record = traffic.stop().await?;
+                    Ok(record.nobody_after(&leaving, moment)?)
+                })
+            },
+        },
+        Sabotage {
+            name: "cluster-ip-cut",
+            about: "the sender's node drops what goes to the workload's Pods",
+            expects: Cause::TimedOut,
+            run: |lab| {
+                Box::pin(async {
+                    let traffic = start(lab).await?;
+                    lab.step("drop what the sender's node carries to Pods, for good");
+                    let cut = format!(
+                        "nft 'add table ip sabotage; \
+                         add chain ip sabotage drops {{ type filter hook forward priority 0; }}; \
+                         add rule ip sabotage drops ip daddr {} tcp dport 80 drop'",
+                        addresses::PODS
+                    );
+                    on(lab, SENDING, &cut).await?;
+                    let limit = removal(lab, Duration::ZERO);
+                    lab.step("wait as long as a removal may take");
+                    fails_for(&traffic, limit).await?;
+                    let record = traffic.stop().await?;
+                    Ok(record.disturbed_at_most(limit, QUIET)?)
+                })
+            },
+        },
+    ],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
+};
+
+/// The sender is a Pod of this node, which stays.
+const SENDING: u32 = 1;
+/// Of the steady traffic.
+const EVERY: Duration = Duration::from_millis(250);
+/// Failures with less than this between them belong together.
+const QUIET: Duration = Duration::from_secs(10);
+/// For kube-proxy to follow an EndpointSlice, before stretching.
+const FOLLOWS: Duration = Duration::from_secs(2);
+
+async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
+    let number = lab.nodes();
+    let name = addresses::node_name(number);
+    let wanted = lab.pods().await?.len();
+    let leaving = pods_of_the_leaving_node(lab).await?;
+    let traffic = start(lab).await?;
+
+    let (removed, ()) = try_join!(off_the_endpoints(lab, &leaving), drain(lab, number))?;
+    pods_running(lab, wanted, |_| None).await?;
+    let drained = Instant::now();
+    delete(lab, number).await?;
+    wipe(lab, number).await?;
+    join_again(lab, number).await?;
+
+    lab.step(format!("scale up: {name} takes Pods, which serve"));
+    let wanted = wanted + 2;
+    lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
+    pods_running(lab, wanted, |pods| {
+        let back = pods.iter().any(|pod| pod.node == number);
+        (!back).then(|| format!("no Pod on {name} yet"))
+    })
+    .await?;
+    let returned = pods_of_the_leaving_node(lab).await?;
+    let back = Instant::now();
+    every_sender_sees_every_pod(lab).await?;
+    each_answers(lab, &traffic, &returned, back).await?;
+    let record = traffic.stop().await?;
+
+    lab.step(
+        "every request is accounted for; the ClusterIP failed no longer than the removal took",
+    );
+    record.all_accounted()?;
+    record.disturbed_at_most(removal(lab, removed), QUIET)?;
+    record.nobody_after(&leaving, drained)?;
+
+    lab.step("addresses are unique again, every pair answers, requests spread");
+    addresses_unique_and_in_range(lab).await?;
+    every_pair(lab).await?;
+    spreads_from_everywhere(lab).await
+}
+
+async fn start(lab: &Lab) -> anyhow::Result<Traffic<'_>> {
+    let from = lab.pod_on(SENDING).await?;
+    let to = service_address(lab).await?;
+    let traffic = lab.start_traffic(&from, format!("{to}:80"), EVERY).await?;
+    answered_since(lab, &traffic, Instant::now()).await?;
+    Ok(traffic)
+}
+
+async fn pods_of_the_leaving_node(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+    let mut pods = lab.pods().await?;
+    pods.retain(|pod| pod.node == lab.nodes());
+    anyhow::ensure!(
+        !pods.is_empty(),
+        "the workload has no Pod on node{}",
+        lab.nodes()
+    );
+    Ok(pods)
+}
+
+/// How long a client may fail: what was seen of the removal, and kube-proxy's own delay.
+fn removal(lab: &Lab, seen: Duration) -> Duration {
+    seen + lab.limit(FOLLOWS)
+}
+
+/// Waits until the drained Pods are out of the EndpointSlice: how long that took from their end.
+async fn off_the_endpoints(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
+    let drained = |pod: &PodRef| pods.iter().any(|it| it.name == pod.name);
+    eventually(
+        "the drain to end a Pod",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            let now = lab.cluster().pods(WORKLOAD_SELECTOR).await?;
+            let alive = now.iter().filter(|pod| drained(pod) && !pod.terminating);
+            let alive = alive.count();
+            Ok(if alive < pods.len() {
+                Probe::Done(())
+            } else {
+                Probe::NotYet(Cause::NotReady, "all live".into())
+            })
+        },
+    )
+    .await?;
+    let begun = Instant::now();
+    lab.step("the drained Pods leave the EndpointSlice");
+    eventually(
+        "no drained Pod among the ready endpoints",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            let ready = ready_endpoints(lab).await?;
+            let left = pods.iter().filter(|pod| ready.contains(&pod.address));
+            let left: Vec<String> = left.map(ToString::to_string).collect();
+            Ok(if left.is_empty() {
+                Probe::Done(begun.elapsed())
+            } else {
+                Probe::NotYet(Cause::Answered, left.join(", "))
+            })
+        },
+    )
+    .await
+}
+
+/// Enough requests since then to tell something.
+const ENOUGH: usize = 20;
+
+async fn answered_since(lab: &Lab, traffic: &Traffic<'_>, moment: Instant) -> anyhow::Result<()> {
+    eventually(
+        "answers to the steady traffic",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            let record = traffic.so_far().await?;
+            let since = record.clock.at(moment) + record.clock.within();
+            let sent = record.sent.requests.iter();
+            let count = sent
+                .filter(|request| Duration::from_millis(request.at_ms) > since)
+                .filter(|request| request.end.is_some())
+                .count();
+            Ok(if count >= ENOUGH {
+                Probe::Done(())
+            } else {
+                Probe::NotYet(Cause::Absent, format!("{count} requests"))
+            })
+        },
+    )
+    .await
+}
+
+async fn each_answers(
+    lab: &Lab,
+    traffic: &Traffic<'_>,
+    pods: &[Party],
+    moment: Instant,
+) -> anyhow::Result<()> {
+    eventually(
+        "each Pod that came back to answer the steady traffic",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            let record = traffic.so_far().await?;
+            Ok(match record.each_after(pods, moment) {
+                Ok(()) => Probe::Done(()),
+                Err(failure) => Probe::NotYet(failure.cause, failure.seen),
+            })
+        },
+    )
+    .await
+}
+
+async fn fails_for(traffic: &Traffic<'_>, limit: Duration) -> anyhow::Result<()> {
+    eventually("failures for longer than that", limit * 3, async || {
+        let longest = traffic.so_far().await?.longest_gap();
+        let length = longest.map_or(Duration::ZERO, |gap| gap.length());
+        Ok(if length > limit {
+            Probe::Done(())
+        } else {
+            Probe::NotYet(Cause::Answered, format!("{:.0} s", length.as_secs_f64()))
+        })
+    })
+    .await
+}
