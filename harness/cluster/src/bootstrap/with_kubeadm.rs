@@ -14,7 +14,9 @@ use serde_json::Value;
 use super::{is_running, nodes_missing};
 use crate::cell::PodNetwork;
 use crate::stage::Access;
-use crate::{Cluster, ClusterError, Identity, Node, StageName, flannel, kubeadm, node_files};
+use crate::{
+    Cluster, ClusterError, Identity, Node, StageName, flannel, kubeadm, node_files, units,
+};
 
 /// Preparing a node, or asking it something.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -42,7 +44,7 @@ impl Cluster {
         try_join_all(each).await?;
         report.step("kubeadm init on node1");
         let first = self.node(1);
-        first.run_ok(kubeadm::INIT, self.host().limit(INIT)).await?;
+        self.kubeadm(first, kubeadm::INIT, INIT).await?;
         let limit = self.host().limit(COMMAND);
         let said = first.run_ok(kubeadm::SHOW_ADMIN, limit).await?;
         let access = access(&said).ok_or_else(|| unreadable(first, "administrator", &said))?;
@@ -62,13 +64,32 @@ impl Cluster {
         let each = self.nodes().iter().skip(1).map(|node| async move {
             let file = kubeadm::join_file(node.number(), hash, self.guest_limits());
             self.set_up(node, &[file], "true").await?;
-            node.run_ok(kubeadm::JOIN, self.host().limit(JOIN)).await
+            self.kubeadm(node, kubeadm::JOIN, JOIN).await
         });
         try_join_all(each).await?;
         let limit = self.host().limit(LISTED);
         match self.wait(limit, report, nodes_missing).await? {
             None => Ok(()),
-            Some(state) => Err(self.not_up(first, "kubelet.service", limit, state).await),
+            Some(state) => Err(self.not_up(first, units::KUBELET, limit, state).await),
+        }
+    }
+
+    /// Runs it to its end; when it fails, its words come with the kubelet's, which it waits for.
+    async fn kubeadm(
+        &self,
+        node: &Node,
+        command: &str,
+        limit: Duration,
+    ) -> Result<(), ClusterError> {
+        let limit = self.host().limit(limit);
+        match node.run_ok(command, limit).await {
+            Ok(_) => Ok(()),
+            Err(fault @ ClusterError::Fault(_)) => Err(fault),
+            Err(failed) => {
+                let state = crate::api::chain(&failed);
+                let unit = units::KUBELET;
+                Err(self.not_up(node, unit, limit, state).await)
+            }
         }
     }
 }
