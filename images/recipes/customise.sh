@@ -7,7 +7,7 @@
 #   ./oci        images to import into containerd, with their names in ./references
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
-trap 'status=$?; umount -q tree/run/import tree/run tree/debs tree/proc || true; rm -rf --one-file-system tree; exit $status' EXIT
+trap 'status=$?; umount -q tree/run/import tree/run tree/debs tree/proc 2>/dev/null || true; rm -rf --one-file-system tree; exit $status' EXIT
 . ./settings
 in_tree() { chroot tree "$@"; }
 
@@ -78,6 +78,7 @@ END
         # Unpacked they are all that a container needs: the layers would be there twice.
         in_tree ctr -a /run/import.sock -n k8s.io images import --discard-unpacked-layers "/run/import/${image##*/}"
     done
+    in_tree ctr -a /run/import.sock -n k8s.io content prune references
     in_tree ctr -a /run/import.sock -n k8s.io images ls -q >imported
     kill $daemon
     wait $daemon || true
