@@ -24,6 +24,9 @@ pub const ADMIN_CONFIG: &str = "/etc/kubernetes/admin.conf";
 /// day of the guests' clocks, in clusters that nobody outside can reach.
 pub const TOKEN: &str = "podwir.0123456789abcdef";
 
+/// Keeps ordinary Pods off a control plane.
+pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+
 /// What a person does on every node before kubeadm: engine and network on, kubelet at every boot.
 pub(crate) const PREPARE: &str =
     "systemctl enable --now node-network containerd && systemctl enable kubelet";

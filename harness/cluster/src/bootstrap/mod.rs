@@ -323,10 +323,11 @@ fn name<K: kube::Resource>(object: &K) -> String {
 }
 
 /// Ready, and open for Pods: the taints of a new Node go a moment after it is Ready, and Pods
-/// created in between would crowd the others.
+/// created in between would crowd the others. kubeadm's taint of a control plane stays.
 fn is_ready(node: &ApiNode) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    if taints.is_some_and(|taints| !taints.is_empty()) {
+    let mut taints = taints.into_iter().flatten();
+    if taints.any(|taint| taint.key != kubeadm::CONTROL_PLANE_TAINT) {
         return false;
     }
     let status = node.status.as_ref();
@@ -386,5 +387,8 @@ mod tests {
         assert!(is_ready(&node(json!([]))));
         let taint = json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]);
         assert!(!is_ready(&node(taint)));
+        let stays =
+            json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
+        assert!(is_ready(&node(stays)));
     }
 }
