@@ -89,6 +89,8 @@ pub enum Kind {
     Bundle,
     /// A machine image: disk, kernel, initrd.
     Image,
+    /// A container image that this host has pulled.
+    Pulled,
 }
 
 impl Kind {
@@ -97,6 +99,7 @@ impl Kind {
             Self::Tool => "tools",
             Self::Bundle => "bundles",
             Self::Image => "images",
+            Self::Pulled => "pulled",
         }
     }
 }

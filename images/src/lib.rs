@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod host;
 pub mod image;
 pub mod oci;
+pub mod pod_network;
 pub mod probe;
 pub mod tools;
 

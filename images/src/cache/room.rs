@@ -13,10 +13,10 @@ use podwire_process::Report;
 use super::{Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
 
 /// The folders of which each child is an entry of its own.
-const LISTED: [&str; 5] = ["tools", "bundles", "images", STAGES, TEMPORARY];
+const LISTED: [&str; 6] = ["tools", "bundles", "images", "pulled", STAGES, TEMPORARY];
 
 /// What else podwire keeps in the cache folder and may be removed: one entry each.
-const WHOLE: [&str; 8] = [
+const WHOLE: [&str; 9] = [
     "accelerator.json",
     "advisory-dbs",
     "build",
@@ -24,11 +24,12 @@ const WHOLE: [&str; 8] = [
     "go",
     "keys",
     "logs",
+    "pulled-images.json",
     "requests",
 ];
 
 /// What gives way when space is needed.
-const EVICTED: [&str; 5] = ["tools", "bundles", "images", STAGES, "go"];
+const EVICTED: [&str; 6] = ["tools", "bundles", "images", "pulled", STAGES, "go"];
 
 const STAGES: &str = "stages";
 

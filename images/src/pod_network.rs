@@ -1,0 +1,387 @@
+//! A Pod network of the user's: its manifest, and the images that its Pods run.
+//!
+//! Nodes reach no registry. What a manifest needs is in archives that the user gives, in the node
+//! image, or pulled by this host, before any machine boots.
+
+mod archive;
+mod error;
+mod manifest;
+mod registry;
+#[cfg(test)]
+mod test_registry;
+mod yaml;
+
+use std::path::PathBuf;
+
+use oci_client::Reference;
+use podwire_process::Report;
+
+pub use archive::{HeldImage, ImageArchive};
+pub use error::{FailedPull, PodNetworkError};
+pub use manifest::{Controller, Place, PodNetworkManifest};
+
+use crate::Cache;
+use crate::digest::Inputs;
+use registry::PullError;
+
+/// A Pod network that can be brought onto nodes: nothing that it needs is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodNetworkFiles {
+    /// What is to be applied.
+    pub manifest: PodNetworkManifest,
+    /// The images that the node image does not hold.
+    pub images: Vec<PodNetworkImage>,
+    /// What a node's containerd is to import: all that the user gave, and what was pulled.
+    pub archives: Vec<ImageArchive>,
+}
+
+/// An image that a Pod network runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodNetworkImage {
+    /// Its name in full, as a node's containerd looks for it.
+    pub reference: String,
+    /// `sha256:...`, see [`HeldImage::digest`].
+    pub digest: String,
+    /// The name that it has after the import.
+    pub name: String,
+}
+
+impl PodNetworkFiles {
+    /// Everything that a manifest needs beside the images of the node image (`present`): from the
+    /// archives, or pulled by this host, once.
+    ///
+    /// # Errors
+    /// [`PodNetworkError::Pull`] for an image that no archive holds and no registry gives,
+    /// [`PodNetworkError::Ambiguous`], and what else keeps archives from being written or read.
+    pub async fn gather(
+        cache: &Cache,
+        report: &dyn Report,
+        manifest: PodNetworkManifest,
+        mut archives: Vec<ImageArchive>,
+        present: &[String],
+    ) -> Result<Self, PodNetworkError> {
+        let given: Vec<PathBuf> = archives.iter().map(|it| it.path.clone()).collect();
+        let mut images = Vec::new();
+        for (reference, place) in &manifest.images {
+            if let Some(image) = among(&archives, reference)? {
+                images.push(image);
+                continue;
+            }
+            if present.contains(reference) {
+                continue;
+            }
+            let pulled = registry::pulled(cache, report, reference).await;
+            let path = pulled.map_err(|error| match error {
+                PullError::Registry(reason) => {
+                    let registry = reference.parse::<Reference>();
+                    PodNetworkError::Pull(Box::new(FailedPull {
+                        place: place.clone(),
+                        reference: reference.clone(),
+                        registry: registry
+                            .map(|it| it.resolve_registry().to_owned())
+                            .unwrap_or_default(),
+                        reason,
+                        held: unheld(&archives, &given),
+                    }))
+                }
+                PullError::Cache(error) => error.into(),
+                PullError::PodNetwork(error) => error,
+            })?;
+            archives.push(ImageArchive::read(&path)?);
+            images.extend(among(&archives, reference)?);
+        }
+        Ok(Self {
+            manifest,
+            images,
+            archives,
+        })
+    }
+
+    /// What names the images alone: 20 hexadecimal digits; nothing when there is none to import.
+    pub fn images_name(&self) -> Option<String> {
+        if self.archives.is_empty() {
+            return None;
+        }
+        let mut inputs = Inputs::of("pod network images");
+        for archive in &self.archives {
+            inputs = inputs.with("archive", &archive.sha256);
+        }
+        for image in &self.images {
+            inputs = inputs.with(&image.reference, &image.name);
+        }
+        Some(inputs.name())
+    }
+}
+
+/// The image that a Pod means, when an archive has it.
+fn among(
+    archives: &[ImageArchive],
+    reference: &str,
+) -> Result<Option<PodNetworkImage>, PodNetworkError> {
+    let held = archives.iter().flat_map(|archive| {
+        let held = archive.held.iter().filter(|image| image.is(reference));
+        held.map(move |image| (archive, image))
+    });
+    let mut found: Option<(&ImageArchive, &HeldImage)> = None;
+    for (archive, image) in held {
+        match found {
+            Some((first, other)) if other.digest != image.digest => {
+                return Err(PodNetworkError::Ambiguous {
+                    reference: reference.to_owned(),
+                    first: first.path.clone(),
+                    second: archive.path.clone(),
+                });
+            }
+            Some(_) => {}
+            None => found = Some((archive, image)),
+        }
+    }
+    Ok(found.map(|(_, image)| PodNetworkImage {
+        reference: reference.to_owned(),
+        digest: image.digest.clone(),
+        name: image.name.clone(),
+    }))
+}
+
+/// What the archives that a person gave hold instead: ends before the name of what they do not.
+fn unheld(archives: &[ImageArchive], given: &[PathBuf]) -> String {
+    let given = archives.iter().filter(|it| given.contains(&it.path));
+    let each: Vec<String> = given
+        .map(|archive| {
+            let mut held: Vec<String> = archive
+                .held
+                .iter()
+                .map(|image| image.reference.clone())
+                .collect();
+            if archive.nameless > 0 {
+                held.push(format!("{} without a full name", archive.nameless));
+            }
+            format!("{} ({})", archive.path.display(), held.join(", "))
+        })
+        .collect();
+    if each.is_empty() {
+        return "no archive is given that holds".to_owned();
+    }
+    format!("{} does not hold", each.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::archive::tests::oci_archive;
+    use super::test_registry::TestRegistry;
+    use super::*;
+    use crate::cache::tests_support::Silent;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::net::TcpListener;
+    use tempfile::TempDir;
+
+    struct Bench {
+        dir: TempDir,
+        cache: Cache,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = Cache::at(&dir.path().join("cache")).unwrap();
+            Self { dir, cache }
+        }
+
+        fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        }
+
+        fn archive(&self, file: &str, image: &str) -> ImageArchive {
+            ImageArchive::read(&self.file(file, oci_archive(image))).unwrap()
+        }
+
+        /// What it takes to run Pods of these images.
+        async fn gather(
+            &self,
+            images: &[&str],
+            archives: Vec<ImageArchive>,
+            present: &[String],
+        ) -> Result<PodNetworkFiles, String> {
+            let pods = images.iter().map(|image| {
+                format!("apiVersion: v1\nkind: Pod\nspec:\n  containers: [{{image: \"{image}\"}}]\n---\n")
+            });
+            let path = self.file("net.yaml", pods.collect::<String>());
+            let manifest = PodNetworkManifest::read(&path).unwrap();
+            let gathered =
+                PodNetworkFiles::gather(&self.cache, &Silent, manifest, archives, present).await;
+            let place = self.dir.path().display().to_string();
+            gathered.map_err(|error| error.to_string().replace(&place, ""))
+        }
+
+        fn record(&self) -> BTreeMap<String, String> {
+            let text = fs::read(self.cache.root().join(registry::RECORD)).unwrap();
+            serde_json::from_slice(&text).unwrap()
+        }
+
+        fn forget_pulled(&self) {
+            fs::remove_dir_all(self.cache.root().join("pulled")).unwrap();
+        }
+    }
+
+    fn shown(files: &PodNetworkFiles) -> Vec<&str> {
+        let images = files.images.iter();
+        images.map(|image| image.reference.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_archives_hold_is_not_asked_for() {
+        let bench = Bench::new();
+        let agent = bench.archive("a.tar", "nowhere.invalid/agent:v1");
+        let digest = agent.held[0].digest.clone();
+        let other = bench.archive("b.tar", "nowhere.invalid/other:v1");
+        let by_digest = format!("nowhere.invalid/agent@{digest}");
+        let images = [
+            "nowhere.invalid/agent:v1",
+            &by_digest,
+            "podwire.invalid/probe:1",
+        ];
+        let present = ["podwire.invalid/probe:1".to_owned()];
+        let archives = vec![agent, other];
+        let files = bench
+            .gather(&images, archives.clone(), &present)
+            .await
+            .unwrap();
+        assert_eq!(shown(&files), ["nowhere.invalid/agent:v1", &by_digest]);
+        // Both become names of the one that was imported.
+        assert!(
+            files
+                .images
+                .iter()
+                .all(|it| it.name == "nowhere.invalid/agent:v1")
+        );
+        // An operator may run images that only it knows of.
+        assert_eq!(files.archives, archives);
+
+        let fewer = bench
+            .gather(&images[..1], archives[..1].to_vec(), &present)
+            .await;
+        assert_ne!(fewer.unwrap().images_name(), files.images_name());
+        let none = bench.gather(&images[2..], Vec::new(), &present).await;
+        assert_eq!(none.unwrap().images_name(), None);
+    }
+
+    #[tokio::test]
+    async fn two_images_of_one_name_are_refused() {
+        let bench = Bench::new();
+        let first = bench.archive("a.tar", "nowhere.invalid/agent:v1");
+        let mut second = first.clone();
+        second.path = "/b.tar".into();
+        let asked = ["nowhere.invalid/agent:v1"];
+        let same = bench
+            .gather(&asked, vec![first.clone(), second.clone()], &[])
+            .await;
+        assert_eq!(shown(&same.unwrap()), asked);
+        second.held[0].digest = "sha256:other".into();
+        let refused = bench
+            .gather(&asked, vec![first, second], &[])
+            .await
+            .unwrap_err();
+        insta::assert_snapshot!(refused, @r#""/a.tar" and "/b.tar" hold different images named nowhere.invalid/agent:v1"#);
+    }
+
+    #[tokio::test]
+    async fn an_image_is_pulled_once_and_stays_the_same() {
+        let bench = Bench::new();
+        let registry = TestRegistry::start();
+        let name = format!("{}/org/agent:v1", registry.host);
+        let digest = registry.offer("org/agent", "v1", &oci_archive(&name), &[]);
+        let asked = [name.as_str()];
+        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        assert_eq!(shown(&files), asked);
+        assert_eq!(files.images[0].digest, digest);
+        assert_eq!(files.images[0].name, name);
+        assert_eq!(bench.record(), [(name.clone(), digest.clone())].into());
+        // Manifest, configuration, layer.
+        assert_eq!(registry.asked().len(), 3, "{:?}", registry.asked());
+
+        let again = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        assert_eq!(again, files);
+        assert_eq!(registry.asked().len(), 3);
+
+        // Where the tag has moved meanwhile and the archive is gone, the recorded image comes back.
+        let moved = registry.offer("org/agent", "v1", &oci_archive("other"), &[]);
+        assert_ne!(moved, digest);
+        bench.forget_pulled();
+        let back = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        assert_eq!(back.images, files.images);
+        assert_eq!(back.archives[0].sha256, files.archives[0].sha256);
+    }
+
+    #[tokio::test]
+    async fn of_an_index_the_nodes_platform_is_pulled() {
+        let bench = Bench::new();
+        let registry = TestRegistry::start();
+        let name = format!("{}/agent:v1", registry.host);
+        let image = oci_archive(&name);
+        let platforms = ["linux/arm64", "linux/amd64"];
+        let index = registry.offer("agent", "v1", &image, &platforms);
+        let by_digest = format!("{}/agent@{index}", registry.host);
+        let asked = [name.as_str(), by_digest.as_str()];
+        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        assert_eq!(files.images.len(), 2);
+        assert!(bench.record().values().all(|digest| *digest == index));
+
+        registry.offer("agent", "v2", &image, &["linux/arm64", "windows/amd64"]);
+        let foreign = format!("{}/agent:v2", registry.host);
+        let refused = bench.gather(&[foreign.as_str()], Vec::new(), &[]).await;
+        let refused = refused.unwrap_err().replace(&registry.host, "HOST");
+        insta::assert_snapshot!(refused, @"/net.yaml:4: no archive is given that holds HOST/agent:v2, and this host cannot pull it from HOST: it is there for linux/arm64, windows/amd64 only, and nodes are linux/amd64; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v2` or `skopeo copy docker://HOST/agent:v2 oci-archive:FILE:HOST/agent:v2`");
+    }
+
+    #[tokio::test]
+    async fn a_registry_may_want_a_token_first() {
+        let bench = Bench::new();
+        let registry = TestRegistry::start();
+        registry.demand_token();
+        let name = format!("{}/agent:v1", registry.host);
+        registry.offer("agent", "v1", &oci_archive(&name), &[]);
+        let asked = [name.as_str()];
+        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        assert_eq!(shown(&files), asked);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_pulled_is_told_with_what_was_given() {
+        let bench = Bench::new();
+        let registry = TestRegistry::start();
+        let host = registry.host.clone();
+        let name = format!("{host}/agent:v1");
+        let refusal = async |archives| {
+            let refused = bench.gather(&[name.as_str()], archives, &[]).await;
+            refused.unwrap_err().replace(&host, "HOST")
+        };
+        insta::assert_snapshot!(refusal(Vec::new()).await, @"/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+        let mut given = bench.archive("a.tar", "nowhere.invalid/agent:v1");
+        given.nameless = 1;
+        insta::assert_snapshot!(refusal(vec![given]).await, @"/net.yaml:4: /a.tar (nowhere.invalid/agent:v1, 1 without a full name) does not hold HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+
+        registry.offer("agent", "v1", &oci_archive(&name), &[]);
+        registry.damage("agent");
+        let damaged = refusal(Vec::new()).await;
+        assert!(damaged.contains("Digest error"), "{damaged}");
+        // Nothing of it is left that a later run could take for an image.
+        assert!(!bench.cache.root().join(registry::RECORD).exists());
+        assert!(!bench.cache.root().join("pulled").exists());
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_registry_is_named() {
+        let bench = Bench::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let name = format!("{host}/agent:v1");
+        let refused = bench.gather(&[name.as_str()], Vec::new(), &[]).await;
+        let refused = refused.unwrap_err().replace(&host, "HOST");
+        assert!(refused.starts_with("/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: "), "{refused}");
+        assert!(refused.contains("refused"), "{refused}");
+    }
+}

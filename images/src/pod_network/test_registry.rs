@@ -1,0 +1,189 @@
+//! A registry on this host: the parts of the OCI distribution specification 1.1 that a pull uses.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::digest::sha256;
+
+const TOKEN: &str = "for-everybody";
+
+#[derive(Default)]
+struct Content {
+    /// By `name/manifests/tag` or `name/blobs/digest`: media type and bytes.
+    files: BTreeMap<String, (String, Vec<u8>)>,
+    asked: Vec<String>,
+    with_token: bool,
+}
+
+/// Serves until the process ends.
+pub(super) struct TestRegistry {
+    /// `127.0.0.1:43210`.
+    pub(super) host: String,
+    content: Arc<Mutex<Content>>,
+}
+
+impl TestRegistry {
+    pub(super) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let content: Arc<Mutex<Content>> = Arc::default();
+        let served = Arc::clone(&content);
+        let own = host.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                // A client that hangs up early is not the registry's trouble.
+                let _ = answer(stream.unwrap(), &own, &served);
+            }
+        });
+        Self { host, content }
+    }
+
+    /// Only for those who ask for a token first, as Docker Hub does it.
+    pub(super) fn demand_token(&self) {
+        self.content.lock().unwrap().with_token = true;
+    }
+
+    /// What was asked for, apart from `/v2/`.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.content.lock().unwrap().asked.clone()
+    }
+
+    /// Offers the image of an OCI archive under `name:tag`; gives its digest. For several platforms
+    /// it is the image for each, below an index.
+    pub(super) fn offer(
+        &self,
+        name: &str,
+        tag: &str,
+        archive: &[u8],
+        platforms: &[&str],
+    ) -> String {
+        let mut content = self.content.lock().unwrap();
+        let mut put = |kind: &str, key: &str, media_type: &str, bytes: &[u8]| {
+            let path = format!("{name}/{kind}/{key}");
+            let file = (media_type.to_owned(), bytes.to_vec());
+            content.files.insert(path, file);
+        };
+        let mut index = Value::Null;
+        for entry in tar::Archive::new(archive).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            if path == "index.json" {
+                index = serde_json::from_slice(&bytes).unwrap();
+            } else if let Some(hex) = path.strip_prefix("blobs/sha256/") {
+                let digest = format!("sha256:{hex}");
+                put("blobs", &digest, "application/octet-stream", &bytes);
+                put(
+                    "manifests",
+                    &digest,
+                    "application/vnd.oci.image.manifest.v1+json",
+                    &bytes,
+                );
+            }
+        }
+        let image = &index["manifests"][0];
+        let digest = image["digest"].as_str().unwrap().to_owned();
+        let media_type = image["mediaType"].as_str().unwrap().to_owned();
+        if platforms.is_empty() {
+            let (_, bytes) = content.files[&format!("{name}/manifests/{digest}")].clone();
+            let file = (media_type, bytes);
+            content
+                .files
+                .insert(format!("{name}/manifests/{tag}"), file);
+            return digest;
+        }
+        let manifests: Vec<Value> = platforms
+            .iter()
+            .map(|platform| {
+                let (os, architecture) = platform.split_once('/').unwrap();
+                let mut image = image.clone();
+                image["platform"] = json!({ "os": os, "architecture": architecture });
+                image
+            })
+            .collect();
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests });
+        let index = index.to_string().into_bytes();
+        let digest = format!("sha256:{}", sha256(&index));
+        for key in [&digest, tag] {
+            let file = (media_type.to_owned(), index.clone());
+            content
+                .files
+                .insert(format!("{name}/manifests/{key}"), file);
+        }
+        digest
+    }
+
+    /// Alters what one blob of `name` holds, but not the name under which it is asked for.
+    pub(super) fn damage(&self, name: &str) {
+        let mut content = self.content.lock().unwrap();
+        let begin = format!("{name}/blobs/");
+        let blobs = content.files.iter_mut();
+        let largest = blobs
+            .filter(|(path, _)| path.starts_with(&begin))
+            .max_by_key(|(_, (_, bytes))| bytes.len());
+        let (_, (_, bytes)) = largest.unwrap();
+        bytes[0] ^= 1;
+    }
+}
+
+fn answer(stream: TcpStream, host: &str, content: &Mutex<Content>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
+            break;
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+    let mut stream = reader.into_inner();
+    let path = lines.first().and_then(|line| line.split(' ').nth(1));
+    let path = path.unwrap_or_default().to_owned();
+    let mut respond = |status: &str, head: &str, body: &[u8]| {
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{head}\r\n"
+        )?;
+        stream.write_all(body)
+    };
+    let mut content = content.lock().unwrap();
+    if path.starts_with("/token?") {
+        let body = json!({ "token": TOKEN }).to_string();
+        return respond(
+            "200 OK",
+            "Content-Type: application/json\r\n",
+            body.as_bytes(),
+        );
+    }
+    let allowed = lines
+        .iter()
+        .any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
+    if content.with_token && !allowed {
+        let head =
+            format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"test\"\r\n");
+        return respond("401 Unauthorized", &head, b"{}");
+    }
+    if path == "/v2/" {
+        return respond("200 OK", "", b"{}");
+    }
+    let asked = path.trim_start_matches("/v2/").to_owned();
+    content.asked.push(asked.clone());
+    match content.files.get(&asked) {
+        Some((media_type, bytes)) => {
+            let head = format!("Content-Type: {media_type}\r\n");
+            respond("200 OK", &head, bytes)
+        }
+        None => {
+            let error = json!({ "errors": [{ "code": "MANIFEST_UNKNOWN", "message": "manifest unknown" }] });
+            respond("404 Not Found", "", error.to_string().as_bytes())
+        }
+    }
+}
