@@ -339,6 +339,7 @@ pub fn get(workshop: &Workshop<'_>, version: &str) -> Result<Bundle, Error> {
     let flags = ldflags(version);
     for Module { name, dir, target } in &recipe.modules {
         let about = match *name {
+            "flannel" | "coredns" => " (about a minute on 2 cores, once)",
             "kubernetes" => " (about 5 minutes on 2 cores, once)",
             _ => "",
         };

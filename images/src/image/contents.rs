@@ -13,8 +13,8 @@ use crate::{Error, Workshop};
 /// The registry whose names kubeadm's images have.
 const REGISTRY: &str = "registry.k8s.io";
 
-/// kubeadm's tag of the sandbox image; its program is ours and has no version of its own.
-const PAUSE: &str = "3.10.2";
+/// The sandbox image by kubeadm's name; its program is ours and has no version of its own.
+pub(super) const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 
 /// etcd's image has a revision of its own behind etcd's version.
 const ETCD_REVISION: &str = "0";
@@ -190,7 +190,7 @@ fn images(versions: &Versions<'_>) -> Vec<OciImage> {
             ..server("kube-proxy", "/usr/local/bin/kube-proxy")
         },
         dns,
-        probe(format!("{REGISTRY}/pause:{PAUSE}"), &["pause"]),
+        probe(PAUSE.to_owned(), &["pause"]),
         image(
             format!("{REGISTRY}/etcd:{}-{ETCD_REVISION}", versions.etcd),
             etcd_files.collect(),

@@ -235,7 +235,10 @@ mod tests {
                 .text
         };
         let containerd = file("/etc/containerd/config.toml");
-        assert!(containerd.contains("sandbox_image = \"registry.k8s.io/pause:3.10.2\""));
+        assert!(containerd.contains(&format!(
+            "sandbox_image = {:?}",
+            super::super::contents::PAUSE
+        )));
         assert!(containerd.contains("bin_dir = \"/opt/cni/bin\""));
         assert!(containerd.contains("SystemdCgroup = true"));
         assert!(
