@@ -108,7 +108,7 @@ impl Maker<'_> {
             let logs = self.logs.join(role.name());
             let (spawner, qemu) = (&self.host.spawner, &self.host.qemu);
             let machine = Machine::launch(spawner, qemu, spec, None, &logs).await?;
-            self.is_up(&machine).await?;
+            is_up(self.host, &machine).await?;
             Ok::<_, ClusterError>((machine, files))
         });
         let (machines, files): (Vec<_>, Vec<_>) = try_join_all(boots).await?.into_iter().unzip();
@@ -121,19 +121,6 @@ impl Maker<'_> {
         manifest.built = now;
         manifest.guest_time = now.cast_signed();
         Ok((manifest, files))
-    }
-
-    async fn is_up(&self, machine: &Machine) -> Result<(), ClusterError> {
-        let limit = self.host.limit(BOOT);
-        let line = machine.console().wait_for(IS_UP, limit);
-        match machine.faults().unless_faulted(line).await? {
-            Some(_) => Ok(()),
-            None => Err(ClusterError::NotBooted {
-                machine: machine.name().to_owned(),
-                limit,
-                console: machine.console().tail(20).join("\n"),
-            }),
-        }
     }
 
     /// The parent's cluster, one step further.
@@ -237,6 +224,20 @@ impl Maker<'_> {
             Cluster::new_nodes(host, plan, credentials, powered, segment, self.logs).await?;
         cluster.take_identities().await?;
         Ok((cluster, files))
+    }
+}
+
+/// Waits until a machine that was switched on has booted.
+pub(crate) async fn is_up(host: &Host, machine: &Machine) -> Result<(), ClusterError> {
+    let limit = host.limit(BOOT);
+    let line = machine.console().wait_for(IS_UP, limit);
+    match machine.faults().unless_faulted(line).await? {
+        Some(_) => Ok(()),
+        None => Err(ClusterError::NotBooted {
+            machine: machine.name().to_owned(),
+            limit,
+            console: machine.console().tail(20).join("\n"),
+        }),
     }
 }
 

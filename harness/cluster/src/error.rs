@@ -185,6 +185,18 @@ pub enum ClusterError {
         /// The end of its words.
         said: String,
     },
+    /// containerd has imported all archives, and an image is not there.
+    #[error(
+        "after the import containerd lacks {}; it has {}",
+        missing.join(", "),
+        there.join(", ")
+    )]
+    NotImported {
+        /// Names of images.
+        missing: Vec<String>,
+        /// Those that are there.
+        there: Vec<String>,
+    },
     /// A stage is to be made in the place of one that is damaged, and cannot be removed.
     #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]
     DamagedInUse {

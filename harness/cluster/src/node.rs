@@ -257,6 +257,10 @@ impl Node {
     ) -> Result<String, ClusterError> {
         let output = self.guest().run_with_input(command, input, limit).await;
         let output = output.map_err(self.failed("run a command"))?;
+        self.succeeded(command, output)
+    }
+
+    fn succeeded(&self, command: &str, output: Output) -> Result<String, ClusterError> {
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -265,6 +269,18 @@ impl Node {
             command,
             output,
         }))
+    }
+
+    /// As [`Node::run_with_input`], with a file of this host as the input.
+    pub(crate) async fn run_with_file(
+        &self,
+        command: &str,
+        file: tokio::fs::File,
+        limit: Duration,
+    ) -> Result<String, ClusterError> {
+        let output = self.guest().run_reading(command, file, limit).await;
+        let output = output.map_err(self.failed("run a command"))?;
+        self.succeeded(command, output)
     }
 
     /// Writes a file, and its folder when there is none.
@@ -299,6 +315,12 @@ impl Node {
     pub(crate) async fn hang_up(self) -> Machine {
         self.guest().close().await;
         self.machine
+    }
+
+    /// Has the machine shut itself down; its disk then holds all that was written.
+    pub(crate) async fn power_off(self, host: &Host) -> Result<(), ClusterError> {
+        let limit = host.limit(BOOT);
+        Ok(self.machine.power_off(&self.guest(), limit).await?)
     }
 
     /// Ends the machine at once.

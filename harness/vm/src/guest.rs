@@ -338,6 +338,20 @@ impl Guest {
         input: &[u8],
         limit: Duration,
     ) -> Result<Output, GuestError> {
+        self.run_reading(command, input, limit).await
+    }
+
+    /// Runs a command line with what can be read from `input` as its standard input: what is too
+    /// large for the memory. Where reading fails, the command's input ends.
+    ///
+    /// # Errors
+    /// [`GuestError`]; but another exit status than 0 is not one.
+    pub async fn run_reading(
+        &self,
+        command: &str,
+        input: impl AsyncRead + Unpin,
+        limit: Duration,
+    ) -> Result<Output, GuestError> {
         let mut collected = Collected::default();
         let work = timeout(limit, self.exchange(command, input, &mut collected));
         let done = match &self.faults {
@@ -402,7 +416,7 @@ impl Guest {
     async fn exchange(
         &self,
         command: &str,
-        input: &[u8],
+        input: impl AsyncRead + Unpin,
         collected: &mut Collected,
     ) -> Result<(), Option<russh::Error>> {
         let _slot = self.slots.acquire().await.map_err(|_| None)?;
@@ -412,10 +426,9 @@ impl Guest {
         running.writer()?.exec(true, command).await?;
         let send = async {
             let writer = running.writer()?;
-            if !input.is_empty() {
-                writer.data(input).await?;
-            }
+            let sent = writer.data(input).await;
             writer.eof().await?;
+            sent?;
             Ok::<(), Option<russh::Error>>(())
         };
         let receive = async {
