@@ -29,14 +29,14 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 lab.step("masquerade what leaves node 2's Pods");
-                let range = lab.pod_range(2).await?;
+                let own = lab.pod_addresses(2).await?;
                 on(
                     lab,
                     2,
                     &format!(
                         "nft 'add table ip sabotage; \
                          add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
-                         add rule ip sabotage post ip saddr {range} ip daddr != {range} masquerade'"
+                         add rule ip sabotage post ip saddr {own} ip daddr != {own} masquerade'"
                     ),
                 )
                 .await?;

@@ -39,14 +39,14 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     lab.step("masquerade what leaves node 2's Pods");
-                    let range = lab.pod_range(2).await?;
+                    let own = lab.pod_addresses(2).await?;
                     on(
                         lab,
                         2,
                         &format!(
                             "nft 'add table ip sabotage; \
                              add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
-                             add rule ip sabotage post ip saddr {range} ip daddr != {range} masquerade'"
+                             add rule ip sabotage post ip saddr {own} ip daddr != {own} masquerade'"
                         ),
                     )
                     .await?;
@@ -60,8 +60,8 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             expects: Cause::TimedOut,
             run: |lab| {
                 Box::pin(async {
-                    let range = lab.pod_range(2).await?;
-                    drop_on_node1(lab, &range.to_string()).await?;
+                    let own = lab.pod_addresses(2).await?;
+                    drop_on_node1(lab, &own).await?;
                     every_pair(lab).await
                 })
             },
@@ -158,8 +158,8 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             expects: Cause::TimedOut,
             run: |lab| {
                 Box::pin(async {
-                    let range = lab.pod_range(2).await?;
-                    drop_on_node1(lab, &range.to_string()).await?;
+                    let own = lab.pod_addresses(2).await?;
+                    drop_on_node1(lab, &own).await?;
                     spreads_from_everywhere(lab).await
                 })
             },

@@ -53,21 +53,25 @@ pub enum PodNetwork {
     Routes,
     /// flannel as a DaemonSet; each node's range is the one that the controller manager gives it.
     Flannel(FlannelBackend),
+    /// The one of a manifest that the user gave, see [`PodManifest`](crate::PodManifest). Each Node
+    /// has a range all the same; whether the network keeps to it is its own business.
+    Manifest,
 }
 
 impl PodNetwork {
     /// All of them.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Routes,
         Self::Flannel(FlannelBackend::Vxlan),
         Self::Flannel(FlannelBackend::HostGw),
+        Self::Manifest,
     ];
 
     /// Whether the controller manager gives each Node its range (`spec.podCIDR`).
     pub fn allocates(self) -> bool {
         match self {
             Self::Routes => false,
-            Self::Flannel(_) => true,
+            Self::Flannel(_) | Self::Manifest => true,
         }
     }
 
@@ -76,6 +80,7 @@ impl PodNetwork {
             Self::Routes => "routes",
             Self::Flannel(FlannelBackend::Vxlan) => "flannel",
             Self::Flannel(FlannelBackend::HostGw) => "flannel-host-gw",
+            Self::Manifest => "manifest",
         }
     }
 }
@@ -209,6 +214,6 @@ mod tests {
         let told = |text: &str| text.parse::<Cell>().unwrap_err().to_string();
         insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
         insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
-        insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw are"#);
+        insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
     }
 }

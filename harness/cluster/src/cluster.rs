@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::addresses::{self, node_number, pod_range};
 use crate::api::{self, chain};
 use crate::bootstrap::{is_running, ready};
+use crate::cell::PodNetwork;
 use crate::network;
 use crate::node::{Node, Powered};
 use crate::pki::Pki;
@@ -422,14 +423,20 @@ impl Cluster {
     }
 
     /// The range that the Pods of each node have their addresses from, by the node's number. Where
-    /// the controller manager gives them out, a Node that has just come may have none yet.
+    /// the controller manager gives them out, a Node that has just come may have none yet. Nothing
+    /// for a Pod network of the user's, which may take its addresses from anywhere.
     ///
     /// # Errors
     /// [`ClusterError::Api`].
-    pub async fn pod_ranges(&self) -> Result<BTreeMap<u32, Ipv4Net>, ClusterError> {
-        if !self.plan.cell.network.allocates() {
-            let numbers = 1..=self.plan.nodes;
-            return Ok(numbers.map(|number| (number, pod_range(number))).collect());
+    pub async fn pod_ranges(&self) -> Result<Option<BTreeMap<u32, Ipv4Net>>, ClusterError> {
+        match self.plan.cell.network {
+            PodNetwork::Manifest => return Ok(None),
+            PodNetwork::Routes => {
+                let numbers = 1..=self.plan.nodes;
+                let ranges = numbers.map(|number| (number, pod_range(number)));
+                return Ok(Some(ranges.collect()));
+            }
+            PodNetwork::Flannel(_) => {}
         }
         let nodes: Api<ApiNode> = Api::all(self.api());
         let listed = nodes.list(&ListParams::default()).await;
@@ -438,7 +445,7 @@ impl Cluster {
             let number = node_number(node.metadata.name.as_deref()?)?;
             Some((number, node.spec?.pod_cidr?.parse().ok()?))
         });
-        Ok(ranges.collect())
+        Ok(Some(ranges.collect()))
     }
 
     /// Sets the workload's number of Pods.

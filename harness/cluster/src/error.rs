@@ -197,6 +197,9 @@ pub enum ClusterError {
         /// Those that are there.
         there: Vec<String>,
     },
+    /// The cell asks for the user's Pod network, and there is none.
+    #[error("the cluster's Pod network is a manifest of the user's, and the plan has none")]
+    NoPodManifest,
     /// A stage is to be made in the place of one that is damaged, and cannot be removed.
     #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]
     DamagedInUse {

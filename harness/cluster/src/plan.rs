@@ -14,6 +14,7 @@ use crate::limits::GuestLimits;
 use crate::network;
 use crate::node_files::{self, NodeFile};
 use crate::pki::{Pki, certificate_names};
+use crate::pod_manifest::{self, PodManifest};
 use crate::workload;
 use crate::{Break, ClusterError, StageName, bootstrap, flannel, identity, kubeadm};
 
@@ -100,6 +101,9 @@ pub struct ClusterPlan {
     pub worker: Size,
     /// The fault that the run carries; it shapes the stages from the one on whose step it alters.
     pub broken: Option<Break>,
+    /// The user's Pod network, where the cell has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_manifest: Option<PodManifest>,
 }
 
 impl ClusterPlan {
@@ -145,7 +149,17 @@ impl ClusterPlan {
                 memory_mib: 1024,
             },
             broken,
+            pod_manifest: None,
         })
+    }
+
+    /// The same with the user's Pod network.
+    #[must_use]
+    pub fn with_pod_manifest(self, pod_manifest: Option<PodManifest>) -> Self {
+        Self {
+            pod_manifest,
+            ..self
+        }
     }
 
     /// The stages of its cell, each the parent of the next.
@@ -218,6 +232,7 @@ impl ClusterPlan {
             PodNetwork::Flannel(backend) => {
                 json!([flannel::manifest(backend), bootstrap::APPLY])
             }
+            PodNetwork::Manifest => json!([self.pod_manifest, pod_manifest::APPLY]),
         };
         let workload = || {
             let replicas = bootstrap::replicas(self.nodes);
@@ -234,7 +249,12 @@ impl ClusterPlan {
                             .shape()
                     })
                     .collect();
-                json!([self.image, self.qemu, self.host_cpu, machines])
+                let layer = self.pod_manifest.as_ref().and_then(|it| it.layer.as_ref());
+                let image = match layer {
+                    Some(layer) => json!([self.image, layer]),
+                    None => json!(self.image),
+                };
+                json!([image, self.qemu, self.host_cpu, machines])
             }
             (StageName::ControlPlane, _) => {
                 let files = node_files::control_plane(&pki, self.cell, limits);
@@ -471,8 +491,49 @@ mod tests {
         assert_eq!(first(kubeadm, routes), Some(StageName::Init));
         let by_hand = Cell::usual(Bootstrap::ByHand);
         assert_eq!(first(kubeadm, by_hand), Some(StageName::Joined));
+        let manifest = Cell {
+            network: PodNetwork::Manifest,
+            ..kubeadm
+        };
+        assert_eq!(first(kubeadm, manifest), Some(StageName::PodNetwork));
         let refused = plan(kubeadm).key(StageName::Cni).unwrap_err().to_string();
         insta::assert_snapshot!(refused, @"a cluster of kubeadm/nftables/flannel has no stage cni; it has booted, init, joined, pod-network, workload");
+    }
+
+    #[test]
+    fn manifest_and_images_shape_the_stages() {
+        let cell = Cell {
+            network: PodNetwork::Manifest,
+            ..Cell::usual(Bootstrap::Kubeadm)
+        };
+        let manifest = PodManifest {
+            name: "net.yaml".into(),
+            text: "kind: DaemonSet".into(),
+            images: [("quay.io/a:1".to_owned(), "sha256:00".to_owned())].into(),
+            layer: None,
+            controllers: Vec::new(),
+        };
+        let plan = |manifest: &PodManifest| {
+            plan_of(cell, 3, None).with_pod_manifest(Some(manifest.clone()))
+        };
+        let own = plan(&manifest);
+        let first = |other: &PodManifest| first_differing(&own, &plan(other));
+        assert_eq!(first(&manifest), None);
+        let text = PodManifest {
+            text: "kind: Deployment".into(),
+            ..manifest.clone()
+        };
+        assert_eq!(first(&text), Some(StageName::PodNetwork));
+        let images = PodManifest {
+            images: [("quay.io/a:1".to_owned(), "sha256:01".to_owned())].into(),
+            ..manifest.clone()
+        };
+        assert_eq!(first(&images), Some(StageName::PodNetwork));
+        let layer = PodManifest {
+            layer: Some("0123".into()),
+            ..manifest.clone()
+        };
+        assert_eq!(first(&layer), Some(StageName::Booted));
     }
 
     #[test]

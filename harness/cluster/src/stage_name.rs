@@ -56,7 +56,7 @@ impl StageName {
             ],
             // A Pod network that runs in Pods needs the API's Service, so kube-proxy comes first:
             // there is nothing to see without it.
-            (Bootstrap::ByHand, PodNetwork::Flannel(_)) => &[
+            (Bootstrap::ByHand, PodNetwork::Flannel(_) | PodNetwork::Manifest) => &[
                 Self::Booted,
                 Self::ControlPlane,
                 Self::Joined,

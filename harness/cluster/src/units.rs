@@ -285,7 +285,9 @@ pub fn network(network: PodNetwork) -> Unit {
                 crate::cni::MASQUERADE_PATH
             ),
         ),
-        PodNetwork::Flannel(_) => ("overlay br_netfilter vxlan", String::new()),
+        PodNetwork::Flannel(_) | PodNetwork::Manifest => {
+            ("overlay br_netfilter vxlan", String::new())
+        }
     };
     let text = format!(
         "\

@@ -194,14 +194,20 @@ impl Lab {
         Ok(mesh)
     }
 
-    /// The range that the Pods of a node have their addresses from.
+    /// The addresses of a node's Pods, as nft(8) takes them: the node's range, or those of the
+    /// workload's Pods where the Pod network keeps its ranges to itself.
     ///
     /// # Errors
     /// When the API does not answer, or the node has no range.
-    pub async fn pod_range(&self, node: u32) -> anyhow::Result<Ipv4Net> {
-        let ranges = self.cluster.pod_ranges().await?;
-        let range = ranges.get(&node).copied();
-        range.with_context(|| format!("node{node} has no range for its Pods"))
+    pub async fn pod_addresses(&self, node: u32) -> anyhow::Result<String> {
+        if let Some(ranges) = self.cluster.pod_ranges().await? {
+            let range = ranges.get(&node).map(Ipv4Net::to_string);
+            return range.with_context(|| format!("node{node} has no range for its Pods"));
+        }
+        let pods = self.pods().await?;
+        let own = pods.iter().filter(|pod| pod.node == node);
+        let own: Vec<String> = own.map(|pod| pod.address.to_string()).collect();
+        Ok(format!("{{ {} }}", own.join(", ")))
     }
 
     /// Adds `ip route add 10.1.TO.0/24 via ADDRESS-OF-TO` on one node.

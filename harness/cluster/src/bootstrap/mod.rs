@@ -23,7 +23,7 @@ use crate::limits::GuestLimits;
 use crate::node::Node;
 use crate::node_files::{self, NodeFile, UNPACK, archive};
 use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
-use crate::{Cluster, ClusterError, StageName, flannel, identity, kubeadm, units};
+use crate::{Cluster, ClusterError, StageName, flannel, identity, kubeadm, pod_manifest, units};
 
 /// Unpacking the files and starting daemons.
 const START: Duration = Duration::from_secs(30);
@@ -97,6 +97,12 @@ impl Cluster {
             let missing = async |api, nodes| parts.lacking(api, nodes).await;
             lacking.extend(self.wait(limit, report, missing).await?);
         }
+        if let Some(manifest) = &self.plan().pod_manifest
+            && stage >= StageName::PodNetwork
+        {
+            let missing = async |api, _| manifest.lacking(api).await;
+            lacking.extend(self.wait(limit, report, missing).await?);
+        }
         if stage >= StageName::Cni {
             lacking.extend(self.wait(limit, report, nodes_lacking).await?);
         }
@@ -128,6 +134,14 @@ impl Cluster {
                     text: format!("{:#}\n", flannel::manifest(backend)),
                 };
                 self.set_up(self.node(1), &[file], APPLY).await?;
+            }
+            PodNetwork::Manifest => {
+                let manifest = self.plan().pod_manifest.as_ref();
+                let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
+                report.step(&format!("apply {}", manifest.name));
+                let file = manifest.file();
+                self.set_up(self.node(1), &[file], pod_manifest::APPLY)
+                    .await?;
             }
         }
         Ok(())
