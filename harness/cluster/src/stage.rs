@@ -1,7 +1,8 @@
 //! A running cluster, frozen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +136,7 @@ pub struct Stage {
     pub dir: PathBuf,
     /// What it holds.
     pub manifest: StageManifest,
-    _in_use: Arc<(File, Option<File>)>,
+    _in_use: Arc<(File, Vec<File>)>,
 }
 
 /// The files of one machine in a stage's or a clone's folder.
@@ -184,12 +185,15 @@ impl Stage {
         let locked = folder.lock_shared();
         locked.map_err(|error| unusable(error.to_string()))?;
         let manifest = StageManifest::read(dir)?;
-        let image = manifest.image.disk.parent().map(|image| {
+        // A layer over the image is beside it; its disk is based on the image's.
+        let image = [&manifest.image.disk, &manifest.image.kernel];
+        let folders: BTreeSet<&Path> = image.into_iter().filter_map(|file| file.parent()).collect();
+        let locked = folders.into_iter().map(|image| {
             let image = File::open(image)?;
             image.lock_shared().map(|()| image)
         });
-        let image = image
-            .transpose()
+        let image = locked
+            .collect::<io::Result<Vec<File>>>()
             .map_err(|error| unusable(format!("its image: {error}")))?;
         if let Some(damage) = manifest.damage(dir) {
             return Err(unusable(damage));
