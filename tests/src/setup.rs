@@ -81,6 +81,7 @@ impl Setup {
             ram,
             rtc_base: None,
             no_reboot: false,
+            tsc_khz: podwire_vm::clock::tsc_khz(),
         }
     }
 

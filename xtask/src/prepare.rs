@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use podwire_cluster::{Break, ClusterPlan, Host, Stage, StageName};
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
-use podwire_vm::{Accelerator, SshCredentials};
+use podwire_vm::{Accelerator, SshCredentials, clock};
 
 use crate::consent;
 use crate::durations::Durations;
@@ -204,6 +204,7 @@ impl<'a> Preparation<'a> {
             qemu_img: judged.programs.qemu_img.clone(),
             accelerator: judged.verdict.accelerator,
             speed_factor: judged.verdict.speed_factor,
+            tsc_khz: clock::tsc_khz(),
             ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
         })
     }

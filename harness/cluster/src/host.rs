@@ -19,6 +19,8 @@ pub struct Host {
     pub accelerator: Accelerator,
     /// How many times slower than usual everything in a guest is; at least 1 counts.
     pub speed_factor: f64,
+    /// The rate of its time stamp counter, see [`podwire_vm::clock`].
+    pub tsc_khz: Option<u32>,
     /// How the nodes are logged in to.
     pub ssh: SshCredentials,
 }

@@ -178,6 +178,7 @@ mod tests {
             qemu_img: "no-qemu-img".into(),
             accelerator: Accelerator::Tcg,
             speed_factor: 1.0,
+            tsc_khz: None,
             ssh: SshCredentials::new(&key.private, None).unwrap(),
         };
         let logs = tempfile::tempdir().unwrap();

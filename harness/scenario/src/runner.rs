@@ -84,6 +84,7 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
         qemu_img: context.qemu_img.clone(),
         accelerator: context.accelerator,
         speed_factor: context.speed_factor,
+        tsc_khz: podwire_vm::clock::tsc_khz(),
         ssh: SshCredentials::read(&context.ssh_key, context.ssh_host_key.as_deref())?,
     };
     let attempt = Attempt {

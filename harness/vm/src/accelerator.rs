@@ -266,6 +266,7 @@ async fn probe(
         incoming: false,
         rtc_base: None,
         no_reboot: true,
+        tsc_khz: None,
     };
     let limit = match accelerator {
         Accelerator::Kvm => LIMITS.0,

@@ -8,10 +8,12 @@
 //!   ([`MachineFault`]);
 //! - [`Qmp`] is the control channel, [`Console`] the recorded serial line;
 //! - [`Guest`] runs commands over SSH on any stream;
+//! - [`clock`] measures what an emulated guest cannot find out reliably by itself;
 //! - [`accelerator`] judges KVM and emulation by running a guest;
 //! - [`keys`] makes the SSH keys, [`create_overlay`] a machine's private disk.
 
 pub mod accelerator;
+pub mod clock;
 mod console;
 mod disk;
 mod fault;

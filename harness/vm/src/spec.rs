@@ -78,6 +78,9 @@ pub struct MachineSpec {
     pub rtc_base: Option<String>,
     /// Whether a reset by the guest ends QEMU instead of booting again.
     pub no_reboot: bool,
+    /// The rate of the host's time stamp counter, see [`crate::clock`]: an emulated guest is told
+    /// (Linux, `tsc_early_khz`) instead of measuring it. It does not shape the machine.
+    pub tsc_khz: Option<u32>,
 }
 
 /// The numbers of the descriptors that QEMU inherits.
@@ -151,6 +154,7 @@ impl MachineSpec {
             ram: Ram::Template("RAM".into()),
             incoming: false,
             rtc_base: None,
+            tsc_khz: None,
             ..self.clone()
         };
         neutral.arguments("FD", "FD", Some((Some("MAC"), "FD".into())))
@@ -239,11 +243,14 @@ impl MachineSpec {
     }
 
     fn kernel_command_line(&self) -> String {
-        if self.append.is_empty() {
-            Self::CONSOLE_APPEND.to_owned()
-        } else {
-            format!("{} {}", Self::CONSOLE_APPEND, self.append)
+        let mut line = Self::CONSOLE_APPEND.to_owned();
+        if !self.append.is_empty() {
+            line += &format!(" {}", self.append);
         }
+        if let (Accelerator::Tcg, Some(khz)) = (self.accelerator, self.tsc_khz) {
+            line += &format!(" tsc_early_khz={khz}");
+        }
+        line
     }
 
     fn memory(&self) -> String {
@@ -335,6 +342,7 @@ pub(crate) mod tests {
             incoming: false,
             rtc_base: None,
             no_reboot: false,
+            tsc_khz: None,
         }
     }
 
@@ -445,6 +453,7 @@ pub(crate) mod tests {
             disk: None,
             ram: Ram::Anonymous,
             no_reboot: true,
+            tsc_khz: None,
             ..node()
         };
         let line = probe.command_line(&Descriptors {

@@ -29,6 +29,7 @@ async fn main() -> Result<()> {
         incoming: true,
         rtc_base: None,
         no_reboot: false,
+        tsc_khz: None,
     };
     let machine = Machine::launch(&Spawner::start()?, qemu, spec, None, Path::new(dir)).await?;
     println!("{}", machine.pid());
