@@ -145,11 +145,13 @@ impl Maker<'_> {
         manifest.phases.push(Phase::since("wake", started));
         manifest.phases.extend_from_slice(cluster.timings());
 
+        let clocks = Clocks::read(&cluster).await?;
         let stepping = Instant::now();
         manifest.unsettled = cluster.go_on_to(manifest.name, self.report).await?;
         manifest.phases.push(Phase::since("step", stepping));
 
         self.report.step("freeze the cluster");
+        clocks.run_as_here(&Clocks::read(&cluster).await?)?;
         freeze(self.host, cluster, &files, &mut manifest).await?;
         Ok((manifest, files))
     }
@@ -427,6 +429,58 @@ async fn save_and_end(machines: Vec<Machine>, files: &[MachineFiles]) -> Result<
     Ok(())
 }
 
+/// The nodes' clocks at a moment of the host's.
+struct Clocks {
+    at: Instant,
+    /// Seconds since 1970, by node.
+    nodes: Vec<(String, f64)>,
+}
+
+/// A reading waits for a busy guest: what two differ by without anything being wrong, seconds.
+const CLOCK_SLACK: f64 = 10.0;
+/// By which factor a clock may be faster or slower than the host's.
+const CLOCK_RATE: f64 = 1.1;
+
+impl Clocks {
+    async fn read(cluster: &Cluster) -> Result<Self, ClusterError> {
+        let limit = cluster.host().limit(COMMAND);
+        let read = cluster.nodes().iter().map(|node| async move {
+            let said = node.run_ok("date -u +%s.%N", limit).await?;
+            let seconds = said.trim().parse();
+            let seconds = seconds.map_err(|_| ClusterError::Unreadable {
+                node: node.name().to_owned(),
+                what: "time",
+                said,
+            })?;
+            Ok::<_, ClusterError>((node.name().to_owned(), seconds))
+        });
+        let nodes = try_join_all(read).await?;
+        Ok(Self {
+            at: Instant::now(),
+            nodes,
+        })
+    }
+
+    /// Whether the clocks have run as the host's has until the later reading. In a cluster whose
+    /// clocks run several times too fast, whatever waits gives up too early, in every clone.
+    fn run_as_here(&self, later: &Self) -> Result<(), ClusterError> {
+        let here = later.at.duration_since(self.at).as_secs_f64();
+        for ((node, before), (_, after)) in self.nodes.iter().zip(&later.nodes) {
+            let there = after - before;
+            let fits =
+                there < here * CLOCK_RATE + CLOCK_SLACK && there > here / CLOCK_RATE - CLOCK_SLACK;
+            if !fits {
+                return Err(ClusterError::Clock {
+                    node: node.clone(),
+                    there,
+                    here,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 fn since_1970() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
@@ -442,4 +496,22 @@ fn write_private(path: &Path, manifest: &StageManifest) -> Result<(), ClusterErr
     let file = options.write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(&text))
         .map_err(ClusterError::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_runs_too_fast_or_too_slow_is_told() {
+        let at = Instant::now();
+        let clocks = |seconds: u64, time: f64| Clocks {
+            at: at + Duration::from_secs(seconds),
+            nodes: vec![("node1".to_owned(), time)],
+        };
+        let judged = |there: f64| clocks(0, 1e9).run_as_here(&clocks(60, 1e9 + there));
+        assert!(judged(60.0).is_ok() && judged(70.0).is_ok() && judged(52.0).is_ok());
+        assert!(judged(20.0).is_err());
+        insta::assert_snapshot!(judged(210.0).unwrap_err(), @"the clock of node1 has run 210 s while the host's ran 60 s: it took the rate of its time stamp counter wrong when it booted; `cargo xtask clean` and run again on a less loaded host");
+    }
 }

@@ -200,6 +200,18 @@ pub enum ClusterError {
     /// The cell asks for the user's Pod network, and there is none.
     #[error("the cluster's Pod network is a manifest of the user's, and the plan has none")]
     NoPodManifest,
+    /// A guest's clock does not run as the host's.
+    #[error(
+        "the clock of {node} has run {there:.0} s while the host's ran {here:.0} s: it took the rate of its time stamp counter wrong when it booted; `cargo xtask clean` and run again on a less loaded host"
+    )]
+    Clock {
+        /// The node.
+        node: String,
+        /// Seconds by its clock.
+        there: f64,
+        /// Seconds by the host's.
+        here: f64,
+    },
     /// A stage is to be made in the place of one that is damaged, and cannot be removed.
     #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]
     DamagedInUse {
