@@ -91,6 +91,8 @@ pub enum Kind {
     Image,
     /// A container image that this host has pulled.
     Pulled,
+    /// A layer over a machine image.
+    Layer,
 }
 
 impl Kind {
@@ -100,6 +102,7 @@ impl Kind {
             Self::Bundle => "bundles",
             Self::Image => "images",
             Self::Pulled => "pulled",
+            Self::Layer => "layers",
         }
     }
 }

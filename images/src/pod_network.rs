@@ -11,14 +11,12 @@ mod registry;
 mod test_registry;
 mod yaml;
 
-use std::path::PathBuf;
-
 use oci_client::Reference;
 use podwire_process::Report;
 
 pub use archive::{HeldImage, ImageArchive};
 pub use error::{FailedPull, PodNetworkError};
-pub use manifest::{Controller, Place, PodNetworkManifest};
+pub use manifest::{Controller, ControllerKind, Place, PodNetworkManifest};
 
 use crate::Cache;
 use crate::digest::Inputs;
@@ -29,8 +27,10 @@ use registry::PullError;
 pub struct PodNetworkFiles {
     /// What is to be applied.
     pub manifest: PodNetworkManifest,
-    /// The images that the node image does not hold.
+    /// The images that come from archives.
     pub images: Vec<PodNetworkImage>,
+    /// Those that a node image holds already, in full.
+    pub of_node_image: Vec<String>,
     /// What a node's containerd is to import: all that the user gave, and what was pulled.
     pub archives: Vec<ImageArchive>,
 }
@@ -47,62 +47,74 @@ pub struct PodNetworkImage {
 }
 
 impl PodNetworkFiles {
-    /// Everything that a manifest needs beside the images of the node image (`present`): from the
-    /// archives, or pulled by this host, once.
+    /// What there is without asking any registry: in the archives that the user gave, or pulled by an
+    /// earlier run. Nothing when an image is still to be pulled.
     ///
     /// # Errors
-    /// [`PodNetworkError::Pull`] for an image that no archive holds and no registry gives,
-    /// [`PodNetworkError::Ambiguous`], and what else keeps archives from being written or read.
+    /// [`PodNetworkError`] when an archive cannot be read, or two are at odds.
+    pub fn at_hand(
+        cache: &Cache,
+        manifest: &PodNetworkManifest,
+        given: &[ImageArchive],
+    ) -> Result<Option<Self>, PodNetworkError> {
+        let found = Found::among(cache, manifest, given)?;
+        Ok(found.missing.is_empty().then_some(found.files))
+    }
+
+    /// The same, with what is missing pulled by this host.
+    ///
+    /// # Errors
+    /// [`PodNetworkError::Pull`] for an image that no archive holds and no registry gives, and those
+    /// of [`PodNetworkFiles::at_hand`].
     pub async fn gather(
         cache: &Cache,
         report: &dyn Report,
-        manifest: PodNetworkManifest,
-        mut archives: Vec<ImageArchive>,
-        present: &[String],
+        manifest: &PodNetworkManifest,
+        given: &[ImageArchive],
     ) -> Result<Self, PodNetworkError> {
-        let given: Vec<PathBuf> = archives.iter().map(|it| it.path.clone()).collect();
-        let mut images = Vec::new();
-        for (reference, place) in &manifest.images {
-            if let Some(image) = among(&archives, reference)? {
-                images.push(image);
-                continue;
-            }
-            if present.contains(reference) {
-                continue;
-            }
-            let pulled = registry::pulled(cache, report, reference).await;
-            let path = pulled.map_err(|error| match error {
-                PullError::Registry(reason) => {
-                    let registry = reference.parse::<Reference>();
-                    PodNetworkError::Pull(Box::new(FailedPull {
-                        place: place.clone(),
-                        reference: reference.clone(),
-                        registry: registry
-                            .map(|it| it.resolve_registry().to_owned())
-                            .unwrap_or_default(),
-                        reason,
-                        held: unheld(&archives, &given),
-                    }))
-                }
+        for (reference, place) in Found::among(cache, manifest, given)?.missing {
+            let pulled = registry::pull(cache, report, &reference.whole()).await;
+            pulled.map_err(|error| match error {
+                PullError::Registry(reason) => PodNetworkError::Pull(Box::new(FailedPull {
+                    place,
+                    reference: reference.whole(),
+                    registry: reference.resolve_registry().to_owned(),
+                    reason,
+                    held: unheld(given),
+                })),
                 PullError::Cache(error) => error.into(),
                 PullError::PodNetwork(error) => error,
             })?;
-            archives.push(ImageArchive::read(&path)?);
-            images.extend(among(&archives, reference)?);
         }
-        Ok(Self {
-            manifest,
-            images,
-            archives,
+        Ok(Found::among(cache, manifest, given)?.files)
+    }
+
+    /// Finds out whether a node image has what no registry could give (`present`: its images).
+    ///
+    /// # Errors
+    /// [`PodNetworkError::Manifest`] for a name that it does not have.
+    pub fn check(&self, present: &[String]) -> Result<(), PodNetworkError> {
+        let mut own = self.of_node_image.iter();
+        let Some(absent) = own.find(|reference| !present.contains(reference)) else {
+            return Ok(());
+        };
+        Err(PodNetworkError::Manifest {
+            place: self.manifest.images[absent].clone(),
+            reason: format!(
+                "no archive is given that holds {absent}, no registry can have it, and the node \
+                 image holds {}",
+                present.join(", ")
+            ),
         })
     }
 
-    /// What names the images alone: 20 hexadecimal digits; nothing when there is none to import.
-    pub fn images_name(&self) -> Option<String> {
+    /// What names a layer over a node image that holds the images: 20 hexadecimal digits; nothing
+    /// when there is none to import.
+    pub fn layer_name(&self, node_image: &str) -> Option<String> {
         if self.archives.is_empty() {
             return None;
         }
-        let mut inputs = Inputs::of("pod network images");
+        let mut inputs = Inputs::of("layer").with("node image", node_image);
         for archive in &self.archives {
             inputs = inputs.with("archive", &archive.sha256);
         }
@@ -110,6 +122,52 @@ impl PodNetworkFiles {
             inputs = inputs.with(&image.reference, &image.name);
         }
         Some(inputs.name())
+    }
+}
+
+/// What there is of a manifest's images, and what is not.
+struct Found {
+    files: PodNetworkFiles,
+    missing: Vec<(Reference, Place)>,
+}
+
+impl Found {
+    fn among(
+        cache: &Cache,
+        manifest: &PodNetworkManifest,
+        given: &[ImageArchive],
+    ) -> Result<Self, PodNetworkError> {
+        let mut files = PodNetworkFiles {
+            manifest: manifest.clone(),
+            images: Vec::new(),
+            of_node_image: Vec::new(),
+            archives: given.to_vec(),
+        };
+        let mut missing = Vec::new();
+        for (name, place) in &manifest.images {
+            if let Some(image) = among(&files.archives, name)? {
+                files.images.push(image);
+                continue;
+            }
+            let reference = name.parse::<Reference>();
+            let reference = reference.map_err(|error| PodNetworkError::Manifest {
+                place: place.clone(),
+                reason: format!("{name:?} names no image: {error}"),
+            })?;
+            // There is no such registry (RFC 2606): it is an image of podwire's own.
+            if reference.registry().ends_with(".invalid") {
+                files.of_node_image.push(name.clone());
+                continue;
+            }
+            match registry::kept(cache, name)? {
+                Some(path) => {
+                    files.archives.push(ImageArchive::read(&path)?);
+                    files.images.extend(among(&files.archives, name)?);
+                }
+                None => missing.push((reference, place.clone())),
+            }
+        }
+        Ok(Self { files, missing })
     }
 }
 
@@ -144,15 +202,12 @@ fn among(
 }
 
 /// What the archives that a person gave hold instead: ends before the name of what they do not.
-fn unheld(archives: &[ImageArchive], given: &[PathBuf]) -> String {
-    let given = archives.iter().filter(|it| given.contains(&it.path));
+fn unheld(given: &[ImageArchive]) -> String {
     let each: Vec<String> = given
+        .iter()
         .map(|archive| {
-            let mut held: Vec<String> = archive
-                .held
-                .iter()
-                .map(|image| image.reference.clone())
-                .collect();
+            let held = archive.held.iter();
+            let mut held: Vec<String> = held.map(|image| image.reference.clone()).collect();
             if archive.nameless > 0 {
                 held.push(format!("{} without a full name", archive.nameless));
             }
@@ -171,9 +226,10 @@ mod tests {
     use super::test_registry::TestRegistry;
     use super::*;
     use crate::cache::tests_support::Silent;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
     use std::net::TcpListener;
+    use std::path::PathBuf;
     use tempfile::TempDir;
 
     struct Bench {
@@ -202,18 +258,27 @@ mod tests {
         async fn gather(
             &self,
             images: &[&str],
-            archives: Vec<ImageArchive>,
-            present: &[String],
+            archives: &[ImageArchive],
         ) -> Result<PodNetworkFiles, String> {
             let pods = images.iter().map(|image| {
                 format!("apiVersion: v1\nkind: Pod\nspec:\n  containers: [{{image: \"{image}\"}}]\n---\n")
             });
             let path = self.file("net.yaml", pods.collect::<String>());
             let manifest = PodNetworkManifest::read(&path).unwrap();
-            let gathered =
-                PodNetworkFiles::gather(&self.cache, &Silent, manifest, archives, present).await;
+            let before = PodNetworkFiles::at_hand(&self.cache, &manifest, archives);
+            let gathered = PodNetworkFiles::gather(&self.cache, &Silent, &manifest, archives).await;
+            let gathered = gathered.map_err(|error| self.told(&error))?;
+            if let Some(before) = before.unwrap() {
+                assert_eq!(before, gathered);
+            }
+            let after = PodNetworkFiles::at_hand(&self.cache, &manifest, archives);
+            assert_eq!(after.unwrap().as_ref(), Some(&gathered));
+            Ok(gathered)
+        }
+
+        fn told(&self, error: &PodNetworkError) -> String {
             let place = self.dir.path().display().to_string();
-            gathered.map_err(|error| error.to_string().replace(&place, ""))
+            error.to_string().replace(&place, "")
         }
 
         fn record(&self) -> BTreeMap<String, String> {
@@ -243,29 +308,42 @@ mod tests {
             &by_digest,
             "podwire.invalid/probe:1",
         ];
-        let present = ["podwire.invalid/probe:1".to_owned()];
-        let archives = vec![agent, other];
-        let files = bench
-            .gather(&images, archives.clone(), &present)
-            .await
-            .unwrap();
+        let archives = [agent, other];
+        let files = bench.gather(&images, &archives).await.unwrap();
         assert_eq!(shown(&files), ["nowhere.invalid/agent:v1", &by_digest]);
         // Both become names of the one that was imported.
-        assert!(
-            files
-                .images
-                .iter()
-                .all(|it| it.name == "nowhere.invalid/agent:v1")
+        let imported = files.images.iter().map(|it| it.name.as_str());
+        assert_eq!(
+            imported.collect::<BTreeSet<_>>(),
+            ["nowhere.invalid/agent:v1"].into()
         );
         // An operator may run images that only it knows of.
         assert_eq!(files.archives, archives);
 
-        let fewer = bench
-            .gather(&images[..1], archives[..1].to_vec(), &present)
-            .await;
-        assert_ne!(fewer.unwrap().images_name(), files.images_name());
-        let none = bench.gather(&images[2..], Vec::new(), &present).await;
-        assert_eq!(none.unwrap().images_name(), None);
+        assert_eq!(files.of_node_image, ["podwire.invalid/probe:1"]);
+        files.check(&files.of_node_image).unwrap();
+        let absent = files.check(&["registry.k8s.io/pause:3".to_owned()]);
+        insta::assert_snapshot!(bench.told(&absent.unwrap_err()), @"/net.yaml:14: no archive is given that holds podwire.invalid/probe:1, no registry can have it, and the node image holds registry.k8s.io/pause:3");
+    }
+
+    #[tokio::test]
+    async fn a_layer_is_named_by_all_that_is_in_it() {
+        let bench = Bench::new();
+        let agent = bench.archive("a.tar", "nowhere.invalid/agent:v1");
+        let other = bench.archive("b.tar", "nowhere.invalid/other:v1");
+        let asked = ["nowhere.invalid/agent:v1"];
+        let name = async |asked: &[&str], archives: &[ImageArchive], image: &str| {
+            let files = bench.gather(asked, archives).await.unwrap();
+            files.layer_name(image)
+        };
+        let archives = [agent, other];
+        let own = name(&asked, &archives, "image").await.unwrap();
+        assert_eq!(own.len(), 20);
+        assert_ne!(name(&asked, &archives, "image 2").await.unwrap(), own);
+        assert_ne!(name(&asked, &archives[..1], "image").await.unwrap(), own);
+        let more = ["nowhere.invalid/agent:v1", "nowhere.invalid/other:v1"];
+        assert_ne!(name(&more, &archives, "image").await.unwrap(), own);
+        assert_eq!(name(&["podwire.invalid/probe:1"], &[], "image").await, None);
     }
 
     #[tokio::test]
@@ -275,15 +353,16 @@ mod tests {
         let mut second = first.clone();
         second.path = "/b.tar".into();
         let asked = ["nowhere.invalid/agent:v1"];
-        let same = bench
-            .gather(&asked, vec![first.clone(), second.clone()], &[])
-            .await;
+        let same = bench.gather(&asked, &[first.clone(), second.clone()]).await;
         assert_eq!(shown(&same.unwrap()), asked);
         second.held[0].digest = "sha256:other".into();
-        let refused = bench
-            .gather(&asked, vec![first, second], &[])
-            .await
-            .unwrap_err();
+        let path = bench.file(
+            "net.yaml",
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: 'nowhere.invalid/agent:v1'}]}",
+        );
+        let manifest = PodNetworkManifest::read(&path).unwrap();
+        let refused = PodNetworkFiles::at_hand(&bench.cache, &manifest, &[first, second]);
+        let refused = bench.told(&refused.unwrap_err());
         insta::assert_snapshot!(refused, @r#""/a.tar" and "/b.tar" hold different images named nowhere.invalid/agent:v1"#);
     }
 
@@ -294,7 +373,7 @@ mod tests {
         let name = format!("{}/org/agent:v1", registry.host);
         let digest = registry.offer("org/agent", "v1", &oci_archive(&name), &[]);
         let asked = [name.as_str()];
-        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        let files = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(shown(&files), asked);
         assert_eq!(files.images[0].digest, digest);
         assert_eq!(files.images[0].name, name);
@@ -302,7 +381,7 @@ mod tests {
         // Manifest, configuration, layer.
         assert_eq!(registry.asked().len(), 3, "{:?}", registry.asked());
 
-        let again = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        let again = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(again, files);
         assert_eq!(registry.asked().len(), 3);
 
@@ -310,7 +389,7 @@ mod tests {
         let moved = registry.offer("org/agent", "v1", &oci_archive("other"), &[]);
         assert_ne!(moved, digest);
         bench.forget_pulled();
-        let back = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        let back = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(back.images, files.images);
         assert_eq!(back.archives[0].sha256, files.archives[0].sha256);
     }
@@ -325,13 +404,13 @@ mod tests {
         let index = registry.offer("agent", "v1", &image, &platforms);
         let by_digest = format!("{}/agent@{index}", registry.host);
         let asked = [name.as_str(), by_digest.as_str()];
-        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        let files = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(files.images.len(), 2);
         assert!(bench.record().values().all(|digest| *digest == index));
 
         registry.offer("agent", "v2", &image, &["linux/arm64", "windows/amd64"]);
         let foreign = format!("{}/agent:v2", registry.host);
-        let refused = bench.gather(&[foreign.as_str()], Vec::new(), &[]).await;
+        let refused = bench.gather(&[foreign.as_str()], &[]).await;
         let refused = refused.unwrap_err().replace(&registry.host, "HOST");
         insta::assert_snapshot!(refused, @"/net.yaml:4: no archive is given that holds HOST/agent:v2, and this host cannot pull it from HOST: it is there for linux/arm64, windows/amd64 only, and nodes are linux/amd64; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v2` or `skopeo copy docker://HOST/agent:v2 oci-archive:FILE:HOST/agent:v2`");
     }
@@ -344,7 +423,7 @@ mod tests {
         let name = format!("{}/agent:v1", registry.host);
         registry.offer("agent", "v1", &oci_archive(&name), &[]);
         let asked = [name.as_str()];
-        let files = bench.gather(&asked, Vec::new(), &[]).await.unwrap();
+        let files = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(shown(&files), asked);
     }
 
@@ -354,18 +433,18 @@ mod tests {
         let registry = TestRegistry::start();
         let host = registry.host.clone();
         let name = format!("{host}/agent:v1");
-        let refusal = async |archives| {
-            let refused = bench.gather(&[name.as_str()], archives, &[]).await;
+        let refusal = async |archives: &[ImageArchive]| {
+            let refused = bench.gather(&[name.as_str()], archives).await;
             refused.unwrap_err().replace(&host, "HOST")
         };
-        insta::assert_snapshot!(refusal(Vec::new()).await, @"/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+        insta::assert_snapshot!(refusal(&[]).await, @"/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
         let mut given = bench.archive("a.tar", "nowhere.invalid/agent:v1");
         given.nameless = 1;
-        insta::assert_snapshot!(refusal(vec![given]).await, @"/net.yaml:4: /a.tar (nowhere.invalid/agent:v1, 1 without a full name) does not hold HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+        insta::assert_snapshot!(refusal(&[given]).await, @"/net.yaml:4: /a.tar (nowhere.invalid/agent:v1, 1 without a full name) does not hold HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
 
         registry.offer("agent", "v1", &oci_archive(&name), &[]);
         registry.damage("agent");
-        let damaged = refusal(Vec::new()).await;
+        let damaged = refusal(&[]).await;
         assert!(damaged.contains("Digest error"), "{damaged}");
         // Nothing of it is left that a later run could take for an image.
         assert!(!bench.cache.root().join(registry::RECORD).exists());
@@ -379,7 +458,7 @@ mod tests {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let name = format!("{host}/agent:v1");
-        let refused = bench.gather(&[name.as_str()], Vec::new(), &[]).await;
+        let refused = bench.gather(&[name.as_str()], &[]).await;
         let refused = refused.unwrap_err().replace(&host, "HOST");
         assert!(refused.starts_with("/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: "), "{refused}");
         assert!(refused.contains("refused"), "{refused}");

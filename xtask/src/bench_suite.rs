@@ -96,7 +96,12 @@ pub(crate) fn suite(
         plan: plan.clone(),
         names,
     }];
-    let cached = preparation.stages(&host, &node, &orders, &dir.join("stages"))?;
+    let cached = preparation.stages(
+        &host,
+        &parts::image_files(&node),
+        &orders,
+        &dir.join("stages"),
+    )?;
     let cached = cached.concat();
 
     let bench = Bench {

@@ -1,5 +1,6 @@
 //! The command line, as types.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -130,25 +131,62 @@ impl FromStr for Bootstraps {
     }
 }
 
+/// `--pod-network`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AskedNetwork {
+    Known(PodNetwork),
+    /// A file that is there.
+    Manifest(PathBuf),
+}
+
+impl FromStr for AskedNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = PodNetwork::ALL.into_iter();
+        let mut known = known.filter(|network| *network != PodNetwork::Manifest);
+        if let Some(network) = known.clone().find(|network| network.to_string() == text) {
+            return Ok(Self::Known(network));
+        }
+        if Path::new(text).exists() {
+            return Ok(Self::Manifest(text.into()));
+        }
+        let names: Vec<String> = known.by_ref().map(|network| network.to_string()).collect();
+        Err(format!(
+            "there is no such file, and the Pod networks that need none are {}",
+            names.join(", ")
+        ))
+    }
+}
+
 /// The network under test.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
     /// How kube-proxy translates: nftables or iptables
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Nftables)]
     pub(crate) kube_proxy: ProxyMode,
-    /// What connects the Pods: routes, flannel (VXLAN) or flannel-host-gw [default: routes by hand,
-    /// flannel with kubeadm]
-    #[arg(long, value_name = "NETWORK")]
-    pub(crate) pod_network: Option<PodNetwork>,
+    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, or a manifest of your own
+    /// (YAML or JSON) [default: routes by hand, flannel with kubeadm]
+    #[arg(long, value_name = "NETWORK|FILE")]
+    pub(crate) pod_network: Option<AskedNetwork>,
+    /// An archive with images of that manifest, of `docker save` or `skopeo copy` to oci-archive:;
+    /// several by repeating it. What no archive holds is pulled by this host, once; nodes reach no
+    /// registry
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) pod_images: Vec<PathBuf>,
 }
 
 impl NetworkArgs {
     /// The cell with a bootstrap.
-    pub(crate) fn cell(self, bootstrap: Bootstrap) -> Cell {
+    pub(crate) fn cell(&self, bootstrap: Bootstrap) -> Cell {
         Cell {
             bootstrap,
             proxy: self.kube_proxy,
-            network: self.pod_network.unwrap_or(Cell::usual(bootstrap).network),
+            network: match &self.pod_network {
+                None => Cell::usual(bootstrap).network,
+                Some(AskedNetwork::Known(network)) => *network,
+                Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
+            },
         }
     }
 }
@@ -358,6 +396,31 @@ mod tests {
         let error = Cli::try_parse_from(["xtask", "test", "--filtre", "C6"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("'--filter'"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_network_is_a_known_one_or_a_file() {
+        let parsed = |network: &str| {
+            let words = ["xtask", "test", "--pod-network", network];
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Test(args)) => Ok(args.network),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let network = |asked: &str| parsed(asked).unwrap().cell(Bootstrap::Kubeadm).network;
+        for known in ["routes", "flannel", "flannel-host-gw"] {
+            assert_eq!(network(known).to_string(), known);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(network(file.path().to_str().unwrap()), PodNetwork::Manifest);
+        // It names a kind of network, and no network.
+        let error = parsed("manifest").unwrap_err();
+        assert!(error.contains("no such file"), "{error}");
+        assert!(
+            error.contains("routes, flannel, flannel-host-gw"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod keep;
 mod nextest;
 mod parts;
 mod plan;
+mod pod_network;
 mod prepare;
 mod progress;
 mod results;

@@ -11,6 +11,7 @@ use crate::text::{about, size, table};
 /// The parts of the main job, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    PodNetwork,
     Packages,
     Tools,
     BaseImage,
@@ -19,11 +20,13 @@ pub(crate) enum Phase {
     NodeImage,
     Programs,
     HarnessTests,
+    Layer,
     Stage,
     Scenarios,
 }
 
 impl Phase {
+    /// All that a run may have which does not bring a Pod network of the user's.
     pub(crate) const ALL: [Self; 10] = [
         Self::Packages,
         Self::Tools,
@@ -40,6 +43,7 @@ impl Phase {
     /// Its name in the plan, in `results.json` and in the table of measured times.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::PodNetwork => "pod network",
             Self::Packages => "packages",
             Self::Tools => "tools",
             Self::BaseImage => "base image",
@@ -48,6 +52,7 @@ impl Phase {
             Self::NodeImage => "node image",
             Self::Programs => "test programs",
             Self::HarnessTests => "harness tests",
+            Self::Layer => "image layer",
             Self::Stage => "stage",
             Self::Scenarios => "scenarios",
         }
@@ -56,16 +61,24 @@ impl Phase {
     /// What it is for, for somebody who sees the plan for the first time.
     fn purpose(self) -> &'static str {
         match self {
+            Self::PodNetwork => "pull the manifest's container images",
             Self::Packages => "system packages: emulator, image tools",
             Self::Tools => "cargo-nextest and the Go toolchain, pinned, in the cache",
             Self::BaseImage => "a small guest without Kubernetes",
             Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
-            Self::Bundle => "Kubernetes, etcd, CNI plugins, built from Go modules",
-            Self::NodeImage => "the machines' disk: Debian, containerd, the bundle",
+            Self::Bundle => {
+                "Kubernetes, etcd, CoreDNS, CNI plugins, flannel, built from Go modules"
+            }
+            Self::NodeImage => {
+                "the machines' disk: Debian, containerd, the bundle, its container images"
+            }
             Self::Programs => "compile the tests and scenarios",
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
-            Self::Stage => "boot the machines, start Kubernetes by hand, freeze the cluster",
-            Self::Scenarios => "each in its own clone of the frozen cluster",
+            Self::Layer => "one machine imports the manifest's container images",
+            Self::Stage => {
+                "boot the machines, start Kubernetes by hand and by kubeadm, freeze the clusters"
+            }
+            Self::Scenarios => "each in its own clone of a frozen cluster",
         }
     }
 
@@ -73,12 +86,13 @@ impl Phase {
     /// the scenarios.
     fn seconds(self) -> (f64, f64) {
         match self {
-            Self::Packages | Self::BaseImage => (60.0, 60.0),
+            Self::PodNetwork | Self::Packages | Self::BaseImage => (60.0, 60.0),
             Self::Tools | Self::Bundle => (420.0, 420.0),
             Self::Accelerator => (5.0, 30.0),
             Self::NodeImage => (150.0, 150.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
+            Self::Layer => (30.0, 150.0),
             Self::Stage => (60.0, 240.0),
             Self::Scenarios => (15.0, 100.0),
         }
@@ -93,15 +107,17 @@ impl Phase {
     /// not cached; what the machines' memory takes is not in it.
     fn disk_mib(self) -> (u64, u64) {
         match self {
+            Self::PodNetwork => (500, 500),
             Self::Packages => (700, 300),
             Self::Tools => (50, 900),
             Self::BaseImage => (250, 700),
             Self::Accelerator => (0, 100),
             // Go's modules stay, its build cache goes.
-            Self::Bundle => (2000, 2600),
-            Self::NodeImage => (1100, 2000),
+            Self::Bundle => (2400, 3200),
+            Self::NodeImage => (1700, 4000),
             Self::Programs => (2500, 0),
             Self::HarnessTests => (50, 1500),
+            Self::Layer => (1000, 1000),
             Self::Stage => (100, 100),
             Self::Scenarios => (300, 500),
         }
@@ -111,7 +127,7 @@ impl Phase {
 /// What a cluster takes of the machine, MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appetite {
-    /// Its machines' memory.
+    /// Its machines' memory; that of all clusters, where a run has several.
     pub(crate) guests_mib: u64,
     /// The most that a running clone occupies.
     pub(crate) clone_mib: u64,

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use podwire_cluster::{Break, ClusterPlan, Host, Stage, StageName};
+use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
+use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, SshCredentials, clock};
@@ -14,6 +15,7 @@ use crate::consent;
 use crate::durations::Durations;
 use crate::parts::{self, Programs};
 use crate::plan::Phase;
+use crate::pod_network::{self, Given};
 use crate::results::PhaseRecord;
 use crate::session::Session;
 use crate::stop::Stop;
@@ -209,18 +211,39 @@ impl<'a> Preparation<'a> {
         })
     }
 
+    /// Everything that the user's Pod network needs.
+    pub(crate) fn pod_network(&mut self, given: &Given) -> Result<PodNetworkFiles, Stop> {
+        self.phase(Phase::PodNetwork, |it| given.gathered(it.session))
+    }
+
+    /// The node image, with the images of the user's Pod network where there is one; the machine's
+    /// console goes to `logs`.
+    pub(crate) fn layer(
+        &mut self,
+        host: &Host,
+        node: &NodeImage,
+        pod_network: Option<&PodNetworkFiles>,
+        logs: &Path,
+    ) -> Result<ImageFiles, Stop> {
+        let Some(files) = pod_network else {
+            return Ok(parts::image_files(node));
+        };
+        self.phase(Phase::Layer, |it| {
+            pod_network::layered(it.session, host, node, files, logs)
+        })
+    }
+
     /// These stages, made as far as they are missing, in the order given; consoles go to `logs`.
     /// They are in use as long as the values live.
     pub(crate) fn stages(
         &mut self,
         host: &Host,
-        node: &NodeImage,
+        image: &ImageFiles,
         orders: &[StageOrder],
         logs: &Path,
     ) -> Result<Vec<Vec<Stage>>, Stop> {
         self.phase(Phase::Stage, |it| {
             let session = it.session;
-            let files = parts::image_files(node);
             let stages = parts::stages(session)?;
             let _lock = session.cache.lock("stage", &session.progress)?;
             crate::stages::make_room(session, it.wanted.max_size, orders)?;
@@ -237,7 +260,7 @@ impl<'a> Preparation<'a> {
                     if ticket.is_none() {
                         ticket = Some(parts::ticket(session, "making a stage", plan)?);
                     }
-                    let get = stages.get(host, plan, &files, name, logs, &session.progress);
+                    let get = stages.get(host, plan, image, name, logs, &session.progress);
                     let stage = session.wait_for(get).with_context(|| {
                         format!(
                             "the cluster of {} did not come up; consoles are in {}",

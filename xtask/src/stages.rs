@@ -19,9 +19,10 @@ use crate::session::Session;
 use crate::stop::Stop;
 use crate::text::{ago, size, table};
 
-/// The group of stages among the cache's entries, and that of images.
+/// The group of stages among the cache's entries, that of images, and that of layers over images.
 const STAGES: &str = "stages";
 const IMAGES: &str = "images";
+const LAYERS: &str = "layers";
 
 /// How much earlier a stage counts as used from which no scenario starts: it only saves time when
 /// another is made of it.
@@ -448,7 +449,11 @@ impl Worth {
                 Some(_) => Value::Intermediate,
             };
             worth.stages.insert(entry.path.clone(), value);
-            if let Some(folder) = manifest.as_ref().and_then(|it| it.image.disk.parent()) {
+            // A layer's disk is based on that of the image, where the kernel is.
+            let image = manifest
+                .as_ref()
+                .map(|it| [&it.image.disk, &it.image.kernel]);
+            for folder in image.into_iter().flatten().filter_map(|file| file.parent()) {
                 let used = worth.images.entry(folder.to_owned()).or_insert(entry.used);
                 *used = entry.used.max(*used);
             }
@@ -466,7 +471,7 @@ impl Worth {
                 Some(Value::None) => early,
             },
             // Without its image a stage is worth nothing: it goes first.
-            IMAGES => match self.images.get(&entry.path) {
+            IMAGES | LAYERS => match self.images.get(&entry.path) {
                 Some(used) => entry.used.max(*used + Duration::from_secs(1)),
                 None => entry.used,
             },

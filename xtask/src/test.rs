@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use podwire_admission::Memory;
-use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, Stage, StageName};
+use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, PodManifest, Stage, StageName};
 use podwire_images::{NodeImage, host, image, tools};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
@@ -16,7 +16,8 @@ use crate::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::durations::Durations;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
-use crate::plan::{self, Machine, Need, Phase, Plan};
+use crate::plan::{self, Appetite, Machine, Need, Phase, Plan};
+use crate::pod_network::{self, Given};
 use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::session::Session;
@@ -31,6 +32,8 @@ struct Order<'a> {
     /// One cluster each; never none.
     cells: Vec<CellOrder>,
     kubernetes: String,
+    /// The user's Pod network.
+    pod_network: Option<Given>,
     /// A filter or a built-in fault is about scenarios alone.
     harness_tests: bool,
 }
@@ -55,6 +58,7 @@ impl<'a> Order<'a> {
             ));
         }
         let cells = cells(args)?;
+        let pod_network = Given::read(session, &args.network)?;
         let fitting = |cell| -> Vec<&Scenario> {
             let chosen = chosen.iter().copied();
             chosen.filter(|scenario| scenario.fits(cell)).collect()
@@ -82,6 +86,7 @@ impl<'a> Order<'a> {
             args,
             catalogue,
             kubernetes,
+            pod_network,
         })
     }
 
@@ -103,6 +108,7 @@ impl<'a> Order<'a> {
         session: &Session,
         node: &NodeImage,
         accelerator: Accelerator,
+        pod_manifest: Option<&PodManifest>,
     ) -> Result<Vec<StageOrder>, Stop> {
         let cells = self.cells.iter().filter(|cell| cell.has_any());
         let orders = cells.map(|order| {
@@ -114,7 +120,8 @@ impl<'a> Order<'a> {
                 .collect();
             let wanted = self.wanted();
             Ok(StageOrder {
-                plan: parts::cluster_plan(session, &wanted, order.cell, node, accelerator)?,
+                plan: parts::cluster_plan(session, &wanted, order.cell, node, accelerator)?
+                    .with_pod_manifest(pod_manifest.cloned()),
                 names: names.into_iter().collect(),
             })
         });
@@ -250,10 +257,17 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
         None => None,
     };
+    let given = order.pod_network.as_ref();
+    let pod_network = given.map(|given| given.at_hand(session)).transpose()?;
+    // Which images are still to be pulled decides what the stages are.
+    let to_pull = matches!(pod_network, Some(None));
+    let pod_network = pod_network.flatten();
     let stages = match (&node, &verdict) {
-        (Some(node), Some(verdict)) => {
+        (Some(node), Some(verdict)) if !to_pull => {
             let stages = parts::stages(session)?;
-            let orders = order.stages(session, node, verdict.accelerator)?;
+            let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
+            let accelerator = verdict.accelerator;
+            let orders = order.stages(session, node, accelerator, pod_manifest.as_ref())?;
             let wanted = orders
                 .iter()
                 .flat_map(|order| order.names.iter().map(|name| (&order.plan, *name)));
@@ -273,7 +287,11 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
-    let appetite = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
+    let one = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
+    let appetite = Appetite {
+        guests_mib: one.guests_mib * order.cells.len() as u64,
+        ..one
+    };
     let at_once = plan::at_once(
         machine.cores,
         machine.memory_available,
@@ -320,7 +338,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         ),
         (
             Phase::NodeImage,
-            cached_or(node.map(|image| image.manifest.name), ""),
+            cached_or(node.as_ref().map(|image| image.manifest.name.clone()), ""),
         ),
         (
             Phase::Programs,
@@ -329,6 +347,18 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     ];
     if order.harness_tests {
         phases.push((Phase::HarnessTests, Need::Always(String::new())));
+    }
+    if given.is_some() {
+        let there = pod_network.as_ref().map(|files| {
+            let images = files.images.iter().map(|image| image.reference.as_str());
+            images.collect::<Vec<_>>().join(", ")
+        });
+        let layer = match (&node, &pod_network) {
+            (Some(node), Some(files)) => pod_network::cached_layer(session, node, files)?,
+            _ => None,
+        };
+        phases.insert(0, (Phase::PodNetwork, cached_or(there, "")));
+        phases.push((Phase::Layer, cached_or(layer, "")));
     }
     let scenarios = order.scenarios();
     if !scenarios.is_empty() {
@@ -384,6 +414,9 @@ impl Run<'_> {
     fn all(&mut self, packages: &host::Plan) -> Result<Done, Stop> {
         let session = self.session;
         let workshop = session.workshop();
+        let given = self.order.pod_network.as_ref();
+        let pod_network = given.map(|given| self.preparation.pod_network(given));
+        let pod_network = pod_network.transpose()?;
         self.preparation.packages(packages)?;
         let nextest = self.phase(Phase::Tools, |_| {
             let cached = tools::cached(&workshop)?[0];
@@ -396,6 +429,7 @@ impl Run<'_> {
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
+        let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         self.phase(Phase::Programs, |run| {
             parts::build(
                 session,
@@ -417,8 +451,14 @@ impl Run<'_> {
         }
         let host = self.preparation.host(&judged, &self.dir)?;
         let logs = self.dir.join("stages");
-        let orders = self.order.stages(session, &node, host.accelerator)?;
-        let stages = self.preparation.stages(&host, &node, &orders, &logs)?;
+        let orders = self
+            .order
+            .stages(session, &node, host.accelerator, pod_manifest.as_ref())?;
+        let console = self.dir.join("layer");
+        let image = self
+            .preparation
+            .layer(&host, &node, pod_network.as_ref(), &console)?;
+        let stages = self.preparation.stages(&host, &image, &orders, &logs)?;
         let clusters: Vec<(&CellOrder, &ClusterPlan, Vec<Stage>)> = self
             .order
             .cells

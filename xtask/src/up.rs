@@ -10,6 +10,7 @@ use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
 use time::OffsetDateTime;
 
 use crate::cli::UpArgs;
+use crate::pod_network::{self, Given};
 use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::session::Session;
 use crate::stop::Stop;
@@ -35,6 +36,7 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
             ClusterError::NoSuchStage { stage, cell }
         )));
     }
+    let given = Given::read(session, &args.network)?;
     let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
     consent::host_packages(session, args.yes)?;
     let wanted = Wanted {
@@ -43,15 +45,20 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         ..Wanted::cluster(&kubernetes, args.nodes)
     };
     let mut preparation = Preparation::new(session, wanted);
+    let pod_network = given.as_ref().map(|given| preparation.pod_network(given));
+    let pod_network = pod_network.transpose()?;
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
+    let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let host = preparation.host(&judged, &dir)?;
     let orders = [StageOrder {
-        plan: parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?,
+        plan: parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?
+            .with_pod_manifest(pod_manifest),
         names: vec![args.stage],
     }];
-    let stages = preparation.stages(&host, &node, &orders, &dir.join("stages"))?;
+    let image = preparation.layer(&host, &node, pod_network.as_ref(), &dir.join("layer"))?;
+    let stages = preparation.stages(&host, &image, &orders, &dir.join("stages"))?;
     let stage = stages
         .first()
         .and_then(|stages| stages.first())

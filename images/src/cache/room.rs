@@ -13,7 +13,9 @@ use podwire_process::Report;
 use super::{Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
 
 /// The folders of which each child is an entry of its own.
-const LISTED: [&str; 6] = ["tools", "bundles", "images", "pulled", STAGES, TEMPORARY];
+const LISTED: [&str; 7] = [
+    "tools", "bundles", "images", "layers", "pulled", STAGES, TEMPORARY,
+];
 
 /// What else podwire keeps in the cache folder and may be removed: one entry each.
 const WHOLE: [&str; 9] = [
@@ -29,7 +31,9 @@ const WHOLE: [&str; 9] = [
 ];
 
 /// What gives way when space is needed.
-const EVICTED: [&str; 6] = ["tools", "bundles", "images", "pulled", STAGES, "go"];
+const EVICTED: [&str; 7] = [
+    "tools", "bundles", "images", "layers", "pulled", STAGES, "go",
+];
 
 const STAGES: &str = "stages";
 

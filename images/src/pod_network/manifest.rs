@@ -29,12 +29,21 @@ impl fmt::Display for Place {
 /// A controller whose Pods are to run before the network is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controller {
-    /// `DaemonSet` or `Deployment`.
-    pub kind: String,
+    /// What it is.
+    pub kind: ControllerKind,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// Of which kind a controller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControllerKind {
+    /// A Pod per node.
+    DaemonSet,
+    /// A number of Pods.
+    Deployment,
 }
 
 /// A manifest that can be applied to a cluster whose nodes reach no registry.
@@ -131,11 +140,16 @@ impl Reader<'_> {
         {
             return items.iter().try_for_each(|item| self.object(item));
         }
-        if matches!(kind, "DaemonSet" | "Deployment") {
+        let controller = match kind {
+            "DaemonSet" => Some(ControllerKind::DaemonSet),
+            "Deployment" => Some(ControllerKind::Deployment),
+            _ => None,
+        };
+        if let Some(kind) = controller {
             let of = |name: &str| object.at(&["metadata", name]).and_then(Node::text);
             let name = of("name").ok_or_else(|| self.refused(object, "this object has no name"))?;
             self.controllers.push(Controller {
-                kind: kind.to_owned(),
+                kind,
                 namespace: of("namespace").unwrap_or("default").to_owned(),
                 name: name.to_owned(),
             });
@@ -308,7 +322,7 @@ items:
         let controllers: Vec<String> = manifest
             .controllers
             .iter()
-            .map(|it| format!("{} {}/{}", it.kind, it.namespace, it.name))
+            .map(|it| format!("{:?} {}/{}", it.kind, it.namespace, it.name))
             .collect();
         assert_eq!(
             controllers,

@@ -60,25 +60,32 @@ impl From<OciDistributionError> for PullError {
     }
 }
 
-/// An OCI archive with one image, named as Pods of this cluster name it. Taken from the cache where
-/// it was pulled before: by its name, or as what the name stood for then.
-pub(super) async fn pulled(
-    cache: &Cache,
-    report: &dyn Report,
-    name: &str,
-) -> Result<PathBuf, PullError> {
+/// The OCI archive with an image that was pulled before.
+pub(super) fn kept(cache: &Cache, name: &str) -> Result<Option<PathBuf>, PodNetworkError> {
+    let digests = recorded(&cache.root().join(RECORD))?;
+    let Some(digest) = digests.get(name) else {
+        return Ok(None);
+    };
+    let found = cache.find(Kind::Pulled, &folder(name, digest), Check::Sizes)?;
+    Ok(match found {
+        Found::Intact(dir) => Some(dir.join(ARCHIVE)),
+        Found::Absent | Found::Damaged(_) => None,
+    })
+}
+
+/// Makes an OCI archive of one image, named as Pods of this cluster name it, unless another process
+/// has just done so: of what the name stands for, or stood for when it was pulled first.
+pub(super) async fn pull(cache: &Cache, report: &dyn Report, name: &str) -> Result<(), PullError> {
     let reference: Reference = name
         .parse()
         .map_err(|error| PullError::Registry(format!("its name is not understood: {error}")))?;
     let _lock = cache.lock("pulled-images", report)?;
+    if kept(cache, name)?.is_some() {
+        return Ok(());
+    }
     let record = cache.root().join(RECORD);
     let mut digests = recorded(&record)?;
     let known = digests.get(name).cloned();
-    if let Some(digest) = &known
-        && let Found::Intact(dir) = cache.find(Kind::Pulled, &folder(name, digest), Check::Sizes)?
-    {
-        return Ok(dir.join(ARCHIVE));
-    }
     report.step(&format!("pulling {name}"));
     let asked = match &known {
         Some(digest) => reference.clone_with_digest(digest.clone()),
@@ -89,12 +96,12 @@ pub(super) async fn pulled(
     let staging = cache.staging("pulled-image")?;
     let blobs = puller.blobs(&manifest, staging.path()).await?;
     archive(staging.path(), name, &manifest, &blobs)?;
-    let dir = cache.publish(Kind::Pulled, &folder(name, &digest), staging)?;
+    cache.publish(Kind::Pulled, &folder(name, &digest), staging)?;
     if known.is_none() {
         digests.insert(name.to_owned(), digest);
         store(&record, &digests)?;
     }
-    Ok(dir.join(ARCHIVE))
+    Ok(())
 }
 
 fn folder(name: &str, digest: &str) -> String {

@@ -1,0 +1,158 @@
+//! A Pod network of the user's: read before anything is done, whole before any machine boots.
+
+use std::path::Path;
+
+use podwire_cluster::{
+    Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodManifest,
+};
+use podwire_images::pod_network::{
+    ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkFiles, PodNetworkManifest,
+};
+use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
+
+use crate::cli::{AskedNetwork, NetworkArgs};
+use crate::parts;
+use crate::session::Session;
+use crate::stop::Stop;
+
+/// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    manifest: PodNetworkManifest,
+    archives: Vec<ImageArchive>,
+}
+
+/// What a person wrote, or gave, is wrong.
+fn usage(error: PodNetworkError) -> Stop {
+    Stop::Usage(format!("{:#}", anyhow::Error::from(error)))
+}
+
+impl Given {
+    /// What the command line names; nothing where it names no file.
+    pub(crate) fn read(session: &Session, args: &NetworkArgs) -> Result<Option<Self>, Stop> {
+        let Some(AskedNetwork::Manifest(path)) = &args.pod_network else {
+            if args.pod_images.is_empty() {
+                return Ok(None);
+            }
+            return Err(Stop::Usage(
+                "--pod-images: these images are for the Pod network of --pod-network FILE, and there \
+                 is none"
+                    .into(),
+            ));
+        };
+        let manifest = PodNetworkManifest::read(path).map_err(usage)?;
+        let archives = args.pod_images.iter().map(|path| {
+            session
+                .progress
+                .step(&format!("reading {}", path.display()));
+            ImageArchive::read(path).map_err(usage)
+        });
+        let archives = archives.collect::<Result<_, _>>();
+        session.progress.idle();
+        Ok(Some(Self {
+            manifest,
+            archives: archives?,
+        }))
+    }
+
+    /// Everything that it needs, if nothing has to be pulled.
+    pub(crate) fn at_hand(&self, session: &Session) -> Result<Option<PodNetworkFiles>, Stop> {
+        PodNetworkFiles::at_hand(&session.cache, &self.manifest, &self.archives).map_err(usage)
+    }
+
+    /// Everything that it needs, and whether it was all there.
+    pub(crate) fn gathered(&self, session: &Session) -> Result<(PodNetworkFiles, bool), Stop> {
+        if let Some(files) = self.at_hand(session)? {
+            return Ok((files, true));
+        }
+        let progress = &session.progress;
+        let gather =
+            PodNetworkFiles::gather(&session.cache, progress, &self.manifest, &self.archives);
+        let files = session.wait_for(gather)?;
+        for image in &files.images {
+            progress.line(&format!("{} is {}", image.reference, image.digest));
+        }
+        Ok((files, false))
+    }
+}
+
+/// What of the user's Pod network shapes a cluster of a node image, where there is one.
+pub(crate) fn on(
+    files: Option<&PodNetworkFiles>,
+    node: &NodeImage,
+) -> Result<Option<PodManifest>, Stop> {
+    let Some(files) = files else {
+        return Ok(None);
+    };
+    files.check(&node.manifest.oci_images).map_err(usage)?;
+    let images = files.images.iter();
+    let controllers = files.manifest.controllers.iter();
+    Ok(Some(PodManifest {
+        name: files.manifest.name.clone(),
+        text: files.manifest.text.clone(),
+        images: images
+            .map(|image| (image.reference.clone(), image.digest.clone()))
+            .collect(),
+        layer: files.layer_name(&node.manifest.name),
+        controllers: controllers
+            .map(|controller| Controller {
+                kind: match controller.kind {
+                    Kind::DaemonSet => ControllerKind::DaemonSet,
+                    Kind::Deployment => ControllerKind::Deployment,
+                },
+                namespace: controller.namespace.clone(),
+                name: controller.name.clone(),
+            })
+            .collect(),
+    }))
+}
+
+/// The layer's name, where nothing is left to do for it.
+pub(crate) fn cached_layer(
+    session: &Session,
+    node: &NodeImage,
+    files: &PodNetworkFiles,
+) -> Result<Option<String>, Stop> {
+    let Some(name) = files.layer_name(&node.manifest.name) else {
+        return Ok(Some("the node image has all images".to_owned()));
+    };
+    let found = session.cache.find(Artefact::Layer, &name, Check::Sizes)?;
+    Ok(matches!(found, Found::Intact(_)).then_some(name))
+}
+
+/// The node image with the Pod network's images in a layer, and whether that was there; the node
+/// image itself where there is nothing to add.
+pub(crate) fn layered(
+    session: &Session,
+    host: &Host,
+    node: &NodeImage,
+    files: &PodNetworkFiles,
+    logs: &Path,
+) -> Result<(ImageFiles, bool), Stop> {
+    let image = parts::image_files(node);
+    let Some(name) = files.layer_name(&image.name) else {
+        return Ok((image, true));
+    };
+    let cache = &session.cache;
+    let _lock = cache.lock("layer", &session.progress)?;
+    if let Found::Intact(dir) = cache.find(Artefact::Layer, &name, Check::Sizes)? {
+        return Ok((image.with_layer(&dir), true));
+    }
+    let images = LayerImages {
+        archives: files.archives.iter().map(|it| it.path.clone()).collect(),
+        names: files
+            .images
+            .iter()
+            .map(|image| ImageName {
+                wanted: image.reference.clone(),
+                imported: image.name.clone(),
+            })
+            .collect(),
+    };
+    let staging = cache.staging("layer")?;
+    let plan = image.layer_plan(host.accelerator)?;
+    let _ticket = parts::ticket(session, "importing container images", &plan)?;
+    session.wait_for(image.make_layer(host, &images, staging.path(), logs, &session.progress))?;
+    let dir = cache.publish(Artefact::Layer, &name, staging)?;
+    Ok((image.with_layer(&dir), false))
+}
