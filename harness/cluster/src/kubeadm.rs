@@ -9,6 +9,7 @@ use crate::cell::Cell;
 use crate::config::{self, CRI_SOCKET};
 use crate::limits::GuestLimits;
 use crate::node_files::NodeFile;
+use crate::units;
 
 /// What `kubeadm init` is given, on node 1.
 pub const INIT_CONFIG: &str = "/root/podwire/init.json";
@@ -81,6 +82,11 @@ pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String 
     if cell.network.allocates() {
         networking["podSubnet"] = shown(PODS).into();
     }
+    // kubeadm's own two beside the usual ones.
+    let controllers = format!(
+        "*,bootstrapsigner,tokencleaner{}",
+        units::without(&units::IDLERS)
+    );
     stream(&[
         json!({
             "apiVersion": API,
@@ -109,6 +115,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String 
             "controllerManager": { "extraArgs": arguments(&[
                 ("leader-elect", "false"),
                 ("profiling", "false"),
+                ("controllers", &controllers),
                 ("node-monitor-grace-period", &format!("{}s", limits.node_monitor_grace)),
             ]) },
             "scheduler": { "extraArgs": arguments(&[

@@ -117,10 +117,9 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Controllers for what no cluster here has: quotas, volumes, autoscalers, certificate requests,
-/// resource claims. Each ticks twice a second per queue, and quotas read the whole discovery every
-/// half minute.
-const IDLERS: [&str; 18] = [
+/// Controllers for what no cluster here has: quotas, volumes, autoscalers, resource claims. Each ticks
+/// twice a second per queue, and quotas read the whole discovery every half minute.
+pub(crate) const IDLERS: [&str; 15] = [
     "resourcequota-controller",
     "horizontal-pod-autoscaler-controller",
     "persistentvolume-binder-controller",
@@ -131,15 +130,27 @@ const IDLERS: [&str; 18] = [
     "ephemeral-volume-controller",
     "volumeattributesclass-protection-controller",
     "ttl-controller",
-    "certificatesigningrequest-signing-controller",
-    "certificatesigningrequest-approving-controller",
-    "certificatesigningrequest-cleaner-controller",
     "podcertificaterequest-cleaner-controller",
     "resourceclaim-controller",
     "device-taint-eviction-controller",
     "storage-version-migrator-controller",
     "legacy-serviceaccount-token-cleaner-controller",
 ];
+
+/// Those for certificate requests, of which only a cluster by hand has none.
+const CERTIFICATE_REQUESTS: [&str; 3] = [
+    "certificatesigningrequest-signing-controller",
+    "certificatesigningrequest-approving-controller",
+    "certificatesigningrequest-cleaner-controller",
+];
+
+/// `--controllers` without those.
+pub(crate) fn without<'a>(controllers: impl IntoIterator<Item = &'a &'a str>) -> String {
+    controllers
+        .into_iter()
+        .map(|name| format!(",-{name}"))
+        .collect()
+}
 
 /// The units of node 1 beside those of every node, in the order of their start.
 pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
@@ -219,7 +230,7 @@ pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
                 "--profiling=false".into(),
                 format!(
                     "--controllers=*{}",
-                    IDLERS.map(|name| format!(",-{name}")).concat()
+                    without(IDLERS.iter().chain(&CERTIFICATE_REQUESTS))
                 ),
                 format!("--node-monitor-grace-period={}s", limits.node_monitor_grace),
             ],
@@ -403,7 +414,7 @@ mod tests {
             --use-service-account-credentials=true \
             --leader-elect=false \
             --profiling=false \
-            --controllers=*,-resourcequota-controller,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller,-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller,-persistentvolumeclaim-protection-controller,-persistentvolume-protection-controller,-ephemeral-volume-controller,-volumeattributesclass-protection-controller,-ttl-controller,-certificatesigningrequest-signing-controller,-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller,-podcertificaterequest-cleaner-controller,-resourceclaim-controller,-device-taint-eviction-controller,-storage-version-migrator-controller,-legacy-serviceaccount-token-cleaner-controller \
+            --controllers=*,-resourcequota-controller,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller,-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller,-persistentvolumeclaim-protection-controller,-persistentvolume-protection-controller,-ephemeral-volume-controller,-volumeattributesclass-protection-controller,-ttl-controller,-podcertificaterequest-cleaner-controller,-resourceclaim-controller,-device-taint-eviction-controller,-storage-version-migrator-controller,-legacy-serviceaccount-token-cleaner-controller,-certificatesigningrequest-signing-controller,-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller \
             --node-monitor-grace-period=50s
         Restart=on-failure
         RestartSec=1
