@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Bootstrap, Break, Cell, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
 
 use crate::failure::Cause;
 use crate::lab::Lab;
@@ -29,6 +29,8 @@ pub enum Cells {
     ByHand,
     /// It looks at what kubeadm has left, or runs it.
     Kubeadm,
+    /// The same, where each node's Pods hang on a bridge: any Pod network but the user's own.
+    KubeadmWithBridge,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -70,6 +72,9 @@ impl Scenario {
             Cells::Any => true,
             Cells::ByHand => cell.bootstrap == Bootstrap::ByHand,
             Cells::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
+            Cells::KubeadmWithBridge => {
+                cell.bootstrap == Bootstrap::Kubeadm && cell.network != PodNetwork::Manifest
+            }
         };
         bootstrap && self.stage.is_of(cell)
     }

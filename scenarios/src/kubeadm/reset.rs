@@ -245,7 +245,12 @@ async fn network_left(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the network and the user's kubeconfig are as they were (E32)");
     let there = on(lab, lab.nodes(), NETWORK).await?;
     let there: Vec<&str> = there.lines().collect();
-    let missing: Vec<&str> = ["cni-files", "plugin-state", "kubeconfig", "bridge", "rules"]
+    let mut wanted = vec!["cni-files", "kubeconfig", "rules"];
+    // A network of the user's may do without the bridge and its plugins.
+    if lab.cluster().plan().cell.network != PodNetwork::Manifest {
+        wanted.extend(["plugin-state", "bridge"]);
+    }
+    let missing: Vec<&str> = wanted
         .into_iter()
         .filter(|it| !there.contains(it))
         .collect();
@@ -276,7 +281,7 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
             the bridge's address is another; without the bridge the Pod runs",
     covers: &["E34"],
     stage: StageName::Workload,
-    cells: Cells::Kubeadm,
+    cells: Cells::KubeadmWithBridge,
     profile: Profile::Full,
     nodes: 2,
     limit: Duration::from_secs(300),
