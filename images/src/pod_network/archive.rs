@@ -174,8 +174,8 @@ impl<'a> Files<'a> {
             return Err(files.refused(format!("is compressed: unpack it first ({unpack})")));
         }
         file.rewind().map_err(read)?;
-        let broken =
-            |error: io::Error| files.refused(format!("is no tar archive, or cut short: {error}"));
+        // Its words quote the bytes that it stumbled over.
+        let broken = |_: io::Error| files.refused("is no tar archive, or is damaged");
         let mut entries = BTreeMap::new();
         let mut end = 0;
         let mut archive = tar::Archive::new(file);
@@ -561,12 +561,11 @@ pub(super) mod tests {
     #[test]
     fn what_is_no_archive_is_told_from_what_is() {
         insta::assert_snapshot!(look(b"").unwrap_err(), @r#"the image archive "/a.tar" holds neither an OCI image layout (oci-layout, index.json) nor docker save's manifest.json"#);
-        insta::assert_snapshot!(look(&[b'x'; 1024]).unwrap_err(), @r#"the image archive "/a.tar" is no tar archive, or cut short: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"#);
+        insta::assert_snapshot!(look(&[b'x'; 1024]).unwrap_err(), @r#"the image archive "/a.tar" is no tar archive, or is damaged"#);
         insta::assert_snapshot!(look(b"\x1f\x8b\x08\x00 and so on").unwrap_err(), @r#"the image archive "/a.tar" is compressed: unpack it first (gunzip)"#);
         let whole = oci_archive("quay.io/org/agent:v1");
-        let end = entries(&whole).values().map(Vec::len).sum::<usize>();
-        let cut = look(&whole[..end]).unwrap_err();
-        assert!(cut.contains("cut short"), "{cut}");
+        let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        insta::assert_snapshot!(look(&whole[..last]).unwrap_err(), @r#"the image archive "/a.tar" is cut short: it ends after 5139 bytes"#);
         let other = packed(&[("readme".to_owned(), Vec::new())].into());
         insta::assert_snapshot!(look(&other).unwrap_err(), @r#"the image archive "/a.tar" holds neither an OCI image layout (oci-layout, index.json) nor docker save's manifest.json"#);
     }

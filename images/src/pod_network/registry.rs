@@ -62,7 +62,7 @@ impl From<OciDistributionError> for PullError {
 
 /// The OCI archive with an image that was pulled before.
 pub(super) fn kept(cache: &Cache, name: &str) -> Result<Option<PathBuf>, PodNetworkError> {
-    let digests = recorded(&cache.root().join(RECORD))?;
+    let digests = recorded(cache)?;
     let Some(digest) = digests.get(name) else {
         return Ok(None);
     };
@@ -83,8 +83,7 @@ pub(super) async fn pull(cache: &Cache, report: &dyn Report, name: &str) -> Resu
     if kept(cache, name)?.is_some() {
         return Ok(());
     }
-    let record = cache.root().join(RECORD);
-    let mut digests = recorded(&record)?;
+    let mut digests = recorded(cache)?;
     let known = digests.get(name).cloned();
     report.step(&format!("pulling {name}"));
     let asked = match &known {
@@ -99,7 +98,7 @@ pub(super) async fn pull(cache: &Cache, report: &dyn Report, name: &str) -> Resu
     cache.publish(Kind::Pulled, &folder(name, &digest), staging)?;
     if known.is_none() {
         digests.insert(name.to_owned(), digest);
-        store(&record, &digests)?;
+        store(cache, &digests)?;
     }
     Ok(())
 }
@@ -109,8 +108,9 @@ fn folder(name: &str, digest: &str) -> String {
     inputs.with("reference", name).with("digest", digest).name()
 }
 
-fn recorded(path: &Path) -> Result<BTreeMap<String, String>, PodNetworkError> {
-    match fs::read(path) {
+fn recorded(cache: &Cache) -> Result<BTreeMap<String, String>, PodNetworkError> {
+    let path = cache.root().join(RECORD);
+    match fs::read(&path) {
         // Whoever has damaged it wants to have it anew.
         Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -118,11 +118,14 @@ fn recorded(path: &Path) -> Result<BTreeMap<String, String>, PodNetworkError> {
     }
 }
 
-fn store(path: &Path, digests: &BTreeMap<String, String>) -> Result<(), PodNetworkError> {
-    let beside = path.with_extension("new");
+fn store(cache: &Cache, digests: &BTreeMap<String, String>) -> Result<(), PullError> {
+    let staging = cache.staging("pulled-images")?;
+    let beside = staging.path().join(RECORD);
     let text = format!("{:#}\n", json!(digests));
     fs::write(&beside, text).map_err(PodNetworkError::file("write", &beside))?;
-    fs::rename(&beside, path).map_err(PodNetworkError::file("write", path))
+    let record = cache.root().join(RECORD);
+    fs::rename(&beside, &record).map_err(PodNetworkError::file("write", &record))?;
+    Ok(())
 }
 
 /// An image's own manifest, as the registry gave it.
