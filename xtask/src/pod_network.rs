@@ -136,7 +136,7 @@ pub(crate) fn layered(
     let cache = &session.cache;
     let _lock = cache.lock("layer", &session.progress)?;
     if let Found::Intact(dir) = cache.find(Artefact::Layer, &name, Check::Sizes)? {
-        return Ok((image.with_layer(&dir), true));
+        return Ok((image.with_layer(&dir)?, true));
     }
     let images = LayerImages {
         archives: files.archives.iter().map(|it| it.path.clone()).collect(),
@@ -154,5 +154,5 @@ pub(crate) fn layered(
     let _ticket = parts::ticket(session, "importing container images", &plan)?;
     session.wait_for(image.make_layer(host, &images, staging.path(), logs, &session.progress))?;
     let dir = cache.publish(Artefact::Layer, &name, staging)?;
-    Ok((image.with_layer(&dir), false))
+    Ok((image.with_layer(&dir)?, false))
 }

@@ -73,7 +73,7 @@ impl NodeIdentity {
 }
 
 /// A random UUID (RFC 9562, version 4).
-fn uuid() -> io::Result<String> {
+pub(crate) fn uuid() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let number = u128::from_be_bytes(bytes);

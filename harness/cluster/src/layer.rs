@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use podwire_process::Report;
 use podwire_vm::{Accelerator, Ram, create_overlay};
 
 use crate::build::is_up;
+use crate::identity::uuid;
 use crate::node::{Node, Powered};
 use crate::plan::{ImageFiles, Role};
 use crate::{Bootstrap, Cell, ClusterError, ClusterPlan, Host, addresses};
@@ -20,8 +22,8 @@ const COMMAND: Duration = Duration::from_secs(10);
 /// Importing an archive, and what each MiB of it adds.
 const IMPORT: Duration = Duration::from_secs(30);
 const IMPORT_MIB: Duration = Duration::from_secs(1);
-/// The layer's disk in its folder.
-const DISK: &str = "disk.qcow2";
+/// How the name of a layer's disk ends.
+const DISK: &str = "qcow2";
 /// A machine's id is its own: the next one to boot from the disk gets another (machine-id(5)).
 const FORGET_ID: &str = ": >/etc/machine-id";
 
@@ -45,12 +47,23 @@ pub struct ImageName {
 
 impl ImageFiles {
     /// The same image with the disk of the layer in a folder.
-    #[must_use]
-    pub fn with_layer(&self, dir: &Path) -> Self {
-        Self {
-            disk: dir.join(DISK),
+    ///
+    /// # Errors
+    /// [`ClusterError::File`] when there is none.
+    pub fn with_layer(&self, dir: &Path) -> Result<Self, ClusterError> {
+        let find = || {
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|end| end == DISK) {
+                    return Ok(path);
+                }
+            }
+            Err(io::ErrorKind::NotFound.into())
+        };
+        Ok(Self {
+            disk: find().map_err(ClusterError::file("find the layer's disk in", dir))?,
             ..self.clone()
-        }
+        })
     }
 
     /// What the machine takes of the host that makes a layer.
@@ -77,7 +90,10 @@ impl ImageFiles {
         report: &dyn Report,
     ) -> Result<(), ClusterError> {
         fs::create_dir_all(logs).map_err(ClusterError::file("make the folder", logs))?;
-        let disk = dir.join(DISK);
+        // Another machine never writes the same bytes. A stage that was made on this disk must not be
+        // taken for one made on the next, when the layer has given way meanwhile.
+        let name = uuid().map_err(ClusterError::file("read", "/dev/urandom"))?;
+        let disk = dir.join(name).with_extension(DISK);
         create_overlay(&host.qemu_img, &self.disk, &disk)?;
         report.step("boot a machine that imports the container images");
         let plan = self.layer_plan(host.accelerator)?;
@@ -196,8 +212,17 @@ mod tests {
             initrd: "/images/a/initrd".into(),
             append: "root=/dev/vda".into(),
         };
-        let layered = image.with_layer(Path::new("/layers/b"));
-        assert_eq!(layered.disk, Path::new("/layers/b/disk.qcow2"));
+        let dir = tempfile::tempdir().unwrap();
+        let refused = image.with_layer(dir.path());
+        assert!(
+            matches!(refused, Err(ClusterError::File { .. })),
+            "{refused:?}"
+        );
+        for file in ["seal.json", "0123.qcow2", "used"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let layered = image.with_layer(dir.path()).unwrap();
+        assert_eq!(layered.disk, dir.path().join("0123.qcow2"));
         let back = ImageFiles {
             disk: image.disk.clone(),
             ..layered
