@@ -36,8 +36,10 @@ const PROXY_HEALTHY: Duration = Duration::from_secs(5);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Applies the manifest of a Pod network.
-pub(crate) const APPLY: &str = "kubectl apply -f /root/podwire/pod-network.json";
+/// Applies the manifest of a Pod network. By the server, which checks it as well: kubectl would first
+/// fetch the description of every kind, which takes an emulated API server longer than kubectl waits.
+pub(crate) const APPLY: &str =
+    "kubectl apply --server-side --validate=false -f /root/podwire/pod-network.json";
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
