@@ -11,12 +11,12 @@ use crate::node_files::NodeFile;
 
 /// Where the manifest is written, on node 1.
 const PATH: &str = "/root/podwire/pod-network.yaml";
-/// Applies it by the API server, which takes definitions that are too large for an annotation. Where
-/// it defines resources and uses them at once, it is applied again when they are known.
-pub(crate) const APPLY: &str = "cd /root/podwire && { \
-     kubectl apply --server-side -f pod-network.yaml || { \
-     kubectl wait --for=condition=Established --all --timeout=60s crd && \
-     kubectl apply --server-side -f pod-network.yaml; }; }";
+/// Applies it by the API server, which takes definitions that are too large for an annotation, and
+/// checks it as well (see [`crate::bootstrap::APPLY`]). Where it defines resources and uses them at
+/// once, it is applied again when they are known.
+pub(crate) const APPLY: &str = "cd /root/podwire && apply() { \
+     kubectl apply --server-side --validate=false -f pod-network.yaml; } && { apply || { \
+     kubectl wait --for=condition=Established --all --timeout=60s crd && apply; }; }";
 
 /// What the user's Pod network is made of: all of it shapes the stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
