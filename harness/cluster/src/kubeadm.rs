@@ -15,6 +15,8 @@ use crate::units;
 pub const INIT_CONFIG: &str = "/root/podwire/init.json";
 /// What it said.
 pub const INIT_LOG: &str = "/root/podwire/init.log";
+/// What changes the static Pods' manifests, on node 1 (kubeadm's `patches.directory`).
+pub const PATCHES: &str = "/root/podwire/patches";
 /// What `kubeadm join` is given, on every other node.
 pub const JOIN_CONFIG: &str = "/root/podwire/join.json";
 /// What it said.
@@ -57,8 +59,36 @@ pub(crate) fn join_file(number: u32, ca_hash: &str, limits: GuestLimits) -> Node
 }
 
 /// Node 1's.
-pub(crate) fn init_file(kubernetes: &str, cell: Cell, limits: GuestLimits) -> NodeFile {
-    secret(INIT_CONFIG, init_config(kubernetes, cell, limits))
+pub(crate) fn init_files(kubernetes: &str, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
+    let config = init_config(kubernetes, cell, limits);
+    let patches = PATCHED.iter().map(|(component, has_readiness)| {
+        let path = format!("{PATCHES}/{component}+strategic.json");
+        secret(&path, patch(component, *has_readiness, limits))
+    });
+    std::iter::once(secret(INIT_CONFIG, config))
+        .chain(patches)
+        .collect()
+}
+
+/// The static Pods, and whether kubeadm gives them a readiness probe.
+const PATCHED: [(&str, bool); 4] = [
+    ("etcd", true),
+    ("kube-apiserver", true),
+    ("kube-controller-manager", false),
+    ("kube-scheduler", true),
+];
+
+/// A patch of a static Pod's manifest: how often it is probed. Each probe of three of them is a TLS
+/// handshake, which at one a second keeps a tenth of an emulated processor busy each.
+fn patch(component: &str, has_readiness: bool, limits: GuestLimits) -> String {
+    let mut container = json!({
+        "name": component,
+        "livenessProbe": { "periodSeconds": limits.liveness_period },
+    });
+    if has_readiness {
+        container["readinessProbe"] = json!({ "periodSeconds": limits.readiness_period });
+    }
+    format!("{:#}\n", json!({ "spec": { "containers": [container] } }))
 }
 
 fn secret(path: &str, text: String) -> NodeFile {
@@ -99,6 +129,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String 
             }],
             "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
             "nodeRegistration": registration(1),
+            "patches": { "directory": PATCHES },
             "timeouts": timeouts(limits),
         }),
         json!({
@@ -216,6 +247,37 @@ mod tests {
         let cell = Cell::usual(Bootstrap::Kubeadm);
         insta::assert_snapshot!("init", init_config("1.36.4", cell, limits));
         insta::assert_snapshot!("join", join_config(2, "sha256:0123", limits));
+    }
+
+    #[test]
+    fn emulated_static_pods_are_probed_less_often() {
+        let limits = GuestLimits::of(Accelerator::Tcg);
+        let files = init_files("1.36.4", Cell::usual(Bootstrap::Kubeadm), limits);
+        let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        /root/podwire/init.json
+        /root/podwire/patches/etcd+strategic.json
+        /root/podwire/patches/kube-apiserver+strategic.json
+        /root/podwire/patches/kube-controller-manager+strategic.json
+        /root/podwire/patches/kube-scheduler+strategic.json
+        ");
+        insta::assert_snapshot!(files[1].text, @r#"
+        {
+          "spec": {
+            "containers": [
+              {
+                "livenessProbe": {
+                  "periodSeconds": 30
+                },
+                "name": "etcd",
+                "readinessProbe": {
+                  "periodSeconds": 10
+                }
+              }
+            ]
+          }
+        }
+        "#);
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub struct GuestLimits {
     pub daemon_start: u32,
     /// Each of kubeadm's `timeouts`.
     pub kubeadm: u32,
+    /// How often the kubelet asks a static Pod of kubeadm's whether it is ready.
+    pub readiness_period: u32,
+    /// How often it asks whether it is alive.
+    pub liveness_period: u32,
 }
 
 impl GuestLimits {
@@ -33,6 +37,8 @@ impl GuestLimits {
                 node_monitor_grace: 50,
                 daemon_start: 90,
                 kubeadm: 240,
+                readiness_period: 1,
+                liveness_period: 10,
             },
             Accelerator::Tcg => Self {
                 runtime_request: 600,
@@ -41,6 +47,8 @@ impl GuestLimits {
                 node_monitor_grace: 150,
                 daemon_start: 600,
                 kubeadm: 1200,
+                readiness_period: 10,
+                liveness_period: 30,
             },
         }
     }

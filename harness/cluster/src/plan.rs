@@ -263,7 +263,7 @@ impl ClusterPlan {
                 json!([self.nodes, identity::TAKE, shown(files), names, starts])
             }
             (StageName::Init, _) => {
-                let config = kubeadm::init_config(&self.kubernetes, self.cell, limits);
+                let config = shown(kubeadm::init_files(&self.kubernetes, self.cell, limits));
                 let every = shown(node_files::network(network));
                 let commands = [kubeadm::PREPARE, kubeadm::INIT];
                 json!([self.nodes, identity::TAKE, every, config, commands])

@@ -37,7 +37,7 @@ impl Cluster {
         let each = self.nodes().iter().map(|node| async {
             let mut files = files.clone();
             if node.number() == 1 {
-                files.push(kubeadm::init_file(&plan.kubernetes, plan.cell, limits));
+                files.extend(kubeadm::init_files(&plan.kubernetes, plan.cell, limits));
             }
             self.set_up(node, &files, kubeadm::PREPARE).await
         });
