@@ -78,8 +78,8 @@ const SENDING: u32 = 1;
 const EVERY: Duration = Duration::from_millis(250);
 /// Failures with less than this between them belong together.
 const QUIET: Duration = Duration::from_secs(10);
-/// For kube-proxy to follow an EndpointSlice, before stretching.
-const FOLLOWS: Duration = Duration::from_secs(2);
+/// A look at the rules, which is taken for the moment of what it sees, before stretching.
+const LOOK: Duration = Duration::from_secs(2);
 
 async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
@@ -88,7 +88,7 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
     let leaving = pods_of_the_leaving_node(lab).await?;
     let traffic = start(lab).await?;
 
-    let (removed, ()) = try_join!(off_the_endpoints(lab, &leaving), drain(lab, number))?;
+    let (removed, ()) = try_join!(removed(lab, &leaving), drain(lab, number))?;
     pods_running(lab, wanted, |_| None).await?;
     let drained = Instant::now();
     delete(lab, number).await?;
@@ -141,13 +141,15 @@ async fn pods_of_the_leaving_node(lab: &Lab) -> anyhow::Result<Vec<Party>> {
     Ok(pods)
 }
 
-/// How long a client may fail: what was seen of the removal, and kube-proxy's own delay.
+/// How long a client may fail: what was seen of the removal, and what the look at it takes.
 fn removal(lab: &Lab, seen: Duration) -> Duration {
-    seen + lab.limit(FOLLOWS)
+    seen + lab.limit(LOOK)
 }
 
-/// Waits until the drained Pods are out of the EndpointSlice: how long that took from their end.
-async fn off_the_endpoints(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
+/// Waits until the sender's node sends nothing to the drained Pods any more: how long that took from
+/// their end. First they leave the EndpointSlice, then kube-proxy follows. A busy node's may need a
+/// while: kubeadm gives it no share of the processor.
+async fn removed(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
     let drained = |pod: &PodRef| pods.iter().any(|it| it.name == pod.name);
     eventually(
         "the drain to end a Pod",
@@ -174,13 +176,34 @@ async fn off_the_endpoints(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration
             let left = pods.iter().filter(|pod| ready.contains(&pod.address));
             let left: Vec<String> = left.map(ToString::to_string).collect();
             Ok(if left.is_empty() {
-                Probe::Done(begun.elapsed())
+                Probe::Done(())
             } else {
                 Probe::NotYet(Cause::Answered, left.join(", "))
             })
         },
     )
-    .await
+    .await?;
+    lab.step("kube-proxy on the sender's node follows");
+    let addresses = pods.iter().map(|pod| format!(" -e {}", pod.address));
+    let count = format!(
+        "{{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -c -w -F{}; true",
+        addresses.collect::<String>()
+    );
+    eventually(
+        "no drained Pod in the rules of the sender's node",
+        lab.limit(Duration::from_secs(20)),
+        async || {
+            let left = on(lab, SENDING, &count).await?;
+            Ok(match left.trim() {
+                "0" => Probe::Done(()),
+                lines => Probe::NotYet(Cause::Answered, format!("{lines} lines name them")),
+            })
+        },
+    )
+    .await?;
+    let took = begun.elapsed();
+    lab.step(format!("{:.1} s after their end", took.as_secs_f64()));
+    Ok(took)
 }
 
 /// Enough requests since then to tell something.
