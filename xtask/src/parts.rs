@@ -149,6 +149,9 @@ pub(crate) fn cluster_plan(
     )?)
 }
 
+/// Those that the default run's scenarios start from, two for each bootstrap, and two on the way.
+const FRESH_STAGES: usize = 6;
+
 /// The plan of a default run on this machine with an empty cache.
 pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, Stop> {
     let appetite = appetite(3, kubernetes, Accelerator::Tcg)?;
@@ -165,6 +168,7 @@ pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, St
             .map(|phase| (phase, Need::Missing(String::new())))
             .collect(),
         appetite,
+        stages: FRESH_STAGES,
         scenarios: Vec::new(),
         at_once: 1,
     })

@@ -6,6 +6,7 @@ use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
 use crate::durations::Durations;
+use crate::stages;
 use crate::text::{about, size, table};
 
 /// The parts of the main job, in the order in which they are done.
@@ -127,7 +128,7 @@ impl Phase {
 /// What a cluster takes of the machine, MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appetite {
-    /// Its machines' memory; that of all clusters, where a run has several.
+    /// Its machines' memory.
     pub(crate) guests_mib: u64,
     /// The most that a running clone occupies.
     pub(crate) clone_mib: u64,
@@ -163,6 +164,8 @@ pub(crate) struct Plan {
     pub(crate) phases: Vec<(Phase, Need)>,
     /// Memory of all the cluster's machines together, MiB.
     pub(crate) appetite: Appetite,
+    /// How many stages there must be room for when none is cached.
+    pub(crate) stages: usize,
     /// The scenarios that run.
     pub(crate) scenarios: Vec<String>,
     /// How many of them at once.
@@ -213,8 +216,9 @@ impl Plan {
             kept += stays;
             peak = peak.max(kept + working);
             match phase {
-                // The frozen machines' memory is a file each, and they have touched two thirds of it.
-                Phase::Stage => kept += self.appetite.guests_mib * 2 / 3,
+                Phase::Stage => {
+                    kept += stages::disk_needed(self.appetite.guests_mib, self.stages as u64);
+                }
                 Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
                 _ => {}
             }
@@ -349,6 +353,7 @@ mod tests {
                 guests_mib: 4096,
                 clone_mib: 5056,
             },
+            stages: 6,
             scenarios: (1..=8).map(|number| format!("scenario_{number}")).collect(),
             at_once: 1,
         }

@@ -246,7 +246,6 @@ impl<'a> Preparation<'a> {
             let session = it.session;
             let stages = parts::stages(session)?;
             let _lock = session.cache.lock("stage", &session.progress)?;
-            crate::stages::make_room(session, it.wanted.max_size, orders)?;
             let mut ticket = None;
             let (mut all, mut cached) = (Vec::new(), true);
             for StageOrder { plan, names } in orders {
@@ -260,14 +259,24 @@ impl<'a> Preparation<'a> {
                     if ticket.is_none() {
                         ticket = Some(parts::ticket(session, "making a stage", plan)?);
                     }
-                    let get = stages.get(host, plan, image, name, logs, &session.progress);
-                    let stage = session.wait_for(get).with_context(|| {
-                        format!(
-                            "the cluster of {} did not come up; consoles are in {}",
-                            plan.cell,
-                            logs.display()
-                        )
-                    })?;
+                    // One after the other: where there is little room, what nothing starts from may
+                    // go as soon as the next is made of it.
+                    for step in name.line(plan.cell) {
+                        if stages.find(plan, *step)?.is_some() {
+                            continue;
+                        }
+                        crate::stages::make_room(session, it.wanted.max_size, orders)?;
+                        let get = stages.get(host, plan, image, *step, logs, &session.progress);
+                        session.wait_for(get).with_context(|| {
+                            format!(
+                                "the cluster of {} did not come up; consoles are in {}",
+                                plan.cell,
+                                logs.display()
+                            )
+                        })?;
+                    }
+                    let stage = stages.find(plan, name)?;
+                    let stage = stage.with_context(|| format!("the stage {name} has gone"))?;
                     if let Some(missing) = &stage.manifest.unsettled {
                         session.progress.line(&format!(
                             "the stage {name} of {} was frozen before it had settled: {missing}",

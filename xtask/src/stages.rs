@@ -546,7 +546,7 @@ pub(crate) fn make_room(
     Ok(())
 }
 
-/// Bytes for so many new stages: each keeps about two fifths of its machines' memory (measured: 7 %
+/// Room for so many new stages, in the unit of `guests`: each keeps about two fifths of its machines' memory (measured: 7 %
 /// for booted machines, 40 % with the workload), the last one all of it while it is being made.
 pub(crate) fn disk_needed(guests: u64, stages: u64) -> u64 {
     if stages == 0 {

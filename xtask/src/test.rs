@@ -16,7 +16,7 @@ use crate::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::durations::Durations;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
-use crate::plan::{self, Appetite, Machine, Need, Phase, Plan};
+use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::pod_network::{self, Given};
 use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
@@ -126,6 +126,20 @@ impl<'a> Order<'a> {
             })
         });
         orders.collect()
+    }
+
+    /// How many stages there must be room for: those that the scenarios start from, and the two at
+    /// a time on the way to them.
+    fn stages_kept(&self) -> usize {
+        let starts: BTreeSet<(Cell, StageName)> = self
+            .cells
+            .iter()
+            .flat_map(|order| {
+                let selected = self.catalogue.iter().filter(|it| order.selects(it));
+                selected.map(|scenario| (order.cell, scenario.stage))
+            })
+            .collect();
+        starts.len() + 2
     }
 
     /// The names of all scenarios that run, as often as they run.
@@ -287,11 +301,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
-    let one = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
-    let appetite = Appetite {
-        guests_mib: one.guests_mib * order.cells.len() as u64,
-        ..one
-    };
+    let appetite = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
     let at_once = plan::at_once(
         machine.cores,
         machine.memory_available,
@@ -382,6 +392,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         machine,
         phases,
         appetite,
+        stages: order.stages_kept(),
         scenarios,
         at_once,
     })
