@@ -7,7 +7,7 @@ use podwire_cluster::{Bootstrap, PodNetwork, addresses, cni};
 use podwire_scenario::{Cause, Failure, Lab};
 
 use crate::kubeadm::steps as kubeadm;
-use crate::steps::{all_nodes_ready, nodes, on};
+use crate::steps::{all_nodes_ready, nodes, on, pods_running};
 
 fn bootstrap(lab: &Lab) -> Bootstrap {
     lab.cluster().plan().cell.bootstrap
@@ -90,7 +90,7 @@ pub(crate) async fn clean_up_the_network(lab: &Lab, number: u32) -> anyhow::Resu
 pub(crate) async fn join_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
     match bootstrap(lab) {
         Bootstrap::Kubeadm => {
-            let command = kubeadm::JoinCommand::of_init(lab).await?;
+            let command = kubeadm::join_command(lab).await?;
             kubeadm::join(lab, number, &command).await?;
         }
         Bootstrap::ByHand => {
@@ -104,6 +104,17 @@ pub(crate) async fn join_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
 /// Every Node is Ready, one that came back among them.
 pub(crate) async fn back_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
     all_nodes_ready(lab, async || kubelet_down(lab, number).await).await
+}
+
+/// Scales the workload to `wanted` Pods, until all run and the node has some of them.
+pub(crate) async fn takes_pods(lab: &Lab, number: u32, wanted: usize) -> anyhow::Result<()> {
+    let name = addresses::node_name(number);
+    lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
+    pods_running(lab, wanted, |pods| {
+        let some = pods.iter().any(|pod| pod.node == number);
+        (!some).then(|| format!("no Pod on {name} yet"))
+    })
+    .await
 }
 
 /// A reason why a node will never be Ready: its kubelet does not run.

@@ -3,18 +3,16 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
-use podwire_cluster::{Break, StageName, WORKLOAD_SERVICE, addresses};
+use podwire_cluster::{Break, StageName, addresses};
 use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
 };
-use serde_json::json;
 
 use crate::steps::{
     cluster_ip_spreads, everybody_seen, forget_early_attempts, on, ready_endpoints,
-    service_address, services,
+    service_address, set_session_affinity,
 };
 
 /// B12!, B13, B14: a ClusterIP is kube-proxy's work.
@@ -62,15 +60,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     lab.add_all_routes().await?;
-                    lab.step("set the Service's session affinity to ClientIP");
-                    let affinity = json!({ "spec": { "sessionAffinity": "ClientIP" } });
-                    services(lab)
-                        .patch(
-                            WORKLOAD_SERVICE,
-                            &PatchParams::default(),
-                            &Patch::Merge(affinity),
-                        )
-                        .await?;
+                    set_session_affinity(lab).await?;
                     lab.start_kube_proxy().await?;
                     answers(lab).await?;
                     spreads_from_node1(lab).await

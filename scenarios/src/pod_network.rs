@@ -6,8 +6,10 @@ use std::time::Duration;
 use podwire_cluster::{Break, StageName, addresses};
 use podwire_scenario::{Cause, Cells, Lab, Profile, Sabotage, Scenario};
 
-use crate::leaving::{back_again, delete, drain, join_again, wipe};
-use crate::steps::{addresses_unique_and_in_range, mesh_of_everybody, on, pods_running};
+use crate::leaving::{back_again, delete, drain, join_again, takes_pods, wipe};
+use crate::steps::{
+    addresses_unique_and_in_range, masquerade_between_nodes, mesh_of_everybody, pods_running,
+};
 
 /// E7: Pods see each other's own address.
 pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
@@ -28,18 +30,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
         expects: Cause::WrongAnswer,
         run: |lab| {
             Box::pin(async {
-                lab.step("masquerade what leaves node 2's Pods");
-                let own = lab.pod_addresses(2).await?;
-                on(
-                    lab,
-                    2,
-                    &format!(
-                        "nft 'add table ip sabotage; \
-                         add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
-                         add rule ip sabotage post ip saddr {own} ip daddr != {own} masquerade'"
-                    ),
-                )
-                .await?;
+                masquerade_between_nodes(lab).await?;
                 own_addresses(lab).await
             })
         },
@@ -100,13 +91,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     join_again(lab, leaving).await?;
 
     lab.step("scale up: the node takes Pods again, with unique addresses, reached from everywhere");
-    let wanted = wanted + 2;
-    lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
-    pods_running(lab, wanted, |pods| {
-        let back = pods.iter().any(|pod| pod.node == leaving);
-        (!back).then(|| format!("no Pod on {name} yet"))
-    })
-    .await?;
+    takes_pods(lab, leaving, wanted + 2).await?;
     addresses_unique_and_in_range(lab).await?;
     mesh_of_everybody(lab)
         .await?

@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use podwire_cluster::{WORKLOAD_SERVICE, addresses};
 use podwire_probe::Outcome;
 use podwire_scenario::assert::{Mesh, Party};
 use podwire_scenario::{Cause, Lab, Probe, assert, eventually};
+use serde_json::json;
 
 /// Limit of one ordinary command on a node.
 pub(crate) const COMMAND: Duration = Duration::from_secs(10);
@@ -175,6 +176,34 @@ pub(crate) async fn addresses_unique_and_in_range(lab: &Lab) -> anyhow::Result<(
 /// The Services' API.
 pub(crate) fn services(lab: &Lab) -> Api<Service> {
     Api::default_namespaced(lab.cluster().api())
+}
+
+/// Gives every client of the workload's Service one Pod.
+pub(crate) async fn set_session_affinity(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("set the Service's session affinity to ClientIP");
+    let affinity = Patch::Merge(json!({ "spec": { "sessionAffinity": "ClientIP" } }));
+    let services = services(lab);
+    services
+        .patch(WORKLOAD_SERVICE, &PatchParams::default(), &affinity)
+        .await?;
+    Ok(())
+}
+
+/// Hides node 2's Pods from other nodes, as the bridge plugin's ipMasq=true does.
+pub(crate) async fn masquerade_between_nodes(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("masquerade what leaves node 2's Pods");
+    let own = lab.pod_addresses(2).await?;
+    on(
+        lab,
+        2,
+        &format!(
+            "nft 'add table ip sabotage; \
+             add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
+             add rule ip sabotage post ip saddr {own} ip daddr != {own} masquerade'"
+        ),
+    )
+    .await?;
+    Ok(())
 }
 
 /// The workload's ClusterIP.

@@ -9,7 +9,7 @@ use podwire_scenario::{
     Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually,
 };
 
-use crate::leaving::{delete, drain, join_again, wipe};
+use crate::leaving::{delete, drain, join_again, takes_pods, wipe};
 use crate::steps::{
     addresses_unique_and_in_range, on, pods_running, ready_endpoints, service_address,
 };
@@ -96,13 +96,7 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
     join_again(lab, number).await?;
 
     lab.step(format!("scale up: {name} takes Pods, which serve"));
-    let wanted = wanted + 2;
-    lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
-    pods_running(lab, wanted, |pods| {
-        let back = pods.iter().any(|pod| pod.node == number);
-        (!back).then(|| format!("no Pod on {name} yet"))
-    })
-    .await?;
+    takes_pods(lab, number, wanted + 2).await?;
     let returned = pods_of_the_leaving_node(lab).await?;
     let back = Instant::now();
     every_sender_sees_every_pod(lab).await?;

@@ -5,17 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kube::api::{Patch, PatchParams};
-use podwire_cluster::{Break, StageName, WORKLOAD_SERVICE};
+use podwire_cluster::{Break, StageName};
 use podwire_scenario::assert::{Mesh, Party};
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
 };
-use serde_json::json;
 
 use crate::steps::{
-    all_nodes_ready, cluster_ip_spreads, everybody_seen, mesh_of_everybody, on, pods_running,
-    service_address, services,
+    all_nodes_ready, cluster_ip_spreads, everybody_seen, masquerade_between_nodes,
+    mesh_of_everybody, on, pods_running, service_address, set_session_affinity,
 };
 
 /// E35: every ordered pair.
@@ -38,18 +36,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             expects: Cause::WrongAnswer,
             run: |lab| {
                 Box::pin(async {
-                    lab.step("masquerade what leaves node 2's Pods");
-                    let own = lab.pod_addresses(2).await?;
-                    on(
-                        lab,
-                        2,
-                        &format!(
-                            "nft 'add table ip sabotage; \
-                             add chain ip sabotage post {{ type nat hook postrouting priority 100; }}; \
-                             add rule ip sabotage post ip saddr {own} ip daddr != {own} masquerade'"
-                        ),
-                    )
-                    .await?;
+                    masquerade_between_nodes(lab).await?;
                     every_pair(lab).await
                 })
             },
@@ -141,12 +128,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             expects: Cause::Unbalanced,
             run: |lab| {
                 Box::pin(async {
-                    lab.step("set the Service's session affinity to ClientIP");
-                    let affinity = json!({ "spec": { "sessionAffinity": "ClientIP" } });
-                    let (who, how) = (WORKLOAD_SERVICE, PatchParams::default());
-                    services(lab)
-                        .patch(who, &how, &Patch::Merge(affinity))
-                        .await?;
+                    set_session_affinity(lab).await?;
                     stuck_to_one_pod(lab).await?;
                     spreads_from_everywhere(lab).await
                 })

@@ -251,20 +251,14 @@ impl<'a> Preparation<'a> {
             for StageOrder { plan, names } in orders {
                 let mut made = Vec::new();
                 for name in names.iter().copied() {
-                    if let Some(stage) = stages.find(plan, name)? {
-                        made.push(stage);
-                        continue;
-                    }
-                    cached = false;
-                    if ticket.is_none() {
+                    let missing = stages.missing(plan, name)?;
+                    if !missing.is_empty() && ticket.is_none() {
                         ticket = Some(parts::ticket(session, "making a stage", plan)?);
                     }
                     // One after the other: where there is little room, what nothing starts from may
                     // go as soon as the next is made of it.
-                    for step in name.line(plan.cell) {
-                        if stages.find(plan, *step)?.is_some() {
-                            continue;
-                        }
+                    for step in missing {
+                        cached = false;
                         crate::stages::make_room(session, it.wanted.max_size, orders)?;
                         let get = stages.get(host, plan, image, *step, logs, &session.progress);
                         session.wait_for(get).with_context(|| {
@@ -277,9 +271,10 @@ impl<'a> Preparation<'a> {
                     }
                     let stage = stages.find(plan, name)?;
                     let stage = stage.with_context(|| format!("the stage {name} has gone"))?;
-                    if let Some(missing) = &stage.manifest.unsettled {
+                    if let (false, Some(lacking)) = (missing.is_empty(), &stage.manifest.unsettled)
+                    {
                         session.progress.line(&format!(
-                            "the stage {name} of {} was frozen before it had settled: {missing}",
+                            "the stage {name} of {} was frozen before it had settled: {lacking}",
                             plan.cell
                         ));
                     }

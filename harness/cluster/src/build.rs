@@ -10,7 +10,7 @@ use futures::future::{join_all, try_join_all};
 use podwire_lan::SegmentState;
 use podwire_process::Report;
 use podwire_vm::memory::{copy_sparse, punch_zeros};
-use podwire_vm::{Machine, MachineSpec, Ram, create_overlay};
+use podwire_vm::{Machine, Ram, create_overlay};
 use rustix::fs::statvfs;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -105,13 +105,8 @@ impl Maker<'_> {
                 Ram::Template(files.ram()),
                 false,
             );
-            let spec = MachineSpec {
-                tsc_khz: self.host.tsc_khz,
-                ..spec
-            };
             let logs = self.logs.join(role.name());
-            let (spawner, qemu) = (&self.host.spawner, &self.host.qemu);
-            let machine = Machine::launch(spawner, qemu, spec, None, &logs).await?;
+            let machine = self.host.launch(spec, None, &logs).await?;
             is_up(self.host, &machine).await?;
             Ok::<_, ClusterError>((machine, files))
         });

@@ -11,8 +11,6 @@ pub const NAMESPACE: &str = "kube-flannel";
 pub const SELECTOR: &str = "app=flannel";
 /// The image that the node image holds.
 const IMAGE: &str = "podwire.invalid/flannel:0.28.9";
-/// Where the manifest is written, on node 1.
-pub(crate) const MANIFEST: &str = "/root/podwire/pod-network.json";
 
 /// A List of all its objects, for `kubectl apply`.
 ///

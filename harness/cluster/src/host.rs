@@ -1,10 +1,10 @@
 //! The machine that clusters run on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podwire_process::Spawner;
-use podwire_vm::{Accelerator, SshCredentials};
+use podwire_vm::{Accelerator, Machine, MachineSpec, Nic, SshCredentials, VmError};
 
 /// What a cluster needs from its host.
 #[derive(Debug, Clone)]
@@ -26,6 +26,23 @@ pub struct Host {
 }
 
 impl Host {
+    /// Starts a machine, which is told the clock's rate: any may boot, if only again.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub(crate) async fn launch(
+        &self,
+        spec: MachineSpec,
+        nic: Option<Nic>,
+        logs: &Path,
+    ) -> Result<Machine, VmError> {
+        let spec = MachineSpec {
+            tsc_khz: self.tsc_khz,
+            ..spec
+        };
+        Machine::launch(&self.spawner, &self.qemu, spec, nic, logs).await
+    }
+
     /// A limit of the host's, stretched for the machine's speed. Limits written into a guest come
     /// from [`GuestLimits`](crate::limits::GuestLimits) instead.
     pub fn limit(&self, limit: Duration) -> Duration {

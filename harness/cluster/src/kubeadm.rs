@@ -1,6 +1,8 @@
 //! What kubeadm is told: its configuration (kubeadm.k8s.io/v1beta4) and the commands of a person who
 //! follows its documentation. Streams of JSON documents, which every reader of YAML takes.
 
+use std::fmt;
+
 use podwire_lan::Ipv4Net;
 use serde_json::{Value, json};
 
@@ -181,11 +183,56 @@ pub fn join_config(number: u32, ca_hash: &str, limits: GuestLimits) -> String {
     })])
 }
 
-/// What follows `--discovery-token-ca-cert-hash` in the join command that `kubeadm init` prints.
-pub(crate) fn ca_hash(init_log: &str) -> Option<&str> {
-    let mut words = init_log.split_whitespace();
-    words.find(|word| *word == "--discovery-token-ca-cert-hash")?;
-    words.next().filter(|hash| hash.starts_with("sha256:"))
+/// The three things that a worker needs to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinCommand {
+    /// Address and port of the API server.
+    pub endpoint: String,
+    /// The bootstrap token.
+    pub token: String,
+    /// `sha256:` and the digest of the authority's public key.
+    pub hash: String,
+}
+
+impl JoinCommand {
+    /// The command for workers in what kubeadm printed.
+    pub fn find(text: &str) -> Option<Self> {
+        let text = text.replace("\\\n", " ");
+        text.lines()
+            .filter(|line| !line.contains("--control-plane"))
+            .find_map(Self::parse)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["kubeadm", "join", endpoint, rest @ ..] = words.as_slice() else {
+            return None;
+        };
+        let after = |flag: &str| {
+            let mut rest = rest.iter();
+            rest.find(|word| **word == flag)?;
+            rest.next().map(ToString::to_string)
+        };
+        Some(Self {
+            endpoint: (*endpoint).to_owned(),
+            token: after("--token")?,
+            hash: after("--discovery-token-ca-cert-hash").filter(|it| it.starts_with("sha256:"))?,
+        })
+    }
+}
+
+impl fmt::Display for JoinCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            endpoint,
+            token,
+            hash,
+        } = self;
+        write!(
+            f,
+            "kubeadm join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}"
+        )
+    }
 }
 
 const API: &str = "kubeadm.k8s.io/v1beta4";
@@ -290,10 +337,36 @@ mod tests {
     }
 
     #[test]
+    fn the_workers_command_is_found_in_what_kubeadm_prints() {
+        let init = "\
+Then you can join any number of worker nodes by running the following on each as root:
+
+kubeadm join 172.30.0.11:6443 --token a.b \\
+\t--discovery-token-ca-cert-hash sha256:00 \\
+\t--control-plane --certificate-key k
+
+kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \\
+\t--discovery-token-ca-cert-hash sha256:00ff \n";
+        let command = JoinCommand::find(init).unwrap();
+        assert_eq!(
+            command.to_string(),
+            "kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \
+             --discovery-token-ca-cert-hash sha256:00ff"
+        );
+        assert_eq!(JoinCommand::find(&command.to_string()), Some(command));
+        assert_eq!(JoinCommand::find("kubeadm join 172.30.0.11:6443"), None);
+    }
+
+    #[test]
     fn the_hash_is_read_from_the_printed_command() {
         let log = "kubeadm join 172.30.0.11:6443 --token a.b \\\n\t--discovery-token-ca-cert-hash sha256:00ff \n";
-        assert_eq!(ca_hash(log), Some("sha256:00ff"));
-        assert_eq!(ca_hash("--discovery-token-ca-cert-hash md5:0"), None);
-        assert_eq!(ca_hash(""), None);
+        assert_eq!(JoinCommand::find(log).unwrap().hash, "sha256:00ff");
+        let other = log.replace("sha256:00ff", "md5:0");
+        assert_eq!(JoinCommand::find(&other), None);
+        assert_eq!(
+            JoinCommand::find("--discovery-token-ca-cert-hash md5:0"),
+            None
+        );
+        assert_eq!(JoinCommand::find(""), None);
     }
 }

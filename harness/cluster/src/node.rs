@@ -59,7 +59,7 @@ impl Powered {
             fd,
             plugged,
         };
-        let machine = Machine::launch(&host.spawner, &host.qemu, spec, Some(nic), dir).await?;
+        let machine = host.launch(spec, Some(nic), dir).await?;
         Ok(Self {
             number,
             port,

@@ -230,7 +230,7 @@ impl ClusterPlan {
                 json!(shown(files))
             }
             PodNetwork::Flannel(backend) => {
-                json!([flannel::manifest(backend), bootstrap::APPLY])
+                json!([flannel::manifest(backend), pod_manifest::APPLY])
             }
             PodNetwork::Manifest => json!([self.pod_manifest, pod_manifest::APPLY]),
         };

@@ -1,4 +1,4 @@
-//! A Pod network that the user gave as a manifest.
+//! A Pod network as a manifest: how any is applied, and what there is of one that the user gave.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +12,9 @@ use crate::node_files::NodeFile;
 /// Where the manifest is written, on node 1.
 const PATH: &str = "/root/podwire/pod-network.yaml";
 /// Applies it by the API server, which takes definitions that are too large for an annotation, and
-/// checks it as well (see [`crate::bootstrap::APPLY`]). Where it defines resources and uses them at
-/// once, it is applied again when they are known.
+/// checks it as well: kubectl would first fetch the description of every kind, which takes an emulated
+/// API server longer than kubectl waits. Where it defines resources and uses them at once, it is
+/// applied again when they are known.
 pub(crate) const APPLY: &str = "cd /root/podwire && apply() { \
      kubectl apply --server-side --validate=false -f pod-network.yaml; } && { apply || { \
      kubectl wait --for=condition=Established --all --timeout=60s crd && apply; }; }";
@@ -59,15 +60,16 @@ impl fmt::Display for Controller {
     }
 }
 
-impl PodManifest {
-    pub(crate) fn file(&self) -> NodeFile {
-        NodeFile {
-            path: PATH.to_owned(),
-            mode: 0o644,
-            text: self.text.clone(),
-        }
+/// The manifest where [`APPLY`] looks for it.
+pub(crate) fn file(text: &str) -> NodeFile {
+    NodeFile {
+        path: PATH.to_owned(),
+        mode: 0o644,
+        text: text.to_owned(),
     }
+}
 
+impl PodManifest {
     /// The first controller not all of whose Pods are ready.
     pub(crate) async fn lacking(&self, api: kube::Client) -> Result<Option<String>, kube::Error> {
         for controller in &self.controllers {

@@ -57,16 +57,7 @@ impl Stages {
         logs: &Path,
         report: &dyn Report,
     ) -> Result<Stage, ClusterError> {
-        let line = name.line(plan.cell);
-        let mut found = None;
-        let mut missing = line;
-        for (index, name) in line.iter().enumerate().rev() {
-            if let Some(stage) = self.find(plan, *name)? {
-                found = Some(stage);
-                missing = &line[index + 1..];
-                break;
-            }
-        }
+        let (mut found, missing) = self.nearest(plan, name)?;
         if !missing.is_empty() {
             self.sweep()?;
         }
@@ -91,6 +82,34 @@ impl Stages {
             dir: self.root.clone(),
             reason: format!("{name} is made of nothing"),
         })
+    }
+
+    /// The stages that [`Stages::get`] would make for this one, in their order. What is on the way to
+    /// one that is there is not needed any more, and may have gone.
+    ///
+    /// # Errors
+    /// As [`Stages::find`].
+    pub fn missing(
+        &self,
+        plan: &ClusterPlan,
+        name: StageName,
+    ) -> Result<&'static [StageName], ClusterError> {
+        Ok(self.nearest(plan, name)?.1)
+    }
+
+    /// The last stage on the way to this one that is there, and what is missing from then on.
+    fn nearest(
+        &self,
+        plan: &ClusterPlan,
+        name: StageName,
+    ) -> Result<(Option<Stage>, &'static [StageName]), ClusterError> {
+        let line = name.line(plan.cell);
+        for (index, name) in line.iter().enumerate().rev() {
+            if let Some(stage) = self.find(plan, *name)? {
+                return Ok((Some(stage), &line[index + 1..]));
+            }
+        }
+        Ok((None, line))
     }
 
     /// Removes what was left unfinished, and what is in the place of a stage but damaged.

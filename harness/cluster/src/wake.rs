@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 use podwire_lan::Segment;
-use podwire_vm::{MachineSpec, Ram};
+use podwire_vm::Ram;
 
 use crate::addresses::node_name;
 use crate::node::Powered;
@@ -50,11 +50,6 @@ pub(crate) async fn wake(
             waking.ram.clone(),
             true,
         );
-        // It may boot again.
-        let spec = MachineSpec {
-            tsc_khz: host.tsc_khz,
-            ..spec
-        };
         Powered::on(
             host,
             segment,

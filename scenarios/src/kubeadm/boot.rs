@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
+use podwire_cluster::config::STATIC_PODS;
 use podwire_cluster::{PodNetwork, StageName, addresses};
 use podwire_scenario::{Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, eventually};
 
@@ -74,7 +75,7 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
         expects: Cause::Absent,
         run: |lab| {
             Box::pin(async {
-                on(lab, 1, &format!("rm {MANIFESTS}/kube-scheduler.yaml")).await?;
+                on(lab, 1, &format!("rm {STATIC_PODS}/kube-scheduler.yaml")).await?;
                 cut_power(lab).await?;
                 comes_back(lab).await
             })
@@ -82,8 +83,6 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
     }],
     red_when: &[],
 };
-
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 async fn cut_power(lab: &Lab) -> anyhow::Result<()> {
     lab.step("cut node1's power");

@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
-use podwire_cluster::workload::WORKLOAD_IMAGE;
 use podwire_cluster::{StageName, addresses, kubeadm};
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::assert::Party;
@@ -20,7 +19,7 @@ use serde_json::json;
 
 use crate::steps::{nodes, on};
 
-use super::steps::{JoinCommand, full_name, holds, kubectl, say, system_pods};
+use super::steps::{full_name, holds, join_command, kubectl, probe_container, say, system_pods};
 
 /// E2: what a person installs before anything else.
 pub(crate) const PACKAGES: Scenario = Scenario {
@@ -197,7 +196,7 @@ async fn init_leaves(lab: &Lab) -> anyhow::Result<()> {
     }
 
     lab.step("the join command is printed at the end, for the API server's address");
-    let command = JoinCommand::of_init(lab).await?;
+    let command = join_command(lab).await?;
     let endpoint = format!("{}:{}", addresses::node_address(1), addresses::API_PORT);
     if command.endpoint != endpoint {
         let expected = format!("a join command for {endpoint}");
@@ -602,12 +601,7 @@ async fn asker_and_answerer(lab: &Lab) -> anyhow::Result<Party> {
                 "nodeName": addresses::node_name(node),
                 "dnsPolicy": "ClusterFirst",
                 "terminationGracePeriodSeconds": 2,
-                "containers": [{
-                    "name": "probe",
-                    "image": WORKLOAD_IMAGE,
-                    "imagePullPolicy": "Never",
-                    "command": ["/probe", "serve"],
-                }],
+                "containers": [probe_container()],
             },
         }))?;
         pods.create(&PostParams::default(), &pod).await?;

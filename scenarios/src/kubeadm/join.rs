@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use podwire_cluster::kubeadm::JoinCommand;
 use podwire_cluster::{StageName, addresses, cni};
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
@@ -11,7 +12,7 @@ use podwire_scenario::{
 use crate::leaving::kubelet_down;
 use crate::steps::{COMMAND, node_ready, nodes, on};
 
-use super::steps::{JoinCommand, READY_AFTER_JOIN, join};
+use super::steps::{READY_AFTER_JOIN, join, join_command};
 
 /// E13, E14: the lab's own story, up to a Ready Node.
 ///
@@ -46,7 +47,7 @@ pub(crate) const JOIN: Scenario = Scenario {
                          -out /etc/kubernetes/pki/ca.crt 2>/dev/null",
                     )
                     .await?;
-                    let command = JoinCommand::of_init(lab).await?;
+                    let command = join_command(lab).await?;
                     hash_is_the_authoritys(lab, &command).await
                 })
             },
@@ -58,7 +59,7 @@ pub(crate) const JOIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, JOINING, "systemd-run --quiet probe serve --port 10250").await?;
-                    let command = JoinCommand::of_init(lab).await?;
+                    let command = join_command(lab).await?;
                     join(lab, JOINING, &command).await.map(drop)
                 })
             },
@@ -81,7 +82,7 @@ const JOINING: u32 = 2;
 
 async fn joins(lab: &Lab) -> anyhow::Result<()> {
     let name = addresses::node_name(JOINING);
-    let printed = JoinCommand::of_init(lab).await?;
+    let printed = join_command(lab).await?;
     hash_is_the_authoritys(lab, &printed).await?;
 
     lab.step("kubeadm token create --print-join-command prints one with another token");

@@ -22,7 +22,7 @@ use super::init::address;
 use super::reset;
 use super::steps::{
     READY_AFTER_JOIN, belongs_to_its_node, full_name, holds, kubectl, kubectl_says, of_daemon_set,
-    pods_bound_to, static_hash,
+    pods_bound_to, probe_container, static_hash,
 };
 
 /// E21: what runs on every node.
@@ -418,12 +418,7 @@ const GREEN: &str = "green";
 async fn deploy(lab: &Lab, more: Value) -> anyhow::Result<()> {
     let mut spec = json!({
         "terminationGracePeriodSeconds": 2,
-        "containers": [{
-            "name": "probe",
-            "image": WORKLOAD_IMAGE,
-            "imagePullPolicy": "Never",
-            "command": ["/probe", "serve"],
-        }],
+        "containers": [probe_container()],
     });
     if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
         spec.extend(more);

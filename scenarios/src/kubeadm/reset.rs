@@ -6,20 +6,20 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use podwire_cluster::kubeadm::JoinCommand;
 use podwire_cluster::{Break, PodNetwork, StageName, addresses, cni};
 use podwire_lan::Ipv4Net;
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
 };
 
-use crate::leaving::{clean_up_the_network, delete, drain, kubelet_down};
+use crate::leaving::{clean_up_the_network, delete, drain, kubelet_down, takes_pods};
 use crate::steps::{
-    COMMAND, addresses_unique_and_in_range, mesh_of_everybody, node_ready, on, pods_running,
-    take_off,
+    COMMAND, addresses_unique_and_in_range, mesh_of_everybody, node_ready, on, take_off,
 };
 
 use super::steps::{
-    JoinCommand, READY_AFTER_JOIN, join, kubectl, preflight_errors, reset, reset_for_good,
+    READY_AFTER_JOIN, join, join_command, kubectl, preflight_errors, reset, reset_for_good,
     try_to_join,
 };
 
@@ -45,7 +45,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, lab.nodes(), "rm /etc/kubernetes/pki/ca.crt").await?;
-                    refused_before_a_reset(lab, &JoinCommand::of_init(lab).await?).await
+                    refused_before_a_reset(lab, &join_command(lab).await?).await
                 })
             },
         },
@@ -91,7 +91,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     let leaving = lab.nodes();
     let name = addresses::node_name(leaving);
     let wanted = lab.pods().await?.len();
-    let command = JoinCommand::of_init(lab).await?;
+    let command = join_command(lab).await?;
     drain(lab, leaving).await?;
     delete(lab, leaving).await?;
 
@@ -116,13 +116,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!(
         "scale up: {name} takes Pods, reached from everywhere"
     ));
-    let wanted = wanted + 2;
-    lab.cluster().scale_workload(u32::try_from(wanted)?).await?;
-    pods_running(lab, wanted, |pods| {
-        let back = pods.iter().any(|pod| pod.node == leaving);
-        (!back).then(|| format!("no Pod on {name} yet"))
-    })
-    .await?;
+    takes_pods(lab, leaving, wanted + 2).await?;
     addresses_unique_and_in_range(lab).await?;
     mesh_of_everybody(lab)
         .await?
@@ -323,7 +317,7 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
 async fn old_bridge(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
     let old = range_of(lab).await?;
-    let command = JoinCommand::of_init(lab).await?;
+    let command = join_command(lab).await?;
     drain(lab, number).await?;
     delete(lab, number).await?;
     reset_for_good(lab, number).await?;

@@ -1,15 +1,16 @@
 //! What a person does with kubeadm and kubectl, and how their answers are told apart.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use podwire_cluster::{addresses, kubeadm};
+use podwire_cluster::kubeadm::{self, JoinCommand};
+use podwire_cluster::{WORKLOAD_IMAGE, addresses};
 use podwire_scenario::{Cause, Failure, Lab};
+use serde_json::{Value, json};
 
 use crate::steps::on;
 
@@ -66,67 +67,25 @@ fn as_administrator(arguments: &str) -> String {
     format!("kubectl --kubeconfig {} {arguments}", kubeadm::ADMIN_CONFIG)
 }
 
-/// The three things that a worker needs to join.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct JoinCommand {
-    /// Address and port of the API server.
-    pub(crate) endpoint: String,
-    /// The bootstrap token.
-    pub(crate) token: String,
-    /// `sha256:` and the digest of the authority's public key.
-    pub(crate) hash: String,
+/// The join command at the end of `kubeadm init`'s output.
+pub(crate) async fn join_command(lab: &Lab) -> anyhow::Result<JoinCommand> {
+    let log = on(lab, 1, &format!("cat {}", kubeadm::INIT_LOG)).await?;
+    let found = JoinCommand::find(&log).ok_or_else(|| {
+        let end: Vec<&str> = log.lines().rev().take(5).collect();
+        let seen = format!("none; its last lines, backwards: {}", end.join(" | "));
+        Failure::new(Cause::Absent, "a join command at the end of init", seen)
+    })?;
+    Ok(found)
 }
 
-impl JoinCommand {
-    /// The command for workers in what kubeadm printed.
-    pub(super) fn find(text: &str) -> Option<Self> {
-        let text = text.replace("\\\n", " ");
-        text.lines()
-            .filter(|line| !line.contains("--control-plane"))
-            .find_map(Self::parse)
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let ["kubeadm", "join", endpoint, rest @ ..] = words.as_slice() else {
-            return None;
-        };
-        let after = |flag: &str| {
-            let mut rest = rest.iter();
-            rest.find(|word| **word == flag)?;
-            rest.next().map(ToString::to_string)
-        };
-        Some(Self {
-            endpoint: (*endpoint).to_owned(),
-            token: after("--token")?,
-            hash: after("--discovery-token-ca-cert-hash")?,
-        })
-    }
-
-    /// The one at the end of `kubeadm init`'s output.
-    pub(crate) async fn of_init(lab: &Lab) -> anyhow::Result<Self> {
-        let log = on(lab, 1, &format!("cat {}", kubeadm::INIT_LOG)).await?;
-        let found = Self::find(&log).ok_or_else(|| {
-            let end: Vec<&str> = log.lines().rev().take(5).collect();
-            let seen = format!("none; its last lines, backwards: {}", end.join(" | "));
-            Failure::new(Cause::Absent, "a join command at the end of init", seen)
-        })?;
-        Ok(found)
-    }
-}
-
-impl fmt::Display for JoinCommand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoint,
-            token,
-            hash,
-        } = self;
-        write!(
-            f,
-            "kubeadm join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}"
-        )
-    }
+/// The container of a Pod that a scenario makes: the workload's program.
+pub(super) fn probe_container() -> Value {
+    json!({
+        "name": "probe",
+        "image": WORKLOAD_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["/probe", "serve"],
+    })
 }
 
 /// Types the join command on a node, which may refuse.
@@ -245,28 +204,6 @@ pub(super) fn holds(pod: &Pod, condition: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_workers_command_is_found_in_what_kubeadm_prints() {
-        let init = "\
-Then you can join any number of worker nodes by running the following on each as root:
-
-kubeadm join 172.30.0.11:6443 --token a.b \\
-\t--discovery-token-ca-cert-hash sha256:00 \\
-\t--control-plane --certificate-key k
-
-kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \\
-\t--discovery-token-ca-cert-hash sha256:00ff \n";
-        let command = JoinCommand::find(init).unwrap();
-        assert_eq!(
-            command.to_string(),
-            "kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \
-             --discovery-token-ca-cert-hash sha256:00ff"
-        );
-        assert_eq!(JoinCommand::find(&command.to_string()), Some(command));
-        assert_eq!(JoinCommand::find("kubeadm join 172.30.0.11:6443"), None);
-    }
 
     #[test]
     fn checks_that_only_warn_stop_nothing() {

@@ -36,11 +36,6 @@ const PROXY_HEALTHY: Duration = Duration::from_secs(5);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Applies the manifest of a Pod network. By the server, which checks it as well: kubectl would first
-/// fetch the description of every kind, which takes an emulated API server longer than kubectl waits.
-pub(crate) const APPLY: &str =
-    "kubectl apply --server-side --validate=false -f /root/podwire/pod-network.json";
-
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
     nodes * REPLICAS_PER_NODE
@@ -130,18 +125,15 @@ impl Cluster {
             }
             PodNetwork::Flannel(backend) => {
                 report.step("apply flannel's manifest");
-                let file = NodeFile {
-                    path: flannel::MANIFEST.to_owned(),
-                    mode: 0o644,
-                    text: format!("{:#}\n", flannel::manifest(backend)),
-                };
-                self.set_up(self.node(1), &[file], APPLY).await?;
+                let file = pod_manifest::file(&format!("{:#}\n", flannel::manifest(backend)));
+                self.set_up(self.node(1), &[file], pod_manifest::APPLY)
+                    .await?;
             }
             PodNetwork::Manifest => {
                 let manifest = self.plan().pod_manifest.as_ref();
                 let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
                 report.step(&format!("apply {}", manifest.name));
-                let file = manifest.file();
+                let file = pod_manifest::file(&manifest.text);
                 self.set_up(self.node(1), &[file], pod_manifest::APPLY)
                     .await?;
             }

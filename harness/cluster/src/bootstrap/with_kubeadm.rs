@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{is_running, nodes_missing};
 use crate::cell::PodNetwork;
+use crate::kubeadm::JoinCommand;
 use crate::stage::Access;
 use crate::{
     Cluster, ClusterError, Identity, Node, StageName, flannel, kubeadm, node_files, units,
@@ -59,8 +60,9 @@ impl Cluster {
         let said = first
             .run_ok(&format!("cat {}", kubeadm::INIT_LOG), limit)
             .await?;
-        let hash =
-            kubeadm::ca_hash(&said).ok_or_else(|| unreadable(first, "join command", &said))?;
+        let command = JoinCommand::find(&said);
+        let command = command.ok_or_else(|| unreadable(first, "join command", &said))?;
+        let hash = &command.hash;
         let each = self.nodes().iter().skip(1).map(|node| async move {
             let file = kubeadm::join_file(node.number(), hash, self.guest_limits());
             self.set_up(node, &[file], "true").await?;
