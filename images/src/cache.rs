@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_file;
 
+pub(crate) use room::PARTIAL;
 pub use room::{Entry, Made, Removal, Room, allocated, victims};
 
 /// The file that records what an artefact's folder must hold.
@@ -70,7 +71,10 @@ pub enum CacheError {
 }
 
 impl CacheError {
-    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io {
             action,
@@ -89,6 +93,8 @@ pub enum Kind {
     Bundle,
     /// A machine image: disk, kernel, initrd.
     Image,
+    /// A file that was downloaded, named by its digest.
+    Download,
     /// A container image that this host has pulled.
     Pulled,
     /// A layer over a machine image.
@@ -101,6 +107,7 @@ impl Kind {
             Self::Tool => "tools",
             Self::Bundle => "bundles",
             Self::Image => "images",
+            Self::Download => "downloads",
             Self::Pulled => "pulled",
             Self::Layer => "layers",
         }

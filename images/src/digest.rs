@@ -1,8 +1,120 @@
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::str::FromStr;
 
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha512};
+
+/// What a publisher says that a file's contents hash to.
+///
+/// Written as `sha256:` or `sha512:` and hexadecimal digits; read without the prefix too, since the
+/// number of digits tells them apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest {
+    algorithm: Algorithm,
+    hex: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+/// A text that is no SHA-256 and no SHA-512.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no SHA-256 or SHA-512 in hexadecimal")]
+pub struct NoDigest(String);
+
+impl Digest {
+    /// A name for files and folders: `sha256-` and the digits.
+    pub(crate) fn file_name(&self) -> String {
+        self.to_string().replace(':', "-")
+    }
+
+    /// The hash that is compared with it.
+    pub(crate) fn hasher(&self) -> Hasher {
+        match self.algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
+        }
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let hex = hex.strip_prefix("sha512:").unwrap_or(hex);
+        let algorithm = match hex.len() {
+            64 if !text.starts_with("sha512:") => Algorithm::Sha256,
+            128 if !text.starts_with("sha256:") => Algorithm::Sha512,
+            _ => return Err(NoDigest(text.to_owned())),
+        };
+        if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NoDigest(text.to_owned()));
+        }
+        let hex = hex.to_ascii_lowercase();
+        Ok(Self { algorithm, hex })
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = NoDigest;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let algorithm = match self.algorithm {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        };
+        write!(f, "{algorithm}:{}", self.hex)
+    }
+}
+
+/// A hash on its way.
+#[derive(Clone)]
+pub(crate) enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hash) => Digest {
+                algorithm: Algorithm::Sha256,
+                hex: hex(&hash.finalize()),
+            },
+            Self::Sha512(hash) => Digest {
+                algorithm: Algorithm::Sha512,
+                hex: hex(&hash.finalize()),
+            },
+        }
+    }
+}
 
 /// The SHA-256 of some bytes, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -72,6 +184,31 @@ mod tests {
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256(b"abc"), known);
         assert_eq!(sha256_file(file.path()).unwrap(), known);
+    }
+
+    #[test]
+    fn a_published_digest_is_read_with_and_without_its_prefix() {
+        for (algorithm, digits) in [("sha256", 64), ("sha512", 128)] {
+            let hex = "Ab".repeat(digits / 2);
+            let digest: Digest = hex.parse().unwrap();
+            assert_eq!(
+                digest.to_string(),
+                format!("{algorithm}:{}", hex.to_lowercase())
+            );
+            assert_eq!(digest.to_string().parse(), Ok(digest.clone()));
+            assert_ne!(digest.hasher().finish(), digest);
+        }
+        let (short, long) = ("a".repeat(64), "a".repeat(128));
+        for wrong in [
+            "",
+            "x",
+            &short[1..],
+            &"g".repeat(64),
+            &format!("sha512:{short}"),
+            &format!("sha256:{long}"),
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
     }
 
     proptest! {

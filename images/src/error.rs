@@ -3,8 +3,9 @@ use std::path::PathBuf;
 
 use podwire_process::{RunError, SpawnError};
 
-use crate::CacheError;
 use crate::image::LockDifference;
+use crate::sources::SourcesError;
+use crate::{CacheError, DownloadError};
 
 /// Why something could not be set up or built.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,12 @@ pub enum Error {
     /// The cache folder gave trouble.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Something could not be downloaded.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// The settings of where things come from are not understood.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     /// A file of the project or of a build could not be read or written.
     #[error("cannot {action} {path:?}")]
     File {
@@ -96,6 +103,20 @@ pub enum Error {
         /// What differs.
         differences: Vec<LockDifference>,
     },
+}
+
+/// An error with all its causes, each said once.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let one = error.to_string();
+        if !text.contains(&one) {
+            text = format!("{text}: {one}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn shown(differences: &[LockDifference]) -> String {

@@ -11,11 +11,13 @@ mod digest;
 mod error;
 
 pub mod bundle;
+pub mod download;
 pub mod host;
 pub mod image;
 pub mod oci;
 pub mod pod_network;
 pub mod probe;
+pub mod sources;
 pub mod tools;
 
 use std::path::Path;
@@ -27,9 +29,11 @@ pub use cache::{
     Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Removal, Room, SshKeys,
     Staging, allocated, victims,
 };
-pub use digest::{Inputs, sha256_file};
+pub use digest::{Digest, Inputs, NoDigest, sha256_file};
+pub use download::{DownloadError, Downloader};
 pub use error::Error;
 pub use image::{BuiltImage, ImageManifest, NodeImage};
+pub use sources::{SourceKey, Sources};
 
 /// What every build needs: where to keep things, how to start programs, whom to tell.
 #[derive(Clone, Copy)]

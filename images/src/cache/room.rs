@@ -13,8 +13,16 @@ use podwire_process::Report;
 use super::{Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
 
 /// The folders of which each child is an entry of its own.
-const LISTED: [&str; 7] = [
-    "tools", "bundles", "images", "layers", "pulled", STAGES, TEMPORARY,
+const LISTED: [&str; 9] = [
+    "tools",
+    "bundles",
+    "images",
+    "layers",
+    "downloads",
+    PARTIAL,
+    "pulled",
+    STAGES,
+    TEMPORARY,
 ];
 
 /// What else podwire keeps in the cache folder and may be removed: one entry each.
@@ -31,9 +39,20 @@ const WHOLE: [&str; 9] = [
 ];
 
 /// What gives way when space is needed.
-const EVICTED: [&str; 7] = [
-    "tools", "bundles", "images", "layers", "pulled", STAGES, "go",
+const EVICTED: [&str; 9] = [
+    "tools",
+    "bundles",
+    "images",
+    "layers",
+    "downloads",
+    PARTIAL,
+    "pulled",
+    STAGES,
+    "go",
 ];
+
+/// The folder of downloads that were cut short and can be resumed.
+pub(crate) const PARTIAL: &str = "partial-downloads";
 
 const STAGES: &str = "stages";
 

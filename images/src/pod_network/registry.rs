@@ -1,7 +1,6 @@
 //! Images pulled by this host (OCI distribution specification 1.1): once, with the digest recorded.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use serde_json::json;
 
 use super::PodNetworkError;
 use crate::digest::Inputs;
+use crate::error::causes;
 use crate::{Cache, CacheError, Check, Found, Kind};
 
 /// From the first packet to a connection.
@@ -47,16 +47,7 @@ pub(super) enum PullError {
 
 impl From<OciDistributionError> for PullError {
     fn from(error: OciDistributionError) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let one = error.to_string();
-            if !text.contains(&one) {
-                text = format!("{text}: {one}");
-            }
-            cause = error.source();
-        }
-        Self::Registry(text)
+        Self::Registry(causes(&error))
     }
 }
 

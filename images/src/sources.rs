@@ -1,0 +1,280 @@
+//! Where things come from: `images/sources.toml`, and a file of the user's that replaces single
+//! settings of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Something with an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKey {
+    /// Kubernetes' own programs.
+    Kubernetes,
+    /// The CNI project's plugins.
+    CniPlugins,
+    /// crictl.
+    Crictl,
+    /// etcd.
+    Etcd,
+    /// The registry of the images that kubeadm names: no URL, but a host with a path or none.
+    Images,
+    /// Ubuntu's cloud images.
+    Ubuntu,
+    /// Ubuntu's packages.
+    UbuntuArchive,
+}
+
+impl SourceKey {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::Kubernetes,
+        Self::CniPlugins,
+        Self::Crictl,
+        Self::Etcd,
+        Self::Images,
+        Self::Ubuntu,
+        Self::UbuntuArchive,
+    ];
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kubernetes => "kubernetes",
+            Self::CniPlugins => "cni-plugins",
+            Self::Crictl => "crictl",
+            Self::Etcd => "etcd",
+            Self::Images => "images",
+            Self::Ubuntu => "ubuntu",
+            Self::UbuntuArchive => "ubuntu-archive",
+        })
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourcesError {
+    /// A file of them could not be read.
+    #[error("cannot read {path:?}, which says where things come from")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file of them does not say what it should.
+    #[error("{path:?} is not understood: {reason}")]
+    Malformed {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        reason: String,
+    },
+}
+
+/// Where things come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// What `--bundle-from` takes where it is not given: `modules`, `release`, or a folder's path.
+    pub bundle_from: String,
+    /// What the node image is made of where nothing is said, like `debian:13`.
+    pub image_from: String,
+    addresses: BTreeMap<SourceKey, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    defaults: Defaults,
+    #[serde(default)]
+    sources: BTreeMap<SourceKey, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Defaults {
+    bundle_from: Option<String>,
+    image_from: Option<String>,
+}
+
+impl Sources {
+    /// Reads the project's settings (`source` is its root) and those of the user that replace them.
+    ///
+    /// # Errors
+    /// [`SourcesError`] for a file that is not there, a key that does not exist (with its line), or
+    /// an address that is none.
+    pub fn read(source: &Path, config: Option<&Path>) -> Result<Self, SourcesError> {
+        let path = source.join("images/sources.toml");
+        let own = Written::read(&path)?;
+        let given = config.map(Written::read).transpose()?.unwrap_or_default();
+        let mut addresses = own.sources;
+        addresses.extend(given.sources);
+        let missing = |what: &dyn fmt::Display| SourcesError::Malformed {
+            path: path.clone(),
+            reason: format!("`{what}` is missing"),
+        };
+        if let Some(key) = SourceKey::ALL
+            .iter()
+            .find(|key| !addresses.contains_key(key))
+        {
+            return Err(missing(key));
+        }
+        let bundle_from = given.defaults.bundle_from.or(own.defaults.bundle_from);
+        let image_from = given.defaults.image_from.or(own.defaults.image_from);
+        Ok(Self {
+            bundle_from: bundle_from.ok_or_else(|| missing(&"bundle-from"))?,
+            image_from: image_from.ok_or_else(|| missing(&"image-from"))?,
+            addresses,
+        })
+    }
+
+    /// A source's address, without a slash at its end.
+    pub fn base(&self, key: SourceKey) -> &str {
+        self.addresses.get(&key).map_or("", String::as_str)
+    }
+
+    /// The address of what is at `path` below a source's.
+    pub fn url(&self, key: SourceKey, path: &str) -> String {
+        format!("{}/{path}", self.base(key))
+    }
+}
+
+impl Written {
+    fn read(path: &Path) -> Result<Self, SourcesError> {
+        let text = fs::read_to_string(path).map_err(|source| SourcesError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let malformed = |reason: String| SourcesError::Malformed {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut written: Self = toml::from_str(&text).map_err(|e| malformed(e.to_string()))?;
+        for (key, address) in &mut written.sources {
+            let trimmed = address.trim_end_matches('/');
+            check(*key, trimmed)
+                .map_err(|reason| malformed(format!("`{key} = {address:?}`: {reason}")))?;
+            *address = trimmed.to_owned();
+        }
+        if let (Some(from), Some(dir)) = (&mut written.defaults.bundle_from, path.parent()) {
+            // Whoever writes a file means what is beside it, wherever the command is run.
+            if !["modules", "release"].contains(&from.as_str()) {
+                *from = dir.join(&*from).display().to_string();
+            }
+        }
+        Ok(written)
+    }
+}
+
+fn check(key: SourceKey, address: &str) -> Result<(), String> {
+    if key == SourceKey::Images {
+        let named = format!("{address}/name:tag");
+        let good = named.parse::<oci_client::Reference>();
+        let whole = |it: &oci_client::Reference| it.whole() == named;
+        return match good {
+            Ok(reference) if whole(&reference) => Ok(()),
+            _ => Err("it is no registry: a host, and a path on it if any, without https://".into()),
+        };
+    }
+    let url = reqwest::Url::parse(address).map_err(|error| format!("it is no URL: {error}"))?;
+    match url.scheme() {
+        "http" | "https" if url.query().is_none() && url.fragment().is_none() => Ok(()),
+        "http" | "https" => Err("paths are put behind it: it cannot end with ?... or #...".into()),
+        _ => Err("it begins with neither https:// nor http://".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    fn with(text: &str) -> Result<Sources, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.toml");
+        fs::write(&path, text).unwrap();
+        Sources::read(root(), Some(&path)).map_err(|error| {
+            let place = dir.path().display().to_string();
+            error.to_string().replace(&place, "DIR")
+        })
+    }
+
+    #[test]
+    fn the_projects_own_file_has_every_key() {
+        let sources = Sources::read(root(), None).unwrap();
+        assert_eq!(sources.bundle_from, "modules");
+        assert_eq!(sources.image_from, "debian:13");
+        for key in SourceKey::ALL {
+            assert!(!sources.base(key).is_empty(), "{key}");
+            let written = toml::Value::try_from(key).unwrap();
+            assert_eq!(written.as_str(), Some(key.to_string().as_str()));
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_users_replaces_single_keys() {
+        let own = Sources::read(root(), None).unwrap();
+        let sources = with(
+            "[sources]\nkubernetes = 'http://mirror.example/k8s/'\nimages = 'mirror.example:5000/k8s'\n",
+        )
+        .unwrap();
+        let url = sources.url(SourceKey::Kubernetes, "v1.36.4/bin");
+        assert_eq!(url, "http://mirror.example/k8s/v1.36.4/bin");
+        assert_eq!(sources.base(SourceKey::Images), "mirror.example:5000/k8s");
+        assert_eq!(sources.base(SourceKey::Etcd), own.base(SourceKey::Etcd));
+        assert_eq!(sources.bundle_from, "modules");
+        assert_eq!(
+            with("[defaults]\nbundle-from = 'release'")
+                .unwrap()
+                .bundle_from,
+            "release"
+        );
+        // A folder is one beside the file, whatever the working directory is.
+        let beside = with("[defaults]\nbundle-from = 'out'").unwrap().bundle_from;
+        assert!(
+            beside.starts_with('/') && beside.ends_with("/out"),
+            "{beside}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_its_line() {
+        let refused = |text| with(text).unwrap_err();
+        insta::assert_snapshot!(refused("[sources]\netcd = 'https://a.example'\nkubernets = 'https://a.example'\n"), @r#"
+        "DIR/mine.toml" is not understood: TOML parse error at line 3, column 1
+          |
+        3 | kubernets = 'https://a.example'
+          | ^^^^^^^^^
+        unknown variant `kubernets`, expected one of `kubernetes`, `cni-plugins`, `crictl`, `etcd`, `images`, `ubuntu`, `ubuntu-archive`
+        "#);
+        insta::assert_snapshot!(refused("\n[default]\n"), @r#"
+        "DIR/mine.toml" is not understood: TOML parse error at line 2, column 2
+          |
+        2 | [default]
+          |  ^^^^^^^
+        unknown field `default`, expected `defaults` or `sources`
+        "#);
+        insta::assert_snapshot!(refused("[defaults]\nimage = 'x'\n"), @r#"
+        "DIR/mine.toml" is not understood: TOML parse error at line 2, column 1
+          |
+        2 | image = 'x'
+          | ^^^^^
+        unknown field `image`, expected `bundle-from` or `image-from`
+        "#);
+        insta::assert_snapshot!(refused("[sources]\netcd = 'ftp://a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "ftp://a.example"`: it begins with neither https:// nor http://"#);
+        insta::assert_snapshot!(refused("[sources]\netcd = 'a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "a.example"`: it is no URL: relative URL without a base"#);
+        insta::assert_snapshot!(refused("[sources]\netcd = 'https://a.example/?x'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "https://a.example/?x"`: paths are put behind it: it cannot end with ?... or #..."#);
+        insta::assert_snapshot!(refused("[sources]\nimages = 'https://a.example'\n"), @r#""DIR/mine.toml" is not understood: `images = "https://a.example"`: it is no registry: a host, and a path on it if any, without https://"#);
+        let absent = Sources::read(root(), Some(Path::new("/none.toml"))).unwrap_err();
+        insta::assert_snapshot!(absent, @r#"cannot read "/none.toml", which says where things come from"#);
+    }
+}
