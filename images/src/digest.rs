@@ -30,6 +30,24 @@ enum Algorithm {
 pub struct NoDigest(String);
 
 impl Digest {
+    /// The digest of `file` in a published text: one that is nothing but a digest, or lines of
+    /// `DIGEST  FILE` as sha256sum(1) writes them.
+    pub fn published_in(text: &str, file: &str) -> Option<Self> {
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let mut named = lines.clone().filter_map(|line| {
+            let (digest, name) = line.trim().split_once(char::is_whitespace)?;
+            let name = name.trim_start().trim_start_matches('*');
+            let name = name.strip_prefix("./").unwrap_or(name);
+            (name == file).then(|| digest.parse().ok())?
+        });
+        match (lines.next(), lines.next()) {
+            (Some(only), None) if !only.trim().contains(char::is_whitespace) => {
+                only.trim().parse().ok()
+            }
+            _ => named.next(),
+        }
+    }
+
     /// A name for files and folders: `sha256-` and the digits.
     pub(crate) fn file_name(&self) -> String {
         self.to_string().replace(':', "-")
@@ -209,6 +227,22 @@ mod tests {
         ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_digest_is_found_in_every_form_that_publishers_use() {
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let found = |text: &str, file: &str| Digest::published_in(text, file);
+        let digest = Some(a.parse().unwrap());
+        assert_eq!(found(&a, "kubelet"), digest);
+        assert_eq!(found(&format!("{a}\n"), "kubelet"), digest);
+        assert_eq!(found(&format!("{a}  x.tgz\n"), "x.tgz"), digest);
+        let list = format!("{b}  y.tgz\n{a} *./x.tgz\n{b}  x.tgz.asc\n");
+        assert_eq!(found(&list, "x.tgz"), digest);
+        assert_eq!(found(&list, "z.tgz"), None);
+        assert_eq!(found(&format!("{b}  y.tgz\n"), "x.tgz"), None);
+        assert_eq!(found("<html>not here</html>", "x.tgz"), None);
+        assert_eq!(found("", "x.tgz"), None);
     }
 
     proptest! {

@@ -125,6 +125,18 @@ impl<'a> Downloader<'a> {
             .map_err(|_| failed(key, url, DownloadFault::NoText))
     }
 
+    /// The digest of `file` that a published list says, see [`Digest::published_in`].
+    ///
+    /// # Errors
+    /// [`DownloadError::Failed`], also when the list does not say it.
+    pub fn digest(&self, key: SourceKey, url: &str, file: &str) -> Result<Digest, DownloadError> {
+        let text = self.text(key, url)?;
+        Digest::published_in(&text, file).ok_or_else(|| {
+            let file = file.to_owned();
+            failed(key, url, DownloadFault::NotListed { file })
+        })
+    }
+
     /// A short file of any kind, like a signature: at most 1 MiB. It is not kept.
     ///
     /// # Errors

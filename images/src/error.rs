@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use podwire_process::{RunError, SpawnError};
 
+use crate::bundle::OwnFileError;
 use crate::image::LockDifference;
 use crate::sources::SourcesError;
 use crate::{CacheError, DownloadError};
@@ -72,17 +73,43 @@ pub enum Error {
         package: String,
     },
     /// There is no bundle of that version.
-    #[error("no bundle for Kubernetes {asked}; there is: {}", known.join(", "))]
+    #[error(
+        "no modules are pinned for Kubernetes {asked}; there is: {}; `--bundle-from release` takes \
+         any version since 1.33",
+        known.join(", ")
+    )]
     UnknownVersion {
         /// What was asked for.
         asked: String,
         /// The folders of images/bundle/.
         known: Vec<String>,
     },
-    /// No node can be made of a bundle.
+    /// There is no release of that version, or it cannot be told which one is meant.
+    #[error("no release of Kubernetes {asked}: {reason}")]
+    UnknownRelease {
+        /// What was asked for.
+        asked: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A file of the user's cannot be a part of a bundle.
+    #[error(transparent)]
+    OwnFile(#[from] OwnFileError),
+    /// An image of a release did not come.
     #[error(
-        "no node can be made of the bundle {dir:?}: {reason}; what it holds comes from images/bundle/{version}/*/go.mod"
+        "cannot pull {reference} as {from} (source `images`): {reason}; another registry goes into a \
+         file for --config (docs/sources.md)"
     )]
+    Pull {
+        /// The image, as kubeadm names it.
+        reference: String,
+        /// Its name at the registry that was asked.
+        from: String,
+        /// What came of it.
+        reason: String,
+    },
+    /// No node can be made of a bundle.
+    #[error("no node can be made of the bundle {dir:?} (Kubernetes {version}): {reason}")]
     UnfitBundle {
         /// Its folder.
         dir: PathBuf,

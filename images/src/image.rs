@@ -7,6 +7,8 @@ mod lock;
 mod privilege;
 mod recipe;
 
+pub(crate) use contents::programs_of;
+
 pub use build::{
     BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, bump, cached, get,
     remove_leftover,

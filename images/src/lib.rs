@@ -9,6 +9,7 @@ mod cache;
 mod command;
 mod digest;
 mod error;
+mod registry;
 
 pub mod bundle;
 pub mod download;
@@ -24,7 +25,7 @@ use std::path::Path;
 
 use podwire_process::{Report, Spawner};
 
-pub use bundle::{Bundle, BundleManifest};
+pub use bundle::{Bundle, BundleManifest, BundleOrder, Provenance};
 pub use cache::{
     Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Removal, Room, SshKeys,
     Staging, allocated, victims,

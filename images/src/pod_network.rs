@@ -6,9 +6,6 @@
 mod archive;
 mod error;
 mod manifest;
-mod registry;
-#[cfg(test)]
-mod test_registry;
 mod yaml;
 
 use oci_client::Reference;
@@ -20,7 +17,7 @@ pub use manifest::{Controller, ControllerKind, Place, PodNetworkManifest};
 
 use crate::Cache;
 use crate::digest::Inputs;
-use registry::PullError;
+use crate::registry::{self, PullError};
 
 /// A Pod network that can be brought onto nodes: nothing that it needs is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +70,8 @@ impl PodNetworkFiles {
         given: &[ImageArchive],
     ) -> Result<Self, PodNetworkError> {
         for (reference, place) in Found::among(cache, manifest, given)?.missing {
-            let pulled = registry::pull(cache, report, &reference.whole()).await;
+            let name = reference.whole();
+            let pulled = registry::pull(cache, report, &name, &name).await;
             pulled.map_err(|error| match error {
                 PullError::Registry(reason) => PodNetworkError::Pull(Box::new(FailedPull {
                     place,
@@ -83,7 +81,6 @@ impl PodNetworkFiles {
                     held: unheld(given),
                 })),
                 PullError::Cache(error) => error.into(),
-                PullError::PodNetwork(error) => error,
             })?;
         }
         Ok(Found::among(cache, manifest, given)?.files)
@@ -223,9 +220,9 @@ fn unheld(given: &[ImageArchive]) -> String {
 #[cfg(test)]
 mod tests {
     use super::archive::tests::oci_archive;
-    use super::test_registry::TestRegistry;
     use super::*;
     use crate::cache::tests_support::Silent;
+    use crate::registry::test_registry::TestRegistry;
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
     use std::net::TcpListener;

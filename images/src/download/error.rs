@@ -82,6 +82,12 @@ pub enum DownloadFault {
     /// A text is none.
     #[error("it is no text")]
     NoText,
+    /// A list of digests does not have the one that is wanted.
+    #[error("it says no digest of {file}")]
+    NotListed {
+        /// Of which file.
+        file: String,
+    },
     /// There is no room for it.
     #[error("too little disk space: {needed} needed, {available} available")]
     DiskFull {
@@ -117,7 +123,7 @@ impl DownloadFault {
             Self::Digest { .. } => format!(
                 "what came was thrown away; if the next run says the same, the mirror is wrong: {mirror}"
             ),
-            Self::TooLarge(_) | Self::NoText => {
+            Self::TooLarge(_) | Self::NoText | Self::NotListed { .. } => {
                 format!("a proxy or a mirror may answer in its place; {mirror}")
             }
             Self::DiskFull { .. } => "`cargo xtask clean` removes what nobody needs, and \

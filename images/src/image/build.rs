@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::contents::{self, Contents};
 use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
-use super::recipe::{Recipe, RecipeFile};
+use super::recipe::{Recipe, RecipeFile, SANDBOX_IMAGE};
 use crate::bundle::Bundle;
 use crate::command::run_step;
 use crate::digest::Inputs;
@@ -128,7 +128,7 @@ struct Inquiry<'a> {
 
 impl<'a> Inquiry<'a> {
     fn make(workshop: &Workshop<'_>, request: &ImageRequest<'a>) -> Result<Self, Error> {
-        let recipe = Recipe::read(workshop.source, request.recipe)?;
+        let mut recipe = Recipe::read(workshop.source, request.recipe)?;
         let lock = Lock::read(&Recipe::path(workshop.source, request.recipe, "lock"))?;
         let bundle = request.bundle.filter(|_| recipe.with_bundle);
         if recipe.with_bundle && bundle.is_none() {
@@ -138,13 +138,19 @@ impl<'a> Inquiry<'a> {
             });
         }
         let keys = workshop.cache.ssh_keys(workshop.report)?;
+        let contents = bundle.map(Contents::of).transpose()?;
+        if let Some(contents) = &contents {
+            for file in &mut recipe.files {
+                file.text = file.text.replace(SANDBOX_IMAGE, &contents.sandbox);
+            }
+        }
         Ok(Self {
             recipe,
             lock,
             keys,
             probe: probe::build(workshop)?,
             bundle,
-            contents: bundle.map(Contents::of).transpose()?,
+            contents,
         })
     }
 
@@ -260,7 +266,7 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
         });
     }
     if let (Some(bundle), Some(contents)) = (inquiry.bundle, &inquiry.contents) {
-        contents::check(workshop, bundle, contents)?;
+        contents::check(bundle, contents)?;
     }
     let build = Build::start(workshop, recipe)?;
     let installed = build.bootstrap(&inquiry.lock)?;
@@ -557,6 +563,14 @@ impl<'a> Build<'a> {
                 .map_err(Error::file("pack", &name))?;
             self.write(&name, archive)?;
         }
+        if let Some(bundle) = inquiry.bundle {
+            for image in &contents.published {
+                let from = bundle.dir.join(&image.archive);
+                let name = Path::new(&image.archive).file_name().unwrap_or_default();
+                let to = self.work.path().join("oci").join(name);
+                fs::copy(&from, to).map_err(Error::file("copy", from))?;
+            }
+        }
         self.write("references", contents.references().join("\n") + "\n")?;
         Ok(())
     }
@@ -616,25 +630,27 @@ mod tests {
     use crate::cache::tests_support::Silent;
     use crate::image::{BASE, NODE};
     use crate::{BundleManifest, Cache};
+    use std::collections::BTreeMap;
 
     fn source() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
     }
 
     fn bundle() -> Bundle {
+        let versions = [
+            ("cni-plugins", "1.9.1"),
+            ("crictl", "1.36.0"),
+            ("flannel", "0.28.9"),
+        ];
         let manifest = BundleManifest {
             kubernetes: "1.36.4".to_owned(),
-            go: "1.26.8".to_owned(),
-            modules: [
-                ("github.com/containernetworking/plugins", "v1.9.1"),
-                ("github.com/coredns/coredns", "v1.14.2"),
-                ("github.com/flannel-io/flannel", "v0.28.9"),
-                ("go.etcd.io/etcd/server/v3", "v3.6.8"),
-                ("sigs.k8s.io/cri-tools", "v1.36.0"),
-            ]
-            .map(|(module, version)| (module.to_owned(), version.to_owned()))
-            .into(),
-            files: std::collections::BTreeMap::new(),
+            versions: versions.map(|(of, v)| (of.to_owned(), v.to_owned())).into(),
+            files: BTreeMap::new(),
+            kubeadm_images: vec![
+                "registry.k8s.io/kube-proxy:v1.36.4".to_owned(),
+                "registry.k8s.io/pause:3.10.2".to_owned(),
+            ],
+            images: BTreeMap::new(),
         };
         Bundle {
             name: "bundle-a".to_owned(),

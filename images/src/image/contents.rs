@@ -1,39 +1,35 @@
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-use std::time::Duration;
-
-use podwire_process::{ChildCommand, run};
+use std::io;
 
 use super::deb::Package;
-use crate::bundle::Bundle;
+use crate::Error;
+use crate::bundle::{Bundle, not_for_nodes, program_head};
 use crate::oci::{NET_BIND_SERVICE, OciFile, OciImage, Program};
-use crate::{Error, Workshop};
-
-/// The registry whose names kubeadm's images have.
-const REGISTRY: &str = "registry.k8s.io";
-
-/// The sandbox image by kubeadm's name; its program is ours and has no version of its own.
-pub(super) const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
-
-/// etcd's image has a revision of its own behind etcd's version.
-const ETCD_REVISION: &str = "0";
 
 const KUBELET_SERVICE: &str = include_str!("../../recipes/kubelet.service");
 const KUBEADM_DROP_IN: &str = include_str!("../../recipes/10-kubeadm.conf");
 
-/// How long kubeadm may take to list its images.
-const LIST_LIMIT: Duration = Duration::from_secs(60);
-
 /// What a node's image gets of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Container images, imported into containerd.
+    /// Container images that are made of programs, imported into containerd.
     pub images: Vec<OciImage>,
+    /// Those that the bundle has as they were published, imported too.
+    pub published: Vec<Published>,
+    /// The image that containerd runs for each Pod, by its name.
+    pub sandbox: String,
     /// Packages, installed and held.
     pub packages: Vec<Package>,
     /// Programs that no package has: what each is, and its path without the leading slash.
     pub programs: Vec<(Program, String)>,
+}
+
+/// An image of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Its name.
+    pub reference: String,
+    /// Its archive: path in the bundle.
+    pub archive: String,
 }
 
 fn bundled(path: &str) -> Program {
@@ -44,7 +40,8 @@ impl Contents {
     /// What is made of a bundle.
     ///
     /// # Errors
-    /// [`Error::UnfitBundle`] when a module that a version is taken from is not in it.
+    /// [`Error::UnfitBundle`] when a version is not in it, or its kubeadm wants an image that nothing
+    /// here makes.
     pub(super) fn of(bundle: &Bundle) -> Result<Self, Error> {
         let programs = [
             "etcd",
@@ -62,8 +59,35 @@ impl Contents {
             )
         });
         let versions = Versions::of(bundle)?;
+        let manifest = &bundle.manifest;
+        let (mut images, mut published, mut sandbox) = (Vec::new(), Vec::new(), None);
+        for reference in &manifest.kubeadm_images {
+            if image_name(reference) == "pause" {
+                sandbox = Some(reference.clone());
+            }
+            if let Some(image) = manifest.images.get(reference) {
+                published.push(Published {
+                    reference: reference.clone(),
+                    archive: image.archive.clone(),
+                });
+            } else {
+                let wanted = || format!("its kubeadm wants {reference}, which nothing here makes");
+                images.push(of_kubeadm(reference).ok_or_else(|| unfit(bundle, wanted()))?);
+            }
+        }
+        let sandbox = sandbox.ok_or_else(|| {
+            let wanted = manifest.kubeadm_images.join(", ");
+            unfit(
+                bundle,
+                format!("its kubeadm wants no pause image, but {wanted}"),
+            )
+        })?;
+        images.push(probe("podwire.invalid/probe:1", &["serve", "--port", "80"]));
+        images.push(flannel(&versions));
         Ok(Self {
-            images: images(&versions),
+            images,
+            published,
+            sandbox,
             packages: packages(&versions),
             programs: programs.to_vec(),
         })
@@ -71,10 +95,9 @@ impl Contents {
 
     /// The images' names.
     pub(super) fn references(&self) -> Vec<String> {
-        self.images
-            .iter()
-            .map(|image| image.reference.clone())
-            .collect()
+        let made = self.images.iter().map(|image| &image.reference);
+        let published = self.published.iter().map(|image| &image.reference);
+        made.chain(published).cloned().collect()
     }
 
     /// Every program of the bundle that is used, by its path there; some more than once.
@@ -98,8 +121,6 @@ impl Contents {
 /// Versions as the names of images and packages have them: without `v`.
 struct Versions<'a> {
     kubernetes: &'a str,
-    etcd: &'a str,
-    coredns: &'a str,
     flannel: &'a str,
     cni: &'a str,
     crictl: &'a str,
@@ -107,18 +128,15 @@ struct Versions<'a> {
 
 impl<'a> Versions<'a> {
     fn of(bundle: &'a Bundle) -> Result<Self, Error> {
-        let module = |name: &str| {
-            let version = bundle.manifest.modules.get(name);
-            let version = version.and_then(|version| version.strip_prefix('v'));
-            version.ok_or_else(|| unfit(bundle, format!("nothing of it comes from {name}")))
+        let version = |of: &str| {
+            let version = bundle.manifest.versions.get(of).map(String::as_str);
+            version.ok_or_else(|| unfit(bundle, format!("nothing says its version of {of}")))
         };
         Ok(Self {
             kubernetes: &bundle.manifest.kubernetes,
-            etcd: module("go.etcd.io/etcd/server/v3")?,
-            coredns: module("github.com/coredns/coredns")?,
-            flannel: module("github.com/flannel-io/flannel")?,
-            cni: module("github.com/containernetworking/plugins")?,
-            crictl: module("sigs.k8s.io/cri-tools")?,
+            flannel: version("flannel")?,
+            cni: version("cni-plugins")?,
+            crictl: version("crictl")?,
         })
     }
 }
@@ -131,82 +149,92 @@ fn unfit(bundle: &Bundle, reason: String) -> Error {
     }
 }
 
-fn images(versions: &Versions<'_>) -> Vec<OciImage> {
-    let file = |path, program| OciFile {
+fn file(path: &'static str, program: Program) -> OciFile {
+    OciFile {
         path,
         program,
         capability: None,
-    };
-    let image = |reference, files: Vec<OciFile>| OciImage {
-        reference,
+    }
+}
+
+fn image(reference: &str, files: Vec<OciFile>) -> OciImage {
+    OciImage {
+        reference: reference.to_owned(),
         entrypoint: files.iter().take(1).map(|file| file.path).collect(),
         files,
         debian: false,
         user: None,
-    };
-    let probe = |reference, args: &[&'static str]| {
-        let mut image = image(reference, vec![file("/probe", Program::Probe)]);
-        image.entrypoint.extend(args);
-        image
-    };
-    let kubernetes = |name: &str| format!("{REGISTRY}/{name}:v{}", versions.kubernetes);
-    let server = |name: &str, path| {
-        let program = bundled(&format!("bin/{name}"));
-        image(kubernetes(name), vec![file(path, program)])
-    };
-    let dns = OciImage {
-        files: vec![OciFile {
-            path: "/coredns",
-            program: bundled("bin/coredns"),
-            // The Pod allows it, but only a file's capability reaches a user who is not root.
-            capability: Some(NET_BIND_SERVICE),
-        }],
-        entrypoint: vec!["/coredns"],
-        user: Some("65532:65532"),
+    }
+}
+
+fn probe(reference: &str, args: &[&'static str]) -> OciImage {
+    let mut image = image(reference, vec![file("/probe", Program::Probe)]);
+    image.entrypoint.extend(args);
+    image
+}
+
+fn flannel(versions: &Versions<'_>) -> OciImage {
+    OciImage {
+        debian: true,
         ..image(
-            format!("{REGISTRY}/coredns/coredns:v{}", versions.coredns),
-            Vec::new(),
+            &format!("podwire.invalid/flannel:{}", versions.flannel),
+            vec![file("/usr/local/bin/flanneld", bundled("bin/flanneld"))],
         )
-    };
-    let etcd = ["etcd", "etcdctl", "etcdutl"].map(|name| bundled(&format!("bin/{name}")));
-    let paths = [
-        "/usr/local/bin/etcd",
-        "/usr/local/bin/etcdctl",
-        "/usr/local/bin/etcdutl",
-    ];
-    let etcd_files = paths
-        .into_iter()
-        .zip(etcd)
-        .map(|(path, from)| file(path, from));
-    vec![
-        server("kube-apiserver", "/usr/local/bin/kube-apiserver"),
-        server(
-            "kube-controller-manager",
+    }
+}
+
+/// `coredns` of `registry.k8s.io/coredns/coredns:v1.14.2`.
+fn image_name(reference: &str) -> &str {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    last.split(':').next().unwrap_or(last)
+}
+
+/// The image that kubeadm means by a name, made of a bundle's programs: they are where the
+/// manifests of kubeadm call them.
+fn of_kubeadm(reference: &str) -> Option<OciImage> {
+    let server = |path, program| image(reference, vec![file(path, bundled(program))]);
+    Some(match image_name(reference) {
+        "kube-apiserver" => server("/usr/local/bin/kube-apiserver", "bin/kube-apiserver"),
+        "kube-controller-manager" => server(
             "/usr/local/bin/kube-controller-manager",
+            "bin/kube-controller-manager",
         ),
-        server("kube-scheduler", "/usr/local/bin/kube-scheduler"),
-        OciImage {
+        "kube-scheduler" => server("/usr/local/bin/kube-scheduler", "bin/kube-scheduler"),
+        "kube-proxy" => OciImage {
             debian: true,
-            ..server("kube-proxy", "/usr/local/bin/kube-proxy")
+            ..server("/usr/local/bin/kube-proxy", "bin/kube-proxy")
         },
-        dns,
-        probe(PAUSE.to_owned(), &["pause"]),
-        image(
-            format!("{REGISTRY}/etcd:{}-{ETCD_REVISION}", versions.etcd),
-            etcd_files.collect(),
-        ),
-        probe(
-            "podwire.invalid/probe:1".to_owned(),
-            &["serve", "--port", "80"],
-        ),
-        OciImage {
-            debian: true,
-            ..image(
-                format!("podwire.invalid/flannel:{}", versions.flannel),
-                vec![file("/usr/local/bin/flanneld", bundled("bin/flanneld"))],
-            )
+        "coredns" => OciImage {
+            files: vec![OciFile {
+                // The Pod allows it, but only a file's capability reaches a user who is not root.
+                capability: Some(NET_BIND_SERVICE),
+                ..file("/coredns", bundled("bin/coredns"))
+            }],
+            entrypoint: vec!["/coredns"],
+            user: Some("65532:65532"),
+            ..image(reference, Vec::new())
         },
-    ]
+        "pause" => probe(reference, &["pause"]),
+        "etcd" => image(
+            reference,
+            vec![
+                file("/usr/local/bin/etcd", bundled("bin/etcd")),
+                file("/usr/local/bin/etcdctl", bundled("bin/etcdctl")),
+                file("/usr/local/bin/etcdutl", bundled("bin/etcdutl")),
+            ],
+        ),
+        _ => return None,
+    })
+}
+
+/// The programs of a bundle, by their path there, that an image of kubeadm's runs.
+pub(crate) fn programs_of(reference: &str) -> Vec<String> {
+    let files = of_kubeadm(reference).into_iter().flat_map(|it| it.files);
+    let programs = files.filter_map(|file| match file.program {
+        Program::Bundle(path) => Some(path),
+        Program::Probe => None,
+    });
+    programs.collect()
 }
 
 /// The packages that Kubernetes itself publishes, with the dependencies that those have. Theirs of
@@ -285,21 +313,11 @@ fn packages(versions: &Versions<'_>) -> Vec<Package> {
 /// Finds out whether a node can be made of a bundle, before anything is built from it.
 ///
 /// # Errors
-/// [`Error::UnfitBundle`] with the name of a program that is missing or that is not for x86-64, or
-/// with the images that the bundle's kubeadm wants and the bundle does not give.
-pub(super) fn check(
-    workshop: &Workshop<'_>,
-    bundle: &Bundle,
-    contents: &Contents,
-) -> Result<(), Error> {
+/// [`Error::UnfitBundle`] with the name of a program that is missing or that is not for x86-64.
+pub(super) fn check(bundle: &Bundle, contents: &Contents) -> Result<(), Error> {
     for path in contents.used() {
         let program = bundle.dir.join(path);
-        let head = File::open(&program).and_then(|file| {
-            let mut head = Vec::new();
-            file.take(20).read_to_end(&mut head)?;
-            Ok(head)
-        });
-        let wrong = match head {
+        let wrong = match program_head(&program) {
             Ok(head) => not_for_nodes(&head),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".to_owned()),
             Err(error) => return Err(Error::file("read", program)(error)),
@@ -308,86 +326,32 @@ pub(super) fn check(
             return Err(unfit(bundle, format!("{path} {wrong}")));
         }
     }
-    let wanted = wanted(workshop, &bundle.dir, &bundle.manifest.kubernetes)?;
-    compare(&wanted, &contents.references()).map_err(|reason| unfit(bundle, reason))
-}
-
-/// What is wrong with a program's first 20 bytes (elf(5)), if anything.
-fn not_for_nodes(head: &[u8]) -> Option<String> {
-    let [0x7f, b'E', b'L', b'F', class, data, ..] = head else {
-        return Some("is no ELF program".to_owned());
-    };
-    let [.., low, high] = head else { return None };
-    let machine = u16::from_le_bytes([*low, *high]);
-    match (head.len(), class, data, machine) {
-        (20, 2, 1, 62) => None,
-        (20, 2, 1, 183) => Some("is a program for arm64, and nodes are x86-64".to_owned()),
-        (20, _, _, _) => Some(format!(
-            "is a program for another machine (ELF class {class}, machine {machine}), and nodes are x86-64"
-        )),
-        _ => Some("is cut short".to_owned()),
-    }
-}
-
-/// The images that kubeadm wants.
-fn wanted(workshop: &Workshop<'_>, bundle: &Path, version: &str) -> Result<Vec<String>, Error> {
-    // A version that is given is not asked for on the network.
-    let command = ChildCommand::new(bundle.join("bin/kubeadm")).args([
-        "config",
-        "images",
-        "list",
-        "--kubernetes-version",
-        &format!("v{version}"),
-    ]);
-    let shown = command.display();
-    let listed = run(workshop.spawner, command, LIST_LIMIT)?.success(&shown)?;
-    Ok(listed.stdout.lines().map(str::to_owned).collect())
-}
-
-fn compare(wanted: &[String], made: &[String]) -> Result<(), String> {
-    let missing: Vec<&str> = wanted
-        .iter()
-        .filter(|reference| !made.contains(reference))
-        .map(String::as_str)
-        .collect();
-    if wanted.is_empty() {
-        return Err("its kubeadm lists no images".to_owned());
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "its kubeadm wants the images {}, and those that are made of it are {}",
-        missing.join(", "),
-        made.join(", ")
-    ))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cache;
-    use crate::bundle::BundleManifest;
-    use crate::cache::tests_support::Silent;
+    use crate::bundle::{BundleImage, BundleManifest};
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     fn bundle(dir: &Path) -> Bundle {
-        let modules = [
-            ("github.com/containernetworking/plugins", "v1.9.1"),
-            ("github.com/coredns/coredns", "v1.14.2"),
-            ("github.com/flannel-io/flannel", "v0.28.9"),
-            ("go.etcd.io/etcd/server/v3", "v3.6.8"),
-            ("sigs.k8s.io/cri-tools", "v1.36.0"),
+        let versions = [
+            ("cni-plugins", "1.9.1"),
+            ("crictl", "1.36.0"),
+            ("flannel", "0.28.9"),
         ];
         Bundle {
             name: "b".to_owned(),
             dir: dir.to_owned(),
             manifest: BundleManifest {
                 kubernetes: "1.36.4".to_owned(),
-                go: "1.26.8".to_owned(),
-                modules: modules.map(|(m, v)| (m.to_owned(), v.to_owned())).into(),
-                files: std::collections::BTreeMap::new(),
+                versions: versions.map(|(of, v)| (of.to_owned(), v.to_owned())).into(),
+                files: BTreeMap::new(),
+                kubeadm_images: LIST.lines().map(str::to_owned).collect(),
+                images: BTreeMap::new(),
             },
         }
     }
@@ -405,10 +369,6 @@ registry.k8s.io/coredns/coredns:v1.14.2
 registry.k8s.io/pause:3.10.2
 registry.k8s.io/etcd:3.6.8-0
 ";
-
-    fn lines(text: &str) -> Vec<String> {
-        text.lines().map(str::to_owned).collect()
-    }
 
     #[test]
     fn the_images_have_kubeadms_names_and_their_programs_where_its_manifests_call_them() {
@@ -451,7 +411,7 @@ registry.k8s.io/etcd:3.6.8-0
         podwire.invalid/flannel:0.28.9 ["/usr/local/bin/flanneld"] on Debian
           /usr/local/bin/flanneld
         "#);
-        compare(&lines(LIST), &contents.references()).unwrap();
+        assert_eq!(contents.sandbox, "registry.k8s.io/pause:3.10.2");
     }
 
     #[test]
@@ -547,105 +507,72 @@ registry.k8s.io/etcd:3.6.8-0
 
     #[test]
     fn an_image_that_is_not_made_is_named() {
-        let made = lines("registry.k8s.io/etcd:3.6.8-0\nregistry.k8s.io/pause:3.10.2");
-        let refused = |wanted: &str| compare(&lines(wanted), &made).unwrap_err();
-        insta::assert_snapshot!(refused("registry.k8s.io/pause:3.10.2\nregistry.k8s.io/etcd:3.6.9-0"), @"its kubeadm wants the images registry.k8s.io/etcd:3.6.9-0, and those that are made of it are registry.k8s.io/etcd:3.6.8-0, registry.k8s.io/pause:3.10.2");
-        insta::assert_snapshot!(refused(""), @"its kubeadm lists no images");
+        let with = |images: &[&str]| {
+            let mut bundle = bundle(Path::new("/b"));
+            bundle.manifest.kubeadm_images = images.iter().map(|it| (*it).to_owned()).collect();
+            Contents::of(&bundle).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(with(&["registry.k8s.io/pause:3", "registry.k8s.io/new:1"]), @"");
+        insta::assert_snapshot!(with(&["registry.k8s.io/etcd:3.6.9-0"]), @"");
     }
 
     #[test]
-    fn a_program_for_another_machine_is_told() {
-        let with = |at: usize, byte| {
-            let mut head = AMD64;
-            head[at] = byte;
-            not_for_nodes(&head).unwrap()
+    fn an_image_that_the_bundle_has_is_not_made() {
+        let mut bundle = bundle(Path::new("/b"));
+        let made = Contents::of(&bundle).unwrap();
+        let dns = "registry.k8s.io/coredns/coredns:v1.14.2";
+        let image = BundleImage {
+            archive: "images/dns.tar".to_owned(),
+            sha256: "d".to_owned(),
+            from: dns.to_owned(),
         };
-        assert_eq!(not_for_nodes(&AMD64), None);
-        insta::assert_snapshot!(with(18, 183), @"is a program for arm64, and nodes are x86-64");
-        insta::assert_snapshot!(with(18, 243), @"is a program for another machine (ELF class 2, machine 243), and nodes are x86-64");
-        insta::assert_snapshot!(with(4, 1), @"is a program for another machine (ELF class 1, machine 62), and nodes are x86-64");
-        insta::assert_snapshot!(not_for_nodes(&AMD64[..19]).unwrap(), @"is cut short");
-        insta::assert_snapshot!(not_for_nodes(b"#!/bin/sh\n").unwrap(), @"is no ELF program");
-        insta::assert_snapshot!(not_for_nodes(b"").unwrap(), @"is no ELF program");
+        bundle.manifest.images.insert(dns.to_owned(), image);
+        let contents = Contents::of(&bundle).unwrap();
+        assert_eq!(contents.published.len(), 1);
+        assert_eq!(contents.images.len() + 1, made.images.len());
+        let names = |contents: &Contents| BTreeSet::from_iter(contents.references());
+        assert_eq!(names(&contents), names(&made));
+        assert!(made.used().any(|path| path == "bin/coredns"));
+        assert!(!contents.used().any(|path| path == "bin/coredns"));
     }
 
-    /// A bundle folder whose programs are only heads, and whose kubeadm is a script.
-    struct Folder {
-        dir: tempfile::TempDir,
-        cache: Cache,
-        spawner: podwire_process::Spawner,
-    }
-
-    impl Folder {
-        fn new(kubeadm: &str) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let contents = Contents::of(&bundle(dir.path())).unwrap();
-            for path in contents.used() {
-                let path = dir.path().join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, AMD64).unwrap();
-            }
-            let folder = Self {
-                cache: Cache::at(&dir.path().join("cache")).unwrap(),
-                spawner: podwire_process::Spawner::start().unwrap(),
-                dir,
-            };
-            let path = folder.dir.path().join("bin/kubeadm");
-            fs::write(&path, format!("#!/bin/sh\n{kubeadm}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            folder
-        }
-
-        fn workshop(&self) -> Workshop<'_> {
-            Workshop {
-                cache: &self.cache,
-                spawner: &self.spawner,
-                report: &Silent,
-                source: self.dir.path(),
-            }
-        }
+    #[test]
+    fn an_images_programs_are_known_by_its_name() {
+        assert_eq!(programs_of("a.example/x/kube-proxy:v1"), ["bin/kube-proxy"]);
+        let etcd = ["bin/etcd", "bin/etcdctl", "bin/etcdutl"];
+        assert_eq!(programs_of("registry.k8s.io/etcd:3.6.8-0"), etcd);
+        assert_eq!(programs_of("registry.k8s.io/pause:3"), [""; 0]);
+        assert_eq!(programs_of("registry.k8s.io/other:3"), [""; 0]);
     }
 
     #[test]
     fn a_bundle_with_a_missing_or_foreign_program_is_refused_by_the_programs_name() {
-        let folder = Folder::new("");
-        let bundle = bundle(folder.dir.path());
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = bundle(dir.path());
         let contents = Contents::of(&bundle).unwrap();
+        for path in contents.used() {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, AMD64).unwrap();
+        }
+        check(&bundle, &contents).unwrap();
         let refused = || {
-            let error = check(&folder.workshop(), &bundle, &contents).unwrap_err();
-            error
-                .to_string()
-                .replace(&folder.dir.path().display().to_string(), "DIR")
+            let error = check(&bundle, &contents).unwrap_err().to_string();
+            error.replace(&dir.path().display().to_string(), "DIR")
         };
-        let plugin = folder.dir.path().join("cni/bridge");
+        let plugin = dir.path().join("cni/bridge");
         let mut head = AMD64;
         head[18] = 183;
-        fs::write(folder.dir.path().join("bin/kubeadm"), AMD64).unwrap();
         fs::write(&plugin, head).unwrap();
-        insta::assert_snapshot!(refused(), @r#"no node can be made of the bundle "DIR": cni/bridge is a program for arm64, and nodes are x86-64; what it holds comes from images/bundle/1.36.4/*/go.mod"#);
+        insta::assert_snapshot!(refused(), @"");
         fs::remove_file(&plugin).unwrap();
-        insta::assert_snapshot!(refused(), @r#"no node can be made of the bundle "DIR": cni/bridge is missing; what it holds comes from images/bundle/1.36.4/*/go.mod"#);
+        insta::assert_snapshot!(refused(), @"");
     }
 
     #[test]
-    fn kubeadm_is_asked_for_the_images_of_the_version() {
-        let folder = Folder::new(&format!("echo \"$@\" >&2; cat <<END\n{LIST}END"));
-        let version = "1.36.4";
-        assert_eq!(
-            wanted(&folder.workshop(), folder.dir.path(), version).unwrap(),
-            lines(LIST)
-        );
-        let failing = Folder::new("echo \"no: $@\" >&2; exit 1");
-        let error = wanted(&failing.workshop(), failing.dir.path(), version).unwrap_err();
-        let error = error.to_string();
-        let said = "no: config images list --kubernetes-version v1.36.4";
-        assert!(error.contains(said), "{error}");
-    }
-
-    #[test]
-    fn a_bundle_without_a_module_that_gives_a_tag_is_refused() {
+    fn a_bundle_without_a_version_that_gives_a_tag_is_refused() {
         let mut bundle = bundle(Path::new("/b"));
-        bundle.manifest.modules.remove("github.com/coredns/coredns");
-        insta::assert_snapshot!(Contents::of(&bundle).unwrap_err(), @r#"no node can be made of the bundle "/b": nothing of it comes from github.com/coredns/coredns; what it holds comes from images/bundle/1.36.4/*/go.mod"#);
+        bundle.manifest.versions.remove("flannel");
+        insta::assert_snapshot!(Contents::of(&bundle).unwrap_err(), @"");
     }
 }

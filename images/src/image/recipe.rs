@@ -11,6 +11,10 @@ pub const BASE: &str = "base";
 /// The image of a Kubernetes node.
 pub const NODE: &str = "node";
 
+/// Stands in a recipe's files for the name of the image that containerd runs for each Pod: that of
+/// the bundle.
+pub(super) const SANDBOX_IMAGE: &str = "@SANDBOX_IMAGE@";
+
 /// A file that an image gets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,10 +239,7 @@ mod tests {
                 .text
         };
         let containerd = file("/etc/containerd/config.toml");
-        assert!(containerd.contains(&format!(
-            "sandbox_image = {:?}",
-            super::super::contents::PAUSE
-        )));
+        assert!(containerd.contains(&format!("sandbox_image = \"{SANDBOX_IMAGE}\"")));
         assert!(containerd.contains("bin_dir = \"/opt/cni/bin\""));
         assert!(containerd.contains("SystemdCgroup = true"));
         assert!(

@@ -1,5 +1,8 @@
 //! Images pulled by this host (OCI distribution specification 1.1): once, with the digest recorded.
 
+#[cfg(test)]
+pub(crate) mod test_registry;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,6 @@ use oci_client::secrets::RegistryAuth;
 use podwire_process::Report;
 use serde_json::json;
 
-use super::PodNetworkError;
 use crate::digest::Inputs;
 use crate::error::causes;
 use crate::{Cache, CacheError, Check, Found, Kind};
@@ -27,7 +29,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// Silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Which image a name stood for when it was pulled first: `{"quay.io/a:1": "sha256:..."}`.
-pub(super) const RECORD: &str = "pulled-images.json";
+pub(crate) const RECORD: &str = "pulled-images.json";
 /// The archive in an image's folder.
 const ARCHIVE: &str = "image.tar";
 /// In the layout while it is put together.
@@ -35,14 +37,12 @@ const BLOBS: &str = "blobs/sha256";
 
 /// Why an image was not pulled.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PullError {
+pub(crate) enum PullError {
     /// The registry did not give it.
     #[error("{0}")]
     Registry(String),
     #[error(transparent)]
     Cache(#[from] CacheError),
-    #[error(transparent)]
-    PodNetwork(#[from] PodNetworkError),
 }
 
 impl From<OciDistributionError> for PullError {
@@ -52,7 +52,7 @@ impl From<OciDistributionError> for PullError {
 }
 
 /// The OCI archive with an image that was pulled before.
-pub(super) fn kept(cache: &Cache, name: &str) -> Result<Option<PathBuf>, PodNetworkError> {
+pub(crate) fn kept(cache: &Cache, name: &str) -> Result<Option<PathBuf>, CacheError> {
     let digests = recorded(cache)?;
     let Some(digest) = digests.get(name) else {
         return Ok(None);
@@ -65,9 +65,15 @@ pub(super) fn kept(cache: &Cache, name: &str) -> Result<Option<PathBuf>, PodNetw
 }
 
 /// Makes an OCI archive of one image, named as Pods of this cluster name it, unless another process
-/// has just done so: of what the name stands for, or stood for when it was pulled first.
-pub(super) async fn pull(cache: &Cache, report: &dyn Report, name: &str) -> Result<(), PullError> {
-    let reference: Reference = name
+/// has just done so: of what the name stands for at `from` (where it is another name of a mirror's,
+/// or the same), or stood for when it was pulled first.
+pub(crate) async fn pull(
+    cache: &Cache,
+    report: &dyn Report,
+    name: &str,
+    from: &str,
+) -> Result<(), PullError> {
+    let reference: Reference = from
         .parse()
         .map_err(|error| PullError::Registry(format!("its name is not understood: {error}")))?;
     let _lock = cache.lock("pulled-images", report)?;
@@ -99,23 +105,23 @@ fn folder(name: &str, digest: &str) -> String {
     inputs.with("reference", name).with("digest", digest).name()
 }
 
-fn recorded(cache: &Cache) -> Result<BTreeMap<String, String>, PodNetworkError> {
+fn recorded(cache: &Cache) -> Result<BTreeMap<String, String>, CacheError> {
     let path = cache.root().join(RECORD);
     match fs::read(&path) {
         // Whoever has damaged it wants to have it anew.
         Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(PodNetworkError::file("read", path)(error)),
+        Err(error) => Err(CacheError::io("read", path)(error)),
     }
 }
 
-fn store(cache: &Cache, digests: &BTreeMap<String, String>) -> Result<(), PullError> {
+fn store(cache: &Cache, digests: &BTreeMap<String, String>) -> Result<(), CacheError> {
     let staging = cache.staging("pulled-images")?;
     let beside = staging.path().join(RECORD);
     let text = format!("{:#}\n", json!(digests));
-    fs::write(&beside, text).map_err(PodNetworkError::file("write", &beside))?;
+    fs::write(&beside, text).map_err(CacheError::io("write", &beside))?;
     let record = cache.root().join(RECORD);
-    fs::rename(&beside, &record).map_err(PodNetworkError::file("write", &record))?;
+    fs::rename(&beside, &record).map_err(CacheError::io("write", &record))?;
     Ok(())
 }
 
@@ -208,7 +214,7 @@ impl<'a> Puller<'a> {
     /// Configuration and layers, into files below `dir`; their digests.
     async fn blobs(&self, manifest: &Fetched, dir: &Path) -> Result<Vec<String>, PullError> {
         let folder = dir.join(BLOBS);
-        fs::create_dir_all(&folder).map_err(PodNetworkError::file("make", &folder))?;
+        fs::create_dir_all(&folder).map_err(CacheError::io("make", &folder))?;
         let parsed = &manifest.parsed;
         let blobs: Vec<&OciDescriptor> =
             [&parsed.config].into_iter().chain(&parsed.layers).collect();
@@ -227,7 +233,7 @@ impl<'a> Puller<'a> {
                 .waiting(&format!("part {number} of {all}, {size}"));
             let path = folder.join(hex);
             let file = tokio::fs::File::create(&path).await;
-            let file = file.map_err(PodNetworkError::file("write", &path))?;
+            let file = file.map_err(CacheError::io("write", &path))?;
             // It compares the digest as well.
             self.client.pull_blob(&self.image, *blob, file).await?;
             pulled.push(hex.to_owned());
@@ -255,16 +261,11 @@ fn is_this_host(registry: &str) -> bool {
 }
 
 /// Makes an archive of the blobs in a folder, which go.
-fn archive(
-    dir: &Path,
-    name: &str,
-    manifest: &Fetched,
-    blobs: &[String],
-) -> Result<(), PodNetworkError> {
+fn archive(dir: &Path, name: &str, manifest: &Fetched, blobs: &[String]) -> Result<(), CacheError> {
     let hex = manifest.digest.trim_start_matches("sha256:");
     let folder = dir.join(BLOBS);
     let own = folder.join(hex);
-    fs::write(&own, &manifest.bytes).map_err(PodNetworkError::file("write", &own))?;
+    fs::write(&own, &manifest.bytes).map_err(CacheError::io("write", &own))?;
     let index = json!({
         "schemaVersion": 2,
         "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
@@ -294,7 +295,7 @@ fn archive(
         archive.into_inner()?.into_inner()?.sync_all()?;
         fs::remove_dir_all(dir.join("blobs"))
     };
-    write().map_err(PodNetworkError::file("write", &path))
+    write().map_err(CacheError::io("write", &path))
 }
 
 fn header(size: u64) -> tar::Header {

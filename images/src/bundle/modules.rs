@@ -1,112 +1,39 @@
 //! The Kubernetes under test, built from published Go modules.
 //!
-//! Each folder of `images/bundle/VERSION/` is a Go module whose `tool` directives name the main
-//! packages; `go build -o DIR/ tool` builds them all, and `go.sum` pins what they are made of. A
-//! folder with a main.go is a program of its own, made from the packages of the module that the
-//! folder is named after.
+//! Each folder of `images/bundle/VERSION/`, and those of `images/bundle/` that go with all versions,
+//! is a Go module whose `tool` directives name the main packages; `go build -o DIR/ tool` builds them
+//! all, and `go.sum` pins what they are made of. A folder with a main.go is a program of its own,
+//! made from the packages of the module that the folder is named after.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::{
+    Bundle, BundleFile, BundleManifest, Origin, RECIPE, described, kubeadm_images, place, publish,
+};
 use crate::command::run_step;
-use crate::digest::{Inputs, sha256_file};
-use crate::tools::{self, GO_VERSION};
-use crate::{Check, Error, Found, Kind, Workshop};
+use crate::digest::Inputs;
+use crate::tools::{self, GO_VERSION, Go};
+use crate::{Error, Workshop};
 
 /// The modules of a bundle, the small ones first: what is wrong with Go shows within seconds.
-const MODULES: [&str; 5] = ["node", "etcd", "flannel", "coredns", "kubernetes"];
+const MODULES: [&str; 5] = ["node", "etcd", FLANNEL, "coredns", "kubernetes"];
 
-/// Counted up when the way in which a bundle is put together changes.
-const RECIPE: &str = "2";
+/// Those that are the same whatever the version of Kubernetes.
+const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
+
+const FLANNEL: &str = "flannel";
 
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
-const MANIFEST: &str = "manifest.json";
-
-/// A bundle in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bundle {
-    /// Its name: the digest of its inputs.
-    pub name: String,
-    /// Its folder, with the programs in `bin/` and the CNI plugins in `cni/`.
-    pub dir: PathBuf,
-    /// What is in it.
-    pub manifest: BundleManifest,
-}
-
-/// What a bundle holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BundleManifest {
-    /// Version of Kubernetes, without `v`.
-    pub kubernetes: String,
-    /// The Go release that built it.
-    pub go: String,
-    /// Versions of the modules that the programs come from.
-    pub modules: BTreeMap<String, String>,
-    /// The programs, by path in the bundle: `bin/kubelet`, `cni/bridge`.
-    pub files: BTreeMap<String, BundleFile>,
-}
-
-/// One program of a bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BundleFile {
-    /// The main package that it was built from.
-    pub package: String,
-    /// Bytes.
-    pub size: u64,
-    /// SHA-256 in hexadecimal.
-    pub sha256: String,
-}
-
-/// The versions that there are pins for, oldest first.
-///
-/// # Errors
-/// [`Error::File`] when images/bundle/ cannot be read.
-pub fn versions(source: &Path) -> Result<Vec<String>, Error> {
-    let dir = source.join("images/bundle");
-    let entries = fs::read_dir(&dir).map_err(Error::file("list", &dir))?;
-    let mut versions: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| numbers(name).len() == 3)
-        .collect();
-    versions.sort_by_key(|version| numbers(version));
-    Ok(versions)
-}
-
-fn numbers(version: &str) -> Vec<u32> {
-    version
-        .split('.')
-        .map(str::parse)
-        .collect::<Result<_, _>>()
-        .unwrap_or_default()
-}
-
-/// The version that is meant: the newest when none is asked for, `1.36` or `v1.36.4` otherwise.
-///
-/// # Errors
-/// [`Error::UnknownVersion`] with the list of those there are.
-pub fn resolve(known: &[String], asked: Option<&str>) -> Result<String, Error> {
-    let unknown = || Error::UnknownVersion {
-        asked: asked.unwrap_or("(any)").to_owned(),
-        known: known.to_vec(),
-    };
-    let wanted = asked.map(|asked| asked.strip_prefix('v').unwrap_or(asked));
-    let fits = |version: &&String| {
-        wanted.is_none_or(|wanted| {
-            *version == wanted
-                || version
-                    .strip_prefix(wanted)
-                    .is_some_and(|rest| rest.starts_with('.'))
-        })
-    };
-    known.iter().rfind(fits).cloned().ok_or_else(unknown)
-}
+const CNI_PLUGINS: &str = "github.com/containernetworking/plugins";
+const CRICTL: &str = "sigs.k8s.io/cri-tools";
+const FLANNEL_MODULE: &str = "github.com/flannel-io/flannel";
+const ETCD: &str = "go.etcd.io/etcd/server/v3";
+const COREDNS: &str = "github.com/coredns/coredns";
 
 /// One program that a module builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +62,15 @@ impl Tool {
             "server" if self.module.contains("etcd") => "bin/etcd".to_owned(),
             name if self.package.contains("/plugins/plugins/") => format!("cni/{name}"),
             name => format!("bin/{name}"),
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::Module {
+            package: self.package.clone(),
+            module: self.module.clone(),
+            version: self.module_version.clone(),
+            go: GO_VERSION.to_owned(),
         }
     }
 }
@@ -254,16 +190,19 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn read(source: &Path, version: &str) -> Result<Self, Error> {
-        let dir = source.join("images/bundle").join(version);
+    fn read(source: &Path, version: &str, names: &[&'static str]) -> Result<Self, Error> {
+        let bundles = source.join("images/bundle");
         let mut inputs = Inputs::of("bundle")
             .with("recipe", RECIPE)
             .with("version", version)
             .with("go", GO_VERSION)
             .with("ldflags", ldflags(version));
         let (mut modules, mut tools) = (Vec::new(), Vec::new());
-        for name in MODULES {
-            let dir = dir.join(name);
+        for name in names.iter().copied() {
+            let dir = match FOR_ALL_VERSIONS.contains(&name) {
+                true => bundles.join(name),
+                false => bundles.join(version).join(name),
+            };
             let has_main = dir.join("main.go").exists();
             let main = has_main.then_some("main.go");
             for file in ["go.mod", "go.sum"].into_iter().chain(main) {
@@ -284,132 +223,156 @@ impl Recipe {
             name: inputs.name(),
         })
     }
-}
 
-/// The bundle of a version when it is in the cache, whole and unaltered; builds nothing.
-///
-/// # Errors
-/// [`Error`] when pins or cache cannot be read.
-pub fn cached(workshop: &Workshop<'_>, version: &str) -> Result<Option<Bundle>, Error> {
-    find(workshop, &Recipe::read(workshop.source, version)?)
-}
+    fn flannel(source: &Path) -> Result<Self, Error> {
+        // Nothing of it is told a version of Kubernetes.
+        Self::read(source, "", &[FLANNEL])
+    }
 
-fn find(workshop: &Workshop<'_>, recipe: &Recipe) -> Result<Option<Bundle>, Error> {
-    match workshop
-        .cache
-        .find(Kind::Bundle, &recipe.name, Check::Contents)?
-    {
-        Found::Absent => Ok(None),
-        Found::Damaged(why) => {
-            workshop.report.step(&format!(
-                "the cached bundle is damaged and is built again: {why}"
-            ));
-            Ok(None)
+    /// The version of a module, without `v`.
+    fn version_of(&self, module: &str) -> String {
+        let mut tools = self.tools.iter();
+        let tool = tools.find(|tool| tool.module == module);
+        let version = tool.map_or("", |tool| &tool.module_version);
+        version.trim_start_matches('v').to_owned()
+    }
+
+    /// Builds all modules, and puts their programs into `dir`.
+    fn build(
+        &self,
+        workshop: &Workshop<'_>,
+        go: &Go,
+        dir: &Path,
+    ) -> Result<BTreeMap<String, BundleFile>, Error> {
+        let built = workshop.cache.staging("go-build")?;
+        let log = workshop.cache.folder("logs")?.join("bundle.log");
+        let flags = ldflags(&self.version);
+        for Module {
+            name,
+            dir: module,
+            target,
+        } in &self.modules
+        {
+            let about = match *name {
+                FLANNEL | "coredns" => " (about a minute on 2 cores, once)",
+                "kubernetes" => " (about 5 minutes on 2 cores, once)",
+                _ => "",
+            };
+            workshop
+                .report
+                .step(&format!("building {name} for the bundle{about}"));
+            let out = format!("{}/", built.path().display());
+            // -v names each package as it is compiled: the progress that is shown.
+            let args = [
+                "build",
+                "-v",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                &flags,
+                "-o",
+                &out,
+                target,
+            ];
+            run_step(
+                workshop,
+                &format!("building {name} for the bundle"),
+                go.command(module, &args),
+                &log,
+                BUILD_LIMIT,
+            )?;
         }
-        Found::Intact(dir) => {
-            let path = dir.join(MANIFEST);
-            let text = fs::read(&path).map_err(Error::file("read", &path))?;
-            let manifest = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
-                path,
-                reason: error.to_string(),
-            })?;
-            Ok(Some(Bundle {
-                name: recipe.name.clone(),
-                dir,
-                manifest,
-            }))
+        let mut files = BTreeMap::new();
+        for tool in &self.tools {
+            let path = tool.path();
+            let (from, to) = (built.path().join(tool.built_as()), place(dir, &path)?);
+            fs::rename(&from, &to).map_err(Error::file("take", from))?;
+            files.insert(path, described(&to, tool.origin())?);
         }
+        Ok(files)
     }
 }
 
-/// The bundle of a version, built when it is not in the cache or its inputs have changed.
-///
-/// # Errors
-/// [`Error::MissingProgram`] without Go, [`Error::Step`] when something does not build.
-pub fn get(workshop: &Workshop<'_>, version: &str) -> Result<Bundle, Error> {
-    let recipe = Recipe::read(workshop.source, version)?;
-    let _lock = workshop.cache.lock("bundle", workshop.report)?;
-    if let Some(bundle) = find(workshop, &recipe)? {
-        return Ok(bundle);
-    }
+/// The name of a version's bundle.
+pub(super) fn name(source: &Path, version: &str) -> Result<String, Error> {
+    Ok(Recipe::read(source, version, &MODULES)?.name)
+}
+
+/// Builds a version's bundle.
+pub(super) fn make(workshop: &Workshop<'_>, version: &str) -> Result<Bundle, Error> {
+    let recipe = Recipe::read(workshop.source, version, &MODULES)?;
     let go = tools::go(workshop)?;
     let staging = workshop.cache.staging("bundle")?;
-    let built = workshop.cache.staging("go-build")?;
-    let log = workshop.cache.folder("logs")?.join("bundle.log");
-    let flags = ldflags(version);
-    for Module { name, dir, target } in &recipe.modules {
-        let about = match *name {
-            "flannel" | "coredns" => " (about a minute on 2 cores, once)",
-            "kubernetes" => " (about 5 minutes on 2 cores, once)",
-            _ => "",
-        };
-        workshop
-            .report
-            .step(&format!("building {name} of the bundle {version}{about}"));
-        let out = format!("{}/", built.path().display());
-        // -v names each package as it is compiled: the progress that is shown.
-        let args = [
-            "build",
-            "-v",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            &flags,
-            "-o",
-            &out,
-            target,
-        ];
-        run_step(
-            workshop,
-            &format!("building {name} for the bundle"),
-            go.command(dir, &args),
-            &log,
-            BUILD_LIMIT,
-        )?;
-    }
-    let manifest = collect(&recipe, built.path(), staging.path())?;
-    let path = staging.path().join(MANIFEST);
-    let text = serde_json::to_vec_pretty(&manifest)
-        .map_err(|error| Error::file("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(Error::file("write", &path))?;
-    let dir = workshop
-        .cache
-        .publish(Kind::Bundle, &recipe.name, staging)?;
+    let files = recipe.build(workshop, &go, staging.path())?;
+    let wanted = kubeadm_images(workshop, staging.path(), version)?;
+    let (etcd, coredns) = (recipe.version_of(ETCD), recipe.version_of(COREDNS));
+    agree(&wanted, version, &etcd, &coredns).map_err(|reason| Error::Malformed {
+        path: workshop.source.join("images/bundle").join(version),
+        reason,
+    })?;
+    let versions = [
+        ("cni-plugins", recipe.version_of(CNI_PLUGINS)),
+        ("crictl", recipe.version_of(CRICTL)),
+        ("flannel", recipe.version_of(FLANNEL_MODULE)),
+    ];
+    let manifest = BundleManifest {
+        kubernetes: version.to_owned(),
+        versions: versions
+            .map(|(of, version)| (of.to_owned(), version))
+            .into(),
+        files,
+        kubeadm_images: wanted,
+        images: BTreeMap::new(),
+    };
+    let bundle = publish(workshop, recipe.name, staging, manifest)?;
     go.remove_build_cache()?;
-    Ok(Bundle {
-        name: recipe.name,
-        dir,
-        manifest,
-    })
+    Ok(bundle)
 }
 
-fn collect(recipe: &Recipe, from: &Path, to: &Path) -> Result<BundleManifest, Error> {
-    let (mut modules, mut files) = (BTreeMap::new(), BTreeMap::new());
-    for tool in &recipe.tools {
-        let (built, path) = (from.join(tool.built_as()), tool.path());
-        let target = to.join(&path);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+/// Finds out whether the pins are what the version's own kubeadm would run.
+fn agree(wanted: &[String], version: &str, etcd: &str, coredns: &str) -> Result<(), String> {
+    let tags = [
+        ("kube-apiserver:v", version),
+        ("coredns:v", coredns),
+        // An image has a revision of its own behind etcd's version.
+        ("etcd:", etcd),
+    ];
+    for (image, pinned) in tags {
+        let mut found = wanted.iter().filter_map(|name| name.rsplit('/').next());
+        let tag = found.find_map(|name| name.strip_prefix(image));
+        let agrees = tag.is_some_and(|tag| match image {
+            "etcd:" => tag.rsplit_once('-').is_some_and(|(tag, _)| tag == pinned),
+            _ => tag == pinned,
+        });
+        if !agrees {
+            return Err(format!(
+                "{image}{pinned} is what the pins give, and its kubeadm wants {}",
+                wanted.join(", ")
+            ));
         }
-        fs::rename(&built, &target).map_err(Error::file("take", &built))?;
-        let size = fs::metadata(&target)
-            .map_err(Error::file("look at", &target))?
-            .len();
-        let sha256 = sha256_file(&target).map_err(Error::file("read", &target))?;
-        modules.insert(tool.module.clone(), tool.module_version.clone());
-        files.insert(
-            path,
-            BundleFile {
-                package: tool.package.clone(),
-                size,
-                sha256,
-            },
-        );
     }
-    Ok(BundleManifest {
-        kubernetes: recipe.version.clone(),
-        go: GO_VERSION.to_owned(),
-        modules,
+    Ok(())
+}
+
+/// flannel alone, for bundles that have everything else from elsewhere.
+pub(super) struct Flannel {
+    pub(super) version: String,
+    pub(super) files: BTreeMap<String, BundleFile>,
+}
+
+/// What flannel is built from, as a part of a bundle's name.
+pub(super) fn name_of_flannel(source: &Path) -> Result<String, Error> {
+    Ok(Recipe::flannel(source)?.name)
+}
+
+/// Builds flannel into a bundle's folder.
+pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flannel, Error> {
+    let recipe = Recipe::flannel(workshop.source)?;
+    let go = tools::go(workshop)?;
+    let files = recipe.build(workshop, &go, dir)?;
+    go.remove_build_cache()?;
+    Ok(Flannel {
+        version: recipe.version_of(FLANNEL_MODULE),
         files,
     })
 }
@@ -417,46 +380,25 @@ fn collect(recipe: &Recipe, from: &Path, to: &Path) -> Result<BundleManifest, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::bundle::component::COMPONENTS;
+    use std::collections::BTreeSet;
 
     fn source() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
     }
 
-    fn known() -> Vec<String> {
-        ["1.35.9", "1.35.10", "1.36.4"].map(str::to_owned).to_vec()
-    }
-
     #[test]
-    fn a_version_is_found_by_any_of_its_spellings() {
-        let resolved = |asked| resolve(&known(), asked).unwrap();
-        assert_eq!(resolved(None), "1.36.4");
-        assert_eq!(resolved(Some("1.36")), "1.36.4");
-        assert_eq!(resolved(Some("v1.36.4")), "1.36.4");
-        assert_eq!(resolved(Some("1.35")), "1.35.10");
-        for unknown in ["1.3", "1.37", "1.36.40", "", "latest"] {
-            let error = resolve(&known(), Some(unknown)).unwrap_err().to_string();
-            assert!(
-                error.ends_with("there is: 1.35.9, 1.35.10, 1.36.4"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn versions_are_the_folders_in_the_order_of_their_numbers() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["1.36.4", "1.35.10", "1.35.9", "notes", "1.36"] {
-            fs::create_dir_all(dir.path().join("images/bundle").join(name)).unwrap();
-        }
-        assert_eq!(versions(dir.path()).unwrap(), known());
-    }
-
-    #[test]
-    fn the_pinned_versions_hold_every_program_that_a_cluster_runs() {
-        let versions = versions(source()).unwrap();
+    fn every_pinned_version_holds_every_program_that_a_cluster_runs() {
+        let versions = super::super::versions(source()).unwrap();
         assert!(versions.contains(&"1.36.4".to_owned()));
-        let recipe = Recipe::read(source(), "1.36.4").unwrap();
+        for version in &versions {
+            let recipe = Recipe::read(source(), version, &MODULES).unwrap();
+            let paths: BTreeSet<String> = recipe.tools.iter().map(Tool::path).collect();
+            let components = COMPONENTS.map(|it| it.path.to_owned());
+            assert_eq!(paths, components.into(), "{version}");
+            assert_eq!(recipe.version_of("k8s.io/kubernetes"), *version);
+        }
+        let recipe = Recipe::read(source(), "1.36.4", &MODULES).unwrap();
         let mut shown: Vec<String> = recipe
             .tools
             .iter()
@@ -526,26 +468,38 @@ mod tests {
     fn a_change_of_any_pin_changes_the_name() {
         let dir = tempfile::tempdir().unwrap();
         for module in MODULES {
-            let dir = dir.path().join("images/bundle/1.2.3").join(module);
+            let version = match FOR_ALL_VERSIONS.contains(&module) {
+                true => "",
+                false => "1.2.3",
+            };
+            let dir = dir.path().join("images/bundle").join(version).join(module);
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join("go.mod"), "tool a/b\nrequire a v1\n").unwrap();
             fs::write(dir.join("go.sum"), "").unwrap();
         }
-        let name = || Recipe::read(dir.path(), "1.2.3").unwrap().name;
+        let name = || name(dir.path(), "1.2.3").unwrap();
         let before = name();
         assert_eq!(name(), before);
         fs::write(dir.path().join("images/bundle/1.2.3/etcd/go.sum"), "x").unwrap();
-        assert_ne!(name(), before);
+        let with_etcd = name();
+        assert_ne!(with_etcd, before);
+        fs::write(dir.path().join("images/bundle/node/go.sum"), "x").unwrap();
+        assert_ne!(name(), with_etcd);
     }
 
-    proptest! {
-        #[test]
-        fn resolving_never_gives_another_minor_version(minor in 0_u32..60, patch in 0_u32..20) {
-            let asked = format!("1.{minor}.{patch}");
-            match resolve(&known(), Some(&asked)) {
-                Ok(version) => prop_assert_eq!(version, asked),
-                Err(_) => prop_assert!(!known().contains(&asked)),
-            }
-        }
+    #[test]
+    fn pins_that_kubeadm_would_not_run_are_refused() {
+        let wanted = [
+            "registry.k8s.io/kube-apiserver:v1.36.4",
+            "registry.k8s.io/coredns/coredns:v1.14.2",
+            "registry.k8s.io/etcd:3.6.8-0",
+        ]
+        .map(str::to_owned);
+        let agree = |version, etcd, coredns| agree(&wanted, version, etcd, coredns);
+        assert_eq!(agree("1.36.4", "3.6.8", "1.14.2"), Ok(()));
+        insta::assert_snapshot!(agree("1.36.4", "3.6.9", "1.14.2").unwrap_err(), @"");
+        agree("1.36.4", "3.6", "1.14.2").unwrap_err();
+        agree("1.36.4", "3.6.8", "1.14").unwrap_err();
+        agree("1.36.3", "3.6.8", "1.14.2").unwrap_err();
     }
 }

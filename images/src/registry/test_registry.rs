@@ -21,14 +21,14 @@ struct Content {
 }
 
 /// Serves until the process ends.
-pub(super) struct TestRegistry {
+pub(crate) struct TestRegistry {
     /// `127.0.0.1:43210`.
-    pub(super) host: String,
+    pub(crate) host: String,
     content: Arc<Mutex<Content>>,
 }
 
 impl TestRegistry {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let content: Arc<Mutex<Content>> = Arc::default();
@@ -44,18 +44,18 @@ impl TestRegistry {
     }
 
     /// Only for those who ask for a token first, as Docker Hub does it.
-    pub(super) fn demand_token(&self) {
+    pub(crate) fn demand_token(&self) {
         self.content.lock().unwrap().with_token = true;
     }
 
     /// What was asked for, apart from `/v2/`.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.content.lock().unwrap().asked.clone()
     }
 
     /// Offers the image of an OCI archive under `name:tag`; gives its digest. For several platforms
     /// it is the image for each, below an index.
-    pub(super) fn offer(
+    pub(crate) fn offer(
         &self,
         name: &str,
         tag: &str,
@@ -121,7 +121,7 @@ impl TestRegistry {
     }
 
     /// Alters what one blob of `name` holds, but not the name under which it is asked for.
-    pub(super) fn damage(&self, name: &str) {
+    pub(crate) fn damage(&self, name: &str) {
         let mut content = self.content.lock().unwrap();
         let begin = format!("{name}/blobs/");
         let blobs = content.files.iter_mut();

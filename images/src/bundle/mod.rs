@@ -1,0 +1,436 @@
+//! The Kubernetes under test: programs, and the container images that come with an official release.
+//!
+//! Wherever it comes from, a bundle is a folder with the programs in `bin/`, the CNI plugins in
+//! `cni/`, archives of container images in `images/`, and a manifest that says of each file where it
+//! came from.
+
+mod component;
+mod directory;
+mod modules;
+mod release;
+mod replace;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podwire_process::{ChildCommand, run};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::sha256_file;
+use crate::sources::Sources;
+use crate::{Check, Digest, Error, Found, Kind, Staging, Workshop};
+
+pub use component::{Component, OwnFileError};
+pub(crate) use component::{head as program_head, not_for_nodes};
+pub use directory::BundleFrom;
+pub use replace::{OwnFile, Replacement};
+pub use version::{resolve, versions};
+
+/// Counted up when the way in which bundles are put together changes.
+const RECIPE: &str = "3";
+
+const MANIFEST: &str = "manifest.json";
+
+/// How long kubeadm may take to list its images.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+
+/// A bundle in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Its name: the digest of its inputs.
+    pub name: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What is in it.
+    pub manifest: BundleManifest,
+}
+
+/// What a bundle holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleManifest {
+    /// Version of Kubernetes, without `v`.
+    pub kubernetes: String,
+    /// Versions of what has its own, without `v`: `cni-plugins`, `crictl`, `flannel`.
+    pub versions: BTreeMap<String, String>,
+    /// The programs, by path in the bundle: `bin/kubelet`, `cni/bridge`.
+    pub files: BTreeMap<String, BundleFile>,
+    /// The container images that its kubeadm wants, by reference.
+    pub kubeadm_images: Vec<String>,
+    /// Those of them that are in the bundle, by reference; the others are made of the programs.
+    pub images: BTreeMap<String, BundleImage>,
+}
+
+/// One program of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleFile {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
+}
+
+/// One container image of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleImage {
+    /// Its OCI archive: path in the bundle.
+    pub archive: String,
+    /// What the archive's bytes hash to.
+    pub sha256: String,
+    /// What it was pulled as.
+    pub from: String,
+}
+
+/// Where a program came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Built here from a Go module.
+    Module {
+        /// Its main package.
+        package: String,
+        /// The module that this belongs to.
+        module: String,
+        /// The module's version.
+        version: String,
+        /// The Go release that built it.
+        go: String,
+    },
+    /// Published as part of a release: the file itself, or the archive that has it.
+    Release {
+        /// Its address.
+        url: String,
+        /// What is published about its contents.
+        digest: Digest,
+    },
+    /// A file of the user's.
+    File {
+        /// As the user wrote it.
+        path: PathBuf,
+    },
+}
+
+/// What a bundle is to be made of: settled, read and checked before anything is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleOrder {
+    /// Version of Kubernetes, without `v`.
+    pub kubernetes: String,
+    base: Base,
+    /// The folder of one's own files, as the user wrote it.
+    dir: Option<PathBuf>,
+    /// Those files, and replaced components, which come last.
+    own: Vec<OwnFile>,
+}
+
+/// Where everything comes from that is not one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Base {
+    Modules,
+    Release(Box<release::Release>),
+}
+
+/// What the user asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// `--kubernetes`.
+    pub kubernetes: Option<&'a str>,
+    /// `--bundle-from`; else what the settings say.
+    pub from: Option<&'a BundleFrom>,
+    /// `--replace`.
+    pub replace: &'a [Replacement],
+}
+
+impl BundleOrder {
+    /// Settles what is asked for: reads the versions that there are and the user's own files.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVersion`] and its like for a version that is not to be had so;
+    /// [`Error::OwnFile`] for a file of the user's that no node could run.
+    pub fn take(source: &Path, sources: &Sources, asked: &Asked<'_>) -> Result<Self, Error> {
+        let default: BundleFrom = BundleFrom::named(&sources.bundle_from);
+        let from = asked.from.unwrap_or(&default);
+        let (base, dir) = match (from, &default) {
+            (BundleFrom::Directory(dir), BundleFrom::Directory(_)) => {
+                (&BundleFrom::Modules, Some(dir))
+            }
+            (BundleFrom::Directory(dir), default) => (default, Some(dir)),
+            (from, _) => (from, None),
+        };
+        let known = versions(source)?;
+        let (kubernetes, base) = match base {
+            BundleFrom::Release => {
+                let version = version::of_release(&known, asked.kubernetes)?;
+                let release = release::Release::read(source, sources, &version)?;
+                (version, Base::Release(Box::new(release)))
+            }
+            _ => (resolve(&known, asked.kubernetes)?, Base::Modules),
+        };
+        let mut own = match dir {
+            Some(dir) => directory::read(dir)?,
+            None => Vec::new(),
+        };
+        for replacement in asked.replace {
+            let file = replacement.read()?;
+            own.retain(|other| other.component != file.component);
+            own.push(file);
+        }
+        Ok(Self {
+            kubernetes,
+            base,
+            dir: dir.cloned(),
+            own,
+        })
+    }
+
+    /// The pinned modules of a version, and nothing of one's own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVersion`].
+    pub fn modules(source: &Path, version: &str) -> Result<Self, Error> {
+        Ok(Self {
+            kubernetes: resolve(&versions(source)?, Some(version))?,
+            base: Base::Modules,
+            dir: None,
+            own: Vec::new(),
+        })
+    }
+
+    /// Where its parts come from.
+    pub fn provenance(&self) -> Provenance {
+        let base = match &self.base {
+            Base::Modules => "modules",
+            Base::Release(_) => "release",
+        };
+        let in_dir = |file: &&OwnFile| {
+            let dir = self.dir.as_ref();
+            dir.is_some_and(|dir| file.path.starts_with(dir)) && !file.replaces
+        };
+        Provenance {
+            kubernetes: self.kubernetes.clone(),
+            source: base.to_owned(),
+            directory: self.dir.as_ref().map(|dir| OwnFolder {
+                path: dir.clone(),
+                files: self
+                    .own
+                    .iter()
+                    .filter(in_dir)
+                    .map(|file| (file.component.to_string(), file.sha256.clone()))
+                    .collect(),
+            }),
+            replaced: self
+                .own
+                .iter()
+                .filter(|file| file.replaces)
+                .map(|file| Replaced {
+                    component: file.component.to_string(),
+                    path: file.path.clone(),
+                    sha256: file.sha256.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Where a bundle's parts come from, for reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of Kubernetes.
+    pub kubernetes: String,
+    /// `modules` or `release`: where everything comes from that is not one's own.
+    pub source: String,
+    /// A folder of one's own files.
+    pub directory: Option<OwnFolder>,
+    /// Single components of one's own.
+    pub replaced: Vec<Replaced>,
+}
+
+/// A folder of one's own files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnFolder {
+    /// As the user wrote it.
+    pub path: PathBuf,
+    /// Components from it, with the SHA-256 of each.
+    pub files: BTreeMap<String, String>,
+}
+
+/// A component of one's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Which: `kube-proxy`, `cni/bridge`.
+    pub component: String,
+    /// As the user wrote it.
+    pub path: PathBuf,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
+}
+
+impl fmt::Display for Provenance {
+    /// `kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 ...)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kubernetes {} from {}", self.kubernetes, self.source)?;
+        if let Some(OwnFolder { path, files }) = &self.directory {
+            let names: Vec<&str> = files.keys().map(String::as_str).collect();
+            write!(f, "; {} from {}", names.join(", "), path.display())?;
+        }
+        for one in &self.replaced {
+            let path = one.path.display();
+            write!(f, "; {} from {path} (sha256 {})", one.component, one.sha256)?;
+        }
+        Ok(())
+    }
+}
+
+/// The bundle of an order when it is in the cache, whole and unaltered; builds and asks nothing.
+///
+/// # Errors
+/// [`Error`] when pins or cache cannot be read.
+pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bundle>, Error> {
+    let base = match &order.base {
+        Base::Modules => modules::name(workshop.source, &order.kubernetes)?,
+        Base::Release(release) => release.name(workshop.source)?,
+    };
+    match order.own.is_empty() {
+        true => find(workshop, &base),
+        false => {
+            let name = replace::name(&base, &order.own);
+            let found = find(workshop, &name)?;
+            Ok(found.map(|bundle| replace::with_paths(bundle, &order.own)))
+        }
+    }
+}
+
+/// The bundle of an order, made when it is not in the cache or its inputs have changed.
+///
+/// # Errors
+/// [`Error::MissingProgram`] without Go, [`Error::Step`] when something does not build;
+/// [`Error::Download`] and [`Error::Pull`] when something does not come; [`Error::UnfitBundle`] when
+/// its parts do not fit together.
+pub fn get(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Bundle, Error> {
+    let _lock = workshop.cache.lock("bundle", workshop.report)?;
+    if let Some(bundle) = cached(workshop, order)? {
+        return Ok(bundle);
+    }
+    let plain = BundleOrder {
+        dir: None,
+        own: Vec::new(),
+        ..order.clone()
+    };
+    let base = match (cached(workshop, &plain)?, &order.base) {
+        (Some(base), _) => base,
+        (None, Base::Modules) => modules::make(workshop, &order.kubernetes)?,
+        (None, Base::Release(release)) => release.make(workshop)?,
+    };
+    match order.own.is_empty() {
+        true => Ok(base),
+        false => replace::make(workshop, &base, &order.own),
+    }
+}
+
+fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
+    match workshop.cache.find(Kind::Bundle, name, Check::Contents)? {
+        Found::Absent => Ok(None),
+        Found::Damaged(why) => {
+            workshop.report.step(&format!(
+                "the cached bundle is damaged and is made again: {why}"
+            ));
+            Ok(None)
+        }
+        Found::Intact(dir) => {
+            let path = dir.join(MANIFEST);
+            let text = fs::read(&path).map_err(Error::file("read", &path))?;
+            let manifest = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
+                path,
+                reason: error.to_string(),
+            })?;
+            Ok(Some(Bundle {
+                name: name.to_owned(),
+                dir,
+                manifest,
+            }))
+        }
+    }
+}
+
+/// Seals what is in `staging` as the bundle `name`.
+fn publish(
+    workshop: &Workshop<'_>,
+    name: String,
+    staging: Staging,
+    manifest: BundleManifest,
+) -> Result<Bundle, Error> {
+    let path = staging.path().join(MANIFEST);
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| Error::file("write", &path)(error.into()))?;
+    fs::write(&path, text).map_err(Error::file("write", &path))?;
+    let dir = workshop.cache.publish(Kind::Bundle, &name, staging)?;
+    Ok(Bundle {
+        name,
+        dir,
+        manifest,
+    })
+}
+
+/// What there is to say about a program that has been put into a bundle.
+fn described(program: &Path, origin: Origin) -> Result<BundleFile, Error> {
+    let size = fs::metadata(program)
+        .map_err(Error::file("look at", program))?
+        .len();
+    let sha256 = sha256_file(program).map_err(Error::file("read", program))?;
+    Ok(BundleFile {
+        origin,
+        size,
+        sha256,
+    })
+}
+
+/// Where a file goes in a bundle, with the folder made.
+fn place(dir: &Path, path: &str) -> Result<PathBuf, Error> {
+    let to = dir.join(path);
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+    }
+    Ok(to)
+}
+
+/// Puts a file of the cache into a bundle; a link where the file system allows it, since there are
+/// hundreds of megabytes.
+fn link(from: &Path, to: &Path) -> Result<(), Error> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).map_err(Error::file("copy", from))?;
+    }
+    Ok(())
+}
+
+/// The images that the kubeadm of a bundle's folder wants for a version.
+fn kubeadm_images(
+    workshop: &Workshop<'_>,
+    dir: &Path,
+    version: &str,
+) -> Result<Vec<String>, Error> {
+    // A version that is given is not asked for on the network.
+    let command = ChildCommand::new(dir.join("bin/kubeadm")).args([
+        "config",
+        "images",
+        "list",
+        "--kubernetes-version",
+        &format!("v{version}"),
+    ]);
+    let shown = command.display();
+    let listed = run(workshop.spawner, command, LIST_LIMIT)?.success(&shown)?;
+    let images: Vec<String> = listed.stdout.lines().map(str::to_owned).collect();
+    match images.is_empty() {
+        false => Ok(images),
+        true => Err(Error::UnfitBundle {
+            dir: dir.to_owned(),
+            version: version.to_owned(),
+            reason: "its kubeadm lists no images".to_owned(),
+        }),
+    }
+}
