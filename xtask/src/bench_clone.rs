@@ -63,8 +63,8 @@ pub(crate) struct CloneBench {
 
 /// Measures, and prints a table or JSON.
 pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Result<(), Stop> {
-    let kubernetes = parts::kubernetes(session, None)?;
-    let wanted = Wanted::cluster(&kubernetes, args.nodes);
+    let bundle = parts::newest_modules(session)?;
+    let wanted = Wanted::cluster(&bundle, args.nodes);
     consent::host_packages(session, false)?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let mut preparation = Preparation::new(session, wanted);

@@ -71,8 +71,8 @@ pub(crate) fn suite(
         let (name, nodes) = (larger.name, larger.nodes);
         return Err(Stop::Usage(format!("{name} needs --nodes {nodes}")));
     }
-    let kubernetes = parts::kubernetes(session, None)?;
-    let wanted = Wanted::cluster(&kubernetes, args.nodes);
+    let bundle = parts::newest_modules(session)?;
+    let wanted = Wanted::cluster(&bundle, args.nodes);
     consent::host_packages(session, false)?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let mut preparation = Preparation::new(session, wanted);

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
+use podwire_images::bundle::{BundleFrom, Replacement};
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -89,9 +90,8 @@ pub(crate) struct TestArgs {
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
-    /// Kubernetes version under test: one that has a folder in images/bundle/ [default: the newest]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) kubernetes: Option<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     /// Stop with exit code 3 when guests cannot run under KVM here, instead of emulating them
     #[arg(long)]
     pub(crate) require_kvm: bool,
@@ -159,6 +159,35 @@ impl FromStr for AskedNetwork {
     }
 }
 
+/// Where Kubernetes comes from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArgs {
+    /// Kubernetes version, 1.36.4 or 1.35; of a release any whole one since 1.33 [default: the newest
+    /// that has a folder in images/bundle/]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+    /// modules: built here from the pinned Go modules; release: the official programs and images,
+    /// downloaded; or a folder of your own programs (bin/NAME, cni/NAME or NAME), of which what is
+    /// missing comes from the default [default: modules, see images/sources.toml]
+    #[arg(long, value_name = "modules|release|DIR")]
+    pub(crate) bundle_from: Option<BundleFrom>,
+    /// Your own build of one component, wherever it runs: kube-proxy=PATH, cni/bridge=PATH; several by
+    /// repeating it
+    #[arg(long, value_name = "COMPONENT=PATH")]
+    pub(crate) replace: Vec<Replacement>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// The settings of where things come from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigArgs {
+    /// A file that replaces single addresses and defaults of images/sources.toml, for mirrors [default:
+    /// $PODWIRE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
 /// The network under test.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
@@ -205,9 +234,8 @@ pub(crate) struct UpArgs {
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
-    /// Kubernetes version: one that has a folder in images/bundle/ [default: the newest]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) kubernetes: Option<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     /// Install missing system packages, and take current versions for dropped ones, without asking
     #[arg(long)]
     pub(crate) yes: bool,
@@ -277,9 +305,8 @@ pub(crate) struct ImageArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageBuildArgs {
-    /// Kubernetes version in the image: one that has a folder in images/bundle/ [default: the newest]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) kubernetes: Option<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     /// Install missing system packages, and take current versions for dropped ones, without asking
     #[arg(long)]
     pub(crate) yes: bool,
@@ -296,9 +323,8 @@ pub(crate) enum ImageAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct BundleArgs {
-    /// Kubernetes version: one that has a folder in images/bundle/ [default: the newest]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) kubernetes: Option<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     /// Install missing system packages without asking
     #[arg(long)]
     pub(crate) yes: bool,

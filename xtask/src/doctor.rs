@@ -27,8 +27,8 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
     let host = Host::detect(&session.spawner);
     let memory = Memory::of_host()?;
     let open_files = getrlimit(Resource::Nofile);
-    let kubernetes = parts::kubernetes(session, None)?;
-    let fresh = parts::fresh_plan(session, &kubernetes)?;
+    let bundle = parts::newest_modules(session)?;
+    let fresh = parts::fresh_plan(session, &bundle.kubernetes)?;
     let mut lines = vec![Line {
         what: "system",
         finding: match host.os.family() {

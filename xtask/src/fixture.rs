@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use podwire_cluster::{Bootstrap, Cell, StageName};
+use podwire_images::Provenance;
+use podwire_images::bundle::Replaced;
 use podwire_scenario::{
     Cells, Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult,
 };
@@ -57,6 +59,16 @@ pub(crate) fn results() -> Results {
         accelerator: "tcg".into(),
         speed_factor: 7.5,
         kubernetes: "1.36.4".into(),
+        provenance: Provenance {
+            kubernetes: "1.36.4".into(),
+            source: "modules".into(),
+            directory: None,
+            replaced: vec![Replaced {
+                component: "kube-proxy".into(),
+                path: "./out/kube-proxy".into(),
+                sha256: "0123abcd".into(),
+            }],
+        },
         nodes: 3,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),

@@ -114,18 +114,27 @@ fn checks(session: &Session) -> Result<(), Stop> {
 }
 
 fn build_bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
-    let version = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    let order = parts::bundle_order(session, &args.sources)?;
     consent::host_packages(session, args.yes)?;
     session.progress.phase("bundle");
-    let bundle = podwire_images::bundle::get(&session.workshop(), &version);
+    let bundle = podwire_images::bundle::get(&session.workshop(), &order);
     session.progress.idle();
     let bundle = bundle?;
+    outln!("{}", order.provenance());
     outln!("{}", bundle.dir.display());
     for (path, file) in &bundle.manifest.files {
         outln!(
-            "  {path}  {}  sha256 {}",
+            "  {path}  {}  sha256 {}  {}",
             text::size(file.size),
-            file.sha256
+            file.sha256,
+            file.origin
+        );
+    }
+    for (reference, image) in &bundle.manifest.images {
+        outln!(
+            "  {reference}  sha256 {}  pulled as {}",
+            image.sha256,
+            image.from
         );
     }
     Ok(())
@@ -140,10 +149,10 @@ fn build_image(session: &Session, args: &ImageArgs) -> Result<(), Stop> {
 }
 
 fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
-    let version = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    let order = parts::bundle_order(session, &args.sources)?;
     let workshop = session.workshop();
     session.progress.phase("bundle");
-    let bundle = podwire_images::bundle::get(&workshop, &version)?;
+    let bundle = podwire_images::bundle::get(&workshop, &order)?;
     session.progress.phase("node image");
     let outdated = consent::outdated(session, args.yes, args.locked);
     let request = image::ImageRequest {
@@ -161,6 +170,7 @@ fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
         built.image.dir.display(),
         manifest.packages
     );
+    outln!("{}", order.provenance());
     for difference in &manifest.differences {
         outln!("  not as locked: {difference}");
     }

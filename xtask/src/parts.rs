@@ -9,11 +9,13 @@ use std::thread;
 use anyhow::Context as _;
 use podwire_admission::{Admission, Claim, Memory, Ticket};
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu};
-use podwire_images::{Bundle, Error, Kind, NodeImage, bundle, image};
+use podwire_images::bundle::Asked;
+use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
+use crate::cli::{ConfigArgs, SourceArgs};
 use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
 use crate::session::Session;
@@ -45,13 +47,38 @@ pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The Kubernetes version that is meant.
-pub(crate) fn kubernetes(session: &Session, asked: Option<&str>) -> Result<String, Stop> {
-    let known = bundle::versions(&session.workspace.root)?;
-    bundle::resolve(&known, asked).map_err(|error| match error {
-        Error::UnknownVersion { .. } => Stop::Usage(error.to_string()),
+/// The settings of where things come from: the project's, and the user's where a file of his is
+/// named.
+pub(crate) fn sources(session: &Session, args: &ConfigArgs) -> Result<Sources, Stop> {
+    let variable = std::env::var_os("PODWIRE_CONFIG").filter(|path| !path.is_empty());
+    let config = args.config.clone().or_else(|| variable.map(PathBuf::from));
+    let sources = Sources::read(&session.workspace.root, config.as_deref());
+    sources.map_err(|error| match config {
+        // What is wrong with the project's own is nothing that the command line asked for.
+        None => error.into(),
+        Some(_) => Stop::Usage(format!("{:#}", anyhow::Error::new(error))),
+    })
+}
+
+/// The Kubernetes that is meant.
+pub(crate) fn bundle_order(session: &Session, args: &SourceArgs) -> Result<BundleOrder, Stop> {
+    let sources = sources(session, &args.config)?;
+    let asked = Asked {
+        kubernetes: args.kubernetes.as_deref(),
+        from: args.bundle_from.as_ref(),
+        replace: &args.replace,
+    };
+    BundleOrder::take(&session.workspace.root, &sources, &asked).map_err(|error| match error {
+        Error::UnknownVersion { .. } | Error::UnknownRelease { .. } | Error::OwnFile(_) => {
+            Stop::Usage(error.to_string())
+        }
         other => other.into(),
     })
+}
+
+/// The newest Kubernetes whose modules are pinned.
+pub(crate) fn newest_modules(session: &Session) -> Result<BundleOrder, Stop> {
+    Ok(BundleOrder::modules(&session.workspace.root, None)?)
 }
 
 /// An image when the cache has it; builds nothing.
@@ -140,7 +167,7 @@ pub(crate) fn cluster_plan(
     Ok(ClusterPlan::new(
         wanted.nodes,
         cell,
-        wanted.kubernetes,
+        &wanted.bundle.kubernetes,
         &files,
         accelerator,
         qemu,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
 use podwire_images::pod_network::PodNetworkFiles;
-use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
+use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, SshCredentials, clock};
 
@@ -23,7 +23,7 @@ use crate::stop::Stop;
 /// What is to be prepared, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    pub(crate) kubernetes: &'a str,
+    pub(crate) bundle: &'a BundleOrder,
     pub(crate) nodes: u32,
     pub(crate) broken: Option<Break>,
     pub(crate) require_kvm: bool,
@@ -35,9 +35,9 @@ pub(crate) struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// A whole cluster, on whatever runs guests here, without consent to anything.
-    pub(crate) fn cluster(kubernetes: &'a str, nodes: u32) -> Self {
+    pub(crate) fn cluster(bundle: &'a BundleOrder, nodes: u32) -> Self {
         Self {
-            kubernetes,
+            bundle,
             nodes,
             broken: None,
             require_kvm: false,
@@ -162,11 +162,11 @@ impl<'a> Preparation<'a> {
     /// The bundle, and the node image with it.
     pub(crate) fn node_image(&mut self) -> Result<NodeImage, Stop> {
         let bundle = self.phase(Phase::Bundle, |it| {
-            let (workshop, version) = (it.session.workshop(), it.wanted.kubernetes);
-            if let Some(bundle) = bundle::cached(&workshop, version)? {
+            let (workshop, order) = (it.session.workshop(), it.wanted.bundle);
+            if let Some(bundle) = bundle::cached(&workshop, order)? {
                 return Ok((bundle, true));
             }
-            Ok((bundle::get(&workshop, version)?, false))
+            Ok((bundle::get(&workshop, order)?, false))
         })?;
         self.image(Phase::NodeImage, image::NODE, Some(&bundle))
     }

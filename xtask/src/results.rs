@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::Cell;
+use podwire_images::Provenance;
 use podwire_scenario::{
     ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Results {
     pub(crate) speed_factor: f64,
     /// Kubernetes version under test.
     pub(crate) kubernetes: String,
+    /// Where it came from, and which components came from elsewhere.
+    pub(crate) provenance: Provenance,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
     /// The node image's name, once it is known.

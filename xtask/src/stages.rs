@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use podwire_cluster::{
     Break, ClusterError, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu,
 };
-use podwire_images::{Entry, Removal, Room, bundle, image};
+use podwire_images::{BundleOrder, Entry, Removal, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
@@ -200,12 +200,16 @@ impl Today {
             Some(base) => parts::known_verdict(session, &base)?,
             None => None,
         };
-        let known = bundle::versions(&session.workspace.root)?;
+        let root = &session.workspace.root;
+        let known = bundle::versions(root)?;
         let mut images = BTreeMap::new();
         for version in versions {
             let pinned = known.iter().any(|known| known == version);
             let bundle = match pinned {
-                true => bundle::cached(&session.workshop(), version)?,
+                true => {
+                    let order = BundleOrder::modules(root, Some(*version))?;
+                    bundle::cached(&session.workshop(), &order)?
+                }
                 false => None,
             };
             let image = match &bundle {

@@ -114,8 +114,8 @@ fn machine(results: &Results) -> String {
         String::new()
     };
     format!(
-        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}",
-        results.accelerator, results.kubernetes, results.nodes
+        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}\n{}",
+        results.accelerator, results.kubernetes, results.nodes, results.provenance
     )
 }
 

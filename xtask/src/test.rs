@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use podwire_admission::Memory;
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, PodManifest, Stage, StageName};
-use podwire_images::{NodeImage, host, image, tools};
+use podwire_images::{BundleOrder, NodeImage, host, image, tools};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
@@ -31,7 +31,7 @@ struct Order<'a> {
     catalogue: &'a [Scenario],
     /// One cluster each; never none.
     cells: Vec<CellOrder>,
-    kubernetes: String,
+    bundle: BundleOrder,
     /// The user's Pod network.
     pod_network: Option<Given>,
     /// A filter or a built-in fault is about scenarios alone.
@@ -44,7 +44,7 @@ impl<'a> Order<'a> {
         args: &'a TestArgs,
         catalogue: &'a [Scenario],
     ) -> Result<Self, Stop> {
-        let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
+        let bundle = parts::bundle_order(session, &args.sources)?;
         let profile = args.profile.map(|name| match name {
             ProfileName::Default => Profile::Default,
             ProfileName::Full => Profile::Full,
@@ -85,14 +85,14 @@ impl<'a> Order<'a> {
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             args,
             catalogue,
-            kubernetes,
+            bundle,
             pod_network,
         })
     }
 
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
-            kubernetes: &self.kubernetes,
+            bundle: &self.bundle,
             nodes: self.args.nodes,
             broken: self.args.broken,
             require_kvm: self.args.require_kvm,
@@ -233,7 +233,8 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         results: Results {
             accelerator: "not judged yet".into(),
             speed_factor: 0.0,
-            kubernetes: order.kubernetes.clone(),
+            kubernetes: order.bundle.kubernetes.clone(),
+            provenance: order.bundle.provenance(),
             nodes: args.nodes,
             image: None,
             package_differences: Vec::new(),
@@ -266,7 +267,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         Some(base) if names.is_empty() => parts::known_verdict(session, base)?,
         _ => None,
     };
-    let bundle = podwire_images::bundle::cached(&workshop, &order.kubernetes)?;
+    let bundle = podwire_images::bundle::cached(&workshop, &order.bundle)?;
     let node = match &bundle {
         Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
         None => None,
@@ -301,7 +302,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
-    let appetite = parts::appetite(order.args.nodes, &order.kubernetes, accelerator)?;
+    let appetite = parts::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
     let at_once = plan::at_once(
         machine.cores,
         machine.memory_available,
@@ -342,8 +343,8 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         (
             Phase::Bundle,
             cached_or(
-                bundle.map(|bundle| bundle.name),
-                &format!("Kubernetes {}", order.kubernetes),
+                bundle.map(|_| order.bundle.provenance().to_string()),
+                &order.bundle.provenance().to_string(),
             ),
         ),
         (

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use podwire_access::{Door, Served};
 use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
+use podwire_images::Provenance;
 use time::OffsetDateTime;
 
 use crate::cli::UpArgs;
@@ -37,12 +38,12 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         )));
     }
     let given = Given::read(session, &args.network)?;
-    let kubernetes = parts::kubernetes(session, args.kubernetes.as_deref())?;
+    let bundle = parts::bundle_order(session, &args.sources)?;
     consent::host_packages(session, args.yes)?;
     let wanted = Wanted {
         yes: args.yes,
         locked: args.locked,
-        ..Wanted::cluster(&kubernetes, args.nodes)
+        ..Wanted::cluster(&bundle, args.nodes)
     };
     let mut preparation = Preparation::new(session, wanted);
     let pod_network = given.as_ref().map(|given| preparation.pod_network(given));
@@ -65,7 +66,8 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         .with_context(|| format!("the stage {} was not made", args.stage))?;
     let plan = &stage.manifest.plan;
     let _ticket = parts::ticket(session, "cargo xtask up", plan)?;
-    match session.wait_for(held(session, &host, stage, &dir)) {
+    let provenance = bundle.provenance();
+    match session.wait_for(held(session, &host, stage, &provenance, &dir)) {
         Ok(()) => fs::remove_dir_all(&dir)
             .with_context(|| format!("cannot remove {}", dir.display()))
             .map_err(Stop::from),
@@ -80,7 +82,13 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
 }
 
 /// Runs the clone, serves it and waits for Ctrl-C, or for a machine to fail.
-async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyhow::Result<()> {
+async fn held(
+    session: &Session,
+    host: &Host,
+    stage: &Stage,
+    provenance: &Provenance,
+    dir: &Path,
+) -> anyhow::Result<()> {
     let plan = &stage.manifest.plan;
     session.progress.phase("cluster");
     session
@@ -106,6 +114,7 @@ async fn held(session: &Session, host: &Host, stage: &Stage, dir: &Path) -> anyh
     let ended = session.interrupts.expect();
     let run = dir.file_name().unwrap_or_default().to_string_lossy();
     out!("{}", access::ways(door.description(), &run));
+    outln!("{provenance}");
     outln!("Ctrl-C ends it; nothing of it is kept");
     let fault = tokio::select! {
         () = ended.come() => None,

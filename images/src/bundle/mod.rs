@@ -117,6 +117,18 @@ pub enum Origin {
     },
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Module {
+                module, version, ..
+            } => write!(f, "built from {module} {version}"),
+            Self::Release { url, .. } => write!(f, "from {url}"),
+            Self::File { path } => write!(f, "from {}", path.display()),
+        }
+    }
+}
+
 /// What a bundle is to be made of: settled, read and checked before anything is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleOrder {
@@ -176,7 +188,13 @@ impl BundleOrder {
             Some(dir) => directory::read(dir)?,
             None => Vec::new(),
         };
-        for replacement in asked.replace {
+        for (index, replacement) in asked.replace.iter().enumerate() {
+            let component = replacement.component;
+            let mut before = asked.replace.iter().take(index);
+            if before.any(|other| other.component == component) {
+                let reason = format!("{component} is replaced twice");
+                return Err(OwnFileError::new(&replacement.path, reason).into());
+            }
             let file = replacement.read()?;
             own.retain(|other| other.component != file.component);
             own.push(file);
@@ -189,13 +207,13 @@ impl BundleOrder {
         })
     }
 
-    /// The pinned modules of a version, and nothing of one's own.
+    /// The pinned modules of a version, or of the newest, and nothing of one's own.
     ///
     /// # Errors
     /// [`Error::UnknownVersion`].
-    pub fn modules(source: &Path, version: &str) -> Result<Self, Error> {
+    pub fn modules(source: &Path, version: Option<&str>) -> Result<Self, Error> {
         Ok(Self {
-            kubernetes: resolve(&versions(source)?, Some(version))?,
+            kubernetes: resolve(&versions(source)?, version)?,
             base: Base::Modules,
             dir: None,
             own: Vec::new(),
@@ -313,6 +331,17 @@ pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bun
 /// [`Error::Download`] and [`Error::Pull`] when something does not come; [`Error::UnfitBundle`] when
 /// its parts do not fit together.
 pub fn get(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Bundle, Error> {
+    get_with(workshop, order, |workshop, release| {
+        release.make_with(workshop, |dir| modules::build_flannel(workshop, dir))
+    })
+}
+
+/// The same with another way to make the bundle of a release.
+fn get_with(
+    workshop: &Workshop<'_>,
+    order: &BundleOrder,
+    make_release: impl Fn(&Workshop<'_>, &release::Release) -> Result<Bundle, Error>,
+) -> Result<Bundle, Error> {
     let _lock = workshop.cache.lock("bundle", workshop.report)?;
     if let Some(bundle) = cached(workshop, order)? {
         return Ok(bundle);
@@ -325,7 +354,7 @@ pub fn get(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Bundle, Error
     let base = match (cached(workshop, &plain)?, &order.base) {
         (Some(base), _) => base,
         (None, Base::Modules) => modules::make(workshop, &order.kubernetes)?,
-        (None, Base::Release(release)) => release.make(workshop)?,
+        (None, Base::Release(release)) => make_release(workshop, release)?,
     };
     match order.own.is_empty() {
         true => Ok(base),

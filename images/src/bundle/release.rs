@@ -108,8 +108,12 @@ impl Release {
         Ok(inputs.name())
     }
 
-    /// Downloads and pulls all of it, and builds flannel, of which there is no such release.
-    pub(super) fn make(&self, workshop: &Workshop<'_>) -> Result<Bundle, Error> {
+    /// Downloads and pulls all of it, and has flannel built, of which there is no such release.
+    pub(super) fn make_with(
+        &self,
+        workshop: &Workshop<'_>,
+        build_flannel: impl Fn(&Path) -> Result<modules::Flannel, Error>,
+    ) -> Result<Bundle, Error> {
         let name = self.name(workshop.source)?;
         let downloader = Downloader::new(workshop.cache, workshop.report)?;
         let staging = workshop.cache.staging("bundle")?;
@@ -125,7 +129,7 @@ impl Release {
             files.extend(self.unpacked(&downloader, dir, &tarball)?);
         }
         let images = self.images(workshop, dir, &wanted)?;
-        let flannel = modules::build_flannel(workshop, dir)?;
+        let flannel = build_flannel(dir)?;
         files.extend(flannel.files);
         let versions = [
             ("cni-plugins", self.pins.cni_plugins.clone()),
