@@ -425,6 +425,24 @@ mod tests {
     }
 
     #[test]
+    fn a_component_and_a_source_are_known_before_anything_starts() {
+        let refused = |flag: &str, value: &str| {
+            let error = Cli::try_parse_from(["xtask", "bundle", flag, value]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        };
+        let error = refused("--replace", "kubeproxy=x");
+        assert!(error.contains("there is no component kubeproxy"), "{error}");
+        let error = refused("--bundle-from", "relaese");
+        assert!(error.contains("modules, release"), "{error}");
+        for command in ["test", "up", "image", "bundle"] {
+            let words = ["xtask", command, "--bundle-from", "release"];
+            let more = ["--replace", "kube-proxy=a", "--replace", "bridge=b", "--config", "c"];
+            Cli::try_parse_from(words.iter().chain(&more)).unwrap();
+        }
+    }
+
+    #[test]
     fn a_pod_network_is_a_known_one_or_a_file() {
         let parsed = |network: &str| {
             let words = ["xtask", "test", "--pod-network", network];

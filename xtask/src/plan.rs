@@ -68,7 +68,7 @@ impl Phase {
             Self::BaseImage => "a small guest without Kubernetes",
             Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
             Self::Bundle => {
-                "Kubernetes, etcd, CoreDNS, CNI plugins, flannel, built from Go modules"
+                "Kubernetes, etcd, CoreDNS, CNI plugins, flannel"
             }
             Self::NodeImage => {
                 "the machines' disk: Debian, containerd, the bundle, its container images"

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -45,7 +45,9 @@ fn program(name: &str) -> Vec<u8> {
 }
 
 fn kubeadm(list: &str) -> String {
-    format!("#!/bin/sh\n[ \"$*\" = 'config images list --kubernetes-version v1.35.4' ] || exit 1\ncat <<END\n{list}END\n")
+    format!(
+        "#!/bin/sh\n[ \"$*\" = 'config images list --kubernetes-version v1.35.4' ] || exit 1\ncat <<END\n{list}END\n"
+    )
 }
 
 /// A project with pins for releases and for flannel, which is built by what is called `go` there;
@@ -129,8 +131,20 @@ impl Bench {
             put(&path, &program(name), &format!("{path}.sha256"), "");
         }
         let path = "k8s/v1.35.4/bin/linux/amd64/kubeadm";
-        put(path, kubeadm(LIST).as_bytes(), &format!("{path}.sha256"), "");
-        let names = ["./", "./bridge", "./ipvlan", "./host-local", "./loopback", "./portmap"];
+        put(
+            path,
+            kubeadm(LIST).as_bytes(),
+            &format!("{path}.sha256"),
+            "",
+        );
+        let names = [
+            "./",
+            "./bridge",
+            "./ipvlan",
+            "./host-local",
+            "./loopback",
+            "./portmap",
+        ];
         let plugins: Vec<(&str, Vec<u8>)> = names[1..]
             .iter()
             .map(|path| (*path, program(path)))
@@ -151,7 +165,12 @@ impl Bench {
             (&of("etcdctl"), &program("etcdctl")),
             (&of("etcdutl"), &program("etcdutl")),
         ]);
-        put(&format!("etcd/v3.6.6/{name}"), &etcd, "etcd/v3.6.6/SHA256SUMS", name);
+        put(
+            &format!("etcd/v3.6.6/{name}"),
+            &etcd,
+            "etcd/v3.6.6/SHA256SUMS",
+            name,
+        );
         for reference in LIST.lines() {
             let (name, tag) = reference.rsplit_once(':').unwrap();
             let name = name.replace("registry.k8s.io/", "mirror/");
@@ -183,7 +202,12 @@ impl Bench {
         Sources::read(self.dir.path(), None).unwrap()
     }
 
-    fn take(&self, version: &str, from: BundleFrom, replace: &[String]) -> Result<BundleOrder, Error> {
+    fn take(
+        &self,
+        version: &str,
+        from: BundleFrom,
+        replace: &[String],
+    ) -> Result<BundleOrder, Error> {
         let replace: Vec<Replacement> = replace.iter().map(|it| it.parse().unwrap()).collect();
         let asked = Asked {
             kubernetes: Some(version),
@@ -212,7 +236,9 @@ impl Bench {
             release.make_with(workshop, |dir| {
                 let to = place(dir, "bin/flanneld")?;
                 fs::write(&to, program("flanneld")).unwrap();
-                let origin = Origin::File { path: "built".into() };
+                let origin = Origin::File {
+                    path: "built".into(),
+                };
                 Ok(modules::Flannel {
                     version: "0.28.9".to_owned(),
                     files: [("bin/flanneld".to_owned(), described(&to, origin)?)].into(),
@@ -225,7 +251,8 @@ impl Bench {
     fn told(&self, error: &Error) -> String {
         let place = self.dir.path().display().to_string();
         let text = error.to_string().replace(&self.server.host, "HOST");
-        text.replace(&self.registry.host, "REGISTRY").replace(&place, "DIR")
+        text.replace(&self.registry.host, "REGISTRY")
+            .replace(&place, "DIR")
     }
 
     fn refused(&self, from: BundleFrom, replace: &[String]) -> String {
@@ -243,7 +270,10 @@ fn a_release_comes_from_where_each_part_is_published() {
     for (path, file) in &manifest.files {
         let there = bundle.dir.join(path);
         assert_eq!(sha256_file(&there).unwrap(), file.sha256, "{path}");
-        assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(
+            fs::metadata(&there).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
     }
     let shown: Vec<String> = manifest
         .files
@@ -259,9 +289,16 @@ fn a_release_comes_from_where_each_part_is_published() {
         let index = String::from_utf8_lossy(&archive).into_owned();
         // Its name on a node is kubeadm's, wherever it came from.
         assert!(index.contains(&format!("\"io.containerd.image.name\":\"{reference}\"")));
-        assert!(image.from.starts_with(&format!("{}/mirror/", bench.registry.host)));
+        assert!(
+            image
+                .from
+                .starts_with(&format!("{}/mirror/", bench.registry.host))
+        );
     }
-    assert_eq!(bench.release().provenance().to_string(), "kubernetes 1.35.4 from release");
+    assert_eq!(
+        bench.release().provenance().to_string(),
+        "kubernetes 1.35.4 from release"
+    );
 
     // A second time everything is there.
     for path in bench.server.asked() {
@@ -297,14 +334,23 @@ fn what_is_missing_or_wrong_in_a_release_is_named_and_what_came_is_kept() {
     // Something else under its name.
     bench.server.put(path, program("evil"));
     let refused = bench.get(&bench.release()).unwrap_err();
-    assert!(refused.contains("it is not what was published"), "{refused}");
+    assert!(
+        refused.contains("it is not what was published"),
+        "{refused}"
+    );
     assert_eq!(cached(&bench.workshop(), &bench.release()).unwrap(), None);
     let kubelet = "k8s/v1.35.4/bin/linux/amd64/kubelet".to_owned();
-    assert!(!bench.server.asked().contains(&kubelet), "it was here already");
+    assert!(
+        !bench.server.asked().contains(&kubelet),
+        "it was here already"
+    );
     bench.server.put(path, program("kube-proxy"));
     bench.server.remove("etcd/v3.6.6/SHA256SUMS");
     insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"");
-    bench.server.put("etcd/v3.6.6/SHA256SUMS", format!("{}  etcd.zip\n", sha256(b"")));
+    bench.server.put(
+        "etcd/v3.6.6/SHA256SUMS",
+        format!("{}  etcd.zip\n", sha256(b"")),
+    );
     insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"");
 }
 
@@ -328,7 +374,9 @@ fn an_image_that_the_registry_does_not_have_is_named() {
     let list = LIST.replace("pause:3.10.1", "pause:3.11");
     let path = "k8s/v1.35.4/bin/linux/amd64/kubeadm";
     bench.server.put(path, kubeadm(&list));
-    bench.server.put(&format!("{path}.sha256"), sha256(kubeadm(&list).as_bytes()));
+    bench
+        .server
+        .put(&format!("{path}.sha256"), sha256(kubeadm(&list).as_bytes()));
     let refused = bench.get(&bench.release()).unwrap_err();
     assert!(
         refused.starts_with(
@@ -343,7 +391,10 @@ fn a_version_that_is_not_published_is_told_so() {
     let bench = Bench::new();
     let order = bench.take("1.35.99", BundleFrom::Release, &[]).unwrap();
     let refused = bench.get(&order).unwrap_err();
-    assert!(refused.contains("k8s/v1.35.99/bin/linux/amd64/kubeadm.sha256"), "{refused}");
+    assert!(
+        refused.contains("k8s/v1.35.99/bin/linux/amd64/kubeadm.sha256"),
+        "{refused}"
+    );
     assert!(refused.contains("is there such a version?"), "{refused}");
     let error = bench.take("1.32.1", BundleFrom::Release, &[]).unwrap_err();
     insta::assert_snapshot!(bench.told(&error), @"");
@@ -490,7 +541,9 @@ fn what_no_node_could_run_is_refused_before_anything_is_built() {
     let replaced = |component: &str| [format!("{component}={}", path.display())];
     let release = || BundleFrom::Release;
     insta::assert_snapshot!(bench.refused(release(), &replaced("kube-apiserver")), @"");
-    bench.take("1.35.4", release(), &replaced("kube-proxy")).unwrap();
+    bench
+        .take("1.35.4", release(), &replaced("kube-proxy"))
+        .unwrap();
     let twice = [replaced("kube-proxy"), replaced("bin/kube-proxy")].concat();
     insta::assert_snapshot!(bench.refused(release(), &twice), @"");
     insta::assert_snapshot!(bench.refused(release(), &["kubectl=none".to_owned()]), @"");
