@@ -497,7 +497,7 @@ mod tests {
         .map(str::to_owned);
         let agree = |version, etcd, coredns| agree(&wanted, version, etcd, coredns);
         assert_eq!(agree("1.36.4", "3.6.8", "1.14.2"), Ok(()));
-        insta::assert_snapshot!(agree("1.36.4", "3.6.9", "1.14.2").unwrap_err(), @"");
+        insta::assert_snapshot!(agree("1.36.4", "3.6.9", "1.14.2").unwrap_err(), @"etcd:3.6.9 is what the pins give, and its kubeadm wants registry.k8s.io/kube-apiserver:v1.36.4, registry.k8s.io/coredns/coredns:v1.14.2, registry.k8s.io/etcd:3.6.8-0");
         agree("1.36.4", "3.6", "1.14.2").unwrap_err();
         agree("1.36.4", "3.6.8", "1.14").unwrap_err();
         agree("1.36.3", "3.6.8", "1.14.2").unwrap_err();

@@ -236,6 +236,7 @@ impl Bench {
             release.make_with(workshop, |dir| {
                 let to = place(dir, "bin/flanneld")?;
                 fs::write(&to, program("flanneld")).unwrap();
+                fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
                 let origin = Origin::File {
                     path: "built".into(),
                 };
@@ -280,7 +281,24 @@ fn a_release_comes_from_where_each_part_is_published() {
         .iter()
         .map(|(path, file)| format!("{path} {}", file.origin))
         .collect();
-    insta::assert_snapshot!(shown.join("\n").replace(&bench.server.host, "HOST"), @"");
+    insta::assert_snapshot!(shown.join("\n").replace(&bench.server.host, "HOST"), @r"
+    bin/crictl from http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz
+    bin/etcd from http://HOST/etcd/v3.6.6/etcd-v3.6.6-linux-amd64.tar.gz
+    bin/etcdctl from http://HOST/etcd/v3.6.6/etcd-v3.6.6-linux-amd64.tar.gz
+    bin/etcdutl from http://HOST/etcd/v3.6.6/etcd-v3.6.6-linux-amd64.tar.gz
+    bin/flanneld from built
+    bin/kube-apiserver from http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-apiserver
+    bin/kube-controller-manager from http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-controller-manager
+    bin/kube-proxy from http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-proxy
+    bin/kube-scheduler from http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-scheduler
+    bin/kubeadm from http://HOST/k8s/v1.35.4/bin/linux/amd64/kubeadm
+    bin/kubectl from http://HOST/k8s/v1.35.4/bin/linux/amd64/kubectl
+    bin/kubelet from http://HOST/k8s/v1.35.4/bin/linux/amd64/kubelet
+    cni/bridge from http://HOST/cni/v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz
+    cni/host-local from http://HOST/cni/v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz
+    cni/loopback from http://HOST/cni/v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz
+    cni/portmap from http://HOST/cni/v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz
+    ");
     assert_eq!(manifest.kubeadm_images, LIST.lines().collect::<Vec<_>>());
     assert_eq!(manifest.images.len(), 7);
     for (reference, image) in &manifest.images {
@@ -328,7 +346,7 @@ fn what_is_missing_or_wrong_in_a_release_is_named_and_what_came_is_kept() {
     let bench = Bench::new();
     let path = "k8s/v1.35.4/bin/linux/amd64/kube-proxy";
     bench.server.remove(path);
-    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"");
+    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"cannot download http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-proxy (source `kubernetes`): the server does not have it (404); is there such a version? If it is, another address for `kubernetes` goes into a file for --config (docs/sources.md)");
     assert_eq!(cached(&bench.workshop(), &bench.release()).unwrap(), None);
     bench.server.asked();
     // Something else under its name.
@@ -346,12 +364,12 @@ fn what_is_missing_or_wrong_in_a_release_is_named_and_what_came_is_kept() {
     );
     bench.server.put(path, program("kube-proxy"));
     bench.server.remove("etcd/v3.6.6/SHA256SUMS");
-    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"");
+    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"cannot download http://HOST/etcd/v3.6.6/SHA256SUMS (source `etcd`): the server does not have it (404); is there such a version? If it is, another address for `etcd` goes into a file for --config (docs/sources.md)");
     bench.server.put(
         "etcd/v3.6.6/SHA256SUMS",
         format!("{}  etcd.zip\n", sha256(b"")),
     );
-    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"");
+    insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"cannot download http://HOST/etcd/v3.6.6/SHA256SUMS (source `etcd`): it says no digest of etcd-v3.6.6-linux-amd64.tar.gz; a proxy or a mirror may answer in its place; another address for `etcd` goes into a file for --config (docs/sources.md)");
 }
 
 #[test]
@@ -364,8 +382,8 @@ fn an_archive_that_is_none_or_lacks_a_program_is_refused() {
         let refused = bench.get(&bench.release()).unwrap_err();
         refused.split_once("it came from ").unwrap().1.to_owned()
     };
-    insta::assert_snapshot!(refused(tarball(&[("critest", b"x")])), @"");
-    insta::assert_snapshot!(refused(b"<html>".to_vec()), @"");
+    insta::assert_snapshot!(refused(tarball(&[("critest", b"x")])), @"http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz, and has no crictl");
+    insta::assert_snapshot!(refused(b"<html>".to_vec()), @"http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz, and cannot be unpacked: unexpected end of file");
 }
 
 #[test]
@@ -397,9 +415,9 @@ fn a_version_that_is_not_published_is_told_so() {
     );
     assert!(refused.contains("is there such a version?"), "{refused}");
     let error = bench.take("1.32.1", BundleFrom::Release, &[]).unwrap_err();
-    insta::assert_snapshot!(bench.told(&error), @"");
+    insta::assert_snapshot!(bench.told(&error), @"no release of Kubernetes 1.32.1: 1.33 is the oldest that runs here");
     let error = bench.take("1.35.4", BundleFrom::Modules, &[]).unwrap_err();
-    insta::assert_snapshot!(bench.told(&error), @"");
+    insta::assert_snapshot!(bench.told(&error), @"no modules are pinned for Kubernetes 1.35.4; there is: 1.36.4; `--bundle-from release` takes any version since 1.33");
 }
 
 #[test]
@@ -441,7 +459,7 @@ fn ones_own_programs_replace_those_of_a_release_and_their_images() {
     assert_eq!(bundle.manifest.kubeadm_images, base.manifest.kubeadm_images);
     let text = order.provenance().to_string();
     let text = text.replace(&bench.dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release; kube-proxy from DIR/out/my-proxy (sha256 d39fc4746d80f4f7e18f9cb9cbf436294c12ebaa82adc073fc2d55db76c4a31b); cni/bridge from DIR/out/bridge (sha256 1b77a46453fb09dd206021283d9a02a3e9be6aaadb73040fe3c156f7a6ccb93f)");
 
     // The same contents from elsewhere are the same bundle, said to be from there.
     let moved = bench.file("elsewhere/proxy", program("mine"));
@@ -486,7 +504,7 @@ fn a_file_that_changes_after_it_was_looked_at_is_refused() {
     let replace = [format!("kube-proxy={}", path.display())];
     let order = bench.take("1.35.4", BundleFrom::Release, &replace).unwrap();
     bench.file("proxy", program("b"));
-    insta::assert_snapshot!(bench.get(&order).unwrap_err(), @"");
+    insta::assert_snapshot!(bench.get(&order).unwrap_err(), @"DIR/proxy: it changed while it was copied: is it being built just now?");
 }
 
 #[test]
@@ -508,7 +526,7 @@ fn a_folder_has_components_loose_or_in_the_layout_of_a_bundle() {
     assert_eq!(read("bin/kubectl"), program("kubectl"));
     let text = order.provenance().to_string();
     let text = text.replace(&bench.dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release; cni/bridge, kubelet from DIR/own; kube-proxy from DIR/other (sha256 8c53f94d1b60f73b3f200f80739e07bd946b4b2171523a920054dae9b2889fb5)");
 }
 
 #[test]
@@ -517,22 +535,22 @@ fn what_no_node_could_run_is_refused_before_anything_is_built() {
     let own = bench.dir.path().join("own");
     let from = || BundleFrom::Directory(own.clone());
     fs::create_dir(&own).unwrap();
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own: it holds no component of a bundle (bin/NAME, cni/NAME or NAME); those are coredns, crictl, etcd, etcdctl, etcdutl, flanneld, kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubeadm, kubectl, kubelet, cni/bridge, cni/host-local, cni/loopback, cni/portmap");
     let mut arm = program("x");
     arm[18] = 183;
     let path = bench.file("own/kubelet", arm);
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own/kubelet: it is a program for arm64, and nodes are x86-64");
     fs::write(&path, program("x")).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own/kubelet: it is not executable: `chmod +x` it");
     fs::write(&path, "#!/bin/sh\n").unwrap();
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own/kubelet: it is no ELF program");
     bench.file("own/kubelet", program("x"));
     bench.file("own/bin/kubelet", program("x"));
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own/bin/kubelet: DIR/own/kubelet is the same component");
     fs::remove_file(&path).unwrap();
     bench.file("own/bin/kubelte", program("x"));
-    insta::assert_snapshot!(bench.refused(from(), &[]), @"");
+    insta::assert_snapshot!(bench.refused(from(), &[]), @"DIR/own/bin/kubelte: bin/kubelte is no component of a bundle; those are coredns, crictl, etcd, etcdctl, etcdutl, flanneld, kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubeadm, kubectl, kubelet, cni/bridge, cni/host-local, cni/loopback, cni/portmap");
     // One for each part of a dynamic program's head: where its headers are, how large and how many.
     let mut dynamic = program("");
     dynamic.resize(120, 0);
@@ -540,14 +558,14 @@ fn what_no_node_could_run_is_refused_before_anything_is_built() {
     let path = bench.file("apiserver", &dynamic);
     let replaced = |component: &str| [format!("{component}={}", path.display())];
     let release = || BundleFrom::Release;
-    insta::assert_snapshot!(bench.refused(release(), &replaced("kube-apiserver")), @"");
+    insta::assert_snapshot!(bench.refused(release(), &replaced("kube-apiserver")), @"DIR/apiserver: it needs shared libraries, and kube-apiserver's container image holds nothing else: build it with CGO_ENABLED=0");
     bench
         .take("1.35.4", release(), &replaced("kube-proxy"))
         .unwrap();
     let twice = [replaced("kube-proxy"), replaced("bin/kube-proxy")].concat();
-    insta::assert_snapshot!(bench.refused(release(), &twice), @"");
-    insta::assert_snapshot!(bench.refused(release(), &["kubectl=none".to_owned()]), @"");
-    insta::assert_snapshot!(bench.refused(release(), &["kubectl=/etc".to_owned()]), @"");
+    insta::assert_snapshot!(bench.refused(release(), &twice), @"DIR/apiserver: kube-proxy is replaced twice");
+    insta::assert_snapshot!(bench.refused(release(), &["kubectl=none".to_owned()]), @"none: there is no such file");
+    insta::assert_snapshot!(bench.refused(release(), &["kubectl=/etc".to_owned()]), @"/etc: it is no file");
     assert_eq!(bench.server.asked(), [""; 0]);
 }
 
@@ -559,10 +577,10 @@ fn a_replacement_is_named_like_its_program() {
     for component in COMPONENTS {
         assert_eq!(parsed(&format!("{component}=x")), Ok(component.path));
     }
-    insta::assert_snapshot!(parsed("kubeproxy=x").unwrap_err(), @"");
-    insta::assert_snapshot!(parsed("kube-proxy").unwrap_err(), @"");
-    insta::assert_snapshot!(parsed("kube-proxy=").unwrap_err(), @"");
-    insta::assert_snapshot!("relaese".parse::<BundleFrom>().unwrap_err(), @"");
+    insta::assert_snapshot!(parsed("kubeproxy=x").unwrap_err(), @"there is no component kubeproxy; there are coredns, crictl, etcd, etcdctl, etcdutl, flanneld, kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubeadm, kubectl, kubelet, cni/bridge, cni/host-local, cni/loopback, cni/portmap");
+    insta::assert_snapshot!(parsed("kube-proxy").unwrap_err(), @"it has the form COMPONENT=PATH, like kube-proxy=./out/kube-proxy");
+    insta::assert_snapshot!(parsed("kube-proxy=").unwrap_err(), @"it has the form COMPONENT=PATH, like kube-proxy=./out/kube-proxy");
+    insta::assert_snapshot!("relaese".parse::<BundleFrom>().unwrap_err(), @"there is no such folder, and the sources that need none are modules, release");
 }
 
 #[test]
@@ -594,5 +612,5 @@ fn kubeadm_is_asked_for_the_images_of_the_version() {
     assert!(error.contains(said), "{error}");
     bench.file("bin/kubeadm", "#!/bin/sh\n");
     let error = listed("1.35.4").unwrap_err();
-    insta::assert_snapshot!(bench.told(&error), @"");
+    insta::assert_snapshot!(bench.told(&error), @r#"no node can be made of the bundle "DIR" (Kubernetes 1.35.4): its kubeadm lists no images"#);
 }

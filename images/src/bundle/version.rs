@@ -127,9 +127,9 @@ mod tests {
         assert_eq!(release(None).unwrap(), "1.36.4");
         assert_eq!(release(Some("v1.34.7")).unwrap(), "1.34.7");
         assert_eq!(release(Some("1.35")).unwrap(), "1.35.10");
-        insta::assert_snapshot!(release(Some("1.32.9")).unwrap_err(), @"");
-        insta::assert_snapshot!(release(Some("1.37")).unwrap_err(), @"");
-        insta::assert_snapshot!(release(Some("stable")).unwrap_err(), @"");
+        insta::assert_snapshot!(release(Some("1.32.9")).unwrap_err(), @"no release of Kubernetes 1.32.9: 1.33 is the oldest that runs here");
+        insta::assert_snapshot!(release(Some("1.37")).unwrap_err(), @"no release of Kubernetes 1.37: which of its patches is meant is not pinned here: say it, like 1.37.1");
+        insta::assert_snapshot!(release(Some("stable")).unwrap_err(), @"no release of Kubernetes stable: it is no version like 1.36.4");
     }
 
     proptest! {

@@ -512,8 +512,8 @@ registry.k8s.io/etcd:3.6.8-0
             bundle.manifest.kubeadm_images = images.iter().map(|it| (*it).to_owned()).collect();
             Contents::of(&bundle).unwrap_err().to_string()
         };
-        insta::assert_snapshot!(with(&["registry.k8s.io/pause:3", "registry.k8s.io/new:1"]), @"");
-        insta::assert_snapshot!(with(&["registry.k8s.io/etcd:3.6.9-0"]), @"");
+        insta::assert_snapshot!(with(&["registry.k8s.io/pause:3", "registry.k8s.io/new:1"]), @r#"no node can be made of the bundle "/b" (Kubernetes 1.36.4): its kubeadm wants registry.k8s.io/new:1, which nothing here makes"#);
+        insta::assert_snapshot!(with(&["registry.k8s.io/etcd:3.6.9-0"]), @r#"no node can be made of the bundle "/b" (Kubernetes 1.36.4): its kubeadm wants no pause image, but registry.k8s.io/etcd:3.6.9-0"#);
     }
 
     #[test]
@@ -564,15 +564,15 @@ registry.k8s.io/etcd:3.6.8-0
         let mut head = AMD64;
         head[18] = 183;
         fs::write(&plugin, head).unwrap();
-        insta::assert_snapshot!(refused(), @"");
+        insta::assert_snapshot!(refused(), @r#"no node can be made of the bundle "DIR" (Kubernetes 1.36.4): cni/bridge is a program for arm64, and nodes are x86-64"#);
         fs::remove_file(&plugin).unwrap();
-        insta::assert_snapshot!(refused(), @"");
+        insta::assert_snapshot!(refused(), @r#"no node can be made of the bundle "DIR" (Kubernetes 1.36.4): cni/bridge is missing"#);
     }
 
     #[test]
     fn a_bundle_without_a_version_that_gives_a_tag_is_refused() {
         let mut bundle = bundle(Path::new("/b"));
         bundle.manifest.versions.remove("flannel");
-        insta::assert_snapshot!(Contents::of(&bundle).unwrap_err(), @"");
+        insta::assert_snapshot!(Contents::of(&bundle).unwrap_err(), @r#"no node can be made of the bundle "/b" (Kubernetes 1.36.4): nothing says its version of flannel"#);
     }
 }
