@@ -622,7 +622,7 @@ pub(crate) const DELETED: Scenario = Scenario {
     red_when: &[],
 };
 
-const CONTAINERS: &str = "crictl --timeout 60s ps -q 2>/dev/null";
+const CONTAINERS: &str = "crictl ps -q 2>/dev/null";
 
 async fn deleted(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
