@@ -119,7 +119,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 /// Controllers for what no cluster here has: quotas, volumes, autoscalers, resource claims. Each ticks
 /// twice a second per queue, and quotas read the whole discovery every half minute.
-pub(crate) const IDLERS: [&str; 15] = [
+pub(crate) const IDLERS: [&str; 14] = [
     "resourcequota-controller",
     "horizontal-pod-autoscaler-controller",
     "persistentvolume-binder-controller",
@@ -130,7 +130,6 @@ pub(crate) const IDLERS: [&str; 15] = [
     "ephemeral-volume-controller",
     "volumeattributesclass-protection-controller",
     "ttl-controller",
-    "podcertificaterequest-cleaner-controller",
     "resourceclaim-controller",
     "device-taint-eviction-controller",
     "storage-version-migrator-controller",
@@ -414,7 +413,7 @@ mod tests {
             --use-service-account-credentials=true \
             --leader-elect=false \
             --profiling=false \
-            --controllers=*,-resourcequota-controller,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller,-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller,-persistentvolumeclaim-protection-controller,-persistentvolume-protection-controller,-ephemeral-volume-controller,-volumeattributesclass-protection-controller,-ttl-controller,-podcertificaterequest-cleaner-controller,-resourceclaim-controller,-device-taint-eviction-controller,-storage-version-migrator-controller,-legacy-serviceaccount-token-cleaner-controller,-certificatesigningrequest-signing-controller,-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller \
+            --controllers=*,-resourcequota-controller,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller,-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller,-persistentvolumeclaim-protection-controller,-persistentvolume-protection-controller,-ephemeral-volume-controller,-volumeattributesclass-protection-controller,-ttl-controller,-resourceclaim-controller,-device-taint-eviction-controller,-storage-version-migrator-controller,-legacy-serviceaccount-token-cleaner-controller,-certificatesigningrequest-signing-controller,-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller \
             --node-monitor-grace-period=50s
         Restart=on-failure
         RestartSec=1
