@@ -23,22 +23,16 @@ pub enum SourceKey {
     Etcd,
     /// The registry of the images that kubeadm names: no URL, but a host with a path or none.
     Images,
-    /// Ubuntu's cloud images.
-    Ubuntu,
-    /// Ubuntu's packages.
-    UbuntuArchive,
 }
 
 impl SourceKey {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 5] = [
         Self::Kubernetes,
         Self::CniPlugins,
         Self::Crictl,
         Self::Etcd,
         Self::Images,
-        Self::Ubuntu,
-        Self::UbuntuArchive,
     ];
 }
 
@@ -50,8 +44,6 @@ impl fmt::Display for SourceKey {
             Self::Crictl => "crictl",
             Self::Etcd => "etcd",
             Self::Images => "images",
-            Self::Ubuntu => "ubuntu",
-            Self::UbuntuArchive => "ubuntu-archive",
         })
     }
 }
@@ -82,8 +74,6 @@ pub enum SourcesError {
 pub struct Sources {
     /// What `--bundle-from` takes where it is not given: `modules`, `release`, or a folder's path.
     pub bundle_from: String,
-    /// What the node image is made of where nothing is said, like `debian:13`.
-    pub image_from: String,
     addresses: BTreeMap<SourceKey, String>,
 }
 
@@ -100,7 +90,6 @@ struct Written {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Defaults {
     bundle_from: Option<String>,
-    image_from: Option<String>,
 }
 
 impl Sources {
@@ -126,10 +115,8 @@ impl Sources {
             return Err(missing(key));
         }
         let bundle_from = given.defaults.bundle_from.or(own.defaults.bundle_from);
-        let image_from = given.defaults.image_from.or(own.defaults.image_from);
         Ok(Self {
             bundle_from: bundle_from.ok_or_else(|| missing(&"bundle-from"))?,
-            image_from: image_from.ok_or_else(|| missing(&"image-from"))?,
             addresses,
         })
     }
@@ -212,7 +199,6 @@ mod tests {
     fn the_projects_own_file_has_every_key() {
         let sources = Sources::read(root(), None).unwrap();
         assert_eq!(sources.bundle_from, "modules");
-        assert_eq!(sources.image_from, "debian:13");
         for key in SourceKey::ALL {
             assert!(!sources.base(key).is_empty(), "{key}");
             let written = toml::Value::try_from(key).unwrap();
@@ -254,7 +240,7 @@ mod tests {
           |
         3 | kubernets = 'https://a.example'
           | ^^^^^^^^^
-        unknown variant `kubernets`, expected one of `kubernetes`, `cni-plugins`, `crictl`, `etcd`, `images`, `ubuntu`, `ubuntu-archive`
+        unknown variant `kubernets`, expected one of `kubernetes`, `cni-plugins`, `crictl`, `etcd`, `images`
         "#);
         insta::assert_snapshot!(refused("\n[default]\n"), @r#"
         "DIR/mine.toml" is not understood: TOML parse error at line 2, column 2
@@ -268,7 +254,7 @@ mod tests {
           |
         2 | image = 'x'
           | ^^^^^
-        unknown field `image`, expected `bundle-from` or `image-from`
+        unknown field `image`, expected `bundle-from`
         "#);
         insta::assert_snapshot!(refused("[sources]\netcd = 'ftp://a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "ftp://a.example"`: it begins with neither https:// nor http://"#);
         insta::assert_snapshot!(refused("[sources]\netcd = 'a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "a.example"`: it is no URL: relative URL without a base"#);

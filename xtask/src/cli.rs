@@ -437,7 +437,14 @@ mod tests {
         assert!(error.contains("modules, release"), "{error}");
         for command in ["test", "up", "image", "bundle"] {
             let words = ["xtask", command, "--bundle-from", "release"];
-            let more = ["--replace", "kube-proxy=a", "--replace", "bridge=b", "--config", "c"];
+            let more = [
+                "--replace",
+                "kube-proxy=a",
+                "--replace",
+                "bridge=b",
+                "--config",
+                "c",
+            ];
             Cli::try_parse_from(words.iter().chain(&more)).unwrap();
         }
     }

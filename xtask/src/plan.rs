@@ -67,9 +67,7 @@ impl Phase {
             Self::Tools => "cargo-nextest and the Go toolchain, pinned, in the cache",
             Self::BaseImage => "a small guest without Kubernetes",
             Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
-            Self::Bundle => {
-                "Kubernetes, etcd, CoreDNS, CNI plugins, flannel"
-            }
+            Self::Bundle => "Kubernetes, etcd, CoreDNS, CNI plugins, flannel",
             Self::NodeImage => {
                 "the machines' disk: Debian, containerd, the bundle, its container images"
             }

@@ -189,9 +189,8 @@ impl Bench {
     fn sources(&self) -> Sources {
         let url = |path: &str| self.server.url(path);
         let text = format!(
-            "[defaults]\nbundle-from = 'release'\nimage-from = 'debian:13'\n[sources]\n\
-             kubernetes = '{}'\ncni-plugins = '{}'\ncrictl = '{}'\netcd = '{}'\nimages = '{}/mirror'\n\
-             ubuntu = 'http://x.example'\nubuntu-archive = 'http://x.example'\n",
+            "[defaults]\nbundle-from = 'release'\n[sources]\n\
+             kubernetes = '{}'\ncni-plugins = '{}'\ncrictl = '{}'\netcd = '{}'\nimages = '{}/mirror'\n",
             url("k8s"),
             url("cni"),
             url("crictl"),
