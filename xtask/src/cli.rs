@@ -10,6 +10,8 @@ use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
 use podwire_images::bundle::{BundleFrom, Replacement};
 
+use crate::shard::Shard;
+
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
 #[command(
@@ -87,6 +89,10 @@ pub(crate) struct TestArgs {
     pub(crate) bootstrap: Option<Bootstraps>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    /// Only part M of N of the scenarios, for one of several machines: 1/3, 2/3 and 3/3 are all of
+    /// them. The harness's own tests run in each
+    #[arg(long, value_name = "M/N")]
+    pub(crate) shard: Option<Shard>,
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,

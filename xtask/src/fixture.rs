@@ -70,6 +70,7 @@ pub(crate) fn results() -> Results {
             }],
         },
         nodes: 3,
+        shard: None,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),
         error: None,

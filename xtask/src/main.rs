@@ -31,6 +31,7 @@ mod results;
 mod scenarios;
 mod select;
 mod session;
+mod shard;
 mod stages;
 mod stop;
 mod suite;

@@ -29,6 +29,9 @@ pub(crate) struct Results {
     pub(crate) provenance: Provenance,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
+    /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) shard: Option<String>,
     /// The node image's name, once it is known.
     pub(crate) image: Option<String>,
     /// Packages of the image that are not the locked version.

@@ -59,19 +59,14 @@ impl<'a> Order<'a> {
         }
         let cells = cells(args)?;
         let pod_network = Given::read(session, &args.network)?;
-        let fitting = |cell| -> Vec<&Scenario> {
-            let chosen = chosen.iter().copied();
-            chosen.filter(|scenario| scenario.fits(cell)).collect()
-        };
-        let orders: Vec<CellOrder> = cells
+        let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
-            .map(|cell| CellOrder {
-                cell: *cell,
-                selection: select::select(&fitting(*cell), args.nodes),
+            .flat_map(|cell| {
+                let fitting = chosen.iter().filter(|scenario| scenario.fits(*cell));
+                fitting.map(|scenario| (*cell, *scenario))
             })
-            .filter(CellOrder::is_wanted)
             .collect();
-        if orders.is_empty() {
+        if pairs.is_empty() {
             let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
             let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
             return Err(Stop::Usage(format!(
@@ -80,8 +75,26 @@ impl<'a> Order<'a> {
                 names.join(", ")
             )));
         }
+        if let Some(shard) = args.shard {
+            let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
+            let count = pairs.len();
+            pairs = pairs.drain(shard.range(&weights)).collect();
+            if pairs.is_empty() {
+                return Err(Stop::Usage(format!(
+                    "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
+                )));
+            }
+        }
+        let orders = cells.iter().map(|cell| {
+            let of_cell = pairs.iter().filter(|(of, _)| of == cell);
+            let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
+            CellOrder {
+                cell: *cell,
+                selection: select::select(&scenarios, args.nodes),
+            }
+        });
         Ok(Self {
-            cells: orders,
+            cells: orders.filter(CellOrder::is_wanted).collect(),
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             args,
             catalogue,
@@ -236,6 +249,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             kubernetes: order.bundle.kubernetes.clone(),
             provenance: order.bundle.provenance(),
             nodes: args.nodes,
+            shard: args.shard.map(|shard| shard.to_string()),
             image: None,
             package_differences: Vec::new(),
             error: None,
