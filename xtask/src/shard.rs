@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(ranges(2, &[1, 1, 1, 1]), [0..2, 2..4]);
         assert_eq!(ranges(2, &[1, 1, 1, 9]), [0..3, 3..4]);
         assert_eq!(ranges(3, &[5, 5]), [0..1, 1..1, 1..2]);
-        assert_eq!(ranges(1, &[0, 0]), [0..2]);
+        assert_eq!(ranges(2, &[0, 0]), [0..1, 1..2]);
     }
 
     #[test]

@@ -113,10 +113,9 @@ fn machine(results: &Results) -> String {
     } else {
         String::new()
     };
-    let shard = results
-        .shard
-        .as_deref()
-        .map_or(String::new(), |shard| format!("; part {shard} of the scenarios"));
+    let shard = results.shard.as_deref().map_or(String::new(), |shard| {
+        format!("; part {shard} of the scenarios")
+    });
     format!(
         "accelerator {}{speed}; Kubernetes {} on {} nodes{image}{shard}\n{}",
         results.accelerator, results.kubernetes, results.nodes, results.provenance
