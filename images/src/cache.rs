@@ -22,7 +22,7 @@ pub(crate) use room::PARTIAL;
 pub use room::{Entry, Made, Removal, Room, allocated, victims};
 
 /// The file that records what an artefact's folder must hold.
-const SEAL: &str = "seal.json";
+pub(crate) const SEAL: &str = "seal.json";
 
 /// The folder of what is being built or thrown away.
 const TEMPORARY: &str = "tmp";
@@ -34,7 +34,7 @@ const STAGING: &str = "staging-";
 const REMOVED: &str = "removed-";
 
 /// The file in an artefact's folder whose modification time says when it was last used.
-const USED: &str = "used";
+pub(crate) const USED: &str = "used";
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]

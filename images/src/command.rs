@@ -90,22 +90,9 @@ fn tail_bytes(log: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podwire_process::Report;
-
     use crate::Cache;
+    use crate::test_host::Heard;
     use podwire_process::Spawner;
-    use std::cell::RefCell;
-
-    #[derive(Default)]
-    struct Heard(RefCell<Vec<String>>);
-    impl Report for Heard {
-        fn step(&self, text: &str) {
-            self.0.borrow_mut().push(text.to_owned());
-        }
-        fn waiting(&self, text: &str) {
-            self.0.borrow_mut().push(text.to_owned());
-        }
-    }
 
     #[test]
     fn the_last_line_is_told_and_a_failure_quotes_the_output() {

@@ -9,7 +9,10 @@ mod cache;
 mod command;
 mod digest;
 mod error;
+mod files;
 mod registry;
+#[cfg(test)]
+mod test_host;
 
 pub mod bundle;
 pub mod download;

@@ -69,10 +69,15 @@ impl Capability {
     }
 }
 
+/// File name of an image's archive.
+pub(crate) fn archive_name(reference: &str) -> String {
+    format!("{}.tar", reference.replace(['/', ':'], "-"))
+}
+
 impl OciImage {
     /// File name of the archive.
     pub fn file_name(&self) -> String {
-        format!("{}.tar", self.reference.replace(['/', ':'], "-"))
+        archive_name(&self.reference)
     }
 
     /// The archive; the same programs and root give the same bytes.

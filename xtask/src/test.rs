@@ -323,6 +323,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         accelerator,
         appetite.clone_mib,
     );
+    let provenance = order.bundle.provenance().to_string();
     let mut phases = vec![
         (
             Phase::Packages,
@@ -356,10 +357,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         ),
         (
             Phase::Bundle,
-            cached_or(
-                bundle.map(|_| order.bundle.provenance().to_string()),
-                &order.bundle.provenance().to_string(),
-            ),
+            cached_or(bundle.map(|_| provenance.clone()), &provenance),
         ),
         (
             Phase::NodeImage,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::component::{Component, OwnFileError};
 use super::replace::OwnFile;
 use crate::Error;
+use crate::cache::{SEAL, USED};
 
 /// Where a bundle comes from: `--bundle-from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl FromStr for BundleFrom {
 }
 
 /// What the cache adds to a bundle: so that a bundle's own folder can be given, too.
-const NO_PROGRAMS: [&str; 4] = [super::MANIFEST, "seal.json", "used", "images"];
+const NO_PROGRAMS: [&str; 4] = [super::MANIFEST, SEAL, USED, "images"];
 
 /// The programs in a folder of the user's: `bin/NAME`, `cni/NAME`, or just `NAME`.
 ///

@@ -23,6 +23,7 @@ use podwire_process::{ChildCommand, run};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_file;
+use crate::files::{read_json, write_json};
 use crate::sources::Sources;
 use crate::{Check, Digest, Error, Found, Kind, Staging, Workshop};
 
@@ -226,10 +227,6 @@ impl BundleOrder {
             Base::Modules => "modules",
             Base::Release(_) => "release",
         };
-        let in_dir = |file: &&OwnFile| {
-            let dir = self.dir.as_ref();
-            dir.is_some_and(|dir| file.path.starts_with(dir)) && !file.replaces
-        };
         Provenance {
             kubernetes: self.kubernetes.clone(),
             source: base.to_owned(),
@@ -238,7 +235,7 @@ impl BundleOrder {
                 files: self
                     .own
                     .iter()
-                    .filter(in_dir)
+                    .filter(|file| !file.replaces)
                     .map(|file| (file.component.to_string(), file.sha256.clone()))
                     .collect(),
             }),
@@ -346,20 +343,23 @@ fn get_with(
     if let Some(bundle) = cached(workshop, order)? {
         return Ok(bundle);
     }
+    let make_base = || match &order.base {
+        Base::Modules => modules::make(workshop, &order.kubernetes),
+        Base::Release(release) => make_release(workshop, release),
+    };
+    if order.own.is_empty() {
+        return make_base();
+    }
     let plain = BundleOrder {
         dir: None,
         own: Vec::new(),
         ..order.clone()
     };
-    let base = match (cached(workshop, &plain)?, &order.base) {
-        (Some(base), _) => base,
-        (None, Base::Modules) => modules::make(workshop, &order.kubernetes)?,
-        (None, Base::Release(release)) => make_release(workshop, release)?,
+    let base = match cached(workshop, &plain)? {
+        Some(base) => base,
+        None => make_base()?,
     };
-    match order.own.is_empty() {
-        true => Ok(base),
-        false => replace::make(workshop, &base, &order.own),
-    }
+    replace::make(workshop, &base, &order.own)
 }
 
 fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
@@ -372,12 +372,7 @@ fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
             Ok(None)
         }
         Found::Intact(dir) => {
-            let path = dir.join(MANIFEST);
-            let text = fs::read(&path).map_err(Error::file("read", &path))?;
-            let manifest = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
-                path,
-                reason: error.to_string(),
-            })?;
+            let manifest = read_json(dir.join(MANIFEST))?;
             Ok(Some(Bundle {
                 name: name.to_owned(),
                 dir,
@@ -394,10 +389,7 @@ fn publish(
     staging: Staging,
     manifest: BundleManifest,
 ) -> Result<Bundle, Error> {
-    let path = staging.path().join(MANIFEST);
-    let text = serde_json::to_vec_pretty(&manifest)
-        .map_err(|error| Error::file("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(Error::file("write", &path))?;
+    write_json(&staging.path().join(MANIFEST), &manifest)?;
     let dir = workshop.cache.publish(Kind::Bundle, &name, staging)?;
     Ok(Bundle {
         name,
@@ -417,24 +409,6 @@ fn described(program: &Path, origin: Origin) -> Result<BundleFile, Error> {
         size,
         sha256,
     })
-}
-
-/// Where a file goes in a bundle, with the folder made.
-fn place(dir: &Path, path: &str) -> Result<PathBuf, Error> {
-    let to = dir.join(path);
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
-    }
-    Ok(to)
-}
-
-/// Puts a file of the cache into a bundle; a link where the file system allows it, since there are
-/// hundreds of megabytes.
-fn link(from: &Path, to: &Path) -> Result<(), Error> {
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).map_err(Error::file("copy", from))?;
-    }
-    Ok(())
 }
 
 /// The images that the kubeadm of a bundle's folder wants for a version.

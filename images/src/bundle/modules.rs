@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Bundle, BundleFile, BundleManifest, Origin, RECIPE, described, kubeadm_images, place, publish,
+    Bundle, BundleFile, BundleManifest, Origin, RECIPE, described, kubeadm_images, publish,
 };
 use crate::command::run_step;
 use crate::digest::Inputs;
+use crate::files::place;
 use crate::tools::{self, GO_VERSION, Go};
 use crate::{Error, Workshop};
 

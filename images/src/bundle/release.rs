@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
@@ -10,10 +9,12 @@ use serde::Deserialize;
 use super::version::numbers;
 use super::{
     Bundle, BundleFile, BundleImage, BundleManifest, Origin, RECIPE, described, kubeadm_images,
-    link, modules, place, publish,
+    modules, publish,
 };
 use crate::digest::{Inputs, sha256_file};
 use crate::download::Downloader;
+use crate::files::{link, make_executable, place};
+use crate::oci;
 use crate::registry::{self, PullError};
 use crate::sources::{SourceKey, Sources};
 use crate::{Error, Workshop};
@@ -290,7 +291,7 @@ impl Release {
             })?;
             let kept = registry::kept(workshop.cache, reference)?;
             let kept = kept.ok_or_else(|| failed("it has gone from the cache".to_owned()))?;
-            let archive = format!("images/{}.tar", reference.replace(['/', ':'], "-"));
+            let archive = format!("images/{}", oci::archive_name(reference));
             let to = place(dir, &archive)?;
             link(&kept, &to)?;
             let sha256 = sha256_file(&to).map_err(Error::file("read", &to))?;
@@ -306,7 +307,6 @@ impl Release {
 }
 
 fn executable(program: &Path, origin: Origin) -> Result<BundleFile, Error> {
-    fs::set_permissions(program, Permissions::from_mode(0o755))
-        .map_err(Error::file("make executable", program))?;
+    make_executable(program)?;
     described(program, origin)
 }

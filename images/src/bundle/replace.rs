@@ -1,13 +1,11 @@
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::component::{Component, OwnFileError};
-use super::{
-    Bundle, BundleFile, BundleManifest, Origin, RECIPE, kubeadm_images, link, place, publish,
-};
+use super::{Bundle, BundleFile, BundleManifest, Origin, RECIPE, kubeadm_images, publish};
 use crate::digest::{Inputs, sha256_file};
+use crate::files::{link, make_executable, place};
 use crate::image;
 use crate::{Error, Workshop};
 
@@ -123,8 +121,7 @@ pub(super) fn make(
     for file in own {
         let to = place(staging.path(), file.component.path)?;
         fs::copy(&file.path, &to).map_err(Error::file("copy", &file.path))?;
-        fs::set_permissions(&to, Permissions::from_mode(0o755))
-            .map_err(Error::file("make executable", &to))?;
+        make_executable(&to)?;
         let made = super::described(&to, file.origin())?;
         if made.sha256 != file.sha256 {
             let reason = "it changed while it was copied: is it being built just now?";

@@ -13,6 +13,7 @@ use super::*;
 use crate::Cache;
 use crate::digest::sha256;
 use crate::download::test_server::{TestServer, Trouble};
+use crate::files::place;
 use crate::oci::OciImage;
 use crate::registry::test_registry::TestRegistry;
 

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use crate::digest::sha256;
+use crate::test_host::serve;
 
 /// What goes wrong with one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +43,9 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
         let content: Arc<Mutex<Content>> = Arc::default();
         let served = Arc::clone(&content);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (stream, content) = (stream.unwrap(), Arc::clone(&served));
-                // A client that hangs up early is not the server's trouble.
-                thread::spawn(move || answer(stream, &content));
-            }
-        });
+        let host = serve(move |stream, _| answer(stream, &served));
         Self { host, content }
     }
 

@@ -1,4 +1,3 @@
-use std::cell::RefCell;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -11,19 +10,9 @@ use super::test_server::{TestServer, Trouble};
 use super::*;
 use crate::cache::PARTIAL;
 use crate::digest::sha256;
+use crate::test_host::Heard;
 
 const KEY: SourceKey = SourceKey::Kubernetes;
-
-#[derive(Default)]
-struct Heard(RefCell<Vec<String>>);
-impl Report for Heard {
-    fn step(&self, text: &str) {
-        self.0.borrow_mut().push(text.to_owned());
-    }
-    fn waiting(&self, text: &str) {
-        self.0.borrow_mut().push(text.to_owned());
-    }
-}
 
 struct Bench {
     _dir: tempfile::TempDir,

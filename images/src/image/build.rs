@@ -12,6 +12,7 @@ use super::recipe::{Recipe, RecipeFile, SANDBOX_IMAGE};
 use crate::bundle::Bundle;
 use crate::command::run_step;
 use crate::digest::Inputs;
+use crate::files::{link, place, read_json, write_json};
 use crate::host::Host;
 use crate::oci::Program;
 use crate::probe::{self, Probe};
@@ -229,12 +230,7 @@ fn find(workshop: &Workshop<'_>, inquiry: &Inquiry<'_>) -> Result<Option<NodeIma
 }
 
 fn open(dir: PathBuf) -> Result<NodeImage, Error> {
-    let path = dir.join(MANIFEST);
-    let text = fs::read(&path).map_err(Error::file("read", &path))?;
-    let manifest = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
-        path,
-        reason: error.to_string(),
-    })?;
+    let manifest = read_json(dir.join(MANIFEST))?;
     Ok(NodeImage {
         disk: dir.join(DISK),
         kernel: dir.join(KERNEL),
@@ -478,10 +474,7 @@ impl<'a> Build<'a> {
             let from = out.join(file);
             fs::rename(&from, staging.path().join(file)).map_err(Error::file("take", from))?;
         }
-        let path = staging.path().join(MANIFEST);
-        let text = serde_json::to_vec_pretty(manifest)
-            .map_err(|error| Error::file("write", &path)(error.into()))?;
-        fs::write(&path, text).map_err(Error::file("write", path))?;
+        write_json(&staging.path().join(MANIFEST), manifest)?;
         Ok(staging)
     }
 
@@ -516,14 +509,7 @@ impl<'a> Build<'a> {
         let mut list = String::new();
         let mut add = |program: &Program, below: &str, to: &str| -> Result<(), Error> {
             let (from, sha256) = found(program);
-            let path = self.work.path().join(below).join(to);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
-            }
-            // A link where the file system allows it: the bundle has 800 MB.
-            if fs::hard_link(&from, &path).is_err() {
-                fs::copy(&from, &path).map_err(Error::file("copy", from))?;
-            }
+            link(&from, &place(&self.work.path().join(below), to)?)?;
             list.push_str(&format!("{sha256}  {to}\n"));
             Ok(())
         };
@@ -567,8 +553,7 @@ impl<'a> Build<'a> {
             for image in &contents.published {
                 let from = bundle.dir.join(&image.archive);
                 let name = Path::new(&image.archive).file_name().unwrap_or_default();
-                let to = self.work.path().join("oci").join(name);
-                fs::copy(&from, to).map_err(Error::file("copy", from))?;
+                link(&from, &self.work.path().join("oci").join(name))?;
             }
         }
         self.write("references", contents.references().join("\n") + "\n")?;

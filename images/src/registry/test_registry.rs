@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::digest::sha256;
+use crate::test_host::serve;
 
 const TOKEN: &str = "for-everybody";
 
@@ -29,17 +29,9 @@ pub(crate) struct TestRegistry {
 
 impl TestRegistry {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
         let content: Arc<Mutex<Content>> = Arc::default();
         let served = Arc::clone(&content);
-        let own = host.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                // A client that hangs up early is not the registry's trouble.
-                let _ = answer(stream.unwrap(), &own, &served);
-            }
-        });
+        let host = serve(move |stream, own| answer(stream, own, &served));
         Self { host, content }
     }
 
