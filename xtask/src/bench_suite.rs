@@ -114,6 +114,7 @@ pub(crate) fn suite(
             at_once: suite::at_once(&plan)?,
             broken: None,
             keep: false,
+            repeat: 1,
         },
         image: parts::image_files(&node),
         dir: &dir,

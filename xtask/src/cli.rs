@@ -104,6 +104,9 @@ pub(crate) struct TestArgs {
     /// Let skipped and flaky scenarios fail the run (implied by CI=true)
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Run each scenario this often, each time in a fresh clone, until it fails; its sabotages once
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
     /// Keep the cluster of the first failed scenario running until Ctrl-C, and say how to reach it
     #[arg(long)]
     pub(crate) keep: bool,

@@ -71,6 +71,7 @@ pub(crate) fn results() -> Results {
         },
         nodes: 3,
         shard: None,
+        repeat: 1,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),
         error: None,

@@ -32,6 +32,8 @@ pub(crate) struct Results {
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) shard: Option<String>,
+    /// How often each scenario ran, unless it failed.
+    pub(crate) repeat: u32,
     /// The node image's name, once it is known.
     pub(crate) image: Option<String>,
     /// Packages of the image that are not the locked version.

@@ -29,6 +29,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) broken: Option<Break>,
     /// Whether the first failed scenario's cluster stays.
     pub(crate) keep: bool,
+    /// How often each scenario runs.
+    pub(crate) repeat: u32,
 }
 
 /// What came of them.
@@ -78,6 +80,7 @@ impl Suite<'_> {
                 keep_free_mib: claim.keep_free_mib,
             },
             keep: self.keep,
+            repeat: self.repeat,
         })
     }
 
@@ -87,8 +90,8 @@ impl Suite<'_> {
         let nextest = Nextest {
             program: self.nextest.to_owned(),
             workspace: session.workspace.root.clone(),
-            profile: match self.keep {
-                true => "scenarios-kept",
+            profile: match self.keep || self.repeat > 1 {
+                true => "scenarios-at-length",
                 false => "scenarios",
             },
             filterset: nextest::scenarios(names),

@@ -116,8 +116,12 @@ fn machine(results: &Results) -> String {
     let shard = results.shard.as_deref().map_or(String::new(), |shard| {
         format!("; part {shard} of the scenarios")
     });
+    let repeat = match results.repeat {
+        1 => String::new(),
+        times => format!("; each scenario {times} times"),
+    };
     format!(
-        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}{shard}\n{}",
+        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}{shard}{repeat}\n{}",
         results.accelerator, results.kubernetes, results.nodes, results.provenance
     )
 }
@@ -212,6 +216,21 @@ mod tests {
     #[test]
     fn a_good_run_is_a_table_and_where_the_time_went() {
         insta::assert_snapshot!(render(&results(), Path::new("target/podwire/latest")));
+    }
+
+    #[test]
+    fn a_repeated_or_divided_run_says_so() {
+        let mut results = results();
+        assert!(!machine(&results).contains("times"));
+        (results.repeat, results.shard) = (10, Some("1/2".into()));
+        let said = machine(&results);
+        let ending = "; part 1/2 of the scenarios; each scenario 10 times";
+        assert!(
+            said.lines()
+                .next()
+                .is_some_and(|line| line.ends_with(ending)),
+            "{said}"
+        );
     }
 
     #[test]

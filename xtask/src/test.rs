@@ -158,8 +158,10 @@ impl<'a> Order<'a> {
     /// The names of all scenarios that run, as often as they run.
     fn scenarios(&self) -> Vec<String> {
         let cells = self.cells.iter();
+        let times = self.args.repeat as usize;
         cells
-            .flat_map(|cell| cell.selection.scenarios.iter().cloned())
+            .flat_map(|cell| cell.selection.scenarios.iter())
+            .flat_map(|name| std::iter::repeat_n(name.clone(), times))
             .collect()
     }
 }
@@ -250,6 +252,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             provenance: order.bundle.provenance(),
             nodes: args.nodes,
             shard: args.shard.map(|shard| shard.to_string()),
+            repeat: args.repeat,
             image: None,
             package_differences: Vec::new(),
             error: None,
@@ -523,6 +526,7 @@ impl Run<'_> {
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             keep: self.order.args.keep,
+            repeat: self.order.args.repeat,
         };
         self.plan.at_once = suite.at_once;
         if self.order.cells.len() > 1 {
@@ -675,6 +679,9 @@ impl Run<'_> {
 
     /// For the next plan; what failed may have ended early, and says nothing.
     fn remember_scenarios(&mut self) -> anyhow::Result<()> {
+        if self.order.args.repeat > 1 {
+            return Ok(());
+        }
         let accelerator = self.plan.machine.accelerator;
         for record in &self.results.scenarios {
             if record.outcome == results::Verdict::Passed {

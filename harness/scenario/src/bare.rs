@@ -58,6 +58,7 @@ pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, S
                 return Ok(RunContext {
                     // It was that run's person who wanted to look.
                     keep: false,
+                    repeat: 1,
                     ..context
                 });
             }
@@ -183,6 +184,7 @@ mod tests {
                 keep_free_mib: 1,
             },
             keep: true,
+            repeat: 3,
         }
     }
 

@@ -71,6 +71,8 @@ pub struct RunContext {
     pub share: Share,
     /// Whether a failed scenario's cluster is kept running for a person to look at.
     pub keep: bool,
+    /// How often a scenario runs, each time in a fresh clone, before its sabotages do; 1 at least.
+    pub repeat: u32,
 }
 
 /// A scenario's share of the machine, see [`podwire_admission`].

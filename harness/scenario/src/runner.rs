@@ -192,11 +192,7 @@ impl Attempt {
             stopped = stop.come() => Err(self.cut_short(stopped)),
         };
         let (main, mut kept) = match &stage {
-            Ok(stage) => {
-                let run = self.scenario.run;
-                self.in_a_lab("scenario", stage, run, Role::Main, &stop, &mut phases)
-                    .await
-            }
+            Ok(stage) => self.main(stage, &stop, &mut phases).await,
             Err(_) => (Ok(()), None),
         };
         let (main, stage) = match stage {
@@ -266,6 +262,34 @@ impl Attempt {
         (result, kept)
     }
 
+    /// The scenario itself, as often as the run repeats it, until it fails.
+    async fn main(
+        &self,
+        stage: &Stage,
+        stop: &Stopping,
+        phases: &mut Vec<PhaseTime>,
+    ) -> (anyhow::Result<()>, Option<Lab>) {
+        let all = self.context.repeat;
+        for number in 1..=all {
+            let name = match number {
+                1 => "scenario".to_owned(),
+                again => format!("scenario {again}"),
+            };
+            let run = self.scenario.run;
+            let (verdict, lab) = self
+                .in_a_lab(&name, stage, run, Role::Main, stop, phases)
+                .await;
+            if let Err(error) = verdict {
+                let which = match all {
+                    1 => error,
+                    _ => error.context(format!("run {number} of {all}")),
+                };
+                return (Err(which), lab);
+            }
+        }
+        (Ok(()), None)
+    }
+
     async fn sabotage(
         &self,
         sabotage: &Sabotage,
@@ -286,6 +310,7 @@ impl Attempt {
         };
         (result, lab)
     }
+
     /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
     /// The lab is given back running when it is to be kept.
     async fn in_a_lab(
@@ -445,15 +470,20 @@ impl Attempt {
         match stop {
             Stop::Limit => anyhow!(
                 "the scenario's limit of {:.0} s has passed",
-                self.host.limit(self.scenario.limit).as_secs_f64()
+                self.limit().as_secs_f64()
             ),
             Stop::Terminated => anyhow!("the scenario was told to end (SIGTERM)"),
         }
     }
 
+    /// For all runs of the scenario and its sabotages.
+    fn limit(&self) -> Duration {
+        self.host.limit(self.scenario.limit) * self.context.repeat
+    }
+
     fn stopping(&self) -> Stopping {
         let (sender, told) = watch::channel(None);
-        let limit = self.host.limit(self.scenario.limit);
+        let limit = self.limit();
         let listening = tokio::spawn(async move {
             let (Ok(mut terminate), Ok(mut interrupt)) = (
                 signal(SignalKind::terminate()),
