@@ -52,8 +52,10 @@ impl fmt::Display for ProxyMode {
 /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1), as far as both bootstraps set it.
 ///
 /// What only keeps an idle node busy is rare: volumes are not measured, logs seldom looked at.
-/// Image collection and eviction are out of the way: what a stage holds must still be there
-/// whenever a clone of it wakes up.
+/// Image collection and eviction are off: what a stage holds must still be there whenever a clone of
+/// it wakes up. Without thresholds and without limits on a Pod's disk the kubelet does not measure
+/// every container each ten seconds either. 0% is none; kubeadm would drop an empty list, and the
+/// kubelet then take its own.
 pub(crate) fn kubelet_settings(limits: GuestLimits) -> Value {
     let seconds = |seconds: u32| format!("{seconds}s");
     json!({
@@ -66,12 +68,8 @@ pub(crate) fn kubelet_settings(limits: GuestLimits) -> Value {
         "containerLogMonitorInterval": "60s",
         "imageGCHighThresholdPercent": 100,
         "imageMinimumGCAge": "24h0m0s",
-        "evictionHard": {
-            "imagefs.available": "1%",
-            "memory.available": "30Mi",
-            "nodefs.available": "1%",
-            "nodefs.inodesFree": "1%",
-        },
+        "evictionHard": { "memory.available": "0%" },
+        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         "runtimeRequestTimeout": seconds(limits.runtime_request),
         "nodeStatusUpdateFrequency": seconds(limits.node_status_update),
@@ -155,15 +153,13 @@ mod tests {
           "containerLogMonitorInterval": "60s",
           "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
           "evictionHard": {
-            "imagefs.available": "1%",
-            "memory.available": "30Mi",
-            "nodefs.available": "1%",
-            "nodefs.inodesFree": "1%"
+            "memory.available": "0%"
           },
           "failSwapOn": false,
           "imageGCHighThresholdPercent": 100,
           "imageMinimumGCAge": "24h0m0s",
           "kind": "KubeletConfiguration",
+          "localStorageCapacityIsolation": false,
           "makeIPTablesUtilChains": false,
           "nodeLeaseDurationSeconds": 120,
           "nodeStatusUpdateFrequency": "20s",
