@@ -115,6 +115,8 @@ pub(crate) fn suite(
             broken: None,
             keep: false,
             repeat: 1,
+            provenance: &bundle.provenance(),
+            again: &format!("cargo xtask test --bootstrap {}", by_hand.bootstrap),
         },
         image: parts::image_files(&node),
         dir: &dir,

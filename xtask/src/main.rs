@@ -6,6 +6,7 @@
 mod say;
 
 mod access;
+mod again;
 mod bench;
 mod bench_clone;
 mod bench_suite;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Stage};
+use podwire_images::bundle::Provenance;
 use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
 
 use crate::keep::Keeper;
@@ -31,6 +32,10 @@ pub(crate) struct Suite<'a> {
     pub(crate) keep: bool,
     /// How often each scenario runs.
     pub(crate) repeat: u32,
+    /// Where the Kubernetes under test came from.
+    pub(crate) provenance: &'a Provenance,
+    /// The command that leads to the same cluster again.
+    pub(crate) again: &'a str,
 }
 
 /// What came of them.
@@ -81,6 +86,8 @@ impl Suite<'_> {
             },
             keep: self.keep,
             repeat: self.repeat,
+            tested: format!("{}, {}", self.plan.cell, self.provenance),
+            again: self.again.to_owned(),
         })
     }
 

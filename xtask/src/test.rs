@@ -23,7 +23,7 @@ use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, Suite};
-use crate::{breaks, consent, junit, progress, select, summary};
+use crate::{again, breaks, consent, junit, progress, select, summary};
 
 /// What a run is about, settled before anything is looked at or done.
 struct Order<'a> {
@@ -527,6 +527,8 @@ impl Run<'_> {
             broken: self.order.args.broken,
             keep: self.order.args.keep,
             repeat: self.order.args.repeat,
+            provenance: &self.results.provenance,
+            again: &again::command(self.order.args, order.cell),
         };
         self.plan.at_once = suite.at_once;
         if self.order.cells.len() > 1 {

@@ -184,6 +184,8 @@ mod tests {
                 keep_free_mib: 1,
             },
             keep: true,
+            tested: String::new(),
+            again: String::new(),
             repeat: 3,
         }
     }

@@ -71,6 +71,10 @@ pub struct RunContext {
     pub share: Share,
     /// Whether a failed scenario's cluster is kept running for a person to look at.
     pub keep: bool,
+    /// What is under test, in words: the cell, and where its Kubernetes came from.
+    pub tested: String,
+    /// The command that leads to such a cluster again; `--filter NAME` behind it is one scenario.
+    pub again: String,
     /// How often a scenario runs, each time in a fresh clone, before its sabotages do; 1 at least.
     pub repeat: u32,
 }

@@ -14,7 +14,7 @@ use crate::traffic;
 pub(crate) const FILE: &str = "first-page.md";
 
 /// The folder of the scenario's own lab, beside it.
-const LAB: &str = "scenario";
+pub(crate) const LAB: &str = "scenario";
 
 /// What an attempt has to say, when it failed or drew a timeline.
 pub(crate) struct Page<'a> {
@@ -24,6 +24,8 @@ pub(crate) struct Page<'a> {
     pub(crate) verdict: &'a anyhow::Result<()>,
     pub(crate) sabotages: &'a [SabotageResult],
     pub(crate) broken: Option<Break>,
+    pub(crate) tested: &'a str,
+    pub(crate) again: &'a str,
     pub(crate) folder: &'a Path,
 }
 
@@ -64,6 +66,8 @@ impl fmt::Display for Page<'_> {
             name,
             about,
             covers,
+            tested,
+            again,
             ..
         } = self;
         let verdict = match self.verdict {
@@ -72,7 +76,7 @@ impl fmt::Display for Page<'_> {
         };
         writeln!(
             f,
-            "# {name} {verdict}\n\n{about} (covers {})\n",
+            "# {name} {verdict}\n\n{about} (covers {})\n\nOn {tested}\n",
             covers.join(", ")
         )?;
         if let Some(broken) = self.broken {
@@ -133,7 +137,7 @@ impl fmt::Display for Page<'_> {
         for file in &files {
             writeln!(f, "- {file}")?;
         }
-        writeln!(f, "\nAgain, alone: `cargo xtask test --filter {name}`")
+        writeln!(f, "\nAgain, alone: `{again} --filter {name}`")
     }
 }
 
@@ -155,6 +159,8 @@ mod tests {
                 reason: "expected less".into(),
             }],
             broken: None,
+            tested: "kubeadm/nftables/flannel, kubernetes 1.36.4 from modules",
+            again: "cargo xtask test --bootstrap kubeadm",
             folder,
         };
         assert!(page.is_worth_reading());
@@ -171,6 +177,8 @@ mod tests {
             verdict: &Ok(()),
             sabotages: &[],
             broken: None,
+            tested: "",
+            again: "",
             folder: folder.path(),
         };
         assert!(!nothing.is_worth_reading());

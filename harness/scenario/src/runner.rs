@@ -231,6 +231,8 @@ impl Attempt {
             verdict: &verdict,
             sabotages: &sabotages,
             broken: self.context.broken,
+            tested: &self.context.tested,
+            again: &self.context.again,
             folder: &self.folder,
         };
         if page.is_worth_reading() {
@@ -272,8 +274,8 @@ impl Attempt {
         let all = self.context.repeat;
         for number in 1..=all {
             let name = match number {
-                1 => "scenario".to_owned(),
-                again => format!("scenario {again}"),
+                1 => page::LAB.to_owned(),
+                again => format!("{} {again}", page::LAB),
             };
             let run = self.scenario.run;
             let (verdict, lab) = self
@@ -322,7 +324,11 @@ impl Attempt {
         stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
     ) -> (anyhow::Result<()>, Option<Lab>) {
-        let dir = self.folder.join(name.replace(' ', "-"));
+        let dir = self.folder.join(match role {
+            // One after the other, in the same folder.
+            Role::Main => page::LAB.to_owned(),
+            Role::Sabotage(sabotage) => format!("sabotage-{}", sabotage.name),
+        });
         let cloning = Instant::now();
         let cluster = tokio::select! {
             cluster = self.clone_stage(stage, &dir) => cluster,

@@ -1,0 +1,107 @@
+//! The command that leads to one of a run's clusters again.
+
+use std::ffi::OsString;
+
+use podwire_cluster::{Cell, PodNetwork};
+use podwire_images::bundle::BundleFrom;
+use podwire_process::ChildCommand;
+
+use crate::cli::{AskedNetwork, TestArgs};
+
+/// `cargo xtask test ...`, with what its clusters depend on and nothing else. Settings of the
+/// environment and of images/sources.toml are not repeated: they hold for the next run as well.
+pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
+    let sources = &args.sources;
+    let network = match &args.network.pod_network {
+        Some(AskedNetwork::Manifest(path)) => Some(path.clone().into_os_string()),
+        _ if cell.network == Cell::usual(cell.bootstrap).network => None,
+        _ => Some(PodNetwork::to_string(&cell.network).into()),
+    };
+    let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
+    let from = sources.bundle_from.as_ref().map(|from| match from {
+        BundleFrom::Modules => "modules".into(),
+        BundleFrom::Release => "release".into(),
+        BundleFrom::Directory(path) => path.clone().into_os_string(),
+    });
+    let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
+    let flags = [
+        one("--bootstrap", Some(cell.bootstrap.to_string().into())),
+        one("--kube-proxy", proxy.map(OsString::from)),
+        one("--pod-network", network),
+        one(
+            "--nodes",
+            (args.nodes != 3).then(|| args.nodes.to_string().into()),
+        ),
+        one(
+            "--kubernetes",
+            sources.kubernetes.clone().map(OsString::from),
+        ),
+        one("--bundle-from", from),
+        one(
+            "--config",
+            sources
+                .config
+                .config
+                .clone()
+                .map(std::path::PathBuf::into_os_string),
+        ),
+        one(
+            "--break",
+            args.broken.map(|broken| broken.to_string().into()),
+        ),
+    ];
+    let archives = args.network.pod_images.iter();
+    let archives = archives.map(|path| ("--pod-images", path.clone().into_os_string()));
+    let replaced = sources.replace.iter().map(|one| {
+        let mut word = OsString::from(format!("{}=", one.component));
+        word.push(&one.path);
+        ("--replace", word)
+    });
+    let flags = flags.into_iter().flatten().chain(archives).chain(replaced);
+    let words = flags.flat_map(|(flag, value)| [flag.into(), value]);
+    ChildCommand::new("cargo")
+        .args(["xtask", "test"])
+        .args(words)
+        .display()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use podwire_cluster::Bootstrap;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn again(line: &str, bootstrap: Bootstrap) -> String {
+        let words = ["xtask", "test"].into_iter().chain(line.split_whitespace());
+        let Command::Test(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{line} is not about a test");
+        };
+        command(&args, args.network.cell(bootstrap))
+    }
+
+    #[test]
+    fn a_failure_names_the_cluster_that_it_was_seen_on() {
+        let kubeadm = |line: &str| again(line, Bootstrap::Kubeadm);
+        assert_eq!(
+            kubeadm("--filter E --repeat 10 --yes"),
+            "cargo xtask test --bootstrap kubeadm"
+        );
+        let line = "--kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release";
+        assert_eq!(
+            kubeadm(line),
+            "cargo xtask test --bootstrap kubeadm --kube-proxy iptables --pod-network flannel-host-gw \
+             --nodes 4 --kubernetes 1.35 --bundle-from release"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("mine");
+        std::fs::write(&program, "").unwrap();
+        let program = program.display();
+        let line = format!("--replace kube-proxy={program} --replace cni/bridge={program}");
+        assert_eq!(
+            again(&line, Bootstrap::ByHand),
+            format!("cargo xtask test --bootstrap by-hand {line}")
+        );
+    }
+}
