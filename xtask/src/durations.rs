@@ -58,6 +58,11 @@ impl Durations {
     }
 }
 
+/// A scenario as these times know it: in another cell it takes another time.
+pub(crate) fn on_cell(name: &str, cell: &str) -> String {
+    format!("{name} on {cell}")
+}
+
 fn scenario_key(name: &str, accelerator: Option<Accelerator>) -> String {
     on(&format!("scenario {name}"), accelerator)
 }

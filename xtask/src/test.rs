@@ -13,7 +13,7 @@ use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::{Bootstraps, ProfileName, TestArgs};
-use crate::durations::Durations;
+use crate::durations::{self, Durations};
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
@@ -155,13 +155,16 @@ impl<'a> Order<'a> {
         starts.len() + 2
     }
 
-    /// The names of all scenarios that run, as often as they run.
+    /// All scenarios that run, with their cells, as often as they run.
     fn scenarios(&self) -> Vec<String> {
-        let cells = self.cells.iter();
         let times = self.args.repeat as usize;
-        cells
-            .flat_map(|cell| cell.selection.scenarios.iter())
-            .flat_map(|name| std::iter::repeat_n(name.clone(), times))
+        let of_cell = |order: &'_ CellOrder| {
+            let names = order.selection.scenarios.iter();
+            let there = names.map(|name| durations::on_cell(name, &order.cell.to_string()));
+            there.collect::<Vec<_>>()
+        };
+        let all = self.cells.iter().flat_map(of_cell);
+        all.flat_map(|one| std::iter::repeat_n(one, times))
             .collect()
     }
 }
@@ -688,7 +691,8 @@ impl Run<'_> {
         for record in &self.results.scenarios {
             if record.outcome == results::Verdict::Passed {
                 let measured = &mut self.preparation.measured;
-                measured.set_scenario(&record.name, accelerator, record.seconds);
+                let name = durations::on_cell(&record.name, &record.cell);
+                measured.set_scenario(&name, accelerator, record.seconds);
             }
         }
         self.preparation.measured.store(self.session.cache.root())
