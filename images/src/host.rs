@@ -249,6 +249,7 @@ pub const NEEDS: &[Need] = &[
         "verifies Debian's packages",
     ),
     need("mke2fs", "e2fsprogs", "makes an image's file system"),
+    need("gpgv", "gpgv", "verifies who signed a cloud image"),
     need(
         "unshare",
         "util-linux",

@@ -15,7 +15,7 @@ pub use build::{
     BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System, bump, cached, get,
     remove_leftover,
 };
-pub use cloud::{CloudOrder, ImageFrom, UnknownFrom};
+pub use cloud::{CloudOrder, ImageFrom, UBUNTU, UnknownFrom};
 pub use lock::{Lock, LockDifference};
 pub use privilege::{Privilege, privilege};
 pub use recipe::{BASE, NODE, Recipe, RecipeFile};

@@ -75,8 +75,8 @@ pub struct CloudOrder<'a> {
     pub accelerator: Accelerator,
 }
 
-/// Name of the files in images/recipes/.
-pub(super) const UBUNTU: &str = "ubuntu-24.04";
+/// Name of the files in images/recipes/ that say what an Ubuntu image is: what differs, and the pin.
+pub const UBUNTU: &str = "ubuntu-24.04";
 
 /// A cloud image, and what differs in it: `images/recipes/ubuntu-24.04.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
