@@ -52,7 +52,6 @@ dpkg-query -W -f '${Package}=${Version}\n' | sort >"$out/packages"
 echo "podwire: cleaning up"
 rm -f /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/podwire
 rm -rf /var/log/journal /var/log/cloud-init* /var/cache/apt/archives/*.deb /tmp/* /var/tmp/* /root/.cache
-journalctl --quiet --flush 2>/dev/null || true
 sync
 fstrim /
 cd "$out"

@@ -138,7 +138,9 @@ pub enum Error {
         url: String,
     },
     /// Nobody whom the project trusts vouches for what was published.
-    #[error("the signature of {url} (source `{key}`) is not accepted: {reason}; the keyring is {keyring:?}")]
+    #[error(
+        "the signature of {url} (source `{key}`) is not accepted: {reason}; the keyring is {keyring:?}"
+    )]
     Signature {
         /// Whose address it is.
         key: SourceKey,

@@ -104,10 +104,7 @@ impl Setup {
             cpu_model: self.accelerator.cpu_model().to_owned(),
             kernel: self.image.kernel.clone(),
             initrd: Some(self.image.initrd.clone()),
-            append: format!(
-                "{} rw mitigations=off audit=0 net.ifnames=0",
-                self.root()
-            ),
+            append: format!("{} rw mitigations=off audit=0 net.ifnames=0", self.root()),
             disk: Some(disk),
             incoming: matches!(ram, Ram::Clone(_)),
             ram,

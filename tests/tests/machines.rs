@@ -181,7 +181,11 @@ async fn the_image_is_what_its_manifest_says() {
     assert_eq!(out("ls -x /sys/class/net | xargs").await, "eth0 lo");
     assert_eq!(
         out("cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub").await,
-        said.ssh_host_key.split(' ').take(2).collect::<Vec<_>>().join(" ")
+        said.ssh_host_key
+            .split(' ')
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
     );
     assert_eq!(out("ls /etc/ssh | grep -c 'ssh_host_.*_key$'").await, "1");
     assert_eq!(out("ls /usr/lib/modules").await, out("uname -r").await);
@@ -200,21 +204,41 @@ async fn the_image_is_what_its_manifest_says() {
     let debian = said.from == "debian";
     assert_eq!(installed, said.packages + if debian { held } else { 0 });
     let kubernetes = "cri-tools kubeadm kubectl kubelet kubernetes-cni";
-    let wanted = if said.kubernetes.is_some() { kubernetes } else { "" };
+    let wanted = if said.kubernetes.is_some() {
+        kubernetes
+    } else {
+        ""
+    };
     assert_eq!(out("apt-mark showhold | sort | xargs").await, wanted);
     if said.kubernetes.is_some() {
-        assert_eq!(out("systemctl is-enabled containerd; true").await, "disabled");
+        assert_eq!(
+            out("systemctl is-enabled containerd; true").await,
+            "disabled"
+        );
         out("containerd --version").await;
     }
     let disk: u64 = out("cat /sys/class/block/vda/size").await.parse().unwrap();
     assert_eq!(disk / 2048, said.disk_mib);
     // What partitions and inodes take of it is little.
-    let root: u64 = out("df --output=size -m / | tail -n 1").await.parse().unwrap();
-    assert!(root > said.disk_mib * 8 / 10, "{root} MiB of {}", said.disk_mib);
-    assert_eq!(out("which cloud-init snap; ls -d /etc/cloud /var/lib/cloud; true").await, "");
+    let root: u64 = out("df --output=size -m / | tail -n 1")
+        .await
+        .parse()
+        .unwrap();
+    assert!(
+        root > said.disk_mib * 8 / 10,
+        "{root} MiB of {}",
+        said.disk_mib
+    );
+    assert_eq!(
+        out("which cloud-init snap; ls -d /etc/cloud /var/lib/cloud; true").await,
+        ""
+    );
     // Asked of nobody but the machine itself and the gateway.
     assert_eq!(out("cat /etc/resolv.conf").await, "nameserver 172.30.0.1");
-    assert_eq!(out("systemctl list-timers --all --no-legend | wc -l").await, "0");
+    assert_eq!(
+        out("systemctl list-timers --all --no-legend | wc -l").await,
+        "0"
+    );
     assert_eq!(out("ls /var/lib/apt/lists | wc -l").await, "0");
     pair.kill().await;
 }

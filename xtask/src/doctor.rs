@@ -1,8 +1,8 @@
 //! `cargo xtask doctor`: this machine, and how to fix it.
 
 use podwire_admission::Memory;
-use podwire_images::image::System;
 use podwire_images::host::{Family, Host, NEEDS};
+use podwire_images::image::System;
 use podwire_images::image::{self, privilege};
 use podwire_images::tools;
 use podwire_vm::Accelerator;

@@ -214,7 +214,9 @@ impl Today {
                 false => None,
             };
             let image = match &bundle {
-                Some(bundle) => parts::cached_image(session, System::Debian, image::NODE, Some(bundle))?,
+                Some(bundle) => {
+                    parts::cached_image(session, System::Debian, image::NODE, Some(bundle))?
+                }
                 None => None,
             };
             images.insert(

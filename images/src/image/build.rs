@@ -42,7 +42,14 @@ const INITRD: &str = "initrd";
 pub(super) const PACKAGES: &str = "packages";
 
 /// What the root of kube-proxy's image is made of, see recipes/root.sh.
-const ROOT_PACKAGES: [&str; 6] = ["conntrack", "ipset", "iptables", "kmod", "netbase", "nftables"];
+const ROOT_PACKAGES: [&str; 6] = [
+    "conntrack",
+    "ipset",
+    "iptables",
+    "kmod",
+    "netbase",
+    "nftables",
+];
 
 /// What to do where the archive no longer has a locked version.
 #[derive(Clone, Copy)]

@@ -181,9 +181,11 @@ impl Pin {
     fn lock(&self) -> Lock {
         let digest = self.digest.to_string();
         let digest = digest.strip_prefix("sha256:").unwrap_or(&digest);
-        Lock([(SERIAL, self.serial.as_str()), (SHA256, digest)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        Lock(
+            [(SERIAL, self.serial.as_str()), (SHA256, digest)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        )
     }
 }
 

@@ -172,9 +172,7 @@ impl Recipe {
         }
         for word in self.shell_words() {
             if !is_good_word(word) {
-                return Err(format!(
-                    "{word:?} is no name of a package, unit or module"
-                ));
+                return Err(format!("{word:?} is no name of a package, unit or module"));
             }
         }
         Ok(())

@@ -119,7 +119,10 @@ pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found
             let there = names.join(" ");
             strange(format!("there is no kernel with an initrd, but {there}"))
         })?;
-    let (kernel, initrd) = (format!("vmlinuz-{version}"), format!("initrd.img-{version}"));
+    let (kernel, initrd) = (
+        format!("vmlinuz-{version}"),
+        format!("initrd.img-{version}"),
+    );
     for name in [&kernel, &initrd] {
         dump(boot, &format!("{folder}/{name}"), name)?;
     }

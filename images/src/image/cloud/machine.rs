@@ -128,7 +128,12 @@ impl Build<'_> {
             if crate::host::find_program(program).is_none() {
                 return Err(Error::MissingProgram {
                     program: program.to_owned(),
-                    package: if program == "apt-get" { "apt" } else { "e2fsprogs" }.to_owned(),
+                    package: if program == "apt-get" {
+                        "apt"
+                    } else {
+                        "e2fsprogs"
+                    }
+                    .to_owned(),
                 });
             }
         }
@@ -174,10 +179,21 @@ impl Build<'_> {
         let work = self.work.path();
         let bytes = size(&work.join("input")).map_err(Error::file("read", work.join("input")))?;
         let mib = (bytes + bytes / 8) / (1 << 20) + 64;
-        let make = ChildCommand::new(crate::host::find_program("mke2fs").unwrap_or("mke2fs".into()))
-            .args(["-q", "-F", "-t", "ext4", "-m", "0", "-d", "input", "input.img"])
-            .args([format!("{mib}M")])
-            .dir(work);
+        let make =
+            ChildCommand::new(crate::host::find_program("mke2fs").unwrap_or("mke2fs".into()))
+                .args([
+                    "-q",
+                    "-F",
+                    "-t",
+                    "ext4",
+                    "-m",
+                    "0",
+                    "-d",
+                    "input",
+                    "input.img",
+                ])
+                .args([format!("{mib}M")])
+                .dir(work);
         self.step("making the volume of what goes in", make, CUSTOMISE_LIMIT)
     }
 
@@ -275,9 +291,12 @@ fn size(dir: &Path) -> io::Result<u64> {
 }
 
 fn qemu(work: &Path, boot: &disk::Found, accelerator: Accelerator) -> ChildCommand {
-    let masks = NOT_STARTED.map(|unit| format!(" systemd.mask={unit}")).concat();
+    let masks = NOT_STARTED
+        .map(|unit| format!(" systemd.mask={unit}"))
+        .concat();
+    // What the kernel does not know goes to systemd's environment: the console is quoted as text.
     let append = format!(
-        "root=LABEL=cloudimg-rootfs ro console=ttyS0 net.ifnames=0 panic=-1 mitigations=off audit=0{masks}"
+        "root=LABEL=cloudimg-rootfs ro console=ttyS0 net.ifnames=0 panic=-1 mitigations=off audit=0 SYSTEMD_COLORS=0{masks}"
     );
     let machine = match accelerator {
         Accelerator::Kvm => "kvm",
@@ -295,7 +314,11 @@ fn qemu(work: &Path, boot: &disk::Found, accelerator: Accelerator) -> ChildComma
         .args(["-kernel".to_owned(), format!("boot/{}", boot.kernel)])
         .args(["-initrd".to_owned(), format!("boot/{}", boot.initrd)]);
     let disks = [
-        ("root", "out/disk.raw", "discard=unmap,detect-zeroes=unmap,cache=unsafe"),
+        (
+            "root",
+            "out/disk.raw",
+            "discard=unmap,detect-zeroes=unmap,cache=unsafe",
+        ),
         ("seed", "seed.img", "readonly=on"),
         ("input", "input.img", "readonly=on"),
         ("out", "out.img", "cache=unsafe"),
@@ -316,8 +339,13 @@ fn unpack(from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
         let mut member = member?;
         let path = member.path()?.into_owned();
         // Nothing else is meant to come.
-        if !["kernel", "initrd", "packages", "done"].iter().any(|it| path == Path::new(it)) {
-            return Err(io::Error::other(format!("{path:?} came out of the machine")));
+        if !["kernel", "initrd", "packages", "done"]
+            .iter()
+            .any(|it| path == Path::new(it))
+        {
+            return Err(io::Error::other(format!(
+                "{path:?} came out of the machine"
+            )));
         }
         io::copy(&mut member, &mut File::create(to.join(&path))?)?;
         names.push(path);

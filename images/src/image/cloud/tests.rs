@@ -35,12 +35,19 @@ impl Signer {
             fingerprint: String::new(),
         };
         let time = born.map(|born| format!("--faked-system-time={born}"));
-        let args = ["--passphrase", "", "--quick-generate-key", "tests@podwire.invalid"];
+        let args = [
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            "tests@podwire.invalid",
+        ];
         let args = time.as_deref().into_iter().chain(args);
         signer.gpg(args.chain(["ed25519", "sign", lifetime]), b"");
         let listed = signer.gpg(["--with-colons", "--list-keys"], b"");
         let listed = String::from_utf8(listed).unwrap();
-        let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::"));
+        let fingerprint = listed
+            .lines()
+            .find_map(|line| line.strip_prefix("fpr:::::::::"));
         signer.fingerprint = fingerprint.unwrap().trim_end_matches(':').to_owned();
         signer
     }
@@ -49,7 +56,13 @@ impl Signer {
         let text = self.home.path().join("input");
         fs::write(&text, input).unwrap();
         let done = Command::new("gpg")
-            .args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--homedir"])
+            .args([
+                "--batch",
+                "--quiet",
+                "--pinentry-mode",
+                "loopback",
+                "--homedir",
+            ])
             .arg(self.home.path())
             .args(args)
             .stdin(fs::File::open(text).unwrap())
@@ -114,7 +127,9 @@ impl Bench {
         use_key(&bench.source, &bench.signer);
         let listing = "<a href=\"release-20240423/\">x</a> <a href=\"release-20250805/\">y</a>";
         bench.server.put("releases/24.04/", listing);
-        bench.server.put(&format!("{RELEASE}/{FILE}"), bench.image.clone());
+        bench
+            .server
+            .put(&format!("{RELEASE}/{FILE}"), bench.image.clone());
         bench.publish(&format!("{} *{FILE}\n", sha256(&bench.image)), signed_at);
         bench
     }
@@ -122,7 +137,8 @@ impl Bench {
     fn publish(&self, sums: &str, signed_at: Option<&str>) {
         let signature = self.signer.sign(sums.as_bytes(), signed_at);
         self.server.put(&format!("{RELEASE}/SHA256SUMS"), sums);
-        self.server.put(&format!("{RELEASE}/SHA256SUMS.gpg"), signature);
+        self.server
+            .put(&format!("{RELEASE}/SHA256SUMS.gpg"), signature);
     }
 
     fn workshop(&self) -> Workshop<'_> {
@@ -204,18 +220,11 @@ fn bump_pins_the_newest_release_and_the_pinned_image_comes_once() {
     let none = bench.image().unwrap_err();
     insta::assert_snapshot!(none, @r#""SOURCE/images/recipes/ubuntu-24.04.lock" does not say yet which image `--from ubuntu:24.04` means: `cargo xtask image bump --from ubuntu:24.04` takes the newest that is published"#);
     let digest = sha256(&bench.image);
-    assert_eq!(
-        bench.bump().unwrap(),
-        [
-            "serial 20250805 (not in the lock)".to_owned(),
-            format!("sha256 {digest} (not in the lock)"),
-        ]
-        .into_iter()
-        .rev()
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .collect::<Vec<_>>()
-    );
+    let pinned = [
+        "serial 20250805 (not in the lock)".to_owned(),
+        format!("sha256 {digest} (not in the lock)"),
+    ];
+    assert_eq!(bench.bump().unwrap(), pinned);
     assert_eq!(bench.bump().unwrap(), [""; 0]);
     bench.server.asked();
     assert_eq!(bench.image().unwrap(), bench.image);
@@ -254,9 +263,14 @@ fn nothing_unsigned_is_pinned() {
     );
 
     let bench = Bench::new();
-    bench.server.put(&name, "<html>welcome to this hotel</html>");
+    bench
+        .server
+        .put(&name, "<html>welcome to this hotel</html>");
     let error = refused(&bench);
-    assert!(error.contains("it is no signature that gpgv accepts: "), "{error}");
+    assert!(
+        error.contains("it is no signature that gpgv accepts: "),
+        "{error}"
+    );
 
     // In the keyring, and still not the one that may sign.
     let bench = Bench::new();
@@ -275,7 +289,10 @@ fn an_expired_key_vouches_for_nothing() {
     let born = "20200101T000000!";
     let bench = Bench::with(Signer::new(Some(born), "30d"), Some(born));
     let error = bench.bump().unwrap_err();
-    assert!(error.contains("the key KEY that signed it has expired"), "{error}");
+    assert!(
+        error.contains("the key KEY that signed it has expired"),
+        "{error}"
+    );
     assert!(!Recipe::path(&bench.source, UBUNTU, "lock").exists());
     assert_eq!(bench.usable(), 0);
 }
@@ -285,13 +302,19 @@ fn what_is_not_there_is_named() {
     let bench = Bench::new();
     bench.server.remove(&format!("{RELEASE}/SHA256SUMS.gpg"));
     let error = bench.bump().unwrap_err();
-    assert!(error.contains("source `ubuntu`") || error.contains("ubuntu"), "{error}");
-    assert!(error.contains(&format!("http://HOST/{RELEASE}/SHA256SUMS.gpg")), "{error}");
+    assert!(error.contains("(source `ubuntu`)"), "{error}");
+    assert!(
+        error.contains(&format!("http://HOST/{RELEASE}/SHA256SUMS.gpg")),
+        "{error}"
+    );
 
     let bench = Bench::new();
     bench.publish(&format!("{} *other.img\n", sha256(b"")), None);
     let error = bench.bump().unwrap_err();
-    assert!(error.contains(FILE) && error.contains("SHA256SUMS"), "{error}");
+    assert!(
+        error.contains(FILE) && error.contains("SHA256SUMS"),
+        "{error}"
+    );
 
     let bench = Bench::new();
     bench.server.put("releases/24.04/", "<html>nothing</html>");
@@ -305,7 +328,10 @@ fn an_image_that_was_published_again_is_refused_before_it_is_taken() {
     bench.publish(&format!("{} *{FILE}\n", sha256(b"other")), None);
     let error = bench.image().unwrap_err();
     assert!(error.contains("is published as sha256:"), "{error}");
-    assert!(error.contains(&format!("http://HOST/{RELEASE}/{FILE} (source `ubuntu`)")), "{error}");
+    assert!(
+        error.contains(&format!("http://HOST/{RELEASE}/{FILE} (source `ubuntu`)")),
+        "{error}"
+    );
     assert_eq!(bench.usable(), 0);
 }
 
@@ -319,7 +345,9 @@ fn an_image_that_is_not_what_was_signed_is_thrown_away() {
     let error = bench.image().unwrap_err();
     assert!(error.contains(FILE) && error.contains("sha256"), "{error}");
     assert_eq!(bench.usable(), 0);
-    bench.server.put(&format!("{RELEASE}/{FILE}"), bench.image.clone());
+    bench
+        .server
+        .put(&format!("{RELEASE}/{FILE}"), bench.image.clone());
     assert_eq!(bench.image().unwrap(), bench.image);
 }
 
@@ -330,12 +358,17 @@ fn a_cut_connection_goes_on_and_a_redirection_is_followed() {
     let file = format!("{RELEASE}/{FILE}");
     bench.server.remove(&file);
     bench.server.put("mirror/image", bench.image.clone());
-    bench.server.redirect(&file, &bench.server.url("mirror/image"));
+    bench
+        .server
+        .redirect(&file, &bench.server.url("mirror/image"));
     bench.server.trouble("mirror/image", [Trouble::Cut(40_000)]);
     bench.server.asked();
     assert_eq!(bench.image().unwrap(), bench.image);
     let asked = bench.server.asked();
-    assert!(asked.contains(&"mirror/image from 40000".to_owned()), "{asked:?}");
+    assert!(
+        asked.contains(&"mirror/image from 40000".to_owned()),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -357,7 +390,10 @@ fn the_project_pins_keys_that_are_in_its_keyring() {
     let shown = String::from_utf8(done.stdout).unwrap();
     assert!(!cloud.image_keys.is_empty());
     for key in &cloud.image_keys {
-        assert!(shown.contains(&format!("fpr:::::::::{key}:")), "{key}: {shown}");
+        assert!(
+            shown.contains(&format!("fpr:::::::::{key}:")),
+            "{key}: {shown}"
+        );
     }
 }
 
@@ -370,7 +406,10 @@ fn ubuntu_has_the_recipe_without_debians_kernel() {
         assert!(debian.packages.iter().any(|it| it == "linux-image-amd64"));
         assert!(!ubuntu.packages.iter().any(|it| it == "linux-image-amd64"));
         assert_eq!(ubuntu.packages.len() + 1, debian.packages.len());
-        assert_eq!((ubuntu.suite.as_str(), ubuntu.root.as_str()), ("noble", "/dev/vda1"));
+        assert_eq!(
+            (ubuntu.suite.as_str(), ubuntu.root.as_str()),
+            ("noble", "/dev/vda1")
+        );
         assert!(ubuntu.purge.iter().any(|it| it == "cloud-init"));
         assert_eq!(ubuntu.debian_suite, debian.suite);
     }
@@ -426,7 +465,15 @@ fn a_stand_in_goes_the_whole_way() {
     }
 
     // The project, but for its keys and the suite.
-    for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "harness", "scenarios", "tests", "xtask"] {
+    for name in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+        "harness",
+        "scenarios",
+        "tests",
+        "xtask",
+    ] {
         let link = source.join(name);
         if link.symlink_metadata().is_err() {
             symlink(project().join(name), link).unwrap();
@@ -453,9 +500,15 @@ fn a_stand_in_goes_the_whole_way() {
     let server = TestServer::start();
     let bytes = fs::read(&image).unwrap();
     let sums = format!("{} *{FILE}\n", sha256(&bytes));
-    server.put("releases/24.04/", "<a href=\"release-20250805/\">release-20250805/</a>");
+    server.put(
+        "releases/24.04/",
+        "<a href=\"release-20250805/\">release-20250805/</a>",
+    );
     server.put(&format!("{RELEASE}/SHA256SUMS"), sums.clone());
-    server.put(&format!("{RELEASE}/SHA256SUMS.gpg"), signer.sign(sums.as_bytes(), None));
+    server.put(
+        &format!("{RELEASE}/SHA256SUMS.gpg"),
+        signer.sign(sums.as_bytes(), None),
+    );
     server.put(&format!("{RELEASE}/{FILE}"), bytes);
     // A broken connection on the way.
     server.trouble(&format!("{RELEASE}/{FILE}"), [Trouble::Cut(50 << 20)]);
@@ -494,7 +547,10 @@ fn a_stand_in_goes_the_whole_way() {
     };
     let built = get(&workshop, &request).unwrap();
     let manifest = &built.image.manifest;
-    assert_eq!((manifest.from.as_str(), manifest.suite.as_str()), ("ubuntu:24.04", "trixie"));
+    assert_eq!(
+        (manifest.from.as_str(), manifest.suite.as_str()),
+        ("ubuntu:24.04", "trixie")
+    );
     assert!(manifest.kernel_command_line.starts_with("root=/dev/vda1 "));
     let packages = Lock::read(&built.image.dir.join("packages")).unwrap();
     assert!(packages.0.contains_key("busybox-static"));
