@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use podwire_admission::Memory;
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, PodManifest, Stage, StageName};
-use podwire_images::image::System;
+use podwire_images::image::{ImageFrom, System};
 use podwire_images::{BundleOrder, NodeImage, host, image, tools};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
@@ -369,7 +369,15 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         ),
         (
             Phase::NodeImage,
-            cached_or(node.as_ref().map(|image| image.manifest.name.clone()), ""),
+            match order.system.from {
+                ImageFrom::Debian => {
+                    cached_or(node.as_ref().map(|image| image.manifest.name.clone()), "")
+                }
+                from => {
+                    let named = |image: &NodeImage| format!("{}, {from}", image.manifest.name);
+                    cached_or(node.as_ref().map(named), &from.to_string())
+                }
+            },
         ),
         (
             Phase::Programs,
