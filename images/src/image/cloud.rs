@@ -220,7 +220,7 @@ impl<'a> Published<'a> {
     fn newest(&self) -> Result<String, Error> {
         let url = self.url("");
         let page = self.downloader.text(SourceKey::Ubuntu, &url)?;
-        newest_serial(&page).ok_or_else(|| Error::NoCloudImage {
+        newest_serial(&page).ok_or(Error::NoCloudImage {
             key: SourceKey::Ubuntu,
             url,
         })
