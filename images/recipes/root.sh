@@ -1,11 +1,11 @@
 # Copies the network tools of ./tree with all that they load to ./out/root.tar, the root of the images
 # of kube-proxy and flanneld. Run like bootstrap.sh.
-#   ./settings   variables: OWNER
+#   ./input/settings   variables: OWNER
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 trap 'status=$?; [ $status = 0 ] || rm -rf --one-file-system tree; exit $status' EXIT
 umask 022
-. ./settings
+. ./input/settings
 
 libraries=usr/lib/x86_64-linux-gnu
 loader=/lib64/ld-linux-x86-64.so.2

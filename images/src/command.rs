@@ -67,7 +67,7 @@ pub(crate) fn run_step(
     })
 }
 
-fn last_lines(log: &Path, count: usize) -> String {
+pub(crate) fn last_lines(log: &Path, count: usize) -> String {
     // Only ever shown: a log that cannot be read shows as nothing.
     let text = tail_bytes(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use podwire_process::{RunError, SpawnError};
 
 use crate::bundle::OwnFileError;
-use crate::image::LockDifference;
+use crate::image::{ImageFrom, LockDifference};
 use crate::sources::SourcesError;
-use crate::{CacheError, DownloadError};
+use crate::{CacheError, Digest, DownloadError, SourceKey};
 
 /// Why something could not be set up or built.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,62 @@ pub enum Error {
         /// Its version of Kubernetes.
         version: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// No image of that system is pinned.
+    #[error(
+        "{path:?} does not say yet which image `--from {from}` means: `cargo xtask image bump --from \
+         {from}` takes the newest that is published"
+    )]
+    NotPinned {
+        /// The file with the pin.
+        path: PathBuf,
+        /// The system.
+        from: ImageFrom,
+    },
+    /// A listing names no release.
+    #[error("no release is listed at {url} (source `{key}`)")]
+    NoCloudImage {
+        /// Whose address it is.
+        key: SourceKey,
+        /// The listing.
+        url: String,
+    },
+    /// Nobody whom the project trusts vouches for what was published.
+    #[error(
+        "the signature of {url} (source `{key}`) is not accepted: {reason}; the keyring is {keyring:?}"
+    )]
+    Signature {
+        /// Whose address it is.
+        key: SourceKey,
+        /// What was signed.
+        url: String,
+        /// The keys that were tried.
+        keyring: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What is published now is not what the project means.
+    #[error(
+        "{url} (source `{key}`) is published as {published}, and the project means {pinned}: \
+         nothing was taken; `cargo xtask image bump` moves the pin"
+    )]
+    PinnedDigest {
+        /// Whose address it is.
+        key: SourceKey,
+        /// The image.
+        url: String,
+        /// What its list of digests says.
+        published: Digest,
+        /// What the pin says.
+        pinned: Digest,
+    },
+    /// A cloud image is not laid out as expected.
+    #[error("{path:?} is no disk of a cloud image: {reason}")]
+    CloudDisk {
+        /// The disk.
+        path: PathBuf,
+        /// What was looked for.
         reason: String,
     },
     /// The archive has other package versions than the lock, and nobody agreed to them.

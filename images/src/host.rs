@@ -249,6 +249,7 @@ pub const NEEDS: &[Need] = &[
         "verifies Debian's packages",
     ),
     need("mke2fs", "e2fsprogs", "makes an image's file system"),
+    need("gpgv", "gpgv", "verifies who signed a cloud image"),
     need(
         "unshare",
         "util-linux",
@@ -672,7 +673,7 @@ debris
         insta::assert_snapshot!(plan.typed().join("\n"), @r"
         printf '%s\n' 'Types: deb' 'URIs: http://mirror.example/debian' 'Suites: bookworm-backports' 'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' > /etc/apt/sources.list.d/podwire-backports.sources
         apt-get update
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends mmdebstrap debian-archive-keyring e2fsprogs util-linux
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -t bookworm-backports qemu-system-x86 qemu-utils golang-go
         ");
         let there = [
@@ -682,6 +683,7 @@ debris
             ("mmdebstrap", None),
             (DEBIAN_KEYRING, None),
             ("mke2fs", None),
+            ("gpgv", None),
             ("unshare", None),
         ];
         let old = with(host(BOOKWORM, sources), &there).plan(false);
@@ -705,7 +707,7 @@ debris
             let plan = host(os, Vec::new()).plan(true);
             assert_eq!(plan.commands.len(), 2, "{plan:?}");
             insta::allow_duplicates! {
-                insta::assert_snapshot!(plan.commands[1], @"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils golang-go mmdebstrap debian-archive-keyring e2fsprogs util-linux vde2");
+                insta::assert_snapshot!(plan.commands[1], @"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils golang-go mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux vde2");
             }
         }
         let plan = host("ID=fedora\nPRETTY_NAME=\"Fedora 44\"\n", Vec::new()).plan(false);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::ImageFrom;
+
 /// Something with an address of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -23,16 +25,25 @@ pub enum SourceKey {
     Etcd,
     /// The registry of the images that kubeadm names: no URL, but a host with a path or none.
     Images,
+    /// Ubuntu's cloud images.
+    Ubuntu,
+    /// Ubuntu's packages.
+    UbuntuArchive,
+    /// Its security updates.
+    UbuntuSecurity,
 }
 
 impl SourceKey {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Kubernetes,
         Self::CniPlugins,
         Self::Crictl,
         Self::Etcd,
         Self::Images,
+        Self::Ubuntu,
+        Self::UbuntuArchive,
+        Self::UbuntuSecurity,
     ];
 }
 
@@ -44,6 +55,9 @@ impl fmt::Display for SourceKey {
             Self::Crictl => "crictl",
             Self::Etcd => "etcd",
             Self::Images => "images",
+            Self::Ubuntu => "ubuntu",
+            Self::UbuntuArchive => "ubuntu-archive",
+            Self::UbuntuSecurity => "ubuntu-security",
         })
     }
 }
@@ -74,6 +88,8 @@ pub enum SourcesError {
 pub struct Sources {
     /// What `--bundle-from` takes where it is not given: `modules`, `release`, or a folder's path.
     pub bundle_from: String,
+    /// What `--from` takes where it is not given.
+    pub image_from: ImageFrom,
     addresses: BTreeMap<SourceKey, String>,
 }
 
@@ -90,6 +106,13 @@ struct Written {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Defaults {
     bundle_from: Option<String>,
+    #[serde(default, deserialize_with = "image_from")]
+    image_from: Option<ImageFrom>,
+}
+
+fn image_from<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<ImageFrom>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Sources {
@@ -115,7 +138,9 @@ impl Sources {
             return Err(missing(key));
         }
         let bundle_from = given.defaults.bundle_from.or(own.defaults.bundle_from);
+        let image_from = given.defaults.image_from.or(own.defaults.image_from);
         Ok(Self {
+            image_from: image_from.ok_or_else(|| missing(&"image-from"))?,
             bundle_from: bundle_from.ok_or_else(|| missing(&"bundle-from"))?,
             addresses,
         })
@@ -199,6 +224,7 @@ mod tests {
     fn the_projects_own_file_has_every_key() {
         let sources = Sources::read(root(), None).unwrap();
         assert_eq!(sources.bundle_from, "modules");
+        assert_eq!(sources.image_from, ImageFrom::Debian);
         for key in SourceKey::ALL {
             assert!(!sources.base(key).is_empty(), "{key}");
             let written = toml::Value::try_from(key).unwrap();
@@ -224,6 +250,13 @@ mod tests {
                 .bundle_from,
             "release"
         );
+        let from = |text| with(text).map(|sources| sources.image_from);
+        assert_eq!(
+            from("[defaults]\nimage-from = 'ubuntu:24.04'"),
+            Ok(ImageFrom::Ubuntu2404)
+        );
+        let error = from("[defaults]\nimage-from = 'arch'").unwrap_err();
+        assert!(error.contains("there are: debian, ubuntu:24.04"), "{error}");
         // A folder is one beside the file, whatever the working directory is.
         let beside = with("[defaults]\nbundle-from = 'out'").unwrap().bundle_from;
         assert!(
@@ -240,7 +273,7 @@ mod tests {
           |
         3 | kubernets = 'https://a.example'
           | ^^^^^^^^^
-        unknown variant `kubernets`, expected one of `kubernetes`, `cni-plugins`, `crictl`, `etcd`, `images`
+        unknown variant `kubernets`, expected one of `kubernetes`, `cni-plugins`, `crictl`, `etcd`, `images`, `ubuntu`, `ubuntu-archive`, `ubuntu-security`
         "#);
         insta::assert_snapshot!(refused("\n[default]\n"), @r#"
         "DIR/mine.toml" is not understood: TOML parse error at line 2, column 2
@@ -254,7 +287,7 @@ mod tests {
           |
         2 | image = 'x'
           | ^^^^^
-        unknown field `image`, expected `bundle-from`
+        unknown field `image`, expected `bundle-from` or `image-from`
         "#);
         insta::assert_snapshot!(refused("[sources]\netcd = 'ftp://a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "ftp://a.example"`: it begins with neither https:// nor http://"#);
         insta::assert_snapshot!(refused("[sources]\netcd = 'a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "a.example"`: it is no URL: relative URL without a base"#);

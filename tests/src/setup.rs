@@ -28,10 +28,33 @@ pub struct Setup {
     pub image: ProbeGuest,
     /// Its disk.
     pub disk: PathBuf,
+    /// What it is said to be.
+    pub manifest: Manifest,
     /// Its root user's key.
     pub ssh: SshCredentials,
     /// Cargo's folder for the files of tests.
     pub tmp: PathBuf,
+}
+
+/// What an image's `manifest.json` says of it, as far as a booted machine can tell.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Manifest {
+    /// `debian`, `ubuntu:24.04`.
+    pub from: String,
+    /// Its packages' suite.
+    pub suite: String,
+    /// Size of its disk.
+    pub disk_mib: u64,
+    /// What its kernel is to be started with.
+    pub kernel_command_line: String,
+    /// Version of Kubernetes in it, if any.
+    pub kubernetes: Option<String>,
+    /// SHA-256 of the guest program in it.
+    pub probe_sha256: String,
+    /// The host key that its sshd shows: one line.
+    pub ssh_host_key: String,
+    /// How many packages are installed.
+    pub packages: usize,
 }
 
 impl Setup {
@@ -50,7 +73,13 @@ impl Setup {
         let program = |name, default: &str| {
             std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
+        let manifest = folder.join("manifest.json");
+        let text = std::fs::read(&manifest)
+            .with_context(|| format!("cannot read {}", manifest.display()))?;
+        let manifest = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not understood", manifest.display()))?;
         Ok(Self {
+            manifest,
             spawner: Spawner::start()?,
             qemu: program("PODWIRE_QEMU", "qemu-system-x86_64"),
             qemu_img: program("PODWIRE_QEMU_IMG", "qemu-img"),
@@ -75,7 +104,7 @@ impl Setup {
             cpu_model: self.accelerator.cpu_model().to_owned(),
             kernel: self.image.kernel.clone(),
             initrd: Some(self.image.initrd.clone()),
-            append: "root=/dev/vda rw mitigations=off audit=0 net.ifnames=0".to_owned(),
+            append: format!("{} rw mitigations=off audit=0 net.ifnames=0", self.root()),
             disk: Some(disk),
             incoming: matches!(ram, Ram::Clone(_)),
             ram,
@@ -83,6 +112,13 @@ impl Setup {
             no_reboot: false,
             tsc_khz: podwire_vm::clock::tsc_khz(),
         }
+    }
+
+    /// Where the image's root file system is: `root=/dev/vda`.
+    fn root(&self) -> &str {
+        let words = self.manifest.kernel_command_line.split(' ');
+        let mut root = words.filter(|word| word.starts_with("root="));
+        root.next().unwrap_or("root=/dev/vda")
     }
 
     /// A folder for one test.

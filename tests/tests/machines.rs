@@ -157,6 +157,92 @@ async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
     pair.kill().await;
 }
 
+/// The same facts for every image, whatever it was made of: what all else relies on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_is_what_its_manifest_says() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
+    let guest = pair.guest(&setup, 1).await.unwrap();
+    let said = &setup.manifest;
+    let out = async |command: &str| -> String {
+        let text = guest.run_ok(command, LIMIT).await.unwrap();
+        text.trim().to_owned()
+    };
+
+    // Anything else names what failed, or still starts.
+    assert_eq!(out("systemctl --failed --no-legend --plain").await, "");
+    assert_eq!(out("systemctl is-system-running --wait").await, "running");
+    assert_eq!(
+        out("systemctl is-active ssh.service systemd-networkd.service").await,
+        "active\nactive"
+    );
+    assert_eq!(out("ls -x /sys/class/net | xargs").await, "eth0 lo");
+    assert_eq!(
+        out("cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub").await,
+        said.ssh_host_key
+            .split(' ')
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    assert_eq!(out("ls /etc/ssh | grep -c 'ssh_host_.*_key$'").await, "1");
+    assert_eq!(out("ls /usr/lib/modules").await, out("uname -r").await);
+    assert_eq!(
+        out("sha256sum /usr/local/bin/probe | cut -d ' ' -f 1").await,
+        said.probe_sha256
+    );
+    assert_eq!(
+        out("dpkg-query -W -f '${db:Status-Abbrev}\n' | grep -vc '^.i'; true").await,
+        "0",
+        "packages that are half there, or removed and not purged"
+    );
+    // The bundle's packages come after the list was made, or before: they are on hold.
+    let held: usize = out("apt-mark showhold | wc -l").await.parse().unwrap();
+    let installed: usize = out("dpkg-query -W | wc -l").await.parse().unwrap();
+    let debian = said.from == "debian";
+    assert_eq!(installed, said.packages + if debian { held } else { 0 });
+    let kubernetes = "cri-tools kubeadm kubectl kubelet kubernetes-cni";
+    let wanted = if said.kubernetes.is_some() {
+        kubernetes
+    } else {
+        ""
+    };
+    assert_eq!(out("apt-mark showhold | sort | xargs").await, wanted);
+    if said.kubernetes.is_some() {
+        assert_eq!(
+            out("systemctl is-enabled containerd; true").await,
+            "disabled"
+        );
+        out("containerd --version").await;
+    }
+    let disk: u64 = out("cat /sys/class/block/vda/size").await.parse().unwrap();
+    assert_eq!(disk / 2048, said.disk_mib);
+    // What partitions and inodes take of it is little.
+    let root: u64 = out("df --output=size -m / | tail -n 1")
+        .await
+        .parse()
+        .unwrap();
+    assert!(
+        root > said.disk_mib * 8 / 10,
+        "{root} MiB of {}",
+        said.disk_mib
+    );
+    assert_eq!(
+        out("which cloud-init snap; ls -d /etc/cloud /var/lib/cloud; true").await,
+        ""
+    );
+    // Asked of nobody but the machine itself and the gateway.
+    assert_eq!(out("cat /etc/resolv.conf").await, "nameserver 172.30.0.1");
+    assert_eq!(
+        out("systemctl list-timers --all --no-legend | wc -l").await,
+        "0"
+    );
+    assert_eq!(out("ls /var/lib/apt/lists | wc -l").await, "0");
+    pair.kill().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_a_guest_tell_all_about_their_end() {
     let setup = setup();

@@ -1,4 +1,4 @@
-//! `cargo xtask check`: what needs nothing but the Rust toolchain and a C compiler.
+//! `cargo xtask check`: what needs nothing but the Rust toolchain, a C compiler and GnuPG.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

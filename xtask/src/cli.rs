@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
 use podwire_images::bundle::{BundleFrom, Replacement};
+use podwire_images::image::ImageFrom;
 
 use crate::shard::Shard;
 
@@ -96,6 +97,8 @@ pub(crate) struct TestArgs {
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
     #[command(flatten)]
     pub(crate) sources: SourceArgs,
     /// Stop with exit code 3 when guests cannot run under KVM here, instead of emulating them
@@ -188,12 +191,21 @@ pub(crate) struct SourceArgs {
     pub(crate) config: ConfigArgs,
 }
 
+/// What the nodes run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FromArgs {
+    /// What the node image is made of: debian (its packages), or ubuntu:24.04 (the official cloud image)
+    /// [default: debian, see images/sources.toml]
+    #[arg(long, value_name = "SYSTEM", global = true)]
+    pub(crate) from: Option<ImageFrom>,
+}
+
 /// The settings of where things come from.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
     /// A file that replaces single addresses and defaults of images/sources.toml, for mirrors [default:
     /// $PODWIRE_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -243,6 +255,8 @@ pub(crate) struct UpArgs {
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
     #[command(flatten)]
     pub(crate) sources: SourceArgs,
     /// Install missing system packages, and take current versions for dropped ones, without asking
@@ -309,6 +323,8 @@ pub(crate) struct ImageArgs {
     #[command(subcommand)]
     pub(crate) action: Option<ImageAction>,
     #[command(flatten)]
+    pub(crate) from: FromArgs,
+    #[command(flatten)]
     pub(crate) build: ImageBuildArgs,
 }
 
@@ -326,7 +342,8 @@ pub(crate) struct ImageBuildArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageAction {
-    /// Move the lock of package versions to what the archive has today
+    /// Move the lock of package versions to what the archive has today; with --from ubuntu:24.04, the pin
+    /// to the newest cloud image
     Bump,
 }
 

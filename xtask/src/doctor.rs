@@ -2,6 +2,7 @@
 
 use podwire_admission::Memory;
 use podwire_images::host::{Family, Host, NEEDS};
+use podwire_images::image::System;
 use podwire_images::image::{self, privilege};
 use podwire_images::tools;
 use podwire_vm::Accelerator;
@@ -106,7 +107,7 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
 }
 
 fn accelerator(session: &Session, require_kvm: bool) -> Result<Finding, Stop> {
-    let base = parts::cached_image(session, image::BASE, None)?;
+    let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
     // Without QEMU there is a problem of its own above.
     let verdict = match (base, parts::Programs::find()) {
         (Some(base), Ok(_)) => parts::known_verdict(session, &base)?,

@@ -45,12 +45,15 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use podwire_images::image::ImageFrom;
 use podwire_images::{image, tools};
 use podwire_scenario::Profile;
 
 use cli::{
     BenchTarget, BundleArgs, Cli, Command, ImageAction, ImageArgs, ImageBuildArgs, ScenariosArgs,
 };
+use parts::NodeSystem;
+use prepare::{Preparation, Wanted};
 use session::Session;
 use stop::Stop;
 
@@ -143,21 +146,36 @@ fn build_bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
 }
 
 fn build_image(session: &Session, args: &ImageArgs) -> Result<(), Stop> {
+    let system = NodeSystem::take(session, args.from, &args.build.sources.config)?;
     consent::host_packages(session, args.build.yes)?;
     match args.action {
-        Some(ImageAction::Bump) => bump(session),
-        None => node_image(session, &args.build),
+        Some(ImageAction::Bump) => bump(session, &system),
+        None => node_image(session, &system, &args.build),
     }
 }
 
-fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
+fn node_image(session: &Session, system: &NodeSystem, args: &ImageBuildArgs) -> Result<(), Stop> {
     let order = parts::bundle_order(session, &args.sources)?;
     let workshop = session.workshop();
+    let accelerator = match system.from {
+        ImageFrom::Debian => None,
+        // It is customised in a machine.
+        ImageFrom::Ubuntu2404 => {
+            let wanted = Wanted {
+                yes: args.yes,
+                locked: args.locked,
+                ..Wanted::cluster(&order, 1)
+            };
+            let judged = Preparation::new(session, wanted).judge()?;
+            Some(judged.verdict.accelerator)
+        }
+    };
     session.progress.phase("bundle");
     let bundle = podwire_images::bundle::get(&workshop, &order)?;
     session.progress.phase("node image");
     let outdated = consent::outdated(session, args.yes, args.locked);
     let request = image::ImageRequest {
+        system: system.system(accelerator),
         recipe: image::NODE,
         bundle: Some(&bundle),
         outdated: outdated.as_request(),
@@ -182,16 +200,22 @@ fn node_image(session: &Session, args: &ImageBuildArgs) -> Result<(), Stop> {
     Ok(())
 }
 
-fn bump(session: &Session) -> Result<(), Stop> {
-    for recipe in [image::BASE, image::NODE] {
-        session
-            .progress
-            .phase(&format!("lock of the {recipe} image"));
-        let differences = image::bump(&session.workshop(), recipe);
+fn bump(session: &Session, system: &NodeSystem) -> Result<(), Stop> {
+    let (locks, what): (&[(&str, &str)], _) = match system.from {
+        ImageFrom::Debian => (
+            &[(image::BASE, image::BASE), (image::NODE, image::NODE)],
+            "packages",
+        ),
+        // One cloud image for both recipes.
+        ImageFrom::Ubuntu2404 => (&[(image::UBUNTU, image::NODE)], "settings"),
+    };
+    for (lock, recipe) in locks {
+        session.progress.phase(&format!("lock of the {lock} image"));
+        let differences = image::bump(&session.workshop(), &system.system(None), recipe);
         session.progress.idle();
         let differences = differences?;
         outln!(
-            "images/recipes/{recipe}.lock: {} packages changed",
+            "images/recipes/{lock}.lock: {} {what} changed",
             differences.len()
         );
         for difference in differences {

@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use podwire_admission::{Admission, Claim, Memory, Ticket};
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu};
 use podwire_images::bundle::Asked;
+use podwire_images::image::{CloudOrder, ImageFrom, System};
 use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
-use crate::cli::{ConfigArgs, SourceArgs};
+use crate::cli::{ConfigArgs, FromArgs, SourceArgs};
 use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
 use crate::session::Session;
@@ -76,6 +77,39 @@ pub(crate) fn bundle_order(session: &Session, args: &SourceArgs) -> Result<Bundl
     })
 }
 
+/// What the nodes run.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeSystem {
+    pub(crate) from: ImageFrom,
+    sources: Sources,
+}
+
+impl NodeSystem {
+    /// What was asked for, else what the settings say.
+    pub(crate) fn take(
+        session: &Session,
+        from: FromArgs,
+        config: &ConfigArgs,
+    ) -> Result<Self, Stop> {
+        let sources = sources(session, config)?;
+        Ok(Self {
+            from: from.from.unwrap_or(sources.image_from),
+            sources,
+        })
+    }
+
+    /// As an image's request says it. Where nothing has been judged yet, the machine is emulated.
+    pub(crate) fn system(&self, accelerator: Option<Accelerator>) -> System<'_> {
+        match self.from {
+            ImageFrom::Debian => System::Debian,
+            ImageFrom::Ubuntu2404 => System::Ubuntu(CloudOrder {
+                sources: &self.sources,
+                accelerator: accelerator.unwrap_or(Accelerator::Tcg),
+            }),
+        }
+    }
+}
+
 /// The newest Kubernetes whose modules are pinned.
 pub(crate) fn newest_modules(session: &Session) -> Result<BundleOrder, Stop> {
     Ok(BundleOrder::modules(&session.workspace.root, None)?)
@@ -84,6 +118,7 @@ pub(crate) fn newest_modules(session: &Session) -> Result<BundleOrder, Stop> {
 /// An image when the cache has it; builds nothing.
 pub(crate) fn cached_image(
     session: &Session,
+    system: System<'_>,
     recipe: &str,
     bundle: Option<&Bundle>,
 ) -> Result<Option<NodeImage>, Stop> {
@@ -93,6 +128,7 @@ pub(crate) fn cached_image(
         return Ok(None);
     }
     let request = image::ImageRequest {
+        system,
         recipe,
         bundle,
         outdated: image::Outdated::Refuse,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
+use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
@@ -13,7 +14,7 @@ use podwire_vm::{Accelerator, SshCredentials, clock};
 
 use crate::consent;
 use crate::durations::Durations;
-use crate::parts::{self, Programs};
+use crate::parts::{self, NodeSystem, Programs};
 use crate::plan::Phase;
 use crate::pod_network::{self, Given};
 use crate::results::PhaseRecord;
@@ -24,6 +25,8 @@ use crate::stop::Stop;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) bundle: &'a BundleOrder,
+    /// What the nodes run, if not Debian.
+    pub(crate) system: Option<&'a NodeSystem>,
     pub(crate) nodes: u32,
     pub(crate) broken: Option<Break>,
     pub(crate) require_kvm: bool,
@@ -38,6 +41,7 @@ impl<'a> Wanted<'a> {
     pub(crate) fn cluster(bundle: &'a BundleOrder, nodes: u32) -> Self {
         Self {
             bundle,
+            system: None,
             nodes,
             broken: None,
             require_kvm: false,
@@ -137,7 +141,7 @@ impl<'a> Preparation<'a> {
     /// The base image, and what runs guests here, judged with it.
     pub(crate) fn judge(&mut self) -> Result<Judged, Stop> {
         let programs = Programs::find()?;
-        let base = self.image(Phase::BaseImage, image::BASE, None)?;
+        let base = self.image(Phase::BaseImage, System::Debian, image::BASE, None)?;
         let verdict = self.phase(Phase::Accelerator, |it| {
             parts::verdict(it.session, &programs, &base)
         })?;
@@ -168,12 +172,16 @@ impl<'a> Preparation<'a> {
             }
             Ok((bundle::get(&workshop, order)?, false))
         })?;
-        self.image(Phase::NodeImage, image::NODE, Some(&bundle))
+        let accelerator = self.accelerator;
+        let system = self.wanted.system;
+        let system = system.map_or(System::Debian, |it| it.system(accelerator));
+        self.image(Phase::NodeImage, system, image::NODE, Some(&bundle))
     }
 
     fn image(
         &mut self,
         phase: Phase,
+        system: System<'_>,
         recipe: &str,
         bundle: Option<&Bundle>,
     ) -> Result<NodeImage, Stop> {
@@ -181,6 +189,7 @@ impl<'a> Preparation<'a> {
         let image = self.phase(phase, |it| {
             let outdated = consent::outdated(it.session, yes, locked);
             let request = image::ImageRequest {
+                system,
                 recipe,
                 bundle,
                 outdated: outdated.as_request(),

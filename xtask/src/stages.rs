@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use podwire_cluster::{
     Break, ClusterError, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu,
 };
+use podwire_images::image::System;
 use podwire_images::{BundleOrder, Entry, Removal, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
@@ -195,7 +196,7 @@ impl Today {
             .ok()
             .map(|programs| accelerator::qemu_version(&session.spawner, &programs.qemu))
             .transpose()?;
-        let base = parts::cached_image(session, image::BASE, None)?;
+        let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
         let verdict = match base.filter(|_| qemu.is_some()) {
             Some(base) => parts::known_verdict(session, &base)?,
             None => None,
@@ -213,7 +214,9 @@ impl Today {
                 false => None,
             };
             let image = match &bundle {
-                Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
+                Some(bundle) => {
+                    parts::cached_image(session, System::Debian, image::NODE, Some(bundle))?
+                }
                 None => None,
             };
             images.insert(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use podwire_admission::Memory;
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, PodManifest, Stage, StageName};
+use podwire_images::image::{ImageFrom, System};
 use podwire_images::{BundleOrder, NodeImage, host, image, tools};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
@@ -15,7 +16,7 @@ use time::OffsetDateTime;
 use crate::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::durations::{self, Durations};
 use crate::nextest::{self, Ended, Nextest, Seen};
-use crate::parts;
+use crate::parts::{self, NodeSystem};
 use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::pod_network::{self, Given};
 use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
@@ -32,6 +33,7 @@ struct Order<'a> {
     /// One cluster each; never none.
     cells: Vec<CellOrder>,
     bundle: BundleOrder,
+    system: NodeSystem,
     /// The user's Pod network.
     pod_network: Option<Given>,
     /// A filter or a built-in fault is about scenarios alone.
@@ -45,6 +47,7 @@ impl<'a> Order<'a> {
         catalogue: &'a [Scenario],
     ) -> Result<Self, Stop> {
         let bundle = parts::bundle_order(session, &args.sources)?;
+        let system = NodeSystem::take(session, args.from, &args.sources.config)?;
         let profile = args.profile.map(|name| match name {
             ProfileName::Default => Profile::Default,
             ProfileName::Full => Profile::Full,
@@ -99,6 +102,7 @@ impl<'a> Order<'a> {
             args,
             catalogue,
             bundle,
+            system,
             pod_network,
         })
     }
@@ -106,6 +110,7 @@ impl<'a> Order<'a> {
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             bundle: &self.bundle,
+            system: Some(&self.system),
             nodes: self.args.nodes,
             broken: self.args.broken,
             require_kvm: self.args.require_kvm,
@@ -282,14 +287,17 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         .iter()
         .map(|missing| missing.need.package)
         .collect();
-    let base = parts::cached_image(session, image::BASE, None)?;
+    let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
     let verdict = match &base {
         Some(base) if names.is_empty() => parts::known_verdict(session, base)?,
         _ => None,
     };
     let bundle = podwire_images::bundle::cached(&workshop, &order.bundle)?;
     let node = match &bundle {
-        Some(bundle) => parts::cached_image(session, image::NODE, Some(bundle))?,
+        Some(bundle) => {
+            let system = order.system.system(None);
+            parts::cached_image(session, system, image::NODE, Some(bundle))?
+        }
         None => None,
     };
     let given = order.pod_network.as_ref();
@@ -367,7 +375,15 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         ),
         (
             Phase::NodeImage,
-            cached_or(node.as_ref().map(|image| image.manifest.name.clone()), ""),
+            match order.system.from {
+                ImageFrom::Debian => {
+                    cached_or(node.as_ref().map(|image| image.manifest.name.clone()), "")
+                }
+                from => {
+                    let named = |image: &NodeImage| format!("{}, {from}", image.manifest.name);
+                    cached_or(node.as_ref().map(named), &from.to_string())
+                }
+            },
         ),
         (
             Phase::Programs,

@@ -39,8 +39,10 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     }
     let given = Given::read(session, &args.network)?;
     let bundle = parts::bundle_order(session, &args.sources)?;
+    let system = parts::NodeSystem::take(session, args.from, &args.sources.config)?;
     consent::host_packages(session, args.yes)?;
     let wanted = Wanted {
+        system: Some(&system),
         yes: args.yes,
         locked: args.locked,
         ..Wanted::cluster(&bundle, args.nodes)

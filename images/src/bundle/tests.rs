@@ -190,7 +190,8 @@ impl Bench {
     fn sources(&self) -> Sources {
         let url = |path: &str| self.server.url(path);
         let text = format!(
-            "[defaults]\nbundle-from = 'release'\n[sources]\n\
+            "[defaults]\nbundle-from = 'release'\nimage-from = 'debian'\n[sources]\n\
+             ubuntu = 'http://a.invalid'\nubuntu-archive = 'http://a.invalid'\nubuntu-security = 'http://a.invalid'\n\
              kubernetes = '{}'\ncni-plugins = '{}'\ncrictl = '{}'\netcd = '{}'\nimages = '{}/mirror'\n",
             url("k8s"),
             url("cni"),

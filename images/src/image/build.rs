@@ -2,9 +2,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use podwire_process::ChildCommand;
+use podwire_process::{ChildCommand, run};
 use serde::{Deserialize, Serialize};
 
+use super::cloud::{self, CloudOrder, CloudRecipe, ImageFrom};
 use super::contents::{self, Contents};
 use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
@@ -20,6 +21,7 @@ use crate::{Check, Error, Found, Kind, SshKeys, Staging, Workshop};
 
 const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
 const ROOT: &str = include_str!("../../recipes/root.sh");
+const TREE: &str = include_str!("../../recipes/tree.sh");
 const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
 const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
 
@@ -31,13 +33,23 @@ const DISK_UUID: &str = "6f0d9f5e-0000-4000-8000-706f64776972";
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How long the rest may take.
-const CUSTOMISE_LIMIT: Duration = Duration::from_secs(10 * 60);
+pub(super) const CUSTOMISE_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 const MANIFEST: &str = "manifest.json";
 const DISK: &str = "disk.qcow2";
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd";
-const PACKAGES: &str = "packages";
+pub(super) const PACKAGES: &str = "packages";
+
+/// What the root of kube-proxy's image is made of, see recipes/root.sh.
+const ROOT_PACKAGES: [&str; 6] = [
+    "conntrack",
+    "ipset",
+    "iptables",
+    "kmod",
+    "netbase",
+    "nftables",
+];
 
 /// What to do where the archive no longer has a locked version.
 #[derive(Clone, Copy)]
@@ -50,9 +62,30 @@ pub enum Outdated<'a> {
     Ask(&'a dyn Fn(&[LockDifference]) -> bool),
 }
 
+/// What an image is made of.
+#[derive(Clone, Copy)]
+pub enum System<'a> {
+    /// Debian's packages.
+    Debian,
+    /// Ubuntu's cloud image.
+    Ubuntu(CloudOrder<'a>),
+}
+
+impl System<'_> {
+    /// As `--from` says it.
+    pub fn from(&self) -> ImageFrom {
+        match self {
+            Self::Debian => ImageFrom::Debian,
+            Self::Ubuntu(_) => ImageFrom::Ubuntu2404,
+        }
+    }
+}
+
 /// Which image is wanted.
 #[derive(Clone, Copy)]
 pub struct ImageRequest<'a> {
+    /// What it is made of.
+    pub system: System<'a>,
     /// Name of the recipe: [`super::BASE`] or [`super::NODE`].
     pub recipe: &'a str,
     /// The bundle that goes in where the recipe takes one.
@@ -83,8 +116,14 @@ pub struct ImageManifest {
     pub name: String,
     /// The recipe.
     pub recipe: String,
-    /// Debian's suite.
+    /// What it was made of, as `--from` says it.
+    #[serde(default)]
+    pub from: String,
+    /// The suite of its packages: `trixie`, `noble`.
     pub suite: String,
+    /// Size of its disk.
+    #[serde(default)]
+    pub disk_mib: u64,
     /// What the kernel is to be started with.
     pub kernel_command_line: String,
     /// Version of Kubernetes in it, if any.
@@ -118,9 +157,12 @@ struct Known {
     name: String,
 }
 
-struct Inquiry<'a> {
+pub(super) struct Inquiry<'a> {
     recipe: Recipe,
-    lock: Lock,
+    /// Package versions of Debian's, or the pin of a cloud image.
+    pub(super) lock: Lock,
+    /// The cloud image that it is made of, if it is, and the text that says it.
+    cloud: Option<(CloudRecipe, String)>,
     keys: SshKeys,
     probe: Probe,
     bundle: Option<&'a Bundle>,
@@ -130,7 +172,15 @@ struct Inquiry<'a> {
 impl<'a> Inquiry<'a> {
     fn make(workshop: &Workshop<'_>, request: &ImageRequest<'a>) -> Result<Self, Error> {
         let mut recipe = Recipe::read(workshop.source, request.recipe)?;
-        let lock = Lock::read(&Recipe::path(workshop.source, request.recipe, "lock"))?;
+        let (lock, cloud) = match request.system {
+            System::Debian => (request.recipe, None),
+            System::Ubuntu(_) => {
+                let cloud = CloudRecipe::read(workshop.source)?;
+                recipe = cloud.0.changed(workshop.source, recipe)?;
+                (cloud::UBUNTU, Some(cloud))
+            }
+        };
+        let lock = Lock::read(&Recipe::path(workshop.source, lock, "lock"))?;
         let bundle = request.bundle.filter(|_| recipe.with_bundle);
         if recipe.with_bundle && bundle.is_none() {
             return Err(Error::Malformed {
@@ -148,6 +198,7 @@ impl<'a> Inquiry<'a> {
         Ok(Self {
             recipe,
             lock,
+            cloud,
             keys,
             probe: probe::build(workshop)?,
             bundle,
@@ -161,12 +212,20 @@ impl<'a> Inquiry<'a> {
             .with("recipe", &self.recipe.name)
             .with("bootstrap", BOOTSTRAP)
             .with("root", ROOT)
+            .with("tree", TREE)
             .with("customise", CUSTOMISE)
             .with("initrd", INITRD_INIT)
             .with("bundle", self.bundle.map_or("", |bundle| &bundle.name))
             .with("probe", &self.probe.sha256)
             .with("user key", &self.keys.user_public)
             .with("host key", &self.keys.host_public);
+        if let Some((_, text)) = &self.cloud {
+            inputs = cloud::texts().fold(inputs.with("cloud", text), |inputs, text| {
+                inputs.with("cloud text", text)
+            });
+            // Which image it was is no package's version.
+            inputs = inputs.with("pin", self.lock.text());
+        }
         if let Some(contents) = &self.contents {
             inputs = inputs.with("contents", format!("{contents:?}"));
         }
@@ -182,6 +241,35 @@ impl<'a> Inquiry<'a> {
 
     fn named(&self, installed: &Lock) -> String {
         self.inputs().with("installed", installed.text()).name()
+    }
+
+    fn manifest(
+        &self,
+        installed: &Lock,
+        differences: Vec<LockDifference>,
+        disk_mib: u64,
+    ) -> ImageManifest {
+        let recipe = &self.recipe;
+        let from = match self.cloud {
+            None => ImageFrom::Debian,
+            Some(_) => ImageFrom::Ubuntu2404,
+        };
+        let contents = self.contents.as_ref();
+        ImageManifest {
+            name: self.named(installed),
+            recipe: recipe.name.clone(),
+            from: from.to_string(),
+            suite: recipe.suite.clone(),
+            disk_mib,
+            kernel_command_line: format!("root={} {}", recipe.root, recipe.kernel_command_line),
+            kubernetes: self.bundle.map(|bundle| bundle.manifest.kubernetes.clone()),
+            bundle: self.bundle.map(|bundle| bundle.name.clone()),
+            oci_images: contents.map(Contents::references).unwrap_or_default(),
+            probe_sha256: self.probe.sha256.clone(),
+            ssh_host_key: self.keys.host_public.clone(),
+            packages: installed.0.len(),
+            differences,
+        }
     }
 }
 
@@ -265,39 +353,28 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
         contents::check(bundle, contents)?;
     }
     let build = Build::start(workshop, recipe)?;
-    let installed = build.bootstrap(&inquiry.lock)?;
-    let differences = inquiry.lock.differences(&installed);
-    let accepted = differences.is_empty()
-        || match request.outdated {
-            Outdated::Refuse => false,
-            Outdated::Accept => true,
-            Outdated::Ask(decide) => decide(&differences),
-        };
-    if !accepted {
-        build.remove_tree()?;
-        return Err(outdated(recipe, differences));
-    }
-    let name = inquiry.named(&installed);
-    let manifest = ImageManifest {
-        name: name.clone(),
-        recipe: recipe.name.clone(),
-        suite: recipe.suite.clone(),
-        kernel_command_line: recipe.kernel_command_line.clone(),
-        kubernetes: inquiry
-            .bundle
-            .map(|bundle| bundle.manifest.kubernetes.clone()),
-        bundle: inquiry.bundle.map(|bundle| bundle.name.clone()),
-        oci_images: inquiry
-            .contents
-            .as_ref()
-            .map(Contents::references)
-            .unwrap_or_default(),
-        probe_sha256: inquiry.probe.sha256.clone(),
-        ssh_host_key: inquiry.keys.host_public.clone(),
-        packages: installed.0.len(),
-        differences,
+    let (name, staging) = match (&request.system, &inquiry.cloud) {
+        (System::Ubuntu(order), Some((cloud, _))) => {
+            let installed = build.customise_cloud(&inquiry, cloud, order)?;
+            build.finish(&inquiry, &installed, Vec::new())?
+        }
+        _ => {
+            let installed = build.bootstrap(&inquiry.lock, &recipe.packages)?;
+            let differences = inquiry.lock.differences(&installed);
+            let accepted = differences.is_empty()
+                || match request.outdated {
+                    Outdated::Refuse => false,
+                    Outdated::Accept => true,
+                    Outdated::Ask(decide) => decide(&differences),
+                };
+            if !accepted {
+                build.remove_tree()?;
+                return Err(outdated(recipe, differences));
+            }
+            build.customise(&inquiry)?;
+            build.finish(&inquiry, &installed, differences)?
+        }
     };
-    let staging = build.customise(&inquiry, &manifest)?;
     let dir = workshop.cache.publish(Kind::Image, &name, staging)?;
     let index = index_path(workshop, &inquiry.requested())?;
     let text = serde_json::to_vec(&Known { name })
@@ -316,16 +393,24 @@ fn outdated(recipe: &Recipe, differences: Vec<LockDifference>) -> Error {
     }
 }
 
-/// Moves a recipe's lock to the archive's current versions and tells what changed.
+/// Moves a recipe's lock to the archive's current versions, or the pin of a cloud image to the newest that
+/// is published, and tells what changed.
 ///
 /// # Errors
 /// As [`get`]; the lock is unchanged then.
-pub fn bump(workshop: &Workshop<'_>, recipe: &str) -> Result<Vec<LockDifference>, Error> {
+pub fn bump(
+    workshop: &Workshop<'_>,
+    system: &System<'_>,
+    recipe: &str,
+) -> Result<Vec<LockDifference>, Error> {
+    if let System::Ubuntu(order) = system {
+        return cloud::bump(workshop, order.sources);
+    }
     let path = Recipe::path(workshop.source, recipe, "lock");
     let old = Lock::read(&path)?;
     let recipe = Recipe::read(workshop.source, recipe)?;
     let build = Build::start(workshop, &recipe)?;
-    let installed = build.bootstrap(&Lock::default())?;
+    let installed = build.bootstrap(&Lock::default(), &recipe.packages)?;
     build.remove_tree()?;
     let differences = old.differences(&installed);
     if !differences.is_empty() {
@@ -335,26 +420,27 @@ pub fn bump(workshop: &Workshop<'_>, recipe: &str) -> Result<Vec<LockDifference>
 }
 
 /// mmdebstrap's arguments.
-fn mmdebstrap(recipe: &Recipe, mirrors: &[String]) -> Vec<String> {
+fn mmdebstrap(suite: &str, packages: &[String], mirrors: &[String]) -> Vec<String> {
     let excluded = ["doc/*", "info/*", "locale/*", "man/*"];
     let mut args = vec!["--mode=root".to_owned(), "--variant=minbase".to_owned()];
-    args.push(format!("--include={}", recipe.packages.join(",")));
+    args.push(format!("--include={}", packages.join(",")));
     args.extend(excluded.map(|path| format!("--dpkgopt=path-exclude=/usr/share/{path}")));
     // A build that is cut short is thrown away, not repaired.
     args.push("--dpkgopt=force-unsafe-io".to_owned());
     args.push("--setup-hook=cp -r before/. \"$1\"/".to_owned());
-    args.extend([recipe.suite.clone(), "tree".to_owned()]);
+    args.extend([suite.to_owned(), "tree".to_owned()]);
     args.extend(mirrors.iter().cloned());
     args
 }
 
-/// What customise.sh reads; every word was checked when the recipe was read.
+/// What the scripts read; every word was checked when the recipe was read.
 fn settings(recipe: &Recipe, owner: (u32, u32)) -> String {
     format!(
-        "ENABLE='{}'\nDISABLE='{}'\nMASK='{}'\nINITRD_MODULES='{}'\nDISK_MIB={}\nDISK_UUID={DISK_UUID}\nOWNER={}:{}\n",
+        "ENABLE='{}'\nDISABLE='{}'\nMASK='{}'\nPURGE='{}'\nINITRD_MODULES='{}'\nDISK_MIB={}\nDISK_UUID={DISK_UUID}\nOWNER={}:{}\n",
         recipe.enable.join(" "),
         recipe.disable.join(" "),
         recipe.mask.join(" "),
+        recipe.purge.join(" "),
         recipe.initrd_modules.join(" "),
         recipe.disk_mib,
         owner.0,
@@ -362,12 +448,12 @@ fn settings(recipe: &Recipe, owner: (u32, u32)) -> String {
     )
 }
 
-struct Build<'a> {
-    workshop: &'a Workshop<'a>,
-    recipe: &'a Recipe,
+pub(super) struct Build<'a> {
+    pub(super) workshop: &'a Workshop<'a>,
+    pub(super) recipe: &'a Recipe,
     privilege: Privilege,
-    work: Staging,
-    log: PathBuf,
+    pub(super) work: Staging,
+    pub(super) log: PathBuf,
 }
 
 impl<'a> Build<'a> {
@@ -393,7 +479,7 @@ impl<'a> Build<'a> {
                 rustix::process::getegid().as_raw(),
             ),
         };
-        build.write("settings", settings(recipe, owner))?;
+        build.write("input/settings", settings(recipe, owner))?;
         Ok(build)
     }
 
@@ -411,7 +497,7 @@ impl<'a> Build<'a> {
     }
 
     /// Installs the packages, the locked versions where there are any, and tells what came.
-    fn bootstrap(&self, lock: &Lock) -> Result<Lock, Error> {
+    fn bootstrap(&self, lock: &Lock, packages: &[String]) -> Result<Lock, Error> {
         let Self {
             recipe, privilege, ..
         } = self;
@@ -428,37 +514,48 @@ impl<'a> Build<'a> {
         };
         self.write_file("before", &preferences)?;
         self.folder("out")?;
-        let mirrors = Host::detect(self.workshop.spawner).debian_mirrors(&recipe.suite);
+        let suite = &recipe.debian_suite;
+        let mirrors = Host::detect(self.workshop.spawner).debian_mirrors(suite);
         let about = format!("installing Debian for the {} image", recipe.name);
         self.script(
             BOOTSTRAP,
-            &mmdebstrap(recipe, &mirrors),
+            &mmdebstrap(suite, packages, &mirrors),
             &about,
             BOOTSTRAP_LIMIT,
         )?;
         Lock::read(&self.work.path().join("out").join(PACKAGES))
     }
 
-    /// Makes the tree into an image's folder.
-    fn customise(&self, inquiry: &Inquiry<'_>, manifest: &ImageManifest) -> Result<Staging, Error> {
-        let Self { recipe, .. } = self;
-        self.workshop
-            .report
-            .step(&format!("making the {} image", recipe.name));
-        for file in &recipe.files {
-            self.write_file("overlay", file)?;
-        }
-        self.add_keys(&inquiry.keys)?;
-        self.add_programs(inquiry)?;
-        self.write("initrd-init", INITRD_INIT)?;
-        let about = format!("making the {} image", recipe.name);
-        self.script(CUSTOMISE, &[], &about, CUSTOMISE_LIMIT)?;
-        self.finish(manifest)
+    /// Makes a machine of the tree, in `out`.
+    fn customise(&self, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+        let about = format!("making the {} image", self.recipe.name);
+        self.workshop.report.step(&about);
+        self.add_input(inquiry)?;
+        self.script(TREE, &[], &about, CUSTOMISE_LIMIT)
     }
 
-    fn finish(&self, manifest: &ImageManifest) -> Result<Staging, Error> {
+    /// Fills the folder `input`, of which customise.sh makes a machine.
+    pub(super) fn add_input(&self, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+        for file in &self.recipe.files {
+            self.write_file("input/overlay", file)?;
+        }
+        self.write("input/customise.sh", CUSTOMISE)?;
+        self.write("input/initrd-init", INITRD_INIT)?;
+        self.add_keys(&inquiry.keys)?;
+        self.add_programs(inquiry)
+    }
+
+    /// The image's folder, of what is in `out`.
+    fn finish(
+        &self,
+        inquiry: &Inquiry<'_>,
+        installed: &Lock,
+        differences: Vec<LockDifference>,
+    ) -> Result<(String, Staging), Error> {
         let out = self.work.path().join("out");
         let raw = out.join("disk.raw");
+        let disk = fs::metadata(&raw).map_err(Error::file("read", &raw))?;
+        let manifest = inquiry.manifest(installed, differences, disk.len() >> 20);
         let staging = self.workshop.cache.staging("image")?;
         let convert = ChildCommand::new("qemu-img")
             .args(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", "8"])
@@ -474,8 +571,8 @@ impl<'a> Build<'a> {
             let from = out.join(file);
             fs::rename(&from, staging.path().join(file)).map_err(Error::file("take", from))?;
         }
-        write_json(&staging.path().join(MANIFEST), manifest)?;
-        Ok(staging)
+        write_json(&staging.path().join(MANIFEST), &manifest)?;
+        Ok((manifest.name, staging))
     }
 
     fn add_keys(&self, keys: &SshKeys) -> Result<(), Error> {
@@ -492,7 +589,7 @@ impl<'a> Build<'a> {
             ),
         ];
         for (path, bytes) in files {
-            self.write(&format!("overlay{path}"), bytes)?;
+            self.write(&format!("input/overlay{path}"), bytes)?;
         }
         Ok(())
     }
@@ -513,17 +610,17 @@ impl<'a> Build<'a> {
             list.push_str(&format!("{sha256}  {to}\n"));
             Ok(())
         };
-        add(&Program::Probe, "programs", "usr/local/bin/probe")?;
-        self.folder("debs")?;
-        self.folder("oci")?;
+        add(&Program::Probe, "input/programs", "usr/local/bin/probe")?;
+        self.folder("input/debs")?;
+        self.folder("input/oci")?;
         let Some(contents) = &inquiry.contents else {
-            return self.write("programs.sha256", list).map(drop);
+            return self.write("input/programs.sha256", list).map(drop);
         };
         for (program, to) in &contents.programs {
-            add(program, "programs", to)?;
+            add(program, "input/programs", to)?;
         }
         for package in &contents.packages {
-            let below = format!("debs/{}", package.name);
+            let below = format!("input/debs/{}", package.name);
             for (program, to) in &package.programs {
                 add(program, &below, to)?;
             }
@@ -532,7 +629,12 @@ impl<'a> Build<'a> {
             }
             self.write(&format!("{below}/DEBIAN/control"), package.control())?;
         }
-        self.write("programs.sha256", list)?;
+        self.write("input/programs.sha256", list)?;
+        if inquiry.cloud.is_some() {
+            // The images that Kubernetes publishes have Debian's tools too, whatever runs on the node.
+            let packages = ROOT_PACKAGES.map(str::to_owned);
+            self.bootstrap(&Lock::default(), &packages)?;
+        }
         self.script(
             ROOT,
             &[],
@@ -543,29 +645,40 @@ impl<'a> Build<'a> {
         let root = fs::read(&root).map_err(Error::file("read", root))?;
         for image in &contents.images {
             let read = |program: &Program| fs::read(found(program).0);
-            let name = format!("oci/{}", image.file_name());
+            let name = format!("input/oci/{}", image.file_name());
             let archive = image
                 .archive(&root, read)
                 .map_err(Error::file("pack", &name))?;
             self.write(&name, archive)?;
         }
+        if inquiry.cloud.is_some() {
+            self.remove_tree()?;
+        }
         if let Some(bundle) = inquiry.bundle {
             for image in &contents.published {
                 let from = bundle.dir.join(&image.archive);
                 let name = Path::new(&image.archive).file_name().unwrap_or_default();
-                link(&from, &self.work.path().join("oci").join(name))?;
+                link(&from, &self.work.path().join("input/oci").join(name))?;
             }
         }
-        self.write("references", contents.references().join("\n") + "\n")?;
+        self.write("input/references", contents.references().join("\n") + "\n")?;
         Ok(())
     }
 
-    fn folder(&self, name: &str) -> Result<(), Error> {
+    /// What a short program printed.
+    pub(super) fn output(&self, program: &str, args: &[&str]) -> Result<String, Error> {
+        let path = crate::host::find_program(program).unwrap_or(program.into());
+        let command = ChildCommand::new(path).args(args.iter().copied());
+        let done = run(self.workshop.spawner, command, CUSTOMISE_LIMIT)?;
+        Ok(done.success(program)?.stdout)
+    }
+
+    pub(super) fn folder(&self, name: &str) -> Result<(), Error> {
         let path = self.work.path().join(name);
         fs::create_dir_all(&path).map_err(Error::file("make", path))
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
+    pub(super) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
         let path = self.work.path().join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
@@ -648,6 +761,7 @@ mod tests {
         let name = if bundle.is_some() { NODE } else { BASE };
         Inquiry {
             recipe: Recipe::read(source(), name).unwrap(),
+            cloud: None,
             lock: Lock::read(&Recipe::path(source(), name, "lock")).unwrap(),
             keys: cache.ssh_keys(&Silent).unwrap(),
             probe: Probe {
@@ -704,7 +818,7 @@ mod tests {
     fn mmdebstrap_is_given_the_recipe_and_the_hosts_mirror() {
         let recipe = Recipe::read(source(), BASE).unwrap();
         let mirrors = ["deb http://mirror.example/debian trixie main".to_owned()];
-        insta::assert_snapshot!(mmdebstrap(&recipe, &mirrors).join("\n"), @r#"
+        insta::assert_snapshot!(mmdebstrap(&recipe.suite, &recipe.packages, &mirrors).join("\n"), @r#"
         --mode=root
         --variant=minbase
         --include=busybox-static,dbus,iproute2,iputils-ping,kmod,linux-image-amd64,openssh-server,procps,systemd,systemd-sysv,udev
@@ -728,6 +842,7 @@ mod tests {
         ENABLE='announce.service lease-hostname.path ssh.service systemd-networkd.service'
         DISABLE='e2scrub_reap.service getty@tty1.service remote-fs.target systemd-pstore.service'
         MASK='ldconfig.service sshd-keygen.service'
+        PURGE=''
         INITRD_MODULES='virtio_blk virtio_net ext4'
         DISK_MIB=2048
         DISK_UUID=6f0d9f5e-0000-4000-8000-706f64776972
@@ -747,6 +862,7 @@ mod tests {
             source: source(),
         };
         let request = ImageRequest {
+            system: System::Debian,
             recipe: NODE,
             bundle: None,
             outdated: Outdated::Refuse,
@@ -783,7 +899,9 @@ mod tests {
         let manifest = ImageManifest {
             name: "n".to_owned(),
             recipe: BASE.to_owned(),
+            from: "debian".to_owned(),
             suite: "trixie".to_owned(),
+            disk_mib: 2048,
             kernel_command_line: "root=/dev/vda".to_owned(),
             kubernetes: None,
             bundle: None,

@@ -30,11 +30,16 @@ pub struct RecipeFile {
 pub struct Recipe {
     /// Its name.
     pub name: String,
-    /// Debian's suite.
+    /// The suite of its packages.
     pub suite: String,
-    /// Size of the root file system, which is all of the disk.
+    /// Debian's suite: also of an image of another system, whose kube-proxy has Debian's tools.
+    pub debian_suite: String,
+    /// The device with the root file system, as the kernel names it.
+    pub root: String,
+    /// Size of the root file system, which is all of the disk; of a cloud image, what its file system
+    /// gets more.
     pub disk_mib: u64,
-    /// What the kernel is started with.
+    /// What the kernel is started with, beside the root device.
     pub kernel_command_line: String,
     /// Packages asked for; what they depend on comes too, what they recommend does not.
     pub packages: Vec<String>,
@@ -46,6 +51,8 @@ pub struct Recipe {
     pub disable: Vec<String>,
     /// systemd units to mask.
     pub mask: Vec<String>,
+    /// Packages to remove.
+    pub purge: Vec<String>,
     /// Files that must be there before the first package is installed.
     pub before: Vec<RecipeFile>,
     /// Files added after the last one.
@@ -110,7 +117,9 @@ impl Recipe {
         let recipe = match extended {
             Some(base) => Self {
                 name: name.to_owned(),
-                suite: written.suite.unwrap_or(base.suite),
+                suite: written.suite.clone().unwrap_or(base.suite),
+                debian_suite: written.suite.unwrap_or(base.debian_suite),
+                root: base.root,
                 disk_mib: written.disk_mib.unwrap_or(base.disk_mib),
                 kernel_command_line: written
                     .kernel_command_line
@@ -120,6 +129,7 @@ impl Recipe {
                 enable: joined(base.enable, written.enable),
                 disable: joined(base.disable, written.disable),
                 mask: joined(base.mask, written.mask),
+                purge: base.purge,
                 before: joined(base.before, written.before),
                 files: joined(base.files, written.files),
                 with_bundle: written.with_bundle || base.with_bundle,
@@ -127,7 +137,9 @@ impl Recipe {
             },
             None => Self {
                 name: name.to_owned(),
-                suite: written.suite.ok_or_else(|| missing("suite"))?,
+                suite: written.suite.clone().ok_or_else(|| missing("suite"))?,
+                debian_suite: written.suite.ok_or_else(|| missing("suite"))?,
+                root: "/dev/vda".to_owned(),
                 disk_mib: written.disk_mib.ok_or_else(|| missing("disk_mib"))?,
                 kernel_command_line: written
                     .kernel_command_line
@@ -137,28 +149,33 @@ impl Recipe {
                 enable: written.enable,
                 disable: written.disable,
                 mask: written.mask,
+                purge: Vec::new(),
                 before: written.before,
                 files: written.files,
                 with_bundle: written.with_bundle,
                 texts: vec![text],
             },
         };
-        for file in recipe.before.iter().chain(&recipe.files) {
+        recipe.check().map_err(malformed)?;
+        Ok(recipe)
+    }
+
+    /// Finds what would reach a wrong place, or a shell as more than a word.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for file in self.before.iter().chain(&self.files) {
             if !is_good_path(&file.path) {
-                return Err(malformed(format!(
+                return Err(format!(
                     "{:?} is no absolute path below /etc, /usr, /opt, /root or /var",
                     file.path
-                )));
+                ));
             }
         }
-        for word in recipe.shell_words() {
+        for word in self.shell_words() {
             if !is_good_word(word) {
-                return Err(malformed(format!(
-                    "{word:?} is no name of a package, unit or module"
-                )));
+                return Err(format!("{word:?} is no name of a package, unit or module"));
             }
         }
-        Ok(recipe)
+        Ok(())
     }
 
     /// Everything that reaches a shell script unquoted.
@@ -169,6 +186,7 @@ impl Recipe {
             &self.enable,
             &self.disable,
             &self.mask,
+            &self.purge,
         ]
         .into_iter()
         .flatten()

@@ -1,0 +1,130 @@
+//! The disk of a cloud image, read without mounting it: GPT (UEFI 2.10, 5.3) and ext4's labels.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::super::build::Build;
+use crate::Error;
+
+const SECTOR: u64 = 512;
+
+/// An ext4 file system in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// The file system's label.
+    pub label: String,
+}
+
+/// All ext4 file systems on a raw disk; none where there is no partition table.
+pub(super) fn partitions(disk: &Path) -> io::Result<Vec<Partition>> {
+    let file = File::open(disk)?;
+    let mut header = [0; 92];
+    file.read_exact_at(&mut header, SECTOR)?;
+    if &header[..8] != b"EFI PART" {
+        return Ok(Vec::new());
+    }
+    let first = le(&header[72..80]);
+    let (count, size) = (le(&header[80..84]), le(&header[84..88]));
+    let mut found = Vec::new();
+    for index in 0..count.min(128) {
+        let mut entry = [0; 40];
+        file.read_exact_at(&mut entry, first * SECTOR + index * size)?;
+        let offset = le(&entry[32..40]) * SECTOR;
+        if offset == 0 {
+            continue;
+        }
+        let mut superblock = [0; 136];
+        // One that ends before its superblock has none.
+        if file.read_exact_at(&mut superblock, offset + 1024).is_err() {
+            continue;
+        }
+        if superblock[56..58] == [0x53, 0xef] {
+            let label = superblock[120..136].split(|byte| *byte == 0).next();
+            found.push(Partition {
+                offset,
+                label: String::from_utf8_lossy(label.unwrap_or_default()).into_owned(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn le(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// What a cloud image holds that its first boot needs on the host.
+pub(super) struct Found {
+    /// Name of the kernel, and of the initrd that goes with it.
+    pub kernel: String,
+    /// Name of the initrd.
+    pub initrd: String,
+}
+
+/// Copies kernel, initrd and dpkg's status from a raw disk into `to`, which is there already.
+///
+/// # Errors
+/// [`Error::CloudDisk`] for one that is not laid out as a cloud image; [`Error::Step`].
+pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found, Error> {
+    let strange = |reason: String| Error::CloudDisk {
+        path: disk.to_owned(),
+        reason,
+    };
+    let partitions = partitions(disk).map_err(Error::file("read", disk))?;
+    let labelled = |label: &str| partitions.iter().find(|it| it.label == label);
+    let root = labelled("cloudimg-rootfs").ok_or_else(|| {
+        let labels: Vec<&str> = partitions.iter().map(|it| it.label.as_str()).collect();
+        strange(format!(
+            "none of its ext4 file systems has the label cloudimg-rootfs, but there are: {}",
+            labels.join(", ")
+        ))
+    })?;
+    let debugfs = |partition: &Partition, request: &str| {
+        let image = format!("{}?offset={}", disk.display(), partition.offset);
+        build.output("debugfs", &["-R", request, &image])
+    };
+    let dump = |partition: &Partition, from: &str, name: &str| {
+        let target = to.join(name);
+        debugfs(partition, &format!("dump {from} {}", target.display()))?;
+        // debugfs succeeds whatever came of it.
+        match target.metadata() {
+            Ok(about) if about.len() > 0 => Ok(()),
+            _ => Err(strange(format!("there is no {from} in it"))),
+        }
+    };
+    dump(root, "/var/lib/dpkg/status", "status")?;
+    // Apart since 24.04.
+    let (boot, folder) = match labelled("BOOT") {
+        Some(boot) => (boot, ""),
+        None => (root, "/boot"),
+    };
+    let listing = debugfs(boot, &format!("ls -p {folder}/"))?;
+    // /inode/mode/uid/gid/name/size/
+    let names = listing.lines().filter_map(|line| line.split('/').nth(5));
+    let names: Vec<&str> = names.collect();
+    let versions = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("vmlinuz-"));
+    let version = versions
+        .filter(|version| names.contains(&format!("initrd.img-{version}").as_str()))
+        .max()
+        .ok_or_else(|| {
+            let there = names.join(" ");
+            strange(format!("there is no kernel with an initrd, but {there}"))
+        })?;
+    let (kernel, initrd) = (
+        format!("vmlinuz-{version}"),
+        format!("initrd.img-{version}"),
+    );
+    for name in [&kernel, &initrd] {
+        dump(boot, &format!("{folder}/{name}"), name)?;
+    }
+    Ok(Found { kernel, initrd })
+}
