@@ -24,7 +24,7 @@ rm -f /var/lib/man-db/auto-update
 if [ -n "$(ls "$in/archives")" ]; then
     echo "podwire: installing packages"
     # They were resolved and verified on the host: no archive is asked here.
-    apt-get -q -y --no-install-recommends --no-download -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/dev/null \
+    apt-get -q -y --no-install-recommends -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/dev/null \
         -o Dpkg::Use-Pty=0 install "$in"/archives/*.deb
 fi
 

@@ -7,10 +7,11 @@ use podwire_process::{Report, Spawner};
 
 use super::*;
 use crate::Cache;
+use crate::bundle::{self, BundleOrder};
 use crate::digest::sha256;
 use crate::download::test_server::{TestServer, Trouble};
 use crate::host::Host;
-use crate::image::{BASE, ImageRequest, Outdated, System, get};
+use crate::image::{BASE, ImageRequest, NODE, Outdated, System, get};
 use crate::test_host::Heard;
 
 const RELEASE: &str = "releases/24.04/release-20250805";
@@ -429,12 +430,12 @@ impl Report for Loud {
 }
 
 /// The whole path with an image of our own, which is Debian laid out as Ubuntu's: what only an official
-/// image can show is not shown. It takes root (or what else builds an image), Debian's mirror, some ten
-/// minutes where everything is emulated, and leaves its files in target/stand-in:
-/// `cargo test -p podwire-images -- --ignored --nocapture stand_in`. The image's folder, which is said at
-/// the end, is what the facts of tests/ are asserted of: see docs/sources.md.
+/// image can show is not shown. It takes root (or what else builds an image), Debian's mirror, minutes
+/// where everything is emulated, ten more where the cache has no bundle, and leaves its files in
+/// target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture stand_in`. The folders of the
+/// images, which are said at the end, are what the facts of tests/ are asserted of: see docs/sources.md.
 #[test]
-#[ignore = "ten minutes, root, and Debian's mirror: see above"]
+#[ignore = "minutes, root, and Debian's mirror: see above"]
 fn a_stand_in_goes_the_whole_way() {
     let work = project().join("target/stand-in");
     let (source, server_dir) = (work.join("source"), work.join("server"));
@@ -536,27 +537,35 @@ fn a_stand_in_goes_the_whole_way() {
         source: &source,
     };
     assert_eq!(bump(&workshop, &sources).unwrap().len(), 2);
-    let request = ImageRequest {
-        system: System::Ubuntu(CloudOrder {
-            sources: &sources,
-            accelerator: Accelerator::Tcg,
-        }),
-        recipe: BASE,
-        bundle: None,
-        outdated: Outdated::Refuse,
+    let pinned = Workshop {
+        source: project(),
+        ..workshop
     };
-    let built = get(&workshop, &request).unwrap();
-    let manifest = &built.image.manifest;
-    assert_eq!(
-        (manifest.from.as_str(), manifest.suite.as_str()),
-        ("ubuntu:24.04", "trixie")
-    );
-    assert!(manifest.kernel_command_line.starts_with("root=/dev/vda1 "));
-    let packages = Lock::read(&built.image.dir.join("packages")).unwrap();
-    assert!(packages.0.contains_key("busybox-static"));
-    for gone in ["cloud-init", "unattended-upgrades"] {
-        assert!(!packages.0.contains_key(gone), "{gone}");
+    let bundle = bundle::get(&pinned, &BundleOrder::modules(project(), None).unwrap()).unwrap();
+    for (recipe, bundle) in [(BASE, None), (NODE, Some(&bundle))] {
+        let request = ImageRequest {
+            system: System::Ubuntu(CloudOrder {
+                sources: &sources,
+                accelerator: Accelerator::Tcg,
+            }),
+            recipe,
+            bundle,
+            outdated: Outdated::Refuse,
+        };
+        let built = get(&workshop, &request).unwrap();
+        let manifest = &built.image.manifest;
+        assert_eq!(
+            (manifest.from.as_str(), manifest.suite.as_str()),
+            ("ubuntu:24.04", "trixie")
+        );
+        assert!(manifest.kernel_command_line.starts_with("root=/dev/vda1 "));
+        let packages = Lock::read(&built.image.dir.join("packages")).unwrap();
+        assert!(packages.0.contains_key("busybox-static"));
+        assert_eq!(packages.0.contains_key("kubelet"), bundle.is_some());
+        for gone in ["cloud-init", "unattended-upgrades"] {
+            assert!(!packages.0.contains_key(gone), "{gone}");
+        }
+        assert!(get(&workshop, &request).unwrap().cached);
+        eprintln!("the {recipe} image is in {}", built.image.dir.display());
     }
-    assert!(get(&workshop, &request).unwrap().cached);
-    eprintln!("the image is in {}", built.image.dir.display());
 }
