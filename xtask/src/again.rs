@@ -26,6 +26,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let flags = [
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
+        one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),
         one("--pod-network", network),
         one(
@@ -88,11 +89,11 @@ mod tests {
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
         );
-        let line = "--kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release";
+        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release";
         assert_eq!(
             kubeadm(line),
-            "cargo xtask test --bootstrap kubeadm --kube-proxy iptables --pod-network flannel-host-gw \
-             --nodes 4 --kubernetes 1.35 --bundle-from release"
+            "cargo xtask test --bootstrap kubeadm --from ubuntu:24.04 --kube-proxy iptables \
+             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release"
         );
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("mine");

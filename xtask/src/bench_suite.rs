@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use podwire_cluster::{Bootstrap, Cell, ImageFiles, Stage, StageName, Stages};
+use podwire_images::image::ImageFrom;
 use podwire_images::tools;
 use podwire_scenario::Scenario;
 use serde::Serialize;
@@ -115,6 +116,7 @@ pub(crate) fn suite(
             broken: None,
             keep: false,
             repeat: 1,
+            system: ImageFrom::Debian,
             provenance: &bundle.provenance(),
             again: &format!("cargo xtask test --bootstrap {}", by_hand.bootstrap),
         },

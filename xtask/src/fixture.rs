@@ -69,6 +69,7 @@ pub(crate) fn results() -> Results {
                 sha256: "0123abcd".into(),
             }],
         },
+        system: "debian".into(),
         nodes: 3,
         shard: None,
         repeat: 1,

@@ -19,6 +19,7 @@ pub(crate) fn report(results: &Results) -> Report {
             format!("{:.1}", results.speed_factor),
         ))
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
+        .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
     scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
     report.add_test_suites([harness, scenarios]);

@@ -27,6 +27,8 @@ pub(crate) struct Results {
     pub(crate) kubernetes: String,
     /// Where it came from, and which components came from elsewhere.
     pub(crate) provenance: Provenance,
+    /// What the nodes run: `debian`, `ubuntu:24.04`.
+    pub(crate) system: String,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.

@@ -7,6 +7,7 @@ use std::path::Path;
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Stage};
 use podwire_images::bundle::Provenance;
+use podwire_images::image::ImageFrom;
 use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
 
 use crate::keep::Keeper;
@@ -32,6 +33,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) keep: bool,
     /// How often each scenario runs.
     pub(crate) repeat: u32,
+    /// What the nodes run.
+    pub(crate) system: ImageFrom,
     /// Where the Kubernetes under test came from.
     pub(crate) provenance: &'a Provenance,
     /// The command that leads to the same cluster again.
@@ -86,7 +89,7 @@ impl Suite<'_> {
             },
             keep: self.keep,
             repeat: self.repeat,
-            tested: format!("{}, {}", self.plan.cell, self.provenance),
+            tested: format!("{} on {}, {}", self.plan.cell, self.system, self.provenance),
             again: self.again.to_owned(),
         })
     }

@@ -121,8 +121,8 @@ fn machine(results: &Results) -> String {
         times => format!("; each scenario {times} times"),
     };
     format!(
-        "accelerator {}{speed}; Kubernetes {} on {} nodes{image}{shard}{repeat}\n{}",
-        results.accelerator, results.kubernetes, results.nodes, results.provenance
+        "accelerator {}{speed}; Kubernetes {} on {} nodes of {}{image}{shard}{repeat}\n{}",
+        results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
 }
 

@@ -258,6 +258,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             speed_factor: 0.0,
             kubernetes: order.bundle.kubernetes.clone(),
             provenance: order.bundle.provenance(),
+            system: order.system.from.to_string(),
             nodes: args.nodes,
             shard: args.shard.map(|shard| shard.to_string()),
             repeat: args.repeat,
@@ -546,6 +547,7 @@ impl Run<'_> {
             broken: self.order.args.broken,
             keep: self.order.args.keep,
             repeat: self.order.args.repeat,
+            system: self.order.system.from,
             provenance: &self.results.provenance,
             again: &again::command(self.order.args, order.cell),
         };
