@@ -84,7 +84,7 @@ pub fn manifest(backend: FlannelBackend) -> Value {
                                 "name": "kube-flannel",
                                 "image": IMAGE,
                                 "imagePullPolicy": "Never",
-                                "args": ["--ip-masq", "--iptables-resync=60"],
+                                "args": ["--ip-masq"],
                                 "env": [
                                     field("POD_NAME", "metadata.name"),
                                     field("POD_NAMESPACE", "metadata.namespace"),
