@@ -89,15 +89,16 @@ impl Cluster {
         report.step("let the cluster settle");
         let limit = self.host().limit(SETTLED);
         let mut lacking = Vec::new();
-        if bootstrap == Bootstrap::Kubeadm {
-            let parts = SystemPods::of(stage, network);
-            let missing = async |api, nodes| parts.lacking(api, nodes).await;
-            lacking.extend(self.wait(limit, report, missing).await?);
-        }
+        // The Pod network before what runs on it: what is waited for is what does not come.
         if let Some(manifest) = &self.plan().pod_manifest
             && stage >= StageName::PodNetwork
         {
             let missing = async |api, _| manifest.lacking(api).await;
+            lacking.extend(self.wait(limit, report, missing).await?);
+        }
+        if bootstrap == Bootstrap::Kubeadm {
+            let parts = SystemPods::of(stage, network);
+            let missing = async |api, nodes| parts.lacking(api, nodes).await;
             lacking.extend(self.wait(limit, report, missing).await?);
         }
         if stage >= StageName::Cni {
@@ -108,6 +109,13 @@ impl Cluster {
         }
         if stage >= StageName::Workload || stage == StageName::PodNetwork {
             lacking.extend(self.proxies_lacking().await?);
+        }
+        if !lacking.is_empty() {
+            let pods: Api<Pod> = Api::all(self.api());
+            // Why is worth less than what: an API server that does not answer does not change it.
+            let listed = pods.list(&ListParams::default()).await;
+            let pods = listed.map(|pods| pods.items).unwrap_or_default();
+            lacking.extend(pods.iter().filter_map(stumbling));
         }
         Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
     }
@@ -361,6 +369,29 @@ pub(crate) fn is_running(pod: &Pod) -> bool {
     conditions.any(|condition| holds(&condition.type_, &condition.status))
 }
 
+/// Why a container of a Pod does not run, in the kubelet's words; nothing where it only takes time.
+fn stumbling(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().flatten();
+    let mut containers = containers.chain(status.container_statuses.iter().flatten());
+    containers.find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let ended = container.last_state.as_ref();
+        let ended = ended.and_then(|state| state.terminated.as_ref());
+        let ended = ended.map_or(String::new(), |it| format!(", ended with {}", it.exit_code));
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        Some(format!(
+            "{namespace}/{}: container {}: {reason}{ended}",
+            name(pod),
+            container.name
+        ))
+    })
+}
+
 fn holds(condition: &str, status: &str) -> bool {
     condition == "Ready" && status == "True"
 }
@@ -369,6 +400,36 @@ fn holds(condition: &str, status: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_container_that_keeps_ending_is_told_from_one_that_takes_its_time() {
+        let pod = |state: serde_json::Value, last: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": { "name": "ds-1", "namespace": "kube-flannel" },
+                "status": { "containerStatuses": [{
+                    "name": "flannel", "image": "", "imageID": "", "ready": false,
+                    "restartCount": 3, "state": state, "lastState": last,
+                }] },
+            }))
+            .unwrap()
+        };
+        let waiting = |reason: &str| json!({ "waiting": { "reason": reason } });
+        let ended = json!({ "terminated": { "exitCode": 2 } });
+        assert_eq!(
+            stumbling(&pod(waiting("CrashLoopBackOff"), ended)).as_deref(),
+            Some("kube-flannel/ds-1: container flannel: CrashLoopBackOff, ended with 2")
+        );
+        assert_eq!(
+            stumbling(&pod(waiting("ErrImageNeverPull"), json!({}))).as_deref(),
+            Some("kube-flannel/ds-1: container flannel: ErrImageNeverPull")
+        );
+        assert_eq!(
+            stumbling(&pod(waiting("ContainerCreating"), json!({}))),
+            None
+        );
+        assert_eq!(stumbling(&pod(json!({ "running": {} }), json!({}))), None);
+        assert_eq!(stumbling(&Pod::default()), None);
+    }
 
     #[test]
     fn only_the_failing_checks_are_told() {

@@ -152,10 +152,10 @@ impl SystemPods {
             wanted.push(("kube-system", "k8s-app=kube-proxy", Count::PerNode));
         }
         if stage >= StageName::PodNetwork {
-            wanted.push(("kube-system", "k8s-app=kube-dns", Count::Two));
             if let PodNetwork::Flannel(_) = network {
                 wanted.push((flannel::NAMESPACE, flannel::SELECTOR, Count::PerNode));
             }
+            wanted.push(("kube-system", "k8s-app=kube-dns", Count::Two));
         }
         Self { wanted }
     }
