@@ -41,8 +41,6 @@ pub struct Setup {
 pub struct Manifest {
     /// `debian`, `ubuntu:24.04`.
     pub from: String,
-    /// Its packages' suite.
-    pub suite: String,
     /// Size of its disk.
     pub disk_mib: u64,
     /// What its kernel is to be started with.

@@ -1,8 +1,9 @@
 //! The command that leads to one of a run's clusters again.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use podwire_cluster::{Cell, PodNetwork};
+use podwire_cluster::Cell;
 use podwire_images::bundle::BundleFrom;
 use podwire_process::ChildCommand;
 
@@ -15,7 +16,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let network = match &args.network.pod_network {
         Some(AskedNetwork::Manifest(path)) => Some(path.clone().into_os_string()),
         _ if cell.network == Cell::usual(cell.bootstrap).network => None,
-        _ => Some(PodNetwork::to_string(&cell.network).into()),
+        _ => Some(cell.network.to_string().into()),
     };
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
     let from = sources.bundle_from.as_ref().map(|from| match from {
@@ -40,11 +41,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         one("--bundle-from", from),
         one(
             "--config",
-            sources
-                .config
-                .config
-                .clone()
-                .map(std::path::PathBuf::into_os_string),
+            sources.config.config.clone().map(PathBuf::into_os_string),
         ),
         one(
             "--break",

@@ -162,15 +162,15 @@ impl<'a> Order<'a> {
 
     /// All scenarios that run, with their cells, as often as they run.
     fn scenarios(&self) -> Vec<String> {
-        let times = self.args.repeat as usize;
-        let of_cell = |order: &'_ CellOrder| {
-            let names = order.selection.scenarios.iter();
-            let there = names.map(|name| durations::on_cell(name, &order.cell.to_string()));
-            there.collect::<Vec<_>>()
-        };
-        let all = self.cells.iter().flat_map(of_cell);
-        all.flat_map(|one| std::iter::repeat_n(one, times))
-            .collect()
+        let mut all = Vec::new();
+        for order in &self.cells {
+            let cell = order.cell.to_string();
+            for name in &order.selection.scenarios {
+                let times = self.args.repeat as usize;
+                all.extend(std::iter::repeat_n(durations::on_cell(name, &cell), times));
+            }
+        }
+        all
     }
 }
 

@@ -117,12 +117,10 @@ pub struct ImageManifest {
     /// The recipe.
     pub recipe: String,
     /// What it was made of, as `--from` says it.
-    #[serde(default)]
     pub from: String,
     /// The suite of its packages: `trixie`, `noble`.
     pub suite: String,
     /// Size of its disk.
-    #[serde(default)]
     pub disk_mib: u64,
     /// What the kernel is to be started with.
     pub kernel_command_line: String,
@@ -161,6 +159,7 @@ pub(super) struct Inquiry<'a> {
     recipe: Recipe,
     /// Package versions of Debian's, or the pin of a cloud image.
     pub(super) lock: Lock,
+    from: ImageFrom,
     /// The cloud image that it is made of, if it is, and the text that says it.
     cloud: Option<(CloudRecipe, String)>,
     keys: SshKeys,
@@ -198,6 +197,7 @@ impl<'a> Inquiry<'a> {
         Ok(Self {
             recipe,
             lock,
+            from: request.system.from(),
             cloud,
             keys,
             probe: probe::build(workshop)?,
@@ -250,15 +250,11 @@ impl<'a> Inquiry<'a> {
         disk_mib: u64,
     ) -> ImageManifest {
         let recipe = &self.recipe;
-        let from = match self.cloud {
-            None => ImageFrom::Debian,
-            Some(_) => ImageFrom::Ubuntu2404,
-        };
         let contents = self.contents.as_ref();
         ImageManifest {
             name: self.named(installed),
             recipe: recipe.name.clone(),
-            from: from.to_string(),
+            from: self.from.to_string(),
             suite: recipe.suite.clone(),
             disk_mib,
             kernel_command_line: format!("root={} {}", recipe.root, recipe.kernel_command_line),
@@ -761,6 +757,7 @@ mod tests {
         let name = if bundle.is_some() { NODE } else { BASE };
         Inquiry {
             recipe: Recipe::read(source(), name).unwrap(),
+            from: ImageFrom::Debian,
             cloud: None,
             lock: Lock::read(&Recipe::path(source(), name, "lock")).unwrap(),
             keys: cache.ssh_keys(&Silent).unwrap(),
