@@ -219,6 +219,9 @@ impl Bench<'_> {
 fn run(suite: &Suite<'_>, dir: &Path, names: &[String], stages: &[Stage]) -> Result<Ran, Stop> {
     suite.context(stages)?.write(dir)?;
     let ran = suite.run(dir, names)?;
+    if ran.cut_short.is_some() {
+        return Err(Stop::Interrupted);
+    }
     match ran.ended {
         Ended::Passed => Ok(ran),
         Ended::TestsFailed => Err(Stop::setup(format!(

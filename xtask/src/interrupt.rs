@@ -99,6 +99,10 @@ impl Interrupts {
     /// Names the process that is told first; `None` once it has ended.
     pub(crate) fn tell_first(&self, pid: Option<Pid>) {
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+        // A signal that came while it was being started has reached nobody.
+        if *self.awaited.borrow() == Awaited::Came {
+            self.tell();
+        }
     }
 
     /// From now on, until the value is dropped, the first signal is the ordinary way to end what
@@ -116,11 +120,17 @@ impl Interrupts {
             }
             expected
         });
-        if let (true, Some(pid)) = (expected, self.first()) {
+        if expected {
+            self.tell();
+        }
+        expected
+    }
+
+    fn tell(&self) {
+        if let Some(pid) = self.first() {
             // It may have ended by itself; then there is nobody to tell.
             let _ = kill_process(pid, Signal::INT);
         }
-        expected
     }
 
     fn first(&self) -> Option<Pid> {
@@ -130,8 +140,7 @@ impl Interrupts {
     fn end(&self) -> ! {
         errln!("\ninterrupted: ending all machines; what is already on disk is kept");
         if let Some(pid) = self.first() {
-            // As above.
-            let _ = kill_process(pid, Signal::INT);
+            self.tell();
             let started = Instant::now();
             while started.elapsed() < GRACE && descendants().contains(&pid) {
                 thread::sleep(Duration::from_millis(20));
@@ -149,7 +158,7 @@ impl Interrupts {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        process::exit(INTERRUPTED)
+        process::exit(INTERRUPTED.into())
     }
 }
 

@@ -5,19 +5,14 @@ use std::path::Path;
 use podwire_access::{Description, FILE, Link};
 
 use crate::access;
-use crate::interrupt::Expected;
 use crate::session::Session;
 
 /// Watches a run's folder for the cluster of a failed scenario.
 pub(crate) struct Keeper<'a> {
     session: &'a Session,
     run: &'a Path,
-    kept: Option<Kept>,
-}
-
-struct Kept {
-    what: String,
-    ended: Expected,
+    /// Whose cluster is held.
+    kept: Option<String>,
 }
 
 impl<'a> Keeper<'a> {
@@ -30,32 +25,22 @@ impl<'a> Keeper<'a> {
     }
 
     /// What to show as the present step while a cluster is held. When one has just come, says how
-    /// to reach it; from then on the first Ctrl-C ends it, and nextest, but not this process.
+    /// to reach it.
     pub(crate) fn look(&mut self) -> Option<String> {
         if self.kept.is_none() {
             let description = self.description()?;
-            let ended = self.session.interrupts.expect();
             let run = self.run.file_name().unwrap_or_default().to_string_lossy();
             self.session.progress.line(&notice(&description, &run));
-            self.kept = Some(Kept {
-                what: description.what,
-                ended,
-            });
+            self.kept = Some(description.what);
         }
-        let kept = self.kept.as_ref()?;
-        Some(if kept.ended.has_come() {
-            "ending the kept cluster, and the run".into()
-        } else {
-            format!("kept until Ctrl-C: {}", kept.what)
-        })
+        self.kept
+            .as_ref()
+            .map(|kept| format!("kept until Ctrl-C: {kept}"))
     }
 
-    /// Why scenarios have no result, when Ctrl-C ended the run.
-    pub(crate) fn cut_short(&self) -> Option<String> {
-        let kept = self.kept.as_ref()?;
-        kept.ended
-            .has_come()
-            .then(|| format!("ended by Ctrl-C, which ended the kept {}", kept.what))
+    /// Whose cluster has been held, if any.
+    pub(crate) fn into_kept(self) -> Option<String> {
+        self.kept
     }
 
     fn description(&self) -> Option<Description> {

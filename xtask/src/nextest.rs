@@ -63,6 +63,11 @@ pub(crate) fn harness_tests() -> String {
     "package(podwire-tests)".into()
 }
 
+/// The one of them that is about the image in its machines.
+pub(crate) fn image_facts() -> String {
+    "package(podwire-tests) & test(=the_image_is_what_its_manifest_says)".into()
+}
+
 /// Exactly these scenarios.
 pub(crate) fn scenarios(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("test(={name})")).collect();

@@ -11,10 +11,12 @@ pub(crate) enum Stop {
     Usage(String),
     /// The machine, or something to be set up on it, does not do what is needed.
     Setup(anyhow::Error),
+    /// Somebody ended it with Ctrl-C or SIGTERM; what there is to say has been printed.
+    Interrupted,
 }
 
 /// Exit code of a run that somebody ended with Ctrl-C or SIGTERM.
-pub(crate) const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Stop {
     pub(crate) fn code(&self) -> u8 {
@@ -22,6 +24,7 @@ impl Stop {
             Self::Failed => 1,
             Self::Usage(_) => 2,
             Self::Setup(_) => 3,
+            Self::Interrupted => INTERRUPTED,
         }
     }
 
@@ -44,7 +47,7 @@ pub(crate) fn end(result: Result<u8, Stop>) -> ExitCode {
         Err(stop) => stop,
     };
     match &stop {
-        Stop::Failed => {}
+        Stop::Failed | Stop::Interrupted => {}
         Stop::Usage(text) => errln!("error: {text}"),
         Stop::Setup(error) => errln!("error: {error:#}"),
     }
@@ -60,5 +63,6 @@ mod tests {
         assert_eq!(Stop::Failed.code(), 1);
         assert_eq!(Stop::Usage("x".into()).code(), 2);
         assert_eq!(Stop::from(std::io::Error::other("disk full")).code(), 3);
+        assert_eq!(Stop::Interrupted.code(), 130);
     }
 }

@@ -1,6 +1,7 @@
 //! Scenarios as nextest runs them: what their processes are told, and what is seen of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -16,6 +17,9 @@ use crate::parts;
 use crate::plan;
 use crate::session::Session;
 use crate::stop::Stop;
+
+/// What is shown from the first Ctrl-C on.
+const ENDING: &str = "interrupted: ending all machines; what has finished is told then";
 
 /// What scenarios run with.
 pub(crate) struct Suite<'a> {
@@ -46,8 +50,26 @@ pub(crate) struct Ran {
     pub(crate) ended: Ended,
     /// By the scenarios' names.
     pub(crate) seen: BTreeMap<String, Seen>,
-    /// Why scenarios have no result, when a person ended the run.
-    pub(crate) cut_short: Option<String>,
+    /// When a person ended the run: why scenarios have no result.
+    pub(crate) cut_short: Option<CutShort>,
+}
+
+/// What a person's Ctrl-C (or a SIGTERM) has ended before all scenarios had run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CutShort {
+    /// Scenarios at work.
+    AtWork,
+    /// The wait at the cluster that `--keep` held, the ordinary way out of it.
+    Kept(String),
+}
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtWork => write!(f, "ended by Ctrl-C"),
+            Self::Kept(what) => write!(f, "ended by Ctrl-C, which ended the kept {what}"),
+        }
+    }
 }
 
 /// How many clones of such a cluster this machine carries now.
@@ -94,7 +116,8 @@ impl Suite<'_> {
         })
     }
 
-    /// Runs these scenarios; their context is in the folder `run`, and their results go there.
+    /// Runs these scenarios; their context is in the folder `run`, and their results go there. The
+    /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
     pub(crate) fn run(&self, run: &Path, names: &[String]) -> Result<Ran, Stop> {
         let session = self.session;
         let nextest = Nextest {
@@ -111,15 +134,20 @@ impl Suite<'_> {
                 ("PODWIRE_ANCESTOR".into(), std::process::id().to_string()),
             ],
         };
+        let interrupted = session.interrupts.expect();
         let mut keeper = Keeper::new(session, run);
         let ended = nextest.run(session, || {
-            let kept = keeper.look();
-            let step = kept.unwrap_or_else(|| under_way(run, names));
+            let step = match interrupted.has_come() {
+                true => ENDING.to_owned(),
+                false => keeper.look().unwrap_or_else(|| under_way(run, names)),
+            };
             session.progress.step(&step);
         })?;
         Ok(Ran {
             ended,
-            cut_short: keeper.cut_short(),
+            cut_short: interrupted
+                .has_come()
+                .then(|| keeper.into_kept().map_or(CutShort::AtWork, CutShort::Kept)),
             seen: nextest.seen()?,
         })
     }

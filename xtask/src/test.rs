@@ -23,7 +23,7 @@ use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::session::Session;
 use crate::stop::Stop;
-use crate::suite::{self, Suite};
+use crate::suite::{self, CutShort, Suite};
 use crate::{again, breaks, consent, junit, progress, select, summary};
 
 /// What a run is about, settled before anything is looked at or done.
@@ -444,8 +444,8 @@ struct Run<'a> {
     results: Results,
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
-    /// Why scenarios have no result, when a person ended the run.
-    cut_short: Option<String>,
+    /// When a person ended the run: why scenarios have no result.
+    cut_short: Option<CutShort>,
 }
 
 /// How the phases ended.
@@ -487,7 +487,7 @@ impl Run<'_> {
         })?;
         if self.order.harness_tests {
             let good = self.phase(Phase::HarnessTests, |run| {
-                Ok((run.harness_tests(&nextest, &judged)?, false))
+                Ok((run.harness_tests(&nextest, &judged, &node)?, false))
             })?;
             if !good {
                 return Ok(Done::Untrusted);
@@ -564,6 +564,8 @@ impl Run<'_> {
         self.seen.insert(order.cell, ran.seen);
         match ran.ended {
             Ended::Passed | Ended::TestsFailed => Ok(()),
+            // Told to end before it could listen.
+            Ended::Broken if self.cut_short.is_some() => Ok(()),
             Ended::Broken => Err(Stop::setup(
                 "nextest could not run the scenarios; its words are above",
             )),
@@ -581,18 +583,48 @@ impl Run<'_> {
         self.preparation.end(begun, done)
     }
 
-    /// Runs the harness's own tests; whether all passed.
-    fn harness_tests(&mut self, program: &Path, judged: &Judged) -> Result<bool, Stop> {
+    /// Runs the harness's own tests, on the small base image, and looks into the node image; whether
+    /// all is as it should be.
+    fn harness_tests(
+        &mut self,
+        program: &Path,
+        judged: &Judged,
+        node: &NodeImage,
+    ) -> Result<bool, Stop> {
+        self.session
+            .progress
+            .step("running the harness's own tests");
+        let all = self.tests_on(
+            program,
+            judged,
+            &judged.base,
+            image::BASE,
+            nextest::harness_tests(),
+        )?;
+        self.session.progress.step("looking into the node image");
+        let facts = self.tests_on(program, judged, node, image::NODE, nextest::image_facts())?;
+        Ok(all && facts)
+    }
+
+    /// Runs tests of the harness in machines of this image; whether all passed.
+    fn tests_on(
+        &mut self,
+        program: &Path,
+        judged: &Judged,
+        image: &NodeImage,
+        role: &str,
+        filterset: String,
+    ) -> Result<bool, Stop> {
         let key = self.session.cache.ssh_keys(&self.session.progress)?.user;
         let text = |path: &Path| path.display().to_string();
         let nextest = Nextest {
             program: program.to_owned(),
             workspace: self.session.workspace.root.clone(),
             profile: "harness",
-            filterset: nextest::harness_tests(),
+            filterset,
             at_once: (self.plan.machine.cores / 2).max(1),
             env: vec![
-                ("PODWIRE_TEST_IMAGE".into(), text(&judged.base.dir)),
+                ("PODWIRE_TEST_IMAGE".into(), text(&image.dir)),
                 ("PODWIRE_SSH_KEY".into(), text(&key)),
                 (
                     "PODWIRE_ACCELERATOR".into(),
@@ -602,15 +634,12 @@ impl Run<'_> {
                 ("PODWIRE_QEMU_IMG".into(), text(&judged.programs.qemu_img)),
             ],
         };
-        self.session
-            .progress
-            .step("running the harness's own tests");
         let ended = nextest.run(self.session, || {})?;
-        self.results.harness_tests = nextest
-            .seen()?
-            .into_iter()
-            .map(|(name, seen)| TestRecord {
-                name,
+        let seen = nextest.seen()?.into_iter();
+        self.results
+            .harness_tests
+            .extend(seen.map(|(name, seen)| TestRecord {
+                name: format!("{name} ({role} image)"),
                 outcome: if seen.passed {
                     results::Verdict::Passed
                 } else {
@@ -618,8 +647,7 @@ impl Run<'_> {
                 },
                 reason: seen.message,
                 seconds: seen.seconds,
-            })
-            .collect();
+            }));
         match ended {
             Ended::Passed => Ok(true),
             Ended::TestsFailed => Ok(false),
@@ -646,12 +674,13 @@ impl Run<'_> {
             Err(_) if ran => None,
             Err(Stop::Setup(_)) => Some("set-up failed before it".to_owned()),
             Err(Stop::Usage(text)) => Some(text.clone()),
-            Err(Stop::Failed) => Some("an earlier phase failed".to_owned()),
+            Err(Stop::Failed | Stop::Interrupted) => Some("an earlier phase failed".to_owned()),
         };
         if let Err(Stop::Setup(error)) = &done {
             self.results.error = Some(format!("{error:#}"));
         }
-        let extent = match (&aborted, &self.cut_short) {
+        let cut_short = self.cut_short.as_ref().map(CutShort::to_string);
+        let extent = match (&aborted, &cut_short) {
             (Some(reason), _) => Extent::Nothing(reason),
             (None, Some(reason)) => Extent::CutShort(reason),
             (None, None) => Extent::Whole,
@@ -690,6 +719,9 @@ impl Run<'_> {
             )
         );
         done?;
+        if self.cut_short == Some(CutShort::AtWork) {
+            return Err(Stop::Interrupted);
+        }
         if self
             .results
             .good(self.order.args.strict || progress::is_ci())
