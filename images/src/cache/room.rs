@@ -12,44 +12,67 @@ use podwire_process::Report;
 
 use super::{Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
 
-/// The folders of which each child is an entry of its own.
-const LISTED: [&str; 9] = [
-    "tools",
-    "bundles",
-    "images",
-    "layers",
-    "downloads",
-    PARTIAL,
-    "pulled",
-    STAGES,
-    TEMPORARY,
+/// What podwire keeps in the cache folder and may be removed.
+const GROUPS: [Group; 18] = [
+    Group::evicted("tools"),
+    Group::evicted("bundles"),
+    Group::evicted("images"),
+    Group::evicted("layers"),
+    Group::evicted("downloads"),
+    Group::evicted(PARTIAL),
+    Group::evicted("pulled"),
+    Group::evicted(STAGES),
+    Group {
+        each_child: false,
+        ..Group::evicted("go")
+    },
+    Group {
+        gives_way: false,
+        ..Group::evicted(TEMPORARY)
+    },
+    Group::small("accelerator.json"),
+    Group::small("advisory-dbs"),
+    Group::small("build"),
+    Group::small("durations.json"),
+    Group::small("keys"),
+    Group::small("logs"),
+    Group::small("pulled-images.json"),
+    Group::small("requests"),
 ];
 
-/// What else podwire keeps in the cache folder and may be removed: one entry each.
-const WHOLE: [&str; 9] = [
-    "accelerator.json",
-    "advisory-dbs",
-    "build",
-    "durations.json",
-    "go",
-    "keys",
-    "logs",
-    "pulled-images.json",
-    "requests",
-];
+/// A file or folder right in the cache folder.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    name: &'static str,
+    /// Whether each child is an entry of its own.
+    each_child: bool,
+    /// Whether it gives way when space is needed.
+    gives_way: bool,
+}
 
-/// What gives way when space is needed.
-const EVICTED: [&str; 9] = [
-    "tools",
-    "bundles",
-    "images",
-    "layers",
-    "downloads",
-    PARTIAL,
-    "pulled",
-    STAGES,
-    "go",
-];
+impl Group {
+    /// Large things that can be made again one by one.
+    const fn evicted(name: &'static str) -> Self {
+        Self {
+            name,
+            each_child: true,
+            gives_way: true,
+        }
+    }
+
+    /// Of no size, or dear to make again.
+    const fn small(name: &'static str) -> Self {
+        Self {
+            name,
+            each_child: false,
+            gives_way: false,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        GROUPS.into_iter().find(|group| group.name == name)
+    }
+}
 
 /// The folder of downloads that were cut short and can be resumed.
 pub(crate) const PARTIAL: &str = "partial-downloads";
@@ -80,7 +103,7 @@ pub struct Entry {
 impl Entry {
     /// Whether it may give way when space is needed: it is large, and can be made again.
     pub fn is_evictable(&self) -> bool {
-        EVICTED.contains(&self.group.as_str()) && !self.is_unfinished()
+        Group::named(&self.group).is_some_and(|group| group.gives_way) && !self.is_unfinished()
     }
 
     /// Whether it is no more than what an interrupted build has left, or is being built just now.
@@ -153,18 +176,17 @@ impl Cache {
     pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
         let mut entries = Vec::new();
         for path in children(self.root())? {
-            let group = file_name(&path);
-            let below = if LISTED.contains(&group.as_str()) {
-                children(&path)?
-            } else if WHOLE.contains(&group.as_str()) {
-                vec![path]
-            } else {
-                // The folder may have other uses, which are nobody's business here.
+            // The folder may have other uses, which are nobody's business here.
+            let Some(group) = Group::named(&file_name(&path)) else {
                 continue;
+            };
+            let below = match group.each_child {
+                true => children(&path)?,
+                false => vec![path],
             };
             entries.extend(below.into_iter().filter_map(|path| {
                 Some(Entry {
-                    group: group.clone(),
+                    group: group.name.to_owned(),
                     bytes: allocated(&path),
                     used: last_used(&path)?,
                     in_use: is_locked(&path),
@@ -544,7 +566,7 @@ mod tests {
             let gone = victims(&entries, &room);
             let (left, may_go): (Vec<&Entry>, Vec<&Entry>) = {
                 let left: Vec<&Entry> = entries.iter().filter(|entry| !gone.contains(entry)).collect();
-                let may = |entry: &&Entry| !entry.in_use && EVICTED.contains(&entry.group.as_str());
+                let may = |entry: &&Entry| !entry.in_use && entry.is_evictable();
                 let may_go = left.iter().copied().filter(may).collect();
                 (left, may_go)
             };
