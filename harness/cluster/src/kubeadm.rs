@@ -85,7 +85,7 @@ const PATCHED: [(&str, bool); 4] = [
 /// node that is busy for minutes, then stand still as long.
 const REQUEST: &str = "10m";
 
-/// A patch of a static Pod's manifest: its weight, and how often it is probed. Each probe of three of
+/// A patch of a static Pod's manifest: its weight, its threads, and how often it is probed. Each probe of three of
 /// them is a TLS handshake, which at one a second keeps a tenth of an emulated processor busy each.
 fn patch(component: &str, has_readiness: bool, limits: GuestLimits) -> String {
     let mut container = json!({
@@ -93,6 +93,10 @@ fn patch(component: &str, has_readiness: bool, limits: GuestLimits) -> String {
         "livenessProbe": { "periodSeconds": limits.liveness_period },
         "resources": { "requests": { "cpu": REQUEST } },
     });
+    // A container has none of the variables of the daemon that starts it.
+    if let Some(count) = limits.go_max_procs {
+        container["env"] = json!([{ "name": "GOMAXPROCS", "value": count.to_string() }]);
+    }
     if has_readiness {
         container["readinessProbe"] = json!({ "periodSeconds": limits.readiness_period });
     }
@@ -319,6 +323,12 @@ mod tests {
           "spec": {
             "containers": [
               {
+                "env": [
+                  {
+                    "name": "GOMAXPROCS",
+                    "value": "1"
+                  }
+                ],
                 "livenessProbe": {
                   "periodSeconds": 30
                 },

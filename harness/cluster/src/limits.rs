@@ -1,11 +1,11 @@
-//! Waiting times written into guests.
+//! Waiting times, and what else of the guests' settings follows the machine's speed.
 //!
 //! They come from a fixed table, by the class of the accelerator and nothing else, so that the same
 //! stage is built whatever a measurement said.
 
 use podwire_vm::Accelerator;
 
-/// One column of the table. Seconds.
+/// One column of the table. Times are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestLimits {
     /// kubelet `runtimeRequestTimeout`: one call to containerd.
@@ -24,6 +24,9 @@ pub struct GuestLimits {
     pub readiness_period: u32,
     /// How often it asks whether it is alive.
     pub liveness_period: u32,
+    /// `GOMAXPROCS` of the daemons: how many of their threads run at once. `None` leaves it to Go,
+    /// whose idle threads look for work before they sleep, and wake each other for it.
+    pub go_max_procs: Option<u32>,
 }
 
 impl GuestLimits {
@@ -39,6 +42,7 @@ impl GuestLimits {
                 kubeadm: 240,
                 readiness_period: 1,
                 liveness_period: 10,
+                go_max_procs: None,
             },
             Accelerator::Tcg => Self {
                 runtime_request: 600,
@@ -49,6 +53,7 @@ impl GuestLimits {
                 kubeadm: 1200,
                 readiness_period: 10,
                 liveness_period: 30,
+                go_max_procs: Some(1),
             },
         }
     }

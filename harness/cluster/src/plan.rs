@@ -136,7 +136,7 @@ impl ClusterPlan {
             cell,
             kubernetes: kubernetes.into(),
             image: image.name.clone(),
-            append: image.append.clone(),
+            append: command_line(&image.append, accelerator),
             accelerator,
             qemu: qemu.into(),
             host_cpu: host_cpu.into(),
@@ -343,6 +343,15 @@ impl ClusterPlan {
     }
 }
 
+/// The kernel's command line: the image's, and what systemd is to give every daemon
+/// (`systemd.setenv=` of systemd(1)).
+fn command_line(of_image: &str, accelerator: Accelerator) -> String {
+    match GuestLimits::of(accelerator).go_max_procs {
+        Some(count) => format!("{of_image} systemd.setenv=GOMAXPROCS={count}"),
+        None => of_image.to_owned(),
+    }
+}
+
 fn shown(files: impl IntoIterator<Item = NodeFile>) -> Vec<(String, u32, String)> {
     files
         .into_iter()
@@ -535,6 +544,16 @@ mod tests {
             ..manifest.clone()
         };
         assert_eq!(first(&layer), Some(StageName::Booted));
+    }
+
+    #[test]
+    fn emulated_daemons_run_one_thread_at_a_time() {
+        assert_eq!(
+            command_line("root=/dev/vda", Accelerator::Kvm),
+            "root=/dev/vda"
+        );
+        let emulated = command_line("root=/dev/vda", Accelerator::Tcg);
+        assert_eq!(emulated, "root=/dev/vda systemd.setenv=GOMAXPROCS=1");
     }
 
     #[test]
