@@ -303,10 +303,6 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
     match image {
         Some(Some(image)) => {
             compare("the node image is another", &was.image, &image.name);
-            if was.image == image.name {
-                let what = "the image's kernel is started otherwise";
-                compare(what, &was.append, &image.append);
-            }
             let usual = ClusterPlan::new(
                 was.nodes,
                 was.cell,
@@ -317,6 +313,13 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
                 &was.host_cpu,
                 was.broken,
             )?;
+            if was.image == image.name {
+                compare(
+                    "the kernel is started otherwise",
+                    &was.append,
+                    &usual.append,
+                );
+            }
             if (usual.control_plane, usual.worker) != (was.control_plane, was.worker) {
                 found.push("the machines have another size".to_owned());
             }
