@@ -146,19 +146,24 @@ impl Interrupts {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        // Killing a process makes its children ours, so the next round finds what this one missed.
-        for _ in 0..20 {
-            let running = descendants();
-            if running.is_empty() {
-                break;
-            }
-            for pid in running {
-                // Gone already, or started through sudo, which passes the terminal's Ctrl-C on.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        kill_descendants();
         process::exit(INTERRUPTED.into())
+    }
+}
+
+/// Ends all processes below this one, and waits a moment for it.
+pub(crate) fn kill_descendants() {
+    // Killing a process makes its children ours, so the next round finds what this one missed.
+    for _ in 0..20 {
+        let running = descendants();
+        if running.is_empty() {
+            break;
+        }
+        for pid in running {
+            // Gone already, or started through sudo, which passes the terminal's Ctrl-C on.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -11,6 +11,7 @@ use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
 use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
 
+use crate::interrupt::kill_descendants;
 use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
@@ -143,6 +144,10 @@ impl Suite<'_> {
             };
             session.progress.step(&step);
         })?;
+        if interrupted.has_come() {
+            // Scenarios have left, and their machines are on their way.
+            kill_descendants();
+        }
         Ok(Ran {
             ended,
             cut_short: interrupted
