@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::stop::Stop;
 
 /// What is shown from the first Ctrl-C on.
-const ENDING: &str = "interrupted: ending all machines; what has finished is told then";
+const ENDING: &str = "interrupted: ending all machines";
 
 /// What scenarios run with.
 pub(crate) struct Suite<'a> {

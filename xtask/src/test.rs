@@ -594,15 +594,9 @@ impl Run<'_> {
         self.session
             .progress
             .step("running the harness's own tests");
-        let all = self.tests_on(
-            program,
-            judged,
-            &judged.base,
-            image::BASE,
-            nextest::harness_tests(),
-        )?;
+        let all = self.tests_on(program, judged, &judged.base, nextest::harness_tests())?;
         self.session.progress.step("looking into the node image");
-        let facts = self.tests_on(program, judged, node, image::NODE, nextest::image_facts())?;
+        let facts = self.tests_on(program, judged, node, nextest::image_facts())?;
         Ok(all && facts)
     }
 
@@ -612,7 +606,6 @@ impl Run<'_> {
         program: &Path,
         judged: &Judged,
         image: &NodeImage,
-        role: &str,
         filterset: String,
     ) -> Result<bool, Stop> {
         let key = self.session.cache.ssh_keys(&self.session.progress)?.user;
@@ -639,7 +632,7 @@ impl Run<'_> {
         self.results
             .harness_tests
             .extend(seen.map(|(name, seen)| TestRecord {
-                name: format!("{name} ({role} image)"),
+                name: format!("{name} ({} image)", image.manifest.recipe),
                 outcome: if seen.passed {
                     results::Verdict::Passed
                 } else {

@@ -85,8 +85,9 @@ const PATCHED: [(&str, bool); 4] = [
 /// node that is busy for minutes, then stand still as long.
 const REQUEST: &str = "10m";
 
-/// A patch of a static Pod's manifest: its weight, its threads, and how often it is probed. Each probe of three of
-/// them is a TLS handshake, which at one a second keeps a tenth of an emulated processor busy each.
+/// A patch of a static Pod's manifest: its weight, its threads, and how often it is probed. Each
+/// probe of three of them is a TLS handshake, which at one a second keeps a tenth of an emulated
+/// processor busy each.
 fn patch(component: &str, has_readiness: bool, limits: GuestLimits) -> String {
     let mut container = json!({
         "name": component,
