@@ -5,7 +5,6 @@ use podwire_process::{RunError, SpawnError};
 
 use crate::bundle::OwnFileError;
 use crate::image::{ImageFrom, LockDifference};
-use crate::sources::SourcesError;
 use crate::{CacheError, Digest, DownloadError, SourceKey};
 
 /// Why something could not be set up or built.
@@ -17,9 +16,6 @@ pub enum Error {
     /// Something could not be downloaded.
     #[error(transparent)]
     Download(#[from] DownloadError),
-    /// The settings of where things come from are not understood.
-    #[error(transparent)]
-    Sources(#[from] SourcesError),
     /// A file of the project or of a build could not be read or written.
     #[error("cannot {action} {path:?}")]
     File {

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::bundle::BundleFrom;
 use crate::image::ImageFrom;
 
 /// Something with an address of its own.
@@ -62,32 +63,11 @@ impl fmt::Display for SourceKey {
     }
 }
 
-/// Why the settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SourcesError {
-    /// A file of them could not be read.
-    #[error("cannot read {path:?}, which says where things come from")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: io::Error,
-    },
-    /// A file of them does not say what it should.
-    #[error("{path:?} is not understood: {reason}")]
-    Malformed {
-        /// Which one.
-        path: PathBuf,
-        /// What is wrong, with its line.
-        reason: String,
-    },
-}
-
 /// Where things come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
-    /// What `--bundle-from` takes where it is not given: `modules`, `release`, or a folder's path.
-    pub bundle_from: String,
+    /// What `--bundle-from` takes where it is not given.
+    pub bundle_from: BundleFrom,
     /// What `--from` takes where it is not given.
     pub image_from: ImageFrom,
     addresses: BTreeMap<SourceKey, String>,
@@ -105,9 +85,15 @@ struct Written {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Defaults {
-    bundle_from: Option<String>,
+    #[serde(default, deserialize_with = "bundle_from")]
+    bundle_from: Option<BundleFrom>,
     #[serde(default, deserialize_with = "image_from")]
     image_from: Option<ImageFrom>,
+}
+
+fn bundle_from<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<BundleFrom>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(Some(BundleFrom::named(&text)))
 }
 
 fn image_from<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<ImageFrom>, D::Error> {
@@ -119,15 +105,15 @@ impl Sources {
     /// Reads the project's settings (`source` is its root) and those of the user that replace them.
     ///
     /// # Errors
-    /// [`SourcesError`] for a file that is not there, a key that does not exist (with its line), or
-    /// an address that is none.
-    pub fn read(source: &Path, config: Option<&Path>) -> Result<Self, SourcesError> {
+    /// [`Error::File`] for a file that is not there, [`Error::Malformed`] for a key that does not
+    /// exist (with its line) or an address that is none.
+    pub fn read(source: &Path, config: Option<&Path>) -> Result<Self, Error> {
         let path = source.join("images/sources.toml");
         let own = Written::read(&path)?;
         let given = config.map(Written::read).transpose()?.unwrap_or_default();
         let mut addresses = own.sources;
         addresses.extend(given.sources);
-        let missing = |what: &dyn fmt::Display| SourcesError::Malformed {
+        let missing = |what: &dyn fmt::Display| Error::Malformed {
             path: path.clone(),
             reason: format!("`{what}` is missing"),
         };
@@ -158,12 +144,10 @@ impl Sources {
 }
 
 impl Written {
-    fn read(path: &Path) -> Result<Self, SourcesError> {
-        let text = fs::read_to_string(path).map_err(|source| SourcesError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        let malformed = |reason: String| SourcesError::Malformed {
+    fn read(path: &Path) -> Result<Self, Error> {
+        let doing = "read the settings in";
+        let text = fs::read_to_string(path).map_err(Error::file(doing, path))?;
+        let malformed = |reason: String| Error::Malformed {
             path: path.to_owned(),
             reason,
         };
@@ -174,11 +158,11 @@ impl Written {
                 .map_err(|reason| malformed(format!("`{key} = {address:?}`: {reason}")))?;
             *address = trimmed.to_owned();
         }
-        if let (Some(from), Some(dir)) = (&mut written.defaults.bundle_from, path.parent()) {
-            // Whoever writes a file means what is beside it, wherever the command is run.
-            if !["modules", "release"].contains(&from.as_str()) {
-                *from = dir.join(&*from).display().to_string();
-            }
+        // Whoever writes a file means what is beside it, wherever the command is run.
+        if let (Some(BundleFrom::Directory(own)), Some(dir)) =
+            (&mut written.defaults.bundle_from, path.parent())
+        {
+            *own = dir.join(&*own);
         }
         Ok(written)
     }
@@ -223,7 +207,7 @@ mod tests {
     #[test]
     fn the_projects_own_file_has_every_key() {
         let sources = Sources::read(root(), None).unwrap();
-        assert_eq!(sources.bundle_from, "modules");
+        assert_eq!(sources.bundle_from, BundleFrom::Modules);
         assert_eq!(sources.image_from, ImageFrom::Debian);
         for key in SourceKey::ALL {
             assert!(!sources.base(key).is_empty(), "{key}");
@@ -243,12 +227,12 @@ mod tests {
         assert_eq!(url, "http://mirror.example/k8s/v1.36.4/bin");
         assert_eq!(sources.base(SourceKey::Images), "mirror.example:5000/k8s");
         assert_eq!(sources.base(SourceKey::Etcd), own.base(SourceKey::Etcd));
-        assert_eq!(sources.bundle_from, "modules");
+        assert_eq!(sources.bundle_from, BundleFrom::Modules);
         assert_eq!(
             with("[defaults]\nbundle-from = 'release'")
                 .unwrap()
                 .bundle_from,
-            "release"
+            BundleFrom::Release
         );
         let from = |text| with(text).map(|sources| sources.image_from);
         assert_eq!(
@@ -260,8 +244,8 @@ mod tests {
         // A folder is one beside the file, whatever the working directory is.
         let beside = with("[defaults]\nbundle-from = 'out'").unwrap().bundle_from;
         assert!(
-            beside.starts_with('/') && beside.ends_with("/out"),
-            "{beside}"
+            matches!(&beside, BundleFrom::Directory(path) if path.is_absolute() && path.ends_with("out")),
+            "{beside:?}"
         );
     }
 
@@ -294,6 +278,6 @@ mod tests {
         insta::assert_snapshot!(refused("[sources]\netcd = 'https://a.example/?x'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "https://a.example/?x"`: paths are put behind it: it cannot end with ?... or #..."#);
         insta::assert_snapshot!(refused("[sources]\nimages = 'https://a.example'\n"), @r#""DIR/mine.toml" is not understood: `images = "https://a.example"`: it is no registry: a host, and a path on it if any, without https://"#);
         let absent = Sources::read(root(), Some(Path::new("/none.toml"))).unwrap_err();
-        insta::assert_snapshot!(absent, @r#"cannot read "/none.toml", which says where things come from"#);
+        insta::assert_snapshot!(absent, @r#"cannot read the settings in "/none.toml""#);
     }
 }

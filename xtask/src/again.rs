@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use podwire_cluster::Cell;
-use podwire_images::bundle::BundleFrom;
 use podwire_process::ChildCommand;
 
 use crate::cli::{AskedNetwork, TestArgs};
@@ -19,11 +18,6 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         _ => Some(cell.network.to_string().into()),
     };
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
-    let from = sources.bundle_from.as_ref().map(|from| match from {
-        BundleFrom::Modules => "modules".into(),
-        BundleFrom::Release => "release".into(),
-        BundleFrom::Directory(path) => path.clone().into_os_string(),
-    });
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let flags = [
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
@@ -38,7 +32,10 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
             "--kubernetes",
             sources.kubernetes.clone().map(OsString::from),
         ),
-        one("--bundle-from", from),
+        one(
+            "--bundle-from",
+            sources.bundle_from.as_ref().map(|from| from.name().into()),
+        ),
         one(
             "--config",
             sources.config.config.clone().map(PathBuf::into_os_string),

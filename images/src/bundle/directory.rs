@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,6 +27,15 @@ impl BundleFrom {
             "modules" => Self::Modules,
             "release" => Self::Release,
             dir => Self::Directory(dir.into()),
+        }
+    }
+
+    /// The name that stands for it.
+    pub fn name(&self) -> &OsStr {
+        match self {
+            Self::Modules => "modules".as_ref(),
+            Self::Release => "release".as_ref(),
+            Self::Directory(dir) => dir.as_os_str(),
         }
     }
 }

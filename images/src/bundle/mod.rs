@@ -167,9 +167,9 @@ impl BundleOrder {
     /// [`Error::UnknownVersion`] and its like for a version that is not to be had so;
     /// [`Error::OwnFile`] for a file of the user's that no node could run.
     pub fn take(source: &Path, sources: &Sources, asked: &Asked<'_>) -> Result<Self, Error> {
-        let default: BundleFrom = BundleFrom::named(&sources.bundle_from);
-        let from = asked.from.unwrap_or(&default);
-        let (base, dir) = match (from, &default) {
+        let default = &sources.bundle_from;
+        let from = asked.from.unwrap_or(default);
+        let (base, dir) = match (from, default) {
             (BundleFrom::Directory(dir), BundleFrom::Directory(_)) => {
                 (&BundleFrom::Modules, Some(dir))
             }
