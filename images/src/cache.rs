@@ -1,6 +1,7 @@
 mod room;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, FileTimes, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -132,6 +133,22 @@ pub enum Found {
     Intact(PathBuf),
     /// There, but not as it was sealed: to be built again.
     Damaged(String),
+}
+
+impl Found {
+    /// What can be used of it; of what is damaged, `what` it is and why is said.
+    pub fn usable(self, what: impl fmt::Display, report: &dyn Report) -> Option<PathBuf> {
+        match self {
+            Self::Intact(dir) => Some(dir),
+            Self::Absent => None,
+            Self::Damaged(why) => {
+                report.step(&format!(
+                    "the cached {what} is damaged and is made again: {why}"
+                ));
+                None
+            }
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ pub use error::{DownloadError, DownloadFault};
 use crate::digest::Digest;
 use crate::error::causes;
 use crate::sources::SourceKey;
-use crate::{Cache, Check, Found, Kind};
+use crate::{Cache, Check, Kind};
 use error::Redirect;
 use partial::Partial;
 
@@ -162,7 +162,7 @@ impl<'a> Downloader<'a> {
         let found = self
             .cache
             .find(Kind::Download, &digest.file_name(), Check::Contents)?;
-        if let Found::Intact(dir) = found {
+        if let Some(dir) = found.usable(name(url), self.report) {
             return Ok(partial::file(&dir));
         }
         let mut partial = Partial::open(self.cache, url, digest)?;

@@ -11,7 +11,7 @@ use crate::cache::remove_all;
 use crate::command::run_step;
 use crate::digest::Inputs;
 use crate::host::find_program;
-use crate::{Check, Error, Found, Kind, Workshop};
+use crate::{Check, Error, Kind, Workshop};
 
 /// The Go release that builds the bundle; any Go since 1.21 fetches it as a module.
 pub const GO_VERSION: &str = "1.26.8";
@@ -81,15 +81,11 @@ impl CargoTool {
     }
 
     fn cached(self, workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
-        Ok(
-            match workshop
-                .cache
-                .find(Kind::Tool, &self.name(), Check::Contents)?
-            {
-                Found::Intact(dir) => Some(self.binary(&dir)),
-                Found::Absent | Found::Damaged(_) => None,
-            },
-        )
+        let found = workshop
+            .cache
+            .find(Kind::Tool, &self.name(), Check::Contents)?;
+        let dir = found.usable(self.package, workshop.report);
+        Ok(dir.map(|dir| self.binary(&dir)))
     }
 
     fn get(self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::sha256_file;
 use crate::files::{read_json, write_json};
 use crate::sources::Sources;
-use crate::{Check, Digest, Error, Found, Kind, Staging, Workshop};
+use crate::{Check, Digest, Error, Kind, Staging, Workshop};
 
 pub use component::{Component, OwnFileError};
 pub(crate) use component::{head as program_head, not_for_nodes};
@@ -363,23 +363,15 @@ fn get_with(
 }
 
 fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
-    match workshop.cache.find(Kind::Bundle, name, Check::Contents)? {
-        Found::Absent => Ok(None),
-        Found::Damaged(why) => {
-            workshop.report.step(&format!(
-                "the cached bundle is damaged and is made again: {why}"
-            ));
-            Ok(None)
-        }
-        Found::Intact(dir) => {
-            let manifest = read_json(dir.join(MANIFEST))?;
-            Ok(Some(Bundle {
-                name: name.to_owned(),
-                dir,
-                manifest,
-            }))
-        }
-    }
+    let found = workshop.cache.find(Kind::Bundle, name, Check::Contents)?;
+    let Some(dir) = found.usable("bundle", workshop.report) else {
+        return Ok(None);
+    };
+    Ok(Some(Bundle {
+        name: name.to_owned(),
+        manifest: read_json(dir.join(MANIFEST))?,
+        dir,
+    }))
 }
 
 /// Seals what is in `staging` as the bundle `name`.

@@ -17,7 +17,7 @@ use crate::files::{link, place, read_json, write_json};
 use crate::host::Host;
 use crate::oci::Program;
 use crate::probe::{self, Probe};
-use crate::{Check, Error, Found, Kind, SshKeys, Staging, Workshop};
+use crate::{Check, Error, Kind, SshKeys, Staging, Workshop};
 
 const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
 const ROOT: &str = include_str!("../../recipes/root.sh");
@@ -297,20 +297,11 @@ fn find(workshop: &Workshop<'_>, inquiry: &Inquiry<'_>) -> Result<Option<NodeIma
     else {
         return Ok(None);
     };
-    match workshop
+    let found = workshop
         .cache
-        .find(Kind::Image, &known.name, Check::Contents)?
-    {
-        Found::Absent => Ok(None),
-        Found::Damaged(why) => {
-            workshop.report.step(&format!(
-                "the cached {} image is damaged and is built again: {why}",
-                inquiry.recipe.name
-            ));
-            Ok(None)
-        }
-        Found::Intact(dir) => Ok(Some(open(dir)?)),
-    }
+        .find(Kind::Image, &known.name, Check::Contents)?;
+    let what = format_args!("{} image", inquiry.recipe.name);
+    found.usable(what, workshop.report).map(open).transpose()
 }
 
 fn open(dir: PathBuf) -> Result<NodeImage, Error> {
@@ -919,6 +910,6 @@ mod tests {
         assert_eq!(image.manifest, manifest);
         fs::write(&image.disk, "dask").unwrap();
         assert_eq!(find(&workshop, &inquiry).unwrap(), None);
-        insta::assert_snapshot!(heard.0.borrow().join("\n"), @"the cached base image is damaged and is built again: disk.qcow2 has other contents than when it was built");
+        insta::assert_snapshot!(heard.0.borrow().join("\n"), @"the cached base image is damaged and is made again: disk.qcow2 has other contents than when it was built");
     }
 }
