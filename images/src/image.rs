@@ -12,7 +12,7 @@ mod recipe;
 pub(crate) use contents::programs_of;
 
 pub use build::{
-    BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System, bump, cached, get,
+    BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System, bump, cached, get, open,
     remove_leftover,
 };
 pub use cloud::{CloudOrder, ImageFrom, UBUNTU, UnknownFrom};

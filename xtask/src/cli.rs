@@ -201,7 +201,7 @@ pub(crate) struct FromArgs {
 }
 
 /// The settings of where things come from.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// A file that replaces single addresses and defaults of images/sources.toml, for mirrors [default:
     /// $PODWIRE_CONFIG]

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use podwire_admission::{Admission, Claim, Memory, Ticket};
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu};
 use podwire_images::bundle::Asked;
-use podwire_images::image::{CloudOrder, ImageFrom, System};
+use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, System};
 use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
@@ -95,6 +95,15 @@ impl NodeSystem {
         Ok(Self {
             from: from.from.unwrap_or(sources.image_from),
             sources,
+        })
+    }
+
+    /// What an image has.
+    pub(crate) fn of_image(session: &Session, image: &ImageManifest) -> Result<Self, Stop> {
+        let from = image.from.parse::<ImageFrom>();
+        Ok(Self {
+            from: from.map_err(|error| Stop::setup(error.to_string()))?,
+            sources: sources(session, &ConfigArgs::default())?,
         })
     }
 

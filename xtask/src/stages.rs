@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use podwire_cluster::{
-    Break, ClusterError, ClusterPlan, ImageFiles, StageManifest, StageName, host_cpu,
+    Bootstrap, Break, Cell, ClusterError, ClusterPlan, ImageFiles, PodNetwork, ProxyMode,
+    StageManifest, StageName, host_cpu,
 };
-use podwire_images::image::System;
+use podwire_images::image::{NodeImage, System};
 use podwire_images::{BundleOrder, Entry, Removal, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
 use crate::cli::StagesArgs;
-use crate::parts::{self, Programs};
+use crate::parts::{self, NodeSystem, Programs};
 use crate::prepare::StageOrder;
 use crate::session::Session;
 use crate::stop::Stop;
@@ -53,6 +54,8 @@ struct Listed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Content {
     stage: StageName,
+    /// The cells of which it is a stage.
+    cells: Vec<Cell>,
     key: String,
     parent: Option<String>,
     nodes: u32,
@@ -72,7 +75,8 @@ struct Today {
     host_cpu: Option<String>,
     /// Unknown until it is judged.
     accelerator: Option<Accelerator>,
-    /// The node image with each version of Kubernetes, if it is in the cache.
+    /// By the name of a stage's node image: the one that the same order gives now, if it is in the
+    /// cache. Unknown where it is not known what was ordered.
     images: BTreeMap<String, Option<ImageFiles>>,
 }
 
@@ -141,13 +145,16 @@ fn list(session: &Session, verify: bool) -> Result<Vec<Listed>, Stop> {
             (entry, manifest)
         })
         .collect();
-    let versions: BTreeSet<&str> = found
-        .iter()
-        .filter_map(|(_, manifest)| Some(manifest.as_ref().ok()?.plan.kubernetes.as_str()))
-        .collect();
-    let today = match versions.is_empty() {
+    let manifests = || {
+        found
+            .iter()
+            .filter_map(|(_, manifest)| manifest.as_ref().ok())
+    };
+    let images = manifests().map(|it| (it.plan.image.as_str(), &it.image));
+    let images: BTreeMap<&str, &ImageFiles> = images.collect();
+    let today = match images.is_empty() {
         true => Today::default(),
-        false => Today::find(session, &versions)?,
+        false => Today::find(session, &images)?,
     };
     let mut listed = found
         .into_iter()
@@ -191,7 +198,7 @@ fn read_all(session: &Session, entry: &Entry, manifest: &StageManifest) -> Vec<S
 }
 
 impl Today {
-    fn find(session: &Session, versions: &BTreeSet<&str>) -> Result<Self, Stop> {
+    fn find(session: &Session, used: &BTreeMap<&str, &ImageFiles>) -> Result<Self, Stop> {
         let qemu = Programs::find()
             .ok()
             .map(|programs| accelerator::qemu_version(&session.spawner, &programs.qemu))
@@ -201,28 +208,15 @@ impl Today {
             Some(base) => parts::known_verdict(session, &base)?,
             None => None,
         };
-        let root = &session.workspace.root;
-        let known = bundle::versions(root)?;
         let mut images = BTreeMap::new();
-        for version in versions {
-            let pinned = known.iter().any(|known| known == version);
-            let bundle = match pinned {
-                true => {
-                    let order = BundleOrder::modules(root, Some(*version))?;
-                    bundle::cached(&session.workshop(), &order)?
-                }
-                false => None,
-            };
-            let image = match &bundle {
-                Some(bundle) => {
-                    parts::cached_image(session, System::Debian, image::NODE, Some(bundle))?
-                }
-                None => None,
-            };
-            images.insert(
-                (*version).to_owned(),
-                image.as_ref().map(parts::image_files),
-            );
+        for (name, files) in used {
+            // An image that is gone is damage of the stage's.
+            if let Some(dir) = files.kernel.parent()
+                && let Ok(image) = image::open(dir)
+                && let Some(now) = ordered_again(session, &image)?
+            {
+                images.insert((*name).to_owned(), now.as_ref().map(parts::image_files));
+            }
         }
         Ok(Self {
             qemu,
@@ -231,6 +225,34 @@ impl Today {
             images,
         })
     }
+}
+
+/// The node image that the order of this one gives today, if it is in the cache; nothing when it
+/// cannot be told what was ordered.
+fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<NodeImage>>, Stop> {
+    let manifest = &image.manifest;
+    let (Some(version), Some(name)) = (&manifest.kubernetes, &manifest.bundle) else {
+        return Ok(None);
+    };
+    let workshop = session.workshop();
+    let had = bundle::named(&workshop, name)?;
+    let bundle = match had {
+        Some(had) if !had.manifest.is_of_modules() => Some(had),
+        _ => {
+            let root = &session.workspace.root;
+            if !bundle::versions(root)?.contains(version) {
+                return Ok(None);
+            }
+            let order = BundleOrder::modules(root, Some(version))?;
+            bundle::cached(&workshop, &order)?
+        }
+    };
+    let Some(bundle) = bundle else {
+        return Ok(Some(None));
+    };
+    let system = NodeSystem::of_image(session, manifest)?;
+    let now = parts::cached_image(session, system.system(None), image::NODE, Some(&bundle))?;
+    Ok(Some(now))
 }
 
 impl Listed {
@@ -246,7 +268,7 @@ impl Listed {
             Ok(manifest) => {
                 let damage = manifest.damage(&entry.path);
                 let because = differences(manifest, today)?;
-                (Some(Content::of(manifest)), damage, because)
+                (Some(Content::of(manifest)?), damage, because)
             }
         };
         let used = entry.used.duration_since(SystemTime::UNIX_EPOCH);
@@ -264,10 +286,11 @@ impl Listed {
 }
 
 impl Content {
-    fn of(manifest: &StageManifest) -> Self {
+    fn of(manifest: &StageManifest) -> anyhow::Result<Self> {
         let plan = &manifest.plan;
-        Self {
+        Ok(Self {
             stage: manifest.name,
+            cells: plan.cells_with(manifest.name)?,
             key: manifest.key.clone(),
             parent: manifest.parent.clone(),
             nodes: plan.nodes,
@@ -275,8 +298,29 @@ impl Content {
             accelerator: plan.accelerator,
             broken: plan.broken,
             built: manifest.built,
-        }
+        })
     }
+}
+
+/// Cells in one word: for each part what there is of it, an asterisk for all.
+fn in_one_word(cells: &[Cell]) -> String {
+    // The user's network has stages of its own.
+    let networks = PodNetwork::ALL.len() - 1;
+    let part = |all: usize, name: &dyn Fn(&Cell) -> String| {
+        let mut names: Vec<String> = cells.iter().map(name).collect();
+        names.sort_unstable();
+        names.dedup();
+        match names.len() == all {
+            true => "*".to_owned(),
+            false => names.join(","),
+        }
+    };
+    [
+        part(Bootstrap::ALL.len(), &|cell| cell.bootstrap.to_string()),
+        part(ProxyMode::ALL.len(), &|cell| cell.proxy.to_string()),
+        part(networks, &|cell| cell.network.to_string()),
+    ]
+    .join("/")
 }
 
 /// What would be different about the stage if it were made today. Nodes, version and fault are what
@@ -299,7 +343,7 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
         let (was, is) = (was.accelerator.to_string(), accelerator.to_string());
         compare("guests run differently", &was, &is);
     }
-    let image = today.images.get(&was.kubernetes);
+    let image = today.images.get(&was.image);
     match image {
         Some(Some(image)) => {
             compare("the node image is another", &was.image, &image.name);
@@ -347,6 +391,7 @@ fn text(listed: &[Listed], now: SystemTime) -> String {
     }
     let heads = [
         "stage",
+        "cell",
         "nodes",
         "Kubernetes",
         "guests",
@@ -387,14 +432,16 @@ impl Listed {
         };
         let [
             mut what,
+            mut cells,
             mut nodes,
             mut kubernetes,
             mut guests,
             mut fault,
             mut built,
-        ] = [const { String::new() }; 6];
+        ] = [const { String::new() }; 7];
         if let Some(content) = &self.content {
             what = content.stage.to_string();
+            cells = in_one_word(&content.cells);
             nodes = content.nodes.to_string();
             kubernetes.clone_from(&content.kubernetes);
             guests = content.accelerator.to_string();
@@ -415,6 +462,7 @@ impl Listed {
         }
         vec![
             what,
+            cells,
             nodes,
             kubernetes,
             guests,
@@ -576,7 +624,7 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podwire_cluster::{Bootstrap, Cell, SealedFile};
+    use podwire_cluster::SealedFile;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -628,7 +676,7 @@ mod tests {
             qemu: Some("8.2.2".into()),
             host_cpu: Some("Some CPU".into()),
             accelerator: Some(Accelerator::Tcg),
-            images: BTreeMap::from([("1.36.4".to_owned(), Some(files("image-a")))]),
+            images: BTreeMap::from([("image-a".to_owned(), Some(files("image-a")))]),
         }
     }
 
@@ -657,7 +705,7 @@ mod tests {
             qemu: Some("10.0.2".into()),
             host_cpu: Some("Other CPU".into()),
             accelerator: Some(Accelerator::Kvm),
-            images: BTreeMap::from([("1.36.4".to_owned(), Some(files("image-b")))]),
+            images: BTreeMap::from([("image-a".to_owned(), Some(files("image-b")))]),
         };
         insta::assert_snapshot!(differences(&stage, &other).unwrap().join("\n"), @r"
         QEMU is another: 10.0.2 (it was made with 8.2.2)
@@ -666,7 +714,7 @@ mod tests {
         the node image is another: image-b (it was made with image-a)
         ");
         let gone = Today {
-            images: BTreeMap::from([("1.36.4".to_owned(), None)]),
+            images: BTreeMap::from([("image-a".to_owned(), None)]),
             ..today()
         };
         insta::assert_snapshot!(differences(&stage, &gone).unwrap().join("\n"), @"the node image with Kubernetes 1.36.4 is another today, and not in the cache");
@@ -723,15 +771,15 @@ mod tests {
             ),
         ];
         insta::assert_snapshot!(text(&all, now), @"
-        stage        nodes  Kubernetes  guests  fault      on disk  built       used
-        workload     3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
-        cni          3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
+        stage        cell                     nodes  Kubernetes  guests  fault      on disk  built       used
+        workload     by-hand/nftables/routes  3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
+        cni          by-hand/nftables/routes  3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
           QEMU is another: 8.2.2 (it was made with 7.2)
-        booted       3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again
+        booted       */*/*                    3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again
           damaged: control-plane/ram: No such file or directory (os error 2)
-        d                                                  1.5 GiB              1 s ago        would be made again
+        d                                                                           1.5 GiB              1 s ago        would be made again
           damaged: stage.json makes no sense
-        .building-e                                        1.5 GiB              1 s ago        left by an interrupted run
+        .building-e                                                                 1.5 GiB              1 s ago        left by an interrupted run
         7.5 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
         ");
         let json = serde_json::to_value(&all[1]).unwrap();

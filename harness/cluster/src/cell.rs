@@ -104,6 +104,21 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// The whole matrix.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let networks = |bootstrap, proxy| {
+            PodNetwork::ALL.into_iter().map(move |network| Self {
+                bootstrap,
+                proxy,
+                network,
+            })
+        };
+        Bootstrap::ALL.into_iter().flat_map(move |bootstrap| {
+            let modes = ProxyMode::ALL.into_iter();
+            modes.flat_map(move |proxy| networks(bootstrap, proxy))
+        })
+    }
+
     /// The cell that a bootstrap is usually looked at in: what its documents use.
     pub const fn usual(bootstrap: Bootstrap) -> Self {
         Self {
@@ -195,18 +210,10 @@ mod tests {
 
     #[test]
     fn every_cell_is_found_by_the_name_it_shows() {
-        for bootstrap in Bootstrap::ALL {
-            for proxy in ProxyMode::ALL {
-                for network in PodNetwork::ALL {
-                    let cell = Cell {
-                        bootstrap,
-                        proxy,
-                        network,
-                    };
-                    assert_eq!(cell.to_string().parse(), Ok(cell));
-                }
-            }
+        for cell in Cell::all() {
+            assert_eq!(cell.to_string().parse(), Ok(cell));
         }
+        assert_eq!(Cell::all().count(), 16);
     }
 
     #[test]

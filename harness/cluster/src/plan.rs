@@ -212,6 +212,31 @@ impl ClusterPlan {
         Ok(key)
     }
 
+    /// The cells in which a plan that is like this one otherwise has the very same stage: it depends
+    /// on nothing that is decided later.
+    ///
+    /// # Errors
+    /// As [`ClusterPlan::key`].
+    pub fn cells_with(&self, stage: StageName) -> Result<Vec<Cell>, ClusterError> {
+        let key = self.key(stage)?;
+        let manifest = |cell: Cell| cell.network == PodNetwork::Manifest;
+        let mut same = Vec::new();
+        for cell in Cell::all() {
+            // The user's network comes with what it is, and without it there is none.
+            if !stage.is_of(cell) || manifest(cell) != manifest(self.cell) {
+                continue;
+            }
+            let other = Self {
+                cell,
+                ..self.clone()
+            };
+            if other.key(stage)? == key {
+                same.push(cell);
+            }
+        }
+        Ok(same)
+    }
+
     /// What shapes a stage beside its parent. Keys and certificates are drawn anew for every build,
     /// so that only their places and names count.
     fn inputs(&self, stage: StageName) -> serde_json::Value {
@@ -450,6 +475,24 @@ mod tests {
     }
 
     /// The first stage whose key differs.
+    #[test]
+    fn a_stage_is_one_of_all_cells_that_are_the_same_so_far() {
+        let cells = |cell: &str, stage| {
+            let plan = plan_of(cell.parse().unwrap(), 3, None);
+            let cells = plan.cells_with(stage).unwrap();
+            cells
+                .iter()
+                .map(Cell::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let nftables = "kubeadm/nftables/flannel";
+        assert_eq!(cells(nftables, StageName::Booted).split(' ').count(), 12);
+        insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
+        insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
+        insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
+    }
+
     fn first_differing(a: &ClusterPlan, b: &ClusterPlan) -> Option<StageName> {
         let differs = |stage: &StageName| a.key(*stage).unwrap() != b.key(*stage).unwrap();
         let shared: Vec<StageName> = a

@@ -67,6 +67,14 @@ pub struct BundleManifest {
     pub images: BTreeMap<String, BundleImage>,
 }
 
+impl BundleManifest {
+    /// Whether every program was built from pinned modules.
+    pub fn is_of_modules(&self) -> bool {
+        let mut files = self.files.values();
+        files.all(|file| matches!(file.origin, Origin::Module { .. }))
+    }
+}
+
 /// One program of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleFile {
@@ -360,6 +368,14 @@ fn get_with(
         None => make_base()?,
     };
     replace::make(workshop, &base, &order.own)
+}
+
+/// A bundle of the cache by its name.
+///
+/// # Errors
+/// [`Error::Cache`], [`Error::Malformed`].
+pub fn named(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
+    find(workshop, name)
 }
 
 fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {

@@ -301,16 +301,21 @@ fn find(workshop: &Workshop<'_>, inquiry: &Inquiry<'_>) -> Result<Option<NodeIma
         .cache
         .find(Kind::Image, &known.name, Check::Contents)?;
     let what = format_args!("{} image", inquiry.recipe.name);
-    found.usable(what, workshop.report).map(open).transpose()
+    let dir = found.usable(what, workshop.report);
+    dir.map(|dir| open(&dir)).transpose()
 }
 
-fn open(dir: PathBuf) -> Result<NodeImage, Error> {
+/// An image by its folder.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Malformed`] when there is none.
+pub fn open(dir: &Path) -> Result<NodeImage, Error> {
     let manifest = read_json(dir.join(MANIFEST))?;
     Ok(NodeImage {
         disk: dir.join(DISK),
         kernel: dir.join(KERNEL),
         initrd: dir.join(INITRD),
-        dir,
+        dir: dir.to_owned(),
         manifest,
     })
 }
@@ -368,7 +373,7 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
         .map_err(|error| Error::file("write", &index)(error.into()))?;
     fs::write(&index, text).map_err(Error::file("write", index))?;
     Ok(BuiltImage {
-        image: open(dir)?,
+        image: open(&dir)?,
         cached: false,
     })
 }
