@@ -279,10 +279,10 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
     assert_eq!(counted.stdout.trim(), "3000000");
     let unread = guest.run_with_input("true", &long, LIMIT).await.unwrap();
     assert!(unread.status.success(), "{unread}");
-    let path = "/root/it's a file";
+    let path = "/root/new/it's a file";
     guest.write(path, b"content\n", 0o640, LIMIT).await.unwrap();
     let stat = guest
-        .run_ok("stat -c '%a %s' \"/root/it's a file\"", LIMIT)
+        .run_ok("stat -c '%a %s' \"/root/new/it's a file\"", LIMIT)
         .await
         .unwrap();
     assert_eq!(stat.trim(), "640 8");

@@ -294,9 +294,8 @@ impl Node {
         mode: u32,
         limit: Duration,
     ) -> Result<(), ClusterError> {
-        let text = format!("install -D -m {mode:o} /dev/stdin '{path}'");
-        self.run_with_input(&text, bytes, limit).await?;
-        Ok(())
+        let written = self.guest().write(path, bytes, mode, limit).await;
+        written.map_err(self.failed("write a file"))
     }
 
     /// What systemd and the journal say of a unit; for errors, so it never fails itself.

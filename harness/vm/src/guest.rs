@@ -376,7 +376,7 @@ impl Guest {
         }
     }
 
-    /// Writes a file (the folder must exist) with the given permission bits.
+    /// Writes a file, and its folder when there is none, with the given permission bits.
     ///
     /// # Errors
     /// [`GuestError`].
@@ -387,9 +387,7 @@ impl Guest {
         mode: u32,
         limit: Duration,
     ) -> Result<(), GuestError> {
-        let path = quoted(path);
-        // The mode is set before the content comes: a key is never readable in between.
-        let command = format!("umask 077 && : > {path} && chmod {mode:04o} {path} && cat > {path}");
+        let command = format!("install -D -m {mode:04o} /dev/stdin {}", quoted(path));
         let output = self.run_with_input(&command, bytes, limit).await?;
         succeeded(&command, output)?;
         Ok(())
