@@ -25,16 +25,20 @@ pub struct Lab {
     cluster: Cluster,
     speed_factor: f64,
     started: Instant,
+    /// What stands before each step.
+    about: String,
     steps: Mutex<Option<File>>,
     traffic: TrafficLog,
 }
 
 impl Lab {
-    pub(crate) fn new(cluster: Cluster, host: &Host, dir: &Path) -> Self {
+    /// Each step begins with `about`.
+    pub(crate) fn new(cluster: Cluster, host: &Host, dir: &Path, about: Option<String>) -> Self {
         Self {
             cluster,
             speed_factor: host.speed_factor,
             started: Instant::now(),
+            about: about.map(|about| format!("{about}: ")).unwrap_or_default(),
             // Without a log there is less evidence, and still a verdict.
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
             traffic: TrafficLog::default(),
@@ -59,8 +63,9 @@ impl Lab {
     /// it is a mark on its timeline.
     pub fn step(&self, text: impl AsRef<str>) {
         let line = format!(
-            "{:7.1}  {}",
+            "{:7.1}  {}{}",
             self.started.elapsed().as_secs_f64(),
+            self.about,
             text.as_ref()
         );
         eprintln!("{line}");

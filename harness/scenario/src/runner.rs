@@ -1,6 +1,7 @@
 //! From nextest's command line to a result file.
 
 use std::any::Any;
+use std::fmt;
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -273,18 +274,12 @@ impl Attempt {
     ) -> (anyhow::Result<()>, Option<Lab>) {
         let all = self.context.repeat;
         for number in 1..=all {
-            let name = match number {
-                1 => page::LAB.to_owned(),
-                again => format!("{} {again}", page::LAB),
-            };
-            let run = self.scenario.run;
-            let (verdict, lab) = self
-                .in_a_lab(&name, stage, run, Role::Main, stop, phases)
-                .await;
+            let role = Role::Main(Round { number, all });
+            let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
             if let Err(error) = verdict {
-                let which = match all {
-                    1 => error,
-                    _ => error.context(format!("run {number} of {all}")),
+                let which = match role.round() {
+                    Some(round) => error.context(round),
+                    None => error,
                 };
                 return (Err(which), lab);
             }
@@ -299,11 +294,8 @@ impl Attempt {
         stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
     ) -> (SabotageResult, Option<Lab>) {
-        let name = format!("sabotage {}", sabotage.name);
         let role = Role::Sabotage(sabotage);
-        let (verdict, lab) = self
-            .in_a_lab(&name, stage, sabotage.run, role, stop, phases)
-            .await;
+        let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
         let (caught, reason) = judge(sabotage, &verdict);
         let result = SabotageResult {
             name: sabotage.name.to_owned(),
@@ -317,16 +309,14 @@ impl Attempt {
     /// The lab is given back running when it is to be kept.
     async fn in_a_lab(
         &self,
-        name: &str,
-        stage: &Stage,
-        run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
         role: Role<'_>,
+        stage: &Stage,
         stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
     ) -> (anyhow::Result<()>, Option<Lab>) {
         let dir = self.folder.join(match role {
             // One after the other, in the same folder.
-            Role::Main => page::LAB.to_owned(),
+            Role::Main(_) => page::LAB.to_owned(),
             Role::Sabotage(sabotage) => format!("sabotage-{}", sabotage.name),
         });
         let cloning = Instant::now();
@@ -338,11 +328,14 @@ impl Attempt {
             Ok(cluster) => cluster,
             Err(error) => return (Err(error), None),
         };
-        phases.push(phase(&format!("{name}: clone"), cloning));
+        phases.push(phase(&format!("{role}: clone"), cloning));
 
         let running = Instant::now();
-        let lab = Lab::new(cluster, &self.host, &dir);
-        let main = matches!(role, Role::Main);
+        let lab = Lab::new(cluster, &self.host, &dir, role.round());
+        let (run, main) = match role {
+            Role::Main(_) => (self.scenario.run, true),
+            Role::Sabotage(sabotage) => (sabotage.run, false),
+        };
         let verdict = tokio::select! {
             verdict = AssertUnwindSafe(judged(&lab, run, main)).catch_unwind() => {
                 verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
@@ -350,7 +343,7 @@ impl Attempt {
             fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
             stopped = stop.come() => Err(self.cut_short(stopped)),
         };
-        phases.push(phase(&format!("{name}: run"), running));
+        phases.push(phase(&format!("{role}: run"), running));
 
         if main {
             match &verdict {
@@ -359,7 +352,7 @@ impl Attempt {
             }
         }
         let failed = match role {
-            Role::Main => verdict.is_err(),
+            Role::Main(_) => verdict.is_err(),
             Role::Sabotage(sabotage) => !judge(sabotage, &verdict).0,
         };
         if failed && self.context.keep && !stop.is_terminated() {
@@ -454,7 +447,7 @@ impl Attempt {
                 &Steps,
             )
             .await?;
-        let lab = Lab::new(cluster, &self.host, &logs);
+        let lab = Lab::new(cluster, &self.host, &logs, None);
         if let Err(error) = prepare(&lab).await {
             self.collect(&lab, &error).await;
             lab.stop().await;
@@ -548,9 +541,37 @@ async fn judged(
 #[derive(Clone, Copy)]
 enum Role<'a> {
     /// The scenario itself.
-    Main,
+    Main(Round),
     /// One of its sabotages.
     Sabotage(&'a Sabotage),
+}
+
+/// Which of how many runs of a scenario in fresh clones, from 1.
+#[derive(Clone, Copy)]
+struct Round {
+    number: u32,
+    all: u32,
+}
+
+impl Role<'_> {
+    /// Which run of a scenario it is that is repeated.
+    fn round(self) -> Option<String> {
+        match self {
+            Self::Main(Round { number, all }) if all > 1 => Some(format!("run {number} of {all}")),
+            Self::Main(_) | Self::Sabotage(_) => None,
+        }
+    }
+}
+
+/// As a phase of the result is named.
+impl fmt::Display for Role<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Main(Round { number: 1, .. }) => f.write_str(page::LAB),
+            Self::Main(Round { number, .. }) => write!(f, "{} {number}", page::LAB),
+            Self::Sabotage(sabotage) => write!(f, "sabotage {}", sabotage.name),
+        }
+    }
 }
 
 /// Whether a sabotage was caught, and what there is to say about it.
