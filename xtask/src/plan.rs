@@ -75,7 +75,7 @@ impl Phase {
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
             Self::Layer => "one machine imports the manifest's container images",
             Self::Stage => {
-                "boot the machines, start Kubernetes by hand and by kubeadm, freeze the clusters"
+                "boot the machines, start Kubernetes, freeze the clusters"
             }
             Self::Scenarios => "each in its own clone of a frozen cluster",
         }
