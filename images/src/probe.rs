@@ -45,6 +45,7 @@ pub fn build(workshop: &Workshop<'_>) -> Result<Probe, Error> {
             "probe",
         ])
         .args(["--target", TARGET])
+        .outside_cargo()
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .dir(workshop.source);

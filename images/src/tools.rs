@@ -70,6 +70,7 @@ impl CargoTool {
             // This project's own settings are not the tool's.
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .outside_cargo()
             .dir(root);
         CHEAP_PROFILE
             .iter()

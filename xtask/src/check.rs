@@ -124,6 +124,7 @@ pub(crate) fn check_all(
 fn command(check: &Check, root: &Path, cache: &Path) -> ChildCommand {
     ChildCommand::new(&check.program)
         .args(&check.args)
+        .outside_cargo()
         .dir(root)
         // deny.toml keeps the advisory data there.
         .env("PODWIRE_CACHE", cache)

@@ -53,6 +53,7 @@ pub(crate) fn build(workspace: &Path) -> ChildCommand {
     let mut command = ChildCommand::new(cargo)
         .args(["test", "--no-run", "--locked"])
         .args(PACKAGES)
+        .outside_cargo()
         .dir(workspace);
     command.own_group = true;
     command
@@ -120,6 +121,7 @@ impl Nextest {
         args.extend(["--test-threads".into(), self.at_once.max(1).to_string()]);
         let mut command = ChildCommand::new(&self.program)
             .args(args)
+            .outside_cargo()
             .dir(&self.workspace);
         for (name, value) in &self.env {
             command = command.env(name, value);

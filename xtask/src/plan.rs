@@ -74,9 +74,7 @@ impl Phase {
             Self::Programs => "compile the tests and scenarios",
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
             Self::Layer => "one machine imports the manifest's container images",
-            Self::Stage => {
-                "boot the machines, start Kubernetes, freeze the clusters"
-            }
+            Self::Stage => "boot the machines, start Kubernetes, freeze the clusters",
             Self::Scenarios => "each in its own clone of a frozen cluster",
         }
     }

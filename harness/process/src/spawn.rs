@@ -57,6 +57,26 @@ impl From<Stream> for Stdio {
     }
 }
 
+/// By which `cargo run` tells a program about its package (Cargo Book, "Environment Variables").
+const PACKAGE_VARIABLES: [&str; 16] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_PKG_AUTHORS",
+    "CARGO_PKG_DESCRIPTION",
+    "CARGO_PKG_HOMEPAGE",
+    "CARGO_PKG_LICENSE",
+    "CARGO_PKG_LICENSE_FILE",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_README",
+    "CARGO_PKG_REPOSITORY",
+    "CARGO_PKG_RUST_VERSION",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// A program to start: plain data until [`Spawner::spawn`].
 #[derive(Debug)]
 pub struct ChildCommand {
@@ -115,6 +135,14 @@ impl ChildCommand {
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         self.env.push((name.into(), None));
         self
+    }
+
+    /// The same command for one that runs cargo: without what `cargo run` tells a program about its
+    /// package. Build scripts name these variables (`rerun-if-env-changed`), so that cargo would
+    /// compile anew whatever is built by a person and by such a program in turn.
+    #[must_use]
+    pub fn outside_cargo(self) -> Self {
+        PACKAGE_VARIABLES.into_iter().fold(self, Self::env_remove)
     }
 
     /// The same command in another working directory.
@@ -249,6 +277,23 @@ fn keep_open(fd: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_is_told_nothing_of_the_program_that_runs_it() {
+        // Whoever runs the tests has set these, as `cargo run` does.
+        let package =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        let set = std::env::vars()
+            .map(|(name, _)| name)
+            .filter(|name| package(name));
+        let command = ChildCommand::new("cargo").outside_cargo();
+        let mut count = 0;
+        for name in set {
+            assert!(command.env.contains(&(name.clone().into(), None)), "{name}");
+            count += 1;
+        }
+        assert!(count >= 10, "{count}");
+    }
     use std::io::{Read, Write};
 
     #[test]
