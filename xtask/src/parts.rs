@@ -11,7 +11,7 @@ use podwire_admission::{Admission, Claim, Memory, Ticket};
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu};
 use podwire_images::bundle::Asked;
 use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, System};
-use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, image};
+use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, bundle, image};
 use podwire_process::{ChildCommand, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
@@ -75,6 +75,16 @@ pub(crate) fn bundle_order(session: &Session, args: &SourceArgs) -> Result<Bundl
         }
         other => other.into(),
     })
+}
+
+/// The phase in which a bundle is had.
+pub(crate) fn bundle_phase(session: &Session, order: &BundleOrder) -> Result<Phase, Stop> {
+    Ok(
+        match bundle::is_nearly_cached(&session.workshop(), order)? {
+            true => Phase::OwnBundle,
+            false => Phase::Bundle,
+        },
+    )
 }
 
 /// What the nodes run.

@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     BaseImage,
     Accelerator,
     Bundle,
+    /// What is left of [`Phase::Bundle`] when the cache has all of it that is not the user's own.
+    OwnBundle,
     NodeImage,
     Programs,
     HarnessTests,
@@ -27,7 +29,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// All that a run may have which does not bring a Pod network of the user's.
+    /// All that a run may have which brings neither a Pod network nor programs of the user's.
     pub(crate) const ALL: [Self; 10] = [
         Self::Packages,
         Self::Tools,
@@ -50,6 +52,7 @@ impl Phase {
             Self::BaseImage => "base image",
             Self::Accelerator => "accelerator",
             Self::Bundle => "bundle",
+            Self::OwnBundle => "own bundle",
             Self::NodeImage => "node image",
             Self::Programs => "test programs",
             Self::HarnessTests => "harness tests",
@@ -68,6 +71,7 @@ impl Phase {
             Self::BaseImage => "a small guest without Kubernetes",
             Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
             Self::Bundle => "Kubernetes, etcd, CoreDNS, CNI plugins, flannel",
+            Self::OwnBundle => "your own programs among the cached ones",
             Self::NodeImage => {
                 "the machines' disk: Debian, containerd, the bundle, its container images"
             }
@@ -86,6 +90,7 @@ impl Phase {
             Self::PodNetwork | Self::Packages | Self::BaseImage => (60.0, 60.0),
             Self::Tools | Self::Bundle => (420.0, 420.0),
             Self::Accelerator => (5.0, 30.0),
+            Self::OwnBundle => (20.0, 20.0),
             Self::NodeImage => (150.0, 150.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
@@ -111,6 +116,7 @@ impl Phase {
             Self::Accelerator => (0, 100),
             // Go's modules stay, its build cache goes.
             Self::Bundle => (2400, 3200),
+            Self::OwnBundle => (800, 100),
             Self::NodeImage => (1700, 4000),
             Self::Programs => (2500, 0),
             Self::HarnessTests => (50, 1500),

@@ -165,7 +165,8 @@ impl<'a> Preparation<'a> {
 
     /// The bundle, and the node image with it.
     pub(crate) fn node_image(&mut self) -> Result<NodeImage, Stop> {
-        let bundle = self.phase(Phase::Bundle, |it| {
+        let phase = parts::bundle_phase(self.session, self.wanted.bundle)?;
+        let bundle = self.phase(phase, |it| {
             let (workshop, order) = (it.session.workshop(), it.wanted.bundle);
             if let Some(bundle) = bundle::cached(&workshop, order)? {
                 return Ok((bundle, true));

@@ -371,7 +371,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
             ),
         ),
         (
-            Phase::Bundle,
+            parts::bundle_phase(session, &order.bundle)?,
             cached_or(bundle.map(|_| provenance.clone()), &provenance),
         ),
         (

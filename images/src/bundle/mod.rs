@@ -216,6 +216,15 @@ impl BundleOrder {
         })
     }
 
+    /// The same without anything of one's own.
+    fn without_own(&self) -> Self {
+        Self {
+            dir: None,
+            own: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// The pinned modules of a version, or of the newest, and nothing of one's own.
     ///
     /// # Errors
@@ -329,6 +338,17 @@ pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bun
     }
 }
 
+/// Whether the cache has everything of an order but the bundle itself: one's own programs have only
+/// to be put among those that are there.
+///
+/// # Errors
+/// As [`cached`].
+pub fn is_nearly_cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<bool, Error> {
+    Ok(!order.own.is_empty()
+        && cached(workshop, order)?.is_none()
+        && cached(workshop, &order.without_own())?.is_some())
+}
+
 /// The bundle of an order, made when it is not in the cache or its inputs have changed.
 ///
 /// # Errors
@@ -358,12 +378,7 @@ fn get_with(
     if order.own.is_empty() {
         return make_base();
     }
-    let plain = BundleOrder {
-        dir: None,
-        own: Vec::new(),
-        ..order.clone()
-    };
-    let base = match cached(workshop, &plain)? {
+    let base = match cached(workshop, &order.without_own())? {
         Some(base) => base,
         None => make_base()?,
     };

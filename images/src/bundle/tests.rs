@@ -439,7 +439,6 @@ fn another_address_or_version_is_another_bundle() {
 #[test]
 fn ones_own_programs_replace_those_of_a_release_and_their_images() {
     let bench = Bench::new();
-    let base = bench.get(&bench.release()).unwrap();
     let proxy = bench.file("out/my-proxy", program("mine"));
     let bridge = bench.file("out/bridge", program("my bridge"));
     let replace = [
@@ -447,7 +446,12 @@ fn ones_own_programs_replace_those_of_a_release_and_their_images() {
         format!("cni/bridge={}", bridge.display()),
     ];
     let order = bench.take("1.35.4", BundleFrom::Release, &replace).unwrap();
+    let nearly = |order: &BundleOrder| is_nearly_cached(&bench.workshop(), order).unwrap();
+    assert!(!nearly(&order));
+    let base = bench.get(&bench.release()).unwrap();
+    assert!(nearly(&order) && !nearly(&bench.release()));
     let bundle = bench.get(&order).unwrap();
+    assert!(!nearly(&order));
     assert_ne!(bundle.name, base.name);
     let read = |path: &str| fs::read(bundle.dir.join(path)).unwrap();
     assert_eq!(read("bin/kube-proxy"), program("mine"));
