@@ -21,14 +21,19 @@ use crate::session::Session;
 use crate::stop::Stop;
 use crate::text::{ago, size, table};
 
-/// The group of stages among the cache's entries, that of images, and that of layers over images.
+/// The groups of the cache's entries: stages, images, layers over images, and bundles.
 const STAGES: &str = "stages";
 const IMAGES: &str = "images";
 const LAYERS: &str = "layers";
+const BUNDLES: &str = "bundles";
 
 /// How much earlier a stage counts as used from which no scenario starts: it only saves time when
 /// another is made of it.
 const INTERMEDIATE: Duration = Duration::from_hours(24);
+
+/// How much later a bundle counts as used: to build it takes ten times as long as a stage, and it
+/// occupies a third.
+const BUNDLE: Duration = Duration::from_hours(7 * 24);
 
 /// A stage in the cache, as it is listed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -533,6 +538,7 @@ impl Worth {
                 Some(used) => entry.used.max(*used + Duration::from_secs(1)),
                 None => entry.used,
             },
+            BUNDLES => entry.used + BUNDLE,
             _ => entry.used,
         }
     }
@@ -814,11 +820,12 @@ mod tests {
         }
         entries.push(entry(IMAGES, "i", 12));
         entries.push(entry(IMAGES, "j", 12));
+        entries.push(entry(BUNDLES, "b", 100));
         let worth = Worth::of(&entries, &BTreeSet::from([StageName::Workload]));
         let mut order: Vec<&Entry> = entries.iter().collect();
         order.sort_by_key(|entry| worth.counts_as_used(entry));
         let order: Vec<String> = order.iter().map(|entry| name(&entry.path)).collect();
-        assert_eq!(order, ["outdated", "intermediate", "j", "start", "i"]);
+        assert_eq!(order, ["outdated", "intermediate", "j", "start", "i", "b"]);
     }
 
     #[test]
