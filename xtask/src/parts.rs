@@ -241,6 +241,7 @@ pub(crate) fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, St
         cores: cores(),
         memory_available: Memory::of_host()?.available,
         disk_available: session.cache.disk()?.available,
+        disk_giving_way: 0,
         accelerator: None,
     };
     Ok(Plan {

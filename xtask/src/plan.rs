@@ -155,6 +155,8 @@ pub(crate) struct Machine {
     pub(crate) memory_available: u64,
     /// Bytes, where the cache is.
     pub(crate) disk_available: u64,
+    /// Bytes of the cache that give way when that is not enough.
+    pub(crate) disk_giving_way: u64,
     /// `None`: not judged yet.
     pub(crate) accelerator: Option<Accelerator>,
 }
@@ -240,7 +242,7 @@ impl Plan {
             (
                 "disk space",
                 self.disk_needed(),
-                self.machine.disk_available,
+                self.machine.disk_available + self.machine.disk_giving_way,
                 "free some, run `cargo xtask clean --all`, or point PODWIRE_CACHE at a larger disk",
             ),
             (
@@ -296,9 +298,16 @@ impl Plan {
             .map_or("not judged yet".to_owned(), |accelerator| {
                 accelerator.to_string()
             });
+        let giving_way = match self.machine.disk_giving_way {
+            0 => String::new(),
+            bytes => format!(
+                ", and up to {} of stages that it does not need",
+                size(bytes)
+            ),
+        };
         format!(
-            "Plan: about {} on {} cores, accelerator {accelerator}; needs {} of disk ({} available) \
-             and {} of memory ({} available)\n{}",
+            "Plan: about {} on {} cores, accelerator {accelerator}; needs {} of disk ({} \
+             available{giving_way}) and {} of memory ({} available)\n{}",
             about(total),
             self.machine.cores,
             size(self.disk_needed()),
@@ -339,6 +348,7 @@ mod tests {
                 cores: 2,
                 memory_available: 7 << 30,
                 disk_available: 40 << 30,
+                disk_giving_way: 0,
                 accelerator: None,
             },
             phases: Phase::ALL
@@ -394,6 +404,9 @@ mod tests {
         plan.machine.memory_available = 2 << 30;
         plan.machine.disk_available = 3 << 30;
         insta::assert_snapshot!(plan.shortages().join("\n"));
+        plan.machine.disk_giving_way = 20 << 30;
+        let rest = plan.shortages().join("\n");
+        assert!(rest.starts_with("too little memory"), "{rest}");
     }
 
     #[test]

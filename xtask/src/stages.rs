@@ -10,7 +10,7 @@ use podwire_cluster::{
     StageManifest, StageName, host_cpu,
 };
 use podwire_images::image::{NodeImage, System};
-use podwire_images::{BundleOrder, Entry, Removal, Room, bundle, image};
+use podwire_images::{BundleOrder, Entry, Made, Removal, Room, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
@@ -586,16 +586,7 @@ pub(crate) fn make_room(
         counts_as_used: &|entry| worth.counts_as_used(entry),
     };
     let made = session.cache.make_room(&room, &session.progress)?;
-    for entry in &made.removed {
-        let unused = entry.used.elapsed().unwrap_or_default();
-        session.progress.line(&format!(
-            "made room: removed {} of {} ({}, last used {})",
-            name(&entry.path),
-            entry.group,
-            size(entry.bytes),
-            ago(unused)
-        ));
-    }
+    say_removed(session, &made);
     if max_size.is_some() && made.too_much > 0 {
         session.progress.line(&format!(
             "the cache will be about {} larger than --max-size: what is left in it is in use or \
@@ -608,6 +599,68 @@ pub(crate) fn make_room(
         session.cache.require(guests)?;
     }
     Ok(())
+}
+
+/// What there must be on the disk before a run begins.
+pub(crate) struct Demand<'a> {
+    /// Bytes.
+    pub(crate) needed: u64,
+    /// The stages that the run is going to use.
+    pub(crate) uses: &'a [PathBuf],
+}
+
+impl Demand<'_> {
+    /// Bytes that give way because less is free than needed: of stages that are of no use to the run.
+    pub(crate) fn giving_way(&self, session: &Session) -> Result<u64, Stop> {
+        if session.cache.disk()?.available >= self.needed {
+            return Ok(0);
+        }
+        let entries = session.cache.entries()?;
+        let free = |entry: &&Entry| {
+            entry.group == STAGES
+                && entry.is_evictable()
+                && !entry.in_use
+                && !self.uses.contains(&entry.path)
+        };
+        Ok(entries.iter().filter(free).map(|entry| entry.bytes).sum())
+    }
+
+    /// Removes so many of them that what is needed is free, and says which.
+    pub(crate) fn make_room(&self, session: &Session) -> Result<(), Stop> {
+        let available = session.cache.disk()?.available;
+        if available >= self.needed {
+            return Ok(());
+        }
+        let entries = session.cache.entries()?;
+        let others = entries.iter().filter(|entry| entry.group != STAGES);
+        let keep: Vec<PathBuf> = others
+            .map(|entry| entry.path.clone())
+            .chain(self.uses.iter().cloned())
+            .collect();
+        let worth = Worth::of(&entries, &starts());
+        let occupied: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let room = Room {
+            budget: occupied + available,
+            needed: self.needed,
+            keep: &keep,
+            counts_as_used: &|entry| worth.counts_as_used(entry),
+        };
+        say_removed(session, &session.cache.make_room(&room, &session.progress)?);
+        Ok(())
+    }
+}
+
+fn say_removed(session: &Session, made: &Made) {
+    for entry in &made.removed {
+        let unused = entry.used.elapsed().unwrap_or_default();
+        session.progress.line(&format!(
+            "made room: removed {} of {} ({}, last used {})",
+            name(&entry.path),
+            entry.group,
+            size(entry.bytes),
+            ago(unused)
+        ));
+    }
 }
 
 /// Room for so many new stages, in the unit of `guests`: each keeps about two fifths of its machines'

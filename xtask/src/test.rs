@@ -22,6 +22,7 @@ use crate::pod_network::{self, Given};
 use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::session::Session;
+use crate::stages::Demand;
 use crate::stop::Stop;
 use crate::suite::{self, CutShort, Suite};
 use crate::{again, breaks, consent, junit, progress, select, summary};
@@ -227,7 +228,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     session.progress.phase("looking at what is there");
     let looked = look(session, &order, &packages);
     session.progress.idle();
-    let plan = looked?;
+    let (plan, uses) = looked?;
     out!("{}", plan.render(&measured));
     let shortages = plan.shortages();
     if args.plan {
@@ -240,6 +241,11 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         return Err(Stop::setup(shortages.join("\n")));
     }
     consent::packages(&packages, args.yes)?;
+    let demand = Demand {
+        needed: plan.disk_needed(),
+        uses: &uses,
+    };
+    demand.make_room(session)?;
 
     let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
     for cell in &order.cells {
@@ -277,8 +283,12 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     run.report(done)
 }
 
-/// What the cache has, and what is therefore to be done.
-fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<Plan, Stop> {
+/// What the cache has, and what is therefore to be done; and the stages in it that are of use.
+fn look(
+    session: &Session,
+    order: &Order<'_>,
+    packages: &host::Plan,
+) -> Result<(Plan, Vec<PathBuf>), Stop> {
     let workshop = session.workshop();
     let cached_or = |cached: Option<String>, missing: &str| {
         cached.map_or_else(|| Need::Missing(missing.to_owned()), Need::Cached)
@@ -306,12 +316,18 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
     // Which images are still to be pulled decides what the stages are.
     let to_pull = matches!(pod_network, Some(None));
     let pod_network = pod_network.flatten();
+    let mut uses = Vec::new();
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) if !to_pull => {
             let stages = parts::stages(session)?;
             let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
             let accelerator = verdict.accelerator;
             let orders = order.stages(session, node, accelerator, pod_manifest.as_ref())?;
+            for StageOrder { plan, names } in &orders {
+                for name in names.iter().flat_map(|name| name.line(plan.cell)) {
+                    uses.push(stages.dir(plan, *name)?);
+                }
+            }
             let wanted = orders
                 .iter()
                 .flat_map(|order| order.names.iter().map(|name| (&order.plan, *name)));
@@ -328,6 +344,7 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
         cores: parts::cores(),
         memory_available: memory.available,
         disk_available: session.cache.disk()?.available,
+        disk_giving_way: 0,
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
@@ -424,14 +441,20 @@ fn look(session: &Session, order: &Order<'_>, packages: &host::Plan) -> Result<P
             .collect();
         phases.push((Phase::Scenarios, Need::Always(cells.join(", "))));
     }
-    Ok(Plan {
+    let mut plan = Plan {
         machine,
         phases,
         appetite,
         stages: order.stages_kept(),
         scenarios,
         at_once,
-    })
+    };
+    let demand = Demand {
+        needed: plan.disk_needed(),
+        uses: &uses,
+    };
+    plan.machine.disk_giving_way = demand.giving_way(session)?;
+    Ok((plan, uses))
 }
 
 /// A run under way.
