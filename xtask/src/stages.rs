@@ -150,13 +150,12 @@ fn list(session: &Session, verify: bool) -> Result<Vec<Listed>, Stop> {
             (entry, manifest)
         })
         .collect();
-    let manifests = || {
-        found
-            .iter()
-            .filter_map(|(_, manifest)| manifest.as_ref().ok())
-    };
-    let images = manifests().map(|it| (it.plan.image.as_str(), &it.image));
-    let images: BTreeMap<&str, &ImageFiles> = images.collect();
+    let manifests = found
+        .iter()
+        .filter_map(|(_, manifest)| manifest.as_ref().ok());
+    let images: BTreeMap<&str, &ImageFiles> = manifests
+        .map(|it| (it.plan.image.as_str(), &it.image))
+        .collect();
     let today = match images.is_empty() {
         true => Today::default(),
         false => Today::find(session, &images)?,
@@ -240,10 +239,10 @@ fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<N
         return Ok(None);
     };
     let workshop = session.workshop();
-    let had = bundle::named(&workshop, name)?;
-    let bundle = match had {
+    let bundle = match bundle::named(&workshop, name)? {
+        None => return Ok(None),
         Some(had) if !had.manifest.is_of_modules() => Some(had),
-        _ => {
+        Some(_) => {
             let root = &session.workspace.root;
             if !bundle::versions(root)?.contains(version) {
                 return Ok(None);

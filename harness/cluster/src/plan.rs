@@ -474,7 +474,6 @@ mod tests {
         }
     }
 
-    /// The first stage whose key differs.
     #[test]
     fn a_stage_is_one_of_all_cells_that_are_the_same_so_far() {
         let cells = |cell: &str, stage| {
@@ -493,6 +492,7 @@ mod tests {
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
     }
 
+    /// The first stage whose key differs.
     fn first_differing(a: &ClusterPlan, b: &ClusterPlan) -> Option<StageName> {
         let differs = |stage: &StageName| a.key(*stage).unwrap() != b.key(*stage).unwrap();
         let shared: Vec<StageName> = a

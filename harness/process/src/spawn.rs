@@ -277,6 +277,7 @@ fn keep_open(fd: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn a_build_is_told_nothing_of_the_program_that_runs_it() {
@@ -294,7 +295,6 @@ mod tests {
         }
         assert!(count >= 10, "{count}");
     }
-    use std::io::{Read, Write};
 
     #[test]
     fn a_command_is_shown_as_typed() {

@@ -329,10 +329,10 @@ pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bun
         Base::Release(release) => release.name(workshop.source)?,
     };
     match order.own.is_empty() {
-        true => find(workshop, &base),
+        true => named(workshop, &base),
         false => {
             let name = replace::name(&base, &order.own);
-            let found = find(workshop, &name)?;
+            let found = named(workshop, &name)?;
             Ok(found.map(|bundle| replace::with_paths(bundle, &order.own)))
         }
     }
@@ -390,10 +390,6 @@ fn get_with(
 /// # Errors
 /// [`Error::Cache`], [`Error::Malformed`].
 pub fn named(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
-    find(workshop, name)
-}
-
-fn find(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
     let found = workshop.cache.find(Kind::Bundle, name, Check::Contents)?;
     let Some(dir) = found.usable("bundle", workshop.report) else {
         return Ok(None);
