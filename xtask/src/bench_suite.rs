@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, Ran, Suite};
 use crate::text::table;
-use crate::{consent, parts, select, stages};
+use crate::{consent, parts, room, select};
 
 /// Short ones, from different stages.
 const SAMPLE: &str = "api_server_names,pods_see_own_addresses,outside_host";
@@ -191,7 +191,7 @@ impl Bench<'_> {
         let scratch = session.cache.staging("bench")?;
         let guests = plan.memory_mib() << 20;
         let stages = scenario.stage.line(plan.cell).len() as u64;
-        session.cache.require(stages::disk_needed(guests, stages))?;
+        session.cache.require(room::disk_needed(guests, stages))?;
         let (stage, making) = {
             let _lock = session.cache.lock("stage", &session.progress)?;
             let _ticket = parts::ticket(session, "bench suite", plan)?;

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims};
 
 use crate::cli::CleanArgs;
+use crate::room::{self, Worth};
 use crate::session::Session;
-use crate::stages::{self, Worth};
+use crate::stages;
 use crate::stop::Stop;
 use crate::text::{ago, size, table};
 
@@ -34,7 +35,7 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
     let mut entries = runs(session)?;
     entries.extend(session.cache.entries()?);
     for entry in &mut entries {
-        entry.in_use |= making.is_none() && entry.group == "stages" && entry.is_unfinished();
+        entry.in_use |= making.is_none() && entry.group == stages::STAGES && entry.is_unfinished();
     }
     let scope = match args.all {
         true => Scope::All,
@@ -45,7 +46,7 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
         .into_iter()
         .partition(|entry| is_doomed(entry, scope, now));
     if let Some(max_size) = args.max_size {
-        let worth = Worth::of(&rest, &stages::starts());
+        let worth = Worth::of(&rest, &room::starts());
         let rest: Vec<Entry> = rest
             .into_iter()
             .filter(|entry| ![RUNS, LAST_RUN].contains(&entry.group.as_str()))

@@ -1,14 +1,16 @@
 //! Values that several modules' tests share.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use podwire_cluster::{Bootstrap, Cell, StageName};
-use podwire_images::Provenance;
+use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, StageManifest, StageName};
 use podwire_images::bundle::Replaced;
+use podwire_images::{Entry, Provenance};
 use podwire_scenario::{
     Cells, Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult,
 };
+use podwire_vm::Accelerator;
 
 use crate::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
 
@@ -107,5 +109,64 @@ pub(crate) fn results() -> Results {
             folder: None,
         }],
         broken: None,
+    }
+}
+
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
+
+/// A node image's files, which are nowhere.
+pub(crate) fn image_files(name: &str) -> ImageFiles {
+    ImageFiles {
+        name: name.into(),
+        disk: "/cache/images/i/disk.qcow2".into(),
+        kernel: "/cache/images/i/kernel".into(),
+        initrd: "/cache/images/i/initrd".into(),
+        append: "root=/dev/vda".into(),
+    }
+}
+
+/// Three nodes by hand on `image-a`.
+pub(crate) fn cluster_plan() -> ClusterPlan {
+    let tcg = Accelerator::Tcg;
+    ClusterPlan::new(
+        3,
+        Cell::usual(Bootstrap::ByHand),
+        "1.36.4",
+        &image_files("image-a"),
+        tcg,
+        "8.2.2",
+        "Some CPU",
+        None,
+    )
+    .unwrap()
+}
+
+/// What describes a stage of it.
+pub(crate) fn stage_manifest(plan: ClusterPlan, name: StageName) -> StageManifest {
+    let text = serde_json::json!({
+        "name": name,
+        "key": plan.key(name).unwrap(),
+        "parent": null,
+        "plan": plan,
+        "image": image_files("image-a"),
+        "credentials": null,
+        "segment": podwire_lan::SegmentState::default(),
+        "unsettled": null,
+        "built": 0,
+        "guest_time": 0,
+        "phases": [],
+        "files": {},
+    });
+    serde_json::from_value(text).unwrap()
+}
+
+/// An entry of the cache that was last used so many hours before the thousandth of 1970.
+pub(crate) fn cache_entry(group: &str, name: &str, hours_ago: u32) -> Entry {
+    Entry {
+        group: group.into(),
+        path: Path::new("/cache").join(group).join(name),
+        bytes: 3 << 29,
+        used: SystemTime::UNIX_EPOCH + HOUR * (1000 - hours_ago),
+        in_use: false,
     }
 }

@@ -29,6 +29,7 @@ mod pod_network;
 mod prepare;
 mod progress;
 mod results;
+mod room;
 mod scenarios;
 mod select;
 mod session;

@@ -6,7 +6,7 @@ use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
 use crate::durations::Durations;
-use crate::stages;
+use crate::room;
 use crate::text::{about, size, table};
 
 /// The parts of the main job, in the order in which they are done.
@@ -221,7 +221,7 @@ impl Plan {
             peak = peak.max(kept + working);
             match phase {
                 Phase::Stage => {
-                    kept += stages::disk_needed(self.appetite.guests_mib, self.stages as u64);
+                    kept += room::disk_needed(self.appetite.guests_mib, self.stages as u64);
                 }
                 Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
                 _ => {}

@@ -269,7 +269,7 @@ impl<'a> Preparation<'a> {
                     // go as soon as the next is made of it.
                     for step in missing {
                         cached = false;
-                        crate::stages::make_room(session, it.wanted.max_size, orders)?;
+                        crate::room::make_room(session, it.wanted.max_size, orders)?;
                         let get = stages.get(host, plan, image, *step, logs, &session.progress);
                         session.wait_for(get).with_context(|| {
                             format!(

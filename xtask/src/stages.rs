@@ -1,6 +1,6 @@
-//! `cargo xtask stages`: the frozen clusters in the cache, and what they are worth.
+//! `cargo xtask stages`: the frozen clusters in the cache.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -10,30 +10,18 @@ use podwire_cluster::{
     StageManifest, StageName, host_cpu,
 };
 use podwire_images::image::{NodeImage, System};
-use podwire_images::{BundleOrder, Entry, Made, Removal, Room, bundle, image};
+use podwire_images::{BundleOrder, Entry, Removal, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
 use crate::cli::StagesArgs;
 use crate::parts::{self, NodeSystem, Programs};
-use crate::prepare::StageOrder;
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::text::{ago, size, table};
 
-/// The groups of the cache's entries: stages, images, layers over images, and bundles.
-const STAGES: &str = "stages";
-const IMAGES: &str = "images";
-const LAYERS: &str = "layers";
-const BUNDLES: &str = "bundles";
-
-/// How much earlier a stage counts as used from which no scenario starts: it only saves time when
-/// another is made of it.
-const INTERMEDIATE: Duration = Duration::from_hours(24);
-
-/// How much later a bundle counts as used: to build it takes ten times as long as a stage, and it
-/// occupies a third.
-const BUNDLE: Duration = Duration::from_hours(7 * 24);
+/// The group of the cache's entries that are stages.
+pub(crate) const STAGES: &str = "stages";
 
 /// A stage in the cache, as it is listed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -385,7 +373,7 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
 }
 
 /// Whether the same plan leads to another stage today.
-fn is_outdated(manifest: &StageManifest) -> anyhow::Result<bool> {
+pub(crate) fn is_outdated(manifest: &StageManifest) -> anyhow::Result<bool> {
     Ok(manifest.plan.key(manifest.name)? != manifest.key)
 }
 
@@ -479,200 +467,8 @@ impl Listed {
     }
 }
 
-/// What the stages in the cache tell about what is worth keeping when space is needed.
-#[derive(Debug, Default)]
-pub(crate) struct Worth {
-    /// By their folders.
-    stages: BTreeMap<PathBuf, Value>,
-    /// When a stage on it was last used, by the image's folder.
-    images: BTreeMap<PathBuf, SystemTime>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value {
-    /// Scenarios start from it.
-    Start,
-    /// It is only good for making others of it.
-    Intermediate,
-    /// Nothing that is made today is like it, or it cannot be read.
-    None,
-}
-
-impl Worth {
-    /// Of the entries of a cache; `starts` are the stages that scenarios start from.
-    pub(crate) fn of(entries: &[Entry], starts: &BTreeSet<StageName>) -> Self {
-        let mut worth = Self::default();
-        for entry in entries.iter().filter(|entry| entry.group == STAGES) {
-            let manifest = StageManifest::read(&entry.path).ok();
-            let manifest = manifest.filter(|it| is_outdated(it).is_ok_and(|outdated| !outdated));
-            let value = match &manifest {
-                None => Value::None,
-                Some(it) if starts.contains(&it.name) => Value::Start,
-                Some(_) => Value::Intermediate,
-            };
-            worth.stages.insert(entry.path.clone(), value);
-            // A layer's disk is based on that of the image, where the kernel is.
-            let image = manifest
-                .as_ref()
-                .map(|it| [&it.image.disk, &it.image.kernel]);
-            for folder in image.into_iter().flatten().filter_map(|file| file.parent()) {
-                let used = worth.images.entry(folder.to_owned()).or_insert(entry.used);
-                *used = entry.used.max(*used);
-            }
-        }
-        worth
-    }
-
-    /// When something counts as last used, see [`Room::counts_as_used`].
-    pub(crate) fn counts_as_used(&self, entry: &Entry) -> SystemTime {
-        let early = SystemTime::UNIX_EPOCH;
-        match entry.group.as_str() {
-            STAGES => match self.stages.get(&entry.path) {
-                Some(Value::Start) | None => entry.used,
-                Some(Value::Intermediate) => entry.used.checked_sub(INTERMEDIATE).unwrap_or(early),
-                Some(Value::None) => early,
-            },
-            // Without its image a stage is worth nothing: it goes first.
-            IMAGES | LAYERS => match self.images.get(&entry.path) {
-                Some(used) => entry.used.max(*used + Duration::from_secs(1)),
-                None => entry.used,
-            },
-            BUNDLES => entry.used + BUNDLE,
-            _ => entry.used,
-        }
-    }
-}
-
-/// The stages that scenarios start from.
-pub(crate) fn starts() -> BTreeSet<StageName> {
-    podwire_scenarios::catalogue()
-        .iter()
-        .map(|scenario| scenario.stage)
-        .collect()
-}
-
-/// Makes room in the cache for the stages that are still to be made, within `max_size` bytes or
-/// what [`podwire_images::Cache::budget`] gives, and says what goes. What is made of a stage of this
-/// plan keeps it.
-pub(crate) fn make_room(
-    session: &Session,
-    max_size: Option<u64>,
-    orders: &[StageOrder],
-) -> Result<(), Stop> {
-    let stages = parts::stages(session)?;
-    let mut keep = Vec::new();
-    let mut missing = BTreeSet::new();
-    for StageOrder { plan, names } in orders {
-        for name in names {
-            for name in name.line(plan.cell).iter().rev() {
-                let dir = stages.dir(plan, *name)?;
-                if dir.exists() {
-                    keep.push(dir);
-                    break;
-                }
-                missing.insert(dir);
-            }
-        }
-    }
-    let guests = orders.iter().map(|order| order.plan.memory_mib()).max();
-    let guests = guests.unwrap_or_default() << 20;
-    let entries = session.cache.entries()?;
-    let worth = Worth::of(&entries, &starts());
-    let room = Room {
-        budget: session.cache.budget(max_size, &entries)?,
-        needed: disk_needed(guests, missing.len() as u64),
-        keep: &keep,
-        counts_as_used: &|entry| worth.counts_as_used(entry),
-    };
-    let made = session.cache.make_room(&room, &session.progress)?;
-    say_removed(session, &made);
-    if max_size.is_some() && made.too_much > 0 {
-        session.progress.line(&format!(
-            "the cache will be about {} larger than --max-size: what is left in it is in use or \
-             needed by this run",
-            size(made.too_much)
-        ));
-    }
-    if !missing.is_empty() {
-        // The one that is being made occupies all of its machines' memory until it is frozen.
-        session.cache.require(guests)?;
-    }
-    Ok(())
-}
-
-/// What there must be on the disk before a run begins.
-pub(crate) struct Demand<'a> {
-    /// Bytes.
-    pub(crate) needed: u64,
-    /// The stages that the run is going to use.
-    pub(crate) uses: &'a [PathBuf],
-}
-
-impl Demand<'_> {
-    /// Bytes that give way because less is free than needed: of stages that are of no use to the run.
-    pub(crate) fn giving_way(&self, session: &Session) -> Result<u64, Stop> {
-        if session.cache.disk()?.available >= self.needed {
-            return Ok(0);
-        }
-        let entries = session.cache.entries()?;
-        let free = |entry: &&Entry| {
-            entry.group == STAGES
-                && entry.is_evictable()
-                && !entry.in_use
-                && !self.uses.contains(&entry.path)
-        };
-        Ok(entries.iter().filter(free).map(|entry| entry.bytes).sum())
-    }
-
-    /// Removes so many of them that what is needed is free, and says which.
-    pub(crate) fn make_room(&self, session: &Session) -> Result<(), Stop> {
-        let available = session.cache.disk()?.available;
-        if available >= self.needed {
-            return Ok(());
-        }
-        let entries = session.cache.entries()?;
-        let others = entries.iter().filter(|entry| entry.group != STAGES);
-        let keep: Vec<PathBuf> = others
-            .map(|entry| entry.path.clone())
-            .chain(self.uses.iter().cloned())
-            .collect();
-        let worth = Worth::of(&entries, &starts());
-        let occupied: u64 = entries.iter().map(|entry| entry.bytes).sum();
-        let room = Room {
-            budget: occupied + available,
-            needed: self.needed,
-            keep: &keep,
-            counts_as_used: &|entry| worth.counts_as_used(entry),
-        };
-        say_removed(session, &session.cache.make_room(&room, &session.progress)?);
-        Ok(())
-    }
-}
-
-fn say_removed(session: &Session, made: &Made) {
-    for entry in &made.removed {
-        let unused = entry.used.elapsed().unwrap_or_default();
-        session.progress.line(&format!(
-            "made room: removed {} of {} ({}, last used {})",
-            name(&entry.path),
-            entry.group,
-            size(entry.bytes),
-            ago(unused)
-        ));
-    }
-}
-
-/// Room for so many new stages, in the unit of `guests`: each keeps about two fifths of its machines'
-/// memory (measured: 7 % for booted machines, by hand 45 % with the workload, by kubeadm 62 %), the
-/// last one all of it while it is being made.
-pub(crate) fn disk_needed(guests: u64, stages: u64) -> u64 {
-    if stages == 0 {
-        return 0;
-    }
-    guests * 2 / 5 * stages + guests * 3 / 5
-}
-
-fn name(path: &Path) -> String {
+/// The last part of a path.
+pub(crate) fn name(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()
@@ -682,75 +478,21 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{HOUR, cache_entry, cluster_plan, image_files, stage_manifest};
     use podwire_cluster::SealedFile;
-
-    const HOUR: Duration = Duration::from_hours(1);
-
-    fn files(name: &str) -> ImageFiles {
-        ImageFiles {
-            name: name.into(),
-            disk: "/cache/images/i/disk.qcow2".into(),
-            kernel: "/cache/images/i/kernel".into(),
-            initrd: "/cache/images/i/initrd".into(),
-            append: "root=/dev/vda".into(),
-        }
-    }
-
-    fn plan() -> ClusterPlan {
-        let tcg = Accelerator::Tcg;
-        ClusterPlan::new(
-            3,
-            Cell::usual(Bootstrap::ByHand),
-            "1.36.4",
-            &files("image-a"),
-            tcg,
-            "8.2.2",
-            "Some CPU",
-            None,
-        )
-        .unwrap()
-    }
-
-    fn manifest(plan: ClusterPlan, name: StageName) -> StageManifest {
-        let text = serde_json::json!({
-            "name": name,
-            "key": plan.key(name).unwrap(),
-            "parent": null,
-            "plan": plan,
-            "image": files("image-a"),
-            "credentials": null,
-            "segment": podwire_lan::SegmentState::default(),
-            "unsettled": null,
-            "built": 0,
-            "guest_time": 0,
-            "phases": [],
-            "files": {},
-        });
-        serde_json::from_value(text).unwrap()
-    }
 
     fn today() -> Today {
         Today {
             qemu: Some("8.2.2".into()),
             host_cpu: Some("Some CPU".into()),
             accelerator: Some(Accelerator::Tcg),
-            images: BTreeMap::from([("image-a".to_owned(), Some(files("image-a")))]),
-        }
-    }
-
-    fn entry(group: &str, name: &str, hours_ago: u64) -> Entry {
-        Entry {
-            group: group.into(),
-            path: Path::new("/cache").join(group).join(name),
-            bytes: 3 << 29,
-            used: SystemTime::UNIX_EPOCH + HOUR * 1000 - HOUR * u32::try_from(hours_ago).unwrap(),
-            in_use: false,
+            images: BTreeMap::from([("image-a".to_owned(), Some(image_files("image-a")))]),
         }
     }
 
     #[test]
     fn a_stage_of_today_s_inputs_stays_and_of_unknown_ones_too() {
-        let stage = manifest(plan(), StageName::Workload);
+        let stage = stage_manifest(cluster_plan(), StageName::Workload);
         assert_eq!(differences(&stage, &today()).unwrap(), Vec::<String>::new());
         let unknown = Today::default();
         assert_eq!(differences(&stage, &unknown).unwrap(), Vec::<String>::new());
@@ -758,12 +500,12 @@ mod tests {
 
     #[test]
     fn whatever_differs_is_named() {
-        let mut stage = manifest(plan(), StageName::Workload);
+        let mut stage = stage_manifest(cluster_plan(), StageName::Workload);
         let other = Today {
             qemu: Some("10.0.2".into()),
             host_cpu: Some("Other CPU".into()),
             accelerator: Some(Accelerator::Kvm),
-            images: BTreeMap::from([("image-a".to_owned(), Some(files("image-b")))]),
+            images: BTreeMap::from([("image-a".to_owned(), Some(image_files("image-b")))]),
         };
         insta::assert_snapshot!(differences(&stage, &other).unwrap().join("\n"), @r"
         QEMU is another: 10.0.2 (it was made with 8.2.2)
@@ -779,7 +521,7 @@ mod tests {
         stage.plan.worker.memory_mib = 512;
         stage.key = stage.plan.key(stage.name).unwrap();
         insta::assert_snapshot!(differences(&stage, &today()).unwrap().join("\n"), @"the machines have another size");
-        stage.plan = plan();
+        stage.plan = cluster_plan();
         stage.key = "0123".into();
         insta::assert_snapshot!(differences(&stage, &today()).unwrap().join("\n"), @"podwire makes this stage, or one before it, differently now");
     }
@@ -791,7 +533,7 @@ mod tests {
             Listed::of(&entry, manifest.as_ref(), &today()).unwrap()
         };
         let whole = |plan, name| {
-            let mut manifest = manifest(plan, name);
+            let mut manifest = stage_manifest(plan, name);
             let there = Path::new("/proc/version");
             let image = &mut manifest.image;
             for file in [&mut image.disk, &mut image.kernel, &mut image.initrd] {
@@ -803,9 +545,9 @@ mod tests {
         let old = ClusterPlan {
             qemu: "7.2".into(),
             broken: Some(Break::PodRange),
-            ..plan()
+            ..cluster_plan()
         };
-        let mut damaged = whole(plan(), StageName::Booted);
+        let mut damaged = whole(cluster_plan(), StageName::Booted);
         let sealed = SealedFile {
             size: 7,
             digest: String::new(),
@@ -813,18 +555,18 @@ mod tests {
         damaged.files.insert("control-plane/ram".into(), sealed);
         let used = Entry {
             in_use: true,
-            ..entry(STAGES, "a", 2)
+            ..cache_entry(STAGES, "a", 2)
         };
         let all = [
-            listed(used, Ok(whole(plan(), StageName::Workload))),
-            listed(entry(STAGES, "b", 50), Ok(whole(old, StageName::Cni))),
-            listed(entry(STAGES, "c", 3), Ok(damaged)),
+            listed(used, Ok(whole(cluster_plan(), StageName::Workload))),
+            listed(cache_entry(STAGES, "b", 50), Ok(whole(old, StageName::Cni))),
+            listed(cache_entry(STAGES, "c", 3), Ok(damaged)),
             listed(
-                entry(STAGES, "d", 0),
+                cache_entry(STAGES, "d", 0),
                 Err("stage.json makes no sense".into()),
             ),
             listed(
-                entry(STAGES, ".building-e", 0),
+                cache_entry(STAGES, ".building-e", 0),
                 Err("no stage.json yet".into()),
             ),
         ];
@@ -846,44 +588,5 @@ mod tests {
         assert_eq!(json["used"], 3600 * 950);
         assert!(json["rebuilt_because"][0].as_str().unwrap().contains("7.2"));
         assert!(text(&[], now).starts_with("no stages"));
-    }
-
-    #[test]
-    fn what_is_worth_less_goes_first_and_an_image_after_its_stages() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut entries = Vec::new();
-        for (name, stage, outdated) in [
-            ("start", StageName::Workload, false),
-            ("intermediate", StageName::Joined, false),
-            ("outdated", StageName::Workload, true),
-        ] {
-            let path = dir.path().join(name);
-            std::fs::create_dir(&path).unwrap();
-            let mut manifest = manifest(plan(), stage);
-            if outdated {
-                manifest.key = "0123".into();
-            }
-            let text = serde_json::to_vec(&manifest).unwrap();
-            std::fs::write(path.join("stage.json"), text).unwrap();
-            entries.push(Entry {
-                path,
-                ..entry(STAGES, name, 10)
-            });
-        }
-        entries.push(entry(IMAGES, "i", 12));
-        entries.push(entry(IMAGES, "j", 12));
-        entries.push(entry(BUNDLES, "b", 100));
-        let worth = Worth::of(&entries, &BTreeSet::from([StageName::Workload]));
-        let mut order: Vec<&Entry> = entries.iter().collect();
-        order.sort_by_key(|entry| worth.counts_as_used(entry));
-        let order: Vec<String> = order.iter().map(|entry| name(&entry.path)).collect();
-        assert_eq!(order, ["outdated", "intermediate", "j", "start", "i", "b"]);
-    }
-
-    #[test]
-    fn nothing_to_make_needs_no_room() {
-        assert_eq!(disk_needed(4 << 30, 0), 0);
-        assert_eq!(disk_needed(5 << 30, 1), 5 << 30);
-        assert_eq!(disk_needed(5 << 30, 2), 7 << 30);
     }
 }
