@@ -104,7 +104,7 @@ fn remove(session: &Session, doomed: Vec<Entry>) -> Result<(u64, Vec<Entry>), St
     let (mut bytes, mut taken) = (0, Vec::new());
     session.progress.phase("removing");
     for entry in doomed {
-        session.progress.waiting(&entry.path.display().to_string());
+        session.progress.step(&entry.path.display().to_string());
         match remove_entry(session, &entry) {
             Ok(Removal::Removed) => bytes += entry.bytes,
             Ok(Removal::InUse) => taken.push(entry),
