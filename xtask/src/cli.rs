@@ -118,7 +118,7 @@ pub(crate) struct TestArgs {
     pub(crate) broken: Option<Break>,
     /// How large the cache may get: 10GiB, 500M. What was not used for longest goes, except what is
     /// in use or needed now [default: what leaves a twentieth of the disk free]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_size: Option<ByteSize>,
     /// Fail when the package archive no longer has a locked version
     #[arg(long)]
@@ -304,6 +304,16 @@ pub(crate) struct KubectlArgs {
     pub(crate) args: Vec<String>,
 }
 
+fn parse_size(text: &str) -> Result<ByteSize, String> {
+    text.parse()
+        .map_err(|_| "it is a number with a unit: 10GiB, 500M".to_owned())
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "it is a number with a unit: 7d, 12h, 1h30m".to_owned())
+}
+
 fn parse_break(name: &str) -> Result<Break, String> {
     name.parse::<Break>().map_err(|_| {
         let known = Break::ALL.map(|broken| broken.to_string()).join(", ");
@@ -383,10 +393,10 @@ pub(crate) struct CleanArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Also what the cache holds and nobody used for so long: 7d, 12h, 1h30m. Younger runs are kept
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     pub(crate) older_than: Option<Duration>,
     /// Also what was not used for longest, until the cache is no larger than this: 10GiB, 500M
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_size: Option<ByteSize>,
     /// Also the whole cache: tools, bundles, images, stages (the next run builds them again)
     #[arg(long, conflicts_with_all = ["older_than", "max_size"])]
@@ -539,20 +549,22 @@ mod tests {
             match Cli::try_parse_from(words).map(|cli| cli.command) {
                 Ok(Command::Clean(args)) => Ok((args.max_size.map(|it| it.0), args.older_than)),
                 Ok(other) => panic!("{other:?}"),
-                Err(error) => Err(error.exit_code()),
+                Err(error) => Err((error.exit_code(), error.to_string())),
             }
         };
         assert_eq!(clean("--max-size 10GiB"), Ok((Some(10 << 30), None)));
         assert_eq!(clean("--max-size 500M"), Ok((Some(500_000_000), None)));
         let day = Duration::from_hours(24);
         assert_eq!(clean("--older-than 7d"), Ok((None, Some(day * 7))));
-        for wrong in [
-            "--max-size much",
-            "--max-size -1",
-            "--older-than 7",
-            "--all --older-than 7d",
+        for (wrong, help) in [
+            ("--max-size much", "10GiB"),
+            ("--max-size -1", "-1"),
+            ("--older-than 7", "1h30m"),
+            ("--all --older-than 7d", "--older-than"),
         ] {
-            assert_eq!(clean(wrong), Err(2), "{wrong}");
+            let (code, said) = clean(wrong).unwrap_err();
+            assert_eq!(code, 2, "{wrong}");
+            assert!(said.contains(help), "{said}");
         }
     }
 
