@@ -23,6 +23,7 @@ mod interrupt;
 mod junit;
 mod keep;
 mod nextest;
+mod order;
 mod parts;
 mod plan;
 mod pod_network;

@@ -1,224 +1,32 @@
 //! `cargo xtask test`: the main job, phase by phase.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use podwire_admission::Memory;
-use podwire_cluster::{Bootstrap, Cell, ClusterPlan, Host, PodManifest, Stage, StageName};
+use podwire_cluster::{Cell, ClusterPlan, Host, Stage};
 use podwire_images::image::{ImageFrom, System};
-use podwire_images::{BundleOrder, NodeImage, host, image, tools};
-use podwire_scenario::{Profile, Scenario, Selection};
+use podwire_images::{NodeImage, host, image, tools};
+use podwire_scenario::Scenario;
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
-use crate::cli::{Bootstraps, ProfileName, TestArgs};
+use crate::cli::TestArgs;
 use crate::durations::{self, Durations};
 use crate::nextest::{self, Ended, Nextest, Seen};
-use crate::parts::{self, NodeSystem};
+use crate::order::{CellOrder, Order};
+use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
-use crate::pod_network::{self, Given};
-use crate::prepare::{self, Judged, Preparation, StageOrder, Wanted};
+use crate::pod_network;
+use crate::prepare::{self, Judged, Preparation, StageOrder};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::room::Demand;
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, CutShort, Suite};
-use crate::{again, breaks, consent, junit, progress, select, summary};
-
-/// What a run is about, settled before anything is looked at or done.
-struct Order<'a> {
-    args: &'a TestArgs,
-    catalogue: &'a [Scenario],
-    /// One cluster each; never none.
-    cells: Vec<CellOrder>,
-    bundle: BundleOrder,
-    system: NodeSystem,
-    /// The user's Pod network.
-    pod_network: Option<Given>,
-    /// A filter or a built-in fault is about scenarios alone.
-    harness_tests: bool,
-}
-
-impl<'a> Order<'a> {
-    fn take(
-        session: &Session,
-        args: &'a TestArgs,
-        catalogue: &'a [Scenario],
-    ) -> Result<Self, Stop> {
-        let bundle = parts::bundle_order(session, &args.sources)?;
-        let system = NodeSystem::take(session, args.from, &args.sources.config)?;
-        let profile = args.profile.map(|name| match name {
-            ProfileName::Default => Profile::Default,
-            ProfileName::Full => Profile::Full,
-        });
-        let chosen = select::choose(catalogue, args.filter.as_deref(), profile)
-            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
-        if chosen.is_empty() {
-            return Err(Stop::Usage(
-                "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
-                    .into(),
-            ));
-        }
-        let cells = cells(args)?;
-        let pod_network = Given::read(session, &args.network)?;
-        let mut pairs: Vec<(Cell, &Scenario)> = cells
-            .iter()
-            .flat_map(|cell| {
-                let fitting = chosen.iter().filter(|scenario| scenario.fits(*cell));
-                fitting.map(|scenario| (*cell, *scenario))
-            })
-            .collect();
-        if pairs.is_empty() {
-            let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
-            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
-            return Err(Stop::Usage(format!(
-                "a cluster of {} is nothing for {}: try another --bootstrap or --pod-network",
-                cells.join(" or "),
-                names.join(", ")
-            )));
-        }
-        if let Some(shard) = args.shard {
-            let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
-            let count = pairs.len();
-            pairs = pairs.drain(shard.range(&weights)).collect();
-            if pairs.is_empty() {
-                return Err(Stop::Usage(format!(
-                    "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
-                )));
-            }
-        }
-        let orders = cells.iter().map(|cell| {
-            let of_cell = pairs.iter().filter(|(of, _)| of == cell);
-            let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
-            CellOrder {
-                cell: *cell,
-                selection: select::select(&scenarios, args.nodes),
-            }
-        });
-        Ok(Self {
-            cells: orders.filter(CellOrder::is_wanted).collect(),
-            harness_tests: args.filter.is_none() && args.broken.is_none(),
-            args,
-            catalogue,
-            bundle,
-            system,
-            pod_network,
-        })
-    }
-
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            bundle: &self.bundle,
-            system: Some(&self.system),
-            nodes: self.args.nodes,
-            broken: self.args.broken,
-            require_kvm: self.args.require_kvm,
-            yes: self.args.yes,
-            locked: self.args.locked,
-            max_size: self.args.max_size.map(|size| size.as_u64()),
-        }
-    }
-
-    /// The stages that the selected scenarios start from, parents first: those of each cell.
-    fn stages(
-        &self,
-        session: &Session,
-        node: &NodeImage,
-        accelerator: Accelerator,
-        pod_manifest: Option<&PodManifest>,
-    ) -> Result<Vec<StageOrder>, Stop> {
-        let cells = self.cells.iter().filter(|cell| cell.has_any());
-        let orders = cells.map(|order| {
-            let names: BTreeSet<StageName> = self
-                .catalogue
-                .iter()
-                .filter(|scenario| order.selects(scenario))
-                .map(|scenario| scenario.stage)
-                .collect();
-            let wanted = self.wanted();
-            Ok(StageOrder {
-                plan: parts::cluster_plan(session, &wanted, order.cell, node, accelerator)?
-                    .with_pod_manifest(pod_manifest.cloned()),
-                names: names.into_iter().collect(),
-            })
-        });
-        orders.collect()
-    }
-
-    /// How many stages there must be room for: those that the scenarios start from, and the two at
-    /// a time on the way to them.
-    fn stages_kept(&self) -> usize {
-        let starts: BTreeSet<(Cell, StageName)> = self
-            .cells
-            .iter()
-            .flat_map(|order| {
-                let selected = self.catalogue.iter().filter(|it| order.selects(it));
-                selected.map(|scenario| (order.cell, scenario.stage))
-            })
-            .collect();
-        starts.len() + 2
-    }
-
-    /// All scenarios that run, with their cells, as often as they run.
-    fn scenarios(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for order in &self.cells {
-            let cell = order.cell.to_string();
-            for name in &order.selection.scenarios {
-                let times = self.args.repeat as usize;
-                all.extend(std::iter::repeat_n(durations::on_cell(name, &cell), times));
-            }
-        }
-        all
-    }
-}
-
-/// What runs on one of the clusters.
-struct CellOrder {
-    cell: Cell,
-    selection: Selection,
-}
-
-impl CellOrder {
-    /// Its folder in the run's: what the scenarios' processes are told, and what they leave.
-    fn folder(&self) -> String {
-        self.cell.to_string().replace('/', "-")
-    }
-
-    /// Whether anybody asked for anything that it could carry, or could not.
-    fn is_wanted(&self) -> bool {
-        !(self.selection.scenarios.is_empty() && self.selection.skipped.is_empty())
-    }
-
-    fn has_any(&self) -> bool {
-        !self.selection.scenarios.is_empty()
-    }
-
-    fn selects(&self, scenario: &Scenario) -> bool {
-        let names = &self.selection.scenarios;
-        names.iter().any(|name| name == scenario.name)
-    }
-}
-
-/// The cells that a run is about.
-fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
-    let bootstraps = match (args.bootstrap, args.broken) {
-        (Some(Bootstraps::One(Bootstrap::ByHand)), _) | (None, Some(_)) => {
-            vec![Bootstrap::ByHand]
-        }
-        (Some(_), Some(_)) => {
-            return Err(Stop::Usage(
-                "--break: faults are built into the steps by hand; take --bootstrap by-hand".into(),
-            ));
-        }
-        (Some(Bootstraps::One(one)), None) => vec![one],
-        (Some(Bootstraps::Both) | None, None) => Bootstrap::ALL.to_vec(),
-    };
-    let cells = bootstraps.into_iter();
-    Ok(cells.map(|each| args.network.cell(each)).collect())
-}
+use crate::{again, breaks, consent, junit, progress, summary};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
