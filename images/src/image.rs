@@ -5,17 +5,18 @@ mod build;
 mod cloud;
 mod contents;
 mod deb;
+mod inquiry;
 mod lock;
 mod privilege;
 mod recipe;
+mod stored;
 
 pub(crate) use contents::programs_of;
 
-pub use build::{
-    BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System, bump, cached, get, open,
-    remove_leftover,
-};
+pub use build::{bump, get, remove_leftover};
 pub use cloud::{CloudOrder, ImageFrom, UBUNTU, UnknownFrom};
+pub use inquiry::{BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System};
 pub use lock::{Lock, LockDifference};
 pub use privilege::{Privilege, privilege};
 pub use recipe::{BASE, NODE, Recipe, RecipeFile};
+pub use stored::{cached, open};

@@ -1,29 +1,26 @@
+//! An image's build, step by step.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podwire_process::{ChildCommand, run};
-use serde::{Deserialize, Serialize};
 
-use super::cloud::{self, CloudOrder, CloudRecipe, ImageFrom};
-use super::contents::{self, Contents};
+use super::cloud;
+use super::contents;
+use super::inquiry::{
+    BOOTSTRAP, BuiltImage, CUSTOMISE, INITRD_INIT, ImageRequest, Inquiry, Outdated, ROOT, System,
+    TREE,
+};
 use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
-use super::recipe::{Recipe, RecipeFile, SANDBOX_IMAGE};
-use crate::bundle::Bundle;
+use super::recipe::{Recipe, RecipeFile};
+use super::stored::{DISK, INITRD, KERNEL, MANIFEST, PACKAGES, find, open, remember};
 use crate::command::run_step;
-use crate::digest::Inputs;
-use crate::files::{link, place, read_json, write_json};
+use crate::files::{link, place, write_json};
 use crate::host::Host;
 use crate::oci::Program;
-use crate::probe::{self, Probe};
-use crate::{Check, Error, Kind, SshKeys, Staging, Workshop};
-
-const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
-const ROOT: &str = include_str!("../../recipes/root.sh");
-const TREE: &str = include_str!("../../recipes/tree.sh");
-const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
-const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
+use crate::{Error, Kind, SshKeys, Staging, Workshop};
 
 /// UUID and hash seed of every root file system: fixed, since nothing tells images by them and
 /// random ones would be one more thing that differs between two builds.
@@ -35,12 +32,6 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// How long the rest may take.
 pub(super) const CUSTOMISE_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-const MANIFEST: &str = "manifest.json";
-const DISK: &str = "disk.qcow2";
-const KERNEL: &str = "kernel";
-const INITRD: &str = "initrd";
-pub(super) const PACKAGES: &str = "packages";
-
 /// What the root of kube-proxy's image is made of, see recipes/root.sh.
 const ROOT_PACKAGES: [&str; 6] = [
     "conntrack",
@@ -50,275 +41,6 @@ const ROOT_PACKAGES: [&str; 6] = [
     "netbase",
     "nftables",
 ];
-
-/// What to do where the archive no longer has a locked version.
-#[derive(Clone, Copy)]
-pub enum Outdated<'a> {
-    /// Fail: `--locked`.
-    Refuse,
-    /// Take the current versions: `--yes`.
-    Accept,
-    /// Let someone decide.
-    Ask(&'a dyn Fn(&[LockDifference]) -> bool),
-}
-
-/// What an image is made of.
-#[derive(Clone, Copy)]
-pub enum System<'a> {
-    /// Debian's packages.
-    Debian,
-    /// Ubuntu's cloud image.
-    Ubuntu(CloudOrder<'a>),
-}
-
-impl System<'_> {
-    /// As `--from` says it.
-    pub fn from(&self) -> ImageFrom {
-        match self {
-            Self::Debian => ImageFrom::Debian,
-            Self::Ubuntu(_) => ImageFrom::Ubuntu2404,
-        }
-    }
-}
-
-/// Which image is wanted.
-#[derive(Clone, Copy)]
-pub struct ImageRequest<'a> {
-    /// What it is made of.
-    pub system: System<'a>,
-    /// Name of the recipe: [`super::BASE`] or [`super::NODE`].
-    pub recipe: &'a str,
-    /// The bundle that goes in where the recipe takes one.
-    pub bundle: Option<&'a Bundle>,
-    /// What to do about dropped versions.
-    pub outdated: Outdated<'a>,
-}
-
-/// An image in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeImage {
-    /// Its folder.
-    pub dir: PathBuf,
-    /// The root disk, qcow2: /dev/vda of the guest; never written, machines use overlays.
-    pub disk: PathBuf,
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// Its initrd.
-    pub initrd: PathBuf,
-    /// What it is.
-    pub manifest: ImageManifest,
-}
-
-/// What an image is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageManifest {
-    /// Its name: the digest of what was really installed and all other inputs.
-    pub name: String,
-    /// The recipe.
-    pub recipe: String,
-    /// What it was made of, as `--from` says it.
-    pub from: String,
-    /// The suite of its packages: `trixie`, `noble`.
-    pub suite: String,
-    /// Size of its disk.
-    pub disk_mib: u64,
-    /// What the kernel is to be started with.
-    pub kernel_command_line: String,
-    /// Version of Kubernetes in it, if any.
-    pub kubernetes: Option<String>,
-    /// Name of the bundle in it, if any.
-    pub bundle: Option<String>,
-    /// The container images in it, by reference: containerd runs these without a registry.
-    pub oci_images: Vec<String>,
-    /// SHA-256 of the guest program in it.
-    pub probe_sha256: String,
-    /// The host key that its sshd shows: one line.
-    pub ssh_host_key: String,
-    /// How many packages are installed; the file `packages` beside this one lists them.
-    pub packages: usize,
-    /// Packages that differ from the lock.
-    pub differences: Vec<LockDifference>,
-}
-
-/// An image, and how it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuiltImage {
-    /// The image.
-    pub image: NodeImage,
-    /// Whether it was there already.
-    pub cached: bool,
-}
-
-/// Which image a request led to: what makes a warm run need no network.
-#[derive(Serialize, Deserialize)]
-struct Known {
-    name: String,
-}
-
-pub(super) struct Inquiry<'a> {
-    recipe: Recipe,
-    /// Package versions of Debian's, or the pin of a cloud image.
-    pub(super) lock: Lock,
-    from: ImageFrom,
-    /// The cloud image that it is made of, if it is, and the text that says it.
-    cloud: Option<(CloudRecipe, String)>,
-    keys: SshKeys,
-    probe: Probe,
-    bundle: Option<&'a Bundle>,
-    contents: Option<Contents>,
-}
-
-impl<'a> Inquiry<'a> {
-    fn make(workshop: &Workshop<'_>, request: &ImageRequest<'a>) -> Result<Self, Error> {
-        let mut recipe = Recipe::read(workshop.source, request.recipe)?;
-        let (lock, cloud) = match request.system {
-            System::Debian => (request.recipe, None),
-            System::Ubuntu(_) => {
-                let cloud = CloudRecipe::read(workshop.source)?;
-                recipe = cloud.0.changed(workshop.source, recipe)?;
-                (cloud::UBUNTU, Some(cloud))
-            }
-        };
-        let lock = Lock::read(&Recipe::path(workshop.source, lock, "lock"))?;
-        let bundle = request.bundle.filter(|_| recipe.with_bundle);
-        if recipe.with_bundle && bundle.is_none() {
-            return Err(Error::Malformed {
-                path: Recipe::path(workshop.source, request.recipe, "toml"),
-                reason: "it takes a bundle, and none was given".to_owned(),
-            });
-        }
-        let keys = workshop.cache.ssh_keys(workshop.report)?;
-        let contents = bundle.map(Contents::of).transpose()?;
-        if let Some(contents) = &contents {
-            for file in &mut recipe.files {
-                file.text = file.text.replace(SANDBOX_IMAGE, &contents.sandbox);
-            }
-        }
-        Ok(Self {
-            recipe,
-            lock,
-            from: request.system.from(),
-            cloud,
-            keys,
-            probe: probe::build(workshop)?,
-            bundle,
-            contents,
-        })
-    }
-
-    /// Everything but the packages.
-    fn inputs(&self) -> Inputs {
-        let mut inputs = Inputs::of("image")
-            .with("recipe", &self.recipe.name)
-            .with("bootstrap", BOOTSTRAP)
-            .with("root", ROOT)
-            .with("tree", TREE)
-            .with("customise", CUSTOMISE)
-            .with("initrd", INITRD_INIT)
-            .with("bundle", self.bundle.map_or("", |bundle| &bundle.name))
-            .with("probe", &self.probe.sha256)
-            .with("user key", &self.keys.user_public)
-            .with("host key", &self.keys.host_public);
-        if let Some((_, text)) = &self.cloud {
-            inputs = cloud::texts().fold(inputs.with("cloud", text), |inputs, text| {
-                inputs.with("cloud text", text)
-            });
-            // Which image it was is no package's version.
-            inputs = inputs.with("pin", self.lock.text());
-        }
-        if let Some(contents) = &self.contents {
-            inputs = inputs.with("contents", format!("{contents:?}"));
-        }
-        self.recipe
-            .texts
-            .iter()
-            .fold(inputs, |inputs, text| inputs.with("recipe text", text))
-    }
-
-    fn requested(&self) -> String {
-        self.inputs().with("lock", self.lock.text()).name()
-    }
-
-    fn named(&self, installed: &Lock) -> String {
-        self.inputs().with("installed", installed.text()).name()
-    }
-
-    fn manifest(
-        &self,
-        installed: &Lock,
-        differences: Vec<LockDifference>,
-        disk_mib: u64,
-    ) -> ImageManifest {
-        let recipe = &self.recipe;
-        let contents = self.contents.as_ref();
-        ImageManifest {
-            name: self.named(installed),
-            recipe: recipe.name.clone(),
-            from: self.from.to_string(),
-            suite: recipe.suite.clone(),
-            disk_mib,
-            kernel_command_line: format!("root={} {}", recipe.root, recipe.kernel_command_line),
-            kubernetes: self.bundle.map(|bundle| bundle.manifest.kubernetes.clone()),
-            bundle: self.bundle.map(|bundle| bundle.name.clone()),
-            oci_images: contents.map(Contents::references).unwrap_or_default(),
-            probe_sha256: self.probe.sha256.clone(),
-            ssh_host_key: self.keys.host_public.clone(),
-            packages: installed.0.len(),
-            differences,
-        }
-    }
-}
-
-/// The image of a request when it is in the cache, whole and unaltered; builds nothing but the
-/// guest program, whose digest is part of the image's name.
-///
-/// # Errors
-/// [`Error`] when inputs or cache cannot be read.
-pub fn cached(
-    workshop: &Workshop<'_>,
-    request: &ImageRequest<'_>,
-) -> Result<Option<NodeImage>, Error> {
-    find(workshop, &Inquiry::make(workshop, request)?)
-}
-
-fn index_path(workshop: &Workshop<'_>, requested: &str) -> Result<PathBuf, Error> {
-    Ok(workshop
-        .cache
-        .folder("requests")?
-        .join(format!("{requested}.json")))
-}
-
-fn find(workshop: &Workshop<'_>, inquiry: &Inquiry<'_>) -> Result<Option<NodeImage>, Error> {
-    let path = index_path(workshop, &inquiry.requested())?;
-    // No entry, or one that was cut short: then the image is made again.
-    let Some(known) = fs::read(path)
-        .ok()
-        .and_then(|t| serde_json::from_slice::<Known>(&t).ok())
-    else {
-        return Ok(None);
-    };
-    let found = workshop
-        .cache
-        .find(Kind::Image, &known.name, Check::Contents)?;
-    let what = format_args!("{} image", inquiry.recipe.name);
-    let dir = found.usable(what, workshop.report);
-    dir.map(|dir| open(&dir)).transpose()
-}
-
-/// An image by its folder.
-///
-/// # Errors
-/// [`Error::File`], [`Error::Malformed`] when there is none.
-pub fn open(dir: &Path) -> Result<NodeImage, Error> {
-    let manifest = read_json(dir.join(MANIFEST))?;
-    Ok(NodeImage {
-        disk: dir.join(DISK),
-        kernel: dir.join(KERNEL),
-        initrd: dir.join(INITRD),
-        dir: dir.to_owned(),
-        manifest,
-    })
-}
 
 /// The image of a request, built when it is not in the cache or an input has changed.
 ///
@@ -368,10 +90,7 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
         }
     };
     let dir = workshop.cache.publish(Kind::Image, &name, staging)?;
-    let index = index_path(workshop, &inquiry.requested())?;
-    let text = serde_json::to_vec(&Known { name })
-        .map_err(|error| Error::file("write", &index)(error.into()))?;
-    fs::write(&index, text).map_err(Error::file("write", index))?;
+    remember(workshop, &inquiry, name)?;
     Ok(BuiltImage {
         image: open(&dir)?,
         cached: false,
@@ -716,85 +435,9 @@ pub fn remove_leftover(workshop: &Workshop<'_>, path: &Path) -> Result<(), Error
 
 #[cfg(test)]
 mod tests {
+    use super::super::inquiry::tests::source;
     use super::*;
-    use crate::cache::tests_support::Silent;
     use crate::image::{BASE, NODE};
-    use crate::{BundleManifest, Cache};
-    use std::collections::BTreeMap;
-
-    fn source() -> &'static Path {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-    }
-
-    fn bundle() -> Bundle {
-        let versions = [
-            ("cni-plugins", "1.9.1"),
-            ("crictl", "1.36.0"),
-            ("flannel", "0.28.9"),
-        ];
-        let manifest = BundleManifest {
-            kubernetes: "1.36.4".to_owned(),
-            versions: versions.map(|(of, v)| (of.to_owned(), v.to_owned())).into(),
-            files: BTreeMap::new(),
-            kubeadm_images: vec![
-                "registry.k8s.io/kube-proxy:v1.36.4".to_owned(),
-                "registry.k8s.io/pause:3.10.2".to_owned(),
-            ],
-            images: BTreeMap::new(),
-        };
-        Bundle {
-            name: "bundle-a".to_owned(),
-            dir: "/b".into(),
-            manifest,
-        }
-    }
-
-    fn inquiry(cache: &Cache, bundle: Option<&'static Bundle>) -> Inquiry<'static> {
-        let name = if bundle.is_some() { NODE } else { BASE };
-        Inquiry {
-            recipe: Recipe::read(source(), name).unwrap(),
-            from: ImageFrom::Debian,
-            cloud: None,
-            lock: Lock::read(&Recipe::path(source(), name, "lock")).unwrap(),
-            keys: cache.ssh_keys(&Silent).unwrap(),
-            probe: Probe {
-                path: "/p".into(),
-                sha256: "p".to_owned(),
-            },
-            bundle,
-            contents: bundle.map(|bundle| Contents::of(bundle).unwrap()),
-        }
-    }
-
-    #[test]
-    fn the_name_follows_what_was_installed_and_every_other_input() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let bundle: &'static Bundle = Box::leak(Box::new(bundle()));
-        let first = inquiry(&cache, Some(bundle));
-        let installed = Lock::parse("a=1\n").unwrap();
-        let name = first.named(&installed);
-        assert_eq!(inquiry(&cache, Some(bundle)).named(&installed), name);
-        let changes: [fn(&mut Inquiry<'static>); 5] = [
-            |inquiry| inquiry.probe.sha256 = "q".to_owned(),
-            |inquiry| inquiry.recipe.texts[0].push('#'),
-            |inquiry| inquiry.keys.host_public.push('x'),
-            |inquiry| inquiry.bundle = None,
-            |inquiry| inquiry.contents.as_mut().unwrap().images[0].user = Some("1:1"),
-        ];
-        for change in changes {
-            let mut changed = inquiry(&cache, Some(bundle));
-            change(&mut changed);
-            assert_ne!(changed.named(&installed), name);
-            assert_ne!(changed.requested(), first.requested());
-        }
-        assert_ne!(first.named(&Lock::parse("a=2\n").unwrap()), name);
-        // The lock decides what is asked for, not what an image is called.
-        let mut other = inquiry(&cache, Some(bundle));
-        other.lock = installed.clone();
-        assert_eq!(other.named(&installed), name);
-        assert_ne!(other.requested(), first.requested());
-    }
 
     #[test]
     fn both_locks_pin_every_package_that_their_recipe_asks_for() {
@@ -841,80 +484,5 @@ mod tests {
         DISK_UUID=6f0d9f5e-0000-4000-8000-706f64776972
         OWNER=1000:100
         ");
-    }
-
-    #[test]
-    fn an_image_that_takes_a_bundle_is_not_made_without() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let spawner = podwire_process::Spawner::start().unwrap();
-        let workshop = Workshop {
-            cache: &cache,
-            spawner: &spawner,
-            report: &Silent,
-            source: source(),
-        };
-        let request = ImageRequest {
-            system: System::Debian,
-            recipe: NODE,
-            bundle: None,
-            outdated: Outdated::Refuse,
-        };
-        let error = cached(&workshop, &request).unwrap_err().to_string();
-        assert!(
-            error.ends_with("it takes a bundle, and none was given"),
-            "{error}"
-        );
-    }
-
-    #[derive(Default)]
-    struct Heard(std::cell::RefCell<Vec<String>>);
-    impl podwire_process::Report for Heard {
-        fn step(&self, text: &str) {
-            self.0.borrow_mut().push(text.to_owned());
-        }
-        fn waiting(&self, _: &str) {}
-    }
-
-    #[test]
-    fn a_known_request_leads_to_its_image_until_that_is_altered() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let (spawner, heard) = (podwire_process::Spawner::start().unwrap(), Heard::default());
-        let workshop = Workshop {
-            cache: &cache,
-            spawner: &spawner,
-            report: &heard,
-            source: source(),
-        };
-        let inquiry = inquiry(&cache, None);
-        assert_eq!(find(&workshop, &inquiry).unwrap(), None);
-        let manifest = ImageManifest {
-            name: "n".to_owned(),
-            recipe: BASE.to_owned(),
-            from: "debian".to_owned(),
-            suite: "trixie".to_owned(),
-            disk_mib: 2048,
-            kernel_command_line: "root=/dev/vda".to_owned(),
-            kubernetes: None,
-            bundle: None,
-            oci_images: Vec::new(),
-            probe_sha256: "p".to_owned(),
-            ssh_host_key: "k".to_owned(),
-            packages: 1,
-            differences: Vec::new(),
-        };
-        let staging = cache.staging("image").unwrap();
-        let text = serde_json::to_vec(&manifest).unwrap();
-        fs::write(staging.path().join(MANIFEST), text).unwrap();
-        fs::write(staging.path().join(DISK), "disk").unwrap();
-        cache.publish(Kind::Image, "n", staging).unwrap();
-        let index = index_path(&workshop, &inquiry.requested()).unwrap();
-        fs::write(&index, r#"{"name":"n"}"#).unwrap();
-        let image = find(&workshop, &inquiry).unwrap().unwrap();
-        assert_eq!(image.manifest, manifest);
-        fs::write(&image.disk, "dask").unwrap();
-        assert_eq!(find(&workshop, &inquiry).unwrap(), None);
-        insta::assert_snapshot!(heard.0.borrow().join("\n"), @"the cached base image is damaged and is made again: disk.qcow2 has other contents than when it was built");
     }
 }

@@ -12,8 +12,10 @@ use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use podwire_process::ChildCommand;
 use podwire_vm::Accelerator;
 
-use super::super::build::{Build, CUSTOMISE_LIMIT, Inquiry, PACKAGES};
+use super::super::build::{Build, CUSTOMISE_LIMIT};
+use super::super::inquiry::Inquiry;
 use super::super::lock::Lock;
+use super::super::stored::PACKAGES;
 use super::{CloudOrder, CloudRecipe, Pin, Published, disk};
 use crate::command::{last_lines, run_step};
 use crate::{Error, SourceKey, Sources};
