@@ -2,6 +2,8 @@
 //!
 //! Everything up to [`install`] only looks; [`Plan`] is plain data to be shown and agreed to.
 
+mod apt;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use podwire_process::{ChildCommand, run};
 use serde::{Deserialize, Serialize};
 
+pub use self::apt::AptSource;
 use crate::command::run_step;
 use crate::{Error, Workshop};
 
@@ -108,93 +111,6 @@ pub enum Family {
     Ubuntu2404,
     /// Any other: it gets a list of programs.
     Other,
-}
-
-/// One entry of apt's sources, of either format (sources.list(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AptSource {
-    /// Where the archive is.
-    pub uri: String,
-    /// Suite: `bookworm`, `bookworm-security`, ...
-    pub suite: String,
-    /// `main`, `contrib`, ...
-    pub components: Vec<String>,
-    /// Key or keyring that this entry is bound to.
-    pub signed_by: Option<String>,
-}
-
-/// Binary package sources of one file: deb822 when its name ends in `.sources`, else one line each.
-/// Disabled entries, source packages and suites given as a path are left out.
-pub fn parse_sources(file_name: &str, text: &str) -> Vec<AptSource> {
-    if file_name.ends_with(".sources") {
-        parse_deb822(text)
-    } else {
-        text.lines().filter_map(parse_one_line).collect()
-    }
-}
-
-fn parse_one_line(line: &str) -> Option<AptSource> {
-    let line = line.split('#').next()?.trim();
-    let rest = line.strip_prefix("deb")?;
-    let rest = rest.strip_prefix([' ', '\t'])?.trim_start();
-    let (options, rest) = match rest.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?,
-        None => ("", rest),
-    };
-    let mut words = rest.split_whitespace().map(str::to_owned);
-    let (uri, suite) = (words.next()?, words.next()?);
-    let components: Vec<String> = words.collect();
-    let signed_by = options
-        .split_whitespace()
-        .find_map(|option| option.strip_prefix("signed-by="))
-        .map(str::to_owned);
-    (!components.is_empty()).then_some(AptSource {
-        uri,
-        suite,
-        components,
-        signed_by,
-    })
-}
-
-fn parse_deb822(text: &str) -> Vec<AptSource> {
-    let mut sources = Vec::new();
-    let uncommented: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    for stanza in uncommented.split(|line| line.trim().is_empty()) {
-        let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        let mut last = None;
-        for line in stanza {
-            if line.starts_with([' ', '\t']) {
-                if let Some(value) = last.as_ref().and_then(|name| fields.get_mut(name)) {
-                    value.push('\n');
-                    value.push_str(line.trim());
-                }
-            } else if let Some((name, value)) = line.split_once(':') {
-                let name = name.trim().to_ascii_lowercase();
-                fields.insert(name.clone(), value.trim().to_owned());
-                last = Some(name);
-            }
-        }
-        let words = |name: &str| -> Vec<String> {
-            let value = fields.get(name).map(String::as_str).unwrap_or_default();
-            value.split_whitespace().map(str::to_owned).collect()
-        };
-        let enabled = fields.get("enabled").is_none_or(|value| value != "no");
-        let components = words("components");
-        if !enabled || components.is_empty() || !words("types").contains(&"deb".to_owned()) {
-            continue;
-        }
-        for uri in words("uris") {
-            for suite in words("suites") {
-                sources.push(AptSource {
-                    uri: uri.clone(),
-                    suite,
-                    components: components.clone(),
-                    signed_by: fields.get("signed-by").cloned(),
-                });
-            }
-        }
-    }
-    sources
 }
 
 /// A program that is needed, and how it comes.
@@ -383,7 +299,7 @@ impl Host {
         }
         Self {
             os: OsRelease::parse(&os),
-            sources: apt_sources(Path::new("/etc/apt")),
+            sources: apt::sources(Path::new("/etc/apt")),
             root: rustix::process::geteuid().is_root(),
             programs,
         }
@@ -536,23 +452,6 @@ impl Host {
     }
 }
 
-fn apt_sources(dir: &Path) -> Vec<AptSource> {
-    let mut files = vec![dir.join("sources.list")];
-    if let Ok(entries) = fs::read_dir(dir.join("sources.list.d")) {
-        files.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    files.sort();
-    files
-        .iter()
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|e| e == "list" || e == "sources")
-        })
-        .filter_map(|path| Some((path, fs::read_to_string(path).ok()?)))
-        .flat_map(|(path, text)| parse_sources(&path.to_string_lossy(), &text))
-        .collect()
-}
-
 fn ask_version(spawner: &podwire_process::Spawner, path: &Path) -> Option<Version> {
     let go = path.file_name().is_some_and(|name| name == "go");
     let command = ChildCommand::new(path)
@@ -586,27 +485,8 @@ pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::apt::tests::DEB822;
     use super::*;
-
-    const DEB822: &str = "\
-Types: deb deb-src
-# a comment
-URIs: http://mirror.example/debian
-Suites: bookworm bookworm-updates
-Components: main contrib
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://mirror.example/security
-Suites: bookworm-security
-Components: main
-
-Enabled: no
-Types: deb
-URIs: http://off.example/debian
-Suites: bookworm-backports
-Components: main
-";
 
     fn host(os: &str, sources: Vec<AptSource>) -> Host {
         Host {
@@ -636,39 +516,8 @@ Components: main
     }
 
     #[test]
-    fn both_formats_of_sources_are_understood() {
-        let shown = |sources: Vec<AptSource>| {
-            sources
-                .iter()
-                .map(|s| {
-                    let key = s.signed_by.as_deref().unwrap_or("-");
-                    format!("{} {} {} {key}", s.uri, s.suite, s.components.join("+"))
-                })
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        insta::assert_snapshot!(shown(parse_sources("debian.sources", DEB822)), @r"
-        http://mirror.example/debian bookworm main+contrib /usr/share/keyrings/debian-archive-keyring.gpg
-        http://mirror.example/debian bookworm-updates main+contrib /usr/share/keyrings/debian-archive-keyring.gpg
-        http://mirror.example/security bookworm-security main -
-        ");
-        let lines = "\
-# deb http://off.example/debian bookworm main
-deb http://mirror.example/debian bookworm main contrib # trailing
-deb-src http://mirror.example/debian bookworm main
-deb [arch=amd64 signed-by=/etc/key.gpg] https://mirror.example/d trixie main
-deb file:/srv/repo ./
-debris
-";
-        insta::assert_snapshot!(shown(parse_sources("sources.list", lines)), @r"
-        http://mirror.example/debian bookworm main+contrib -
-        https://mirror.example/d trixie main /etc/key.gpg
-        ");
-    }
-
-    #[test]
     fn debian_12_gets_qemu_and_go_from_backports_of_its_own_mirror() {
-        let sources = parse_sources("debian.sources", DEB822);
+        let sources = apt::parse("debian.sources", DEB822);
         let plan = host(BOOKWORM, sources.clone()).plan(false);
         insta::assert_snapshot!(plan.typed().join("\n"), @r"
         printf '%s\n' 'Types: deb' 'URIs: http://mirror.example/debian' 'Suites: bookworm-backports' 'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' > /etc/apt/sources.list.d/podwire-backports.sources
@@ -694,7 +543,7 @@ debris
     #[test]
     fn backports_that_are_there_are_not_added_again_and_no_mirror_is_made_up() {
         let line = "deb http://mirror.example/debian bookworm-backports main";
-        let plan = host(BOOKWORM, parse_sources("x.list", line)).plan(false);
+        let plan = host(BOOKWORM, apt::parse("x.list", line)).plan(false);
         assert_eq!(plan.commands[0], "apt-get update");
         let plan = host(BOOKWORM, Vec::new()).plan(false);
         assert_eq!(plan.commands, Vec::<String>::new());
@@ -765,7 +614,7 @@ debris
 
     #[test]
     fn an_image_is_installed_from_the_hosts_own_mirror() {
-        let debian = host(BOOKWORM, parse_sources("debian.sources", DEB822));
+        let debian = host(BOOKWORM, apt::parse("debian.sources", DEB822));
         insta::assert_snapshot!(debian.debian_mirrors("trixie").join("\n"), @r"
         deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie main
         deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie-updates main
