@@ -21,6 +21,7 @@ use crate::cluster::restored_segment;
 use crate::identity::NodeIdentity;
 use crate::pki::Pki;
 use crate::plan::{ImageFiles, Role};
+use crate::quiet::quiet;
 use crate::stage::{Access, Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
 use crate::wake::{Waking, wake};
 use crate::{Break, Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
@@ -29,6 +30,8 @@ use crate::{Break, Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
 const COMMAND: Duration = Duration::from_secs(10);
 /// From power to the console's last line of a boot.
 const BOOT: Duration = Duration::from_secs(30);
+/// Until a cluster has little to do.
+const QUIET: Duration = Duration::from_secs(3);
 /// What an image writes to its console when nothing more is to start.
 const IS_UP: &str = "podwire: the machine is up";
 /// Begins the names of folders in which a stage is being made.
@@ -147,7 +150,7 @@ impl Maker<'_> {
 
         self.report.step("freeze the cluster");
         clocks.run_as_here(&Clocks::read(&cluster).await?)?;
-        freeze(self.host, cluster, &files, &mut manifest).await?;
+        freeze(self.host, cluster, &files, &mut manifest, self.report).await?;
         Ok((manifest, files))
     }
 
@@ -295,11 +298,16 @@ impl Stage {
 }
 
 impl Thawed {
-    /// Freezes its cluster, as it is now, and moves it to its place.
+    /// Freezes its cluster as soon as it has little to do, and moves it to its place.
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub async fn freeze(self, host: &Host, cluster: Cluster) -> Result<Stage, ClusterError> {
+    pub async fn freeze(
+        self,
+        host: &Host,
+        cluster: Cluster,
+        report: &dyn Report,
+    ) -> Result<Stage, ClusterError> {
         let Self {
             beside,
             files,
@@ -307,7 +315,7 @@ impl Thawed {
             dir,
             started,
         } = self;
-        freeze(host, cluster, &files, &mut manifest).await?;
+        freeze(host, cluster, &files, &mut manifest, report).await?;
         published(manifest, &files, beside, &dir, started)
     }
 }
@@ -383,13 +391,14 @@ fn published(
     Stage::open(dir)
 }
 
-/// Stops all nodes together with the switch held, writes their state into their files, and ends them.
-/// What is known of the cluster then goes into the manifest.
+/// Once the nodes have little to do, stops all of them together with the switch held, writes their
+/// state into their files, and ends them. What is known of the cluster then goes into the manifest.
 async fn freeze(
     host: &Host,
     cluster: Cluster,
     files: &[MachineFiles],
     manifest: &mut StageManifest,
+    report: &dyn Report,
 ) -> Result<(), ClusterError> {
     let freezing = Instant::now();
     let limit = host.limit(COMMAND);
@@ -397,16 +406,21 @@ async fn freeze(
     let times = times.map(|node| node.run_ok("sync; date -u +%s", limit));
     let times = try_join_all(times).await?;
     let times = times.iter().filter_map(|time| time.trim().parse().ok());
-    manifest.guest_time = times.max().unwrap_or_default();
+    let guest_time: i64 = times.max().unwrap_or_default();
     manifest.credentials = Some(cluster.credentials().clone());
     let (nodes, segment) = cluster.taken_apart();
     let machines = join_all(nodes.into_iter().map(|node| node.hang_up())).await;
     manifest.phases.push(Phase::since("hang up", freezing));
 
+    let waiting = Instant::now();
+    quiet(&machines, host.limit(QUIET), report).await;
+    manifest.phases.push(Phase::since("rest", waiting));
+
     let stopping = Instant::now();
     segment.hold()?;
     try_join_all(machines.iter().map(Machine::pause)).await?;
     manifest.segment = segment.state()?;
+    manifest.guest_time = guest_time.saturating_add_unsigned(freezing.elapsed().as_secs());
     let phases = &mut manifest.phases;
     phases.push(Phase::since("stop the cluster", stopping));
     let saving = Instant::now();

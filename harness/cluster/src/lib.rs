@@ -34,6 +34,7 @@ pub mod pki;
 mod plan;
 mod pod_manifest;
 mod pods;
+mod quiet;
 mod stage;
 mod stage_name;
 mod stages;

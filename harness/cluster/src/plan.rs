@@ -19,7 +19,7 @@ use crate::workload;
 use crate::{Break, ClusterError, StageName, bootstrap, flannel, identity, kubeadm};
 
 /// Raised when the way from a plan to a stage changes without any of its data changing.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// A guest that was stopped, or starved by other clones, must not take its clock source for broken:
 /// the next best is read through QEMU and several times slower.

@@ -454,7 +454,9 @@ impl Attempt {
             return Err(error.context("the preparation failed"));
         }
         lab.step("freeze what was prepared");
-        let prepared = thawed.freeze(&self.host, lab.into_cluster()).await?;
+        let prepared = thawed
+            .freeze(&self.host, lab.into_cluster(), &Steps)
+            .await?;
         phases.push(phase("preparation", preparing));
         Ok(prepared)
     }

@@ -314,6 +314,19 @@ impl Machine {
         self.process.pid
     }
 
+    /// Processor time that QEMU has used so far, that of the guest included (proc_pid_stat(5), utime
+    /// and stime).
+    ///
+    /// # Errors
+    /// [`VmError::File`] when the process has ended.
+    pub fn cpu_time(&self) -> Result<Duration, VmError> {
+        let path = PathBuf::from(format!("/proc/{}/stat", self.pid()));
+        match fs::read_to_string(&path) {
+            Ok(stat) => Ok(cpu_time(&stat)),
+            Err(source) => Err(VmError::File { path, source }),
+        }
+    }
+
     /// The recorded serial line.
     pub fn console(&self) -> &Console {
         &self.console
@@ -659,6 +672,15 @@ fn program(qemu: &Path) -> Result<PathBuf, VmError> {
     }
 }
 
+/// Of a process's line in `/proc/PID/stat`.
+fn cpu_time(stat: &str) -> Duration {
+    // The name may hold anything; what follows its closing parenthesis does not.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
 fn append_to(path: &Path) -> Result<File, VmError> {
     let opened = OpenOptions::new().create(true).append(true).open(path);
     opened.map_err(|source| VmError::File {
@@ -670,4 +692,18 @@ fn append_to(path: &Path) -> Result<File, VmError> {
 fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
     stream.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_s_time_is_behind_whatever_its_name_is() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 150 25 900 900 20 0 1 0";
+        assert_eq!(cpu_time(stat), Duration::from_millis(1750));
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(cpu_time(&own) < Duration::from_hours(1));
+        assert_eq!(cpu_time("debris"), Duration::ZERO);
+    }
 }
