@@ -84,6 +84,18 @@ pub enum ClusterError {
         /// The unit's state by systemd and the end of its journal.
         journal: String,
     },
+    /// kubeadm has given up: its own words say why.
+    #[error("kubeadm {phase} failed on {node}:\n{said}\nThe kubelet there:\n{kubelet}")]
+    Kubeadm {
+        /// `init` or `join`.
+        phase: &'static str,
+        /// The node.
+        node: String,
+        /// What it printed last.
+        said: String,
+        /// The kubelet's state by systemd and the end of its journal.
+        kubelet: String,
+    },
     /// The API refused or did not answer.
     #[error("cannot {doing}: the API server says: {source}")]
     Api {

@@ -301,7 +301,7 @@ impl Node {
     /// What systemd and the journal say of a unit; for errors, so it never fails itself.
     pub(crate) async fn last_words(&self, host: &Host, unit: &str) -> String {
         let command = format!(
-            "systemctl show -P ActiveState,SubState,NRestarts,ExecMainStatus {unit} | tr '\\n' ' '; \
+            "systemctl show -p ActiveState,SubState,NRestarts,ExecMainStatus {unit} | tr '\\n' ' '; \
              echo; journalctl -u {unit} -n {JOURNAL_LINES} -o cat --no-pager"
         );
         match self.guest().run(&command, host.limit(SHORT)).await {

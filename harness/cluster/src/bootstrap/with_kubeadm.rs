@@ -45,7 +45,7 @@ impl Cluster {
         try_join_all(each).await?;
         report.step("kubeadm init on node1");
         let first = self.node(1);
-        self.kubeadm(first, kubeadm::INIT, INIT).await?;
+        self.kubeadm(first, "init", kubeadm::INIT, INIT).await?;
         let limit = self.host().limit(COMMAND);
         let said = first.run_ok(kubeadm::SHOW_ADMIN, limit).await?;
         let access = access(&said).ok_or_else(|| unreadable(first, "administrator", &said))?;
@@ -66,7 +66,7 @@ impl Cluster {
         let each = self.nodes().iter().skip(1).map(|node| async move {
             let file = kubeadm::join_file(node.number(), hash, self.guest_limits());
             self.set_up(node, &[file], "true").await?;
-            self.kubeadm(node, kubeadm::JOIN, JOIN).await
+            self.kubeadm(node, "join", kubeadm::JOIN, JOIN).await
         });
         try_join_all(each).await?;
         let limit = self.host().limit(LISTED);
@@ -80,12 +80,19 @@ impl Cluster {
     async fn kubeadm(
         &self,
         node: &Node,
+        phase: &'static str,
         command: &str,
         limit: Duration,
     ) -> Result<(), ClusterError> {
         let limit = self.host().limit(limit);
-        match node.run_ok(command, limit).await {
-            Ok(_) => Ok(()),
+        match node.run(command, limit).await {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(ClusterError::Kubeadm {
+                phase,
+                node: node.name().to_owned(),
+                said: output.stderr.trim_end().to_owned(),
+                kubelet: node.last_words(self.host(), units::KUBELET).await,
+            }),
             Err(fault @ ClusterError::Fault(_)) => Err(fault),
             Err(failed) => {
                 let state = crate::api::chain(&failed);
