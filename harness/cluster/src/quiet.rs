@@ -14,9 +14,9 @@ use podwire_vm::Machine;
 /// What has just been done is compared with what was done before it, in two windows.
 const WINDOW: Duration = Duration::from_millis(500);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
-/// Share of the host's processors that machines with little to do keep busy at most.
+/// Share of the processors that machines with little to do keep busy at most.
 const LITTLE: f64 = 0.5;
-/// By how much of the host's processors that may fall from one window to the next: what falls faster
+/// By how much of the processors that may fall from one window to the next: what falls faster
 /// is the end of something.
 const LEVEL: f64 = 0.1;
 
@@ -24,7 +24,7 @@ const LEVEL: f64 = 0.1;
 /// frozen all the same.
 pub(crate) async fn quiet(machines: &[Machine], limit: Duration, report: &dyn Report) {
     report.waiting("the cluster to have little to do");
-    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let processors = processors(machines);
     let started = Instant::now();
     let mut load = Load::default();
     while started.elapsed() < limit {
@@ -39,6 +39,14 @@ pub(crate) async fn quiet(machines: &[Machine], limit: Duration, report: &dyn Re
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
     }
+}
+
+/// How many processors the machines can keep busy.
+fn processors(machines: &[Machine]) -> u32 {
+    let host = thread::available_parallelism().map_or(1, usize::from);
+    let host = u32::try_from(host).unwrap_or(u32::MAX);
+    let guests = machines.iter().map(|machine| machine.spec().vcpus).sum();
+    host.min(guests)
 }
 
 /// Processor time that the machines have used, look by look.
@@ -61,12 +69,11 @@ impl Load {
     }
 
     /// Whether little was done in both windows that end now, and not much less in the second.
-    fn is_little(&self, processors: usize) -> bool {
+    fn is_little(&self, processors: u32) -> bool {
         let Some((before, last)) = self.windows() else {
             return false;
         };
-        #[expect(clippy::cast_precision_loss, reason = "processors are few")]
-        let all = processors as f64;
+        let all = f64::from(processors);
         before.max(last) <= all * LITTLE && before - last <= all * LEVEL
     }
 
