@@ -143,21 +143,7 @@ pub(crate) fn cluster_plan() -> ClusterPlan {
 
 /// What describes a stage of it.
 pub(crate) fn stage_manifest(plan: ClusterPlan, name: StageName) -> StageManifest {
-    let text = serde_json::json!({
-        "name": name,
-        "key": plan.key(name).unwrap(),
-        "parent": null,
-        "plan": plan,
-        "image": image_files("image-a"),
-        "credentials": null,
-        "segment": podwire_lan::SegmentState::default(),
-        "unsettled": null,
-        "built": 0,
-        "guest_time": 0,
-        "phases": [],
-        "files": {},
-    });
-    serde_json::from_value(text).unwrap()
+    StageManifest::new(name, plan, image_files("image-a")).unwrap()
 }
 
 /// An entry of the cache that was last used so many hours before the thousandth of 1970.

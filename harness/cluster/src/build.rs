@@ -59,32 +59,12 @@ impl Maker<'_> {
     ) -> Result<Stage, ClusterError> {
         let started = Instant::now();
         let beside = Beside::new(dir, self.plan)?;
-        let manifest = self.manifest(name)?;
+        let manifest = StageManifest::new(name, self.plan.clone(), self.image.clone())?;
         let (manifest, machines) = match parent {
             None => self.booted(manifest, beside.path()).await?,
             Some(parent) => self.derived(manifest, parent, beside.path()).await?,
         };
         published(manifest, &machines, beside, dir, started)
-    }
-
-    fn manifest(&self, name: StageName) -> Result<StageManifest, ClusterError> {
-        let key = self.plan.key(name)?;
-        let parent = name.parent(self.plan.cell);
-        let parent = parent.map(|parent| self.plan.key(parent));
-        Ok(StageManifest {
-            name,
-            key,
-            parent: parent.transpose()?,
-            plan: self.plan.clone(),
-            image: self.image.clone(),
-            credentials: None,
-            segment: SegmentState::default(),
-            unsettled: None,
-            built: 0,
-            guest_time: 0,
-            phases: Vec::new(),
-            files: Default::default(),
-        })
     }
 
     /// One machine of each size, all booting at once.
@@ -119,9 +99,7 @@ impl Maker<'_> {
         try_join_all(machines.iter().map(Machine::pause)).await?;
         save_and_end(machines, &files).await?;
         manifest.phases.push(Phase::since("freeze", freezing));
-        let now = since_1970();
-        manifest.built = now;
-        manifest.guest_time = now.cast_signed();
+        manifest.built = since_1970();
         Ok((manifest, files))
     }
 
@@ -402,11 +380,8 @@ async fn freeze(
 ) -> Result<(), ClusterError> {
     let freezing = Instant::now();
     let limit = host.limit(COMMAND);
-    let times = cluster.nodes().iter();
-    let times = times.map(|node| node.run_ok("sync; date -u +%s", limit));
-    let times = try_join_all(times).await?;
-    let times = times.iter().filter_map(|time| time.trim().parse().ok());
-    let guest_time: i64 = times.max().unwrap_or_default();
+    let synced = cluster.nodes().iter();
+    try_join_all(synced.map(|node| node.run_ok("sync", limit))).await?;
     manifest.credentials = Some(cluster.credentials().clone());
     let (nodes, segment) = cluster.taken_apart();
     let machines = join_all(nodes.into_iter().map(|node| node.hang_up())).await;
@@ -420,7 +395,6 @@ async fn freeze(
     segment.hold()?;
     try_join_all(machines.iter().map(Machine::pause)).await?;
     manifest.segment = segment.state()?;
-    manifest.guest_time = guest_time.saturating_add_unsigned(freezing.elapsed().as_secs());
     let phases = &mut manifest.phases;
     phases.push(Phase::since("stop the cluster", stopping));
     let saving = Instant::now();

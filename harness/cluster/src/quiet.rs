@@ -4,7 +4,6 @@
 //! cloned for, and an emulator translates all the code of that anew, in each clone. Looked at from
 //! outside, since every command in a guest is work for it.
 
-use std::collections::VecDeque;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ pub(crate) async fn quiet(machines: &[Machine], limit: Duration, report: &dyn Re
             // It has ended; whoever talks to it next is told why.
             return;
         };
-        load.look(started.elapsed(), used);
+        load.0.push((started.elapsed(), used));
         if load.is_little(processors) {
             return;
         }
@@ -49,25 +48,12 @@ fn processors(machines: &[Machine]) -> u32 {
     host.min(guests)
 }
 
-/// Processor time that the machines have used, look by look.
+/// Processor time that the machines have used, look by look: when, and how much until then, both
+/// since the same beginning.
 #[derive(Debug, Default)]
-struct Load {
-    /// When, and how much until then, both since the same beginning.
-    looks: VecDeque<(Duration, Duration)>,
-}
+struct Load(Vec<(Duration, Duration)>);
 
 impl Load {
-    fn look(&mut self, at: Duration, used: Duration) {
-        self.looks.push_back((at, used));
-        while self
-            .looks
-            .get(1)
-            .is_some_and(|(next, _)| *next + WINDOW * 2 <= at)
-        {
-            self.looks.pop_front();
-        }
-    }
-
     /// Whether little was done in both windows that end now, and not much less in the second.
     fn is_little(&self, processors: u32) -> bool {
         let Some((before, last)) = self.windows() else {
@@ -80,9 +66,9 @@ impl Load {
     /// How many processors were busy in the window before the last one, and in the last; nothing
     /// before both are full.
     fn windows(&self) -> Option<(f64, f64)> {
-        let end = self.looks.back()?;
+        let end = self.0.last()?;
         let at_least = |before: &(Duration, Duration)| {
-            let mut looks = self.looks.iter().rev();
+            let mut looks = self.0.iter().rev();
             looks.find(|look| look.0 + WINDOW <= before.0).copied()
         };
         let middle = at_least(end)?;
@@ -104,7 +90,7 @@ mod tests {
         let (mut at, mut used) = (Duration::ZERO, Duration::ZERO);
         let look = Duration::from_millis(100);
         busy.into_iter().position(|busy| {
-            load.look(at, used);
+            load.0.push((at, used));
             let quiet = load.is_little(2);
             at += look;
             used += look.mul_f64(busy);

@@ -109,12 +109,37 @@ pub struct StageManifest {
     pub unsettled: Option<String>,
     /// When it was frozen, in seconds since 1970, by the host's clock.
     pub built: u64,
-    /// The guests' time at the freeze, in seconds since 1970. Their clocks go on from here.
-    pub guest_time: i64,
     /// Where the time went.
     pub phases: Vec<Phase>,
     /// Every file, by its path in the folder.
     pub files: BTreeMap<String, SealedFile>,
+}
+
+impl StageManifest {
+    /// Of a stage of which nothing is made yet.
+    ///
+    /// # Errors
+    /// As [`ClusterPlan::key`].
+    pub fn new(
+        name: StageName,
+        plan: ClusterPlan,
+        image: ImageFiles,
+    ) -> Result<Self, ClusterError> {
+        let parent = name.parent(plan.cell).map(|parent| plan.key(parent));
+        Ok(Self {
+            name,
+            key: plan.key(name)?,
+            parent: parent.transpose()?,
+            plan,
+            image,
+            credentials: None,
+            segment: SegmentState::default(),
+            unsettled: None,
+            built: 0,
+            phases: Vec::new(),
+            files: BTreeMap::new(),
+        })
+    }
 }
 
 /// A file as it was when its stage was finished.
@@ -344,20 +369,8 @@ pub(crate) mod tests {
         for path in [files.disk(), files.ram(), files.state()] {
             fs::write(path, "content").unwrap();
         }
-        let manifest = StageManifest {
-            name: StageName::Cni,
-            key: plan.key(StageName::Cni).unwrap(),
-            parent: None,
-            credentials: None,
-            built: 0,
-            plan,
-            image,
-            segment: SegmentState::default(),
-            unsettled: None,
-            guest_time: 0,
-            phases: Vec::new(),
-            files: sealed(dir, &[files]).unwrap(),
-        };
+        let mut manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
+        manifest.files = sealed(dir, &[files]).unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.join(MANIFEST), text).unwrap();
         assert_eq!(Stage::open(dir).unwrap().manifest, manifest);

@@ -218,21 +218,9 @@ mod tests {
             None,
         )
         .unwrap();
-        let manifest = serde_json::json!({
-            "name": StageName::Cni,
-            "key": plan.key(StageName::Cni).unwrap(),
-            "parent": null,
-            "plan": plan,
-            "image": image,
-            "credentials": null,
-            "segment": podwire_lan::SegmentState::default(),
-            "unsettled": null,
-            "built": 0,
-            "guest_time": 0,
-            "phases": [],
-            "files": {},
-        });
-        fs::write(dir.join("stage.json"), manifest.to_string()).unwrap();
+        let manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
+        let text = serde_json::to_vec(&manifest).unwrap();
+        fs::write(dir.join("stage.json"), text).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What an image is asked for, and the names that follow from it: data, no effects but reading.
+//! What an image is asked for, and the names that follow from it.
 
 use std::path::PathBuf;
 
