@@ -10,6 +10,8 @@ mod modules;
 mod release;
 mod replace;
 #[cfg(test)]
+pub(crate) mod test_publisher;
+#[cfg(test)]
 mod tests;
 mod version;
 

@@ -22,6 +22,19 @@ impl Report for Heard {
     }
 }
 
+/// Tells what is done where the test's output goes.
+pub(crate) struct Loud;
+
+impl Report for Loud {
+    fn step(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    fn waiting(&self, text: &str) {
+        eprintln!("    {text}");
+    }
+}
+
 /// Answers every connection to a free port, each in a thread of its own, until the process ends;
 /// gives `127.0.0.1:43210`.
 pub(crate) fn serve(

@@ -23,7 +23,7 @@ use crate::{Error, Workshop};
 const PINS: &str = "images/bundle/releases.toml";
 
 /// The programs that Kubernetes publishes one by one.
-const PROGRAMS: [&str; 7] = [
+pub(super) const PROGRAMS: [&str; 7] = [
     "kubeadm",
     "kubectl",
     "kubelet",
@@ -33,7 +33,8 @@ const PROGRAMS: [&str; 7] = [
     "kube-scheduler",
 ];
 
-const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+/// Those of the CNI plugins that are used.
+pub(super) const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// An official release, and where it and what goes with it are published.
 #[derive(Debug, Clone, PartialEq, Eq)]

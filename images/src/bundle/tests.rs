@@ -1,21 +1,18 @@
-use std::cell::RefCell;
 use std::fs::{self, Permissions};
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use podwire_process::{Report, Spawner};
+use podwire_process::Spawner;
 
 use super::component::{COMPONENTS, not_for_nodes};
+use super::test_publisher::{Edition, TestPublisher, tarball};
 use super::*;
 use crate::Cache;
 use crate::digest::sha256;
-use crate::download::test_server::{TestServer, Trouble};
+use crate::download::test_server::Trouble;
 use crate::files::place;
 use crate::oci::OciImage;
-use crate::registry::test_registry::TestRegistry;
+use crate::test_host::Heard;
 
 const AMD64: [u8; 20] = [
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 62, 0,
@@ -30,15 +27,6 @@ registry.k8s.io/coredns/coredns:v1.13.1
 registry.k8s.io/pause:3.10.1
 registry.k8s.io/etcd:3.6.6-0
 ";
-
-#[derive(Default)]
-struct Heard(RefCell<Vec<String>>);
-impl Report for Heard {
-    fn step(&self, text: &str) {
-        self.0.borrow_mut().push(text.to_owned());
-    }
-    fn waiting(&self, _: &str) {}
-}
 
 /// A program that no other is like, for x86-64.
 fn program(name: &str) -> Vec<u8> {
@@ -58,21 +46,7 @@ struct Bench {
     cache: Cache,
     spawner: Spawner,
     heard: Heard,
-    server: TestServer,
-    registry: TestRegistry,
-}
-
-fn tarball(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o755);
-        header.set_size(bytes.len() as u64);
-        builder.append_data(&mut header, path, *bytes).unwrap();
-    }
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    packed.write_all(&builder.into_inner().unwrap()).unwrap();
-    packed.finish().unwrap()
+    publisher: TestPublisher,
 }
 
 impl Bench {
@@ -82,8 +56,7 @@ impl Bench {
             cache: Cache::at(&dir.path().join("cache")).unwrap(),
             spawner: Spawner::start().unwrap(),
             heard: Heard::default(),
-            server: TestServer::start(),
-            registry: TestRegistry::start(),
+            publisher: TestPublisher::start(),
             dir,
         };
         bench.file(
@@ -112,92 +85,38 @@ impl Bench {
 
     /// Release 1.35.4 and what goes with it.
     fn publish(&self) {
-        let put = |path: &str, bytes: &[u8], sums: &str, name: &str| {
-            self.server.put(path, bytes);
-            let line = match name {
-                "" => sha256(bytes),
-                name => format!("{}  {name}\n", sha256(bytes)),
-            };
-            self.server.put(sums, line);
-        };
-        for name in [
-            "kubectl",
-            "kubelet",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-proxy",
-            "kube-scheduler",
-        ] {
-            let path = format!("k8s/v1.35.4/bin/linux/amd64/{name}");
-            put(&path, &program(name), &format!("{path}.sha256"), "");
-        }
-        let path = "k8s/v1.35.4/bin/linux/amd64/kubeadm";
-        put(
-            path,
-            kubeadm(LIST).as_bytes(),
-            &format!("{path}.sha256"),
-            "",
-        );
-        let names = [
-            "./",
-            "./bridge",
-            "./ipvlan",
-            "./host-local",
-            "./loopback",
-            "./portmap",
-        ];
-        let plugins: Vec<(&str, Vec<u8>)> = names[1..]
-            .iter()
-            .map(|path| (*path, program(path)))
+        let images: Vec<(String, Vec<u8>)> = LIST
+            .lines()
+            .map(|reference| {
+                let image = OciImage {
+                    reference: reference.to_owned(),
+                    files: Vec::new(),
+                    debian: false,
+                    entrypoint: vec!["/x"],
+                    user: None,
+                };
+                let archive = image.archive(b"", |_| Ok(Vec::new())).unwrap();
+                (reference.to_owned(), archive)
+            })
             .collect();
-        let plugins: Vec<(&str, &[u8])> = plugins.iter().map(|(p, b)| (*p, &b[..])).collect();
-        let name = "cni-plugins-linux-amd64-v1.8.0.tgz";
-        let path = format!("cni/v1.8.0/{name}");
-        put(&path, &tarball(&plugins), &format!("{path}.sha256"), name);
-        let name = "crictl-v1.35.0-linux-amd64.tar.gz";
-        let path = format!("crictl/v1.35.0/{name}");
-        let crictl = tarball(&[("crictl", &program("crictl"))]);
-        put(&path, &crictl, &format!("{path}.sha256"), "");
-        let name = "etcd-v3.6.6-linux-amd64.tar.gz";
-        let of = |program: &str| format!("etcd-v3.6.6-linux-amd64/{program}");
-        let etcd = tarball(&[
-            (&of("README-etcd.md"), b"text"),
-            (&of("etcd"), &program("etcd")),
-            (&of("etcdctl"), &program("etcdctl")),
-            (&of("etcdutl"), &program("etcdutl")),
-        ]);
-        put(
-            &format!("etcd/v3.6.6/{name}"),
-            &etcd,
-            "etcd/v3.6.6/SHA256SUMS",
-            name,
-        );
-        for reference in LIST.lines() {
-            let (name, tag) = reference.rsplit_once(':').unwrap();
-            let name = name.replace("registry.k8s.io/", "mirror/");
-            let image = OciImage {
-                reference: reference.to_owned(),
-                files: Vec::new(),
-                debian: false,
-                entrypoint: vec!["/x"],
-                user: None,
-            };
-            let archive = image.archive(b"", |_| Ok(Vec::new())).unwrap();
-            self.registry.offer(&name, tag, &archive, &[]);
-        }
+        self.publisher.publish(&Edition {
+            kubernetes: "1.35.4",
+            cni_plugins: "1.8.0",
+            crictl: "1.35.0",
+            etcd: "3.6.6",
+            program: &|path| match path {
+                "bin/kubeadm" => kubeadm(LIST).into_bytes(),
+                _ => program(path.rsplit('/').next().unwrap()),
+            },
+            images: &images,
+        });
     }
 
     fn sources(&self) -> Sources {
-        let url = |path: &str| self.server.url(path);
         let text = format!(
             "[defaults]\nbundle-from = 'release'\nimage-from = 'debian'\n[sources]\n\
-             ubuntu = 'http://a.invalid'\nubuntu-archive = 'http://a.invalid'\nubuntu-security = 'http://a.invalid'\n\
-             kubernetes = '{}'\ncni-plugins = '{}'\ncrictl = '{}'\netcd = '{}'\nimages = '{}/mirror'\n",
-            url("k8s"),
-            url("cni"),
-            url("crictl"),
-            url("etcd"),
-            self.registry.host,
+             ubuntu = 'http://a.invalid'\nubuntu-archive = 'http://a.invalid'\nubuntu-security = 'http://a.invalid'\n{}",
+            self.publisher.sources(),
         );
         self.file("images/sources.toml", text);
         Sources::read(self.dir.path(), None).unwrap()
@@ -252,8 +171,10 @@ impl Bench {
 
     fn told(&self, error: &Error) -> String {
         let place = self.dir.path().display().to_string();
-        let text = error.to_string().replace(&self.server.host, "HOST");
-        text.replace(&self.registry.host, "REGISTRY")
+        let text = error
+            .to_string()
+            .replace(&self.publisher.server.host, "HOST");
+        text.replace(&self.publisher.registry.host, "REGISTRY")
             .replace(&place, "DIR")
     }
 
@@ -282,7 +203,7 @@ fn a_release_comes_from_where_each_part_is_published() {
         .iter()
         .map(|(path, file)| format!("{path} {}", file.origin))
         .collect();
-    insta::assert_snapshot!(shown.join("\n").replace(&bench.server.host, "HOST"), @r"
+    insta::assert_snapshot!(shown.join("\n").replace(&bench.publisher.server.host, "HOST"), @r"
     bin/crictl from http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz
     bin/etcd from http://HOST/etcd/v3.6.6/etcd-v3.6.6-linux-amd64.tar.gz
     bin/etcdctl from http://HOST/etcd/v3.6.6/etcd-v3.6.6-linux-amd64.tar.gz
@@ -311,7 +232,7 @@ fn a_release_comes_from_where_each_part_is_published() {
         assert!(
             image
                 .from
-                .starts_with(&format!("{}/mirror/", bench.registry.host))
+                .starts_with(&format!("{}/mirror/", bench.publisher.registry.host))
         );
     }
     assert_eq!(
@@ -320,23 +241,23 @@ fn a_release_comes_from_where_each_part_is_published() {
     );
 
     // A second time everything is there.
-    for path in bench.server.asked() {
-        bench.server.remove(&path);
+    for path in bench.publisher.server.asked() {
+        bench.publisher.server.remove(&path);
     }
-    let asked = bench.registry.asked().len();
+    let asked = bench.publisher.registry.asked().len();
     assert_eq!(cached(&bench.workshop(), &order).unwrap().unwrap(), bundle);
     assert_eq!(bench.get(&order).unwrap(), bundle);
-    assert_eq!(bench.server.asked(), [""; 0]);
-    assert_eq!(bench.registry.asked().len(), asked);
+    assert_eq!(bench.publisher.server.asked(), [""; 0]);
+    assert_eq!(bench.publisher.registry.asked().len(), asked);
 }
 
 #[test]
 fn a_cut_download_of_a_release_goes_on_and_nothing_comes_twice() {
     let bench = Bench::new();
     let kubelet = "k8s/v1.35.4/bin/linux/amd64/kubelet";
-    bench.server.trouble(kubelet, [Trouble::Cut(10)]);
+    bench.publisher.server.trouble(kubelet, [Trouble::Cut(10)]);
     bench.get(&bench.release()).unwrap();
-    let asked = bench.server.asked();
+    let asked = bench.publisher.server.asked();
     assert!(asked.contains(&format!("{kubelet} from 10")), "{asked:?}");
     let kubeadm = "k8s/v1.35.4/bin/linux/amd64/kubeadm";
     assert_eq!(asked.iter().filter(|path| *path == kubeadm).count(), 1);
@@ -346,12 +267,12 @@ fn a_cut_download_of_a_release_goes_on_and_nothing_comes_twice() {
 fn what_is_missing_or_wrong_in_a_release_is_named_and_what_came_is_kept() {
     let bench = Bench::new();
     let path = "k8s/v1.35.4/bin/linux/amd64/kube-proxy";
-    bench.server.remove(path);
+    bench.publisher.server.remove(path);
     insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"cannot download http://HOST/k8s/v1.35.4/bin/linux/amd64/kube-proxy (source `kubernetes`): the server does not have it (404); is there such a version? If it is, another address for `kubernetes` goes into a file for --config (docs/sources.md)");
     assert_eq!(cached(&bench.workshop(), &bench.release()).unwrap(), None);
-    bench.server.asked();
+    bench.publisher.server.asked();
     // Something else under its name.
-    bench.server.put(path, program("evil"));
+    bench.publisher.server.put(path, program("evil"));
     let refused = bench.get(&bench.release()).unwrap_err();
     assert!(
         refused.contains("it is not what was published"),
@@ -360,13 +281,13 @@ fn what_is_missing_or_wrong_in_a_release_is_named_and_what_came_is_kept() {
     assert_eq!(cached(&bench.workshop(), &bench.release()).unwrap(), None);
     let kubelet = "k8s/v1.35.4/bin/linux/amd64/kubelet".to_owned();
     assert!(
-        !bench.server.asked().contains(&kubelet),
+        !bench.publisher.server.asked().contains(&kubelet),
         "it was here already"
     );
-    bench.server.put(path, program("kube-proxy"));
-    bench.server.remove("etcd/v3.6.6/SHA256SUMS");
+    bench.publisher.server.put(path, program("kube-proxy"));
+    bench.publisher.server.remove("etcd/v3.6.6/SHA256SUMS");
     insta::assert_snapshot!(bench.get(&bench.release()).unwrap_err(), @"cannot download http://HOST/etcd/v3.6.6/SHA256SUMS (source `etcd`): the server does not have it (404); is there such a version? If it is, another address for `etcd` goes into a file for --config (docs/sources.md)");
-    bench.server.put(
+    bench.publisher.server.put(
         "etcd/v3.6.6/SHA256SUMS",
         format!("{}  etcd.zip\n", sha256(b"")),
     );
@@ -378,12 +299,15 @@ fn an_archive_that_is_none_or_lacks_a_program_is_refused() {
     let bench = Bench::new();
     let path = "crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz";
     let refused = |bytes: Vec<u8>| {
-        bench.server.put(&format!("{path}.sha256"), sha256(&bytes));
-        bench.server.put(path, bytes);
+        bench
+            .publisher
+            .server
+            .put(&format!("{path}.sha256"), sha256(&bytes));
+        bench.publisher.server.put(path, bytes);
         let refused = bench.get(&bench.release()).unwrap_err();
         refused.split_once("it came from ").unwrap().1.to_owned()
     };
-    insta::assert_snapshot!(refused(tarball(&[("critest", b"x")])), @"http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz, and has no crictl");
+    insta::assert_snapshot!(refused(tarball(&[("critest".to_owned(), b"x".to_vec())])), @"http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz, and has no crictl");
     insta::assert_snapshot!(refused(b"<html>".to_vec()), @"http://HOST/crictl/v1.35.0/crictl-v1.35.0-linux-amd64.tar.gz, and cannot be unpacked: unexpected end of file");
 }
 
@@ -392,8 +316,9 @@ fn an_image_that_the_registry_does_not_have_is_named() {
     let bench = Bench::new();
     let list = LIST.replace("pause:3.10.1", "pause:3.11");
     let path = "k8s/v1.35.4/bin/linux/amd64/kubeadm";
-    bench.server.put(path, kubeadm(&list));
+    bench.publisher.server.put(path, kubeadm(&list));
     bench
+        .publisher
         .server
         .put(&format!("{path}.sha256"), sha256(kubeadm(&list).as_bytes()));
     let refused = bench.get(&bench.release()).unwrap_err();
@@ -571,7 +496,7 @@ fn what_no_node_could_run_is_refused_before_anything_is_built() {
     insta::assert_snapshot!(bench.refused(release(), &twice), @"DIR/apiserver: kube-proxy is replaced twice");
     insta::assert_snapshot!(bench.refused(release(), &["kubectl=none".to_owned()]), @"none: there is no such file");
     insta::assert_snapshot!(bench.refused(release(), &["kubectl=/etc".to_owned()]), @"/etc: it is no file");
-    assert_eq!(bench.server.asked(), [""; 0]);
+    assert_eq!(bench.publisher.server.asked(), [""; 0]);
 }
 
 #[test]

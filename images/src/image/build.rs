@@ -434,6 +434,9 @@ pub fn remove_leftover(workshop: &Workshop<'_>, path: &Path) -> Result<(), Error
 }
 
 #[cfg(test)]
+mod stand_in;
+
+#[cfg(test)]
 mod tests {
     use super::super::inquiry::tests::source;
     use super::*;

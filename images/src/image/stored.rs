@@ -93,15 +93,7 @@ mod tests {
     use super::*;
     use crate::Cache;
     use crate::image::{BASE, ImageManifest};
-
-    #[derive(Default)]
-    struct Heard(std::cell::RefCell<Vec<String>>);
-    impl podwire_process::Report for Heard {
-        fn step(&self, text: &str) {
-            self.0.borrow_mut().push(text.to_owned());
-        }
-        fn waiting(&self, _: &str) {}
-    }
+    use crate::test_host::Heard;
 
     #[test]
     fn a_known_request_leads_to_its_image_until_that_is_altered() {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use podwire_process::{Report, Spawner};
+use podwire_process::Spawner;
 
 use super::*;
 use crate::Cache;
@@ -12,7 +12,7 @@ use crate::digest::sha256;
 use crate::download::test_server::{TestServer, Trouble};
 use crate::host::Host;
 use crate::image::{BASE, ImageRequest, NODE, Outdated, System, get};
-use crate::test_host::Heard;
+use crate::test_host::{Heard, Loud};
 
 const RELEASE: &str = "releases/24.04/release-20250805";
 const FILE: &str = "ubuntu-24.04-server-cloudimg-amd64.img";
@@ -416,27 +416,14 @@ fn ubuntu_has_the_recipe_without_debians_kernel() {
     }
 }
 
-/// Tells what is done where the test's output goes.
-struct Loud;
-
-impl Report for Loud {
-    fn step(&self, text: &str) {
-        eprintln!("{text}");
-    }
-
-    fn waiting(&self, text: &str) {
-        eprintln!("    {text}");
-    }
-}
-
 /// The whole path with an image of our own, which is Debian laid out as Ubuntu's: what only an official
 /// image can show is not shown. It takes root (or what else builds an image), Debian's mirror, minutes
 /// where everything is emulated, ten more where the cache has no bundle, and leaves its files in
-/// target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture stand_in`. The folders of the
+/// target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture an_image_stands_in`. The folders of the
 /// images, which are said at the end, are what the facts of tests/ are asserted of: see docs/sources.md.
 #[test]
 #[ignore = "minutes, root, and Debian's mirror: see above"]
-fn a_stand_in_goes_the_whole_way() {
+fn an_image_stands_in_for_ubuntus() {
     let work = project().join("target/stand-in");
     let (source, server_dir) = (work.join("source"), work.join("server"));
     fs::create_dir_all(&server_dir).unwrap();
