@@ -21,23 +21,17 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// The project that this program belongs to.
     pub(crate) fn find() -> anyhow::Result<Self> {
-        // Cargo says where the package is; a program that was moved or started bare looks around.
-        let start = match env::var_os("CARGO_MANIFEST_DIR") {
-            Some(dir) => PathBuf::from(dir),
-            None => env::current_dir().context("there is no working directory")?,
-        };
-        let Some(root) = start
-            .ancestors()
-            .find(|dir| dir.join("images/bundle").is_dir())
-        else {
-            bail!(
-                "{} is not inside podwire; run `cargo xtask` there",
-                start.display()
-            );
+        // Cargo says where the package is; a program that was started bare lies in the project's
+        // target folder, unless somebody moved it.
+        let said = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let own = env::current_exe().ok();
+        let here = env::current_dir().ok();
+        let Some(root) = [said, own, here].iter().flatten().find_map(|it| above(it)) else {
+            bail!("this program is not inside podwire, nor are you; run `cargo xtask` there");
         };
         Ok(Self {
-            root: root.to_owned(),
-            output: bare::output(root),
+            output: bare::output(&root),
+            root,
         })
     }
 
@@ -69,6 +63,13 @@ impl Workspace {
     }
 }
 
+/// The project that a path lies in.
+fn above(path: &Path) -> Option<PathBuf> {
+    let mut dirs = path.ancestors();
+    let root = dirs.find(|dir| dir.join("images/bundle").is_dir());
+    root.map(Path::to_owned)
+}
+
 /// Replaces a link in one step, so that it never points to nothing.
 fn point(link: &Path, to: &Path) -> anyhow::Result<()> {
     let beside = link.with_extension(format!("new-{}", std::process::id()));
@@ -83,6 +84,15 @@ fn point(link: &Path, to: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_in_the_target_folder_finds_its_project() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("target/debug/xtask");
+        assert_eq!(above(&program), None);
+        fs::create_dir_all(dir.path().join("images/bundle")).unwrap();
+        assert_eq!(above(&program).as_deref(), Some(dir.path()));
+    }
 
     #[test]
     fn latest_follows_the_newest_run() {
