@@ -454,6 +454,7 @@ fn an_image_stands_in_for_ubuntus() {
 
     // The project, but for its keys and the suite.
     for name in [
+        ".config",
         "Cargo.toml",
         "Cargo.lock",
         "rust-toolchain.toml",
