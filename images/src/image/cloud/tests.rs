@@ -419,8 +419,9 @@ fn ubuntu_has_the_recipe_without_debians_kernel() {
 /// The whole path with an image of our own, which is Debian laid out as Ubuntu's: what only an official
 /// image can show is not shown. It takes root (or what else builds an image), Debian's mirror, minutes
 /// where everything is emulated, ten more where the cache has no bundle, and leaves its files in
-/// target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture an_image_stands_in`. The folders of the
-/// images, which are said at the end, are what the facts of tests/ are asserted of: see docs/sources.md.
+/// target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture an_image_stands_in`. The
+/// folders of the images, which are said at the end, are what the facts of tests/ are asserted of; and
+/// in target/stand-in/source is a project in which `--from ubuntu:24.04` means them: see docs/sources.md.
 #[test]
 #[ignore = "minutes, root, and Debian's mirror: see above"]
 fn an_image_stands_in_for_ubuntus() {
@@ -469,7 +470,7 @@ fn an_image_stands_in_for_ubuntus() {
         }
     }
     copy_recipes(&source);
-    for name in ["Cargo.toml", "src"] {
+    for name in ["Cargo.toml", "bundle", "sources.toml", "src"] {
         let link = source.join("images").join(name);
         if link.symlink_metadata().is_err() {
             symlink(project().join("images").join(name), link).unwrap();
