@@ -101,10 +101,11 @@ async fn joins(lab: &Lab) -> anyhow::Result<()> {
     }
 
     let said = join(lab, JOINING, &command).await?;
-    phases_reported(&said)?;
+    let own = writes_own_config(&on(lab, JOINING, "kubeadm version -o short").await?);
+    phases_reported(&said, own)?;
     lab.step("the files are written, and the token is not left behind");
     let left = on(lab, JOINING, FILES).await?;
-    files_written(&left)?;
+    files_written(&left, own)?;
     registered_without_roles(lab, &name).await?;
     waits_for_its_network(lab).await?;
 
@@ -148,10 +149,20 @@ const PHASES: [&str; 8] = [
     "This node has joined the cluster:",
 ];
 
-fn phases_reported(said: &str) -> Result<(), Failure> {
+/// What kubeadm writes about the node alone, since 1.34 (the feature gate NodeLocalCRISocket).
+const OWN_CONFIG: &str = "instance-config.yaml";
+
+/// Whether this kubeadm, `v1.36.4`, writes [`OWN_CONFIG`].
+fn writes_own_config(version: &str) -> bool {
+    let mut numbers = version.trim().split('.');
+    let minor = numbers.nth(1).and_then(|it| it.parse::<u32>().ok());
+    minor.is_none_or(|minor| minor >= 34)
+}
+
+fn phases_reported(said: &str, own: bool) -> Result<(), Failure> {
     let mut lines = said.lines();
-    for phase in PHASES {
-        if !lines.any(|line| line.contains(phase)) {
+    for phase in PHASES.iter().filter(|it| own || !it.contains(OWN_CONFIG)) {
+        if !lines.any(|line| line.contains(*phase)) {
             let expected = format!("the join to report, after what comes before it: {phase}");
             return Err(Failure::new(Cause::Absent, expected, said));
         }
@@ -163,16 +174,19 @@ const FILES: &str = "\
 cd /var/lib/kubelet && ls config.yaml instance-config.yaml kubeadm-flags.env 2>/dev/null; \
 cd /etc/kubernetes && ls kubelet.conf bootstrap-kubelet.conf pki/ca.crt 2>/dev/null; true";
 
-fn files_written(answer: &str) -> Result<(), Failure> {
+fn files_written(answer: &str, own: bool) -> Result<(), Failure> {
     let there = |file: &str| answer.lines().any(|line| line == file);
     let expected = "the join's files, without the bootstrap token's kubeconfig";
+    let own = own.then_some(OWN_CONFIG);
     for file in [
         "config.yaml",
-        "instance-config.yaml",
         "kubeadm-flags.env",
         "kubelet.conf",
         "pki/ca.crt",
-    ] {
+    ]
+    .into_iter()
+    .chain(own)
+    {
         if !there(file) {
             return Err(Failure::new(Cause::Absent, expected, format!("no {file}")));
         }
@@ -506,23 +520,39 @@ mod tests {
     #[test]
     fn phases_are_wanted_in_their_order() {
         let good = PHASES.join("\nmore\n");
-        assert_eq!(phases_reported(&good), Ok(()));
+        assert_eq!(phases_reported(&good, true), Ok(()));
         let mut swapped = PHASES;
         swapped.swap(3, 4);
-        assert!(phases_reported(&swapped.join("\n")).is_err());
-        let failure = phases_reported(PHASES[0]).unwrap_err();
+        assert!(phases_reported(&swapped.join("\n"), true).is_err());
+        let failure = phases_reported(PHASES[0], true).unwrap_err();
         assert!(failure.expected.contains("kubeadm-config"), "{failure}");
+        let without = good.replace(OWN_CONFIG, "");
+        assert!(phases_reported(&without, true).is_err());
+        assert_eq!(phases_reported(&without, false), Ok(()));
     }
 
     #[test]
     fn a_bootstrap_kubeconfig_that_stays_is_told_from_a_missing_file() {
         let good =
             "config.yaml\ninstance-config.yaml\nkubeadm-flags.env\nkubelet.conf\npki/ca.crt\n";
-        assert_eq!(files_written(good), Ok(()));
-        let stays = files_written(&format!("{good}bootstrap-kubelet.conf\n")).unwrap_err();
+        assert_eq!(files_written(good, true), Ok(()));
+        let stays = files_written(&format!("{good}bootstrap-kubelet.conf\n"), true).unwrap_err();
         assert_eq!(stays.cause, Cause::Answered);
-        let none = files_written(&good.replace("pki/ca.crt", "")).unwrap_err();
+        let none = files_written(&good.replace("pki/ca.crt", ""), true).unwrap_err();
         assert_eq!(none.cause, Cause::Absent);
+    }
+
+    #[test]
+    fn a_config_of_the_nodes_own_is_wanted_since_1_34() {
+        assert!(!writes_own_config("v1.33.13\n"));
+        assert!(writes_own_config("v1.34.0"));
+        assert!(writes_own_config("v1.36.4"));
+        let before = "config.yaml\nkubeadm-flags.env\nkubelet.conf\npki/ca.crt\n";
+        assert_eq!(files_written(before, false), Ok(()));
+        assert_eq!(
+            files_written(before, true).unwrap_err().cause,
+            Cause::Absent
+        );
     }
 
     #[test]
