@@ -137,7 +137,7 @@ async fn import(
             "import the container images of {name} ({mib} MiB)"
         ));
         // Unpacked they are all that a container needs: the layers would be there twice.
-        let command = "ctr -n k8s.io images import --discard-unpacked-layers -";
+        let command = "ctr -n k8s.io images import --local --discard-unpacked-layers -";
         let limit = host.limit(IMPORT + IMPORT_MIB * u32::try_from(mib).unwrap_or(u32::MAX));
         node.run_with_file(command, file, limit).await?;
     }
