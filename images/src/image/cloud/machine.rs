@@ -205,7 +205,7 @@ impl Build<'_> {
 }
 
 /// apt's entries: signed by the given keyring, or not taken.
-fn source_list(cloud: &CloudRecipe, sources: &Sources, keyring: &Path) -> String {
+pub(super) fn source_list(cloud: &CloudRecipe, sources: &Sources, keyring: &Path) -> String {
     let (suite, components) = (&cloud.suite, cloud.components.join(" "));
     [
         (SourceKey::UbuntuArchive, suite.clone()),
