@@ -42,6 +42,9 @@ pub enum DownloadFault {
     /// The server is not who it should be, or speaks another protocol.
     #[error("TLS failed: {0}")]
     Tls(String),
+    /// A proxy does not let it through.
+    #[error("the proxy opens no connection: {0}")]
+    Proxy(String),
     /// There was no connection for another reason.
     #[error("no connection: {0}")]
     Unreachable(String),
@@ -110,20 +113,25 @@ impl DownloadFault {
             Self::NameUnknown(_) | Self::Refused(_) | Self::Unreachable(_) => format!(
                 "is this host online? A proxy goes into https_proxy and http_proxy; {mirror}"
             ),
+            Self::Proxy(_) => {
+                format!("https_proxy, all_proxy and no_proxy say which one is asked; {mirror}")
+            }
             Self::Tls(_) => {
                 format!("the host's clock and its certificates (ca-certificates) decide; {mirror}")
             }
             Self::NotFound(_) => format!("is there such a version? If it is, {mirror}"),
-            Self::Status(_) | Self::RedirectLoop(_) | Self::RedirectDown(_) => {
-                format!("try later; {mirror}")
-            }
+            Self::Status(_) => format!("try later; {mirror}"),
             Self::Silence(_) | Self::Cut { .. } => {
                 format!("what has come is kept: the next run goes on from there; {mirror}")
             }
             Self::Digest { .. } => format!(
                 "what came was thrown away; if the next run says the same, the mirror is wrong: {mirror}"
             ),
-            Self::TooLarge(_) | Self::NoText | Self::NotListed { .. } => {
+            Self::TooLarge(_)
+            | Self::NoText
+            | Self::NotListed { .. }
+            | Self::RedirectLoop(_)
+            | Self::RedirectDown(_) => {
                 format!("a proxy or a mirror may answer in its place; {mirror}")
             }
             Self::DiskFull { .. } => "`cargo xtask clean` removes what nobody needs, and \
@@ -153,6 +161,8 @@ impl DownloadFault {
             let in_tls = find::<rustls::Error>(error).is_some() || reason.contains("tls handshake");
             return if in_tls {
                 Self::Tls(reason)
+            } else if reason.contains("tunnel error") {
+                Self::Proxy(reason)
             } else if reason.contains("dns error") {
                 Self::NameUnknown(reason)
             } else if kind == Some(io::ErrorKind::ConnectionRefused) {

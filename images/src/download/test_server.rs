@@ -2,9 +2,12 @@
 //! network, a mirror or a proxy can do wrong.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{self, BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::digest::sha256;
 use crate::test_host::serve;
@@ -49,6 +52,36 @@ impl TestServer {
         Self { host, content }
     }
 
+    /// A proxy for TLS (RFC 9110, 9.3.6), and behind it the server with the given name; whoever trusts
+    /// the certificate that is returned, as PEM, trusts that server.
+    pub(crate) fn start_behind_proxy(name: &str) -> (Self, String) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let (config, target) = (Arc::new(config), format!("{name}:443"));
+        let content: Arc<Mutex<Content>> = Arc::default();
+        let served = Arc::clone(&content);
+        let host = serve(move |mut stream, _| {
+            let asked = head(&mut stream)?;
+            let asked = asked.first().map_or("", String::as_str);
+            served.lock().unwrap().asked.push(asked.to_owned());
+            if !asked.starts_with(&format!("CONNECT {target} ")) {
+                return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+            answer(StreamOwned::new(session, stream), &served)
+        });
+        (Self { host, content }, cert.pem())
+    }
+
     /// `http://127.0.0.1:43210/path`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.host)
@@ -84,17 +117,26 @@ impl TestServer {
     }
 }
 
-fn answer(stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
-            break;
+/// The lines of a request before its body, and not a byte more.
+fn head(stream: &mut impl Read) -> io::Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        bytes.extend(byte);
+        // No method begins like that, but TLS does.
+        if !bytes[0].is_ascii_uppercase() {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        lines.push(line.trim_end().to_owned());
     }
-    let mut stream = reader.into_inner();
+    Ok(String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> io::Result<()> {
+    let lines = head(&mut BufReader::new(&mut stream))?;
     let header = |name: &str| {
         let mut pairs = lines.iter().filter_map(|line| line.split_once(": "));
         let found = pairs.find(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -120,10 +162,10 @@ fn answer(stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()> {
         let redirect = content.redirects.get(path).cloned();
         (content.files.get(path).cloned(), redirect, trouble)
     };
-    let until_hung_up = |mut stream: TcpStream| stream.read(&mut [0]).map(drop);
+    let until_hung_up = |stream: &mut dyn Read| stream.read(&mut [0]).map(drop);
     match trouble {
         Some(Trouble::HangUp) => return Ok(()),
-        Some(Trouble::Silence(0)) => return until_hung_up(stream),
+        Some(Trouble::Silence(0)) => return until_hung_up(&mut stream),
         Some(Trouble::Status(status)) => {
             return write!(
                 stream,
@@ -173,7 +215,7 @@ fn answer(stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()> {
         Some(Trouble::Cut(sent)) => stream.write_all(&body[..sent]),
         Some(Trouble::Silence(sent)) => {
             stream.write_all(&body[..sent])?;
-            until_hung_up(stream)
+            until_hung_up(&mut stream)
         }
         _ => stream.write_all(body),
     }

@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -262,7 +263,7 @@ fn redirections_are_followed_but_not_in_circles() {
     assert_eq!(bench.file(0, "latest", &bytes()).unwrap(), bytes());
     bench.server.redirect("a", "/b");
     bench.server.redirect("b", "/a");
-    insta::assert_snapshot!(bench.file(0, "a", b"").unwrap_err(), @"cannot download http://HOST/a (source `kubernetes`): the server redirects in circles, 11 times; try later; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
+    insta::assert_snapshot!(bench.file(0, "a", b"").unwrap_err(), @"cannot download http://HOST/a (source `kubernetes`): the server redirects in circles, 11 times; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
 }
 
 #[test]
@@ -350,14 +351,6 @@ fn a_text_is_short_and_a_text() {
 }
 
 #[test]
-fn a_redirection_to_plain_http_is_not_followed() {
-    // A server with TLS would need a certificate that this host trusts: the rule itself.
-    assert!(is_downgrade("https", "http"));
-    assert!(!is_downgrade("http", "http") && !is_downgrade("http", "https"));
-    assert!(!is_downgrade("https", "https"));
-}
-
-#[test]
 fn progress_tells_name_bytes_percent_and_rate() {
     let mut pace = Pace::new("kubelet", 1 << 20, Some(4 << 20));
     assert_eq!(pace.told(2 << 20), None);
@@ -367,34 +360,103 @@ fn progress_tells_name_bytes_percent_and_rate() {
     insta::assert_snapshot!(pace.text(3 << 20, Duration::ZERO), @"kubelet: 3.0 MiB, 2.0 GiB/s");
 }
 
-/// In a process of its own, since an environment belongs to all threads of one.
+const CHILD: &str = "PODWIRE_TEST_PROXIED";
+
+/// What the test `name` downloads from `url`, in a process of its own, since an environment belongs to
+/// all threads of one.
+fn proxied(name: &str, url: &str, environment: &[(&str, &OsStr)]) -> String {
+    let done = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "--nocapture",
+            &format!("download::tests::{name}"),
+        ])
+        .env_remove("no_proxy")
+        .env_remove("NO_PROXY")
+        .env(CHILD, url)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    let line = said
+        .lines()
+        .find_map(|line| line.split_once("downloaded: "));
+    let (_, text) = line.unwrap_or_else(|| panic!("{said}"));
+    text.to_owned()
+}
+
+/// Says what `proxied` asked for, in the process where it is asked for.
+fn is_proxied() -> bool {
+    let Ok(url) = std::env::var(CHILD) else {
+        return false;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path()).unwrap();
+    let heard = Heard::default();
+    let text = Downloader::new(&cache, &heard).unwrap().text(KEY, &url);
+    println!(
+        "downloaded: {}",
+        text.unwrap_or_else(|error| error.to_string())
+    );
+    true
+}
+
 #[test]
 fn the_environments_proxy_is_used() {
-    const CHILD: &str = "PODWIRE_TEST_PROXIED";
-    if let Ok(url) = std::env::var(CHILD) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let heard = Heard::default();
-        let downloader = Downloader::new(&cache, &heard).unwrap();
-        assert_eq!(downloader.text(KEY, &url).unwrap(), "through the proxy");
+    if is_proxied() {
         return;
     }
     let proxy = TestServer::start();
     proxy.put("sums", "through the proxy");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "download::tests::the_environments_proxy_is_used"])
-        .env(CHILD, "http://nowhere.invalid/sums")
-        .env("http_proxy", format!("http://{}", proxy.host))
-        .env_remove("no_proxy")
-        .env_remove("NO_PROXY");
-    let output = child.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}"
+    let address = format!("http://{}", proxy.host);
+    let text = proxied(
+        "the_environments_proxy_is_used",
+        "http://nowhere.invalid/sums",
+        &[("http_proxy", OsStr::new(&address))],
     );
+    assert_eq!(text, "through the proxy");
     assert_eq!(proxy.asked(), ["sums"]);
+}
+
+#[test]
+fn tls_goes_through_the_proxy_to_whom_the_host_trusts() {
+    if is_proxied() {
+        return;
+    }
+    let (proxy, certificate) = TestServer::start_behind_proxy("nowhere.invalid");
+    proxy.put("sums", "through the proxy");
+    proxy.redirect("moved", "https://nowhere.invalid/sums");
+    proxy.redirect("plain", "http://nowhere.invalid/sums");
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&trusted, certificate).unwrap();
+    let address = format!("http://{}", proxy.host);
+    let asked = |url: &str, trusting: bool| {
+        let mut environment = vec![("https_proxy", OsStr::new(&address))];
+        if trusting {
+            environment.push(("SSL_CERT_FILE", trusted.path().as_os_str()));
+        }
+        let name = "tls_goes_through_the_proxy_to_whom_the_host_trusts";
+        proxied(name, url, &environment)
+    };
+    let opened = "CONNECT nowhere.invalid:443 HTTP/1.1";
+    assert_eq!(
+        asked("https://nowhere.invalid/sums", true),
+        "through the proxy"
+    );
+    assert_eq!(proxy.asked(), [opened, "sums"]);
+    assert_eq!(
+        asked("https://nowhere.invalid/moved", true),
+        "through the proxy"
+    );
+    assert_eq!(proxy.asked().last().unwrap(), "sums");
+
+    let refused = asked("https://nowhere.invalid/plain", true);
+    insta::assert_snapshot!(refused, @"cannot download https://nowhere.invalid/plain (source `kubernetes`): it is redirected from https to http://nowhere.invalid/sums, which nobody vouches for; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
+    assert_eq!(proxy.asked(), [opened, "plain"]);
+    let refused = asked("https://nowhere.invalid/sums", false);
+    insta::assert_snapshot!(refused, @"cannot download https://nowhere.invalid/sums (source `kubernetes`): TLS failed: error sending request for url (https://nowhere.invalid/sums): client error (Connect): invalid peer certificate: UnknownIssuer; the host's clock and its certificates (ca-certificates) decide; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
+    let refused = asked("https://elsewhere.invalid/sums", true);
+    insta::assert_snapshot!(refused, @"cannot download https://elsewhere.invalid/sums (source `kubernetes`): the proxy opens no connection: error sending request for url (https://elsewhere.invalid/sums): client error (Connect): tunnel error: unsuccessful; https_proxy, all_proxy and no_proxy say which one is asked; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
 }
 
 proptest! {
