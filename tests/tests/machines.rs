@@ -219,13 +219,13 @@ async fn the_image_is_what_its_manifest_says() {
     }
     let disk: u64 = out("cat /sys/class/block/vda/size").await.parse().unwrap();
     assert_eq!(disk / 2048, said.disk_mib);
-    // What partitions and inodes take of it is little.
+    // Inodes take little of it, and a cloud image's boot partition a gibibyte.
     let root: u64 = out("df --output=size -m / | tail -n 1")
         .await
         .parse()
         .unwrap();
     assert!(
-        root > said.disk_mib * 8 / 10,
+        root > said.disk_mib * 3 / 4,
         "{root} MiB of {}",
         said.disk_mib
     );

@@ -17,7 +17,7 @@ use podwire_vm::Accelerator;
 use serde::Deserialize;
 
 use super::lock::{Lock, LockDifference};
-use super::recipe::Recipe;
+use super::recipe::{Recipe, RecipeFile};
 use crate::digest::Digest;
 use crate::download::{self, DownloadError};
 use crate::{Check, Downloader, Error, Found, Kind, SourceKey, Sources, Workshop};
@@ -104,6 +104,8 @@ pub(super) struct CloudRecipe {
     pub purge: Vec<String>,
     disable: Vec<String>,
     mask: Vec<String>,
+    /// Each takes the place of the recipe's file with its path.
+    files: Vec<RecipeFile>,
 }
 
 impl CloudRecipe {
@@ -126,17 +128,24 @@ impl CloudRecipe {
             mut packages,
             mut disable,
             mut mask,
+            mut files,
             ..
         } = recipe.clone();
         packages.retain(|package| !self.leave_out.contains(package));
         disable.extend(self.disable.iter().cloned());
         mask.extend(self.mask.iter().cloned());
+        for file in &mut files {
+            if let Some(other) = self.files.iter().find(|it| it.path == file.path) {
+                file.clone_from(other);
+            }
+        }
         let changed = Recipe {
             suite: self.suite.clone(),
             root: self.root.clone(),
             packages,
             disable,
             mask,
+            files,
             purge: self.purge.clone(),
             // The kernel's package is not installed any more.
             before: Vec::new(),

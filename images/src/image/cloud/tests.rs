@@ -399,28 +399,50 @@ fn the_project_pins_keys_that_are_in_its_keyring() {
 }
 
 #[test]
-fn ubuntu_has_the_recipe_without_debians_kernel() {
+fn ubuntu_has_the_recipe_but_for_the_kernel_and_what_starts_containers() {
     let (cloud, _) = CloudRecipe::read(project()).unwrap();
-    for name in [BASE, crate::image::NODE] {
+    let containerd = "/etc/containerd/config.toml";
+    let expected: [(&str, &[&str], &[&str]); 2] = [
+        (BASE, &["linux-image-amd64"], &[]),
+        (NODE, &["linux-image-amd64", "crun"], &[containerd]),
+    ];
+    for (name, without, changed) in expected {
         let debian = Recipe::read(project(), name).unwrap();
         let ubuntu = cloud.changed(project(), debian.clone()).unwrap();
-        assert!(debian.packages.iter().any(|it| it == "linux-image-amd64"));
-        assert!(!ubuntu.packages.iter().any(|it| it == "linux-image-amd64"));
-        assert_eq!(ubuntu.packages.len() + 1, debian.packages.len());
+        let left_out: Vec<&String> = debian
+            .packages
+            .iter()
+            .filter(|package| !ubuntu.packages.contains(package))
+            .collect();
+        assert_eq!(left_out, without);
         assert_eq!(
             (ubuntu.suite.as_str(), ubuntu.root.as_str()),
             ("noble", "/dev/vda1")
         );
         assert!(ubuntu.purge.iter().any(|it| it == "cloud-init"));
         assert_eq!(ubuntu.debian_suite, debian.suite);
+        let other: Vec<&str> = debian
+            .files
+            .iter()
+            .zip(&ubuntu.files)
+            .filter(|(one, other)| one != other)
+            .map(|(_, other)| other.path.as_str())
+            .collect();
+        assert_eq!(other, changed);
+        assert_eq!(ubuntu.files.len(), debian.files.len());
+        let sandbox = "sandbox = \"@SANDBOX_IMAGE@\"";
+        let mut configs = ubuntu.files.iter();
+        let config = configs.find(|it| it.path == containerd);
+        assert!(config.is_none_or(|it| it.text.contains(sandbox)));
     }
 }
 
 /// The whole path with an image of our own, made of Ubuntu's packages as the official one is: only what
 /// Canonical publishes and signs is not met. It takes root (or what else builds an image), the archives of
 /// Ubuntu and Debian, minutes where everything is emulated, ten more where the cache has no bundle, and
-/// leaves its files in target/stand-in: `cargo test -p podwire-images -- --ignored --nocapture an_image_stands_in`. The
-/// folders of the images, which are said at the end, are what the facts of tests/ are asserted of; and
+/// leaves its files in target/stand-in:
+/// `cargo test -p podwire-images -- --ignored --nocapture an_image_stands_in`.
+/// The folders of the images, which are said at the end, are what the facts of tests/ are asserted of; and
 /// in target/stand-in/source is a project in which `--from ubuntu:24.04` means them: see docs/sources.md.
 #[test]
 #[ignore = "minutes, root, and Ubuntu's archive: see above"]
