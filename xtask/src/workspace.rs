@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use podwire_scenario::bare;
@@ -26,7 +26,10 @@ impl Workspace {
         let said = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let own = env::current_exe().ok();
         let here = env::current_dir().ok();
-        let Some(root) = [said, own, here].iter().flatten().find_map(|it| above(it)) else {
+        // Programs that are started elsewhere are told paths below it.
+        let found = [said, own, here].into_iter().flatten();
+        let mut found = found.filter_map(|it| path::absolute(it).ok());
+        let Some(root) = found.find_map(|it| above(&it)) else {
             bail!("this program is not inside podwire, nor are you; run `cargo xtask` there");
         };
         Ok(Self {
