@@ -25,7 +25,7 @@ pub const MINIMUM_QEMU: Version = Version(8, 2);
 pub const MINIMUM_GO: Version = Version(1, 21);
 
 /// The keyring with which Debian's archive is verified.
-const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(crate) const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Where the backports entry is written.
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/podwire-backports.sources";

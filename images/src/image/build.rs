@@ -18,7 +18,7 @@ use super::recipe::{Recipe, RecipeFile};
 use super::stored::{DISK, INITRD, KERNEL, MANIFEST, PACKAGES, find, open, remember};
 use crate::command::run_step;
 use crate::files::{link, place, write_json};
-use crate::host::Host;
+use crate::host::{DEBIAN_KEYRING, Host};
 use crate::oci::Program;
 use crate::{Error, Kind, SshKeys, Staging, Workshop};
 
@@ -139,6 +139,10 @@ fn mmdebstrap(suite: &str, packages: &[String], mirrors: &[String]) -> Vec<Strin
     // A build that is cut short is thrown away, not repaired.
     args.push("--dpkgopt=force-unsafe-io".to_owned());
     args.push("--setup-hook=cp -r before/. \"$1\"/".to_owned());
+    if mirrors.is_empty() {
+        // It finds the keys for its own sources only where gpg is installed.
+        args.push(format!("--keyring={DEBIAN_KEYRING}"));
+    }
     args.extend([suite.to_owned(), "tree".to_owned()]);
     args.extend(mirrors.iter().cloned());
     args
@@ -471,6 +475,8 @@ mod tests {
         tree
         deb http://mirror.example/debian trixie main
         "#);
+        let keyring = format!("--keyring={DEBIAN_KEYRING}");
+        assert!(mmdebstrap(&recipe.suite, &recipe.packages, &[]).contains(&keyring));
     }
 
     #[test]
