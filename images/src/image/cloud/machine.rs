@@ -349,7 +349,13 @@ fn unpack(from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
                 "{path:?} came out of the machine"
             )));
         }
-        io::copy(&mut member, &mut File::create(to.join(&path))?)?;
+        let to = to.join(&path);
+        // The list of the packages from which the images' tools came may be there, and be root's.
+        match fs::remove_file(&to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        io::copy(&mut member, &mut File::create(to)?)?;
         names.push(path);
     }
     Ok(names)

@@ -68,7 +68,7 @@ impl Signer {
             .args(args)
             .stdin(fs::File::open(text).unwrap())
             .output()
-            .unwrap();
+            .expect("gpg and gpg-agent sign what these tests publish");
         assert!(done.status.success(), "{done:?}");
         done.stdout
     }
