@@ -360,3 +360,49 @@ fn unpack(from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_out_takes_the_place_of_what_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, out) = (dir.path().join("out.img"), dir.path().join("out"));
+        fs::create_dir(&out).unwrap();
+        // Also for root, who may write what belongs to others.
+        std::os::unix::fs::symlink("/dev/full", out.join("packages")).unwrap();
+        let mut archive = tar::Builder::new(File::create(&disk).unwrap());
+        for (name, text) in [("kernel", "k"), ("packages", "bash=5\n"), ("done", "")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_cksum();
+            archive
+                .append_data(&mut header, name, text.as_bytes())
+                .unwrap();
+        }
+        archive.into_inner().unwrap().set_len(1 << 20).unwrap();
+        let came = unpack(&disk, &out).unwrap();
+        assert_eq!(came, ["kernel", "packages", "done"].map(PathBuf::from));
+        assert_eq!(
+            fs::read_to_string(out.join("packages")).unwrap(),
+            "bash=5\n"
+        );
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_not_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("out.img");
+        let mut archive = tar::Builder::new(File::create(&disk).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_cksum();
+        archive
+            .append_data(&mut header, "disk.raw", &b""[..])
+            .unwrap();
+        archive.finish().unwrap();
+        let refused = unpack(&disk, dir.path()).unwrap_err().to_string();
+        assert_eq!(refused, "\"disk.raw\" came out of the machine");
+    }
+}
