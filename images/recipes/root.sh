@@ -3,7 +3,8 @@
 #   ./input/settings   variables: OWNER
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
-trap 'status=$?; [ $status = 0 ] || rm -rf --one-file-system tree; exit $status' EXIT
+# Only root can remove what is root's: the caller may have come by sudo.
+trap 'status=$?; rm -rf --one-file-system root; [ $status = 0 ] || rm -rf --one-file-system tree; exit $status' EXIT
 umask 022
 . ./input/settings
 
