@@ -22,14 +22,11 @@ impl Workspace {
     /// The project that this program belongs to.
     pub(crate) fn find() -> anyhow::Result<Self> {
         // Cargo says where the package is; a program that was started bare lies in the project's
-        // target folder, unless somebody moved it.
-        let said = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        // target folder, unless somebody moved it. Absolute, since the scenarios start elsewhere.
+        let said = env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| path::absolute(dir).ok());
         let own = env::current_exe().ok();
         let here = env::current_dir().ok();
-        // Programs that are started elsewhere are told paths below it.
-        let found = [said, own, here].into_iter().flatten();
-        let mut found = found.filter_map(|it| path::absolute(it).ok());
-        let Some(root) = found.find_map(|it| above(&it)) else {
+        let Some(root) = [said, own, here].iter().flatten().find_map(|it| above(it)) else {
             bail!("this program is not inside podwire, nor are you; run `cargo xtask` there");
         };
         Ok(Self {

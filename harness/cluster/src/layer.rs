@@ -136,7 +136,8 @@ async fn import(
         report.step(&format!(
             "import the container images of {name} ({mib} MiB)"
         ));
-        // Unpacked they are all that a container needs: the layers would be there twice.
+        // Unpacked they are all that a container needs: the layers would be there twice. containerd 2
+        // does that for a local import only.
         let command = "ctr -n k8s.io images import --local --discard-unpacked-layers -";
         let limit = host.limit(IMPORT + IMPORT_MIB * u32::try_from(mib).unwrap_or(u32::MAX));
         node.run_with_file(command, file, limit).await?;

@@ -1,7 +1,8 @@
 # Makes ./cloud.img of Ubuntu's own packages, as the official server image is made (package livecd-rootfs,
-# project ubuntu-cpc): its tasks, partitions, labels and settings. Two things differ: no boot loader is
-# written to the disk, since nothing here starts by one, and a key of the tests signs it. Run like
-# ../../../recipes/bootstrap.sh: sh stand-in.sh SUITE SOURCE...
+# project ubuntu-cpc): its tasks, partitions and labels. What differs: no boot loader is written to the
+# disk, since nothing here starts by one; of its settings only those that a machine here could notice are
+# made; and a key of the tests signs it. Run like ../../../recipes/bootstrap.sh:
+# sh stand-in.sh SUITE SOURCE...
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 trap 'rm -rf --one-file-system tree' EXIT
