@@ -1,11 +1,11 @@
 //! Two machines on a segment, booted and frozen once, cloned at will.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use podwire_lan::{
     Ipv4Net, Lease, MacAddr, PortId, Segment, SegmentOptions, SegmentPlan, SegmentState,
 };
@@ -13,11 +13,8 @@ use podwire_vm::{Guest, Machine, MachineSpec, Nic, Ram, create_overlay};
 
 use crate::setup::Setup;
 
-/// From power to SSH, emulated on a machine that does other things as well.
+/// From power to an answer, emulated on a machine that does other things as well.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
-
-/// For one attempt to reach a guest.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
 /// For short commands in a guest.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -82,32 +79,15 @@ impl Pair {
         &self.machines[usize::from(n) - 1]
     }
 
-    /// SSH into machine `n`, as soon as it answers; fails at once when the machine does.
+    /// The way into machine `n`, as soon as it answers; fails at once when the machine does.
     ///
     /// # Errors
     /// The machine's fault, or that it never answered.
-    pub async fn guest(&self, setup: &Setup, n: u8) -> Result<Guest> {
-        let gateway = self.segment.gateway();
-        let deadline = Instant::now() + BOOT_LIMIT;
-        let reach = async {
-            loop {
-                let to = SocketAddrV4::new(address(n), 22);
-                let refusal = match gateway.connect(to, ATTEMPT_LIMIT).await {
-                    Ok(stream) => match Guest::connect(stream, &setup.ssh, ATTEMPT_LIMIT).await {
-                        Ok(guest) => return Ok(guest),
-                        Err(error) => anyhow::Error::new(error),
-                    },
-                    Err(error) => error.into(),
-                };
-                if Instant::now() > deadline {
-                    bail!(refusal.context(format!("machine {n} did not answer SSH in time")));
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        let faults = self.machine(n).faults();
-        let guest = faults.unless_faulted(reach).await??;
-        Ok(guest.watched(faults))
+    pub async fn guest(&self, n: u8) -> Result<Guest> {
+        let guest = self.machine(n).guest();
+        let up = guest.up(BOOT_LIMIT).await;
+        up.with_context(|| format!("machine {n}"))?;
+        Ok(guest.clone())
     }
 
     /// Ends both.
@@ -143,6 +123,12 @@ impl Pair {
         }
         Ok(Self { segment, machines })
     }
+}
+
+/// Waits in machine `n` until it has its address.
+fn is_leased(n: u8) -> String {
+    let address = address(n);
+    format!("until ip -4 -o address | grep -q ' {address}/'; do sleep 0.2; done")
 }
 
 fn disk(dir: &Path, n: u8) -> PathBuf {
@@ -255,12 +241,26 @@ async fn freeze_a_pair(setup: &Setup, dir: &Path) -> Result<()> {
     let ram = |n| Ram::Template(ram(dir, n));
     let pair = Pair::launch(setup, segment, dir, None, &ram).await?;
     for n in MACHINES {
-        let guest = pair.guest(setup, n).await?;
+        let guest = pair.guest(n).await?;
+        eprintln!("machine {n} answered after {:?}", started.elapsed());
+        guest.run_ok(&is_leased(n), BOOT_LIMIT).await?;
         // Something in memory and on disk for every clone to find.
         let mark = format!("echo frozen-{n} | tee /run/mark > /root/mark && sync");
         guest.run_ok(&mark, COMMAND_LIMIT).await?;
-        guest.close().await;
-        eprintln!("machine {n} answered SSH after {:?}", started.elapsed());
+        // A conversation in full flow in both directions, which is over before the machine is frozen.
+        let busy = guest.clone();
+        let busy = tokio::spawn(async move {
+            let input = tokio::io::repeat(b'x');
+            let flow = "cat <&0 >/dev/null & yes in full flow";
+            busy.run_reading(flow, input, BOOT_LIMIT).await
+        });
+        guest
+            .run_ok("until pgrep -x yes; do :; done", COMMAND_LIMIT)
+            .await?;
+        guest.close(COMMAND_LIMIT).await?;
+        if let Ok(output) = busy.await? {
+            bail!("a command outlived its conversation: {output}");
+        }
     }
     let freezing = Instant::now();
     pair.segment.hold()?;

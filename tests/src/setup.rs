@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use podwire_process::Spawner;
 use podwire_vm::accelerator::ProbeGuest;
-use podwire_vm::{Accelerator, MachineSpec, Ram, SshCredentials};
+use podwire_vm::{Accelerator, MachineSpec, Ram};
 use tempfile::TempDir;
 
 /// Longer than the 107 bytes of a Unix socket's path: every test runs below it.
@@ -30,8 +30,6 @@ pub struct Setup {
     pub disk: PathBuf,
     /// What it is said to be.
     pub manifest: Manifest,
-    /// Its root user's key.
-    pub ssh: SshCredentials,
     /// Cargo's folder for the files of tests.
     pub tmp: PathBuf,
 }
@@ -62,7 +60,6 @@ impl Setup {
     /// Says which variable is missing and who sets it.
     pub fn from_env(tmp: &str) -> Result<Self> {
         let folder = PathBuf::from(variable("PODWIRE_TEST_IMAGE")?);
-        let ssh_key = PathBuf::from(variable("PODWIRE_SSH_KEY")?);
         let accelerator = match variable("PODWIRE_ACCELERATOR")?.as_str() {
             "kvm" => Accelerator::Kvm,
             "tcg" => Accelerator::Tcg,
@@ -87,7 +84,6 @@ impl Setup {
                 initrd: folder.join("initrd"),
             },
             disk: folder.join("disk.qcow2"),
-            ssh: SshCredentials::read(&ssh_key, None)?,
             tmp: PathBuf::from(tmp),
         })
     }

@@ -10,7 +10,8 @@ use podwire_tests::{Frozen, Setup, address};
 use podwire_vm::accelerator::{VerdictKey, cached_verdict, judge, store_verdict};
 use podwire_vm::keys::ssh_key_pair;
 use podwire_vm::{
-    ExitStatus, FaultKind, Guest, GuestError, Machine, MachineSpec, Ram, SshCredentials, VmError,
+    ExitStatus, FaultKind, Guest, GuestError, Machine, MachineSpec, Ram, SshCredentials, SshError,
+    SshSession, VmError,
 };
 
 /// For short commands in a guest that may be emulated.
@@ -43,7 +44,7 @@ async fn two_clones_at_once_share_neither_memory_nor_disk_nor_segment() {
             .clone_in(&setup, &scratch.path().join(name))
             .await
             .unwrap();
-        let guest = pair.guest(&setup, 1).await.unwrap();
+        let guest = pair.guest(1).await.unwrap();
         (pair, guest)
     };
     let ((pair_a, a), (pair_b, b)) = tokio::join!(clone("a"), clone("b"));
@@ -97,7 +98,7 @@ async fn a_clone_made_30_days_later_stays_at_the_time_of_its_freeze_through_a_re
         .clone_on_a_host_at(&setup, scratch.path(), Some(&now))
         .await
         .unwrap();
-    let guest = pair.guest(&setup, 2).await.unwrap();
+    let guest = pair.guest(2).await.unwrap();
     let number = async |guest: &Guest, command: &str| -> u64 {
         let text = guest.run_ok(command, LIMIT).await.unwrap();
         text.trim().parse().unwrap()
@@ -114,17 +115,10 @@ async fn a_clone_made_30_days_later_stays_at_the_time_of_its_freeze_through_a_re
 
     let boot_id = "/proc/sys/kernel/random/boot_id";
     let first_boot = read(&guest, boot_id).await;
-    // The connection may end before the command does.
+    // The guest may end before the answer does.
     let _ = guest.run("systemctl reboot", LIMIT).await;
-    let guest = loop {
-        let guest = pair.guest(&setup, 2).await.unwrap();
-        match guest.run_ok(&format!("cat {boot_id}"), LIMIT).await {
-            Ok(boot) if boot.trim() != first_boot => break guest,
-            // It is still on its way down.
-            _ => tokio::time::sleep(Duration::from_millis(500)).await,
-        }
-        assert!(started.elapsed() < Duration::from_secs(300), "no reboot");
-    };
+    let limit = Duration::from_secs(300);
+    guest.booted_again(&first_boot, limit).await.unwrap();
     let after = passed(&guest).await;
     assert!(after >= before, "{after:?} after {before:?}");
     assert!(after < started.elapsed() + slack, "{after:?}");
@@ -137,7 +131,7 @@ async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
     let frozen = Frozen::of_this_run(&setup).await.unwrap();
     let scratch = setup.scratch().unwrap();
     let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
-    let guest = pair.guest(&setup, 1).await.unwrap();
+    let guest = pair.guest(1).await.unwrap();
     let addresses = guest.run_ok("ip -4 -o addr show", LIMIT).await.unwrap();
     assert!(
         addresses.contains(&format!("{}/24", address(1))),
@@ -157,6 +151,71 @@ async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
     pair.kill().await;
 }
 
+/// Frozen in full flow: see `freeze_a_pair`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_takes_up_the_conversation_cleanly_each_time() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    for n in 0..5 {
+        let dir = scratch.path().join(n.to_string());
+        let pair = frozen.clone_in(&setup, &dir).await.unwrap();
+        let resumed = Instant::now();
+        let guests = tokio::join!(pair.guest(1), pair.guest(2));
+        eprintln!("clone {n}: both answer after {:?}", resumed.elapsed());
+        for guest in [guests.0.unwrap(), guests.1.unwrap()] {
+            let left = guest.run("pgrep -x 'yes|cat'", LIMIT).await.unwrap();
+            assert_eq!(
+                (left.status, left.stdout.as_str()),
+                (ExitStatus::Code(1), "")
+            );
+        }
+        pair.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_a_network_is_reached_all_the_same() {
+    let setup = setup();
+    let frozen = Frozen::of_this_run(&setup).await.unwrap();
+    let scratch = setup.scratch().unwrap();
+    let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
+    let guest = pair.guest(1).await.unwrap();
+    pair.machine(1).set_link(false).await.unwrap();
+    let carrier = "until [ \"$(cat /sys/class/net/eth0/carrier)\" = 0 ]; do sleep 0.2; done";
+    guest.run_ok(carrier, LIMIT).await.unwrap();
+    assert!(!ping(&guest, "172.30.0.1").await, "its link is up");
+    guest
+        .write("/run/far", b"away", 0o600, LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(read(&guest, "/run/far").await, "away");
+
+    // What its journal gets is there as it is written.
+    let (seen, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let follow = guest.follow("journalctl -f -n 0 -o cat -t far", LIMIT, |line| {
+        let _ = seen.send(line.to_owned());
+    });
+    let write = async {
+        // journalctl takes a while until it listens.
+        while lines.try_recv().is_err() {
+            guest
+                .run_ok("systemd-cat -t far echo away", LIMIT)
+                .await
+                .unwrap();
+        }
+    };
+    tokio::select! {
+        ended = follow => panic!("{ended:?}"),
+        () = write => {}
+    }
+
+    pair.machine(1).set_link(true).await.unwrap();
+    let back = "until ping -c 1 -W 1 172.30.0.1; do sleep 0.2; done";
+    guest.run_ok(back, LIMIT).await.unwrap();
+    pair.kill().await;
+}
+
 /// The same facts for every image, whatever it was made of: what all else relies on.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_is_what_its_manifest_says() {
@@ -164,7 +223,7 @@ async fn the_image_is_what_its_manifest_says() {
     let frozen = Frozen::of_this_run(&setup).await.unwrap();
     let scratch = setup.scratch().unwrap();
     let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
-    let guest = pair.guest(&setup, 1).await.unwrap();
+    let guest = pair.guest(1).await.unwrap();
     let said = &setup.manifest;
     let out = async |command: &str| -> String {
         let text = guest.run_ok(command, LIMIT).await.unwrap();
@@ -251,7 +310,7 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
     let frozen = Frozen::of_this_run(&setup).await.unwrap();
     let scratch = setup.scratch().unwrap();
     let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
-    let guest = pair.guest(&setup, 1).await.unwrap();
+    let guest = pair.guest(1).await.unwrap();
 
     let done = guest
         .run("echo out; echo err >&2; exit 3", LIMIT)
@@ -274,7 +333,7 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
         "{error}"
     );
 
-    // More than the session's window: sending it waits for the reader.
+    // More than the agent's window: sending it waits for the reader.
     let long = vec![b'x'; 3_000_000];
     let counted = guest.run_with_input("wc -c", &long, LIMIT).await.unwrap();
     assert_eq!(counted.stdout.trim(), "3000000");
@@ -305,7 +364,6 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
         "a command outlived its limit: {gone}"
     );
 
-    // More than one session may hold, so some wait for the others.
     let sleepers: Vec<_> = (0..12)
         .map(|n| {
             let guest = guest.clone();
@@ -328,21 +386,17 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
         let gateway = pair.segment.gateway();
         let to = std::net::SocketAddrV4::new(address(1), 22);
         let stream = gateway.connect(to, LIMIT).await.unwrap();
-        Guest::connect(
-            stream,
-            &SshCredentials::new(private, Some(host)).unwrap(),
-            LIMIT,
-        )
-        .await
+        let credentials = SshCredentials::new(private, Some(host)).unwrap();
+        SshSession::open(stream, &credentials, LIMIT).await
     };
-    connect(&user_key, &host_key).await.unwrap().close().await;
+    connect(&user_key, &host_key).await.unwrap();
     let stranger = connect(&user_key, &other.public).await.unwrap_err();
-    assert!(matches!(stranger, GuestError::HostKey { .. }), "{stranger}");
+    assert!(matches!(stranger, SshError::HostKey { .. }), "{stranger}");
     let denied = connect(&other.private, &host_key).await.unwrap_err();
-    assert!(matches!(denied, GuestError::Denied), "{denied}");
+    assert!(matches!(denied, SshError::Denied), "{denied}");
 
     let limit = Duration::from_secs(120);
-    pair.machine(1).power_off(&guest, limit).await.unwrap();
+    pair.machine(1).power_off(limit).await.unwrap();
     assert_eq!(pair.machine(1).fault(), None, "an orderly end is no fault");
     pair.kill().await;
 }
@@ -353,7 +407,7 @@ async fn a_kernel_panic_and_a_killed_qemu_are_faults_at_once() {
     let frozen = Frozen::of_this_run(&setup).await.unwrap();
     let scratch = setup.scratch().unwrap();
     let pair = frozen.clone_in(&setup, scratch.path()).await.unwrap();
-    let panicking = pair.guest(&setup, 1).await.unwrap();
+    let panicking = pair.guest(1).await.unwrap();
     let command =
         "echo 1 > /proc/sys/kernel/sysrq; sleep 1; echo c > /proc/sysrq-trigger; sleep 600";
     let started = Instant::now();
@@ -385,7 +439,7 @@ async fn a_kernel_panic_and_a_killed_qemu_are_faults_at_once() {
     assert_eq!(pair.machine(1).fault().as_ref(), Some(fault.as_ref()));
 
     assert_eq!(pair.machine(2).fault(), None);
-    let guest = pair.guest(&setup, 2).await.unwrap();
+    let guest = pair.guest(2).await.unwrap();
     let waiting =
         tokio::spawn(async move { guest.run("sleep 600", Duration::from_secs(300)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -70,7 +70,7 @@ pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Res
     let mut preparation = Preparation::new(session, wanted);
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
-    let host = preparation.host(&judged, &dir)?;
+    let host = preparation.host(&judged);
     let cell = Cell::usual(Bootstrap::ByHand);
     let plan = parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?;
     let _lock = session.cache.lock("stage", &session.progress)?;
@@ -192,7 +192,7 @@ impl Bench<'_> {
             resume_s: of(Part::RESUME),
             qemu_part_s: of(Part::START) + of(Part::LOAD) + of(Part::RESUME),
             first_guest_answer_s: begun + of(Part::FIRST_ANSWER),
-            all_guests_answer_s: begun + of(Part::SSH_ANSWERS),
+            all_guests_answer_s: begun + of(Part::NODES_ANSWER),
             api_ready_s: begun + of(Part::API_READY),
             first_cross_node_s,
             cold_over_clone: cold_s / first_cross_node_s,

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::cli::BenchSuiteArgs;
 use crate::nextest::{self, Ended, Seen};
-use crate::prepare::{HOST_KEY, Preparation, StageOrder, Wanted};
+use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::suite::{self, Ran, Suite};
@@ -83,7 +83,7 @@ pub(crate) fn suite(
     let nextest = nextest?;
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
-    let host = preparation.host(&judged, &dir)?;
+    let host = preparation.host(&judged);
     let plan = parts::cluster_plan(session, &wanted, by_hand, &node, host.accelerator)?;
     session.progress.phase("test programs");
     let build = nextest::build(&session.workspace.root);
@@ -111,7 +111,6 @@ pub(crate) fn suite(
             nextest: &nextest,
             host: &host,
             plan: &plan,
-            host_key: &dir.join(HOST_KEY),
             at_once: suite::at_once(&plan)?,
             broken: None,
             keep: false,

@@ -1,6 +1,5 @@
 //! What a cluster needs before it can run: prepared phase by phase, each timed.
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
 use podwire_vm::accelerator::Verdict;
-use podwire_vm::{Accelerator, SshCredentials, clock};
+use podwire_vm::{Accelerator, clock};
 
 use crate::consent;
 use crate::durations::Durations;
@@ -204,21 +203,16 @@ impl<'a> Preparation<'a> {
         Ok(image)
     }
 
-    /// What clusters need from this machine; the guests' first host key goes to a file in `dir`.
-    pub(crate) fn host(&self, judged: &Judged, dir: &Path) -> Result<Host, Stop> {
-        let keys = self.session.cache.ssh_keys(&self.session.progress)?;
-        let host_key = dir.join(HOST_KEY);
-        fs::write(&host_key, format!("{}\n", keys.host_public))
-            .context("cannot write the guests' host key")?;
-        Ok(Host {
+    /// What clusters need from this machine.
+    pub(crate) fn host(&self, judged: &Judged) -> Host {
+        Host {
             spawner: self.session.spawner.clone(),
             qemu: judged.programs.qemu.clone(),
             qemu_img: judged.programs.qemu_img.clone(),
             accelerator: judged.verdict.accelerator,
             speed_factor: judged.verdict.speed_factor,
             tsc_khz: clock::tsc_khz(),
-            ssh: SshCredentials::read(&keys.user, Some(&host_key))?,
-        })
+        }
     }
 
     /// Everything that the user's Pod network needs.
@@ -303,6 +297,3 @@ pub(crate) struct StageOrder {
     pub(crate) plan: ClusterPlan,
     pub(crate) names: Vec<StageName>,
 }
-
-/// The file with the guests' first host key, in a run's folder.
-pub(crate) const HOST_KEY: &str = "host-key.pub";

@@ -29,8 +29,6 @@ pub(crate) struct Suite<'a> {
     pub(crate) nextest: &'a Path,
     pub(crate) host: &'a Host,
     pub(crate) plan: &'a ClusterPlan,
-    /// The guests' first host key.
-    pub(crate) host_key: &'a Path,
     /// How many of them run beside each other.
     pub(crate) at_once: usize,
     pub(crate) broken: Option<Break>,
@@ -102,7 +100,6 @@ impl Suite<'_> {
             accelerator: host.accelerator,
             speed_factor: host.speed_factor * clones,
             ssh_key: session.cache.ssh_keys(&session.progress)?.user,
-            ssh_host_key: Some(self.host_key.to_owned()),
             broken: self.broken,
             share: Share {
                 folder: session.cache.folder(parts::ADMISSION)?,

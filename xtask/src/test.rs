@@ -20,7 +20,7 @@ use crate::order::{CellOrder, Order};
 use crate::parts;
 use crate::plan::{self, Machine, Need, Phase, Plan};
 use crate::pod_network;
-use crate::prepare::{self, Judged, Preparation, StageOrder};
+use crate::prepare::{Judged, Preparation, StageOrder};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::room::Demand;
 use crate::session::Session;
@@ -327,7 +327,7 @@ impl Run<'_> {
         if self.order.scenarios().is_empty() {
             return Ok(Done::Ran);
         }
-        let host = self.preparation.host(&judged, &self.dir)?;
+        let host = self.preparation.host(&judged);
         let logs = self.dir.join("stages");
         let orders = self
             .order
@@ -373,7 +373,6 @@ impl Run<'_> {
             nextest,
             host,
             plan,
-            host_key: &self.dir.join(prepare::HOST_KEY),
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             keep: self.order.args.keep,

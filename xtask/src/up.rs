@@ -54,7 +54,7 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let node = preparation.node_image()?;
     let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
-    let host = preparation.host(&judged, &dir)?;
+    let host = preparation.host(&judged);
     let orders = [StageOrder {
         plan: parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?
             .with_pod_manifest(pod_manifest),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use podwire_vm::GuestError;
+use podwire_vm::SshError;
 
 use crate::socket::FILE;
 
@@ -49,11 +49,11 @@ pub enum AccessError {
     Refused(String),
     /// No SSH session with the node came about.
     #[error("no SSH session with {node}; `cargo xtask console {node}` shows its last words")]
-    Guest {
+    Ssh {
         /// The node.
         node: String,
         /// Why.
-        source: Box<GuestError>,
+        source: Box<SshError>,
     },
     /// The SSH session ended before its command did.
     #[error("the SSH session with {node} {what}")]

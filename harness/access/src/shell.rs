@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use podwire_vm::{Guest, SshCredentials};
+use podwire_vm::{SshCredentials, SshSession};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -103,7 +103,7 @@ impl Streams<File, File, File> {
 /// A session with a node. Commands in it share one connection and one authentication.
 pub struct Shell {
     node: String,
-    guest: Guest,
+    session: SshSession,
 }
 
 impl Shell {
@@ -118,16 +118,16 @@ impl Shell {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let failed = |source| AccessError::Guest {
+        let failed = |source| AccessError::Ssh {
             node: node.to_owned(),
             source: Box::new(source),
         };
         let credentials = SshCredentials::read(user_key, None).map_err(failed)?;
         let credentials = credentials.with_host_key(host_key).map_err(failed)?;
-        let guest = Guest::connect(stream, &credentials, limit).await;
+        let session = SshSession::open(stream, &credentials, limit).await;
         Ok(Self {
             node: node.to_owned(),
-            guest: guest.map_err(failed)?,
+            session: session.map_err(failed)?,
         })
     }
 
@@ -154,8 +154,8 @@ impl Shell {
         E: AsyncWrite + Unpin,
     {
         let failed = || lost(&self.node, "ended before the command did");
-        let channel = self.guest.channel().await;
-        let channel = channel.map_err(|source| AccessError::Guest {
+        let channel = self.session.channel().await;
+        let channel = channel.map_err(|source| AccessError::Ssh {
             node: self.node.clone(),
             source: Box::new(source),
         })?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podwire_lan::LanError;
-use podwire_vm::GuestError;
+use podwire_vm::SshError;
 use podwire_vm::keys::{SshKeyPair, ssh_key_pair};
 use russh::keys::PrivateKey;
 use russh::server::{self, Auth, Msg, Session};
@@ -248,10 +248,10 @@ async fn another_machine_in_the_node_s_place_is_noticed() {
     let Err(error) = link(&dir).await.ssh("node1").await else {
         panic!("another key was accepted");
     };
-    let AccessError::Guest { source, .. } = error else {
+    let AccessError::Ssh { source, .. } = error else {
         panic!("{error}");
     };
-    assert!(matches!(*source, GuestError::HostKey { .. }), "{source}");
+    assert!(matches!(*source, SshError::HostKey { .. }), "{source}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use crate::addresses::node_name;
 use crate::cell::Bootstrap;
 use crate::cluster::restored_segment;
 use crate::identity::NodeIdentity;
+use crate::node::unanswered;
 use crate::pki::Pki;
 use crate::plan::{ImageFiles, Role};
 use crate::quiet::quiet;
@@ -91,6 +92,9 @@ impl Maker<'_> {
             let logs = self.logs.join(role.name());
             let machine = self.host.launch(spec, None, &logs).await?;
             is_up(self.host, &machine).await?;
+            let limit = self.host.limit(COMMAND);
+            let closed = machine.guest().close(limit).await;
+            closed.map_err(unanswered(role.name(), &machine))?;
             Ok::<_, ClusterError>((machine, files))
         });
         let (machines, files): (Vec<_>, Vec<_>) = try_join_all(boots).await?.into_iter().unzip();
@@ -384,7 +388,7 @@ async fn freeze(
     try_join_all(synced.map(|node| node.run_ok("sync", limit))).await?;
     manifest.credentials = Some(cluster.credentials().clone());
     let (nodes, segment) = cluster.taken_apart();
-    let machines = join_all(nodes.into_iter().map(|node| node.hang_up())).await;
+    let machines = try_join_all(nodes.into_iter().map(|node| node.hang_up(host))).await?;
     manifest.phases.push(Phase::since("hang up", freezing));
 
     let waiting = Instant::now();

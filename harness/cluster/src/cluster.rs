@@ -44,7 +44,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Brings a stage to life, privately: disks, consoles and the capture of its segment go to
-    /// `dir`. It is there when SSH answers on every node and the API server says that it is ready.
+    /// `dir`. It is there when every node's agent answers and the API server says that it is ready.
     ///
     /// `broken` alters the steps that are applied to it, see [`Break`].
     ///
@@ -112,14 +112,14 @@ impl Cluster {
         };
         let step = Instant::now();
         let answering = async {
-            let (nodes, first) = answering(host, &segment, powered, &keys).await?;
-            Ok((nodes, [first, Phase::since(Phase::SSH_ANSWERS, step)]))
+            let (nodes, first) = answering(host, powered, &keys).await?;
+            Ok((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
         };
         let api_ready = async {
             api_answers(host, &api).await?;
             Ok::<_, ClusterError>(Phase::since(Phase::API_READY, step))
         };
-        let ((nodes, ssh), api_phase) = tokio::try_join!(answering, api_ready)?;
+        let ((nodes, answers), api_phase) = tokio::try_join!(answering, api_ready)?;
         Ok(Self {
             host: host.clone(),
             plan: manifest.plan.clone(),
@@ -128,7 +128,11 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
             api,
-            phases: phases.into_iter().chain(ssh).chain([api_phase]).collect(),
+            phases: phases
+                .into_iter()
+                .chain(answers)
+                .chain([api_phase])
+                .collect(),
             segment,
         })
     }
@@ -148,7 +152,8 @@ impl Cluster {
         };
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
-        let (nodes, _) = answering(host, &segment, powered, &keys).await?;
+        let (nodes, _) = answering(host, powered, &keys).await?;
+        try_join_all(nodes.iter().map(|node| node.on_the_segment(host))).await?;
         Ok(Self {
             host: host.clone(),
             plan: plan.clone(),
@@ -307,24 +312,24 @@ impl Cluster {
     /// Lets a node reboot, and waits until it answers again.
     ///
     /// # Errors
-    /// [`ClusterError::NoSsh`] when it does not come back.
+    /// [`ClusterError::NoAnswer`] when it does not come back.
     pub async fn reboot(&self, number: u32) -> Result<(), ClusterError> {
         let node = self.node(number);
         let before = node.boot(&self.host).await?;
         // The connection may end before the command does.
         let _ = node.run("systemctl reboot", self.host.limit(COMMAND)).await;
-        node.booted_again(&self.host, &self.segment, &before).await
+        node.booted_again(&self.host, &before).await
     }
 
     /// Cuts a node's power, switches it on again, and waits until it answers.
     ///
     /// # Errors
-    /// [`ClusterError::NoSsh`] when it does not come back.
+    /// [`ClusterError::NoAnswer`] when it does not come back.
     pub async fn cut_power(&self, number: u32) -> Result<(), ClusterError> {
         let node = self.node(number);
         let before = node.boot(&self.host).await?;
         node.machine().reset().await?;
-        node.booted_again(&self.host, &self.segment, &before).await
+        node.booted_again(&self.host, &before).await
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -382,13 +387,12 @@ fn api_client(
 /// them answered.
 async fn answering(
     host: &Host,
-    segment: &Segment,
     powered: Vec<Powered>,
     keys: &[Option<&str>],
 ) -> Result<(Vec<Node>, Phase), ClusterError> {
     let started = Instant::now();
     let answering = powered.into_iter().zip(keys).map(|(powered, key)| async {
-        let node = powered.answering(host, segment, *key).await?;
+        let node = powered.answering(host, *key).await?;
         Ok::<_, ClusterError>((node, Phase::since(Phase::FIRST_ANSWER, started)))
     });
     let (nodes, answers): (Vec<_>, Vec<_>) = try_join_all(answering).await?.into_iter().unzip();

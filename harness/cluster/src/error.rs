@@ -42,18 +42,13 @@ pub enum ClusterError {
         /// The console's end.
         console: String,
     },
-    /// A booting or waking machine does not answer SSH.
-    #[error(
-        "{node} does not answer SSH within {} s ({last}); its last console lines:\n{console}",
-        limit.as_secs()
-    )]
-    NoSsh {
+    /// A booting or waking machine does not answer.
+    #[error("{node} does not answer ({source}); its last console lines:\n{console}")]
+    NoAnswer {
         /// The node.
         node: String,
-        /// What was allowed.
-        limit: Duration,
-        /// The last attempt's error.
-        last: String,
+        /// What came of asking.
+        source: Box<GuestError>,
         /// The console's end.
         console: String,
     },

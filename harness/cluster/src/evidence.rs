@@ -86,7 +86,7 @@ impl Cluster {
 
     async fn node_evidence(&self, node: &Node, dir: &Path) {
         let dir = dir.join(node.name());
-        for name in ["console.log", "qemu.log", "qmp.log", "argv"] {
+        for name in ["console.log", "qemu.log", "qmp.log", "agent.log", "argv"] {
             let file = self.machine_dir(node).join(name);
             if fs::create_dir_all(&dir).is_ok() {
                 // As above.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podwire_process::Spawner;
-use podwire_vm::{Accelerator, Machine, MachineSpec, Nic, SshCredentials, VmError};
+use podwire_vm::{Accelerator, Machine, MachineSpec, Nic, VmError};
 
 /// What a cluster needs from its host.
 #[derive(Debug, Clone)]
@@ -21,8 +21,6 @@ pub struct Host {
     pub speed_factor: f64,
     /// The rate of its time stamp counter, see [`podwire_vm::clock`].
     pub tsc_khz: Option<u32>,
-    /// How the nodes are logged in to.
-    pub ssh: SshCredentials,
 }
 
 impl Host {

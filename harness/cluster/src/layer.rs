@@ -109,7 +109,7 @@ impl ImageFiles {
         let segment = Segment::start(addresses::segment(1), SegmentOptions::default())?;
         let powered = Powered::on(host, &segment, 1, machine, true, logs).await?;
         is_up(host, &powered.machine).await?;
-        let node = powered.answering(host, &segment, None).await?;
+        let node = powered.answering(host, None).await?;
         import(&node, host, images, report).await?;
         report.step("switch the machine off");
         node.run_ok(FORGET_ID, host.limit(COMMAND)).await?;

@@ -1,37 +1,32 @@
 //! One running node.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use podwire_lan::{PortId, Segment};
-use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output, SshCredentials};
+use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output};
 
 use crate::addresses;
 use crate::{ClusterError, Host};
 
-/// How long a machine may take from power-on, or from waking up, to an SSH session.
-const SSH: Duration = Duration::from_secs(20);
-/// One attempt at it; a waking guest under emulation answers its first packets late.
-const SSH_ATTEMPT: Duration = Duration::from_secs(5);
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
-/// From going down, or from power-on, to an SSH session.
+/// How long a guest that has booted may take to answer when it wakes up, or is asked.
+const ANSWER: Duration = Duration::from_secs(20);
+/// From the first answer to an address.
+const LEASE: Duration = Duration::from_secs(20);
+/// From going down, or from power-on, to an answer.
 const BOOT: Duration = Duration::from_secs(60);
-/// Prints the kernel's boot id.
-const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const CONSOLE_LINES: usize = 20;
 const JOURNAL_LINES: u32 = 30;
 const SHORT: Duration = Duration::from_secs(5);
 
-/// A node: its machine, its port on the segment, its SSH session.
+/// A node: its machine, and its port on the segment.
 pub struct Node {
     number: u32,
     name: String,
     port: PortId,
     machine: Machine,
-    /// A guest that has booted again needs another session.
-    guest: Mutex<Guest>,
     host_key: String,
 }
 
@@ -67,73 +62,23 @@ impl Powered {
         })
     }
 
-    /// Waits until SSH answers: with the image's host key, or with the node's own (`host_key`, one
-    /// line of OpenSSH's).
+    /// Waits until the guest's agent answers. `host_key` is what its sshd shows (one line of
+    /// OpenSSH's), where that is known.
     pub(crate) async fn answering(
         self,
         host: &Host,
-        segment: &Segment,
         host_key: Option<&str>,
     ) -> Result<Node, ClusterError> {
-        let limit = host.limit(SSH);
-        let ssh = match host_key {
-            Some(key) => host
-                .ssh
-                .with_host_key(key)
-                .map_err(|source| ClusterError::Guest {
-                    node: addresses::node_name(self.number),
-                    doing: "know the host key".to_owned(),
-                    source: Box::new(source),
-                })?,
-            None => host.ssh.clone(),
-        };
-        let session = session(host, segment, &ssh, self.number, limit);
-        let guest = match self.machine.faults().unless_faulted(session).await? {
-            Ok(guest) => guest,
-            Err(last) => {
-                return Err(ClusterError::NoSsh {
-                    node: addresses::node_name(self.number),
-                    limit,
-                    last,
-                    console: self.machine.console().tail(CONSOLE_LINES).join("\n"),
-                });
-            }
-        };
-        Ok(Node {
+        let node = Node {
             number: self.number,
             name: addresses::node_name(self.number),
             port: self.port,
-            guest: Mutex::new(guest.watched(self.machine.faults())),
             machine: self.machine,
             host_key: host_key.unwrap_or_default().to_owned(),
-        })
-    }
-}
-
-/// Tries until an SSH session stands; the last error when none does.
-async fn session(
-    host: &Host,
-    segment: &Segment,
-    ssh: &SshCredentials,
-    number: u32,
-    limit: Duration,
-) -> Result<Guest, String> {
-    let started = Instant::now();
-    let to = SocketAddrV4::new(addresses::node_address(number), 22);
-    let gateway = segment.gateway();
-    loop {
-        let attempt = host.limit(SSH_ATTEMPT);
-        let error = match gateway.connect(to, attempt).await {
-            Ok(stream) => match Guest::connect(stream, ssh, attempt).await {
-                Ok(guest) => return Ok(guest),
-                Err(error) => crate::api::chain(&error),
-            },
-            Err(error) => crate::api::chain(&error),
         };
-        if started.elapsed() > limit {
-            return Err(error);
-        }
-        tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        let up = node.guest().up(host.limit(ANSWER)).await;
+        up.map_err(unanswered(&node.name, &node.machine))?;
+        Ok(node)
     }
 }
 
@@ -173,58 +118,34 @@ impl Node {
         self.machine.console().tail(count)
     }
 
-    fn guest(&self) -> Guest {
-        let guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
-        guest.clone()
+    fn guest(&self) -> &Guest {
+        self.machine.guest()
     }
 
     /// Waits until the guest that now boots answers: one whose boot id is not `before`.
-    pub(crate) async fn booted_again(
-        &self,
-        host: &Host,
-        segment: &Segment,
-        before: &str,
-    ) -> Result<(), ClusterError> {
-        let limit = host.limit(BOOT);
-        let ssh = host.ssh.with_host_key(&self.host_key);
-        let ssh = ssh.map_err(self.failed("know the host key"))?;
-        let started = Instant::now();
-        let again = async {
-            loop {
-                let left = limit.saturating_sub(started.elapsed());
-                let last = match session(host, segment, &ssh, self.number, left).await {
-                    Ok(guest) => match guest.run_ok(BOOT_ID, host.limit(SHORT)).await {
-                        Ok(now) if now != before => return Ok(guest),
-                        // It is still on its way down.
-                        Ok(_) => "it has not gone down".to_owned(),
-                        Err(error) => crate::api::chain(&error),
-                    },
-                    Err(last) => last,
-                };
-                if started.elapsed() > limit {
-                    return Err(last);
-                }
-                tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-            }
-        };
-        match self.machine.faults().unless_faulted(again).await? {
-            Ok(guest) => {
-                let mut current = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
-                *current = guest.watched(self.machine.faults());
-                Ok(())
-            }
-            Err(last) => Err(ClusterError::NoSsh {
-                node: self.name.clone(),
-                limit,
-                last,
-                console: self.machine.console().tail(CONSOLE_LINES).join("\n"),
-            }),
-        }
+    pub(crate) async fn booted_again(&self, host: &Host, before: &str) -> Result<(), ClusterError> {
+        let again = self.guest().booted_again(before, host.limit(BOOT)).await;
+        again.map_err(unanswered(&self.name, &self.machine))?;
+        self.on_the_segment(host).await
+    }
+
+    /// Waits until the guest has taken its lease: its address and its host name.
+    pub(crate) async fn on_the_segment(&self, host: &Host) -> Result<(), ClusterError> {
+        let (name, address) = (&self.name, self.address());
+        // Without a process for each look: they take an emulated guest longer than the lease does.
+        let taken = format!(
+            "until read -r name </proc/sys/kernel/hostname && [[ $name == {name} && \
+             $(</proc/net/fib_trie) == *'-- {address}'* ]]; do sleep 0.1; done"
+        );
+        let waited = self.guest().run_ok(&taken, host.limit(LEASE)).await;
+        waited.map_err(self.failed("take the lease from the segment's DHCP server"))?;
+        Ok(())
     }
 
     /// What tells this boot from the next: the kernel's boot id.
-    pub(crate) async fn boot(&self, host: &Host) -> Result<String, ClusterError> {
-        self.run_ok(BOOT_ID, host.limit(SHORT)).await
+    pub(crate) async fn boot(&self, host: &Host) -> Result<Arc<str>, ClusterError> {
+        let boot = self.guest().up(host.limit(ANSWER)).await;
+        boot.map_err(unanswered(&self.name, &self.machine))
     }
 
     /// Runs a command line in root's shell.
@@ -310,16 +231,17 @@ impl Node {
         }
     }
 
-    /// Ends the SSH session; the machine goes on.
-    pub(crate) async fn hang_up(self) -> Machine {
-        self.guest().close().await;
-        self.machine
+    /// Ends the conversation with the guest: nothing of it is on its way any more. The machine goes on.
+    pub(crate) async fn hang_up(self, host: &Host) -> Result<Machine, ClusterError> {
+        let closed = self.guest().close(host.limit(ANSWER)).await;
+        closed.map_err(unanswered(&self.name, &self.machine))?;
+        Ok(self.machine)
     }
 
     /// Has the machine shut itself down; its disk then holds all that was written.
     pub(crate) async fn power_off(self, host: &Host) -> Result<(), ClusterError> {
         let limit = host.limit(BOOT);
-        Ok(self.machine.power_off(&self.guest(), limit).await?)
+        Ok(self.machine.power_off(limit).await?)
     }
 
     /// Ends the machine at once.
@@ -337,5 +259,18 @@ impl Node {
                 source: Box::new(source),
             },
         }
+    }
+}
+
+/// A machine whose agent does not answer, with what its console says.
+pub(crate) fn unanswered(name: &str, machine: &Machine) -> impl FnOnce(GuestError) -> ClusterError {
+    let (node, console) = (name.to_owned(), machine.console().clone());
+    move |source| match source {
+        GuestError::Fault { fault, .. } => ClusterError::Fault(fault),
+        source => ClusterError::NoAnswer {
+            node,
+            source: Box::new(source),
+            console: console.tail(CONSOLE_LINES).join("\n"),
+        },
     }
 }

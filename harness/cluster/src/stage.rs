@@ -41,10 +41,10 @@ impl Phase {
     pub const LOAD: &str = "load";
     /// All guests run, and the segment with them.
     pub const RESUME: &str = "resume";
-    /// From the resumption until the first guest answers SSH.
+    /// From the resumption until the first guest's agent answers.
     pub const FIRST_ANSWER: &str = "first guest answers";
     /// From the resumption until every guest does.
-    pub const SSH_ANSWERS: &str = "SSH answers";
+    pub const NODES_ANSWER: &str = "all guests answer";
     /// From the resumption until the API server says that it is ready.
     pub const API_READY: &str = "API ready";
     /// All of it.

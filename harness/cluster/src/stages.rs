@@ -138,8 +138,7 @@ mod tests {
     use crate::plan::Size;
     use crate::stage::tests::stage;
     use podwire_process::Spawner;
-    use podwire_vm::keys::ssh_key_pair;
-    use podwire_vm::{Accelerator, SshCredentials};
+    use podwire_vm::Accelerator;
 
     struct Silent;
 
@@ -190,7 +189,6 @@ mod tests {
 
     /// Asks for the first stage of that cluster.
     async fn get(stages: &Stages) -> ClusterError {
-        let key = ssh_key_pair("test").unwrap();
         let host = Host {
             spawner: Spawner::start().unwrap(),
             qemu: "no-qemu".into(),
@@ -198,7 +196,6 @@ mod tests {
             accelerator: Accelerator::Tcg,
             speed_factor: 1.0,
             tsc_khz: None,
-            ssh: SshCredentials::new(&key.private, None).unwrap(),
         };
         let logs = tempfile::tempdir().unwrap();
         let (plan, booted) = (absurd_plan(), StageName::Booted);

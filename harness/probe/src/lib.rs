@@ -6,9 +6,13 @@
 //! with the address that it saw the client come from, and the sandbox's first process
 //! (`probe pause`).
 //!
-//! This library holds the JSON types, which the harness shares with the program, and the client
-//! and server themselves. Nothing here is asynchronous: the program must stay small and static.
+//! Beside that it is the way in: `probe agent` serves a virtio-serial port, by which the host runs
+//! commands in the guest whatever its network does ([`agent`]).
+//!
+//! This library holds the types that the harness shares with the program, and the client, server and
+//! agent themselves. Nothing here is asynchronous: the program must stay small and static.
 
+pub mod agent;
 mod client;
 mod dns;
 mod http;

@@ -6,13 +6,14 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use podwire_probe::{FetchRequest, Server, fetch, fetch_via, host_name, ping};
+use podwire_probe::{FetchRequest, Server, agent, fetch, fetch_via, host_name, ping};
 
 const USAGE: &str = "\
 usage: probe serve [--port N]               answer HTTP requests (port 80)
        probe fetch [--via HOST:PORT] [JSON] send requests, report in JSON; the request is read
                                             from standard input when it is no argument
        probe ping ADDRESS [COUNT]           send ICMP echo requests; fails unless all are answered
+       probe agent                          run the host's commands, over a virtio-serial port
        probe pause                          reap children until SIGTERM or SIGINT
        probe version";
 
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         ["fetch", request] if !request.starts_with('-') => report(None, Some(request)),
         ["ping", to] => echo(to, "1"),
         ["ping", to, count] => echo(to, count),
+        ["agent"] => agent::serve()
+            .map(|never| match never {})
+            .map_err(|error| error.to_string()),
         ["pause"] => {
             signals::block();
             signals::wait_for_end();

@@ -175,7 +175,6 @@ mod tests {
             accelerator: Accelerator::Tcg,
             speed_factor: 1.0,
             ssh_key: PathBuf::new(),
-            ssh_host_key: None,
             broken,
             share: Share {
                 folder: PathBuf::new(),

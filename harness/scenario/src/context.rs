@@ -63,8 +63,6 @@ pub struct RunContext {
     pub speed_factor: f64,
     /// Private key (OpenSSH PEM) that the guests accept for root.
     pub ssh_key: PathBuf,
-    /// The guests' host key (OpenSSH public key line).
-    pub ssh_host_key: Option<PathBuf>,
     /// A fault that the whole run carries, `--break NAME`.
     pub broken: Option<Break>,
     /// How it agrees with other processes on the machine's memory.

@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_error_of_the_look_is_no_failure_of_the_cluster() {
         let error = eventually::<()>("x", Duration::from_secs(1), async || {
-            anyhow::bail!("SSH is gone")
+            anyhow::bail!("the node is gone")
         })
         .await
         .unwrap_err();

@@ -15,7 +15,6 @@ use podwire_access::{AccessError, Door, Served};
 use podwire_admission::{Admission, AdmissionError, Claim, Ticket};
 use podwire_cluster::{Cluster, Host, Stage};
 use podwire_process::{Report, Spawner, watch_ancestors};
-use podwire_vm::SshCredentials;
 use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -86,7 +85,6 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
         accelerator: context.accelerator,
         speed_factor: context.speed_factor,
         tsc_khz: podwire_vm::clock::tsc_khz(),
-        ssh: SshCredentials::read(&context.ssh_key, context.ssh_host_key.as_deref())?,
     };
     let attempt = Attempt {
         scenario,

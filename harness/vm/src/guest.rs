@@ -1,68 +1,65 @@
-//! Commands in the guest, over SSH on any stream.
+//! Commands and files in a guest, by the agent that runs in it (`probe agent`) and a virtio-serial
+//! port: whatever its network does.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, ChannelMsg, Disconnect, Sig, client};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use podwire_probe::agent::wire::{
+    self, CHUNK, Decoder, End, RequestId, Stream, ToGuest, ToHost, WINDOW,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::fault::{FaultWatch, MachineFault};
-
-/// Everything runs as this user.
-const USER: &str = "root";
-
-/// Commands at once on one connection; OpenSSH refuses more than 10 (`MaxSessions`).
-const PARALLEL: usize = 8;
-
-/// Silence after which the connection is tested, and how often before it counts as dead: an
-/// emulated guest under load may be silent for a minute.
-const KEEPALIVE: (Duration, usize) = (Duration::from_secs(20), 6);
+use crate::machine::REMAINS_LIMIT;
+use crate::transcript::Transcript;
 
 /// Output kept per stream.
 const OUTPUT_BYTES: usize = 32 << 20;
 
-/// Why a guest cannot be reached or a command in it gave no usable result.
+/// Why a command in a guest, or a file, gave no usable result.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// A key is not in OpenSSH's format.
-    #[error("cannot read the SSH key {what}")]
-    Key {
-        /// Which one.
-        what: String,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// No SSH session came about in time.
-    #[error("the guest did not answer SSH within {0:?}")]
-    ConnectTimedOut(Duration),
-    /// The SSH session could not be opened.
-    #[error("cannot open an SSH session")]
-    Connect(#[source] russh::Error),
-    /// The guest's sshd does not know the key.
-    #[error("the guest refuses the SSH key for user {USER}; was its image made with another key?")]
-    Denied,
-    /// The guest has another host key than expected.
-    #[error("the guest shows the SSH host key {seen}, expected {expected}; is it another machine?")]
-    HostKey {
-        /// What the guest showed.
-        seen: String,
-        /// What its image holds.
-        expected: String,
-    },
-    /// The session ended under the command.
-    #[error("the SSH session ended during `{command}`")]
-    Lost {
+    /// Its agent did not answer in time.
+    #[error(
+        "the guest's agent did not answer within {0:?}; has the guest booted, and does \
+         podwire-agent.service run in it?"
+    )]
+    NoAnswer(Duration),
+    /// The agent began anew under the command: the guest rebooted, or the agent died.
+    #[error("the guest's agent began anew during `{command}`; did the guest reboot?")]
+    BeganAnew {
         /// The command.
         command: String,
-        /// What the SSH library says, if anything.
-        source: Option<russh::Error>,
     },
-    /// The command ran longer than allowed. It was sent SIGKILL; what it started may live on.
+    /// The port closed under the command: the machine is ended, or its session was.
+    #[error("the way into the guest was closed during `{command}`")]
+    Closed {
+        /// The command.
+        command: String,
+    },
+    /// The guest could not do it.
+    #[error("`{command}`: the guest {why}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// What the agent says, completing "the guest ...".
+        why: String,
+    },
+    /// The command line fits into no message.
+    #[error("`{command}...` is too long")]
+    TooLong {
+        /// How it begins.
+        command: String,
+        /// How long it may be.
+        source: wire::TooLong,
+    },
+    /// The command ran longer than allowed. It was killed with what it started, unless that left
+    /// its process group.
     #[error("`{command}` was given up after {limit:?}; until then:\n{output}")]
     TimedOut {
         /// The command.
@@ -90,77 +87,6 @@ pub enum GuestError {
     },
 }
 
-/// How we prove who we are, and whom we expect.
-#[derive(Clone)]
-pub struct SshCredentials {
-    user_key: Arc<PrivateKey>,
-    host_key: Option<PublicKey>,
-}
-
-impl fmt::Debug for SshCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SshCredentials")
-            .field("host_key", &self.host_key)
-            .finish_non_exhaustive()
-    }
-}
-
-impl SshCredentials {
-    /// From a private key (OpenSSH PEM) and the guest's public host key (one line), if it is known.
-    ///
-    /// # Errors
-    /// [`GuestError::Key`].
-    pub fn new(private_pem: &str, host_public: Option<&str>) -> Result<Self, GuestError> {
-        let unreadable = |what: &str, source: russh::keys::ssh_key::Error| GuestError::Key {
-            what: what.into(),
-            source: source.into(),
-        };
-        let user_key = PrivateKey::from_openssh(private_pem)
-            .map_err(|source| unreadable("of the user", source))?;
-        let host_key = host_public
-            .map(|line| PublicKey::from_openssh(line.trim()))
-            .transpose()
-            .map_err(|source| unreadable("of the host", source))?;
-        Ok(Self {
-            user_key: Arc::new(user_key),
-            host_key,
-        })
-    }
-
-    /// The same for a guest with another host key (one line).
-    ///
-    /// # Errors
-    /// [`GuestError::Key`].
-    pub fn with_host_key(&self, host_public: &str) -> Result<Self, GuestError> {
-        let host_key = PublicKey::from_openssh(host_public.trim());
-        let host_key = host_key.map_err(|source| GuestError::Key {
-            what: "of the host".into(),
-            source: source.into(),
-        })?;
-        Ok(Self {
-            user_key: Arc::clone(&self.user_key),
-            host_key: Some(host_key),
-        })
-    }
-
-    /// The same from files.
-    ///
-    /// # Errors
-    /// [`GuestError::Key`] naming the file.
-    pub fn read(private: &Path, host_public: Option<&Path>) -> Result<Self, GuestError> {
-        let text = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|source| GuestError::Key {
-                what: format!("file {path:?}"),
-                source: source.into(),
-            })
-        };
-        Self::new(
-            &text(private)?,
-            host_public.map(text).transpose()?.as_deref(),
-        )
-    }
-}
-
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -168,7 +94,7 @@ pub enum ExitStatus {
     Code(i32),
     /// By a signal, `KILL`.
     Signal(String),
-    /// The session closed the command without saying how it ended, or it has not ended.
+    /// It has not ended.
     Unknown,
 }
 
@@ -212,12 +138,11 @@ impl fmt::Display for Output {
     }
 }
 
-/// An SSH session with a guest, as root. Cheap to clone; commands may run in parallel.
+/// A way into a guest, as root. Cheap to clone; requests run side by side.
 #[derive(Clone)]
 pub struct Guest {
-    session: Arc<client::Handle<HostCheck>>,
-    slots: Arc<Semaphore>,
-    faults: Option<FaultWatch>,
+    line: Arc<Line>,
+    faults: FaultWatch,
 }
 
 impl fmt::Debug for Guest {
@@ -226,89 +151,115 @@ impl fmt::Debug for Guest {
     }
 }
 
-struct HostCheck {
-    expected: Option<PublicKey>,
+/// The host's end of the port.
+struct Line {
+    outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    requests: Mutex<Requests>,
+    /// The boot id that the agent gave in the present session; none until it has.
+    boot: watch::Sender<Option<Arc<str>>>,
+    transcript: Transcript,
 }
 
-impl client::Handler for HostCheck {
-    type Error = GuestError;
-
-    async fn check_server_key(
-        &mut self,
-        shown: &PublicKeyOrCertificate,
-    ) -> Result<bool, GuestError> {
-        let Some(expected) = &self.expected else {
-            return Ok(true);
-        };
-        let seen = match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
-            PublicKeyOrCertificate::Certificate(certificate) => {
-                PublicKey::from(certificate.public_key().clone())
-            }
-        };
-        if seen.key_data() == expected.key_data() {
-            return Ok(true);
-        }
-        let line = |key: &PublicKey| key.to_openssh().unwrap_or_else(|error| error.to_string());
-        Err(GuestError::HostKey {
-            seen: line(&seen),
-            expected: line(expected),
-        })
-    }
-}
-
-impl From<russh::Error> for GuestError {
-    fn from(error: russh::Error) -> Self {
-        Self::Connect(error)
-    }
+struct Requests {
+    session: u64,
+    next: RequestId,
+    waiting: HashMap<RequestId, mpsc::UnboundedSender<ToHost>>,
+    /// Nothing is asked any more.
+    closed: bool,
+    /// The port has closed by itself.
+    ended: bool,
 }
 
 impl Guest {
-    /// Opens a session over `stream`, which leads to the guest's sshd.
-    ///
-    /// # Errors
-    /// [`GuestError`]; nothing is retried.
-    pub async fn connect<S>(
-        stream: S,
-        credentials: &SshCredentials,
-        limit: Duration,
-    ) -> Result<Self, GuestError>
+    /// Takes up the conversation on `stream`, the host's end of the port. It waits for nobody: a guest
+    /// that boots or wakes up answers later.
+    pub(crate) fn over<S>(stream: S, transcript: Transcript, faults: FaultWatch) -> Self
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let config = client::Config {
-            keepalive_interval: Some(KEEPALIVE.0),
-            keepalive_max: KEEPALIVE.1,
-            ..client::Config::default()
-        };
-        let check = HostCheck {
-            expected: credentials.host_key.clone(),
-        };
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(&credentials.user_key), None);
-        let open = async {
-            let mut session = client::connect_stream(Arc::new(config), stream, check).await?;
-            let accepted = session.authenticate_publickey(USER, key).await?;
-            if accepted.success() {
-                Ok(session)
-            } else {
-                Err(GuestError::Denied)
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (outgoing, mut frames) = mpsc::unbounded_channel::<Vec<u8>>();
+        let line = Arc::new(Line {
+            outgoing,
+            requests: Mutex::new(Requests {
+                session: 0,
+                next: 1,
+                waiting: HashMap::new(),
+                closed: false,
+                ended: false,
+            }),
+            boot: watch::Sender::new(None),
+            transcript,
+        });
+        // Both end with the stream; the first also when the last handle goes.
+        tokio::spawn(async move {
+            while let Some(frame) = frames.recv().await {
+                if writer.write_all(&frame).await.is_err() {
+                    break;
+                }
             }
-        };
-        let session = timeout(limit, open)
-            .await
-            .map_err(|_| GuestError::ConnectTimedOut(limit))??;
-        Ok(Self {
-            session: Arc::new(session),
-            slots: Arc::new(Semaphore::new(PARALLEL)),
-            faults: None,
-        })
+        });
+        let routed = Arc::downgrade(&line);
+        tokio::spawn(async move {
+            let mut decoder = Decoder::default();
+            let mut bytes = vec![0; 2 * CHUNK];
+            loop {
+                let count = reader.read(&mut bytes).await.unwrap_or(0);
+                let Some(line) = routed.upgrade() else {
+                    break;
+                };
+                if count == 0 {
+                    line.end();
+                    break;
+                }
+                for message in decoder.feed(&bytes[..count]) {
+                    line.take(message);
+                }
+            }
+        });
+        line.hello();
+        Self { line, faults }
     }
 
-    /// The same guest, whose commands fail at once when its machine does.
-    #[must_use]
-    pub fn watched(mut self, faults: FaultWatch) -> Self {
-        self.faults = Some(faults);
-        self
+    /// Waits until the guest's agent answers, and gives the kernel's boot id (random(4)).
+    ///
+    /// # Errors
+    /// [`GuestError::NoAnswer`], [`GuestError::Fault`].
+    pub async fn up(&self, limit: Duration) -> Result<Arc<str>, GuestError> {
+        self.boot_that(|_| true, limit).await
+    }
+
+    /// Waits until a guest answers that has another boot id than `before`.
+    ///
+    /// # Errors
+    /// As [`Guest::up`].
+    pub async fn booted_again(
+        &self,
+        before: &str,
+        limit: Duration,
+    ) -> Result<Arc<str>, GuestError> {
+        self.boot_that(|boot| boot != before, limit).await
+    }
+
+    async fn boot_that(
+        &self,
+        is_meant: impl Fn(&str) -> bool,
+        limit: Duration,
+    ) -> Result<Arc<str>, GuestError> {
+        let mut boot = self.line.boot.subscribe();
+        let answer = async {
+            let answered = boot.wait_for(|boot| boot.as_deref().is_some_and(&is_meant));
+            // The sender is in `self.line`, so the channel cannot close while this waits.
+            answered.await.ok().and_then(|boot| boot.clone())
+        };
+        match self.faults.unless_faulted(timeout(limit, answer)).await {
+            Ok(Ok(Some(boot))) => Ok(boot),
+            Ok(_) => Err(GuestError::NoAnswer(limit)),
+            Err(fault) => Err(GuestError::Fault {
+                command: "(wait for the guest's agent)".to_owned(),
+                fault: Box::new(fault),
+            }),
+        }
     }
 
     /// Runs a command line in root's shell, with empty input.
@@ -316,7 +267,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`]; but another exit status than 0 is not one.
     pub async fn run(&self, command: &str, limit: Duration) -> Result<Output, GuestError> {
-        self.run_with_input(command, &[], limit).await
+        self.run_reading(command, tokio::io::empty(), limit).await
     }
 
     /// Runs a command line that must exit with 0, and gives its standard output.
@@ -325,7 +276,13 @@ impl Guest {
     /// [`GuestError::Failed`] with both streams, or whatever kept it from running.
     pub async fn run_ok(&self, command: &str, limit: Duration) -> Result<String, GuestError> {
         let output = self.run(command, limit).await?;
-        succeeded(command, output)
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(GuestError::Failed {
+            command: command.to_owned(),
+            output,
+        })
     }
 
     /// Runs a command line with `input` as its standard input.
@@ -352,31 +309,40 @@ impl Guest {
         input: impl AsyncRead + Unpin,
         limit: Duration,
     ) -> Result<Output, GuestError> {
-        let mut collected = Collected::default();
-        let work = timeout(limit, self.exchange(command, input, &mut collected));
-        let done = match &self.faults {
-            Some(faults) => faults.unless_faulted(work).await,
-            None => Ok(work.await),
+        let run = |id| ToGuest::Run {
+            id,
+            command: command.to_owned(),
         };
-        match done {
-            Ok(Ok(Ok(()))) => Ok(collected.output()),
-            Ok(Ok(Err(source))) => Err(GuestError::Lost {
-                command: command.to_owned(),
-                source,
-            }),
-            Ok(Err(_)) => Err(GuestError::TimedOut {
-                command: command.to_owned(),
-                limit,
-                output: collected.output(),
-            }),
-            Err(fault) => Err(GuestError::Fault {
-                command: command.to_owned(),
-                fault: Box::new(fault),
-            }),
-        }
+        self.ask(command, run, input, limit, |_, _| {}).await
     }
 
-    /// Writes a file, and its folder when there is none, with the given permission bits.
+    /// Runs a command line, and hands on each line of its standard output as soon as it is written:
+    /// for what shows how far it is, or never ends (`journalctl --follow`).
+    ///
+    /// # Errors
+    /// [`GuestError`]; but another exit status than 0 is not one.
+    pub async fn follow(
+        &self,
+        command: &str,
+        limit: Duration,
+        mut line: impl FnMut(&str),
+    ) -> Result<Output, GuestError> {
+        let run = |id| ToGuest::Run {
+            id,
+            command: command.to_owned(),
+        };
+        let mut lines = Lines::default();
+        let follow = |stream, bytes: &[u8]| {
+            if stream == Stream::Stdout {
+                lines.take(bytes, &mut line);
+            }
+        };
+        self.ask(command, run, tokio::io::empty(), limit, follow)
+            .await
+    }
+
+    /// Writes a file, and its folder when there is none, with the given permission bits. What was
+    /// there is replaced in one step.
     ///
     /// # Errors
     /// [`GuestError`].
@@ -387,96 +353,276 @@ impl Guest {
         mode: u32,
         limit: Duration,
     ) -> Result<(), GuestError> {
-        let command = format!("install -D -m {mode:04o} /dev/stdin {}", quoted(path));
-        let output = self.run_with_input(&command, bytes, limit).await?;
-        succeeded(&command, output)?;
+        let command = format!("(write {path})");
+        let write = |id| ToGuest::Write {
+            id,
+            path: path.to_owned(),
+            mode,
+        };
+        self.ask(&command, write, bytes, limit, |_, _| {}).await?;
         Ok(())
     }
 
-    /// A channel of the session for a caller that drives it by itself (RFC 4254, 6): with a terminal,
-    /// for one. Neither the limit on parallel commands nor the machine's faults concern it.
+    /// Ends the conversation: what still runs is killed, and once this returns nothing is on its way,
+    /// so that the guest can be frozen. Whoever asks later is told that it is closed.
     ///
     /// # Errors
-    /// [`GuestError::Connect`] when the session has ended, or the guest refuses another channel.
-    pub async fn channel(&self) -> Result<Channel<client::Msg>, GuestError> {
-        Ok(self.session.channel_open_session().await?)
+    /// [`GuestError::NoAnswer`], [`GuestError::Fault`].
+    pub async fn close(&self, limit: Duration) -> Result<(), GuestError> {
+        {
+            let mut requests = self.line.requests();
+            requests.closed = true;
+            requests.waiting.clear();
+        }
+        // The answer to this is the last that is said.
+        self.line.hello();
+        self.up(limit).await?;
+        Ok(())
     }
 
-    /// Ends the session in an orderly way; commands still running lose theirs.
-    pub async fn close(self) {
-        // A session that is gone already needs no farewell.
-        let _ = self
-            .session
-            .disconnect(Disconnect::ByApplication, "done", "en")
-            .await;
-    }
-
-    async fn exchange(
+    /// Puts a request, gives it its input, hands on its output, and waits for its end.
+    async fn ask(
         &self,
         command: &str,
+        request: impl FnOnce(RequestId) -> ToGuest,
         input: impl AsyncRead + Unpin,
-        collected: &mut Collected,
-    ) -> Result<(), Option<russh::Error>> {
-        let _slot = self.slots.acquire().await.map_err(|_| None)?;
-        let channel = self.session.channel_open_session().await?;
-        let (mut reader, writer) = channel.split();
-        let running = Running(Some(writer));
-        running.writer()?.exec(true, command).await?;
-        let send = async {
-            let writer = running.writer()?;
-            let sent = writer.data(input).await;
-            writer.eof().await?;
-            sent?;
-            Ok::<(), Option<russh::Error>>(())
+        limit: Duration,
+        mut output: impl FnMut(Stream, &[u8]),
+    ) -> Result<Output, GuestError> {
+        let mut collected = Collected::default();
+        let exchange = async {
+            self.line.up().await;
+            let asked = self.line.ask(command, request)?;
+            asked
+                .carried_out(command, input, &mut collected, &mut output)
+                .await
         };
-        let receive = async {
-            let mut closed = false;
-            while let Some(message) = reader.wait().await {
-                closed = collected.take(message);
+        let work = timeout(limit, exchange);
+        let mut done = self.faults.unless_faulted(work).await;
+        if let Ok(Ok(Err(GuestError::Closed { .. }))) = done
+            && self.line.requests().ended
+            && let Ok(fault) = timeout(REMAINS_LIMIT, self.faults.faulted()).await
+        {
+            // The port closes a moment before the reason is known.
+            done = Err(fault);
+        }
+        let command = command.to_owned();
+        match done {
+            Ok(Ok(done)) => done.map(|()| collected.output()),
+            Ok(Err(_)) => Err(GuestError::TimedOut {
+                command,
+                limit,
+                output: collected.output(),
+            }),
+            Err(fault) => Err(GuestError::Fault {
+                command,
+                fault: Box::new(fault),
+            }),
+        }
+    }
+}
+
+impl Line {
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, frame: Vec<u8>) {
+        // A closed queue is a closed port: whoever waits is told so by the reading side.
+        let _ = self.outgoing.send(frame);
+    }
+
+    /// Opens a session; what was asked in the one before is over.
+    fn hello(&self) {
+        let session = RandomState::new().build_hasher().finish();
+        {
+            let mut requests = self.requests();
+            requests.session = session;
+            requests.waiting.clear();
+        }
+        self.boot.send_replace(None);
+        self.transcript.note('>', &format!("hello {session:x}"));
+        self.say(wire::encode(&ToGuest::Hello { session }).unwrap_or_default());
+    }
+
+    async fn up(&self) {
+        let mut boot = self.boot.subscribe();
+        // The sender is in `self`, so the channel cannot close while this waits.
+        let _ = boot.wait_for(Option::is_some).await;
+    }
+
+    fn take(&self, message: ToHost) {
+        match message {
+            ToHost::Started => {
+                self.transcript.note('<', "started");
+                if !self.requests().closed {
+                    self.hello();
+                }
             }
-            closed || collected.status != ExitStatus::Unknown
+            ToHost::Hello { session, boot_id } => {
+                // An answer to an earlier question is overtaken.
+                if self.requests().session == session {
+                    let note = format!("hello {session:x}, boot id {boot_id:?}");
+                    self.transcript.note('<', &note);
+                    self.boot.send_replace(Some(boot_id.into()));
+                }
+            }
+            about => {
+                let Some(id) = about.request() else { return };
+                let requests = self.requests();
+                // Nobody may wait for it any more.
+                if let Some(waiting) = requests.waiting.get(&id) {
+                    let _ = waiting.send(about);
+                }
+            }
+        }
+    }
+
+    /// The port is closed.
+    fn end(&self) {
+        self.transcript.note('!', "the port closed");
+        let mut requests = self.requests();
+        (requests.closed, requests.ended) = (true, true);
+        requests.waiting.clear();
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        command: &str,
+        request: impl FnOnce(RequestId) -> ToGuest,
+    ) -> Result<Asked, GuestError> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let id = {
+            let mut requests = self.requests();
+            if requests.closed {
+                return Err(GuestError::Closed {
+                    command: command.to_owned(),
+                });
+            }
+            let id = requests.next;
+            requests.next = id.wrapping_add(1);
+            requests.waiting.insert(id, sender);
+            id
         };
-        let ended = {
-            tokio::pin!(send, receive);
-            let mut sending = true;
-            loop {
-                tokio::select! {
-                    ended = &mut receive => break ended,
-                    // A command may end without reading its input: only its own end counts.
-                    _ = &mut send, if sending => sending = false,
+        // From here on, dropping it forgets the request.
+        let asked = Asked {
+            line: Arc::clone(self),
+            id,
+            answers,
+            over: false,
+        };
+        let frame = wire::encode(&request(id)).map_err(|source| GuestError::TooLong {
+            command: command.chars().take(80).collect(),
+            source,
+        })?;
+        self.transcript.note('>', &format!("{id}: {command:?}"));
+        self.say(frame);
+        Ok(asked)
+    }
+}
+
+/// A request that was put. Dropping it before its end kills what it started.
+struct Asked {
+    line: Arc<Line>,
+    id: RequestId,
+    answers: mpsc::UnboundedReceiver<ToHost>,
+    over: bool,
+}
+
+impl Asked {
+    async fn carried_out(
+        mut self,
+        command: &str,
+        mut input: impl AsyncRead + Unpin,
+        collected: &mut Collected,
+        output: &mut impl FnMut(Stream, &[u8]),
+    ) -> Result<(), GuestError> {
+        let started = Instant::now();
+        let window = Arc::new(Semaphore::new(WINDOW));
+        let (line, id) = (Arc::clone(&self.line), self.id);
+        let send = feed(&line, id, &mut input, &window);
+        tokio::pin!(send);
+        let mut sending = true;
+        let end = loop {
+            tokio::select! {
+                // A command may end without reading its input: only its own end counts.
+                () = &mut send, if sending => sending = false,
+                answer = self.answers.recv() => match answer {
+                    Some(ToHost::Taken { bytes, .. }) => {
+                        window.add_permits(bytes.min(WINDOW as u32) as usize);
+                    }
+                    Some(ToHost::Output { stream, bytes, .. }) => {
+                        output(stream, &bytes);
+                        collected.take(stream, &bytes);
+                    }
+                    Some(ToHost::Ended { end, .. }) => break Some(end),
+                    Some(_) => {}
+                    None => break None,
                 }
             }
         };
-        running.over();
-        if ended { Ok(()) } else { Err(None) }
-    }
-}
-
-/// Kills a command whose caller has stopped waiting.
-struct Running(Option<russh::ChannelWriteHalf<client::Msg>>);
-
-impl Running {
-    fn writer(&self) -> Result<&russh::ChannelWriteHalf<client::Msg>, Option<russh::Error>> {
-        self.0.as_ref().ok_or(None)
-    }
-
-    /// The command has ended by itself.
-    fn over(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let (Some(writer), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
-        {
-            runtime.spawn(async move {
-                // Whether it arrives is beyond us: the caller has been told that it gave up.
-                let _ = writer.signal(Sig::KILL).await;
-                let _ = writer.close().await;
+        self.over = true;
+        let Some(end) = end else {
+            let command = command.to_owned();
+            return Err(if self.line.requests().closed {
+                GuestError::Closed { command }
+            } else {
+                GuestError::BeganAnew { command }
             });
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.line.transcript.note(
+            '<',
+            &format!(
+                "{id}: {end:?} after {seconds:.2} s, {} bytes of output",
+                collected.stdout.len() + collected.stderr.len()
+            ),
+        );
+        collected.status = match end {
+            End::Code(code) => ExitStatus::Code(code),
+            End::Signal(number) => ExitStatus::Signal(signal(number)),
+            End::Refused(why) => {
+                return Err(GuestError::Refused {
+                    command: command.to_owned(),
+                    why,
+                });
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let asked = self.line.requests().waiting.remove(&self.id).is_some();
+        if asked && !self.over {
+            self.line
+                .transcript
+                .note('>', &format!("{}: kill", self.id));
+            let kill = ToGuest::Kill { id: self.id };
+            self.line.say(wire::encode(&kill).unwrap_or_default());
         }
     }
+}
+
+/// Sends what can be read, never more than the window ahead of what was taken.
+async fn feed(
+    line: &Line,
+    id: RequestId,
+    input: &mut (impl AsyncRead + Unpin),
+    window: &Semaphore,
+) {
+    let mut bytes = vec![0; CHUNK];
+    while let Ok(count @ 1..) = input.read(&mut bytes).await {
+        // A chunk's length.
+        let Ok(permits) = window.acquire_many(count as u32).await else {
+            return;
+        };
+        permits.forget();
+        let bytes = bytes[..count].to_vec();
+        line.say(wire::encode(&ToGuest::Input { id, bytes }).unwrap_or_default());
+    }
+    line.say(wire::encode(&ToGuest::End { id }).unwrap_or_default());
 }
 
 struct Collected {
@@ -496,26 +642,13 @@ impl Default for Collected {
 }
 
 impl Collected {
-    /// Takes in one message; true once the far side has closed the command.
-    fn take(&mut self, message: ChannelMsg) -> bool {
-        let keep = |kept: &mut Vec<u8>, data: &[u8]| {
-            let room = OUTPUT_BYTES.saturating_sub(kept.len());
-            kept.extend_from_slice(data.get(..room).unwrap_or(data));
+    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        let kept = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
         };
-        match message {
-            ChannelMsg::Data { data } => keep(&mut self.stdout, &data),
-            // RFC 4254, 5.2: type 1 is standard error, the only one defined.
-            ChannelMsg::ExtendedData { data, ext: 1 } => keep(&mut self.stderr, &data),
-            ChannelMsg::ExitStatus { exit_status } => {
-                self.status = ExitStatus::Code(exit_status.cast_signed());
-            }
-            ChannelMsg::ExitSignal { signal_name, .. } => {
-                self.status = ExitStatus::Signal(signal(signal_name));
-            }
-            ChannelMsg::Close => return true,
-            _ => {}
-        }
-        false
+        let room = OUTPUT_BYTES.saturating_sub(kept.len());
+        kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
     fn output(self) -> Output {
@@ -527,23 +660,205 @@ impl Collected {
     }
 }
 
-fn signal(signal: Sig) -> String {
-    match signal {
-        Sig::Custom(name) => name,
-        known => format!("{known:?}"),
+/// Longest line that is put together.
+const LINE_BYTES: usize = 4096;
+
+/// Puts lines together from pieces of output.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
+        for byte in bytes {
+            if *byte != b'\n' && self.0.len() < LINE_BYTES {
+                self.0.push(*byte);
+                continue;
+            }
+            line(String::from_utf8_lossy(&self.0).trim_end_matches('\r'));
+            self.0.clear();
+        }
     }
 }
 
-fn succeeded(command: &str, output: Output) -> Result<String, GuestError> {
-    if output.status.success() {
-        return Ok(output.stdout);
+/// A signal's name (signal(7)), without `SIG`.
+fn signal(number: i32) -> String {
+    const NAMES: [&str; 15] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM",
+    ];
+    let index = usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_sub(1));
+    match index.and_then(|index| NAMES.get(index)) {
+        Some(name) => (*name).to_owned(),
+        None => number.to_string(),
     }
-    Err(GuestError::Failed {
-        command: command.to_owned(),
-        output,
-    })
 }
 
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    const LIMIT: Duration = Duration::from_secs(120);
+
+    /// A guest whose agent runs in a thread of this process.
+    fn guest() -> Guest {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        serve(theirs);
+        over(ours)
+    }
+
+    fn serve(mut port: UnixStream) {
+        thread::spawn(move || podwire_probe::agent::serve_port(&mut port).unwrap());
+    }
+
+    fn over(port: UnixStream) -> Guest {
+        port.set_nonblocking(true).unwrap();
+        let port = tokio::net::UnixStream::from_std(port).unwrap();
+        let transcript = Transcript::new(std::io::sink());
+        Guest::over(port, transcript, FaultWatch::new("node1"))
+    }
+
+    #[tokio::test]
+    async fn a_command_has_a_status_and_both_streams() {
+        let guest = guest();
+        let output = guest.run("echo out; echo err >&2; exit 3", LIMIT).await;
+        insta::assert_snapshot!(output.unwrap(), @"
+        exit status 3
+        stdout: out
+        stderr: err
+        ");
+        let output = guest.run("kill -KILL $$", LIMIT).await.unwrap();
+        assert_eq!(output.status, ExitStatus::Signal("KILL".into()));
+        let error = guest.run_ok("echo why >&2; false", LIMIT).await;
+        insta::assert_snapshot!(error.unwrap_err(), @"
+        `echo why >&2; false` failed:
+        exit status 1
+        stderr: why
+        ");
+    }
+
+    #[tokio::test]
+    async fn a_megabyte_goes_in_and_comes_out() {
+        let text = "0123456789abcdef".repeat(1 << 16);
+        let output = guest().run_with_input("cat", text.as_bytes(), LIMIT).await;
+        assert!(output.unwrap().stdout == text);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_reads_nothing_ends_all_the_same() {
+        let input = vec![0; 4 * WINDOW];
+        let output = guest().run_with_input("true", &input, LIMIT).await;
+        assert!(output.unwrap().status.success());
+    }
+
+    #[tokio::test]
+    async fn a_command_beyond_its_limit_is_killed_and_tells_what_it_printed() {
+        let guest = guest();
+        let brief = Duration::from_millis(500);
+        let error = guest
+            .run("echo $$; exec sleep 1000", brief)
+            .await
+            .unwrap_err();
+        let GuestError::TimedOut { output, .. } = error else {
+            panic!("{error}");
+        };
+        let gone = format!(
+            "while kill -0 {} 2>/dev/null; do sleep 0.01; done",
+            output.stdout.trim()
+        );
+        guest.run_ok(&gone, LIMIT).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn lines_come_while_their_command_runs() {
+        let guest = guest();
+        let (sender, mut lines) = mpsc::unbounded_channel();
+        // It ends only because its first line was seen.
+        let folder = tempfile::tempdir().unwrap();
+        let seen = folder.path().join("seen");
+        let command = format!(
+            "echo one; until [ -e {0} ]; do sleep 0.01; done; printf 'two\\r\\nrest'",
+            seen.display()
+        );
+        let follow = guest.follow(&command, LIMIT, |line| {
+            sender.send(line.to_owned()).unwrap();
+        });
+        let answer = async {
+            assert_eq!(lines.recv().await.unwrap(), "one");
+            guest
+                .write(seen.to_str().unwrap(), b"", 0o600, LIMIT)
+                .await
+                .unwrap();
+            assert_eq!(lines.recv().await.unwrap(), "two");
+        };
+        let (output, ()) = tokio::join!(follow, answer);
+        assert_eq!(output.unwrap().stdout, "one\ntwo\r\nrest");
+    }
+
+    #[tokio::test]
+    async fn what_runs_while_the_guest_reboots_is_lost_and_the_guest_is_not() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let again = theirs.try_clone().unwrap();
+        let guest = over(ours);
+        serve(theirs);
+        guest.up(LIMIT).await.unwrap();
+        let running = tokio::spawn({
+            let guest = guest.clone();
+            async move { guest.run("echo begun; sleep 1000", LIMIT).await }
+        });
+        guest.run_ok("true", LIMIT).await.unwrap();
+        // Half a message of the agent that ends, then one that starts.
+        use std::io::Write as _;
+        (&again).write_all(&[7, 3]).unwrap();
+        (&again)
+            .write_all(&[&[0][..], &wire::encode(&ToHost::Started).unwrap()].concat())
+            .unwrap();
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, GuestError::BeganAnew { .. }), "{error}");
+        assert_eq!(guest.run_ok("echo there", LIMIT).await.unwrap(), "there\n");
+    }
+
+    #[tokio::test]
+    async fn once_closed_nothing_is_on_its_way_and_nothing_is_asked() {
+        let guest = guest();
+        let running = tokio::spawn({
+            let guest = guest.clone();
+            async move { guest.run("yes", LIMIT).await }
+        });
+        guest.run_ok("true", LIMIT).await.unwrap();
+        guest.close(LIMIT).await.unwrap();
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, GuestError::Closed { .. }), "{error}");
+        let error = guest.run("true", LIMIT).await.unwrap_err();
+        insta::assert_snapshot!(error, @"the way into the guest was closed during `true`");
+    }
+
+    #[tokio::test]
+    async fn a_guest_without_an_agent_is_told_as_that() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = over(ours).up(Duration::from_millis(20)).await.unwrap_err();
+        insta::assert_snapshot!(error, @"the guest's agent did not answer within 20ms; has the guest booted, and does podwire-agent.service run in it?");
+    }
+
+    #[tokio::test]
+    async fn what_the_guest_cannot_do_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("b"), "").unwrap();
+        let error = guest()
+            .write(path.to_str().unwrap(), b"x", 0o600, LIMIT)
+            .await
+            .unwrap_err();
+        let told = error
+            .to_string()
+            .replace(folder.path().to_str().unwrap(), "");
+        insta::assert_snapshot!(told, @"`(write /a)`: the guest cannot write /a: Is a directory (os error 21)");
+        let long = "x".repeat(wire::FRAME);
+        let error = guest().run(&long, LIMIT).await.unwrap_err();
+        assert!(matches!(error, GuestError::TooLong { .. }), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! One machine: QEMU as a value, a process, a console, a control channel and an SSH door.
+//! One machine: QEMU as a value, a process, a console, a control channel and a way in.
 //!
 //! The crate knows neither Kubernetes nor the network segment: it is given a descriptor for the
 //! network card and byte streams for SSH, and gives back [`Machine`] and [`Guest`].
@@ -7,7 +7,8 @@
 //! - [`Machine`] runs it, freezes it to a file and brings it back, and tells at once when it fails
 //!   ([`MachineFault`]);
 //! - [`Qmp`] is the control channel, [`Console`] the recorded serial line;
-//! - [`Guest`] runs commands over SSH on any stream;
+//! - [`Guest`] runs commands in it, whatever its network does;
+//! - [`SshSession`] is for people, on any stream;
 //! - [`clock`] measures what an emulated guest cannot find out reliably by itself;
 //! - [`accelerator`] judges KVM and emulation by running a guest;
 //! - [`keys`] makes the SSH keys, [`create_overlay`] a machine's private disk.
@@ -23,11 +24,15 @@ mod machine;
 pub mod memory;
 mod qmp;
 mod spec;
+mod ssh;
+mod transcript;
 
 pub use console::Console;
 pub use disk::create_overlay;
 pub use fault::{FaultKind, FaultWatch, MachineFault};
-pub use guest::{ExitStatus, Guest, GuestError, Output, SshCredentials};
+pub use guest::{ExitStatus, Guest, GuestError, Output};
 pub use machine::{Machine, Nic, VmError};
-pub use qmp::{Event, Events, Qmp, QmpError, Transcript};
+pub use qmp::{Event, Events, Qmp, QmpError};
 pub use spec::{Accelerator, Descriptors, MachineSpec, NicDescriptor, Ram};
+pub use ssh::{SshCredentials, SshError, SshSession};
+pub use transcript::Transcript;

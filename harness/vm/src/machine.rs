@@ -21,8 +21,9 @@ use tokio::time::timeout;
 use crate::console::{CONSOLE_TAIL, Console};
 use crate::fault::{FaultKind, FaultWatch, MachineFault};
 use crate::guest::Guest;
-use crate::qmp::{Events, Qmp, QmpError, Transcript};
+use crate::qmp::{Events, Qmp, QmpError};
 use crate::spec::{Descriptors, MachineSpec, NETDEV, NIC, NIC_SLOT, NicDescriptor, Ram};
+use crate::transcript::Transcript;
 
 /// For one control command. QEMU answers in milliseconds whatever the guest does; only a host
 /// short of memory or processors makes it slower.
@@ -32,7 +33,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const STATE_LIMIT: Duration = Duration::from_secs(120);
 
 /// For what a dead QEMU leaves behind: its exit status and the rest of its console.
-const REMAINS_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const REMAINS_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much of QEMU's standard error a fault carries.
 const LAST_WORDS_BYTES: u64 = 4096;
@@ -159,6 +160,7 @@ pub struct Machine {
     spec: MachineSpec,
     process: Process,
     qmp: Qmp,
+    guest: Guest,
     console: Console,
     faults: FaultWatch,
     mac: Option<String>,
@@ -168,8 +170,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU in `dir`, where `argv`, `console.log`, `qmp.log` and `qemu.log` are written (the
-    /// last three are continued when they exist). The guest boots at once, or waits for
+    /// Starts QEMU in `dir`, where `argv`, `console.log`, `qmp.log`, `agent.log` and `qemu.log` are
+    /// written (all but the first are continued when they exist). The guest boots at once, or waits for
     /// [`Machine::load`] when the spec says `incoming`.
     ///
     /// # Errors
@@ -212,9 +214,11 @@ impl Machine {
 
         let (qmp_ours, qmp_qemus) = UnixStream::pair().map_err(host("a control channel"))?;
         let (console_ours, console_qemus) = UnixStream::pair().map_err(host("a console"))?;
+        let (agent_ours, agent_qemus) = UnixStream::pair().map_err(host("a way in"))?;
         let descriptors = Descriptors {
             qmp: qmp_qemus.as_raw_fd(),
             console: console_qemus.as_raw_fd(),
+            agent: agent_qemus.as_raw_fd(),
             nic: nic.as_ref().map(|nic| NicDescriptor {
                 mac: nic.plugged.then(|| nic.mac.clone()),
                 fd: nic.fd.as_raw_fd(),
@@ -227,7 +231,7 @@ impl Machine {
         command.stderr = Stream::File(log);
         // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
         command.own_group = true;
-        command.inherit = vec![qmp_qemus.into(), console_qemus.into()];
+        command.inherit = vec![qmp_qemus.into(), console_qemus.into(), agent_qemus.into()];
         let mac = nic.as_ref().map(|nic| nic.mac.clone());
         command.inherit.extend(nic.map(|nic| nic.fd));
         let argv_path = dir.join("argv");
@@ -237,6 +241,7 @@ impl Machine {
         })?;
         let console_log = append_to(&dir.join("console.log"))?;
         let transcript = Transcript::new(append_to(&dir.join("qmp.log"))?);
+        let agent_log = Transcript::new(append_to(&dir.join("agent.log"))?);
 
         let mut child = spawner.spawn(command)?;
         let pid = child.id();
@@ -287,10 +292,13 @@ impl Machine {
                 return Err(explained(&spec.name, &process, &faults, "start QEMU", source).await);
             }
         };
+        let agent_stream = tokio_stream(agent_ours).map_err(host("a way in"))?;
+        let guest = Guest::over(agent_stream, agent_log, faults.clone());
         Ok(Self {
             spec,
             process,
             qmp,
+            guest,
             console,
             faults,
             mac,
@@ -335,6 +343,12 @@ impl Machine {
     /// The control channel.
     pub fn qmp(&self) -> &Qmp {
         &self.qmp
+    }
+
+    /// The way into the guest, once its agent answers ([`Guest::up`]); there is none in a machine
+    /// without podwire's image.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     /// A watch on the machine's faults that outlives borrows of the machine.
@@ -383,6 +397,18 @@ impl Machine {
     /// [`VmError`].
     pub async fn reset(&self) -> Result<(), VmError> {
         self.command("cut the power of", qmp::system_reset {})
+            .await?;
+        Ok(())
+    }
+
+    /// Takes the link of its network card away, or gives it back (QEMU QMP reference, `set_link`):
+    /// the guest's card has no carrier.
+    ///
+    /// # Errors
+    /// What QEMU says, for a machine without a card.
+    pub async fn set_link(&self, up: bool) -> Result<(), VmError> {
+        let name = NIC.to_owned();
+        self.command("set the link of", qmp::set_link { name, up })
             .await?;
         Ok(())
     }
@@ -472,11 +498,14 @@ impl Machine {
     ///
     /// # Errors
     /// [`VmError::StillOn`] when the guest does not come to its end in time: it keeps running.
-    pub async fn power_off(&self, guest: &Guest, limit: Duration) -> Result<(), VmError> {
+    pub async fn power_off(&self, limit: Duration) -> Result<(), VmError> {
         self.process.expected.store(true, Ordering::Relaxed);
         let shut_down = async {
-            // The session may end before the answer does: what counts is the end of QEMU.
-            let _ = guest.run("systemctl poweroff", limit).await;
+            tokio::select! {
+                // The guest may end before the answer does: what counts is the end of QEMU.
+                _ = self.guest.run("systemctl poweroff", limit) => {}
+                () = self.process.ended() => {}
+            }
             self.process.ended().await;
         };
         if timeout(limit, shut_down).await.is_ok() {

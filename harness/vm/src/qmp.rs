@@ -4,11 +4,9 @@
 //! connection. Here a message stays plain JSON until somebody who knows its type asks for it.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qapi::qmp::QmpCommand;
 use serde::Serialize;
@@ -16,6 +14,8 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
+
+use crate::transcript::Transcript;
 
 /// Why a QMP command gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -89,36 +89,6 @@ impl Events {
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
-    }
-}
-
-/// Everything said on a control channel, one line each: seconds since the start, direction
-/// (`>` to QEMU, `<` from it, `!` a remark), text.
-pub struct Transcript {
-    out: Mutex<Box<dyn Write + Send>>,
-    started: Instant,
-}
-
-impl fmt::Debug for Transcript {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transcript").finish_non_exhaustive()
-    }
-}
-
-impl Transcript {
-    /// A transcript written to `out`, each line at once.
-    pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self {
-            out: Mutex::new(Box::new(out)),
-            started: Instant::now(),
-        }
-    }
-
-    fn note(&self, direction: char, text: &str) {
-        let at = self.started.elapsed().as_secs_f64();
-        let line = format!("{at:.3} {direction} {}\n", text.trim_end());
-        // A transcript that cannot be written must not stop what it describes.
-        let _ = locked(&self.out).write_all(line.as_bytes());
     }
 }
 
@@ -368,6 +338,7 @@ mod tests {
     use super::*;
     use qapi::qmp::{query_name, query_status, stop};
     use serde_json::json;
+    use std::io::Write;
     use tokio::io::{DuplexStream, Lines, ReadHalf, WriteHalf};
 
     const LIMIT: Duration = Duration::from_secs(10);

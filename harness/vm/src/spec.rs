@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
+use podwire_probe::agent::PORT;
 use serde::{Deserialize, Serialize};
 
 /// What executes the guest's instructions.
@@ -90,6 +91,8 @@ pub struct Descriptors {
     pub qmp: RawFd,
     /// Stream socket for the serial console.
     pub console: RawFd,
+    /// Stream socket for the guest's agent.
+    pub agent: RawFd,
     /// Network card, if any.
     pub nic: Option<NicDescriptor>,
 }
@@ -130,6 +133,7 @@ impl MachineSpec {
         self.arguments(
             &descriptors.qmp.to_string(),
             &descriptors.console.to_string(),
+            &descriptors.agent.to_string(),
             nic,
         )
     }
@@ -157,13 +161,14 @@ impl MachineSpec {
             tsc_khz: None,
             ..self.clone()
         };
-        neutral.arguments("FD", "FD", Some((Some("MAC"), "FD".into())))
+        neutral.arguments("FD", "FD", "FD", Some((Some("MAC"), "FD".into())))
     }
 
     fn arguments(
         &self,
         qmp: &str,
         console: &str,
+        agent: &str,
         nic: Option<(Option<&str>, String)>,
     ) -> Vec<String> {
         let mut line = Line::default();
@@ -230,6 +235,16 @@ impl MachineSpec {
         }
         line.pair("-object", "rng-builtin,id=rng");
         line.pair("-device", "virtio-rng-pci,id=rng0,rng=rng,addr=0x4");
+        // One port beside the one that is reserved for a console: each costs the guest two queues.
+        line.pair(
+            "-device",
+            "virtio-serial-pci,id=serial0,max_ports=2,addr=0x5",
+        );
+        line.pair("-chardev", format!("socket,id=agent,fd={agent}"));
+        line.pair(
+            "-device",
+            format!("virtserialport,bus=serial0.0,nr=1,chardev=agent,name={PORT}"),
+        );
         // Clones of one machine draw different random numbers only because this changes.
         line.pair("-device", "vmgenid,id=generation,guid=auto");
         if self.incoming {
@@ -364,6 +379,7 @@ pub(crate) mod tests {
         Descriptors {
             qmp: 10,
             console: 11,
+            agent: 13,
             nic: Some(NicDescriptor {
                 mac: Some("52:54:00:00:01:01".into()),
                 fd: 12,
@@ -399,6 +415,9 @@ pub(crate) mod tests {
         -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
         -object rng-builtin,id=rng
         -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device virtio-serial-pci,id=serial0,max_ports=2,addr=0x5
+        -chardev socket,id=agent,fd=13
+        -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=podwire.agent
         -device vmgenid,id=generation,guid=auto
         ");
     }
@@ -439,6 +458,9 @@ pub(crate) mod tests {
         -device virtio-blk-pci,id=disk0,drive=disk,addr=0x3
         -object rng-builtin,id=rng
         -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device virtio-serial-pci,id=serial0,max_ports=2,addr=0x5
+        -chardev socket,id=agent,fd=13
+        -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=podwire.agent
         -device vmgenid,id=generation,guid=auto
         -incoming defer
         -S
@@ -481,6 +503,9 @@ pub(crate) mod tests {
         -device pcie-root-port,id=slot0,chassis=1,addr=0x2
         -object rng-builtin,id=rng
         -device virtio-rng-pci,id=rng0,rng=rng,addr=0x4
+        -device virtio-serial-pci,id=serial0,max_ports=2,addr=0x5
+        -chardev socket,id=agent,fd=13
+        -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=podwire.agent
         -device vmgenid,id=generation,guid=auto
         -no-reboot
         ");
