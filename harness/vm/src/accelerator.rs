@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,17 +13,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::MachineFault;
 use crate::machine::{Machine, VmError};
+use crate::memory::digest;
 use crate::spec::{Accelerator, MachineSpec, Ram};
 
 /// Printed by the probe when the guest's first process runs, and when its work is done.
 const MARKS: (&str, &str) = ("podwire-probe-begin", "podwire-probe-end");
 
+/// The guest does nothing for so long between its first mark and the work, so that however late the
+/// mark is read on a busy host, none of the work is done by then.
+const PAUSE: &str = "sleep 0.5";
+
 /// What the guest does, and the host too, for comparison: computing and starting processes.
 const WORK: &str = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; \
                     for i in 0 1 2 3 4 5 6 7 8 9; do for j in 0 1 2; do /bin/sh -c :; done; done";
 
+/// How often the host does the work in one measurement: some 50 ms each, which the operating system
+/// counts in hundredths of a second.
+const ROUNDS: u32 = 20;
+
 /// A kernel that works is up within 2 s on KVM and within 20 s emulated; a busy host gets tenfold.
 const LIMITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(240));
+
+/// The host's part takes a second, and much longer where many want its processors.
+const HOST_LIMIT: Duration = Duration::from_secs(300);
 
 /// What was found out about this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,21 +44,22 @@ pub struct Verdict {
     pub accelerator: Accelerator,
     /// Why, in words for the report.
     pub reason: String,
-    /// How many times longer the same work takes in a guest than on the host; at least 1. Waits on
-    /// the host for something in a guest are stretched by it.
+    /// How many times more processor time the same work takes in a guest than on the host, 1 at least:
+    /// not by the clock, so that it is the same beside a busy neighbour. Waits on the host for
+    /// something in a guest are stretched by it.
     pub speed_factor: f64,
-    /// From QEMU's start to the guest's first process.
+    /// From QEMU's start to the guest's first process, by the clock.
     pub boot_seconds: f64,
 }
 
-/// What a verdict depends on: it is void when any of it changes.
+/// What a verdict depends on: another host's boot, QEMU or kernel has another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictKey {
     /// The host's boot (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
     /// `qemu --version`, first line.
     pub qemu: String,
-    /// The probed kernel: path, size in bytes, time of change.
+    /// [`digest`] of the probed kernel, wherever it is: images that have the same share a verdict.
     pub kernel: String,
 }
 
@@ -86,6 +98,12 @@ pub enum JudgeError {
     /// The host's side of the comparison could not run.
     #[error("cannot run a command on the host")]
     Host(#[from] podwire_process::RunError),
+    /// The host's shell does not tell its processor time.
+    #[error("/bin/sh tells no processor time: its `times` (POSIX) said {said:?}")]
+    Times {
+        /// What it printed instead of two lines like `0m0.03s 0m0.01s`.
+        said: String,
+    },
 }
 
 impl VerdictKey {
@@ -99,20 +117,13 @@ impl VerdictKey {
             move |source| JudgeError::File { path, source }
         };
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
-        let metadata = fs::metadata(kernel).map_err(file(kernel))?;
         Ok(Self {
             boot_id: fs::read_to_string(boot)
                 .map_err(file(boot))?
                 .trim()
                 .to_owned(),
             qemu: qemu_version(spawner, qemu)?,
-            kernel: format!(
-                "{} {} {}.{}",
-                kernel.display(),
-                metadata.size(),
-                metadata.mtime(),
-                metadata.mtime_nsec()
-            ),
+            kernel: digest(kernel).map_err(file(kernel))?,
         })
     }
 }
@@ -135,17 +146,27 @@ struct Stored {
 }
 
 fn stored_at(cache_dir: &Path) -> PathBuf {
-    cache_dir.join("accelerator.json")
+    cache_dir.join("verdicts.json")
 }
 
-/// The verdict stored in `cache_dir`, if it was made under the same key.
+/// All of the file; nothing where there is none, or none that makes sense.
+fn stored(cache_dir: &Path) -> Vec<Stored> {
+    let text = fs::read(stored_at(cache_dir)).ok();
+    let stored = text.and_then(|text| serde_json::from_slice(&text).ok());
+    stored.unwrap_or_default()
+}
+
+/// The verdict stored in `cache_dir` under this key.
 pub fn cached_verdict(cache_dir: &Path, key: &VerdictKey) -> Option<Verdict> {
-    let text = fs::read(stored_at(cache_dir)).ok()?;
-    let stored: Stored = serde_json::from_slice(&text).ok()?;
-    (stored.key == *key).then_some(stored.verdict)
+    let mut stored = stored(cache_dir).into_iter();
+    let found = stored.find(|it| it.key == *key);
+    found.map(|it| it.verdict)
 }
 
-/// Stores a verdict in `cache_dir`, replacing any other.
+/// Stores a verdict in `cache_dir`. Those under other keys stay: another checkout, whose kernel or
+/// QEMU is another, uses the same cache. Those of an earlier boot go.
+///
+/// The caller sees to it that nobody else stores one meanwhile.
 ///
 /// # Errors
 /// [`JudgeError::File`].
@@ -155,10 +176,12 @@ pub fn store_verdict(
     verdict: &Verdict,
 ) -> Result<(), JudgeError> {
     let path = stored_at(cache_dir);
-    let stored = Stored {
+    let mut stored = stored(cache_dir);
+    stored.retain(|it| it.key.boot_id == key.boot_id && it.key != *key);
+    stored.push(Stored {
         key: key.clone(),
         verdict: verdict.clone(),
-    };
+    });
     let write = || -> io::Result<()> {
         let mut beside = tempfile::NamedTempFile::new_in(cache_dir)?;
         serde_json::to_writer_pretty(&mut beside, &stored)?;
@@ -182,7 +205,20 @@ pub async fn judge(
     guest: &ProbeGuest,
     dir: &Path,
 ) -> Result<Verdict, JudgeError> {
-    let native = host_time(spawner)?;
+    // On both sides of the guest: what slows this processor down meanwhile slows both.
+    let before = processor_time(spawner, &host_work())?;
+    let (accelerator, reason, measured) = first_that_works(spawner, qemu, guest, dir).await?;
+    let after = processor_time(spawner, &host_work())?;
+    let native = (before + after) / (2 * ROUNDS);
+    Ok(measured.verdict(accelerator, reason, native))
+}
+
+async fn first_that_works(
+    spawner: &Spawner,
+    qemu: &Path,
+    guest: &ProbeGuest,
+    dir: &Path,
+) -> Result<(Accelerator, String, Measured), JudgeError> {
     let attempt = async |accelerator| {
         let dir = dir.join(format!("probe-{accelerator}"));
         probe(spawner, qemu, guest, accelerator, &dir).await
@@ -192,24 +228,27 @@ pub async fn judge(
         Ok(_) => match attempt(Accelerator::Kvm).await? {
             Ok(measured) => {
                 let reason = "a guest booted under KVM".to_owned();
-                return Ok(measured.verdict(Accelerator::Kvm, reason, native));
+                return Ok((Accelerator::Kvm, reason, measured));
             }
             Err(reason) => format!("/dev/kvm opens, but {reason}"),
         },
     };
     match attempt(Accelerator::Tcg).await? {
-        Ok(measured) => Ok(measured.verdict(Accelerator::Tcg, kvm, native)),
+        Ok(measured) => Ok((Accelerator::Tcg, kvm, measured)),
         Err(emulated) => Err(JudgeError::Nothing { kvm, emulated }),
     }
 }
 
 struct Measured {
     boot: Duration,
+    /// QEMU's processor time.
     work: Duration,
 }
 
 impl Measured {
     fn verdict(&self, accelerator: Accelerator, reason: String, native: Duration) -> Verdict {
+        // Never zero: it divides.
+        let native = native.max(Duration::from_millis(1));
         let factor = self.work.as_secs_f64() / native.as_secs_f64();
         Verdict {
             accelerator,
@@ -225,17 +264,32 @@ fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// The host's time for the work when nothing else keeps it busy: the best of five.
-fn host_time(spawner: &Spawner) -> Result<Duration, JudgeError> {
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
-        let started = Instant::now();
-        let command = ChildCommand::new("/bin/sh").args(["-c", WORK]);
-        run(spawner, command, LIMITS.0)?.success("/bin/sh")?;
-        best = best.min(started.elapsed());
+fn host_work() -> String {
+    format!("r=0; while [ $r -lt {ROUNDS} ]; do {WORK}; r=$((r+1)); done")
+}
+
+/// What a script takes of the host's processors, the processes that it starts included.
+fn processor_time(spawner: &Spawner, script: &str) -> Result<Duration, JudgeError> {
+    let command = ChildCommand::new("/bin/sh")
+        .args(["-c", &format!("{script}; times")])
+        .env("LC_ALL", "C");
+    let said = run(spawner, command, HOST_LIMIT)?
+        .success("/bin/sh")?
+        .stdout;
+    times(&said).ok_or(JudgeError::Times { said })
+}
+
+/// The sum of what a shell's `times` prints: user and system time, its own and its children's.
+fn times(said: &str) -> Option<Duration> {
+    let seconds = said.split_whitespace().map(|word| {
+        let (minutes, seconds) = word.strip_suffix('s')?.split_once('m')?;
+        Some(minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?)
+    });
+    let seconds: Vec<f64> = seconds.collect::<Option<_>>()?;
+    if seconds.len() != 4 {
+        return None;
     }
-    // Never zero: it divides.
-    Ok(best.max(Duration::from_millis(1)))
+    Duration::try_from_secs_f64(seconds.iter().sum()).ok()
 }
 
 /// A fault in one line; the attempt's folder holds the rest.
@@ -243,7 +297,7 @@ fn brief(fault: &MachineFault) -> String {
     fault.kind.to_string().replace('\n', " ")
 }
 
-/// The guest's times, or in words why it did not get there.
+/// What the guest took, or in words why it did not get there.
 async fn probe(
     spawner: &Spawner,
     qemu: &Path,
@@ -260,7 +314,9 @@ async fn probe(
         cpu_model: accelerator.cpu_model().into(),
         kernel: guest.kernel.clone(),
         initrd: Some(guest.initrd.clone()),
-        append: format!("rdinit=/bin/sh -- -c \"echo {begin}; {WORK}; echo {end}; read x\""),
+        append: format!(
+            "rdinit=/bin/sh -- -c \"echo {begin}; {PAUSE}; {WORK}; echo {end}; read x\""
+        ),
         disk: None,
         ram: Ram::Anonymous,
         incoming: false,
@@ -279,22 +335,26 @@ async fn probe(
         Err(error) => return Err(error.into()),
     };
     let work = async {
-        machine.console().wait_for(begin, limit).await?;
-        let boot = started.elapsed();
-        machine.console().wait_for(end, limit).await?;
-        Some(Measured {
-            boot,
-            work: started.elapsed() - boot,
-        })
+        let mark = async |mark| machine.console().wait_for(mark, limit).await.is_some();
+        if !mark(begin).await {
+            return Ok(None);
+        }
+        let (boot, used) = (started.elapsed(), machine.cpu_time()?);
+        if !mark(end).await {
+            return Ok(None);
+        }
+        let work = machine.cpu_time()?.saturating_sub(used);
+        Ok::<_, VmError>(Some(Measured { boot, work }))
     };
     let outcome = match machine.faults().unless_faulted(work).await {
-        Ok(Some(measured)) => Ok(measured),
-        Ok(None) => {
+        Ok(Ok(Some(measured))) => Ok(measured),
+        Ok(Ok(None)) => {
             let lines = machine.console().tail(3).join(" | ");
             Err(format!(
                 "the guest was not up within {limit:?} (its last lines: {lines})"
             ))
         }
+        Ok(Err(error)) => Err(format!("QEMU was gone: {error}")),
         Err(fault) => Err(brief(&fault)),
     };
     machine.kill().await;
@@ -305,23 +365,30 @@ async fn probe(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_stored_verdict_holds_until_the_host_qemu_or_kernel_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = VerdictKey {
+    fn key() -> VerdictKey {
+        VerdictKey {
             boot_id: "one".into(),
             qemu: "QEMU emulator version 10.0.2".into(),
-            kernel: "/kernel 1 2".into(),
-        };
-        assert_eq!(cached_verdict(dir.path(), &key), None);
-        let verdict = Verdict {
+            kernel: "0123".into(),
+        }
+    }
+
+    fn verdict(speed_factor: f64) -> Verdict {
+        Verdict {
             accelerator: Accelerator::Tcg,
             reason: "/dev/kvm cannot be opened".into(),
-            speed_factor: 12.5,
+            speed_factor,
             boot_seconds: 6.0,
-        };
-        store_verdict(dir.path(), &key, &verdict).unwrap();
-        assert_eq!(cached_verdict(dir.path(), &key), Some(verdict));
+        }
+    }
+
+    #[test]
+    fn a_stored_verdict_is_that_of_its_host_qemu_and_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = key();
+        assert_eq!(cached_verdict(dir.path(), &key), None);
+        store_verdict(dir.path(), &key, &verdict(12.5)).unwrap();
+        assert_eq!(cached_verdict(dir.path(), &key), Some(verdict(12.5)));
         for other in [
             VerdictKey {
                 boot_id: "two".into(),
@@ -332,7 +399,7 @@ mod tests {
                 ..key.clone()
             },
             VerdictKey {
-                kernel: "/kernel 1 3".into(),
+                kernel: "4567".into(),
                 ..key.clone()
             },
         ] {
@@ -340,6 +407,46 @@ mod tests {
         }
         fs::write(stored_at(dir.path()), "{").unwrap();
         assert_eq!(cached_verdict(dir.path(), &key), None);
+        store_verdict(dir.path(), &key, &verdict(13.0)).unwrap();
+        assert_eq!(cached_verdict(dir.path(), &key), Some(verdict(13.0)));
+    }
+
+    #[test]
+    fn a_verdict_outlives_those_of_other_checkouts_but_not_the_host_s_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (
+            key(),
+            VerdictKey {
+                kernel: "4567".into(),
+                ..key()
+            },
+        );
+        store_verdict(dir.path(), &one, &verdict(12.0)).unwrap();
+        store_verdict(dir.path(), &other, &verdict(14.0)).unwrap();
+        assert_eq!(cached_verdict(dir.path(), &one), Some(verdict(12.0)));
+        assert_eq!(cached_verdict(dir.path(), &other), Some(verdict(14.0)));
+        store_verdict(dir.path(), &one, &verdict(13.0)).unwrap();
+        assert_eq!(cached_verdict(dir.path(), &one), Some(verdict(13.0)));
+        let next = VerdictKey {
+            boot_id: "two".into(),
+            ..key()
+        };
+        store_verdict(dir.path(), &next, &verdict(13.0)).unwrap();
+        assert_eq!(cached_verdict(dir.path(), &one), None);
+        assert_eq!(cached_verdict(dir.path(), &other), None);
+    }
+
+    #[test]
+    fn the_same_kernel_has_the_same_key_in_every_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let spawner = Spawner::start().unwrap();
+        let key = |name: &str, content: &str| {
+            let kernel = dir.path().join(name);
+            fs::write(&kernel, content).unwrap();
+            VerdictKey::here(&spawner, Path::new("/bin/echo"), &kernel).unwrap()
+        };
+        assert_eq!(key("one", "Linux"), key("other", "Linux"));
+        assert_ne!(key("one", "Linux"), key("one", "Linus"));
     }
 
     #[test]
@@ -355,5 +462,30 @@ mod tests {
         assert_eq!(factor(Duration::from_millis(100)), 20.0);
         assert_eq!(factor(Duration::from_secs(4)), 1.0);
         assert_eq!(factor(Duration::from_millis(300)), 6.67);
+        assert_eq!(factor(Duration::ZERO), 100.0);
+    }
+
+    #[test]
+    fn the_host_s_work_is_counted_by_processor_time_and_not_by_the_clock() {
+        let spawner = Spawner::start().unwrap();
+        let slept = processor_time(&spawner, "sleep 1").unwrap();
+        assert!(slept < Duration::from_millis(500), "{slept:?}");
+        // A child's counts too, however long it takes to get it.
+        let computing = "/bin/sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'";
+        assert!(processor_time(&spawner, computing).unwrap() > Duration::ZERO);
+        assert!(processor_time(&spawner, &host_work()).unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn shells_print_their_times_with_more_or_fewer_digits() {
+        let sum = |said| times(said).map(|it| it.as_millis());
+        assert_eq!(
+            sum("0m0.030000s 0m0.010000s\n0m1.200000s 1m0.000000s\n"),
+            Some(61240)
+        );
+        assert_eq!(sum("0m0.03s 0m0.01s\n0m0.02s 0m0.00s\n"), Some(60));
+        assert_eq!(sum("0m0.03s 0m0.01s\n"), None);
+        assert_eq!(sum("sh: times: not found"), None);
+        assert_eq!(sum(""), None);
     }
 }

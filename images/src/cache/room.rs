@@ -30,7 +30,6 @@ const GROUPS: [Group; 18] = [
         gives_way: false,
         ..Group::evicted(TEMPORARY)
     },
-    Group::small("accelerator.json"),
     Group::small("advisory-dbs"),
     Group::small("build"),
     Group::small("durations.json"),
@@ -38,6 +37,7 @@ const GROUPS: [Group; 18] = [
     Group::small("logs"),
     Group::small("pulled-images.json"),
     Group::small("requests"),
+    Group::small("verdicts.json"),
 ];
 
 /// A file or folder right in the cache folder.
