@@ -275,6 +275,21 @@ async fn the_image_is_what_its_manifest_says() {
             "disabled"
         );
         out("containerd --version").await;
+        // Each class of nodes has a configuration that containerd understands, and what it names.
+        let dump = async |config: &str| {
+            out(&format!(
+                "containerd --config /etc/containerd/{config}.toml config dump"
+            ))
+            .await
+        };
+        let (usual, emulated) = (dump("config").await, dump("emulated").await);
+        assert!(usual.contains("SystemdCgroup = true") && !usual.contains("crun"));
+        assert!(emulated.contains("SystemdCgroup = true"));
+        assert_eq!(emulated.contains("/usr/bin/crun"), debian, "{emulated}");
+        out("runc --version").await;
+        if debian {
+            out("/usr/bin/crun --version").await;
+        }
     }
     let disk: u64 = out("cat /sys/class/block/vda/size").await.parse().unwrap();
     assert_eq!(disk / 2048, said.disk_mib);

@@ -19,11 +19,12 @@ use self::with_kubeadm::SystemPods;
 use crate::addresses::node_name;
 use crate::api::chain;
 use crate::cell::{Bootstrap, Cell, PodNetwork};
-use crate::limits::GuestLimits;
 use crate::node::Node;
 use crate::node_files::{self, NodeFile, UNPACK, archive};
 use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
-use crate::{Cluster, ClusterError, StageName, flannel, identity, kubeadm, pod_manifest, units};
+use crate::{
+    Cluster, ClusterError, Settings, StageName, flannel, identity, kubeadm, pod_manifest, units,
+};
 
 /// Unpacking the files and starting daemons.
 const START: Duration = Duration::from_secs(30);
@@ -216,8 +217,8 @@ impl Cluster {
         Ok((!lacking.is_empty()).then(|| format!("kube-proxy is not healthy on {names}")))
     }
 
-    fn guest_limits(&self) -> GuestLimits {
-        GuestLimits::of(self.plan().accelerator)
+    fn settings(&self) -> Settings {
+        Settings::of(self.plan().accelerator)
     }
 
     /// Writes files onto a node and runs a command there, in one go.

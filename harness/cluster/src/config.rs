@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::addresses::node_name;
 use crate::kubeconfig::KUBE_PROXY_PATH;
-use crate::limits::GuestLimits;
+use crate::settings::{NODE_LEASE, NODE_STATUS_UPDATE, RUNTIME_REQUEST, Settings};
 use crate::units;
 
 /// The kubelet's `--config`.
@@ -51,35 +51,48 @@ impl fmt::Display for ProxyMode {
 
 /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1), as far as both bootstraps set it.
 ///
-/// What only keeps an idle node busy is rare: volumes are not measured, logs seldom looked at.
-/// Image collection and eviction are off: what a stage holds must still be there whenever a clone of
-/// it wakes up. Without thresholds and without limits on a Pod's disk the kubelet does not measure
-/// every container each ten seconds either. 0% is none; kubeadm would drop an empty list, and the
-/// kubelet then take its own.
-pub(crate) fn kubelet_settings(limits: GuestLimits) -> Value {
+/// Image collection is off: what a stage holds must still be there whenever a clone of it wakes up, and
+/// no registry has it.
+///
+/// Emulated, what only keeps an idle node busy is rare: volumes are not measured, logs seldom looked
+/// at, the chains that marked packets in former releases not kept up. Without eviction thresholds and
+/// without limits on a Pod's disk the kubelet does not measure every container each ten seconds
+/// either. 0% is none; kubeadm would drop an empty list, and the kubelet then take its own.
+pub(crate) fn kubelet_settings(settings: Settings) -> Value {
     let seconds = |seconds: u32| format!("{seconds}s");
-    json!({
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
         "failSwapOn": false,
         "resolvConf": "/etc/resolv.conf",
-        "volumeStatsAggPeriod": "-1s",
-        "containerLogMonitorInterval": "60s",
         "imageGCHighThresholdPercent": 100,
         "imageMinimumGCAge": "24h0m0s",
+    });
+    let idle = settings.idle(json!({
+        "volumeStatsAggPeriod": "-1s",
+        "containerLogMonitorInterval": "60s",
         "evictionHard": { "memory.available": "0%" },
         "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
-        "runtimeRequestTimeout": seconds(limits.runtime_request),
-        "nodeStatusUpdateFrequency": seconds(limits.node_status_update),
-        "nodeLeaseDurationSeconds": limits.node_lease,
-    })
+        "runtimeRequestTimeout": seconds(RUNTIME_REQUEST),
+        "nodeStatusUpdateFrequency": seconds(NODE_STATUS_UPDATE),
+        "nodeLeaseDurationSeconds": NODE_LEASE,
+    }));
+    extend(&mut config, idle);
+    config
+}
+
+/// Adds the fields of another object.
+fn extend(config: &mut Value, more: Option<Value>) {
+    if let (Value::Object(config), Some(Value::Object(more))) = (config, more) {
+        config.extend(more);
+    }
 }
 
 /// The kubelet's configuration by hand; kubeadm adds the like by itself.
-pub fn kubelet(limits: GuestLimits) -> String {
-    let mut config = kubelet_settings(limits);
+pub fn kubelet(settings: Settings) -> String {
+    let mut config = kubelet_settings(settings);
     let own = json!({
         "authentication": {
             "anonymous": { "enabled": false },
@@ -92,33 +105,35 @@ pub fn kubelet(limits: GuestLimits) -> String {
         "containerRuntimeEndpoint": CRI_SOCKET,
         "staticPodPath": STATIC_PODS,
     });
-    if let (Value::Object(config), Value::Object(own)) = (&mut config, own) {
-        config.extend(own);
-    }
+    extend(&mut config, Some(own));
     format!("{config:#}\n")
 }
 
 /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), as far as both bootstraps set it.
 ///
-/// It leaves the kernel's connection tracking as it is: each sysctl would be one more thing that a
-/// guest does before the first rule is there.
-pub(crate) fn kube_proxy_settings(mode: ProxyMode) -> Value {
-    json!({
+/// Emulated, it leaves the kernel's connection tracking as it is: each sysctl would be one more thing
+/// that a guest does before the first rule is there.
+pub(crate) fn kube_proxy_settings(mode: ProxyMode, settings: Settings) -> Value {
+    let mut config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": mode,
         "bindAddress": Ipv4Addr::UNSPECIFIED,
+    });
+    let idle = settings.idle(json!({
         "conntrack": {
             "maxPerCore": 0,
             "tcpCloseWaitTimeout": "0s",
             "tcpEstablishedTimeout": "0s",
         },
-    })
+    }));
+    extend(&mut config, idle);
+    config
 }
 
 /// kube-proxy's configuration by hand.
-pub fn kube_proxy(number: u32, mode: ProxyMode) -> String {
-    let mut config = kube_proxy_settings(mode);
+pub fn kube_proxy(number: u32, mode: ProxyMode, settings: Settings) -> String {
+    let mut config = kube_proxy_settings(mode, settings);
     config["hostnameOverride"] = node_name(number).into();
     config["clientConnection"] = json!({ "kubeconfig": KUBE_PROXY_PATH });
     config["clusterCIDR"] = "".into();
@@ -128,67 +143,15 @@ pub fn kube_proxy(number: u32, mode: ProxyMode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podwire_vm::Accelerator;
 
     #[test]
-    fn the_configurations_read_as_meant() {
-        insta::assert_snapshot!(kubelet(GuestLimits::of(Accelerator::Tcg)), @r#"
-        {
-          "apiVersion": "kubelet.config.k8s.io/v1beta1",
-          "authentication": {
-            "anonymous": {
-              "enabled": false
-            },
-            "webhook": {
-              "enabled": true
-            },
-            "x509": {
-              "clientCAFile": "/etc/kubernetes/pki/ca.crt"
-            }
-          },
-          "authorization": {
-            "mode": "Webhook"
-          },
-          "cgroupDriver": "systemd",
-          "containerLogMonitorInterval": "60s",
-          "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-          "evictionHard": {
-            "memory.available": "0%"
-          },
-          "failSwapOn": false,
-          "imageGCHighThresholdPercent": 100,
-          "imageMinimumGCAge": "24h0m0s",
-          "kind": "KubeletConfiguration",
-          "localStorageCapacityIsolation": false,
-          "makeIPTablesUtilChains": false,
-          "nodeLeaseDurationSeconds": 120,
-          "nodeStatusUpdateFrequency": "20s",
-          "resolvConf": "/etc/resolv.conf",
-          "runtimeRequestTimeout": "600s",
-          "staticPodPath": "/etc/kubernetes/manifests",
-          "tlsCertFile": "/etc/kubernetes/pki/kubelet.crt",
-          "tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key",
-          "volumeStatsAggPeriod": "-1s"
+    fn the_configurations_read_as_meant_in_each_class() {
+        for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
+            insta::assert_snapshot!(format!("kubelet-{class}"), kubelet(settings));
+            let kube_proxy = kube_proxy(2, ProxyMode::Nftables, settings);
+            insta::assert_snapshot!(format!("kube-proxy-{class}"), kube_proxy);
         }
-        "#);
-        insta::assert_snapshot!(kube_proxy(2, ProxyMode::Nftables), @r#"
-        {
-          "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-          "bindAddress": "0.0.0.0",
-          "clientConnection": {
-            "kubeconfig": "/etc/kubernetes/kube-proxy.conf"
-          },
-          "clusterCIDR": "",
-          "conntrack": {
-            "maxPerCore": 0,
-            "tcpCloseWaitTimeout": "0s",
-            "tcpEstablishedTimeout": "0s"
-          },
-          "hostnameOverride": "node2",
-          "kind": "KubeProxyConfiguration",
-          "mode": "nftables"
-        }
-        "#);
-        assert!(kube_proxy(2, ProxyMode::Iptables).contains("\"mode\": \"iptables\""));
+        let iptables = kube_proxy(2, ProxyMode::Iptables, Settings::Idle);
+        assert!(iptables.contains("\"mode\": \"iptables\""));
     }
 }

@@ -41,8 +41,8 @@ impl Host {
         Machine::launch(&self.spawner, &self.qemu, spec, nic, logs).await
     }
 
-    /// A limit of the host's, stretched for the machine's speed. Limits written into a guest come
-    /// from [`GuestLimits`](crate::limits::GuestLimits) instead.
+    /// A limit of the host's, stretched for the machine's speed. Limits written into a guest
+    /// follow its class instead, see [`Settings`](crate::Settings).
     pub fn limit(&self, limit: Duration) -> Duration {
         limit.mul_f64(self.speed_factor.max(1.0))
     }

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use crate::addresses::{API_PORT, PODS, SERVICES, node_address, node_name};
 use crate::cell::Cell;
 use crate::config::{self, CRI_SOCKET};
-use crate::limits::GuestLimits;
 use crate::node_files::NodeFile;
+use crate::settings::{
+    GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
+};
 use crate::units;
 
 /// What `kubeadm init` is given, on node 1.
@@ -56,16 +58,17 @@ pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
 /// A worker's part of [`crate::node_files`].
-pub(crate) fn join_file(number: u32, ca_hash: &str, limits: GuestLimits) -> NodeFile {
-    secret(JOIN_CONFIG, join_config(number, ca_hash, limits))
+pub(crate) fn join_file(number: u32, ca_hash: &str, settings: Settings) -> NodeFile {
+    secret(JOIN_CONFIG, join_config(number, ca_hash, settings))
 }
 
 /// Node 1's.
-pub(crate) fn init_files(kubernetes: &str, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
-    let config = init_config(kubernetes, cell, limits);
-    let patches = PATCHED.iter().map(|(component, has_readiness)| {
+pub(crate) fn init_files(kubernetes: &str, cell: Cell, settings: Settings) -> Vec<NodeFile> {
+    let config = init_config(kubernetes, cell, settings);
+    let patches = settings.idle(PATCHED).into_iter().flatten();
+    let patches = patches.map(|(component, has_readiness)| {
         let path = format!("{PATCHES}/{component}+strategic.json");
-        secret(&path, patch(component, *has_readiness, limits))
+        secret(&path, patch(component, has_readiness))
     });
     std::iter::once(secret(INIT_CONFIG, config))
         .chain(patches)
@@ -80,26 +83,24 @@ const PATCHED: [(&str, bool); 4] = [
     ("kube-scheduler", true),
 ];
 
-/// What the control plane's static Pods ask for, each; their own 100 to 250 thousandths of a
+/// What the control plane's emulated static Pods ask for, each; their own 100 to 250 thousandths of a
 /// processor give them 26 times the weight of kube-proxy and flannel, which ask for nothing and, on a
 /// node that is busy for minutes, then stand still as long.
 const REQUEST: &str = "10m";
 
-/// A patch of a static Pod's manifest: its weight, its threads, and how often it is probed. Each
-/// probe of three of them is a TLS handshake, which at one a second keeps a tenth of an emulated
+/// A patch of an emulated static Pod's manifest: its weight, its threads, and how often it is probed.
+/// Each probe of three of them is a TLS handshake, which at one a second keeps a tenth of an emulated
 /// processor busy each.
-fn patch(component: &str, has_readiness: bool, limits: GuestLimits) -> String {
+fn patch(component: &str, has_readiness: bool) -> String {
     let mut container = json!({
         "name": component,
-        "livenessProbe": { "periodSeconds": limits.liveness_period },
+        // A container has none of the variables of the daemon that starts it.
+        "env": [{ "name": "GOMAXPROCS", "value": GO_MAX_PROCS.to_string() }],
+        "livenessProbe": { "periodSeconds": LIVENESS_PERIOD },
         "resources": { "requests": { "cpu": REQUEST } },
     });
-    // A container has none of the variables of the daemon that starts it.
-    if let Some(count) = limits.go_max_procs {
-        container["env"] = json!([{ "name": "GOMAXPROCS", "value": count.to_string() }]);
-    }
     if has_readiness {
-        container["readinessProbe"] = json!({ "periodSeconds": limits.readiness_period });
+        container["readinessProbe"] = json!({ "periodSeconds": READINESS_PERIOD });
     }
     format!("{:#}\n", json!({ "spec": { "containers": [container] } }))
 }
@@ -114,10 +115,10 @@ fn secret(path: &str, text: String) -> NodeFile {
 
 /// InitConfiguration, ClusterConfiguration, KubeletConfiguration and KubeProxyConfiguration.
 ///
-/// Waiting times follow the accelerator, by kubeadm's own `timeouts`. Keys on elliptic curves: an
-/// emulated processor draws them in milliseconds, RSA keys in seconds each. What a cluster without
+/// Keys on elliptic curves, as by hand: an emulated processor draws them in milliseconds, RSA keys in
+/// seconds each. Emulated, kubeadm waits longer, by its own `timeouts`, and what a cluster without
 /// load never needs, and only costs idle time, is off as in the cluster by hand.
-pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String {
+pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
     let mut networking = json!({
         "dnsDomain": "cluster.local",
         "serviceSubnet": shown(SERVICES),
@@ -130,58 +131,67 @@ pub fn init_config(kubernetes: &str, cell: Cell, limits: GuestLimits) -> String 
         "*,bootstrapsigner,tokencleaner{}",
         units::without(&units::IDLERS)
     );
+    let grace = format!("{NODE_MONITOR_GRACE}s");
+    let idle = |given: &[(&str, &str)]| arguments(settings, &[], given);
+    let etcd = arguments(
+        settings,
+        &[("unsafe-no-fsync", "true")],
+        &[
+            ("heartbeat-interval", "1000"),
+            ("election-timeout", "10000"),
+            ("log-level", "warn"),
+        ],
+    );
+    let mut init = json!({
+        "apiVersion": API,
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [{
+            "token": TOKEN,
+            "ttl": "23h59m0s",
+            "usages": ["signing", "authentication"],
+            "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+        }],
+        "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
+        "nodeRegistration": registration(1, settings),
+    });
+    if let Some(directory) = settings.idle(PATCHES) {
+        init["patches"] = json!({ "directory": directory });
+    }
+    with_timeouts(&mut init, settings);
     stream(&[
-        json!({
-            "apiVersion": API,
-            "kind": "InitConfiguration",
-            "bootstrapTokens": [{
-                "token": TOKEN,
-                "ttl": "23h59m0s",
-                "usages": ["signing", "authentication"],
-                "groups": ["system:bootstrappers:kubeadm:default-node-token"],
-            }],
-            "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
-            "nodeRegistration": registration(1),
-            "patches": { "directory": PATCHES },
-            "timeouts": timeouts(limits),
-        }),
+        init,
         json!({
             "apiVersion": API,
             "kind": "ClusterConfiguration",
             "kubernetesVersion": format!("v{kubernetes}"),
             "encryptionAlgorithm": "ECDSA-P256",
             "networking": networking,
-            "apiServer": { "extraArgs": arguments(&[
+            "apiServer": { "extraArgs": idle(&[
                 ("profiling", "false"),
                 ("enable-priority-and-fairness", "false"),
                 ("watch-cache", "false"),
             ]) },
-            "controllerManager": { "extraArgs": arguments(&[
+            "controllerManager": { "extraArgs": idle(&[
                 ("leader-elect", "false"),
                 ("profiling", "false"),
                 ("controllers", &controllers),
-                ("node-monitor-grace-period", &format!("{}s", limits.node_monitor_grace)),
+                ("node-monitor-grace-period", &grace),
             ]) },
-            "scheduler": { "extraArgs": arguments(&[
+            "scheduler": { "extraArgs": idle(&[
                 ("leader-elect", "false"),
                 ("profiling", "false"),
             ]) },
-            "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": arguments(&[
-                ("unsafe-no-fsync", "true"),
-                ("heartbeat-interval", "1000"),
-                ("election-timeout", "10000"),
-                ("log-level", "warn"),
-            ]) } },
+            "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": etcd } },
         }),
-        config::kubelet_settings(limits),
-        config::kube_proxy_settings(cell.proxy),
+        config::kubelet_settings(settings),
+        config::kube_proxy_settings(cell.proxy, settings),
     ])
 }
 
 /// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
 /// key, as `kubeadm init` prints it.
-pub fn join_config(number: u32, ca_hash: &str, limits: GuestLimits) -> String {
-    stream(&[json!({
+pub fn join_config(number: u32, ca_hash: &str, settings: Settings) -> String {
+    let mut join = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
         "discovery": { "bootstrapToken": {
@@ -189,9 +199,10 @@ pub fn join_config(number: u32, ca_hash: &str, limits: GuestLimits) -> String {
             "apiServerEndpoint": format!("{}:{API_PORT}", node_address(1)),
             "caCertHashes": [ca_hash],
         } },
-        "nodeRegistration": registration(number),
-        "timeouts": timeouts(limits),
-    })])
+        "nodeRegistration": registration(number, settings),
+    });
+    with_timeouts(&mut join, settings);
+    stream(&[join])
 }
 
 /// The three things that a worker needs to join.
@@ -260,57 +271,71 @@ fn stream(documents: &[Value]) -> String {
     documents.join("---\n")
 }
 
-fn arguments(arguments: &[(&str, &str)]) -> Value {
-    arguments
-        .iter()
-        .map(|(name, value)| json!({ "name": name, "value": value }))
+/// Arguments of a component: those it needs, and those that it gets only where it is emulated.
+fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)]) -> Value {
+    let idle = settings.idle(idle).unwrap_or_default();
+    let all = needed.iter().chain(idle);
+    all.map(|(name, value)| json!({ "name": name, "value": value }))
         .collect()
 }
 
-fn registration(number: u32) -> Value {
+fn registration(number: u32, settings: Settings) -> Value {
     json!({
         "name": node_name(number),
         "criSocket": CRI_SOCKET,
         // What is missing shows at once, and no node asks a registry.
         "imagePullPolicy": "Never",
-        "kubeletExtraArgs": arguments(&[
-            ("node-ip", &node_address(number).to_string()),
+        "kubeletExtraArgs": arguments(
+            settings,
+            &[("node-ip", &node_address(number).to_string())],
             // Nothing here reads what it counts in every container's cgroup.
-            ("housekeeping-interval", "60s"),
-        ]),
+            &[("housekeeping-interval", "60s")],
+        ),
     })
 }
 
-fn timeouts(limits: GuestLimits) -> Value {
-    let seconds = format!("{}s", limits.kubeadm);
-    json!({
+/// Longer ones where everything is emulated, else kubeadm's own.
+fn with_timeouts(config: &mut Value, settings: Settings) {
+    let Some(seconds) = settings.idle(format!("{KUBEADM}s")) else {
+        return;
+    };
+    config["timeouts"] = json!({
         "controlPlaneComponentHealthCheck": seconds,
         "kubeletHealthCheck": seconds,
         "kubernetesAPICall": seconds,
         "etcdAPICall": seconds,
         "tlsBootstrap": seconds,
         "discovery": seconds,
-    })
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cell::{Bootstrap, PodNetwork};
-    use podwire_vm::Accelerator;
 
     #[test]
     fn kubeadm_is_told() {
-        let limits = GuestLimits::of(Accelerator::Tcg);
         let cell = Cell::usual(Bootstrap::Kubeadm);
-        insta::assert_snapshot!("init", init_config("1.36.4", cell, limits));
-        insta::assert_snapshot!("join", join_config(2, "sha256:0123", limits));
+        for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
+            let init = init_config("1.36.4", cell, settings);
+            insta::assert_snapshot!(format!("init-{class}"), init);
+            let join = join_config(2, "sha256:0123", settings);
+            insta::assert_snapshot!(format!("join-{class}"), join);
+        }
+    }
+
+    #[test]
+    fn static_pods_under_kvm_are_as_kubeadm_makes_them() {
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        let files = init_files("1.36.4", cell, Settings::OwnDefaults);
+        let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(shown, [INIT_CONFIG]);
     }
 
     #[test]
     fn emulated_static_pods_are_probed_less_often_and_ask_for_little() {
-        let limits = GuestLimits::of(Accelerator::Tcg);
-        let files = init_files("1.36.4", Cell::usual(Bootstrap::Kubeadm), limits);
+        let files = init_files("1.36.4", Cell::usual(Bootstrap::Kubeadm), Settings::Idle);
         let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         insta::assert_snapshot!(shown.join("\n"), @r"
         /root/podwire/init.json
@@ -351,11 +376,11 @@ mod tests {
 
     #[test]
     fn ranges_are_allocated_for_the_networks_that_need_it() {
-        let limits = GuestLimits::of(Accelerator::Tcg);
+        let settings = Settings::Idle;
         let mut cell = Cell::usual(Bootstrap::Kubeadm);
-        assert!(init_config("1.36.4", cell, limits).contains("podSubnet"));
+        assert!(init_config("1.36.4", cell, settings).contains("podSubnet"));
         cell.network = PodNetwork::Routes;
-        assert!(!init_config("1.36.4", cell, limits).contains("podSubnet"));
+        assert!(!init_config("1.36.4", cell, settings).contains("podSubnet"));
     }
 
     #[test]

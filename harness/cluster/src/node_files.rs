@@ -9,8 +9,8 @@ use crate::cell::{Cell, PodNetwork};
 use crate::cni;
 use crate::config;
 use crate::kubeconfig;
-use crate::limits::GuestLimits;
 use crate::pki::{Identity, Pki};
+use crate::settings::Settings;
 use crate::units;
 
 /// One file.
@@ -54,10 +54,14 @@ fn unit_files(units: Vec<units::Unit>) -> impl Iterator<Item = NodeFile> {
     units.into_iter().map(|unit| public(unit.path(), unit.text))
 }
 
-/// What a node's kernel is set up with, whoever bootstraps the cluster.
-pub fn network(network: PodNetwork) -> Vec<NodeFile> {
+/// What a node has before any part of Kubernetes, whoever bootstraps the cluster: its kernel's set-up
+/// and its engine's.
+pub fn prepared(network: PodNetwork, settings: Settings) -> Vec<NodeFile> {
     let unit = units::network(network);
     let mut files = vec![public(unit.path(), unit.text)];
+    if let Some(drop_in) = settings.idle(units::EMULATED_CONTAINERD) {
+        files.push(public(units::CONTAINERD_DROP_IN, drop_in));
+    }
     if network == PodNetwork::Routes {
         files.push(public(cni::MASQUERADE_PATH, cni::masquerade()));
     }
@@ -65,7 +69,7 @@ pub fn network(network: PodNetwork) -> Vec<NodeFile> {
 }
 
 /// What node 1 gets before its control plane starts, in a stable order.
-pub fn control_plane(pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
+pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile> {
     let mut files = vec![
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
         public(units::SERVING_CERTIFICATE, &pki.serving.certificate),
@@ -85,19 +89,19 @@ pub fn control_plane(pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<NodeFile
         embedded(kubeconfig::SCHEDULER_PATH, pki, &pki.scheduler),
         embedded(kubeconfig::ADMIN_PATH, pki, &pki.admin),
     ];
-    files.extend(unit_files(units::control_plane(cell.network, limits)));
+    files.extend(unit_files(units::control_plane(cell.network, settings)));
     files
 }
 
 /// What a node gets before its kubelet starts, in a stable order.
-pub fn node(number: u32, pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<NodeFile> {
-    let mut files = network(cell.network);
+pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile> {
+    let mut files = prepared(cell.network, settings);
     files.extend([
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
-        public(config::KUBELET_PATH, config::kubelet(limits)),
+        public(config::KUBELET_PATH, config::kubelet(settings)),
         public(
             config::KUBE_PROXY_CONFIG_PATH,
-            config::kube_proxy(number, cell.proxy),
+            config::kube_proxy(number, cell.proxy, settings),
         ),
         embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.
@@ -112,7 +116,7 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, limits: GuestLimits) -> Vec<Node
             embedded(kubeconfig::KUBELET_PATH, pki, identity),
         ]);
     }
-    files.extend(unit_files(units::node(number, limits)));
+    files.extend(unit_files(units::node(number, settings)));
     files
 }
 
@@ -144,19 +148,14 @@ pub(crate) fn archive(files: &[NodeFile]) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::cell::Bootstrap;
-    use podwire_vm::Accelerator;
 
     fn cell() -> Cell {
         Cell::usual(Bootstrap::ByHand)
     }
 
-    fn limits() -> GuestLimits {
-        GuestLimits::of(Accelerator::Tcg)
-    }
-
     fn all(pki: &Pki) -> Vec<NodeFile> {
-        let mut files = control_plane(pki, cell(), limits());
-        files.extend(node(2, pki, cell(), limits()));
+        let mut files = control_plane(pki, cell(), Settings::Idle);
+        files.extend(node(2, pki, cell(), Settings::Idle));
         files.push(pod_network(2, None));
         files
     }
@@ -171,7 +170,7 @@ mod tests {
     #[test]
     fn every_node_gets_its_files() {
         let pki = Pki::placeholder(2);
-        insta::assert_snapshot!(list(&control_plane(&pki, cell(), limits())), @r"
+        insta::assert_snapshot!(list(&control_plane(&pki, cell(), Settings::Idle)), @r"
         644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/pki/apiserver.crt
         600 /etc/kubernetes/pki/apiserver.key
@@ -187,8 +186,9 @@ mod tests {
         644 /etc/systemd/system/kube-controller-manager.service
         644 /etc/systemd/system/kube-scheduler.service
         ");
-        insta::assert_snapshot!(list(&node(2, &pki, cell(), limits())), @r"
+        insta::assert_snapshot!(list(&node(2, &pki, cell(), Settings::Idle)), @r"
         644 /etc/systemd/system/node-network.service
+        644 /etc/systemd/system/containerd.service.d/podwire.conf
         644 /etc/kubernetes/masquerade.nft
         644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/kubelet.json
@@ -202,6 +202,24 @@ mod tests {
         644 /etc/systemd/system/kubelet.service
         644 /etc/systemd/system/kube-proxy.service
         ");
+    }
+
+    #[test]
+    fn only_an_emulated_node_s_containerd_is_told_which_configuration_to_read() {
+        let of = |settings| {
+            let files = prepared(PodNetwork::Routes, settings).into_iter();
+            files.map(|file| file.path).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(Settings::OwnDefaults),
+            [
+                "/etc/systemd/system/node-network.service",
+                cni::MASQUERADE_PATH
+            ]
+        );
+        let mut emulated = of(Settings::Idle);
+        assert_eq!(emulated.remove(1), units::CONTAINERD_DROP_IN);
+        assert_eq!(emulated, of(Settings::OwnDefaults));
     }
 
     #[test]

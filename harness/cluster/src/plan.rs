@@ -10,11 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::addresses::MAX_NODES;
 use crate::cell::{Bootstrap, Cell, PodNetwork};
-use crate::limits::GuestLimits;
 use crate::network;
 use crate::node_files::{self, NodeFile};
 use crate::pki::{Pki, certificate_names};
 use crate::pod_manifest::{self, PodManifest};
+use crate::settings::{GO_MAX_PROCS, Settings, TIMER_SLACK};
 use crate::workload;
 use crate::{Break, ClusterError, StageName, bootstrap, flannel, identity, kubeadm};
 
@@ -241,7 +241,7 @@ impl ClusterPlan {
     /// so that only their places and names count.
     fn inputs(&self, stage: StageName) -> serde_json::Value {
         let pki = Pki::placeholder(self.nodes);
-        let limits = GuestLimits::of(self.accelerator);
+        let settings = Settings::of(self.accelerator);
         let Cell {
             bootstrap, network, ..
         } = self.cell;
@@ -282,24 +282,24 @@ impl ClusterPlan {
                 json!([image, self.qemu, self.host_cpu, machines])
             }
             (StageName::ControlPlane, _) => {
-                let files = node_files::control_plane(&pki, self.cell, limits);
+                let files = node_files::control_plane(&pki, self.cell, settings);
                 let names = certificate_names(self.broken);
                 let starts = bootstrap::by_hand::CONTROL_PLANE;
                 json!([self.nodes, identity::TAKE, shown(files), names, starts])
             }
             (StageName::Init, _) => {
-                let config = shown(kubeadm::init_files(&self.kubernetes, self.cell, limits));
-                let every = shown(node_files::network(network));
+                let config = shown(kubeadm::init_files(&self.kubernetes, self.cell, settings));
+                let every = shown(node_files::prepared(network, settings));
                 let commands = [kubeadm::PREPARE, kubeadm::INIT];
                 json!([self.nodes, identity::TAKE, every, config, commands])
             }
             (StageName::Joined, Bootstrap::ByHand) => {
-                let files =
-                    numbers.map(|number| shown(node_files::node(number, &pki, self.cell, limits)));
+                let files = numbers
+                    .map(|number| shown(node_files::node(number, &pki, self.cell, settings)));
                 json!([files.collect::<Vec<_>>(), bootstrap::by_hand::NODE])
             }
             (StageName::Joined, Bootstrap::Kubeadm) => {
-                let configs = numbers.map(|number| kubeadm::join_config(number, "", limits));
+                let configs = numbers.map(|number| kubeadm::join_config(number, "", settings));
                 json!([configs.collect::<Vec<_>>(), kubeadm::JOIN])
             }
             (StageName::Cni, _) => pod_network(),
@@ -368,13 +368,14 @@ impl ClusterPlan {
     }
 }
 
-/// The kernel's command line: the image's, and what systemd is to give every daemon
-/// (`systemd.setenv=` of systemd(1)).
+/// The kernel's command line: the image's, and what systemd is to give every daemon: variables
+/// (`systemd.setenv=` of systemd(1)), and the slack of timers, for which systemd has no argument: the
+/// image's initrd understands this one.
 fn command_line(of_image: &str, accelerator: Accelerator) -> String {
-    match GuestLimits::of(accelerator).go_max_procs {
-        Some(count) => format!("{of_image} systemd.setenv=GOMAXPROCS={count}"),
-        None => of_image.to_owned(),
-    }
+    let idle =
+        format!(" systemd.setenv=GOMAXPROCS={GO_MAX_PROCS} podwire.timer_slack={TIMER_SLACK}");
+    let idle = Settings::of(accelerator).idle(idle);
+    format!("{of_image}{}", idle.unwrap_or_default())
 }
 
 fn shown(files: impl IntoIterator<Item = NodeFile>) -> Vec<(String, u32, String)> {
@@ -590,13 +591,19 @@ mod tests {
     }
 
     #[test]
-    fn emulated_daemons_run_one_thread_at_a_time() {
+    fn emulated_daemons_run_one_thread_at_a_time_and_sleep_a_little_longer() {
         assert_eq!(
             command_line("root=/dev/vda", Accelerator::Kvm),
             "root=/dev/vda"
         );
         let emulated = command_line("root=/dev/vda", Accelerator::Tcg);
-        assert_eq!(emulated, "root=/dev/vda systemd.setenv=GOMAXPROCS=1");
+        assert_eq!(
+            emulated,
+            "root=/dev/vda systemd.setenv=GOMAXPROCS=1 podwire.timer_slack=5ms"
+        );
+        // Nothing but the image's initrd knows the last word.
+        let initrd = include_str!("../../../images/recipes/initrd-init");
+        assert!(initrd.contains("\n    podwire.timer_slack=*) "));
     }
 
     #[test]

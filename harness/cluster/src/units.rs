@@ -4,7 +4,7 @@ use crate::addresses::{PODS, SERVICES, node_address, node_name};
 use crate::cell::PodNetwork;
 use crate::config;
 use crate::kubeconfig;
-use crate::limits::GuestLimits;
+use crate::settings::{DAEMON_START, NODE_MONITOR_GRACE, Settings};
 
 /// The authority's certificate, on every node.
 pub const CA_CERTIFICATE: &str = "/etc/kubernetes/pki/ca.crt";
@@ -29,8 +29,17 @@ pub const NODE_KEY: &str = "/etc/kubernetes/pki/kubelet.key";
 pub const NO_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
 /// Kernel modules, sysctls and the masquerade rule; once per boot, on every node.
 pub const NETWORK: &str = "node-network.service";
-/// The engine: the Debian package's own unit.
+/// The engine: its package's own unit.
 pub const CONTAINERD: &str = "containerd.service";
+/// What changes that unit on an emulated node.
+pub const CONTAINERD_DROP_IN: &str = "/etc/systemd/system/containerd.service.d/podwire.conf";
+/// Its text: the node image has this configuration beside the usual one. Containers start by crun in
+/// it, where the image has one that fits its containerd.
+pub const EMULATED_CONTAINERD: &str = "\
+[Service]
+ExecStart=
+ExecStart=/usr/bin/containerd --config /etc/containerd/emulated.toml
+";
 /// The node's agent.
 pub const KUBELET: &str = "kubelet.service";
 /// Written, and never started by the bootstrap.
@@ -75,7 +84,7 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    fn unit(self, limits: GuestLimits) -> Unit {
+    fn unit(self, settings: Settings) -> Unit {
         let kind = match self.readiness {
             Readiness::Told => "notify",
             Readiness::NotTold => "exec",
@@ -84,6 +93,7 @@ impl Daemon<'_> {
             [] => String::new(),
             units => format!("After={}\n", units.join(" ")),
         };
+        let start = settings.idle(format!("TimeoutStartSec={DAEMON_START}\n"));
         let text = format!(
             "\
 [Unit]
@@ -95,8 +105,7 @@ Type={kind}
 ExecStart={command}
 Restart=on-failure
 RestartSec=1
-TimeoutStartSec={start}
-LimitNOFILE=65536
+{start}LimitNOFILE=65536
 OOMScoreAdjust=-900
 
 [Install]
@@ -104,7 +113,7 @@ WantedBy=multi-user.target
 ",
             about = self.about,
             command = self.command.join(" \\\n    "),
-            start = limits.daemon_start,
+            start = start.unwrap_or_default(),
         );
         Unit {
             name: self.name,
@@ -115,6 +124,11 @@ WantedBy=multi-user.target
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Arguments that only an emulated component gets.
+fn idle(settings: Settings, arguments: &[&str]) -> Vec<String> {
+    words(settings.idle(arguments).unwrap_or_default())
 }
 
 /// Controllers for what no cluster here has: quotas, volumes, autoscalers, resource claims. Each ticks
@@ -152,25 +166,33 @@ pub(crate) fn without<'a>(controllers: impl IntoIterator<Item = &'a &'a str>) ->
 }
 
 /// The units of node 1 beside those of every node, in the order of their start.
-pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
+pub fn control_plane(network: PodNetwork, settings: Settings) -> Vec<Unit> {
     let etcd = Daemon {
         name: ETCD,
         about: "etcd: the cluster's state",
         after: &[],
         readiness: Readiness::Told,
-        // A stage's disk is frozen whole or thrown away: flushing it protects nothing.
-        command: words(&[
-            "/usr/local/bin/etcd",
-            "--data-dir=/var/lib/etcd",
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--unsafe-no-fsync",
-            // A single member has nobody to keep in step with: it only wakes up for it.
-            "--heartbeat-interval=1000",
-            "--election-timeout=10000",
-            "--log-level=warn",
-        ]),
+        command: [
+            words(&[
+                "/usr/local/bin/etcd",
+                "--data-dir=/var/lib/etcd",
+                "--listen-client-urls=http://127.0.0.1:2379",
+                "--advertise-client-urls=http://127.0.0.1:2379",
+                "--listen-peer-urls=http://127.0.0.1:2380",
+                // A stage's disk is frozen whole or thrown away: flushing it protects nothing.
+                "--unsafe-no-fsync",
+            ]),
+            idle(
+                settings,
+                &[
+                    // A single member has nobody to keep in step with: it only wakes up for it.
+                    "--heartbeat-interval=1000",
+                    "--election-timeout=10000",
+                    "--log-level=warn",
+                ],
+            ),
+        ]
+        .concat(),
     };
     let api_server = Daemon {
         name: API_SERVER,
@@ -197,12 +219,17 @@ pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
                 "--enable-admission-plugins=NodeRestriction",
                 "--etcd-servers=http://127.0.0.1:2379",
                 "--kubelet-preferred-address-types=InternalIP",
-                "--profiling=false",
-                "--enable-priority-and-fairness=false",
-                // Every kind of object's cache ticks several times a second, whether anybody asks
-                // or not; the few clients here are served by etcd as fast.
-                "--watch-cache=false",
             ]),
+            idle(
+                settings,
+                &[
+                    "--profiling=false",
+                    "--enable-priority-and-fairness=false",
+                    // Every kind of object's cache ticks several times a second, whether anybody
+                    // asks or not; the few clients here are served by etcd as fast.
+                    "--watch-cache=false",
+                ],
+            ),
         ]
         .concat(),
     };
@@ -225,15 +252,21 @@ pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
                 format!("--root-ca-file={CA_CERTIFICATE}"),
                 format!("--service-account-private-key-file={TOKEN_KEY}"),
                 "--use-service-account-credentials=true".into(),
-                "--leader-elect=false".into(),
-                "--profiling=false".into(),
-                format!(
-                    "--controllers=*{}",
-                    without(IDLERS.iter().chain(&CERTIFICATE_REQUESTS))
-                ),
-                format!("--node-monitor-grace-period={}s", limits.node_monitor_grace),
             ],
             allocation,
+            idle(
+                settings,
+                &[
+                    // A busy emulated processor lets a lease expire, and whoever loses it ends.
+                    "--leader-elect=false",
+                    "--profiling=false",
+                    &format!(
+                        "--controllers=*{}",
+                        without(IDLERS.iter().chain(&CERTIFICATE_REQUESTS))
+                    ),
+                    &format!("--node-monitor-grace-period={NODE_MONITOR_GRACE}s"),
+                ],
+            ),
         ]
         .concat(),
     };
@@ -242,34 +275,39 @@ pub fn control_plane(network: PodNetwork, limits: GuestLimits) -> Vec<Unit> {
         about: "Kubernetes scheduler",
         after: &[API_SERVER],
         readiness: Readiness::NotTold,
-        command: vec![
-            "/usr/local/bin/kube-scheduler".into(),
-            format!("--kubeconfig={}", kubeconfig::SCHEDULER_PATH),
-            "--leader-elect=false".into(),
-            "--profiling=false".into(),
-        ],
+        command: [
+            vec![
+                "/usr/local/bin/kube-scheduler".into(),
+                format!("--kubeconfig={}", kubeconfig::SCHEDULER_PATH),
+            ],
+            idle(settings, &["--leader-elect=false", "--profiling=false"]),
+        ]
+        .concat(),
     };
     [etcd, api_server, controller_manager, scheduler]
-        .map(|daemon| daemon.unit(limits))
+        .map(|daemon| daemon.unit(settings))
         .into()
 }
 
 /// The units of every node.
-pub fn node(number: u32, limits: GuestLimits) -> Vec<Unit> {
+pub fn node(number: u32, settings: Settings) -> Vec<Unit> {
     let kubelet = Daemon {
         name: KUBELET,
         about: "Kubernetes node agent",
         after: &[CONTAINERD, NETWORK],
         readiness: Readiness::NotTold,
-        command: vec![
-            "/usr/bin/kubelet".into(),
-            format!("--config={}", config::KUBELET_PATH),
-            format!("--kubeconfig={}", kubeconfig::KUBELET_PATH),
-            format!("--hostname-override={}", node_name(number)),
-            format!("--node-ip={}", node_address(number)),
+        command: [
+            vec![
+                "/usr/bin/kubelet".into(),
+                format!("--config={}", config::KUBELET_PATH),
+                format!("--kubeconfig={}", kubeconfig::KUBELET_PATH),
+                format!("--hostname-override={}", node_name(number)),
+                format!("--node-ip={}", node_address(number)),
+            ],
             // Nothing here reads what it counts in every container's cgroup.
-            "--housekeeping-interval=60s".into(),
-        ],
+            idle(settings, &["--housekeeping-interval=60s"]),
+        ]
+        .concat(),
     };
     let kube_proxy = Daemon {
         name: KUBE_PROXY,
@@ -281,7 +319,7 @@ pub fn node(number: u32, limits: GuestLimits) -> Vec<Unit> {
             format!("--config={}", config::KUBE_PROXY_CONFIG_PATH),
         ],
     };
-    vec![kubelet.unit(limits), kube_proxy.unit(limits)]
+    vec![kubelet.unit(settings), kube_proxy.unit(settings)]
 }
 
 /// What a node's kernel needs for Pods: [`NETWORK`]. With static routes it hides Pods from the
@@ -324,7 +362,6 @@ WantedBy=multi-user.target
 mod tests {
     use super::*;
     use crate::cell::FlannelBackend;
-    use podwire_vm::Accelerator;
 
     fn shown(units: &[Unit]) -> String {
         let shown = units
@@ -334,121 +371,16 @@ mod tests {
     }
 
     #[test]
-    fn the_control_plane_reads_as_meant() {
-        insta::assert_snapshot!(shown(&control_plane(PodNetwork::Routes, GuestLimits::of(Accelerator::Kvm))), @r"
-        # /etc/systemd/system/etcd.service
-        [Unit]
-        Description=etcd: the cluster's state
-        StartLimitIntervalSec=0
-
-        [Service]
-        Type=notify
-        ExecStart=/usr/local/bin/etcd \
-            --data-dir=/var/lib/etcd \
-            --listen-client-urls=http://127.0.0.1:2379 \
-            --advertise-client-urls=http://127.0.0.1:2379 \
-            --listen-peer-urls=http://127.0.0.1:2380 \
-            --unsafe-no-fsync \
-            --heartbeat-interval=1000 \
-            --election-timeout=10000 \
-            --log-level=warn
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=90
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-
-        # /etc/systemd/system/kube-apiserver.service
-        [Unit]
-        Description=Kubernetes API server
-        After=etcd.service
-        StartLimitIntervalSec=0
-
-        [Service]
-        Type=exec
-        ExecStart=/usr/local/bin/kube-apiserver \
-            --bind-address=0.0.0.0 \
-            --advertise-address=172.30.0.11 \
-            --service-cluster-ip-range=10.0.0.0/24 \
-            --client-ca-file=/etc/kubernetes/pki/ca.crt \
-            --tls-cert-file=/etc/kubernetes/pki/apiserver.crt \
-            --tls-private-key-file=/etc/kubernetes/pki/apiserver.key \
-            --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt \
-            --kubelet-client-certificate=/etc/kubernetes/pki/apiserver-kubelet-client.crt \
-            --kubelet-client-key=/etc/kubernetes/pki/apiserver-kubelet-client.key \
-            --service-account-key-file=/etc/kubernetes/pki/sa.pub \
-            --service-account-signing-key-file=/etc/kubernetes/pki/sa.key \
-            --service-account-issuer=https://kubernetes.default.svc \
-            --authorization-mode=Node,RBAC \
-            --enable-admission-plugins=NodeRestriction \
-            --etcd-servers=http://127.0.0.1:2379 \
-            --kubelet-preferred-address-types=InternalIP \
-            --profiling=false \
-            --enable-priority-and-fairness=false \
-            --watch-cache=false
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=90
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-
-        # /etc/systemd/system/kube-controller-manager.service
-        [Unit]
-        Description=Kubernetes controller manager
-        After=kube-apiserver.service
-        StartLimitIntervalSec=0
-
-        [Service]
-        Type=exec
-        ExecStart=/usr/local/bin/kube-controller-manager \
-            --kubeconfig=/etc/kubernetes/controller-manager.conf \
-            --root-ca-file=/etc/kubernetes/pki/ca.crt \
-            --service-account-private-key-file=/etc/kubernetes/pki/sa.key \
-            --use-service-account-credentials=true \
-            --leader-elect=false \
-            --profiling=false \
-            --controllers=*,-resourcequota-controller,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller,-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller,-persistentvolumeclaim-protection-controller,-persistentvolume-protection-controller,-ephemeral-volume-controller,-volumeattributesclass-protection-controller,-ttl-controller,-resourceclaim-controller,-device-taint-eviction-controller,-storage-version-migrator-controller,-legacy-serviceaccount-token-cleaner-controller,-certificatesigningrequest-signing-controller,-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller \
-            --node-monitor-grace-period=50s
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=90
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-
-        # /etc/systemd/system/kube-scheduler.service
-        [Unit]
-        Description=Kubernetes scheduler
-        After=kube-apiserver.service
-        StartLimitIntervalSec=0
-
-        [Service]
-        Type=exec
-        ExecStart=/usr/local/bin/kube-scheduler \
-            --kubeconfig=/etc/kubernetes/scheduler.conf \
-            --leader-elect=false \
-            --profiling=false
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=90
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-        ");
+    fn the_components_are_started_as_meant_in_each_class() {
+        for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
+            let control_plane = control_plane(PodNetwork::Routes, settings);
+            insta::assert_snapshot!(format!("control-plane-{class}"), shown(&control_plane));
+            insta::assert_snapshot!(format!("node-{class}"), shown(&node(2, settings)));
+        }
     }
 
     #[test]
-    fn a_node_reads_as_meant() {
+    fn a_node_s_kernel_is_set_up_as_meant() {
         let first = network(PodNetwork::Routes);
         insta::assert_snapshot!(shown(&[first]), @r"
         # /etc/systemd/system/node-network.service
@@ -467,48 +399,13 @@ mod tests {
         ");
         let flannel = network(PodNetwork::Flannel(FlannelBackend::Vxlan)).text;
         assert!(flannel.contains("br_netfilter vxlan\n") && !flannel.contains("nft"));
-        insta::assert_snapshot!(shown(&node(2, GuestLimits::of(Accelerator::Tcg))), @r"
-        # /etc/systemd/system/kubelet.service
-        [Unit]
-        Description=Kubernetes node agent
-        After=containerd.service node-network.service
-        StartLimitIntervalSec=0
+    }
 
-        [Service]
-        Type=exec
-        ExecStart=/usr/bin/kubelet \
-            --config=/etc/kubernetes/kubelet.json \
-            --kubeconfig=/etc/kubernetes/kubelet.conf \
-            --hostname-override=node2 \
-            --node-ip=172.30.0.12 \
-            --housekeeping-interval=60s
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=600
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-
-        # /etc/systemd/system/kube-proxy.service
-        [Unit]
-        Description=Kubernetes Service proxy
-        After=node-network.service
-        StartLimitIntervalSec=0
-
-        [Service]
-        Type=exec
-        ExecStart=/usr/local/bin/kube-proxy \
-            --config=/etc/kubernetes/kube-proxy.json
-        Restart=on-failure
-        RestartSec=1
-        TimeoutStartSec=600
-        LimitNOFILE=65536
-        OOMScoreAdjust=-900
-
-        [Install]
-        WantedBy=multi-user.target
-        ");
+    #[test]
+    fn the_image_has_what_an_emulated_node_s_containerd_reads() {
+        let path = "/etc/containerd/emulated.toml";
+        assert!(EMULATED_CONTAINERD.contains(&format!(" --config {path}\n")));
+        let recipe = include_str!("../../../images/recipes/node.toml");
+        assert!(recipe.contains(&format!("path = \"{path}\"\n")));
     }
 }

@@ -260,6 +260,12 @@ mod tests {
         assert!(containerd.contains(&format!("sandbox_image = \"{SANDBOX_IMAGE}\"")));
         assert!(containerd.contains("bin_dir = \"/opt/cni/bin\""));
         assert!(containerd.contains("SystemdCgroup = true"));
+        // Emulated, nothing but the runtime is another.
+        let emulated = file("/etc/containerd/emulated.toml");
+        let crun = "BinaryName = \"/usr/bin/crun\"\n";
+        assert!(emulated.contains(crun));
+        assert_eq!(&emulated.replace(crun, ""), containerd);
+        assert!(node.packages.iter().any(|package| package == "crun"));
         assert!(
             !node
                 .packages

@@ -28,7 +28,7 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         report.step("start etcd and the API server");
         let first = self.node(1);
-        let files = node_files::control_plane(self.pki()?, self.plan().cell, self.guest_limits());
+        let files = node_files::control_plane(self.pki()?, self.plan().cell, self.settings());
         self.set_up(first, &files, CONTROL_PLANE[0]).await?;
         let limit = self.host().limit(API_READY);
         let lacking = async |api: kube::Client, _| Ok(ready(&api).await.err());
@@ -50,7 +50,7 @@ impl Cluster {
                 node.number(),
                 self.pki()?,
                 self.plan().cell,
-                self.guest_limits(),
+                self.settings(),
             );
             self.set_up(node, &files, NODE).await
         });

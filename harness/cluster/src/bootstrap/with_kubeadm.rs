@@ -33,12 +33,12 @@ impl Cluster {
     pub(super) async fn init(&mut self, report: &dyn Report) -> Result<(), ClusterError> {
         report.step("prepare every node for kubeadm");
         let plan = self.plan().clone();
-        let limits = self.guest_limits();
-        let files = node_files::network(plan.cell.network);
+        let settings = self.settings();
+        let files = node_files::prepared(plan.cell.network, settings);
         let each = self.nodes().iter().map(|node| async {
             let mut files = files.clone();
             if node.number() == 1 {
-                files.extend(kubeadm::init_files(&plan.kubernetes, plan.cell, limits));
+                files.extend(kubeadm::init_files(&plan.kubernetes, plan.cell, settings));
             }
             self.set_up(node, &files, kubeadm::PREPARE).await
         });
@@ -64,7 +64,7 @@ impl Cluster {
         let command = command.ok_or_else(|| unreadable(first, "join command", &said))?;
         let hash = &command.hash;
         let each = self.nodes().iter().skip(1).map(|node| async move {
-            let file = kubeadm::join_file(node.number(), hash, self.guest_limits());
+            let file = kubeadm::join_file(node.number(), hash, self.settings());
             self.set_up(node, &[file], "true").await?;
             self.kubeadm(node, "join", kubeadm::JOIN, JOIN).await
         });

@@ -402,9 +402,14 @@ fn the_project_pins_keys_that_are_in_its_keyring() {
 fn ubuntu_has_the_recipe_but_for_the_kernel_and_what_starts_containers() {
     let (cloud, _) = CloudRecipe::read(project()).unwrap();
     let containerd = "/etc/containerd/config.toml";
+    let emulated = "/etc/containerd/emulated.toml";
     let expected: [(&str, &[&str], &[&str]); 2] = [
         (BASE, &["linux-image-amd64"], &[]),
-        (NODE, &["linux-image-amd64", "crun"], &[containerd]),
+        (
+            NODE,
+            &["linux-image-amd64", "crun"],
+            &[containerd, emulated],
+        ),
     ];
     for (name, without, changed) in expected {
         let debian = Recipe::read(project(), name).unwrap();
@@ -431,9 +436,10 @@ fn ubuntu_has_the_recipe_but_for_the_kernel_and_what_starts_containers() {
         assert_eq!(other, changed);
         assert_eq!(ubuntu.files.len(), debian.files.len());
         let sandbox = "sandbox = \"@SANDBOX_IMAGE@\"";
-        let mut configs = ubuntu.files.iter();
-        let config = configs.find(|it| it.path == containerd);
-        assert!(config.is_none_or(|it| it.text.contains(sandbox)));
+        let text = |path| ubuntu.files.iter().find(|it| it.path == path);
+        assert!(text(containerd).is_none_or(|it| it.text.contains(sandbox)));
+        let same = format!("imports = [\"{containerd}\"]");
+        assert!(text(emulated).is_none_or(|it| it.text.contains(&same)));
     }
 }
 
