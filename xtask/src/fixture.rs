@@ -60,6 +60,7 @@ pub(crate) fn results() -> Results {
     Results {
         accelerator: "tcg".into(),
         speed_factor: 7.5,
+        component_settings: Some("idle (docs/idle.md)".into()),
         kubernetes: "1.36.4".into(),
         provenance: Provenance {
             kubernetes: "1.36.4".into(),

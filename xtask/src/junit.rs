@@ -18,6 +18,10 @@ pub(crate) fn report(results: &Results) -> Report {
             "speed_factor",
             format!("{:.1}", results.speed_factor),
         ))
+        .add_property(Property::new(
+            "component_settings",
+            results.component_settings.as_deref().unwrap_or_default(),
+        ))
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));

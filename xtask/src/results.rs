@@ -23,6 +23,10 @@ pub(crate) struct Results {
     pub(crate) accelerator: String,
     /// How many times slower a guest is than one under KVM on a usual machine; 0 before it is known.
     pub(crate) speed_factor: f64,
+    /// Whose settings the components ran with, `own defaults` or `idle (docs/idle.md)`; nothing before
+    /// the accelerator is judged.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) component_settings: Option<String>,
     /// Kubernetes version under test.
     pub(crate) kubernetes: String,
     /// Where it came from, and which components came from elsewhere.

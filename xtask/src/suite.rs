@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use podwire_admission::Memory;
-use podwire_cluster::{Break, ClusterPlan, Host, Stage};
+use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
 use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
@@ -109,7 +109,7 @@ impl Suite<'_> {
             },
             keep: self.keep,
             repeat: self.repeat,
-            tested: format!("{} on {}, {}", self.plan.cell, self.system, self.provenance),
+            tested: tested(self.plan, self.system, self.provenance),
             again: self.again.to_owned(),
         })
     }
@@ -153,6 +153,15 @@ impl Suite<'_> {
             seen: nextest.seen()?,
         })
     }
+}
+
+/// What is under test, in words for the first page.
+fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> String {
+    format!(
+        "{} on {system}, {provenance}; component settings: {}",
+        plan.cell,
+        Settings::of(plan.accelerator)
+    )
 }
 
 /// Which scenarios run now, what each does, and how many are done, by what is in the run's folder.
@@ -204,6 +213,22 @@ fn current_step(attempt: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{cluster_plan, results};
+    use podwire_vm::Accelerator;
+
+    #[test]
+    fn the_first_page_tells_whose_settings_the_components_have() {
+        let provenance = results().provenance;
+        let tested = |accelerator| {
+            let plan = ClusterPlan {
+                accelerator,
+                ..cluster_plan()
+            };
+            tested(&plan, ImageFrom::Debian, &provenance)
+        };
+        insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");
+        insta::assert_snapshot!(tested(Accelerator::Kvm), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
+    }
 
     #[test]
     fn the_run_s_folder_tells_what_is_under_way() {

@@ -113,6 +113,8 @@ fn machine(results: &Results) -> String {
     } else {
         String::new()
     };
+    let settings = results.component_settings.as_deref();
+    let settings = settings.map_or(String::new(), |it| format!(", component settings: {it}"));
     let shard = results.shard.as_deref().map_or(String::new(), |shard| {
         format!("; part {shard} of the scenarios")
     });
@@ -121,7 +123,7 @@ fn machine(results: &Results) -> String {
         times => format!("; each scenario {times} times"),
     };
     format!(
-        "accelerator {}{speed}; Kubernetes {} on {} nodes of {}{image}{shard}{repeat}\n{}",
+        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{shard}{repeat}\n{}",
         results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
 }
@@ -231,6 +233,16 @@ mod tests {
                 .is_some_and(|line| line.ends_with(ending)),
             "{said}"
         );
+    }
+
+    #[test]
+    fn which_settings_the_components_had_is_said_as_soon_as_it_is_known() {
+        let mut results = results();
+        assert!(machine(&results).starts_with(
+            "accelerator tcg, speed factor 7.5, component settings: idle (docs/idle.md); Kubernetes"
+        ));
+        results.component_settings = None;
+        assert!(machine(&results).starts_with("accelerator tcg, speed factor 7.5; Kubernetes"));
     }
 
     #[test]

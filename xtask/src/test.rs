@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use podwire_admission::Memory;
-use podwire_cluster::{Cell, ClusterPlan, Host, Stage};
+use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::image::{ImageFrom, System};
 use podwire_images::{NodeImage, host, image, tools};
 use podwire_scenario::Scenario;
@@ -70,6 +70,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         results: Results {
             accelerator: "not judged yet".into(),
             speed_factor: 0.0,
+            component_settings: None,
             kubernetes: order.bundle.kubernetes.clone(),
             provenance: order.bundle.provenance(),
             system: order.system.from.to_string(),
@@ -304,6 +305,7 @@ impl Run<'_> {
         let verdict = &judged.verdict;
         self.results.accelerator = verdict.accelerator.to_string();
         self.results.speed_factor = verdict.speed_factor;
+        self.results.component_settings = Some(Settings::of(verdict.accelerator).to_string());
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
