@@ -360,7 +360,10 @@ mod tests {
     use std::io::Write as _;
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
-    const LIMIT: Duration = Duration::from_secs(20);
+    /// For what comes at once, on a machine however busy.
+    const LIMIT: Duration = Duration::from_secs(60);
+    /// The longest that a request may have at a tenth of a second between two, in milliseconds.
+    const LONG: u64 = 12_800;
 
     fn server(host: &str) -> SocketAddr {
         let server = Server::bind(0, host.into()).unwrap();
@@ -403,9 +406,9 @@ mod tests {
     #[test]
     fn every_request_is_in_the_record_with_who_answered() {
         let traffic = Traffic::default();
-        let begun = traffic.start(request(server("one"), 20, 2000)).unwrap();
+        let begun = traffic.start(request(server("one"), 100, LONG)).unwrap();
         assert!(begun.started_unix_ms > 1_700_000_000_000);
-        until(&traffic, |record| record.requests.len() > 10);
+        until(&traffic, |record| record.requests.len() > 5);
         let record = traffic.stop().unwrap();
         assert_eq!(record.ended, Some(TrafficEnd::Stopped));
         assert_eq!(record.in_flight(), 0);
@@ -430,48 +433,64 @@ mod tests {
         // Answers until it is told to go, and then nobody listens any more.
         let serving = thread::spawn(move || {
             listener.set_nonblocking(true).unwrap();
+            let mut answered = Vec::new();
             while gone.try_recv().is_err() {
                 if let Ok((mut stream, _)) = listener.accept() {
                     stream.set_nonblocking(false).unwrap();
                     http::read(&mut stream, false).unwrap();
                     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
                     stream.write_all(answer.as_bytes()).unwrap();
+                    answered.push(stream);
                 }
                 thread::sleep(Duration::from_millis(1));
             }
+            // While a connection of its port is there, nobody else on this host is given that port.
+            answered
         });
-        traffic.start(request(target, 20, 2000)).unwrap();
-        until(&traffic, |record| outcomes(record, Outcome::Answered) > 3);
+        traffic.start(request(target, 100, LONG)).unwrap();
+        let before = until(&traffic, |record| outcomes(record, Outcome::Answered) > 3);
         go.send(()).unwrap();
-        serving.join().unwrap();
-        until(&traffic, |record| outcomes(record, Outcome::Refused) > 3);
+        let _port = serving.join().unwrap();
+        // A request that the sender has counted by now may have been anywhere on its way when the
+        // listener went; each one after it was sent to nobody.
+        let after = traffic.record().unwrap().requests.len();
+        until(&traffic, |record| {
+            let sent_after = record.requests.iter().skip(after);
+            sent_after.filter(|sent| sent.end.is_some()).count() > 3
+        });
         let record = traffic.stop().unwrap();
+        assert_eq!(record.in_flight(), 0);
+        for (number, sent) in before.requests.iter().enumerate() {
+            assert!(sent.end.is_none() || *sent == record.requests[number]);
+        }
         let refused = |sent: &Sent| sent.end.as_ref().unwrap().outcome == Outcome::Refused;
-        assert!(!refused(&record.requests[0]));
-        assert!(record.requests.iter().rev().take(3).all(refused));
-        let ended = outcomes(&record, Outcome::Answered)
-            + outcomes(&record, Outcome::Refused)
-            + outcomes(&record, Outcome::Reset)
-            + outcomes(&record, Outcome::Malformed);
-        assert_eq!(ended, record.requests.len());
+        assert!(record.requests[after..].iter().all(refused), "{record:?}");
     }
 
     #[test]
     fn an_answer_that_does_not_come_delays_no_other_request() {
+        let (target, listener) = silent();
+        let traffic = Traffic::default();
+        traffic.start(request(target, 200, 2 * LONG)).unwrap();
+        let record = until(&traffic, |record| record.requests.len() > 4);
+        assert_eq!(record.requests.len(), record.in_flight());
+        // Whoever was not accepted is reset.
+        drop(listener);
+        let record = traffic.stop().unwrap();
+        assert_eq!(record.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_request_is_given_up_at_its_limit_and_not_before() {
         let (target, _listener) = silent();
         let traffic = Traffic::default();
-        traffic.start(request(target, 20, 1000)).unwrap();
-        // Long before the first one's limit.
-        let record = until(&traffic, |record| record.requests.len() > 10);
-        assert_eq!(record.requests.len(), record.in_flight());
+        traffic.start(request(target, 20, 200)).unwrap();
+        until(&traffic, |record| record.requests.len() > 3);
         let record = traffic.stop().unwrap();
         assert_eq!(record.in_flight(), 0);
         assert_eq!(outcomes(&record, Outcome::TimedOut), record.requests.len());
-        let shortest = record
-            .requests
-            .iter()
-            .map(|sent| sent.end.as_ref().unwrap().millis);
-        assert!(shortest.min().unwrap() >= 1000);
+        let ends = record.requests.iter().filter_map(|sent| sent.end.as_ref());
+        assert!(ends.map(|end| end.millis).min().unwrap() >= 200);
     }
 
     #[test]
@@ -486,7 +505,7 @@ mod tests {
         assert_eq!((record.requests.len(), record.in_flight()), (7, 0));
         assert_eq!(record.ended, Some(TrafficEnd::Full));
         // The next one may start now, with a record of its own.
-        let next = traffic.start(request(server("two"), 100, 100)).unwrap();
+        let next = traffic.start(request(server("two"), LONG, 100)).unwrap();
         assert!(next.requests.len() <= 1 && next.ended.is_none());
         traffic.stop().unwrap();
     }

@@ -81,7 +81,7 @@ mod tests {
         assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
         child.kill().unwrap();
         child.wait().unwrap();
-        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        told.recv_timeout(Duration::from_secs(60)).unwrap();
         let error = watch_ancestors(&[pid], || {}).unwrap_err();
         assert!(matches!(error, AncestorError::Gone(_)), "{error}");
     }

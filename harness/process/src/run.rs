@@ -156,7 +156,7 @@ mod tests {
         let done = run(
             &spawner,
             sh("echo out; echo err >&2; exit 3"),
-            Duration::from_secs(10),
+            Duration::from_secs(60),
         );
         let done = done.unwrap();
         assert_eq!(

@@ -281,19 +281,15 @@ mod tests {
 
     #[test]
     fn a_build_is_told_nothing_of_the_program_that_runs_it() {
-        // Whoever runs the tests has set these, as `cargo run` does.
+        // Cargo has set these for whoever runs the tests, as `cargo run` does. A person who starts
+        // this program bare has none of them, and nothing is asked then.
         let package =
             |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        let set = std::env::vars()
-            .map(|(name, _)| name)
-            .filter(|name| package(name));
+        let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let command = ChildCommand::new("cargo").outside_cargo();
-        let mut count = 0;
-        for name in set {
+        for name in set.filter(|name| package(name)) {
             assert!(command.env.contains(&(name.clone().into(), None)), "{name}");
-            count += 1;
         }
-        assert!(count >= 10, "{count}");
     }
 
     #[test]
@@ -306,9 +302,12 @@ mod tests {
     fn an_inherited_descriptor_keeps_its_number() {
         let spawner = Spawner::start().unwrap();
         let (read, write) = io::pipe().unwrap();
-        let number = write.as_raw_fd();
-        let mut command = ChildCommand::new("sh").args(["-c", &format!("echo kept >&{number}")]);
-        command.inherit.push(write.into());
+        // One that a caller's own descriptors leave free, and that a shell's `>&` may be too short
+        // for: POSIX asks for one digit, and dash takes no more.
+        let write = rustix::io::fcntl_dupfd_cloexec(write, 100).unwrap();
+        let to = format!("/proc/self/fd/{}", write.as_raw_fd());
+        let mut command = ChildCommand::new("sh").args(["-c", "echo kept >\"$0\"", &to]);
+        command.inherit.push(write);
         let mut child = spawner.spawn(command).unwrap();
         let mut text = String::new();
         { read }.read_to_string(&mut text).unwrap();
