@@ -72,6 +72,7 @@ impl AdmissionError {
 pub struct Admission {
     folder: PathBuf,
     patience: Duration,
+    memory: fn() -> Result<Memory, MemoryError>,
 }
 
 /// The right to run one clone. Dropping it, or the end of the process, gives it back: hold it until
@@ -115,6 +116,7 @@ impl Admission {
         Ok(Self {
             folder: folder.to_owned(),
             patience: PATIENCE,
+            memory: Memory::of_host,
         })
     }
 
@@ -174,7 +176,7 @@ impl Admission {
             },
             holders,
         };
-        let memory = Memory::of_host()?;
+        let memory = (self.memory)()?;
         match decide(claim, ahead.as_ref(), &load, memory, alone_for_long) {
             Decision::Admit => {
                 let holder = Holder {
@@ -349,6 +351,22 @@ mod tests {
         }
     }
 
+    const TOTAL_MIB: u64 = 1 << 20;
+    const AVAILABLE_MIB: u64 = TOTAL_MIB / 2;
+
+    /// On a machine on which nothing else comes and goes.
+    fn of_a_known_size(folder: &Path) -> Admission {
+        Admission {
+            memory: || {
+                Ok(Memory {
+                    total: TOTAL_MIB << 20,
+                    available: AVAILABLE_MIB << 20,
+                })
+            },
+            ..Admission::at(folder).unwrap()
+        }
+    }
+
     fn files(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(folder)
             .unwrap()
@@ -415,10 +433,10 @@ mod tests {
     #[tokio::test]
     async fn what_never_fits_is_an_error_with_the_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        let mut admission = Admission::at(dir.path()).unwrap();
+        let mut admission = of_a_known_size(dir.path());
         admission.patience = Duration::ZERO;
         let heard = Heard::default();
-        let total = Memory::of_host().unwrap().total >> 20;
+        let total = TOTAL_MIB;
         // More than there is, and no more than there is but more than is free.
         for mib in [total + 1, total] {
             let error = admission
@@ -430,7 +448,7 @@ mod tests {
                 panic!("{error:?}");
             };
             assert_eq!((source.claimed_mib, source.total_mib), (mib, total));
-            assert!(source.available_mib < total);
+            assert_eq!(source.available_mib, AVAILABLE_MIB);
         }
         // Beside somebody else the second may fit one day.
         let small = admission
@@ -453,11 +471,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_promised_to_one_is_not_given_to_another() {
         let dir = tempfile::tempdir().unwrap();
-        let admission = Admission::at(dir.path()).unwrap();
+        let admission = of_a_known_size(dir.path());
         let heard = Heard::default();
-        let available = Memory::of_host().unwrap().available >> 20;
         // Neither uses any of it.
-        let most = claim("most", 2, available * 6 / 10);
+        let most = claim("most", 2, AVAILABLE_MIB * 6 / 10);
         let held = admission.enter(&most, &heard).await.unwrap();
         let mut second = Box::pin(admission.enter(&most, &heard));
         waits(&mut second, &heard).await;

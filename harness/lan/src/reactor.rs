@@ -28,9 +28,6 @@ const ALARM: u64 = u64::MAX;
 /// `net.core.wmem_max` is lower, without an error.
 const SOCKET_BUFFER: usize = 1024 * 1024;
 
-/// How long [`crate::Segment::hold`] waits for machines to take what is under way.
-const DRAIN_LIMIT: Duration = Duration::from_millis(500);
-
 /// How often a wait for machines looks whether they have: nothing reports that a peer has read.
 const DRAIN_STEP: Duration = Duration::from_millis(1);
 
@@ -62,6 +59,7 @@ pub(crate) struct Reactor {
     gateway: Gateway,
     mailbox: Mailbox,
     holds: Vec<PendingHold>,
+    drain_limit: Duration,
 }
 
 impl Reactor {
@@ -98,6 +96,7 @@ impl Reactor {
             gateway: Gateway::new(plan, now),
             mailbox,
             holds: Vec::new(),
+            drain_limit: options.drain_limit,
         })
     }
 
@@ -168,7 +167,7 @@ impl Reactor {
                     self.switch.hold();
                     self.holds.push(PendingHold {
                         reply,
-                        deadline: now + DRAIN_LIMIT,
+                        deadline: now + self.drain_limit,
                     });
                 }
                 Command::Release { reply } => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
@@ -22,15 +23,19 @@ pub struct SegmentOptions {
     /// Octets that wait for one port at most before frames for it are dropped, and octets of one
     /// port's frames that a held segment stores at most. At least one frame of 70 KiB should fit.
     pub queue_bytes: usize,
+    /// How long [`Segment::hold`] waits at most for machines to take what is under way.
+    pub drain_limit: Duration,
 }
 
 impl Default for SegmentOptions {
-    /// No capture, not held, queues of 4 MiB: some 2700 frames of 1500 octets.
+    /// No capture, not held, queues of 4 MiB (some 2700 frames of 1500 octets), half a second for a
+    /// machine that is to take what is under way.
     fn default() -> Self {
         SegmentOptions {
             capture: None,
             start_held: false,
             queue_bytes: 4 * 1024 * 1024,
+            drain_limit: Duration::from_millis(500),
         }
     }
 }
@@ -104,8 +109,8 @@ impl Segment {
     }
 
     /// Stops switching. What is switched already is given to the machines, and the call returns
-    /// once they have taken it (or 500 ms have passed: one that takes nothing delays no freeze) and
-    /// what they have sent is read. Everything they send from now on is kept, within bounds, until
+    /// once they have taken it (or [`SegmentOptions::drain_limit`] has passed: one that takes nothing
+    /// delays no freeze) and what they have sent is read. Everything they send from now on is kept, within bounds, until
     /// [`Segment::release`], or becomes part of [`Segment::state`].
     ///
     /// # Errors

@@ -8,11 +8,9 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use common::{COUNT, Cable, ECHO, Host, RESET, address, plan};
+use common::{COUNT, Cable, ECHO, Host, LONG, RESET, SERVERS, address, plan};
 use podwire_lan::{GatewayHandle, LanError, PortId, Segment, SegmentOptions, SegmentStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const LIMIT: Duration = Duration::from_secs(10);
 
 fn start() -> (Segment, PortId, Host) {
     let segment = Segment::start(plan(), SegmentOptions::default()).unwrap();
@@ -26,7 +24,7 @@ fn to(port: u16) -> SocketAddrV4 {
 }
 
 async fn open(gateway: &GatewayHandle, port: u16) -> SegmentStream {
-    gateway.connect(to(port), LIMIT).await.unwrap()
+    gateway.connect(to(port), LONG).await.unwrap()
 }
 
 fn pattern(size: usize) -> Vec<u8> {
@@ -50,10 +48,8 @@ async fn echo(stream: SegmentStream, bytes: Vec<u8>) -> Vec<u8> {
 async fn bulk_arrives_whole_in_both_directions() {
     let (segment, _, _host) = start();
     let sent = pattern(16 * 1024 * 1024);
-    let started = Instant::now();
     let back = echo(open(&segment.gateway(), ECHO).await, sent.clone()).await;
     assert!(back == sent, "{} octets came back", back.len());
-    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +92,7 @@ async fn what_was_written_before_an_orderly_end_arrives_though_the_stream_is_dro
     stream.write_all(&pattern(200_000)).await.unwrap();
     stream.shutdown().await.unwrap();
     drop(stream);
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LONG;
     while segment.counters().unwrap()[0].bytes_in < 200_000 {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -111,7 +107,7 @@ async fn a_dropped_stream_resets_its_connection() {
     stream.write_all(b"x").await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     drop(stream);
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LONG;
     while host.resets() == 0 {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -125,21 +121,21 @@ async fn failures_are_told_apart() {
     let short = Duration::from_millis(300);
     let error =
         |result: Result<SegmentStream, LanError>| result.map(|_| ()).unwrap_err().to_string();
-    insta::assert_snapshot!(error(gateway.connect(to(22), LIMIT).await), @"connection to 172.30.0.11:22 refused: the machine is up and nothing listens on port 22");
+    insta::assert_snapshot!(error(gateway.connect(to(22), LONG).await), @"connection to 172.30.0.11:22 refused: the machine is up and nothing listens on port 22");
     let nobody = SocketAddrV4::new(Ipv4Addr::new(172, 30, 0, 99), 22);
     match gateway.connect(nobody, short).await {
         Err(LanError::NoRoute { to, waited }) => {
             assert_eq!(to, nobody);
-            assert!(waited >= short && waited < LIMIT, "{waited:?}");
+            assert!(waited >= short, "{waited:?}");
         }
         other => panic!("{other:?}"),
     }
     let far = SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 2), 22);
-    insta::assert_snapshot!(error(gateway.connect(far, LIMIT).await), @"10.1.1.2 is not on the segment; the gateway reaches only its machines");
+    insta::assert_snapshot!(error(gateway.connect(far, LONG).await), @"10.1.1.2 is not on the segment; the gateway reaches only its machines");
     segment.set_cut(port, true).unwrap();
     insta::assert_snapshot!(error(gateway.connect(to(ECHO), short).await), @"connection to 172.30.0.11:7 timed out after 0.3 s: the machine's MAC address is known, and it does not answer");
     drop(segment);
-    insta::assert_snapshot!(error(gateway.connect(to(ECHO), LIMIT).await), @"the segment is stopped; start another");
+    insta::assert_snapshot!(error(gateway.connect(to(ECHO), LONG).await), @"the segment is stopped; start another");
 }
 
 #[tokio::test]
@@ -162,7 +158,7 @@ async fn a_writer_learns_that_the_machine_has_gone_away() {
     let (segment, _, _host) = start();
     let stream = open(&segment.gateway(), RESET).await;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let written = tokio::time::timeout(LIMIT, async {
+    let written = tokio::time::timeout(LONG, async {
         loop {
             if let Err(error) = writer.write_all(&pattern(100_000)).await {
                 break error.kind();
@@ -170,7 +166,7 @@ async fn a_writer_learns_that_the_machine_has_gone_away() {
         }
     });
     assert_eq!(written.await.unwrap(), ErrorKind::ConnectionReset);
-    let read = tokio::time::timeout(LIMIT, reader.read(&mut [0]))
+    let read = tokio::time::timeout(LONG, reader.read(&mut [0]))
         .await
         .unwrap();
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -180,13 +176,17 @@ async fn a_writer_learns_that_the_machine_has_gone_away() {
 async fn a_connection_nobody_waits_for_leaves_nothing() {
     let (segment, _, host) = start();
     let gateway = segment.gateway();
-    for _ in 0..100 {
-        // Given up at once, before or after the host has accepted.
-        let _ = tokio::time::timeout(Duration::from_micros(300), gateway.connect(to(ECHO), LIMIT))
-            .await;
+    // Fewer than the host can serve at once, however late it comes to it; both times together are
+    // more.
+    for _ in 0..2 {
+        for _ in 0..SERVERS - 8 {
+            // Given up at once, before or after the host has accepted.
+            let short = Duration::from_micros(300);
+            let _ = tokio::time::timeout(short, gateway.connect(to(ECHO), LONG)).await;
+        }
+        let back = echo(open(&gateway, ECHO).await, b"still here".to_vec()).await;
+        assert_eq!(back, b"still here");
     }
-    let back = echo(open(&gateway, ECHO).await, b"still here".to_vec()).await;
-    assert_eq!(back, b"still here");
     drop(host);
 }
 
@@ -201,7 +201,7 @@ async fn a_cut_cable_pauses_a_connection_and_mending_it_goes_on() {
         tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut back)).await;
     assert!(early.is_err());
     segment.set_cut(port, false).unwrap();
-    tokio::time::timeout(LIMIT, stream.read_exact(&mut back))
+    tokio::time::timeout(LONG, stream.read_exact(&mut back))
         .await
         .unwrap()
         .unwrap();

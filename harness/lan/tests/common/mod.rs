@@ -19,6 +19,9 @@ use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
+/// For what comes at once, on a machine however busy.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
 pub(crate) fn plan() -> SegmentPlan {
     SegmentPlan {
         subnet: Ipv4Net {
@@ -61,9 +64,7 @@ impl Cable {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         let socket = UnixStream::from(socket);
         socket.set_nonblocking(false).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
         Cable(socket)
     }
 
@@ -89,9 +90,7 @@ impl Cable {
         let short = Duration::from_millis(100);
         self.0.set_read_timeout(Some(short)).unwrap();
         let result = self.0.read_exact(&mut [0]);
-        self.0
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        self.0.set_read_timeout(Some(LONG)).unwrap();
         result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
@@ -109,7 +108,8 @@ pub(crate) const COUNT: u16 = 9;
 /// Resets the connection once something comes.
 pub(crate) const RESET: u16 = 10;
 
-const SERVERS: usize = 48;
+/// How many connections to each of them at once.
+pub(crate) const SERVERS: usize = 48;
 
 /// A host with TCP services, on a thread of its own.
 pub(crate) struct Host {
