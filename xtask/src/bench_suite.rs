@@ -113,7 +113,7 @@ pub(crate) fn suite(
             plan: &plan,
             at_once: suite::at_once(&plan)?,
             broken: None,
-            keep: false,
+            keep: None,
             repeat: 1,
             system: ImageFrom::Debian,
             provenance: &bundle.provenance(),
@@ -214,10 +214,15 @@ impl Bench<'_> {
     }
 }
 
-/// Runs scenarios in their folder `dir`; all of them have to pass, else the times say nothing.
-fn run(suite: &Suite<'_>, dir: &Path, names: &[String], stages: &[Stage]) -> Result<Ran, Stop> {
-    suite.context(stages)?.write(dir)?;
-    let ran = suite.run(dir, names)?;
+/// Runs scenarios in the cell's folder; all of them have to pass, else the times say nothing.
+fn run(
+    suite: &Suite<'_>,
+    cell_dir: &Path,
+    names: &[String],
+    stages: &[Stage],
+) -> Result<Ran, Stop> {
+    suite.context(stages)?.write(cell_dir)?;
+    let ran = suite.run(cell_dir, names)?;
     if ran.cut_short.is_some() {
         return Err(Stop::Interrupted);
     }
@@ -225,7 +230,7 @@ fn run(suite: &Suite<'_>, dir: &Path, names: &[String], stages: &[Stage]) -> Res
         Ended::Passed => Ok(ran),
         Ended::TestsFailed => Err(Stop::setup(format!(
             "a scenario failed, so that its time says nothing; what it left is in {}",
-            dir.display()
+            cell_dir.display()
         ))),
         Ended::Broken => Err(Stop::setup(
             "nextest could not run the scenarios; its words are above",

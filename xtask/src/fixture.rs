@@ -8,7 +8,8 @@ use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, StageManifest, S
 use podwire_images::bundle::Replaced;
 use podwire_images::{Entry, Provenance};
 use podwire_scenario::{
-    Cells, Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult,
+    CellContext, Cells, Future, Lab, Outcome, Profile, SabotageResult, Scenario, ScenarioResult,
+    Share,
 };
 use podwire_vm::Accelerator;
 
@@ -145,6 +146,30 @@ pub(crate) fn cluster_plan() -> ClusterPlan {
 /// What describes a stage of it.
 pub(crate) fn stage_manifest(plan: ClusterPlan, name: StageName) -> StageManifest {
     StageManifest::new(name, plan, image_files("image-a")).unwrap()
+}
+
+/// What the scenarios' processes of a cell are told that nobody has prepared anything for.
+pub(crate) fn context(keep: Option<&Path>) -> CellContext {
+    CellContext {
+        stages: BTreeMap::new(),
+        qemu: "qemu".into(),
+        qemu_img: "qemu-img".into(),
+        accelerator: Accelerator::Tcg,
+        speed_factor: 1.0,
+        ssh_key: "key".into(),
+        ssh_host_key: None,
+        broken: None,
+        share: Share {
+            folder: "admission".into(),
+            slots: 1,
+            clone_mib: 1,
+            keep_free_mib: 1,
+        },
+        keep: keep.map(Path::to_owned),
+        tested: String::new(),
+        again: String::new(),
+        repeat: 1,
+    }
 }
 
 /// An entry of the cache that was last used so many hours before the thousandth of 1970.

@@ -2,35 +2,34 @@
 
 use std::path::Path;
 
-use podwire_access::{Description, FILE, Link};
+use podwire_access::{Description, Link};
 
 use crate::access;
 use crate::session::Session;
 
-/// Watches a run's folder for the cluster of a failed scenario.
+/// Watches the run's folder for the cluster of a failed scenario.
 pub(crate) struct Keeper<'a> {
-    session: &'a Session,
-    run: &'a Path,
+    run_dir: &'a Path,
     /// Whose cluster is held.
     kept: Option<String>,
 }
 
 impl<'a> Keeper<'a> {
-    pub(crate) fn new(session: &'a Session, run: &'a Path) -> Self {
+    pub(crate) fn new(run_dir: &'a Path) -> Self {
         Self {
-            session,
-            run,
+            run_dir,
             kept: None,
         }
     }
 
     /// What to show as the present step while a cluster is held. When one has just come, says how
     /// to reach it.
-    pub(crate) fn look(&mut self) -> Option<String> {
+    pub(crate) fn look(&mut self, session: &Session) -> Option<String> {
         if self.kept.is_none() {
-            let description = self.description()?;
-            let run = self.run.file_name().unwrap_or_default().to_string_lossy();
-            self.session.progress.line(&notice(&description, &run));
+            let description = session.wait_for(held(self.run_dir))?;
+            let run = self.run_dir.file_name().unwrap_or_default();
+            let notice = notice(&description, &run.to_string_lossy());
+            session.progress.line(&notice);
             self.kept = Some(description.what);
         }
         self.kept
@@ -42,17 +41,13 @@ impl<'a> Keeper<'a> {
     pub(crate) fn into_kept(self) -> Option<String> {
         self.kept
     }
+}
 
-    fn description(&self) -> Option<Description> {
-        if !self.run.join(FILE).exists() {
-            return None;
-        }
-        // One that does not answer yet is asked again.
-        self.session.wait_for(async {
-            let link = Link::open(self.run).await.ok()??;
-            link.describe().await.ok()
-        })
-    }
+/// What the cluster that is held says of itself, if there is one. One that does not answer yet is
+/// asked again.
+async fn held(run_dir: &Path) -> Option<Description> {
+    let link = Link::open(run_dir).await.ok()??;
+    link.describe().await.ok()
 }
 
 fn notice(description: &Description, run: &str) -> String {
@@ -64,8 +59,71 @@ fn notice(description: &Description, run: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use podwire_access::{AccessError, Door, NodeAddress, Room, Served, find};
+    use podwire_cluster::{Bootstrap, Cell, addresses};
+    use podwire_lan::{Segment, SegmentOptions};
+    use podwire_scenario::{CellContext, bare};
+    use time::OffsetDateTime;
+
     use super::*;
-    use podwire_access::NodeAddress;
+    use crate::fixture;
+    use crate::workspace::Workspace;
+
+    /// As a scenario's process does when its scenario has failed: all it knows is the cell's folder.
+    fn opened(segment: &Segment, cell_dir: &Path, what: &str) -> Result<Door, AccessError> {
+        let context = CellContext::read(cell_dir).unwrap();
+        let room = Room {
+            node: NodeAddress {
+                name: "node1".into(),
+                address: Ipv4Addr::new(172, 30, 0, 11),
+            },
+            host_key: String::new(),
+            console: cell_dir.join("console.log"),
+        };
+        let served = Served {
+            what: what.into(),
+            user_key: context.ssh_key,
+            limit: Duration::from_secs(1),
+        };
+        let run_dir = context.keep.unwrap();
+        Door::to(vec![room], segment.gateway(), &run_dir, &served)
+    }
+
+    #[tokio::test]
+    async fn what_a_scenario_s_process_keeps_is_found_by_the_keeper_and_by_ssh() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace {
+            root: dir.path().to_owned(),
+            output: dir.path().join("target/podwire"),
+        };
+        let run_dir = workspace.new_run(OffsetDateTime::now_utc()).unwrap();
+        let cell_dirs = Bootstrap::ALL.map(|bootstrap| {
+            let cell_dir = bare::new_cell(&run_dir, Cell::usual(bootstrap)).unwrap();
+            fixture::context(Some(&run_dir)).write(&cell_dir).unwrap();
+            cell_dir
+        });
+        assert_eq!(held(&run_dir).await, None);
+
+        let segment = Segment::start(addresses::segment(1), SegmentOptions::default()).unwrap();
+        let door = opened(&segment, &cell_dirs[0], "the first").unwrap();
+        assert_eq!(held(&run_dir).await.as_ref(), Some(door.description()));
+        let running = find::running(&workspace.runs()).await.unwrap();
+        let run = run_dir.file_name().unwrap().to_str();
+        let chosen = find::choose(&running, run).unwrap();
+        assert_eq!(&chosen.description, door.description());
+        assert_eq!(chosen.dir, run_dir);
+
+        // One run has one door, whichever cell the next one is of.
+        for cell_dir in &cell_dirs {
+            let next = opened(&segment, cell_dir, "the next").err().unwrap();
+            assert!(matches!(next, AccessError::Taken { .. }), "{next}");
+        }
+        drop(door);
+        assert_eq!(held(&run_dir).await, None);
+    }
 
     #[test]
     fn the_notice_says_how_to_get_in_and_out() {

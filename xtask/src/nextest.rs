@@ -264,7 +264,7 @@ mod tests {
             profile: "scenarios",
             filterset: scenarios(&["static_routes".into(), "joins".into()]),
             at_once: 0,
-            env: vec![("PODWIRE_RUN".into(), "/run".into())],
+            env: vec![("PODWIRE_CELL".into(), "/run".into())],
         };
         let command = nextest.command(false);
         insta::assert_snapshot!(command.display());

@@ -171,11 +171,6 @@ pub(crate) struct CellOrder {
 }
 
 impl CellOrder {
-    /// Its folder in the run's: what the scenarios' processes are told, and what they leave.
-    pub(crate) fn folder(&self) -> String {
-        self.cell.to_string().replace('/', "-")
-    }
-
     /// Whether anybody asked for anything that it could carry, or could not.
     fn is_wanted(&self) -> bool {
         !(self.selection.scenarios.is_empty() && self.selection.skipped.is_empty())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use podwire_cluster::Cell;
 use podwire_images::Provenance;
 use podwire_scenario::{
-    ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection,
+    ContextError, Outcome, SabotageResult, Scenario, ScenarioResult, Selection, bare,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,10 +123,10 @@ pub(crate) type Attempts = Vec<Option<ScenarioResult>>;
 ///
 /// # Errors
 /// [`ContextError`] for a result file that cannot be read or understood.
-pub(crate) fn attempts(run: &Path, name: &str) -> Result<Attempts, ContextError> {
+pub(crate) fn attempts(cell_dir: &Path, name: &str) -> Result<Attempts, ContextError> {
     (1..)
-        .take_while(|attempt| ScenarioResult::folder(run, name, *attempt).exists())
-        .map(|attempt| ScenarioResult::read(run, name, attempt))
+        .take_while(|attempt| ScenarioResult::folder(cell_dir, name, *attempt).exists())
+        .map(|attempt| ScenarioResult::read(cell_dir, name, attempt))
         .collect()
 }
 
@@ -144,10 +144,7 @@ pub(crate) enum Extent<'a> {
 /// What there is of one cell, to be merged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Merged<'a> {
-    /// The run's folder.
-    pub(crate) run: &'a Path,
-    /// The cell's folder in it.
-    pub(crate) folder: &'a str,
+    pub(crate) run_dir: &'a Path,
     pub(crate) cell: Cell,
     pub(crate) selection: &'a Selection,
     /// What nextest saw, by the scenarios' names; nothing when it was not run.
@@ -160,16 +157,16 @@ pub(crate) fn merge(
     merged: &Merged<'_>,
     extent: Extent<'_>,
 ) -> Vec<ScenarioRecord> {
-    let folder = merged.run.join(merged.folder);
+    let cell_dir = bare::cell_dir(merged.run_dir, merged.cell);
     let nothing = BTreeMap::new();
     let seen = merged.seen.unwrap_or(&nothing);
-    let found = |name: &str| attempts(&folder, name);
+    let found = |name: &str| attempts(&cell_dir, name);
     let records = merged_with(catalogue, merged.selection, found, seen, extent);
     let records = records.into_iter().map(|record| ScenarioRecord {
         cell: merged.cell.to_string(),
         folder: record
             .folder
-            .map(|path| Path::new(merged.folder).join(path)),
+            .map(|path| bare::cell_dir(Path::new(""), merged.cell).join(path)),
         ..record
     });
     records.collect()

@@ -9,7 +9,9 @@ use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
-use podwire_scenario::{RunContext, STEPS, ScenarioResult, Share};
+use podwire_scenario::{
+    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, STEPS, ScenarioResult, Share,
+};
 
 use crate::interrupt::kill_descendants;
 use crate::keep::Keeper;
@@ -32,8 +34,8 @@ pub(crate) struct Suite<'a> {
     /// How many of them run beside each other.
     pub(crate) at_once: usize,
     pub(crate) broken: Option<Break>,
-    /// Whether the first failed scenario's cluster stays.
-    pub(crate) keep: bool,
+    /// The run's folder, if the first failed scenario's cluster stays.
+    pub(crate) keep: Option<&'a Path>,
     /// How often each scenario runs.
     pub(crate) repeat: u32,
     /// What the nodes run.
@@ -85,12 +87,12 @@ pub(crate) fn at_once(plan: &ClusterPlan) -> Result<usize, Stop> {
 
 impl Suite<'_> {
     /// What the scenarios' processes are to know; they start from clones of these stages.
-    pub(crate) fn context(&self, stages: &[Stage]) -> Result<RunContext, Stop> {
+    pub(crate) fn context(&self, stages: &[Stage]) -> Result<CellContext, Stop> {
         let (session, host) = (self.session, self.host);
         let claim = parts::claim("", self.plan);
         #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
         let clones = self.at_once as f64;
-        Ok(RunContext {
+        Ok(CellContext {
             stages: stages
                 .iter()
                 .map(|stage| (stage.manifest.name, stage.dir.clone()))
@@ -107,37 +109,41 @@ impl Suite<'_> {
                 clone_mib: claim.memory_mib,
                 keep_free_mib: claim.keep_free_mib,
             },
-            keep: self.keep,
+            keep: self.keep.map(Path::to_owned),
             repeat: self.repeat,
             tested: tested(self.plan, self.system, self.provenance),
             again: self.again.to_owned(),
         })
     }
 
-    /// Runs these scenarios; their context is in the folder `run`, and their results go there. The
+    /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
-    pub(crate) fn run(&self, run: &Path, names: &[String]) -> Result<Ran, Stop> {
+    pub(crate) fn run(&self, cell_dir: &Path, names: &[String]) -> Result<Ran, Stop> {
         let session = self.session;
         let nextest = Nextest {
             program: self.nextest.to_owned(),
             workspace: session.workspace.root.clone(),
-            profile: match self.keep || self.repeat > 1 {
+            profile: match self.keep.is_some() || self.repeat > 1 {
                 true => "scenarios-at-length",
                 false => "scenarios",
             },
             filterset: nextest::scenarios(names),
             at_once: self.at_once,
             env: vec![
-                ("PODWIRE_RUN".into(), run.display().to_string()),
-                ("PODWIRE_ANCESTOR".into(), std::process::id().to_string()),
+                (CELL_VARIABLE.into(), cell_dir.display().to_string()),
+                (ANCESTOR_VARIABLE.into(), std::process::id().to_string()),
             ],
         };
         let interrupted = session.interrupts.expect();
-        let mut keeper = Keeper::new(session, run);
+        let mut keeper = self.keep.map(Keeper::new);
         let ended = nextest.run(session, || {
             let step = match interrupted.has_come() {
                 true => ENDING.to_owned(),
-                false => keeper.look().unwrap_or_else(|| under_way(run, names)),
+                false => {
+                    let keeper = keeper.as_mut();
+                    let kept = keeper.and_then(|keeper| keeper.look(session));
+                    kept.unwrap_or_else(|| under_way(cell_dir, names))
+                }
             };
             session.progress.step(&step);
         })?;
@@ -149,7 +155,8 @@ impl Suite<'_> {
             ended,
             cut_short: interrupted
                 .has_come()
-                .then(|| keeper.into_kept().map_or(CutShort::AtWork, CutShort::Kept)),
+                .then(|| keeper.and_then(Keeper::into_kept))
+                .map(|kept| kept.map_or(CutShort::AtWork, CutShort::Kept)),
             seen: nextest.seen()?,
         })
     }
@@ -164,12 +171,12 @@ fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> Str
     )
 }
 
-/// Which scenarios run now, what each does, and how many are done, by what is in the run's folder.
-fn under_way(run: &Path, names: &[String]) -> String {
+/// Which scenarios run now, what each does, and how many are done, by what is in the cell's folder.
+fn under_way(cell_dir: &Path, names: &[String]) -> String {
     let mut running = Vec::new();
     let mut done = 0;
     for name in names {
-        let folder = ScenarioResult::folder(run, name, 1);
+        let folder = ScenarioResult::folder(cell_dir, name, 1);
         if folder.join(ScenarioResult::FILE).exists() {
             done += 1;
         } else if folder.exists() {
@@ -231,16 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn the_run_s_folder_tells_what_is_under_way() {
-        let run = tempfile::tempdir().unwrap();
+    fn the_cell_s_folder_tells_what_is_under_way() {
+        let cell_dir = tempfile::tempdir().unwrap();
         let names = ["a", "b", "c"].map(String::from);
-        assert_eq!(under_way(run.path(), &names), "starting [0 of 3 done]");
+        assert_eq!(under_way(cell_dir.path(), &names), "starting [0 of 3 done]");
         for name in ["a", "b"] {
-            fs::create_dir_all(ScenarioResult::folder(run.path(), name, 1)).unwrap();
+            fs::create_dir_all(ScenarioResult::folder(cell_dir.path(), name, 1)).unwrap();
         }
-        crate::fixture::passed("a").write(run.path()).unwrap();
-        assert_eq!(under_way(run.path(), &names), "b [1 of 3 done]");
-        let lab = ScenarioResult::folder(run.path(), "b", 1).join("sabotage-no-route");
+        crate::fixture::passed("a").write(cell_dir.path()).unwrap();
+        assert_eq!(under_way(cell_dir.path(), &names), "b [1 of 3 done]");
+        let lab = ScenarioResult::folder(cell_dir.path(), "b", 1).join("sabotage-no-route");
         fs::create_dir_all(&lab).unwrap();
         fs::write(
             lab.join(STEPS),
@@ -248,7 +255,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            under_way(run.path(), &names),
+            under_way(cell_dir.path(), &names),
             "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
         );
     }

@@ -9,7 +9,7 @@ use podwire_admission::Memory;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::image::{ImageFrom, System};
 use podwire_images::{NodeImage, host, image, tools};
-use podwire_scenario::Scenario;
+use podwire_scenario::{Scenario, bare};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
@@ -55,18 +55,18 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     };
     demand.make_room(session)?;
 
-    let dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
-    for cell in &order.cells {
-        let folder = dir.join(cell.folder());
-        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        cell.selection.write(&folder)?;
+    let run_dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
+    for order in &order.cells {
+        order
+            .selection
+            .write(&bare::new_cell(&run_dir, order.cell)?)?;
     }
     let mut run = Run {
         session,
         order: &order,
         plan,
         preparation: Preparation::new(session, order.wanted()),
-        dir,
+        run_dir,
         results: Results {
             accelerator: "not judged yet".into(),
             speed_factor: 0.0,
@@ -272,7 +272,7 @@ struct Run<'a> {
     order: &'a Order<'a>,
     plan: Plan,
     preparation: Preparation<'a>,
-    dir: PathBuf,
+    run_dir: PathBuf,
     results: Results,
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
@@ -314,7 +314,7 @@ impl Run<'_> {
             parts::build(
                 session,
                 nextest::build(&session.workspace.root),
-                &run.dir.join("build.log"),
+                &run.run_dir.join("build.log"),
             )?;
             Ok(((), false))
         })?;
@@ -330,11 +330,11 @@ impl Run<'_> {
             return Ok(Done::Ran);
         }
         let host = self.preparation.host(&judged);
-        let logs = self.dir.join("stages");
+        let logs = self.run_dir.join("stages");
         let orders = self
             .order
             .stages(session, &node, host.accelerator, pod_manifest.as_ref())?;
-        let console = self.dir.join("layer");
+        let console = self.run_dir.join("layer");
         let image = self
             .preparation
             .layer(&host, &node, pod_network.as_ref(), &console)?;
@@ -377,7 +377,7 @@ impl Run<'_> {
             plan,
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
-            keep: self.order.args.keep,
+            keep: self.order.args.keep.then_some(self.run_dir.as_path()),
             repeat: self.order.args.repeat,
             system: self.order.system.from,
             provenance: &self.results.provenance,
@@ -389,9 +389,9 @@ impl Run<'_> {
                 .progress
                 .phase(&format!("{}, {}", Phase::Scenarios.name(), order.cell));
         }
-        let dir = self.dir.join(order.folder());
-        suite.context(stages)?.write(&dir)?;
-        let ran = suite.run(&dir, &order.selection.scenarios)?;
+        let cell_dir = bare::cell_dir(&self.run_dir, order.cell);
+        suite.context(stages)?.write(&cell_dir)?;
+        let ran = suite.run(&cell_dir, &order.selection.scenarios)?;
         self.cut_short = ran.cut_short;
         self.seen.insert(order.cell, ran.seen);
         match ran.ended {
@@ -516,8 +516,7 @@ impl Run<'_> {
                 let seen = self.seen.remove(&order.cell);
                 // A person who ended the run in one cell has never seen the next.
                 let merged = Merged {
-                    run: &self.dir,
-                    folder: &order.folder(),
+                    run_dir: &self.run_dir,
                     cell: order.cell,
                     selection: &order.selection,
                     seen: seen.as_ref(),
@@ -574,10 +573,10 @@ impl Run<'_> {
     }
 
     fn write(&self) -> anyhow::Result<()> {
-        let json = self.dir.join("results.json");
+        let json = self.run_dir.join("results.json");
         fs::write(&json, serde_json::to_vec_pretty(&self.results)?)
             .with_context(|| format!("cannot write {}", json.display()))?;
-        let xml = self.dir.join("junit.xml");
+        let xml = self.run_dir.join("junit.xml");
         fs::write(&xml, junit::report(&self.results).to_string()?)
             .with_context(|| format!("cannot write {}", xml.display()))
     }

@@ -1,4 +1,4 @@
-//! Where things are: the project, its target folder, a run's folder.
+//! Where things are: the project, its target folder, the runs' folders.
 
 use std::env;
 use std::fs;

@@ -30,7 +30,7 @@ mod tests;
 pub use error::AccessError;
 pub use link::Link;
 pub use protocol::{Description, NodeAddress};
-pub use server::{Door, Served};
+pub use server::{Door, Room, Served};
 pub use shell::{Exit, Shell, Streams};
 pub use socket::FILE;
 pub use terminal::Foreground;

@@ -63,11 +63,24 @@ impl Door {
             host_key: node.host_key().to_owned(),
             console: cluster.dir().join(node.name()).join(CONSOLE),
         });
+        Self::to(rooms.collect(), cluster.segment().gateway(), dir, served)
+    }
+
+    /// Serves these nodes, which `gateway` reaches, as [`Door::open`] does those of a cluster.
+    ///
+    /// # Errors
+    /// As [`Door::open`].
+    pub fn to(
+        rooms: Vec<Room>,
+        gateway: GatewayHandle,
+        dir: &Path,
+        served: &Served,
+    ) -> Result<Self, AccessError> {
         let house = House {
-            rooms: rooms.collect(),
+            rooms,
             user_key: served.user_key.clone(),
             limit: served.limit,
-            dialler: cluster.segment().gateway(),
+            dialler: gateway,
         };
         Self::of(house, dir, &served.what)
     }
@@ -135,11 +148,15 @@ pub(crate) struct House<D> {
     pub(crate) dialler: D,
 }
 
-/// One node.
-pub(crate) struct Room {
-    pub(crate) node: NodeAddress,
-    pub(crate) host_key: String,
-    pub(crate) console: PathBuf,
+/// One node behind a door.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// Its name and address.
+    pub node: NodeAddress,
+    /// Its SSH host key (OpenSSH public key line).
+    pub host_key: String,
+    /// The file with what it prints on its serial line.
+    pub console: PathBuf,
 }
 
 async fn serve<D: Dial>(socket: Arc<Socket>, house: Arc<House<D>>, description: Description) {

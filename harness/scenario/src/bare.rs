@@ -5,13 +5,13 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use podwire_cluster::{ClusterError, StageManifest, host_cpu};
+use podwire_cluster::{Cell, ClusterError, StageManifest, host_cpu};
 use podwire_process::Spawner;
 use podwire_vm::accelerator::qemu_version;
 use time::OffsetDateTime;
 
 use crate::Scenario;
-use crate::context::{self, ContextError, RunContext};
+use crate::context::{CellContext, ContextError};
 
 /// The folder of all runs, in [`output`].
 pub const RUNS: &str = "runs";
@@ -22,7 +22,7 @@ pub fn output(workspace: &Path) -> PathBuf {
     workspace.join(target).join("podwire")
 }
 
-/// Makes a folder for a run in `runs`, named by the time and this process.
+/// Makes the run's folder of a new run in `runs`, named by the time and this process.
 ///
 /// # Errors
 /// [`ContextError::Access`].
@@ -39,9 +39,29 @@ pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<PathBuf, ContextError
     }
 }
 
-/// What the newest run in `runs` has prepared for a scenario, on any of its clusters; else why none
-/// can be used.
-pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, String> {
+/// Where the cell's folder is in the run's: what the scenarios' processes are told, and what they leave.
+pub fn cell_dir(run_dir: &Path, cell: Cell) -> PathBuf {
+    run_dir.join(cell.to_string().replace('/', "-"))
+}
+
+/// Makes the cell's folder in the run's.
+///
+/// # Errors
+/// [`ContextError::Access`].
+pub fn new_cell(run_dir: &Path, cell: Cell) -> Result<PathBuf, ContextError> {
+    let cell_dir = cell_dir(run_dir, cell);
+    match fs::create_dir(&cell_dir) {
+        Ok(()) => Ok(cell_dir),
+        Err(source) => Err(ContextError::Access {
+            path: cell_dir,
+            source,
+        }),
+    }
+}
+
+/// What the newest run in `runs` has prepared for a scenario, on any of its clusters, and that one's
+/// cell; else why none can be used.
+pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<(Cell, CellContext), String> {
     let contexts = newest(runs);
     let mut useless = "no run has prepared a whole cluster yet".to_owned();
     // What is said is about the first.
@@ -54,13 +74,14 @@ pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, S
         };
         let now = asked().map_err(|error| format!("{error:#}"))?;
         match check(&context, scenario, &now) {
-            Ok(()) => {
-                return Ok(RunContext {
+            Ok(cell) => {
+                let context = CellContext {
                     // It was that run's person who wanted to look.
-                    keep: false,
+                    keep: None,
                     repeat: 1,
                     ..context
-                });
+                };
+                return Ok((cell, context));
             }
             Err(reason) => useless = reason,
         }
@@ -70,12 +91,12 @@ pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<RunContext, S
 
 /// The contexts of the newest run whose clusters are whole, one for each of its cells. Most runs of
 /// other commands have none.
-fn newest(runs: &Path) -> Vec<RunContext> {
+fn newest(runs: &Path) -> Vec<CellContext> {
     // Runs' names begin with the time, cells' with the bootstrap.
-    let whole = |run: &PathBuf| -> Vec<RunContext> {
+    let whole = |run: &PathBuf| -> Vec<CellContext> {
         let cells = folders(run).into_iter();
         cells
-            .filter_map(|cell| context::read::<RunContext>(&cell.join(RunContext::FILE)).ok())
+            .filter_map(|cell| CellContext::read(&cell).ok())
             .filter(|context| context.broken.is_none())
             .collect()
     };
@@ -100,7 +121,8 @@ struct Now {
     host_cpu: String,
 }
 
-fn check(context: &RunContext, scenario: &Scenario, now: &Now) -> Result<(), String> {
+/// The cell of the cluster that a context is of, if it is still good for the scenario.
+fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, String> {
     let stage = scenario.stage;
     let Some(dir) = context.stages.get(&stage) else {
         return Err(format!("the newest run had no use for the stage {stage}"));
@@ -138,7 +160,7 @@ fn check(context: &RunContext, scenario: &Scenario, now: &Now) -> Result<(), Str
             "the newest run's cluster had {has} nodes, and it needs {needs}"
         ));
     }
-    Ok(())
+    Ok(plan.cell)
 }
 
 #[cfg(test)]
@@ -167,8 +189,8 @@ mod tests {
         }
     }
 
-    fn context(stage: &Path, broken: Option<Break>) -> RunContext {
-        RunContext {
+    fn context(stage: &Path, broken: Option<Break>) -> CellContext {
+        CellContext {
             stages: [(StageName::Cni, stage.to_owned())].into(),
             qemu: "no-qemu".into(),
             qemu_img: PathBuf::new(),
@@ -182,7 +204,7 @@ mod tests {
                 clone_mib: 1,
                 keep_free_mib: 1,
             },
-            keep: true,
+            keep: Some("/run".into()),
             tested: String::new(),
             again: String::new(),
             repeat: 3,
@@ -226,11 +248,12 @@ mod tests {
     fn the_newest_run_of_a_whole_cluster_counts() {
         let runs = tempfile::tempdir().unwrap();
         assert_eq!(newest(runs.path()), []);
-        let run = |name: &str, context: Option<RunContext>| {
-            let cell = runs.path().join(name).join("kubeadm-nftables-flannel");
-            fs::create_dir_all(&cell).unwrap();
+        let run = |name: &str, context: Option<CellContext>| {
+            let run_dir = runs.path().join(name);
+            fs::create_dir(&run_dir).unwrap();
+            let cell_dir = new_cell(&run_dir, Cell::usual(Bootstrap::Kubeadm)).unwrap();
             if let Some(context) = context {
-                context.write(&cell).unwrap();
+                context.write(&cell_dir).unwrap();
             }
         };
         let (old, new) = (Path::new("/old"), Path::new("/new"));
@@ -249,7 +272,8 @@ mod tests {
         let why = |now: &Now| check(&context, &scenario(), now).unwrap_err();
         insta::assert_snapshot!(why(&now()), @"the stage cni is damaged: stage.json cannot be read: No such file or directory (os error 2)");
         stage(dir.path(), 3);
-        assert_eq!(check(&context, &scenario(), &now()), Ok(()));
+        let cell = Cell::usual(Bootstrap::ByHand);
+        assert_eq!(check(&context, &scenario(), &now()), Ok(cell));
         let qemu = Now {
             qemu: "11.0".into(),
             ..now()
@@ -285,7 +309,7 @@ mod tests {
     #[test]
     fn a_scenario_without_anything_prepared_names_the_command() {
         let runs = tempfile::tempdir().unwrap();
-        let error = RunContext::bare(&scenario(), runs.path()).unwrap_err();
+        let error = CellContext::bare(&scenario(), runs.path()).unwrap_err();
         insta::assert_snapshot!(error, @"no run has prepared a whole cluster yet; `cargo xtask test --filter names` prepares what it needs, and runs it");
         assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0);
     }

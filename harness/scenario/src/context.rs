@@ -1,4 +1,5 @@
-//! What a run tells each scenario's process: two JSON files in the run's folder.
+//! What a run tells the processes of a cell's scenarios: two JSON files in the cell's folder, which is
+//! one of those in the run's folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use time::OffsetDateTime;
 
 use crate::{Scenario, bare};
 
-/// Variable that holds the run's folder.
-pub const RUN_VARIABLE: &str = "PODWIRE_RUN";
+/// Variable that holds the cell's folder.
+pub const CELL_VARIABLE: &str = "PODWIRE_CELL";
 /// Variable that holds the process id on whose behalf the scenario runs.
 pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
 
-/// Why a scenario's process does not know its run.
+/// Why a scenario's process does not know its cell.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     /// Started bare, without anything that could be used.
@@ -28,7 +29,7 @@ pub enum ContextError {
         /// What is missing or has changed.
         reason: String,
     },
-    /// A file of the run's folder cannot be read or written.
+    /// A file of the cell's folder cannot be read or written.
     #[error("cannot access {path} of the run; was its folder removed meanwhile?")]
     Access {
         /// The file.
@@ -36,7 +37,7 @@ pub enum ContextError {
         /// The operating system's answer.
         source: io::Error,
     },
-    /// A file of the run's folder does not parse.
+    /// A file of the cell's folder does not parse.
     #[error(
         "cannot understand {path}; `cargo xtask test` writes it, with the same version of podwire"
     )]
@@ -50,7 +51,7 @@ pub enum ContextError {
 
 /// Everything a scenario's process needs to bring its cluster to life: `context.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunContext {
+pub struct CellContext {
     /// Folder of each stage in the cache, by the stage's name.
     pub stages: BTreeMap<StageName, PathBuf>,
     /// The emulator.
@@ -67,8 +68,9 @@ pub struct RunContext {
     pub broken: Option<Break>,
     /// How it agrees with other processes on the machine's memory.
     pub share: Share,
-    /// Whether a failed scenario's cluster is kept running for a person to look at.
-    pub keep: bool,
+    /// The run's folder, if a failed scenario's cluster is kept running for a person to look at: the
+    /// way into it opens there.
+    pub keep: Option<PathBuf>,
     /// What is under test, in words: the cell, and where its Kubernetes came from.
     pub tested: String,
     /// The command that leads to such a cluster again; `--filter NAME` behind it is one scenario.
@@ -90,47 +92,55 @@ pub struct Share {
     pub keep_free_mib: u64,
 }
 
-impl RunContext {
-    /// Its name in the run's folder.
+impl CellContext {
+    /// Its name in the cell's folder.
     pub const FILE: &'static str = "context.json";
 
-    /// The folder and the context of the run that a scenario's process belongs to: the one that the
-    /// environment names. For one that was started bare, a new folder, and what the newest run in
-    /// the workspace has prepared.
+    /// The cell's folder that a scenario's process belongs to, and its context: the one that the
+    /// environment names. For one that was started bare, a cell's folder in a new run's, and what the
+    /// newest run in the workspace has prepared.
     ///
     /// # Errors
     /// [`ContextError`].
     pub fn find(scenario: &Scenario, workspace: &Path) -> Result<(PathBuf, Self), ContextError> {
-        match env::var_os(RUN_VARIABLE) {
-            Some(run) => {
-                let run = PathBuf::from(run);
-                let context = read(&run.join(Self::FILE))?;
-                Ok((run, context))
+        match env::var_os(CELL_VARIABLE) {
+            Some(cell_dir) => {
+                let cell_dir = PathBuf::from(cell_dir);
+                let context = Self::read(&cell_dir)?;
+                Ok((cell_dir, context))
             }
             None => Self::bare(scenario, &bare::output(workspace).join(bare::RUNS)),
         }
     }
 
     pub(crate) fn bare(scenario: &Scenario, runs: &Path) -> Result<(PathBuf, Self), ContextError> {
-        let context =
+        let (cell, context) =
             bare::prepared(runs, scenario).map_err(|reason| ContextError::Unprepared {
                 scenario: scenario.name.to_owned(),
                 reason,
             })?;
-        let run = bare::new_run(runs, OffsetDateTime::now_utc())?;
-        Ok((run, context))
+        let run_dir = bare::new_run(runs, OffsetDateTime::now_utc())?;
+        Ok((bare::new_cell(&run_dir, cell)?, context))
     }
 
-    /// Writes it into the run's folder.
+    /// Reads a cell's context.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn read(cell_dir: &Path) -> Result<Self, ContextError> {
+        read(&cell_dir.join(Self::FILE))
+    }
+
+    /// Writes it into the cell's folder.
     ///
     /// # Errors
     /// [`ContextError::Access`].
-    pub fn write(&self, run: &Path) -> Result<(), ContextError> {
-        write(&run.join(Self::FILE), self)
+    pub fn write(&self, cell_dir: &Path) -> Result<(), ContextError> {
+        write(&cell_dir.join(Self::FILE), self)
     }
 }
 
-/// What a run selected, written before anything starts: `selection.json`. A scenario that is not
+/// What a run selected for a cell, written before anything starts: `selection.json`. A scenario that is not
 /// in it was left out by a filter and never counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
@@ -150,23 +160,23 @@ pub struct Skipped {
 }
 
 impl Selection {
-    /// Its name in the run's folder.
+    /// Its name in the cell's folder.
     pub const FILE: &'static str = "selection.json";
 
-    /// Reads a run's selection.
+    /// Reads a cell's selection.
     ///
     /// # Errors
     /// [`ContextError`].
-    pub fn read(run: &Path) -> Result<Self, ContextError> {
-        read(&run.join(Self::FILE))
+    pub fn read(cell_dir: &Path) -> Result<Self, ContextError> {
+        read(&cell_dir.join(Self::FILE))
     }
 
-    /// Writes it into the run's folder.
+    /// Writes it into the cell's folder.
     ///
     /// # Errors
     /// [`ContextError::Access`].
-    pub fn write(&self, run: &Path) -> Result<(), ContextError> {
-        write(&run.join(Self::FILE), self)
+    pub fn write(&self, cell_dir: &Path) -> Result<(), ContextError> {
+        write(&cell_dir.join(Self::FILE), self)
     }
 }
 

@@ -32,7 +32,7 @@ mod traffic;
 
 pub use balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use context::{
-    ANCESTOR_VARIABLE, ContextError, RUN_VARIABLE, RunContext, Selection, Share, Skipped,
+    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Selection, Share, Skipped,
 };
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};

@@ -55,7 +55,7 @@ pub struct ScenarioResult {
     pub sabotages: Vec<SabotageResult>,
     /// Where the time went.
     pub phases: Vec<PhaseTime>,
-    /// Folder with the evidence, relative to the run's; only after a failure.
+    /// Folder with the evidence, relative to the cell's; only after a failure.
     pub evidence: Option<PathBuf>,
 }
 
@@ -63,9 +63,10 @@ impl ScenarioResult {
     /// Its name in the attempt's folder.
     pub const FILE: &'static str = "result.json";
 
-    /// An attempt's folder in the run's.
-    pub fn folder(run: &Path, scenario: &str, attempt: u32) -> PathBuf {
-        run.join("scenarios")
+    /// An attempt's folder in the cell's.
+    pub fn folder(cell_dir: &Path, scenario: &str, attempt: u32) -> PathBuf {
+        cell_dir
+            .join("scenarios")
             .join(scenario)
             .join(format!("attempt-{attempt}"))
     }
@@ -74,8 +75,12 @@ impl ScenarioResult {
     ///
     /// # Errors
     /// [`ContextError`] when there is a file that cannot be read or understood.
-    pub fn read(run: &Path, scenario: &str, attempt: u32) -> Result<Option<Self>, ContextError> {
-        let path = Self::folder(run, scenario, attempt).join(Self::FILE);
+    pub fn read(
+        cell_dir: &Path,
+        scenario: &str,
+        attempt: u32,
+    ) -> Result<Option<Self>, ContextError> {
+        let path = Self::folder(cell_dir, scenario, attempt).join(Self::FILE);
         if !path.exists() {
             return Ok(None);
         }
@@ -86,9 +91,9 @@ impl ScenarioResult {
     ///
     /// # Errors
     /// [`ContextError::Access`].
-    pub fn write(&self, run: &Path) -> Result<(), ContextError> {
+    pub fn write(&self, cell_dir: &Path) -> Result<(), ContextError> {
         context::write(
-            &Self::folder(run, &self.name, self.attempt).join(Self::FILE),
+            &Self::folder(cell_dir, &self.name, self.attempt).join(Self::FILE),
             self,
         )
     }

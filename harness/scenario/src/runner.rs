@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::assert;
-use crate::context::{ANCESTOR_VARIABLE, RunContext, Share};
+use crate::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::failure::Failure;
 use crate::lab::Lab;
 use crate::page::{self, Page};
@@ -61,12 +61,12 @@ pub fn run_main(catalogue: Vec<Scenario>, workspace: &Path) -> ExitCode {
 }
 
 fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
-    let (run, context) = RunContext::find(&scenario, workspace)?;
+    let (cell_dir, context) = CellContext::find(&scenario, workspace)?;
     let attempt = std::env::var("NEXTEST_ATTEMPT")
         .ok()
         .and_then(|number| number.parse().ok())
         .unwrap_or(1);
-    let folder = ScenarioResult::folder(&run, scenario.name, attempt);
+    let folder = ScenarioResult::folder(&cell_dir, scenario.name, attempt);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
 
     let ancestors: Vec<Pid> = std::env::var(ANCESTOR_VARIABLE)
@@ -88,7 +88,7 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
     };
     let attempt = Attempt {
         scenario,
-        run,
+        cell_dir,
         folder,
         attempt,
         context,
@@ -102,9 +102,9 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
     let _ticket = runtime.block_on(attempt.admitted())?;
     let (result, kept) = runtime.block_on(attempt.carry_out());
     // Before anybody looks at the cluster for an hour.
-    result.write(&attempt.run)?;
-    if let Some(lab) = kept {
-        runtime.block_on(attempt.hold(lab, &result.reason))?;
+    result.write(&attempt.cell_dir)?;
+    if let (Some(lab), Some(run_dir)) = (kept, &attempt.context.keep) {
+        runtime.block_on(attempt.hold(lab, run_dir, &result.reason))?;
     }
     match result.outcome {
         Outcome::Passed => Ok(()),
@@ -154,10 +154,11 @@ impl Drop for Stopping {
 
 struct Attempt {
     scenario: Scenario,
-    run: PathBuf,
+    cell_dir: PathBuf,
+    /// Its own, in the cell's.
     folder: PathBuf,
     attempt: u32,
-    context: RunContext,
+    context: CellContext,
     host: Host,
 }
 
@@ -258,7 +259,7 @@ impl Attempt {
             phases,
             evidence: evidence
                 .filter(|folder| folder.exists())
-                .map(|folder| relative(&folder, &self.run)),
+                .map(|folder| relative(&folder, &self.cell_dir)),
         };
         (result, kept)
     }
@@ -353,7 +354,7 @@ impl Attempt {
             Role::Main(_) => verdict.is_err(),
             Role::Sabotage(sabotage) => !judge(sabotage, &verdict).0,
         };
-        if failed && self.context.keep && !stop.is_terminated() {
+        if failed && self.context.keep.is_some() && !stop.is_terminated() {
             return (verdict, Some(lab));
         }
         lab.stop().await;
@@ -364,9 +365,9 @@ impl Attempt {
         (verdict, None)
     }
 
-    /// Serves the lab of a failed scenario until SIGINT or SIGTERM: `cargo xtask ssh` and the like
-    /// reach it. One run serves one lab; another that fails meanwhile ends as usual.
-    async fn hold(&self, lab: Lab, reason: &str) -> anyhow::Result<()> {
+    /// Serves the lab of a failed scenario in the run's folder until SIGINT or SIGTERM: `cargo xtask
+    /// ssh` and the like reach it. One run serves one lab; another that fails meanwhile ends as usual.
+    async fn hold(&self, lab: Lab, run_dir: &Path, reason: &str) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let served = Served {
@@ -382,7 +383,7 @@ impl Attempt {
             user_key: self.context.ssh_key.clone(),
             limit: self.host.limit(CONNECT),
         };
-        match Door::open(lab.cluster(), &self.run, &served) {
+        match Door::open(lab.cluster(), run_dir, &served) {
             Ok(_door) => {
                 lab.step("kept for a look, until Ctrl-C");
                 tokio::select! {
