@@ -113,6 +113,7 @@ pub(crate) fn suite(
             plan: &plan,
             at_once: suite::at_once(&plan)?,
             broken: None,
+            catalogue,
             keep: None,
             repeat: 1,
             system: ImageFrom::Debian,

@@ -32,6 +32,8 @@ pub(crate) struct Nextest {
     pub(crate) workspace: PathBuf,
     /// A profile of `.config/nextest.toml`; it writes a JUnit file.
     pub(crate) profile: &'static str,
+    /// A file with what that profile leaves open; an absolute path.
+    pub(crate) config: Option<PathBuf>,
     /// Which tests, in nextest's filterset language.
     pub(crate) filterset: String,
     pub(crate) at_once: usize,
@@ -67,6 +69,23 @@ pub(crate) fn harness_tests() -> String {
 /// The one of them that is about the image in its machines.
 pub(crate) fn image_facts() -> String {
     "package(podwire-tests) & test(=the_image_is_what_its_manifest_says)".into()
+}
+
+/// The profile of the scenarios.
+pub(crate) const SCENARIOS: &str = "scenarios";
+
+/// What [`SCENARIOS`] leaves open: how long a process may take. One that is kept for a person to look
+/// at has no limit.
+pub(crate) fn scenarios_config(limit: Duration, grace: Duration, keep: bool) -> String {
+    let ends = if keep { "" } else { "terminate-after = 1, " };
+    // Without a fraction, and never less than was asked for.
+    let seconds = |duration: Duration| duration.as_secs() + 1;
+    format!(
+        "[profile.{SCENARIOS}]\n\
+         slow-timeout = {{ period = \"{}s\", {ends}grace-period = \"{}s\" }}\n",
+        seconds(limit),
+        seconds(grace)
+    )
 }
 
 /// Exactly these scenarios.
@@ -118,6 +137,10 @@ impl Nextest {
             ]
             .map(String::from),
         );
+        if let Some(config) = &self.config {
+            let config = format!("podwire:{}", config.display());
+            args.extend(["--tool-config-file".into(), config]);
+        }
         args.extend(["--test-threads".into(), self.at_once.max(1).to_string()]);
         let mut command = ChildCommand::new(&self.program)
             .args(args)
@@ -261,14 +284,31 @@ mod tests {
         let nextest = Nextest {
             program: "/cache/cargo-nextest".into(),
             workspace: "/podwire".into(),
-            profile: "scenarios",
+            profile: SCENARIOS,
+            config: Some("/run/cell/nextest.toml".into()),
             filterset: scenarios(&["static_routes".into(), "joins".into()]),
             at_once: 0,
-            env: vec![("PODWIRE_CELL".into(), "/run".into())],
+            env: vec![("PODWIRE_CELL".into(), "/run/cell".into())],
         };
         let command = nextest.command(false);
         insta::assert_snapshot!(command.display());
         assert!(command.own_group);
+    }
+
+    #[test]
+    fn a_process_has_a_limit_unless_its_cluster_is_kept() {
+        let config = |keep| {
+            let (limit, grace) = (Duration::from_millis(90_500), Duration::from_secs(30));
+            scenarios_config(limit, grace, keep)
+        };
+        insta::assert_snapshot!(config(false), @r#"
+        [profile.scenarios]
+        slow-timeout = { period = "91s", terminate-after = 1, grace-period = "31s" }
+        "#);
+        insta::assert_snapshot!(config(true), @r#"
+        [profile.scenarios]
+        slow-timeout = { period = "91s", grace-period = "31s" }
+        "#);
     }
 
     #[test]

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
 
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
 use podwire_scenario::{
-    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, STEPS, ScenarioResult, Share,
+    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, STEPS, Scenario, ScenarioResult, Share,
 };
 
 use crate::interrupt::kill_descendants;
@@ -34,6 +37,7 @@ pub(crate) struct Suite<'a> {
     /// How many of them run beside each other.
     pub(crate) at_once: usize,
     pub(crate) broken: Option<Break>,
+    pub(crate) catalogue: &'a [Scenario],
     /// The run's folder, if the first failed scenario's cluster stays.
     pub(crate) keep: Option<&'a Path>,
     /// How often each scenario runs.
@@ -90,8 +94,6 @@ impl Suite<'_> {
     pub(crate) fn context(&self, stages: &[Stage]) -> Result<CellContext, Stop> {
         let (session, host) = (self.session, self.host);
         let claim = parts::claim("", self.plan);
-        #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
-        let clones = self.at_once as f64;
         Ok(CellContext {
             stages: stages
                 .iter()
@@ -100,7 +102,7 @@ impl Suite<'_> {
             qemu: host.qemu.clone(),
             qemu_img: host.qemu_img.clone(),
             accelerator: host.accelerator,
-            speed_factor: host.speed_factor * clones,
+            speed_factor: self.limits().speed_factor,
             ssh_key: session.cache.ssh_keys(&session.progress)?.user,
             broken: self.broken,
             share: Share {
@@ -116,17 +118,31 @@ impl Suite<'_> {
         })
     }
 
+    /// The limits of the scenarios' processes, with as many of them beside each other as there may be.
+    fn limits(&self) -> Limits {
+        #[expect(clippy::cast_precision_loss, reason = "clones at once are few")]
+        let clones = self.at_once as f64;
+        Limits {
+            speed_factor: self.host.speed_factor * clones,
+            repeat: self.repeat,
+        }
+    }
+
     /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
     pub(crate) fn run(&self, cell_dir: &Path, names: &[String]) -> Result<Ran, Stop> {
         let session = self.session;
+        let config = cell_dir.join("nextest.toml");
+        let selected = self.catalogue.iter();
+        let selected = selected.filter(|scenario| names.iter().any(|name| name == scenario.name));
+        let limit = longest(self.limits(), selected);
+        let text = nextest::scenarios_config(limit, self.limits().grace(), self.keep.is_some());
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let nextest = Nextest {
             program: self.nextest.to_owned(),
             workspace: session.workspace.root.clone(),
-            profile: match self.keep.is_some() || self.repeat > 1 {
-                true => "scenarios-at-length",
-                false => "scenarios",
-            },
+            profile: nextest::SCENARIOS,
+            config: Some(config),
             filterset: nextest::scenarios(names),
             at_once: self.at_once,
             env: vec![
@@ -169,6 +185,12 @@ fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> Str
         plan.cell,
         Settings::of(plan.accelerator)
     )
+}
+
+/// The longest that one of these scenarios' processes may take.
+fn longest<'a>(limits: Limits, scenarios: impl Iterator<Item = &'a Scenario>) -> Duration {
+    let processes = scenarios.map(|scenario| limits.process(scenario.limit));
+    processes.max().unwrap_or_default()
 }
 
 /// Which scenarios run now, what each does, and how many are done, by what is in the cell's folder.
@@ -235,6 +257,27 @@ mod tests {
         };
         insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");
         insta::assert_snapshot!(tested(Accelerator::Kvm), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
+    }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever machine and however many clones on it.
+        #[test]
+        fn nextest_ends_no_scenario_of_the_catalogue_before_it_ends_itself(
+            speed_factor in 0.1_f64..=100.0,
+            clones in 1_u32..64,
+            repeat in 1_u32..100,
+        ) {
+            let speed_factor = speed_factor * f64::from(clones);
+            let limits = Limits { speed_factor, repeat };
+            let catalogue = podwire_scenarios::catalogue();
+            let nextests = longest(limits, catalogue.iter());
+            for scenario in &catalogue {
+                let own = limits.scenario(scenario.limit);
+                prop_assert!(own + limits.evidence() < nextests, "{}", scenario.name);
+            }
+        }
     }
 
     #[test]

@@ -377,6 +377,7 @@ impl Run<'_> {
             plan,
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
+            catalogue: self.order.catalogue,
             keep: self.order.args.keep.then_some(self.run_dir.as_path()),
             repeat: self.order.args.repeat,
             system: self.order.system.from,
@@ -446,6 +447,7 @@ impl Run<'_> {
             program: program.to_owned(),
             workspace: self.session.workspace.root.clone(),
             profile: "harness",
+            config: None,
             filterset,
             at_once: (self.plan.machine.cores / 2).max(1),
             env: vec![

@@ -44,6 +44,12 @@ impl Host {
     /// A limit of the host's, stretched for the machine's speed. Limits written into a guest
     /// follow its class instead, see [`Settings`](crate::Settings).
     pub fn limit(&self, limit: Duration) -> Duration {
-        limit.mul_f64(self.speed_factor.max(1.0))
+        stretched(limit, self.speed_factor)
     }
+}
+
+/// A limit of the host's, stretched for a machine whose guests are so many times slower than those
+/// under KVM on a usual machine. Not for what is written into a guest.
+pub fn stretched(limit: Duration, speed_factor: f64) -> Duration {
+    limit.mul_f64(speed_factor.max(1.0))
 }

@@ -48,7 +48,7 @@ pub use cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, UnknownPart};
 pub use cluster::Cluster;
 pub use config::ProxyMode;
 pub use error::ClusterError;
-pub use host::Host;
+pub use host::{Host, stretched};
 pub use identity::NodeIdentity;
 pub use layer::{ImageName, LayerImages};
 pub use node::Node;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Scenario, bare};
+use crate::{Limits, Scenario, bare};
 
 /// Variable that holds the cell's folder.
 pub const CELL_VARIABLE: &str = "PODWIRE_CELL";
@@ -121,6 +121,14 @@ impl CellContext {
             })?;
         let run_dir = bare::new_run(runs, OffsetDateTime::now_utc())?;
         Ok((bare::new_cell(&run_dir, cell)?, context))
+    }
+
+    /// The limits of the scenarios' processes.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            speed_factor: self.speed_factor,
+            repeat: self.repeat,
+        }
     }
 
     /// Reads a cell's context.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
+use podwire_cluster::stretched;
 use podwire_cluster::{Cluster, Host, PodRef};
 use podwire_lan::Ipv4Net;
 use podwire_probe::{FetchReport, FetchRequest, TargetReport};
@@ -56,7 +57,7 @@ impl Lab {
 
     /// A limit in host time, stretched for the machine's speed.
     pub fn limit(&self, limit: Duration) -> Duration {
-        limit.mul_f64(self.speed_factor.max(1.0))
+        stretched(limit, self.speed_factor)
     }
 
     /// Says what the scenario does next, for the log and for whoever watches. While there is traffic,

@@ -21,6 +21,7 @@ mod context;
 mod eventually;
 mod failure;
 mod lab;
+mod limits;
 mod page;
 mod record;
 mod result;
@@ -37,6 +38,7 @@ pub use context::{
 pub use eventually::{Probe, eventually};
 pub use failure::{Cause, Failure};
 pub use lab::{Lab, STEPS};
+pub use limits::Limits;
 pub use record::{Clock, Gap, Mark, Record, Segment};
 pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
 pub use runner::run_main;

@@ -31,9 +31,6 @@ use crate::scenario::{Future, Sabotage, Scenario};
 /// Exit status of a process that went because it was told to, not because of what it saw.
 const INTERRUPTED: i32 = 130;
 
-/// Host time, before stretching, that collecting the evidence of one failure may take.
-const EVIDENCE: Duration = Duration::from_secs(45);
-
 /// The stage that a scenario's preparation makes, in the attempt's folder.
 const PREPARED: &str = "prepared";
 
@@ -402,7 +399,7 @@ impl Attempt {
     async fn collect(&self, lab: &Lab, error: &anyhow::Error) {
         // Collecting takes a while: whoever watches learns of the failure at once.
         lab.step(format!("failed: {error:#}"));
-        let limit = self.host.limit(EVIDENCE);
+        let limit = self.context.limits().evidence();
         // Evidence never changes the verdict: what is there when the limit passes has to do.
         let folder = self.folder.join("evidence");
         let evidence = lab.cluster().evidence(&folder);
@@ -478,7 +475,7 @@ impl Attempt {
 
     /// For all runs of the scenario and its sabotages.
     fn limit(&self) -> Duration {
-        self.host.limit(self.scenario.limit) * self.context.repeat
+        self.context.limits().scenario(self.scenario.limit)
     }
 
     fn stopping(&self) -> Stopping {
