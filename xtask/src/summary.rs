@@ -159,12 +159,6 @@ fn failure(record: &ScenarioRecord, folder: &Path) -> String {
         record.cell,
         indented(&record.reason)
     );
-    for sabotage in record.sabotages.iter().filter(|sabotage| !sabotage.caught) {
-        text += &format!(
-            "  sabotage {} was not caught: {}\n",
-            sabotage.name, sabotage.reason
-        );
-    }
     if let Some(evidence) = &record.folder {
         text += &format!(
             "  read first: {}\n",

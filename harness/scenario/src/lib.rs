@@ -23,6 +23,7 @@ mod failure;
 mod lab;
 mod limits;
 mod page;
+mod proof;
 mod record;
 mod result;
 mod runner;

@@ -22,10 +22,10 @@ use tokio::task::AbortHandle;
 
 use crate::assert;
 use crate::context::{ANCESTOR_VARIABLE, CellContext, Share};
-use crate::failure::Failure;
 use crate::lab::Lab;
 use crate::page::{self, Page};
-use crate::result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
+use crate::proof::{Effect, Proof, Uncaught};
+use crate::result::{Outcome, PhaseTime, ScenarioResult};
 use crate::scenario::{Future, Sabotage, Scenario};
 
 /// Exit status of a process that went because it was told to, not because of what it saw.
@@ -182,7 +182,7 @@ impl Attempt {
         let started = Instant::now();
         let stop = self.stopping();
         let mut phases = Vec::new();
-        let mut sabotages = Vec::new();
+        let mut proofs = Vec::new();
 
         let stage = tokio::select! {
             stage = self.stage(&mut phases) => stage,
@@ -199,15 +199,15 @@ impl Attempt {
         let verdict = match (main, &stage) {
             (Ok(()), Some(stage)) if self.context.broken.is_none() => {
                 for sabotage in self.scenario.sabotages {
-                    let (result, lab) = self.sabotage(sabotage, stage, &stop, &mut phases).await;
-                    sabotages.push(result);
+                    let (proof, lab) = self.sabotage(sabotage, stage, &stop, &mut phases).await;
+                    proofs.push(proof);
                     kept = lab;
                     // No second cluster beside the one that a person is to look at.
                     if kept.is_some() {
                         break;
                     }
                 }
-                uncaught(&sabotages)
+                Uncaught::among(&proofs).map_err(anyhow::Error::from)
             }
             (verdict, _) => verdict,
         };
@@ -216,7 +216,7 @@ impl Attempt {
             let _ = fs::remove_dir_all(self.folder.join(PREPARED));
         }
 
-        let evidence = verdict.is_err().then(|| self.folder.join("evidence"));
+        let evidence = verdict.is_err().then(|| self.folder.join(page::EVIDENCE));
         let reason = verdict
             .as_ref()
             .err()
@@ -226,7 +226,7 @@ impl Attempt {
             about: self.scenario.about,
             covers: self.scenario.covers,
             verdict: &verdict,
-            sabotages: &sabotages,
+            proofs: &proofs,
             broken: self.context.broken,
             tested: &self.context.tested,
             again: &self.context.again,
@@ -252,7 +252,7 @@ impl Attempt {
             },
             reason,
             seconds: started.elapsed().as_secs_f64(),
-            sabotages,
+            sabotages: proofs.iter().map(Proof::result).collect(),
             phases,
             evidence: evidence
                 .filter(|folder| folder.exists())
@@ -289,16 +289,14 @@ impl Attempt {
         stage: &Stage,
         stop: &Stopping,
         phases: &mut Vec<PhaseTime>,
-    ) -> (SabotageResult, Option<Lab>) {
+    ) -> (Proof, Option<Lab>) {
         let role = Role::Sabotage(sabotage);
         let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
-        let (caught, reason) = judge(sabotage, &verdict);
-        let result = SabotageResult {
-            name: sabotage.name.to_owned(),
-            caught,
-            reason,
+        let proof = Proof {
+            sabotage: *sabotage,
+            effect: Effect::of(sabotage, &verdict),
         };
-        (result, lab)
+        (proof, lab)
     }
 
     /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
@@ -313,7 +311,7 @@ impl Attempt {
         let dir = self.folder.join(match role {
             // One after the other, in the same folder.
             Role::Main(_) => page::LAB.to_owned(),
-            Role::Sabotage(sabotage) => format!("sabotage-{}", sabotage.name),
+            Role::Sabotage(sabotage) => page::sabotage_lab(sabotage.name),
         });
         let cloning = Instant::now();
         let cluster = tokio::select! {
@@ -349,14 +347,16 @@ impl Attempt {
         }
         let failed = match role {
             Role::Main(_) => verdict.is_err(),
-            Role::Sabotage(sabotage) => !judge(sabotage, &verdict).0,
+            Role::Sabotage(sabotage) => {
+                !matches!(Effect::of(sabotage, &verdict), Effect::Caught(_))
+            }
         };
         if failed && self.context.keep.is_some() && !stop.is_terminated() {
             return (verdict, Some(lab));
         }
         lab.stop().await;
-        if verdict.is_ok() || !main {
-            // Only a failed scenario's lab is worth its disk.
+        if !failed {
+            // Only what somebody has to look into is worth its disk.
             let _ = fs::remove_dir_all(&dir);
         }
         (verdict, None)
@@ -401,7 +401,7 @@ impl Attempt {
         lab.step(format!("failed: {error:#}"));
         let limit = self.context.limits().evidence();
         // Evidence never changes the verdict: what is there when the limit passes has to do.
-        let folder = self.folder.join("evidence");
+        let folder = self.folder.join(page::EVIDENCE);
         let evidence = lab.cluster().evidence(&folder);
         let all = futures::future::join(self.leave_timeline(lab), evidence);
         let _ = tokio::time::timeout(limit, all).await;
@@ -572,42 +572,6 @@ impl fmt::Display for Role<'_> {
     }
 }
 
-/// Whether a sabotage was caught, and what there is to say about it.
-fn judge(sabotage: &Sabotage, verdict: &anyhow::Result<()>) -> (bool, String) {
-    match verdict {
-        Ok(()) => (
-            false,
-            format!("the assertion held although {}", sabotage.about),
-        ),
-        Err(error) => match error.downcast_ref::<Failure>() {
-            Some(failure) if failure.cause == sabotage.expects => (true, failure.to_string()),
-            Some(failure) => (
-                false,
-                format!(
-                    "failed for another reason than \"{}\": {failure}",
-                    sabotage.expects
-                ),
-            ),
-            None => (false, format!("could not be carried out: {error:#}")),
-        },
-    }
-}
-
-fn uncaught(sabotages: &[SabotageResult]) -> anyhow::Result<()> {
-    let missed: Vec<String> = sabotages
-        .iter()
-        .filter(|sabotage| !sabotage.caught)
-        .map(|sabotage| format!("{}: {}", sabotage.name, sabotage.reason))
-        .collect();
-    if missed.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "the assertions held, but they prove nothing: sabotage not caught: {}",
-        missed.join("; ")
-    )
-}
-
 fn phase(name: &str, started: Instant) -> PhaseTime {
     PhaseTime {
         name: name.to_owned(),
@@ -625,47 +589,4 @@ fn text(panic: &(dyn Any + Send)) -> String {
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_else(|| "without a message".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::failure::Cause;
-
-    fn sabotage(name: &str, caught: bool) -> SabotageResult {
-        SabotageResult {
-            name: name.into(),
-            caught,
-            reason: "because".into(),
-        }
-    }
-
-    #[test]
-    fn a_sabotage_is_caught_by_the_failure_it_must_provoke_and_by_nothing_else() {
-        let sabotage = Sabotage {
-            name: "a",
-            about: "a route is missing",
-            expects: Cause::TimedOut,
-            run: |_| Box::pin(async { Ok(()) }),
-        };
-        let failure = |cause| Err(Failure::new(cause, "an answer", "none").into());
-        assert!(judge(&sabotage, &failure(Cause::TimedOut)).0);
-        let (caught, reason) = judge(&sabotage, &failure(Cause::Refused));
-        assert!(!caught && reason.contains("another reason"), "{reason}");
-        let (caught, reason) = judge(&sabotage, &Ok(()));
-        assert!(!caught && reason.contains("a route is missing"), "{reason}");
-        let (caught, reason) = judge(&sabotage, &Err(anyhow!("no cluster")));
-        assert!(!caught && reason.contains("carried out"), "{reason}");
-    }
-
-    #[test]
-    fn an_uncaught_sabotage_fails_the_scenario_and_is_named() {
-        assert!(uncaught(&[sabotage("a", true)]).is_ok());
-        let error = uncaught(&[sabotage("a", true), sabotage("b", false)]).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("b: because") && !text.contains("a: because"),
-            "{text}"
-        );
-    }
 }
