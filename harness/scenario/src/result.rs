@@ -49,7 +49,7 @@ pub struct ScenarioResult {
     pub outcome: Outcome,
     /// Why, in one paragraph; empty when it passed.
     pub reason: String,
-    /// Host seconds, sabotages included.
+    /// Host seconds, sabotages included; without the wait for a place.
     pub seconds: f64,
     /// Each sabotage's verdict.
     pub sabotages: Vec<SabotageResult>,

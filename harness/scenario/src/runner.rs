@@ -24,6 +24,7 @@ use crate::assert;
 use crate::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::lab::Lab;
 use crate::page::{self, Page};
+use crate::place::Queue;
 use crate::proof::{Effect, Proof, Uncaught};
 use crate::result::{Outcome, PhaseTime, ScenarioResult};
 use crate::scenario::{Future, Sabotage, Scenario};
@@ -96,8 +97,8 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     // Before the scenario's limit begins to run.
-    let _ticket = runtime.block_on(attempt.admitted())?;
-    let (result, kept) = runtime.block_on(attempt.carry_out());
+    let (_ticket, waited) = runtime.block_on(attempt.admitted())?;
+    let (result, kept) = runtime.block_on(attempt.carry_out(waited));
     // Before anybody looks at the cluster for an hour.
     result.write(&attempt.cell_dir)?;
     if let (Some(lab), Some(run_dir)) = (kept, &attempt.context.keep) {
@@ -160,8 +161,8 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Waits until the machine carries one more cluster.
-    async fn admitted(&self) -> Result<Ticket, AdmissionError> {
+    /// Waits until the machine carries one more cluster, and says how long that was, if at all.
+    async fn admitted(&self) -> Result<(Ticket, Option<PhaseTime>), AdmissionError> {
         let Share {
             folder,
             slots,
@@ -174,14 +175,16 @@ impl Attempt {
             memory_mib: *clone_mib,
             keep_free_mib: *keep_free_mib,
         };
-        Admission::at(folder)?.enter(&claim, &Steps).await
+        let queue = Queue::at(&self.folder);
+        let ticket = Admission::at(folder)?.enter(&claim, &queue).await?;
+        Ok((ticket, queue.left()))
     }
 
     /// The result; and the lab that it was found in, when that is to be kept.
-    async fn carry_out(&self) -> (ScenarioResult, Option<Lab>) {
+    async fn carry_out(&self, waited: Option<PhaseTime>) -> (ScenarioResult, Option<Lab>) {
         let started = Instant::now();
         let stop = self.stopping();
-        let mut phases = Vec::new();
+        let mut phases = Vec::from_iter(waited);
         let mut proofs = Vec::new();
 
         let stage = tokio::select! {
