@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,11 @@ pub fn fetch(request: &FetchRequest) -> FetchReport {
     let jobs = request.targets.len() * count;
     let next = AtomicUsize::new(0);
     let attempts = Mutex::new(vec![Vec::with_capacity(count); request.targets.len()]);
+    let time_outs: Vec<AtomicU32> = request.targets.iter().map(|_| AtomicU32::new(0)).collect();
+    let is_given_up = |index: usize| {
+        let most = request.give_up_after;
+        most.is_some_and(|most| time_outs[index].load(Ordering::Relaxed) >= most)
+    };
     let work = || {
         loop {
             let job = next.fetch_add(1, Ordering::Relaxed);
@@ -50,10 +55,16 @@ pub fn fetch(request: &FetchRequest) -> FetchReport {
             }
             // Target by target would let one dead target hold up all the others.
             let index = job % request.targets.len();
+            if is_given_up(index) {
+                continue;
+            }
             let attempt = attempt(
                 &request.targets[index],
                 Duration::from_millis(request.limit_ms),
             );
+            if attempt.outcome == Outcome::TimedOut {
+                time_outs[index].fetch_add(1, Ordering::Relaxed);
+            }
             if let Ok(mut attempts) = attempts.lock() {
                 attempts[index].push(attempt);
             }
@@ -296,6 +307,33 @@ mod tests {
         assert_eq!(of("http://:80/").0, Outcome::Other);
         // TCP has no broadcast: Linux says "network unreachable" without sending anything.
         assert_eq!(of("255.255.255.255:9").0, Outcome::NoRoute);
+    }
+
+    #[test]
+    fn a_target_that_stays_silent_is_given_up_and_no_other() {
+        let held = Mutex::new(Vec::new());
+        let silent = server(move |stream| held.lock().unwrap().push(stream));
+        let refused = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let request = FetchRequest::new([silent, refused])
+            .count(50)
+            .limit(Duration::from_secs(1))
+            .give_up_after(3);
+        let report = fetch(&request);
+        let [silent, refused] = report.targets.as_slice() else {
+            panic!("{report}");
+        };
+        // Those under way when the third ran into its limit end as well.
+        let sent = silent.count(Outcome::TimedOut);
+        assert!((3..3 + request.concurrency).contains(&sent), "{silent}");
+        assert_eq!(silent.unsent, 50 - sent);
+        assert_eq!((refused.count(Outcome::Refused), refused.unsent), (50, 0));
+        assert!(
+            silent.to_string().ends_with("not sent any more"),
+            "{silent}"
+        );
     }
 
     #[test]

@@ -31,10 +31,19 @@ pub struct FetchRequest {
     /// Whether the report lists every attempt beside the counts.
     #[serde(default)]
     pub each: bool,
+    /// After so many time-outs of a target the rest of its requests is not sent: what they would add
+    /// to the verdict is not worth their limits. All are sent when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up_after: Option<u32>,
 }
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn eight() -> u32 {
@@ -54,6 +63,7 @@ impl FetchRequest {
             concurrency: eight(),
             limit_ms: five_seconds(),
             each: false,
+            give_up_after: None,
         }
     }
 
@@ -76,6 +86,21 @@ impl FetchRequest {
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self
+    }
+
+    /// The same, giving a target up after so many time-outs.
+    #[must_use]
+    pub fn give_up_after(mut self, time_outs: u32) -> Self {
+        self.give_up_after = Some(time_outs);
+        self
+    }
+
+    fn unsent(&self, sent: usize) -> u32 {
+        let sent = u32::try_from(sent).unwrap_or(u32::MAX);
+        match self.give_up_after {
+            Some(_) => self.count.saturating_sub(sent),
+            None => 0,
+        }
     }
 
     /// The longest that all requests together can take, when every one runs into its limit.
@@ -160,8 +185,12 @@ pub struct FetchReport {
 pub struct TargetReport {
     /// As given in the request.
     pub target: String,
-    /// Equal results together, in a stable order; the counts add up to the request's `count`.
+    /// Equal results together, in a stable order; the counts and `unsent` add up to the request's
+    /// `count`.
     pub results: Vec<Counted>,
+    /// How many requests were not sent any more, see [`FetchRequest::give_up_after`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsent: u32,
     /// Every attempt, when the request asked for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
@@ -212,6 +241,7 @@ impl FetchReport {
                 .map(|(target, attempts)| TargetReport {
                     target: target.clone(),
                     results: counted(&attempts),
+                    unsent: request.unsent(attempts.len()),
                     attempts: if request.each { attempts } else { Vec::new() },
                 })
                 .collect(),
@@ -304,7 +334,10 @@ impl fmt::Display for TargetReport {
                 write!(f, " ({error})")?;
             }
         }
-        Ok(())
+        match self.unsent {
+            0 => Ok(()),
+            unsent => write!(f, ", {unsent} not sent any more"),
+        }
     }
 }
 

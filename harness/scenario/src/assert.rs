@@ -424,6 +424,7 @@ mod tests {
                     error: None,
                 })
                 .collect(),
+            unsent: 0,
             attempts: vec![],
         }
     }

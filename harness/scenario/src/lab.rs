@@ -20,6 +20,11 @@ use crate::traffic::TrafficLog;
 /// Name of the step log in the lab's folder.
 pub const STEPS: &str = "steps.log";
 
+/// Requests to one address that are under way at once.
+const AT_ONCE: u32 = 16;
+/// So many time-outs are no loss of a packet here and there, which a verdict would have to weigh.
+const TIME_OUTS: u32 = 3 * AT_ONCE;
+
 /// A private clone of a stage. What it does is logged as a step, with the time since the clone
 /// answered; a failure's first page shows the log.
 pub struct Lab {
@@ -159,7 +164,8 @@ impl Lab {
         report.with_context(|| format!("cannot send requests from {from}"))
     }
 
-    /// Sends `count` requests to one address, each on a connection of its own.
+    /// Sends `count` requests to one address, each on a connection of its own; not all of them when
+    /// so many time out that nothing can make it right any more.
     ///
     /// # Errors
     /// As [`Lab::fetch`].
@@ -169,7 +175,10 @@ impl Lab {
         to: Ipv4Addr,
         count: u32,
     ) -> anyhow::Result<TargetReport> {
-        let request = FetchRequest::new([format!("{to}:80")]).count(count);
+        let request = FetchRequest::new([format!("{to}:80")])
+            .count(count)
+            .concurrency(AT_ONCE)
+            .give_up_after(TIME_OUTS);
         let report = self.fetch(from, &request).await?;
         let target = report.targets.into_iter().next();
         target.with_context(|| format!("no report for {to} from {from}"))
