@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use podwire_cluster::{Break, StageName, addresses};
-use podwire_probe::StreamReport;
+use podwire_probe::{Outcome, StreamReport};
 use podwire_scenario::assert::Party;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
 use crate::steps::{COMMAND, on};
@@ -172,17 +172,31 @@ async fn goes_on(lab: &Lab) -> anyhow::Result<()> {
 async fn numbers_beyond(lab: &Lab, count: u64) -> anyhow::Result<u64> {
     let from = lab.pod_on(1).await?;
     let expected = format!("more than {count} numbers to come back, each in its turn");
-    eventually(&expected, lab.limit(Duration::from_secs(10)), async || {
-        let report = stream(lab, &from).await?;
-        Ok(match report.failure {
-            Some(why) => {
-                Probe::Hopeless(Cause::Died, format!("{} came back: {why}", report.echoed))
-            }
-            None if report.echoed > count => Probe::Done(report.echoed),
-            None => Probe::NotYet(Cause::TimedOut, format!("{} came back", report.echoed)),
-        })
-    })
+    eventually_unless(
+        &expected,
+        lab.limit(Duration::from_secs(10)),
+        async || new_connection(lab, &from).await,
+        async || {
+            let report = stream(lab, &from).await?;
+            Ok(match report.failure {
+                Some(why) => {
+                    Probe::hopeless(Cause::Died, format!("{} came back: {why}", report.echoed))
+                }
+                None if report.echoed > count => Probe::Done(report.echoed),
+                None => Probe::not_yet(Cause::TimedOut, format!("{} came back", report.echoed)),
+            })
+        },
+    )
     .await
+}
+
+/// Whether a new connection to the other end goes through: where none does, the old one stands still
+/// for the same reason.
+async fn new_connection(lab: &Lab, from: &Party) -> anyhow::Result<Option<Evidence>> {
+    let to = lab.pod_on(2).await?;
+    let report = lab.fetch_one(from, to.address, 1).await?;
+    let dead = !report.all(Outcome::Answered);
+    Ok(dead.then(|| Evidence::unchanged_for(3, format!("nor does a new connection to {to}"))))
 }
 
 async fn stream(lab: &Lab, from: &Party) -> anyhow::Result<StreamReport> {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use podwire_cluster::{Break, StageName, addresses, units};
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
+
+use crate::prospects;
 
 /// A18: the serving certificate is verified under its names, and under no other.
 pub(crate) const SERVING_NAMES: Scenario = Scenario {
@@ -86,14 +88,15 @@ async fn serve_a_certificate_without_service_names(lab: &Lab) -> anyhow::Result<
             limit,
         )
         .await?;
-    eventually(
+    eventually_unless(
         "the API server to serve the replacement",
         lab.limit(Duration::from_secs(40)),
+        async || prospects::control_plane(lab, "kube-apiserver").await,
         async || {
             Ok(
                 match lab.verify_api_server("kubernetes.default.svc").await? {
                     Err(_) => Probe::Done(()),
-                    Ok(()) => Probe::NotYet(Cause::Answered, "it still serves the old one".into()),
+                    Ok(()) => Probe::not_yet(Cause::Answered, "it still serves the old one"),
                 },
             )
         },

@@ -98,12 +98,12 @@ pub(crate) async fn join_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
             on(lab, number, "systemctl start containerd kubelet").await?;
         }
     }
-    back_again(lab, number).await
+    back_again(lab).await
 }
 
 /// Every Node is Ready, one that came back among them.
-pub(crate) async fn back_again(lab: &Lab, number: u32) -> anyhow::Result<()> {
-    all_nodes_ready(lab, async || kubelet_down(lab, number).await).await
+pub(crate) async fn back_again(lab: &Lab) -> anyhow::Result<()> {
+    all_nodes_ready(lab).await
 }
 
 /// Scales the workload to `wanted` Pods, until all run and the node has some of them.
@@ -115,14 +115,4 @@ pub(crate) async fn takes_pods(lab: &Lab, number: u32, wanted: usize) -> anyhow:
         (!some).then(|| format!("no Pod on {name} yet"))
     })
     .await
-}
-
-/// A reason why a node will never be Ready: its kubelet does not run.
-pub(crate) async fn kubelet_down(
-    lab: &Lab,
-    number: u32,
-) -> anyhow::Result<Option<(Cause, String)>> {
-    let state = on(lab, number, "systemctl is-active kubelet || true").await?;
-    let down = ["inactive", "failed"].contains(&state.trim());
-    Ok(down.then(|| (Cause::Absent, "its kubelet is not running".to_owned())))
 }

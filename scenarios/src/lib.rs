@@ -9,6 +9,7 @@ mod kubeadm;
 mod leaving;
 mod one_node;
 mod pod_network;
+mod prospects;
 mod second_node;
 mod steps;
 mod under_traffic;

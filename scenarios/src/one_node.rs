@@ -7,9 +7,10 @@ use podwire_cluster::{Break, StageName, addresses};
 use podwire_lan::ContactProtocol;
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually_unless,
 };
 
+use crate::prospects;
 use crate::steps::{
     cluster_ip_spreads, everybody_seen, forget_early_attempts, on, ready_endpoints,
     service_address, set_session_affinity,
@@ -156,27 +157,21 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
     let address = service_address(lab).await?;
     let node1 = lab.node_parties().swap_remove(0);
     lab.step("ask the ClusterIP until it answers (B13)");
-    eventually(
-        "the ClusterIP to answer from node 1",
-        lab.limit(Duration::from_secs(15)),
-        async || {
-            let report = lab.fetch_one(&node1, address, 1).await?;
-            if report.all(Outcome::Answered) {
-                return Ok(Probe::Done(()));
-            }
-            let state = report.to_string();
-            let cause = report
-                .results
-                .first()
-                .map_or(Cause::Absent, |result| result.outcome.into());
-            let unit = on(lab, 1, "systemctl is-active kube-proxy || true").await?;
-            Ok(if unit.trim() == "inactive" {
-                Probe::Hopeless(cause, format!("{state}, and kube-proxy does not run"))
-            } else {
-                Probe::NotYet(cause, state)
-            })
-        },
-    )
+    let stuck = async || {
+        let endpoints: Vec<Ipv4Addr> = ready_endpoints(lab).await?.into_iter().collect();
+        prospects::kube_proxy(lab, 1, address, &endpoints).await
+    };
+    let expected = "the ClusterIP to answer from node 1";
+    let limit = lab.limit(Duration::from_secs(15));
+    eventually_unless(expected, limit, stuck, async || {
+        let report = lab.fetch_one(&node1, address, 1).await?;
+        if report.all(Outcome::Answered) {
+            return Ok(Probe::Done(()));
+        }
+        let result = report.results.first();
+        let cause = result.map_or(Cause::Absent, |result| result.outcome.into());
+        Ok(Probe::not_yet(cause, report.to_string()))
+    })
     .await?;
     forget_early_attempts(lab, 1, address).await
 }

@@ -68,7 +68,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             Box::pin(async {
                 let leaving = lab.nodes();
                 crate::steps::take_off(lab, leaving).await?;
-                back_again(lab, leaving).await
+                back_again(lab).await
             })
         },
     }],

@@ -12,10 +12,11 @@ use kube::api::{DeleteParams, ListParams};
 use podwire_cluster::{Break, StageName, WORKLOAD_SELECTOR, addresses, cni, kubeconfig};
 use podwire_scenario::assert::{self, Party};
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
-use crate::steps::{all_nodes_ready, mesh_of_everybody, nodes, on, take_off};
+use crate::prospects;
+use crate::steps::{all_nodes_ready_unless, mesh_of_everybody, nodes, on, take_off};
 
 /// C1, C2!, C3: a node joins with a flattened copy of a kubeconfig, once its server is right.
 pub(crate) const JOINS: Scenario = Scenario {
@@ -62,16 +63,15 @@ async fn joins(lab: &Lab) -> anyhow::Result<()> {
         "start the kubelet of {name} with the copy, which says localhost (C2)"
     ));
     start_kubelet_with(lab, joining, &flattened).await?;
-    eventually(
-        "the kubelet to be refused at localhost:6443",
-        lab.limit(Duration::from_secs(20)),
-        async || {
-            Ok(match refusal(lab, joining).await? {
-                Some(_) => Probe::Done(()),
-                None => Probe::NotYet(Cause::Absent, "no refusal in its journal".into()),
-            })
-        },
-    )
+    let expected = "the kubelet to be refused at localhost:6443";
+    let limit = lab.limit(Duration::from_secs(20));
+    let stuck = async || prospects::kubelet(lab, joining).await;
+    eventually_unless(expected, limit, stuck, async || {
+        Ok(match refusal(lab, joining).await? {
+            Some(_) => Probe::Done(()),
+            None => Probe::not_yet(Cause::Absent, "no refusal in its journal"),
+        })
+    })
     .await?;
     if nodes(lab).get_opt(&name).await?.is_some() {
         let seen = format!("{name} is listed although its kubelet cannot reach the API");
@@ -203,9 +203,9 @@ async fn refusal(lab: &Lab, number: u32) -> anyhow::Result<Option<String>> {
 }
 
 async fn everybody_joined(lab: &Lab, joining: u32) -> anyhow::Result<()> {
-    all_nodes_ready(lab, async || {
+    all_nodes_ready_unless(lab, async || {
         let refused = refusal(lab, joining).await?;
-        Ok(refused.map(|line| (Cause::Absent, format!("its kubelet is refused: {line}"))))
+        Ok(refused.map(|line| Evidence::certain(format!("its kubelet is refused: {line}"))))
     })
     .await
 }
@@ -276,22 +276,20 @@ async fn give_node2_the_range_of_node1(lab: &Lab) -> anyhow::Result<()> {
         .collect();
     pods.delete_collection(&DeleteParams::default().grace_period(0), &of_node2)
         .await?;
-    eventually(
-        "new Pods on node 2",
-        lab.limit(Duration::from_secs(40)),
-        async || {
-            let pods = lab.pods().await?;
-            let fresh = pods
-                .iter()
-                .filter(|pod| pod.node == 2 && !old.contains(&pod.name))
-                .count();
-            Ok(if fresh >= old.len() {
-                Probe::Done(())
-            } else {
-                Probe::NotYet(Cause::NotReady, format!("{fresh} of {} run", old.len()))
-            })
-        },
-    )
+    let stuck = async || prospects::workload(lab, old.len()).await;
+    let limit = lab.limit(Duration::from_secs(40));
+    eventually_unless("new Pods on node 2", limit, stuck, async || {
+        let pods = lab.pods().await?;
+        let fresh = pods
+            .iter()
+            .filter(|pod| pod.node == 2 && !old.contains(&pod.name))
+            .count();
+        Ok(if fresh >= old.len() {
+            Probe::Done(())
+        } else {
+            Probe::not_yet(Cause::NotReady, format!("{fresh} of {} run", old.len()))
+        })
+    })
     .await
 }
 

@@ -1,5 +1,6 @@
 //! What several chapters do to a cluster, in words of the documents.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -11,10 +12,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use podwire_cluster::{WORKLOAD_SERVICE, addresses};
-use podwire_probe::Outcome;
+use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::assert::{Mesh, Party};
-use podwire_scenario::{Cause, Lab, Probe, assert, eventually};
+use podwire_scenario::{Cause, Evidence, Failure, Lab, Probe, assert, eventually_unless};
 use serde_json::json;
+
+use crate::prospects;
 
 /// Limit of one ordinary command on a node.
 pub(crate) const COMMAND: Duration = Duration::from_secs(10);
@@ -58,25 +61,29 @@ pub(crate) async fn take_off(lab: &Lab, number: u32) -> anyhow::Result<()> {
 
 /// Every Node is listed, Ready, and has its machine's address as internal address: the next hops of
 /// the routes to come.
-///
-/// `excuse` looks for a reason why waiting longer is useless.
-pub(crate) async fn all_nodes_ready(
-    lab: &Lab,
-    excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
-) -> anyhow::Result<()> {
-    let expected = format!("{} Ready Nodes with their machines' addresses", lab.nodes());
-    nodes_ready(lab, 1..=lab.nodes(), &expected, NODE_READY, excuse).await
+pub(crate) async fn all_nodes_ready(lab: &Lab) -> anyhow::Result<()> {
+    all_nodes_ready_unless(lab, async || Ok(None)).await
 }
 
-/// One Node is listed, Ready within the limit, and has its machine's address.
+/// The same; `prospects` finds a reason beside a stopped kubelet why waiting longer is useless.
+pub(crate) async fn all_nodes_ready_unless(
+    lab: &Lab,
+    prospects: impl AsyncFn() -> anyhow::Result<Option<Evidence>>,
+) -> anyhow::Result<()> {
+    let expected = format!("{} Ready Nodes with their machines' addresses", lab.nodes());
+    nodes_ready(lab, 1..=lab.nodes(), &expected, NODE_READY, prospects).await
+}
+
+/// One Node is listed, Ready within the limit, and has its machine's address, as
+/// [`all_nodes_ready_unless`].
 pub(crate) async fn node_ready(
     lab: &Lab,
     number: u32,
     limit: Duration,
-    excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
+    prospects: impl AsyncFn() -> anyhow::Result<Option<Evidence>>,
 ) -> anyhow::Result<()> {
     let expected = format!("{} Ready", addresses::node_name(number));
-    nodes_ready(lab, number..=number, &expected, limit, excuse).await
+    nodes_ready(lab, number..=number, &expected, limit, prospects).await
 }
 
 async fn nodes_ready(
@@ -84,17 +91,26 @@ async fn nodes_ready(
     numbers: RangeInclusive<u32>,
     expected: &str,
     limit: Duration,
-    excuse: impl AsyncFn() -> anyhow::Result<Option<(Cause, String)>>,
+    prospects: impl AsyncFn() -> anyhow::Result<Option<Evidence>>,
 ) -> anyhow::Result<()> {
-    eventually(expected, lab.limit(limit), async || {
+    let waited_for = Cell::new(*numbers.start());
+    let stopped = async || match prospects::kubelet(lab, waited_for.get()).await? {
+        Some(found) => Ok(Some(found)),
+        None => prospects().await,
+    };
+    eventually_unless(expected, lab.limit(limit), stopped, async || {
         let listed = nodes(lab).list(&ListParams::default()).await?.items;
-        let Some((cause, state)) = numbers.clone().find_map(|number| lacking(&listed, number))
-        else {
-            return Ok(Probe::Done(()));
-        };
-        Ok(match excuse().await? {
-            Some((cause, reason)) => Probe::Hopeless(cause, format!("{state}: {reason}")),
-            None => Probe::NotYet(cause, state),
+        let mut lacking = numbers
+            .clone()
+            .filter_map(|number| Some((number, lacking(&listed, number)?)));
+        Ok(match lacking.next() {
+            None => Probe::Done(()),
+            Some((number, (cause, state))) => {
+                waited_for.set(number);
+                let name = addresses::node_name(number);
+                Probe::not_yet(cause, state)
+                    .look(format!("`journalctl -u kubelet` of {name}, and its Node"))
+            }
         })
     })
     .await
@@ -145,14 +161,16 @@ pub(crate) async fn pods_running(
     lacking: impl Fn(&[Party]) -> Option<String>,
 ) -> anyhow::Result<()> {
     let expected = format!("{wanted} running Pods");
-    eventually(&expected, lab.limit(Duration::from_secs(60)), async || {
+    let limit = lab.limit(Duration::from_secs(60));
+    let stuck = async || prospects::workload(lab, wanted).await;
+    eventually_unless(&expected, limit, stuck, async || {
         let pods = lab.pods().await?;
         let state = match lacking(&pods) {
             Some(state) => state,
             None if pods.len() == wanted => return Ok(Probe::Done(())),
             None => format!("{} run", pods.len()),
         };
-        Ok(Probe::NotYet(Cause::NotReady, state))
+        Ok(Probe::not_yet(Cause::NotReady, state).look("the Pods and events of the evidence"))
     })
     .await
 }
@@ -254,24 +272,42 @@ pub(crate) async fn forget_early_attempts(
     Ok(())
 }
 
+/// Requests to a ClusterIP for each Pod behind it, among which each is almost certainly seen: one of
+/// six is missed in one of a thousand looks, and in all four that end a wait once in 10^12.
+const PER_POD: usize = 8;
+
 /// kube-proxy follows the EndpointSlice with a delay of its own: the measurement starts when every
 /// Pod has been seen once.
 pub(crate) async fn everybody_seen(lab: &Lab, from: &Party, pods: usize) -> anyhow::Result<()> {
     let address = service_address(lab).await?;
     let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
-    eventually(&expected, lab.limit(Duration::from_secs(30)), async || {
+    // All at once, and no second round for a Service that is dead.
+    let requests = u32::try_from(pods * PER_POD)?;
+    let request = FetchRequest::new([format!("{address}:80")])
+        .count(requests)
+        .concurrency(EARLY_TIME_OUTS)
+        .give_up_after(EARLY_TIME_OUTS);
+    let follows = async || {
+        let running: Vec<Ipv4Addr> = lab.pods().await?.iter().map(|pod| pod.address).collect();
+        if running.len() < pods {
+            return prospects::workload(lab, pods).await;
+        }
+        prospects::kube_proxy(lab, from.node, address, &running).await
+    };
+    let limit = lab.limit(Duration::from_secs(30));
+    let seen = eventually_unless(&expected, limit, follows, async || {
         let running = lab.pods().await?;
         if running.len() < pods {
             let state = format!("{} of {pods} Pods run", running.len());
-            return Ok(Probe::NotYet(Cause::NotReady, state));
+            return Ok(Probe::not_yet(Cause::NotReady, state));
         }
         // One of two Pods with the same address stays silent for ever.
         if let Err(shared) = assert::addresses_unique(&running) {
-            return Ok(Probe::Hopeless(shared.cause, shared.seen));
+            return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
         }
-        let report = lab
-            .fetch_one(from, address, u32::try_from(pods * 8)?)
-            .await?;
+        let report = lab.fetch(from, &request).await?;
+        let report = report.targets.into_iter().next();
+        let report = report.with_context(|| format!("no report for {address} from {from}"))?;
         let hosts = report.hosts();
         let silent: Vec<String> = running
             .iter()
@@ -293,9 +329,39 @@ pub(crate) async fn everybody_seen(lab: &Lab, from: &Party, pods: usize) -> anyh
             None => (Cause::Unbalanced, String::new()),
         };
         let state = format!("no answer from {}{others}", silent.join(", "));
-        Ok(Probe::NotYet(cause, state))
+        Ok(Probe::not_yet(cause, state))
     })
-    .await
+    .await;
+    match seen {
+        Ok(()) => Ok(()),
+        Err(error) => Err(asked_directly(lab, from, error).await),
+    }
+}
+
+/// Time-outs after which one look at a ClusterIP has seen enough.
+const EARLY_TIME_OUTS: u32 = 16;
+
+/// Says of a Service's failure whether the Pods answer at their own addresses: it, or the way.
+async fn asked_directly(lab: &Lab, from: &Party, error: anyhow::Error) -> anyhow::Error {
+    let failure = match error.downcast::<Failure>() {
+        Ok(failure) => failure,
+        Err(error) => return error,
+    };
+    let told = async {
+        let pods = lab.pods().await?;
+        let mesh = lab.mesh(std::slice::from_ref(from), &pods).await?;
+        let cells = mesh.cells.iter().map(|cell| format!("\n  {cell}"));
+        Ok::<_, anyhow::Error>(cells.collect::<String>())
+    };
+    match told.await {
+        Ok(cells) => Failure {
+            seen: format!("{}\nAsked at their own addresses:{cells}", failure.seen),
+            ..failure
+        }
+        .into(),
+        // What was seen is worth more than that no more could be.
+        Err(_) => failure.into(),
+    }
 }
 
 /// The balancing rule: requests to the workload's ClusterIP spread evenly over its Pods.

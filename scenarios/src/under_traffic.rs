@@ -1,15 +1,17 @@
 //! Chapter E's last scenario: what a client notices of a node that leaves and comes back.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use futures::try_join;
 use podwire_cluster::{Break, PodRef, StageName, WORKLOAD_SELECTOR, addresses};
 use podwire_scenario::assert::Party;
 use podwire_scenario::{
-    Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually,
+    Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually, eventually_unless,
 };
 
 use crate::leaving::{delete, drain, join_again, takes_pods, wipe};
+use crate::prospects;
 use crate::steps::{
     addresses_unique_and_in_range, on, pods_running, ready_endpoints, service_address,
 };
@@ -155,16 +157,17 @@ async fn removed(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
             Ok(if alive < pods.len() {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::NotReady, "all live".into())
+                Probe::not_yet(Cause::NotReady, "all live")
             })
         },
     )
     .await?;
     let begun = Instant::now();
     lab.step("the drained Pods leave the EndpointSlice");
-    eventually(
+    eventually_unless(
         "no drained Pod among the ready endpoints",
         lab.limit(Duration::from_secs(20)),
+        async || prospects::control_plane(lab, "kube-controller-manager").await,
         async || {
             let ready = ready_endpoints(lab).await?;
             let left = pods.iter().filter(|pod| ready.contains(&pod.address));
@@ -172,25 +175,27 @@ async fn removed(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
             Ok(if left.is_empty() {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::Answered, left.join(", "))
+                Probe::not_yet(Cause::Answered, left.join(", "))
             })
         },
     )
     .await?;
     lab.step("kube-proxy on the sender's node follows");
+    let service = service_address(lab).await?;
     let addresses = pods.iter().map(|pod| format!(" -e {}", pod.address));
     let count = format!(
         "{{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -c -w -F{}; true",
         addresses.collect::<String>()
     );
-    eventually(
+    eventually_unless(
         "no drained Pod in the rules of the sender's node",
         lab.limit(Duration::from_secs(20)),
+        async || prospects::kube_proxy(lab, SENDING, service, &[]).await,
         async || {
             let left = on(lab, SENDING, &count).await?;
             Ok(match left.trim() {
                 "0" => Probe::Done(()),
-                lines => Probe::NotYet(Cause::Answered, format!("{lines} lines name them")),
+                lines => Probe::not_yet(Cause::Answered, format!("{lines} lines name them")),
             })
         },
     )
@@ -218,7 +223,7 @@ async fn answered_since(lab: &Lab, traffic: &Traffic<'_>, moment: Instant) -> an
             Ok(if count >= ENOUGH {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::Absent, format!("{count} requests"))
+                Probe::not_yet(Cause::Absent, format!("{count} requests"))
             })
         },
     )
@@ -231,14 +236,17 @@ async fn each_answers(
     pods: &[Party],
     moment: Instant,
 ) -> anyhow::Result<()> {
-    eventually(
+    let service = service_address(lab).await?;
+    let addresses: Vec<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
+    eventually_unless(
         "each Pod that came back to answer the steady traffic",
         lab.limit(Duration::from_secs(20)),
+        async || prospects::kube_proxy(lab, SENDING, service, &addresses).await,
         async || {
             let record = traffic.so_far().await?;
             Ok(match record.each_after(pods, moment) {
                 Ok(()) => Probe::Done(()),
-                Err(failure) => Probe::NotYet(failure.cause, failure.seen),
+                Err(failure) => Probe::not_yet(failure.cause, failure.seen),
             })
         },
     )
@@ -252,7 +260,7 @@ async fn fails_for(traffic: &Traffic<'_>, limit: Duration) -> anyhow::Result<()>
         Ok(if length > limit {
             Probe::Done(())
         } else {
-            Probe::NotYet(Cause::Answered, format!("{:.0} s", length.as_secs_f64()))
+            Probe::not_yet(Cause::Answered, format!("{:.0} s", length.as_secs_f64()))
         })
     })
     .await

@@ -59,7 +59,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
 
 pub(crate) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
     lab.step("all Nodes are Ready");
-    all_nodes_ready(lab, async || Ok(None)).await?;
+    all_nodes_ready(lab).await?;
     lab.step("every ordered pair, node to Pod and Pod to Pod (E35)");
     let mesh = mesh_of_everybody(lab).await?;
     mesh.all_answer("every ordered pair to answer")?;
@@ -195,19 +195,17 @@ pub(crate) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
 async fn stuck_to_one_pod(lab: &Lab) -> anyhow::Result<()> {
     let address = service_address(lab).await?;
     let node1 = lab.node_parties().swap_remove(0);
-    eventually(
-        "node 1 to get one Pod only",
-        lab.limit(Duration::from_secs(20)),
-        async || {
-            let report = lab.fetch_one(&node1, address, 16).await?;
-            let pods = report.hosts().len();
-            Ok(if pods == 1 {
-                Probe::Done(())
-            } else {
-                Probe::NotYet(Cause::NotReady, format!("{pods} Pods"))
-            })
-        },
-    )
+    let expected = "node 1 to get one Pod only";
+    let limit = lab.limit(Duration::from_secs(20));
+    eventually(expected, limit, async || {
+        let report = lab.fetch_one(&node1, address, 16).await?;
+        let pods = report.hosts().len();
+        Ok(if pods == 1 {
+            Probe::Done(())
+        } else {
+            Probe::not_yet(Cause::NotReady, format!("{pods} Pods"))
+        })
+    })
     .await
 }
 

@@ -37,7 +37,7 @@ pub use balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use context::{
     ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Selection, Share, Skipped,
 };
-pub use eventually::{Probe, eventually};
+pub use eventually::{Evidence, Lacking, Probe, eventually, eventually_unless};
 pub use failure::{Cause, Failure};
 pub use lab::{Lab, STEPS};
 pub use limits::Limits;

@@ -7,8 +7,11 @@ use kube::Api;
 use kube::api::ListParams;
 use podwire_cluster::config::STATIC_PODS;
 use podwire_cluster::{PodNetwork, StageName, addresses};
-use podwire_scenario::{Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, eventually};
+use podwire_scenario::{
+    Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, eventually, eventually_unless,
+};
 
+use crate::prospects;
 use crate::steps::{all_nodes_ready, on};
 
 use super::init::{COMPONENTS, names};
@@ -121,17 +124,18 @@ async fn comes_back(lab: &Lab) -> anyhow::Result<()> {
             Ok(match (state, lost) {
                 (None, _) => Probe::Done(()),
                 (Some(state), Some(lost)) => {
-                    Probe::Hopeless(Cause::Absent, format!("{state}: {lost}"))
+                    Probe::hopeless(Cause::Absent, format!("{state}: {lost}"))
                 }
-                (Some(state), None) => Probe::NotYet(Cause::NotReady, state),
+                (Some(state), None) => Probe::not_yet(Cause::NotReady, state),
             })
         },
     )
     .await?;
     lab.step("the Pods that belong to the nodes and CoreDNS are back as well");
-    eventually(
+    eventually_unless(
         "every Pod Ready, on node1 since the boot",
         lab.limit(Duration::from_secs(60)),
+        async || prospects::of_pods(lab, &every_pod(lab).await?).await,
         async || {
             let pods = every_pod(lab).await?;
             let name = addresses::node_name(1);
@@ -142,12 +146,12 @@ async fn comes_back(lab: &Lab) -> anyhow::Result<()> {
             });
             Ok(match waiting {
                 None => Probe::Done(()),
-                Some(pod) => Probe::NotYet(Cause::NotReady, format!("{} is not", full_name(pod))),
+                Some(pod) => Probe::not_yet(Cause::NotReady, format!("{} is not", full_name(pod))),
             })
         },
     )
     .await?;
-    all_nodes_ready(lab, async || Ok(None)).await
+    all_nodes_ready(lab).await
 }
 
 async fn every_pod(lab: &Lab) -> anyhow::Result<Vec<Pod>> {

@@ -1,6 +1,7 @@
 //! The packages, what `kubeadm init` leaves on node 1, and the cluster's DNS before and after the
 //! Pod network.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use podwire_cluster::{StageName, addresses, kubeadm};
 use podwire_probe::{FetchRequest, Outcome};
 use podwire_scenario::assert::Party;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    eventually_unless,
 };
 use serde_json::json;
 
+use crate::prospects;
 use crate::steps::{nodes, on};
 
 use super::steps::{full_name, holds, join_command, kubectl, probe_container, say, system_pods};
@@ -169,7 +172,7 @@ pub(crate) const LEAVES: Scenario = Scenario {
                             Ok(if open.contains(&10257) {
                                 Probe::Done(())
                             } else {
-                                Probe::NotYet(Cause::Absent, "not yet".into())
+                                Probe::not_yet(Cause::Absent, "not yet")
                             })
                         },
                     )
@@ -324,9 +327,11 @@ async fn give_the_scheduler_a_foreign_certificate(lab: &Lab) -> anyhow::Result<(
 
 async fn static_pods_run(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the control plane runs as static Pods, each named after its node");
-    eventually(
+    let waited_for = Cell::new(COMPONENTS[0]);
+    eventually_unless(
         "the four static Pods of node1 Ready",
         lab.limit(Duration::from_secs(30)),
+        async || prospects::control_plane(lab, waited_for.get()).await,
         async || {
             let pods = system_pods(lab).list(&ListParams::default()).await?.items;
             let state: BTreeMap<String, bool> = pods
@@ -334,16 +339,17 @@ async fn static_pods_run(lab: &Lab) -> anyhow::Result<()> {
                 .map(|pod| (full_name(pod), holds(pod, "Ready")))
                 .collect();
             for component in COMPONENTS {
+                waited_for.set(component);
                 let name = format!("kube-system/{component}-{}", addresses::node_name(1));
                 match state.get(&name) {
                     Some(true) => {}
                     Some(false) => {
                         let state = format!("{name} is not Ready");
-                        return Ok(Probe::NotYet(Cause::NotReady, state));
+                        return Ok(Probe::not_yet(Cause::NotReady, state));
                     }
                     None => {
                         let state = format!("no {name}");
-                        return Ok(Probe::NotYet(Cause::Absent, state));
+                        return Ok(Probe::not_yet(Cause::Absent, state));
                     }
                 }
             }
@@ -407,15 +413,16 @@ pub(crate) const CORE_DNS_WAITS: Scenario = Scenario {
                      '{\"spec\":{\"template\":{\"spec\":{\"tolerations\":[{\"operator\":\"Exists\"}]}}}}'",
                 )
                 .await?;
-                eventually(
+                eventually_unless(
                     "a Pod of CoreDNS on a node",
                     lab.limit(Duration::from_secs(30)),
+                    async || prospects::of_pods(lab, &core_dns(lab).await?).await,
                     async || {
                         let bound = core_dns(lab).await?.iter().any(is_bound);
                         Ok(if bound {
                             Probe::Done(())
                         } else {
-                            Probe::NotYet(Cause::NotReady, "all wait".into())
+                            Probe::not_yet(Cause::NotReady, "all wait")
                         })
                     },
                 )
@@ -449,17 +456,17 @@ async fn core_dns_waits(lab: &Lab) -> anyhow::Result<()> {
         }
     }
     lab.step("kube-proxy tolerates it, and needs no Pod network: it runs");
-    eventually(
+    eventually_unless(
         "a kube-proxy on every node",
         lab.limit(Duration::from_secs(30)),
+        async || prospects::of_pods(lab, &proxies(lab).await?).await,
         async || {
-            let proxies = ListParams::default().labels("k8s-app=kube-proxy");
-            let proxies = system_pods(lab).list(&proxies).await?.items;
+            let proxies = proxies(lab).await?;
             let ready = proxies.iter().filter(|pod| holds(pod, "Ready")).count();
             Ok(if ready == lab.nodes() as usize {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::NotReady, format!("{ready} are Ready"))
+                Probe::not_yet(Cause::NotReady, format!("{ready} are Ready"))
             })
         },
     )
@@ -467,6 +474,11 @@ async fn core_dns_waits(lab: &Lab) -> anyhow::Result<()> {
 }
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+async fn proxies(lab: &Lab) -> anyhow::Result<Vec<Pod>> {
+    let labelled = ListParams::default().labels("k8s-app=kube-proxy");
+    Ok(system_pods(lab).list(&labelled).await?.items)
+}
 
 async fn core_dns(lab: &Lab) -> anyhow::Result<Vec<Pod>> {
     let labelled = ListParams::default().labels("k8s-app=kube-dns");
@@ -553,9 +565,10 @@ pub(super) async fn names(lab: &Lab) -> anyhow::Result<()> {
 
 async fn core_dns_runs(lab: &Lab) -> anyhow::Result<()> {
     lab.step("CoreDNS is Ready, with addresses of the Pod network");
-    eventually(
+    eventually_unless(
         "every Pod of CoreDNS Ready",
         lab.limit(Duration::from_secs(60)),
+        async || prospects::of_pods(lab, &core_dns(lab).await?).await,
         async || {
             let pods = core_dns(lab).await?;
             let waiting: Vec<String> = pods
@@ -567,7 +580,7 @@ async fn core_dns_runs(lab: &Lab) -> anyhow::Result<()> {
                 Probe::Done(())
             } else {
                 let state = format!("{} of {} are not", waiting.len(), pods.len());
-                Probe::NotYet(Cause::NotReady, state)
+                Probe::not_yet(Cause::NotReady, state)
             })
         },
     )
@@ -606,13 +619,14 @@ async fn asker_and_answerer(lab: &Lab) -> anyhow::Result<Party> {
         }))?;
         pods.create(&PostParams::default(), &pod).await?;
     }
-    eventually(
+    eventually_unless(
         "both Pods Ready",
         lab.limit(Duration::from_secs(40)),
+        async || prospects::pods(lab, &format!("app in ({ASKER}, {ANSWERER})"), 2).await,
         async || {
             for (name, _) in placed {
                 if !holds(&pods.get(name).await?, "Ready") {
-                    return Ok(Probe::NotYet(Cause::NotReady, format!("{name} is not")));
+                    return Ok(Probe::not_yet(Cause::NotReady, format!("{name} is not")));
                 }
             }
             Ok(Probe::Done(()))
@@ -634,9 +648,17 @@ async fn name_resolves(lab: &Lab, asker: &Party) -> anyhow::Result<()> {
     lab.step(format!("ask for {known} from {asker}, and for {unknown}"));
     let request = FetchRequest::new([known.as_str(), unknown]);
     let services: Api<Service> = Api::default_namespaced(lab.cluster().api());
-    eventually(
+    // A name that is not there yet may come: only silence is looked into.
+    let silent = Cell::new(false);
+    eventually_unless(
         "the known name to lead to its Pod, and the unknown one nowhere",
         lab.limit(Duration::from_secs(30)),
+        async || {
+            if !silent.get() {
+                return Ok(None);
+            }
+            service_prospects(lab, asker).await
+        },
         async || {
             let report = lab.fetch(asker, &request).await?;
             let [known, unknown] = report.targets.as_slice() else {
@@ -644,21 +666,40 @@ async fn name_resolves(lab: &Lab, asker: &Party) -> anyhow::Result<()> {
             };
             if !unknown.all(Outcome::NameNotFound) {
                 let state = format!("the unknown name: {unknown}");
-                return Ok(Probe::NotYet(Cause::WrongAnswer, state));
+                return Ok(Probe::not_yet(Cause::WrongAnswer, state));
             }
             if known.all(Outcome::Answered) && known.hosts().contains_key(ANSWERER) {
                 return Ok(Probe::Done(()));
             }
             let outcome = known.results.first().map(|result| result.outcome);
             let cause = outcome.map_or(Cause::Absent, Cause::from);
+            silent.set(outcome == Some(Outcome::TimedOut));
             let state = known.to_string();
             Ok(match services.get_opt(ANSWERER).await? {
-                Some(_) => Probe::NotYet(cause, state),
-                None => Probe::Hopeless(cause, format!("{state}, and there is no such Service")),
+                Some(_) => Probe::not_yet(cause, state),
+                None => Probe::hopeless(cause, format!("{state}, and there is no such Service")),
             })
         },
     )
     .await
+}
+
+/// What keeps the answering Pod from being reached, or its name from being resolved.
+async fn service_prospects(lab: &Lab, asker: &Party) -> anyhow::Result<Option<Evidence>> {
+    if let Some(found) = prospects::of_pods(lab, &core_dns(lab).await?).await? {
+        return Ok(Some(found));
+    }
+    let pods: Api<Pod> = Api::default_namespaced(lab.cluster().api());
+    let services: Api<Service> = Api::default_namespaced(lab.cluster().api());
+    let (pod, service) = (
+        pods.get_opt(ANSWERER).await?,
+        services.get_opt(ANSWERER).await?,
+    );
+    let service = service.and_then(|service| service.spec?.cluster_ip?.parse().ok());
+    match (pod.as_ref().and_then(address), service) {
+        (Some(pod), Some(service)) => prospects::kube_proxy(lab, asker.node, service, &[pod]).await,
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]

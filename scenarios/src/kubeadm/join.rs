@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::NodeCondition;
 use podwire_cluster::kubeadm::JoinCommand;
 use podwire_cluster::{StageName, addresses, cni};
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    eventually_unless,
 };
 
-use crate::leaving::kubelet_down;
+use crate::prospects;
 use crate::steps::{COMMAND, node_ready, nodes, on};
 
 use super::steps::{READY_AFTER_JOIN, join, join_command};
@@ -200,13 +201,14 @@ fn files_written(answer: &str, own: bool) -> Result<(), Failure> {
 
 async fn registered_without_roles(lab: &Lab, name: &str) -> anyhow::Result<()> {
     lab.step(format!("{name} is listed: no role, node1's version"));
-    let node = eventually(
+    let node = eventually_unless(
         &format!("a Node {name}"),
         lab.limit(Duration::from_secs(20)),
+        async || prospects::kubelet(lab, JOINING).await,
         async || {
             Ok(match nodes(lab).get_opt(name).await? {
                 Some(node) => Probe::Done(node),
-                None => Probe::NotYet(Cause::Absent, "not listed".into()),
+                None => Probe::not_yet(Cause::Absent, "not listed"),
             })
         },
     )
@@ -237,20 +239,21 @@ async fn registered_without_roles(lab: &Lab, name: &str) -> anyhow::Result<()> {
 async fn waits_for_its_network(lab: &Lab) -> anyhow::Result<()> {
     let name = addresses::node_name(JOINING);
     lab.step(format!("{name} is not Ready: there is no Pod network yet"));
-    eventually(
+    eventually_unless(
         &format!("{name} to say that its network plugin is not initialized"),
         lab.limit(Duration::from_secs(20)),
+        async || prospects::kubelet(lab, JOINING).await,
         async || {
             let Some(ready) = ready_condition(lab).await? else {
-                return Ok(Probe::NotYet(Cause::Absent, "no Ready condition".into()));
+                return Ok(Probe::not_yet(Cause::Absent, "no Ready condition"));
             };
             let message = ready.message.unwrap_or_default();
             Ok(if ready.status == "True" {
-                Probe::Hopeless(Cause::Answered, "it is Ready".into())
+                Probe::hopeless(Cause::Answered, "it is Ready")
             } else if message.contains("NetworkPluginNotReady") {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::NotReady, message)
+                Probe::not_yet(Cause::NotReady, message)
             })
         },
     )
@@ -269,12 +272,13 @@ async fn ready_condition(lab: &Lab) -> anyhow::Result<Option<NodeCondition>> {
 async fn ready_with_its_cni_file(lab: &Lab, number: u32) -> anyhow::Result<()> {
     lab.step(format!("{} is Ready (E14)", addresses::node_name(number)));
     node_ready(lab, number, READY_AFTER_JOIN, async || {
-        if let Some(down) = kubelet_down(lab, number).await? {
-            return Ok(Some(down));
-        }
         let files = on(lab, number, "ls -A /etc/cni/net.d 2>/dev/null || true").await?;
         let none = files.trim().is_empty();
-        Ok(none.then(|| (Cause::NotReady, "it has no CNI file".to_owned())))
+        Ok(
+            none.then(|| {
+                Evidence::certain("it has no CNI file").look("/etc/cni/net.d of the node")
+            }),
+        )
     })
     .await
 }
@@ -328,13 +332,18 @@ pub(crate) const WORKER: Scenario = Scenario {
                     let away = "mkdir /etc/cni/away && mv /etc/cni/net.d/* /etc/cni/away/";
                     on(lab, JOINING, away).await?;
                     let limit = lab.limit(Duration::from_secs(20));
-                    eventually("its Node not to be Ready", limit, async || {
-                        let ready = ready_condition(lab).await?;
-                        Ok(match ready.is_some_and(|it| it.status == "True") {
-                            true => Probe::NotYet(Cause::Answered, "it is Ready".to_owned()),
-                            false => Probe::Done(()),
-                        })
-                    })
+                    eventually_unless(
+                        "its Node not to be Ready",
+                        limit,
+                        async || prospects::kubelet(lab, JOINING).await,
+                        async || {
+                            let ready = ready_condition(lab).await?;
+                            Ok(match ready.is_some_and(|it| it.status == "True") {
+                                true => Probe::not_yet(Cause::Answered, "it is Ready"),
+                                false => Probe::Done(()),
+                            })
+                        },
+                    )
                     .await?;
                     no_network_error(lab, since).await
                 })
@@ -495,11 +504,11 @@ async fn back_after_a_kill(lab: &Lab) -> anyhow::Result<()> {
             let state = on(lab, JOINING, ask).await?;
             let words: Vec<&str> = state.split_whitespace().collect();
             Ok(if words.contains(&"failed") {
-                Probe::Hopeless(Cause::Died, format!("systemd leaves it: {state}"))
+                Probe::hopeless(Cause::Died, format!("systemd leaves it: {state}"))
             } else if words.contains(&"running") && main_pid(&state) != old {
                 Probe::Done(())
             } else {
-                Probe::NotYet(Cause::NotReady, state)
+                Probe::not_yet(Cause::NotReady, state)
             })
         },
     )

@@ -11,11 +11,12 @@ use podwire_cluster::workload::{WORKLOAD_IMAGE, WORKLOAD_SELECTOR};
 use podwire_cluster::{StageName, addresses};
 use podwire_probe::Outcome;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually_unless,
 };
 use serde_json::{Value, json};
 
-use crate::leaving::{delete, drain, kubelet_down};
+use crate::leaving::{delete, drain};
+use crate::prospects;
 use crate::steps::{node_ready, nodes, on, pods_running};
 
 use super::init::address;
@@ -197,13 +198,14 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
                     let before = runs(lab).await?;
                     lab.step("stop its container: the kubelet starts another");
                     on(lab, NODE, &format!("crictl stop {} 2>&1", before.container)).await?;
-                    eventually(
+                    eventually_unless(
                         "another container",
                         lab.limit(Duration::from_secs(20)),
+                        async || prospects::kubelet(lab, NODE).await,
                         async || {
                             let now = container(lab).await?;
                             Ok(if now.is_empty() || now == before.container {
-                                Probe::NotYet(Cause::NotReady, now)
+                                Probe::not_yet(Cause::NotReady, now)
                             } else {
                                 Probe::Done(())
                             })
@@ -231,15 +233,16 @@ async fn static_pod(lab: &Lab) -> anyhow::Result<()> {
 
     lab.step("remove the manifest: the Pod is gone, mirror and container");
     on(lab, NODE, &format!("rm {MANIFEST}")).await?;
-    eventually(
+    eventually_unless(
         "neither mirror nor container",
         lab.limit(Duration::from_secs(40)),
+        async || prospects::kubelet(lab, NODE).await,
         async || {
             let mirror = pods(lab).get_opt(MIRROR).await?.is_some();
             let container = container(lab).await?;
             Ok(if mirror || !container.is_empty() {
                 let state = format!("mirror listed: {mirror}, container: {container:?}");
-                Probe::NotYet(Cause::Answered, state)
+                Probe::not_yet(Cause::Answered, state)
             } else {
                 Probe::Done(())
             })
@@ -297,22 +300,23 @@ async fn container(lab: &Lab) -> anyhow::Result<String> {
 
 async fn runs(lab: &Lab) -> anyhow::Result<Running> {
     lab.step(format!("{MIRROR} runs, with an address, and answers (E22)"));
-    let (uid, address) = eventually(
+    let (uid, address) = eventually_unless(
         &format!("{MIRROR} Ready"),
         lab.limit(Duration::from_secs(40)),
+        async || prospects::kubelet(lab, NODE).await,
         async || {
             let Some(pod) = pods(lab).get_opt(MIRROR).await? else {
                 let file = on(lab, NODE, &format!("ls {MANIFEST} 2>/dev/null || true")).await?;
                 let state = "no such Pod".to_owned();
                 return Ok(if file.trim().is_empty() {
-                    Probe::Hopeless(Cause::Absent, format!("{state}, and no {MANIFEST}"))
+                    Probe::hopeless(Cause::Absent, format!("{state}, and no {MANIFEST}"))
                 } else {
-                    Probe::NotYet(Cause::Absent, state)
+                    Probe::not_yet(Cause::Absent, state)
                 });
             };
             Ok(match (ready_mirror(&pod), address(&pod)) {
                 (Some(uid), Some(address)) => Probe::Done((uid, address)),
-                _ => Probe::NotYet(Cause::NotReady, "listed, not Ready".into()),
+                _ => Probe::not_yet(Cause::NotReady, "listed, not Ready"),
             })
         },
     )
@@ -327,15 +331,16 @@ async fn runs(lab: &Lab) -> anyhow::Result<Running> {
 async fn mirror_returns(lab: &Lab, before: &Running) -> anyhow::Result<()> {
     lab.step("delete it in the API: its mirror returns with another UID (E23)");
     pods(lab).delete(MIRROR, &DeleteParams::default()).await?;
-    eventually(
+    eventually_unless(
         "the mirror with another UID",
         lab.limit(Duration::from_secs(40)),
+        async || prospects::kubelet(lab, NODE).await,
         async || {
             let pod = pods(lab).get_opt(MIRROR).await?;
             Ok(match pod.as_ref().and_then(ready_mirror) {
                 Some(uid) if uid != before.uid => Probe::Done(()),
-                Some(_) => Probe::NotYet(Cause::Answered, "the old one".into()),
-                None => Probe::NotYet(Cause::Absent, "none that is Ready".into()),
+                Some(_) => Probe::not_yet(Cause::Answered, "the old one"),
+                None => Probe::not_yet(Cause::Absent, "none that is Ready"),
             })
         },
     )
@@ -443,16 +448,17 @@ async fn deploy(lab: &Lab, more: Value) -> anyhow::Result<()> {
 
 async fn lands_on_workers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("its Pods run, on workers only");
-    let pods = eventually(
+    let pods = eventually_unless(
         "both Pods of the Deployment Ready",
         lab.limit(Duration::from_secs(40)),
+        async || prospects::pods(lab, &format!("app={GREEN}"), 2).await,
         async || {
             let pods = lab.cluster().pods(&format!("app={GREEN}")).await?;
             let ready = pods.iter().filter(|pod| pod.ready).count();
             Ok(if ready == 2 {
                 Probe::Done(pods)
             } else {
-                Probe::NotYet(Cause::NotReady, format!("{ready} are"))
+                Probe::not_yet(Cause::NotReady, format!("{ready} are"))
             })
         },
     )
@@ -637,10 +643,7 @@ async fn deleted(lab: &Lab) -> anyhow::Result<()> {
     containers_vanish(lab).await?;
     lab.step("restart its kubelet: the Node registers again");
     on(lab, number, "systemctl restart kubelet").await?;
-    node_ready(lab, number, READY_AFTER_JOIN, async || {
-        kubelet_down(lab, number).await
-    })
-    .await
+    node_ready(lab, number, READY_AFTER_JOIN, async || Ok(None)).await
 }
 
 fn same_lines(a: &str, b: &str) -> bool {
@@ -651,19 +654,22 @@ fn same_lines(a: &str, b: &str) -> bool {
 async fn containers_vanish(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
     lab.step("its containers vanish: garbage collection takes its Pods, its kubelet the rest");
-    eventually(
+    eventually_unless(
         "no container on the deleted node",
         lab.limit(Duration::from_secs(120)),
+        async || match prospects::kubelet(lab, number).await? {
+            Some(found) => Ok(Some(found)),
+            None => prospects::control_plane(lab, "kube-controller-manager").await,
+        },
         async || {
             let left = on(lab, number, CONTAINERS).await?.lines().count();
             if left == 0 {
                 return Ok(Probe::Done(()));
             }
-            let state = format!("{left} containers");
-            Ok(match kubelet_down(lab, number).await? {
-                Some((_, why)) => Probe::Hopeless(Cause::Answered, format!("{state}; {why}")),
-                None => Probe::NotYet(Cause::Answered, state),
-            })
+            Ok(Probe::not_yet(
+                Cause::Answered,
+                format!("{left} containers"),
+            ))
         },
     )
     .await

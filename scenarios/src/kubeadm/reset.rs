@@ -10,10 +10,11 @@ use podwire_cluster::kubeadm::JoinCommand;
 use podwire_cluster::{Break, PodNetwork, StageName, addresses, cni};
 use podwire_lan::Ipv4Net;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
-use crate::leaving::{clean_up_the_network, delete, drain, kubelet_down, takes_pods};
+use crate::leaving::{clean_up_the_network, delete, drain, takes_pods};
+use crate::prospects;
 use crate::steps::{
     COMMAND, addresses_unique_and_in_range, mesh_of_everybody, node_ready, on, take_off,
 };
@@ -262,10 +263,7 @@ async fn back_again(lab: &Lab) -> anyhow::Result<()> {
         "{} is Ready again (E33)",
         addresses::node_name(number)
     ));
-    node_ready(lab, number, READY_AFTER_JOIN, async || {
-        kubelet_down(lab, number).await
-    })
-    .await
+    node_ready(lab, number, READY_AFTER_JOIN, async || Ok(None)).await
 }
 
 /// E34!: why the administrator is asked to clean up.
@@ -332,13 +330,14 @@ async fn old_bridge(lab: &Lab) -> anyhow::Result<()> {
     join(lab, number, &command).await?;
     back_again(lab).await?;
     // A network that writes its own file does so some time after the Node is Ready with the old one.
-    let new = eventually(
+    let new = eventually_unless(
         &format!("the node to have another range than {old}"),
         lab.limit(Duration::from_secs(60)),
+        async || prospects::kubelet(lab, number).await,
         async || {
             let new = range_of(lab).await?;
             Ok(if new == old {
-                Probe::NotYet(Cause::NotReady, format!("it has {new}"))
+                Probe::not_yet(Cause::NotReady, format!("it has {new}"))
             } else {
                 Probe::Done(new)
             })
@@ -402,17 +401,18 @@ const COMPLAINT: &str = "already has an IP address different from";
 async fn sandbox_fails(lab: &Lab) -> anyhow::Result<()> {
     let number = lab.nodes();
     lab.step("a new Pod gets no sandbox: the bridge has another address (E34)");
-    eventually(
+    eventually_unless(
         &format!("an event: \"cni0\" {COMPLAINT} ..."),
         lab.limit(Duration::from_secs(60)),
+        async || prospects::kubelet(lab, number).await,
         async || {
             if complaint(lab).await?.is_some() {
                 return Ok(Probe::Done(()));
             }
             let running = lab.pods().await?.into_iter().find(|pod| pod.node == number);
             Ok(match running {
-                Some(pod) => Probe::Hopeless(Cause::Answered, format!("{pod} runs")),
-                None => Probe::NotYet(Cause::Absent, "no such event".into()),
+                Some(pod) => Probe::hopeless(Cause::Answered, format!("{pod} runs")),
+                None => Probe::not_yet(Cause::Absent, "no such event"),
             })
         },
     )
@@ -433,21 +433,26 @@ async fn pods_run_in(lab: &Lab, range: Ipv4Net) -> anyhow::Result<()> {
     let number = lab.nodes();
     let expected = format!("Pods of node{number} to run with addresses of {range}");
     lab.step(&expected);
-    eventually(&expected, lab.limit(Duration::from_secs(90)), async || {
-        let pods = lab.pods().await?;
-        let mut here = pods.iter().filter(|pod| pod.node == number);
-        if here.any(|pod| range.contains(pod.address)) {
-            return Ok(Probe::Done(()));
-        }
-        let bridge = on(lab, number, "ls -d /sys/class/net/cni0 2>/dev/null || true").await?;
-        Ok(match complaint(lab).await? {
-            // Without the old bridge the kubelet's next attempt succeeds; with it, none does.
-            Some(message) if !bridge.trim().is_empty() && bridge_is_old(lab, range).await? => {
-                Probe::Hopeless(Cause::NotReady, message)
+    eventually_unless(
+        &expected,
+        lab.limit(Duration::from_secs(90)),
+        async || prospects::kubelet(lab, number).await,
+        async || {
+            let pods = lab.pods().await?;
+            let mut here = pods.iter().filter(|pod| pod.node == number);
+            if here.any(|pod| range.contains(pod.address)) {
+                return Ok(Probe::Done(()));
             }
-            _ => Probe::NotYet(Cause::NotReady, "none yet".into()),
-        })
-    })
+            let bridge = on(lab, number, "ls -d /sys/class/net/cni0 2>/dev/null || true").await?;
+            Ok(match complaint(lab).await? {
+                // Without the old bridge the kubelet's next attempt succeeds; with it, none does.
+                Some(message) if !bridge.trim().is_empty() && bridge_is_old(lab, range).await? => {
+                    Probe::hopeless(Cause::NotReady, message)
+                }
+                _ => Probe::not_yet(Cause::NotReady, "none yet"),
+            })
+        },
+    )
     .await
 }
 

@@ -1,0 +1,434 @@
+//! What makes waiting useless: what would have to act does not run, is refused, or has done its part.
+//!
+//! Each function asks once and gives [`Evidence`] when there is some. It is asked while something is
+//! waited for (`eventually_unless`), so no question costs more than a command in a guest.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use podwire_cluster::config::STATIC_PODS;
+use podwire_cluster::{Bootstrap, WORKLOAD_SELECTOR, WORKLOAD_SERVICE, addresses};
+use podwire_scenario::{Evidence, Lab};
+
+use crate::steps::on;
+
+/// A look in between might have met something that is about to act.
+const LOOKS: u32 = 3;
+
+/// The network beside kube-proxy, a route of another node's say, may need a moment more.
+const LOOKS_AT_RULES: u32 = 4;
+
+/// Refused this often, a daemon is not just early.
+const REFUSALS: u32 = 3;
+
+/// A unit that systemd has restarted this often does not come up by itself.
+const RESTARTS: u32 = 3;
+
+/// A kubelet that will not act.
+pub(crate) async fn kubelet(lab: &Lab, number: u32) -> anyhow::Result<Option<Evidence>> {
+    let shown = on(lab, number, &show("kubelet")).await?;
+    let node = addresses::node_name(number);
+    Ok(Unit::read(&shown).will_not_act("kubelet", &node))
+}
+
+fn show(unit: &str) -> String {
+    format!("systemctl show -p LoadState,ActiveState,NRestarts {unit}")
+}
+
+/// A unit's state, as `systemctl show` gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Unit {
+    loaded: bool,
+    active: String,
+    restarts: u32,
+}
+
+impl Unit {
+    fn read(shown: &str) -> Self {
+        let of = |key: &str| {
+            let mut pairs = shown.lines().filter_map(|line| line.split_once('='));
+            pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
+        };
+        Self {
+            loaded: of("LoadState") == Some("loaded"),
+            active: of("ActiveState").unwrap_or_default().to_owned(),
+            restarts: of("NRestarts").and_then(|it| it.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    /// A unit that waits for its next start is `activating`: one that is not waits for nobody.
+    fn will_not_act(&self, name: &str, node: &str) -> Option<Evidence> {
+        let at = format!("`systemctl status {name}` and `journalctl -u {name}` of {node}");
+        let found = match self.active.as_str() {
+            _ if !self.loaded => return None,
+            "inactive" | "failed" => {
+                let why = format!("{name} of {node} is not running ({})", self.active);
+                Evidence::certain(why)
+            }
+            "activating" if self.restarts >= RESTARTS => {
+                let why = format!("{name} of {node} ends again and again");
+                Evidence::unchanged_for(LOOKS, why)
+            }
+            _ => return None,
+        };
+        Some(found.look(at))
+    }
+}
+
+/// A component of the control plane that will not act: `kube-scheduler` and the like.
+pub(crate) async fn control_plane(lab: &Lab, name: &str) -> anyhow::Result<Option<Evidence>> {
+    if lab.cluster().plan().cell.bootstrap == Bootstrap::ByHand {
+        let shown = on(lab, 1, &show(name)).await?;
+        return Ok(Unit::read(&shown).will_not_act(name, &addresses::node_name(1)));
+    }
+    let manifest = format!("{STATIC_PODS}/{name}.yaml");
+    let ask = format!("[ -e {manifest} ] || echo missing; {}", show("kubelet"));
+    let answer = on(lab, 1, &ask).await?;
+    if answer.starts_with("missing") {
+        let why = format!("node1 has no manifest of {name}");
+        return Ok(Some(Evidence::certain(why).look(manifest)));
+    }
+    Ok(Unit::read(&answer).will_not_act("kubelet", &addresses::node_name(1)))
+}
+
+/// What keeps the workload from having as many running Pods as are wanted.
+pub(crate) async fn workload(lab: &Lab, wanted: usize) -> anyhow::Result<Option<Evidence>> {
+    let deployments: Api<Deployment> = Api::default_namespaced(lab.cluster().api());
+    if deployments.get_opt(WORKLOAD_SERVICE).await?.is_none() {
+        let why = format!("there is no Deployment {WORKLOAD_SERVICE}");
+        return Ok(Some(Evidence::certain(why)));
+    }
+    pods(lab, WORKLOAD_SELECTOR, wanted).await
+}
+
+/// What keeps `wanted` Pods of the namespace `default` with these labels from running: whoever makes,
+/// places or starts the first that does not.
+pub(crate) async fn pods(
+    lab: &Lab,
+    selector: &str,
+    wanted: usize,
+) -> anyhow::Result<Option<Evidence>> {
+    let api: Api<Pod> = Api::default_namespaced(lab.cluster().api());
+    let listed = api.list(&ListParams::default().labels(selector)).await?;
+    will_not_act(lab, next_to_act(&listed.items, wanted)).await
+}
+
+/// What keeps Pods that are there already from running.
+pub(crate) async fn of_pods(lab: &Lab, pods: &[Pod]) -> anyhow::Result<Option<Evidence>> {
+    will_not_act(lab, next_to_act(pods, 0)).await
+}
+
+async fn will_not_act(lab: &Lab, actor: Actor) -> anyhow::Result<Option<Evidence>> {
+    match actor {
+        Actor::Nobody => Ok(None),
+        Actor::ControllerManager => control_plane(lab, "kube-controller-manager").await,
+        Actor::Scheduler => control_plane(lab, "kube-scheduler").await,
+        Actor::Kubelet(_, Some(stumbles)) => Ok(Some(stumbles)),
+        Actor::Kubelet(number, None) => kubelet(lab, number).await,
+    }
+}
+
+/// Who has the next step to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Actor {
+    Nobody,
+    ControllerManager,
+    Scheduler,
+    /// Of this node; and what a container of the Pod stumbles over.
+    Kubelet(u32, Option<Evidence>),
+}
+
+fn next_to_act(pods: &[Pod], wanted: usize) -> Actor {
+    let alive = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+    let ready = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+    };
+    let waiting: Vec<&Pod> = pods
+        .iter()
+        .filter(alive)
+        .filter(|pod| !ready(pod))
+        .collect();
+    let node = |pod: &Pod| {
+        let name = pod.spec.as_ref()?.node_name.as_deref()?;
+        addresses::node_number(name)
+    };
+    // One that stumbles says most.
+    let bound = waiting
+        .iter()
+        .filter_map(|pod| Some((node(pod)?, stumbles(pod))));
+    let bound: Vec<(u32, Option<Evidence>)> = bound.collect();
+    if let Some((number, found)) = bound.iter().find(|(_, found)| found.is_some()) {
+        return Actor::Kubelet(*number, found.clone());
+    }
+    if pods.iter().filter(alive).count() < wanted {
+        return Actor::ControllerManager;
+    }
+    if waiting.iter().any(|pod| node(pod).is_none()) {
+        return Actor::Scheduler;
+    }
+    match bound.into_iter().next() {
+        Some((number, found)) => Actor::Kubelet(number, found),
+        None => Actor::Nobody,
+    }
+}
+
+/// What the kubelet says of a container that it cannot start, or that does not stay.
+fn stumbles(pod: &Pod) -> Option<Evidence> {
+    let status = pod.status.as_ref()?;
+    let init = status.init_container_statuses.iter().flatten();
+    let mut containers = init.chain(status.container_statuses.iter().flatten());
+    containers.find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        let for_good = match reason {
+            "ErrImageNeverPull" | "InvalidImageName" => true,
+            "CrashLoopBackOff" => container.restart_count.unsigned_abs() >= RESTARTS,
+            _ => false,
+        };
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let at = format!("`kubectl describe pod {name}`, and its container's log");
+        let why = format!("{name}: container {}: {reason}", container.name);
+        for_good.then(|| Evidence::unchanged_for(LOOKS, why).look(at))
+    })
+}
+
+/// What keeps a node's kube-proxy from sending a Service's connections to these Pods; or that it has
+/// done so.
+pub(crate) async fn kube_proxy(
+    lab: &Lab,
+    number: u32,
+    service: Ipv4Addr,
+    pods: &[Ipv4Addr],
+) -> anyhow::Result<Option<Evidence>> {
+    let node = addresses::node_name(number);
+    let answer = on(lab, number, &ask_proxy(service, pods)).await?;
+    let proxy = Proxy::read(&answer);
+    if let Some(found) = proxy.evidence(&node, service, pods) {
+        return Ok(Some(found));
+    }
+    if lab.cluster().plan().cell.bootstrap == Bootstrap::ByHand {
+        return Ok(None);
+    }
+    // A DaemonSet's Pod: it may be on its way.
+    let api: Api<Pod> = Api::namespaced(lab.cluster().api(), "kube-system");
+    let own = ListParams::default()
+        .labels("k8s-app=kube-proxy")
+        .fields(&format!("spec.nodeName={node}"));
+    of_pods(lab, &api.list(&own).await?.items).await
+}
+
+/// In one go: the unit, its connections to the API server and how often that refused it, and which
+/// of the addresses the kernel's rules name. With kubeadm the log is a container's.
+fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
+    let addresses: String = pods
+        .iter()
+        .chain([&service])
+        .map(|address| format!(" -e {address}"))
+        .collect();
+    format!(
+        "{show}; \
+         cat /proc/[0-9]*/comm 2>/dev/null | grep -x -m 1 kube-proxy | sed 's/^/runs=/'; \
+         ss -Htnp state established dport = :{port} | grep -m 1 kube-proxy | sed 's/.*/connected=/'; \
+         echo refused=$({{ journalctl -u kube-proxy -o cat \
+         _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID kube-proxy); \
+         cat /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
+         {{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{addresses} | \
+         sort -u | sed 's/^/names=/'",
+        show = show("kube-proxy"),
+        port = addresses::API_PORT,
+    )
+}
+
+/// What a node's kube-proxy does, and has done.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Proxy {
+    unit: Unit,
+    runs: bool,
+    connected: bool,
+    refused: u32,
+    names: BTreeSet<Ipv4Addr>,
+}
+
+impl Proxy {
+    fn read(answer: &str) -> Self {
+        let of = |key: &str| {
+            let pairs = answer.lines().filter_map(|line| line.split_once('='));
+            let found = pairs.filter(move |(name, _)| *name == key);
+            found.map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        Self {
+            unit: Unit::read(answer),
+            runs: !of("runs").is_empty(),
+            connected: !of("connected").is_empty(),
+            refused: of("refused")
+                .first()
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0),
+            names: of("names")
+                .iter()
+                .filter_map(|it| it.parse().ok())
+                .collect(),
+        }
+    }
+
+    fn evidence(&self, node: &str, service: Ipv4Addr, pods: &[Ipv4Addr]) -> Option<Evidence> {
+        let complete = self.names.contains(&service)
+            && !pods.is_empty()
+            && pods.iter().all(|pod| self.names.contains(pod));
+        if complete {
+            let why = format!(
+                "the rules of {node} name the Service and every Pod behind it: kube-proxy has \
+                 nothing left to do"
+            );
+            return Some(Evidence::unchanged_for(LOOKS_AT_RULES, why).look(format!(
+                "the way from {node} to the Pods that are silent: `ip route`, `ip neigh` and \
+                 `conntrack -S` of both ends, then the wire capture"
+            )));
+        }
+        if !self.runs {
+            return self.unit.will_not_act("kube-proxy", node);
+        }
+        (!self.connected && self.refused >= REFUSALS).then(|| {
+            let why = format!(
+                "kube-proxy of {node} has no connection to the API server: it is refused, while \
+                 the API server answers others"
+            );
+            Evidence::unchanged_for(LOOKS, why).look(format!(
+                "kube-proxy's log on {node}: whom does it dial? Its kubeconfig says"
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn why(found: Option<Evidence>) -> Option<String> {
+        found.map(|found| found.why().to_owned())
+    }
+
+    #[test]
+    fn a_unit_that_waits_for_its_next_start_may_still_act() {
+        let of = |shown: &str| why(Unit::read(shown).will_not_act("kubelet", "node2"));
+        let unit = |active: &str, restarts: u32| {
+            of(&format!(
+                "NRestarts={restarts}\nLoadState=loaded\nActiveState={active}\n"
+            ))
+        };
+        let stopped = Some("kubelet of node2 is not running (inactive)".to_owned());
+        assert_eq!(unit("inactive", 0), stopped);
+        assert!(unit("failed", 5).is_some());
+        assert_eq!(unit("active", 9), None);
+        assert_eq!(unit("activating", 1), None);
+        let again = Some("kubelet of node2 ends again and again".to_owned());
+        assert_eq!(unit("activating", 3), again);
+        // Where there is no such unit, somebody else runs it.
+        assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
+        assert_eq!(of(""), None);
+    }
+
+    const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
+    const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 1, 2), Ipv4Addr::new(10, 1, 2, 2)];
+
+    fn of_proxy(answer: &str) -> Option<String> {
+        why(Proxy::read(answer).evidence("node1", SERVICE, &PODS))
+    }
+
+    #[test]
+    fn a_kube_proxy_that_has_written_its_rules_is_waited_for_no_more() {
+        let rules = "LoadState=loaded\nActiveState=active\nruns=kube-proxy\nconnected=\nrefused=9\n\
+                     names=10.0.0.55\nnames=10.1.1.2\n";
+        // One Pod is not in them yet.
+        assert_eq!(of_proxy(rules), None);
+        let all = of_proxy(&format!("{rules}names=10.1.2.2\n")).unwrap();
+        assert!(all.contains("nothing left to do"), "{all}");
+        // The rules outlive it.
+        let stopped = rules.replace("runs=kube-proxy\n", "") + "names=10.1.2.2\n";
+        assert!(of_proxy(&stopped).unwrap().contains("nothing left to do"));
+    }
+
+    #[test]
+    fn a_kube_proxy_that_is_refused_is_told_from_one_that_is_early() {
+        let answer = |connected: &str, refused: u32| {
+            let unit = "LoadState=loaded\nActiveState=active\nruns=kube-proxy\n";
+            of_proxy(&format!("{unit}{connected}refused={refused}\n"))
+        };
+        assert_eq!(answer("", 2), None);
+        assert!(answer("", 3).unwrap().contains("it is refused"));
+        // It was refused while the API server started, and is connected now.
+        assert_eq!(answer("connected=\n", 9), None);
+    }
+
+    #[test]
+    fn a_kube_proxy_that_does_not_run_is_hopeless_where_it_is_a_unit() {
+        let unit = "LoadState=loaded\nActiveState=inactive\nrefused=0\n";
+        assert!(of_proxy(unit).unwrap().contains("not running"));
+        let elsewhere = "LoadState=not-found\nActiveState=inactive\nrefused=0\n";
+        assert_eq!(of_proxy(elsewhere), None);
+    }
+
+    #[test]
+    fn the_question_is_asked_in_one_go() {
+        let asked = ask_proxy(SERVICE, &PODS);
+        assert!(asked.contains("grep -o -w -F -e 10.1.1.2 -e 10.1.2.2 -e 10.0.0.55"));
+        assert!(asked.contains("systemctl show -p LoadState,ActiveState,NRestarts kube-proxy;"));
+    }
+
+    fn pod(node: Option<&str>, ready: &str, state: Value, restarts: u32) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "name": "blue-1" },
+            "spec": { "nodeName": node, "containers": [] },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": ready }],
+                "containerStatuses": [{
+                    "name": "blue", "image": "", "imageID": "", "ready": false,
+                    "restartCount": restarts, "state": state,
+                }],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_has_to_act_next_follows_from_the_pods() {
+        let runs = pod(Some("node1"), "True", json!({ "running": {} }), 0);
+        let unbound = pod(None, "False", json!({}), 0);
+        let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
+        let starting = pod(Some("node2"), "False", creating, 0);
+        let of = |pods: &[&Pod], wanted| {
+            let pods: Vec<Pod> = pods.iter().copied().cloned().collect();
+            next_to_act(&pods, wanted)
+        };
+        assert_eq!(of(&[&runs], 1), Actor::Nobody);
+        assert_eq!(of(&[&runs], 2), Actor::ControllerManager);
+        assert_eq!(of(&[&runs, &unbound], 2), Actor::Scheduler);
+        assert_eq!(of(&[&runs, &starting], 2), Actor::Kubelet(2, None));
+        // A Pod that goes does not count.
+        let mut going = runs.clone();
+        going.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert_eq!(of(&[&going], 1), Actor::ControllerManager);
+    }
+
+    #[test]
+    fn a_container_that_cannot_start_is_told_from_one_that_takes_its_time() {
+        let of = |reason: &str, restarts| {
+            let state = json!({ "waiting": { "reason": reason } });
+            why(stumbles(&pod(Some("node2"), "False", state, restarts)))
+        };
+        assert_eq!(of("ContainerCreating", 0), None);
+        assert_eq!(of("CrashLoopBackOff", 1), None);
+        let never = Some("blue-1: container blue: ErrImageNeverPull".to_owned());
+        assert_eq!(of("ErrImageNeverPull", 0), never);
+        assert!(of("CrashLoopBackOff", 3).is_some());
+    }
+}
