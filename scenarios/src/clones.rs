@@ -36,6 +36,7 @@ pub(crate) const IDENTITIES: Scenario = Scenario {
             Box::pin(async {
                 let id = on(lab, 1, "cat /etc/machine-id").await?;
                 on(lab, 2, &format!("echo {} >/etc/machine-id", id.trim())).await?;
+                lab.injected();
                 identities(lab).await
             })
         },
@@ -140,6 +141,7 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
                     ),
                 )
                 .await?;
+                lab.injected();
                 goes_on(lab).await
             })
         },

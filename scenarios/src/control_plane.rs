@@ -29,6 +29,7 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 serve_a_certificate_without_service_names(lab).await?;
+                lab.injected();
                 serving_names(lab).await
             })
         },

@@ -39,6 +39,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                     lab.add_all_routes().await?;
                     lab.start_kube_proxy().await?;
                     answers(lab).await?;
+                    lab.injected();
                     dead_without_kube_proxy(lab).await
                 })
             },
@@ -50,6 +51,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     lab.add_all_routes().await?;
+                    lab.injected();
                     answers(lab).await
                 })
             },
@@ -64,6 +66,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                     set_session_affinity(lab).await?;
                     lab.start_kube_proxy().await?;
                     answers(lab).await?;
+                    lab.injected();
                     spreads_from_node1(lab).await
                 })
             },
@@ -197,6 +200,7 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
             Box::pin(async {
                 remove_masquerade(lab).await?;
                 let node1 = addresses::node_address(1);
+                lab.injected();
                 outside_sees(lab, node1, "the outside host to see the node's address").await
             })
         },

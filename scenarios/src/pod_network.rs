@@ -31,6 +31,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 masquerade_between_nodes(lab).await?;
+                lab.injected();
                 own_addresses(lab).await
             })
         },
@@ -68,6 +69,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             Box::pin(async {
                 let leaving = lab.nodes();
                 crate::steps::take_off(lab, leaving).await?;
+                lab.injected();
                 back_again(lab).await
             })
         },

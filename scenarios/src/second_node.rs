@@ -41,6 +41,7 @@ pub(crate) const JOINS: Scenario = Scenario {
                 take_off(lab, joining).await?;
                 let flattened = flatten(lab, joining).await?;
                 start_kubelet_with(lab, joining, &flattened).await?;
+                lab.injected();
                 everybody_joined(lab, joining).await
             })
         },
@@ -229,6 +230,7 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
         run: |lab| {
             Box::pin(async {
                 give_node2_the_range_of_node1(lab).await?;
+                lab.injected();
                 pod_addresses(lab).await
             })
         },
@@ -315,6 +317,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
                 Box::pin(async {
                     lab.add_all_routes().await?;
                     lab.delete_route(1, 2).await?;
+                    lab.injected();
                     every_pair_answers(lab).await
                 })
             },
@@ -326,6 +329,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     lab.add_all_routes().await?;
+                    lab.injected();
                     remote_pods_time_out(lab).await
                 })
             },

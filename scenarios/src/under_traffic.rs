@@ -41,6 +41,7 @@ pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
                     let traffic = start(lab).await?;
                     let leaving = pods_of_the_leaving_node(lab).await?;
                     let moment = Instant::now();
+                    lab.injected();
                     answered_since(lab, &traffic, moment).await?;
                     let record = traffic.stop().await?;
                     Ok(record.nobody_after(&leaving, moment)?)
@@ -62,6 +63,7 @@ pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
                         addresses::PODS
                     );
                     on(lab, SENDING, &cut).await?;
+                    lab.injected();
                     let limit = removal(lab, Duration::ZERO);
                     lab.step("wait as long as a removal may take");
                     fails_for(&traffic, limit).await?;

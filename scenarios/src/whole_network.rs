@@ -37,6 +37,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     masquerade_between_nodes(lab).await?;
+                    lab.injected();
                     every_pair(lab).await
                 })
             },
@@ -49,6 +50,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
                 Box::pin(async {
                     let own = lab.pod_addresses(2).await?;
                     drop_on_node1(lab, &own).await?;
+                    lab.injected();
                     every_pair(lab).await
                 })
             },
@@ -129,6 +131,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     set_session_affinity(lab).await?;
+                    lab.injected();
                     stuck_to_one_pod(lab).await?;
                     spreads_from_everywhere(lab).await
                 })
@@ -143,6 +146,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                 Box::pin(async {
                     let own = lab.pod_addresses(2).await?;
                     drop_on_node1(lab, &own).await?;
+                    lab.injected();
                     spreads_from_everywhere(lab).await
                 })
             },

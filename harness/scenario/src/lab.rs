@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -34,6 +34,8 @@ pub struct Lab {
     /// What stands before each step.
     about: String,
     steps: Mutex<Option<File>>,
+    /// When a sabotage's fault was in.
+    injected: Mutex<Option<Instant>>,
     traffic: TrafficLog,
 }
 
@@ -47,6 +49,7 @@ impl Lab {
             about: about.map(|about| format!("{about}: ")).unwrap_or_default(),
             // Without a log there is less evidence, and still a verdict.
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
+            injected: Mutex::new(None),
             traffic: TrafficLog::default(),
         }
     }
@@ -82,6 +85,18 @@ impl Lab {
             // A full disk costs the log, not the verdict.
             let _ = writeln!(file, "{line}");
         }
+    }
+
+    /// Says that a sabotage's fault is in, and its assertion begins: how long red takes is counted from
+    /// here. One that does not say so has had its fault from the start.
+    pub fn injected(&self) {
+        self.step("the fault is in");
+        let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
+        *injected = Some(Instant::now());
+    }
+
+    pub(crate) fn injected_at(&self) -> Option<Instant> {
+        *self.injected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn traffic(&self) -> &TrafficLog {

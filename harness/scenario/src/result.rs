@@ -36,6 +36,13 @@ pub struct PhaseTime {
     pub seconds: f64,
 }
 
+impl PhaseTime {
+    /// The part of a sabotage's run from the fault's injection to the verdict.
+    pub fn to_red(sabotage: &str) -> String {
+        format!("sabotage {sabotage}: from the fault to the verdict")
+    }
+}
+
 /// One attempt of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScenarioResult {

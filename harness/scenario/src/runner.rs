@@ -341,6 +341,10 @@ impl Attempt {
             stopped = stop.come() => Err(self.cut_short(stopped)),
         };
         phases.push(phase(&format!("{role}: run"), running));
+        if let Role::Sabotage(sabotage) = role {
+            let injected = lab.injected_at().unwrap_or(running);
+            phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
+        }
 
         if main {
             match &verdict {

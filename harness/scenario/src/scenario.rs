@@ -89,6 +89,7 @@ pub struct Sabotage {
     pub about: &'static str,
     /// The class of failure that the assertion must report.
     pub expects: Cause,
-    /// Injects the fault and repeats the assertion; must end in a [`Failure`](crate::Failure).
+    /// Injects the fault, says so ([`Lab::injected`]), and repeats the assertion; must end in a
+    /// [`Failure`](crate::Failure).
     pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
 }

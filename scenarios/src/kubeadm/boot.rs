@@ -46,6 +46,7 @@ pub(crate) const REBOOT: Scenario = Scenario {
                 on(lab, 1, "systemctl disable kubelet").await?;
                 lab.step("reboot node1, whose kubelet is not enabled");
                 lab.cluster().reboot(1).await?;
+                lab.injected();
                 comes_back(lab).await
             })
         },
@@ -80,6 +81,7 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
             Box::pin(async {
                 on(lab, 1, &format!("rm {STATIC_PODS}/kube-scheduler.yaml")).await?;
                 cut_power(lab).await?;
+                lab.injected();
                 comes_back(lab).await
             })
         },

@@ -45,6 +45,7 @@ pub(crate) const PACKAGES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, 1, "apt-mark unhold kubeadm").await?;
+                    lab.injected();
                     packages(lab).await
                 })
             },
@@ -56,6 +57,7 @@ pub(crate) const PACKAGES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, 1, "dpkg --force-all --purge cri-tools 2>&1").await?;
+                    lab.injected();
                     packages(lab).await
                 })
             },
@@ -142,6 +144,7 @@ pub(crate) const LEAVES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     give_the_scheduler_a_foreign_certificate(lab).await?;
+                    lab.injected();
                     files_of_the_control_plane(lab).await
                 })
             },
@@ -153,6 +156,7 @@ pub(crate) const LEAVES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, 1, "rm /etc/kubernetes/manifests/kube-scheduler.yaml").await?;
+                    lab.injected();
                     files_of_the_control_plane(lab).await
                 })
             },
@@ -164,6 +168,7 @@ pub(crate) const LEAVES: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, 2, "systemd-run --quiet probe serve --port 10257").await?;
+                    lab.injected();
                     eventually(
                         "something to listen",
                         lab.limit(Duration::from_secs(10)),
@@ -413,6 +418,7 @@ pub(crate) const CORE_DNS_WAITS: Scenario = Scenario {
                      '{\"spec\":{\"template\":{\"spec\":{\"tolerations\":[{\"operator\":\"Exists\"}]}}}}'",
                 )
                 .await?;
+                lab.injected();
                 eventually_unless(
                     "a Pod of CoreDNS on a node",
                     lab.limit(Duration::from_secs(30)),
@@ -542,6 +548,7 @@ pub(crate) const NAMES: Scenario = Scenario {
             Box::pin(async {
                 core_dns_runs(lab).await?;
                 let asker = asker_and_answerer(lab).await?;
+                lab.injected();
                 name_resolves(lab, &asker).await
             })
         },

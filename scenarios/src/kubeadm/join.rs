@@ -50,6 +50,7 @@ pub(crate) const JOIN: Scenario = Scenario {
                     )
                     .await?;
                     let command = join_command(lab).await?;
+                    lab.injected();
                     hash_is_the_authoritys(lab, &command).await
                 })
             },
@@ -62,6 +63,7 @@ pub(crate) const JOIN: Scenario = Scenario {
                 Box::pin(async {
                     on(lab, JOINING, "systemd-run --quiet probe serve --port 10250").await?;
                     let command = join_command(lab).await?;
+                    lab.injected();
                     join(lab, JOINING, &command).await.map(drop)
                 })
             },
@@ -306,6 +308,7 @@ pub(crate) const WORKER: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, JOINING, "chmod 644 /etc/kubernetes/kubelet.conf").await?;
+                    lab.injected();
                     files_of_a_worker(lab).await
                 })
             },
@@ -317,6 +320,7 @@ pub(crate) const WORKER: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, JOINING, "touch /etc/kubernetes/admin.conf").await?;
+                    lab.injected();
                     files_of_a_worker(lab).await
                 })
             },
@@ -331,6 +335,7 @@ pub(crate) const WORKER: Scenario = Scenario {
                     lab.step("move its CNI files away");
                     let away = "mkdir /etc/cni/away && mv /etc/cni/net.d/* /etc/cni/away/";
                     on(lab, JOINING, away).await?;
+                    lab.injected();
                     let limit = lab.limit(Duration::from_secs(20));
                     eventually_unless(
                         "its Node not to be Ready",
@@ -364,6 +369,7 @@ pub(crate) const WORKER: Scenario = Scenario {
                          systemctl daemon-reload",
                     )
                     .await?;
+                    lab.injected();
                     back_after_a_kill(lab).await
                 })
             },

@@ -54,6 +54,7 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
                      crictl rmp -f $(crictl pods -q --label k8s-app=kube-proxy) 2>&1",
                 )
                 .await?;
+                lab.injected();
                 pods_of_every_node(lab).await
             })
         },
@@ -183,6 +184,7 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
                 Box::pin(async {
                     let manifest = print_manifest(lab).await?;
                     place(lab, "/etc/kubernetes/mypod.yaml", &manifest).await?;
+                    lab.injected();
                     runs(lab).await.map(drop)
                 })
             },
@@ -198,6 +200,7 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
                     let before = runs(lab).await?;
                     lab.step("stop its container: the kubelet starts another");
                     on(lab, NODE, &format!("crictl stop {} 2>&1", before.container)).await?;
+                    lab.injected();
                     eventually_unless(
                         "another container",
                         lab.limit(Duration::from_secs(20)),
@@ -379,6 +382,7 @@ pub(crate) const TAINT: Scenario = Scenario {
                     "tolerations": [{ "operator": "Exists" }],
                 });
                 deploy(lab, wanting).await?;
+                lab.injected();
                 lands_on_workers(lab).await
             })
         },
@@ -499,6 +503,7 @@ pub(crate) const DRAIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     let new = lab.nodes() as usize;
+                    lab.injected();
                     new_pods_land_elsewhere(lab, new).await
                 })
             },
@@ -510,6 +515,7 @@ pub(crate) const DRAIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     let name = addresses::node_name(lab.nodes());
+                    lab.injected();
                     refuses_to_drain(lab, &format!("drain {name} --ignore-daemonsets")).await
                 })
             },
@@ -621,6 +627,7 @@ pub(crate) const DELETED: Scenario = Scenario {
             Box::pin(async {
                 on(lab, lab.nodes(), "systemctl stop kubelet").await?;
                 delete(lab, lab.nodes()).await?;
+                lab.injected();
                 containers_vanish(lab).await
             })
         },

@@ -46,6 +46,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     on(lab, lab.nodes(), "rm /etc/kubernetes/pki/ca.crt").await?;
+                    lab.injected();
                     refused_before_a_reset(lab, &join_command(lab).await?).await
                 })
             },
@@ -57,6 +58,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     reset(lab, lab.nodes(), "N").await?;
+                    lab.injected();
                     emptied(lab).await
                 })
             },
@@ -69,6 +71,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
                 Box::pin(async {
                     leave_a_kubeconfig(lab).await?;
                     on(lab, lab.nodes(), "rm -rf /etc/cni/net.d").await?;
+                    lab.injected();
                     network_left(lab).await
                 })
             },
@@ -80,6 +83,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     take_off(lab, lab.nodes()).await?;
+                    lab.injected();
                     back_again(lab).await
                 })
             },
@@ -287,6 +291,7 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
             run: |lab| {
                 Box::pin(async {
                     replace_pods(lab).await?;
+                    lab.injected();
                     sandbox_fails(lab).await
                 })
             },
@@ -304,6 +309,7 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
                     let change = format!("sed -i 's|{old}|{new}|' {}", file.trim());
                     on(lab, lab.nodes(), &change).await?;
                     replace_pods(lab).await?;
+                    lab.injected();
                     pods_run_in(lab, new).await
                 })
             },
