@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use kube::Api;
@@ -36,6 +36,12 @@ const SETTLED: Duration = Duration::from_secs(40);
 const PROXY_HEALTHY: Duration = Duration::from_secs(5);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a wait asks what would have to act: for the same reason seldom, and not at all where
+/// what is waited for comes in its usual time. Host time, whatever the machine.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
+/// A unit that systemd has restarted this often, or a container that the kubelet has, does not come
+/// up by itself.
+const RESTARTS: u32 = 3;
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
@@ -89,24 +95,29 @@ impl Cluster {
         }
         report.step("let the cluster settle");
         let limit = self.host().limit(SETTLED);
+        // The others' kubelets wait for kubeadm.
+        let joined = match stage {
+            StageName::Init => &self.nodes()[..1],
+            _ => self.nodes(),
+        };
         let mut lacking = Vec::new();
         // The Pod network before what runs on it: what is waited for is what does not come.
         if let Some(manifest) = &self.plan().pod_manifest
             && stage >= StageName::PodNetwork
         {
             let missing = async |api, _| manifest.lacking(api).await;
-            lacking.extend(self.wait(limit, report, missing).await?);
+            lacking.extend(self.settle(joined, limit, report, missing).await?);
         }
         if bootstrap == Bootstrap::Kubeadm {
             let parts = SystemPods::of(stage, network);
             let missing = async |api, nodes| parts.lacking(api, nodes).await;
-            lacking.extend(self.wait(limit, report, missing).await?);
+            lacking.extend(self.settle(joined, limit, report, missing).await?);
         }
         if stage >= StageName::Cni {
-            lacking.extend(self.wait(limit, report, nodes_lacking).await?);
+            lacking.extend(self.settle(joined, limit, report, nodes_lacking).await?);
         }
         if stage >= StageName::WorkloadBare {
-            lacking.extend(self.wait(limit, report, pods_lacking).await?);
+            lacking.extend(self.settle(joined, limit, report, pods_lacking).await?);
         }
         if stage >= StageName::Workload || stage == StageName::PodNetwork {
             lacking.extend(self.proxies_lacking().await?);
@@ -251,15 +262,42 @@ impl Cluster {
         }
     }
 
-    /// Waits until nothing is lacking; gives what still is when the time runs out. A busy API
-    /// server that leaves a request unanswered is asked again.
+    /// As [`Cluster::wait_unless`], for what kubelets and containers have to do.
+    async fn settle(
+        &self,
+        nodes: &[Node],
+        limit: Duration,
+        report: &dyn Report,
+        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
+    ) -> Result<Option<String>, ClusterError> {
+        let hopeless = async || self.will_not_settle(nodes).await;
+        self.wait_unless(limit, report, hopeless, lacking).await
+    }
+
+    /// As [`Cluster::wait_unless`], whatever becomes of the daemons.
     async fn wait(
         &self,
         limit: Duration,
         report: &dyn Report,
         lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
+        self.wait_unless(limit, report, async || None, lacking)
+            .await
+    }
+
+    /// Waits until nothing is lacking; gives what still is when the time runs out, or when `hopeless`
+    /// has said twice in a row why it will stay so. A busy API server that leaves a request unanswered
+    /// is asked again.
+    async fn wait_unless(
+        &self,
+        limit: Duration,
+        report: &dyn Report,
+        hopeless: impl AsyncFn() -> Option<String>,
+        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
+    ) -> Result<Option<String>, ClusterError> {
         let started = Instant::now();
+        let mut asked = started;
+        let mut reason = None;
         loop {
             let state = match lacking(self.api(), self.plan().nodes).await {
                 Ok(None) => return Ok(None),
@@ -273,9 +311,72 @@ impl Cluster {
             if started.elapsed() > limit {
                 return Ok(Some(state));
             }
+            if asked.elapsed() >= BETWEEN_QUESTIONS {
+                let before = reason.take();
+                reason = hopeless().await;
+                asked = Instant::now();
+                if let Some(why) = reason.as_ref().filter(|_| before == reason) {
+                    let clear = asked.duration_since(started).as_secs();
+                    return Ok(Some(format!("{state}: {why} (given up after {clear} s)")));
+                }
+            }
             tokio::time::sleep(POLL).await;
         }
     }
+
+    /// A unit of these nodes that will not act; what cannot be asked is no answer.
+    async fn unit_down(&self, nodes: &[Node], unit: &str) -> Option<String> {
+        let limit = self.host().limit(START);
+        let command = format!("systemctl show -p ActiveState,NRestarts {unit}");
+        let asked = nodes.iter().map(|node| node.run(&command, limit));
+        let mut answers = nodes.iter().zip(join_all(asked).await);
+        answers.find_map(|(node, answer)| {
+            let why = will_not_act(&answer.ok()?.stdout)?;
+            Some(format!("{unit} of {} {why}", node.name()))
+        })
+    }
+
+    /// Why Pods, or Nodes, will not become ready any more; these are the nodes that are in the cluster.
+    async fn will_not_settle(&self, nodes: &[Node]) -> Option<String> {
+        if let Some(down) = self.unit_down(nodes, units::KUBELET).await {
+            return Some(down);
+        }
+        let pods: Api<Pod> = Api::all(self.api());
+        let pods = pods.list(&ListParams::default()).await.ok()?;
+        pods.iter().filter(|pod| is_stuck(pod)).find_map(stumbling)
+    }
+}
+
+/// What `systemctl show` says of a unit that is not going to act. One that waits for its next start is
+/// `activating`.
+fn will_not_act(shown: &str) -> Option<&'static str> {
+    let of = |key: &str| {
+        let mut pairs = shown.lines().filter_map(|line| line.split_once('='));
+        pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
+    };
+    let restarts = of("NRestarts").and_then(|it| it.parse::<u32>().ok());
+    match of("ActiveState")? {
+        "inactive" | "failed" => Some("does not run"),
+        "activating" if restarts.unwrap_or(0) >= RESTARTS => Some("ends again and again"),
+        _ => None,
+    }
+}
+
+/// Whether a container of a Pod does not start or stay for a reason that time does not mend.
+fn is_stuck(pod: &Pod) -> bool {
+    let statuses = pod.status.iter().flat_map(|status| {
+        let init = status.init_container_statuses.iter().flatten();
+        init.chain(status.container_statuses.iter().flatten())
+    });
+    let mut waiting = statuses.filter_map(|it| {
+        let reason = it.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
+        Some((reason, it.restart_count.unsigned_abs()))
+    });
+    waiting.any(|(reason, restarts)| match reason {
+        "ErrImageNeverPull" | "InvalidImageName" => true,
+        "CrashLoopBackOff" => restarts >= RESTARTS,
+        _ => false,
+    })
 }
 
 /// Whether the API server says that it is ready; its words when it is not.
@@ -430,6 +531,38 @@ mod tests {
         );
         assert_eq!(stumbling(&pod(json!({ "running": {} }), json!({}))), None);
         assert_eq!(stumbling(&Pod::default()), None);
+    }
+
+    #[test]
+    fn a_container_is_stuck_for_reasons_that_time_does_not_mend() {
+        let pod = |reason: &str, restarts: u32| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": { "name": "a" },
+                "status": { "initContainerStatuses": [{
+                    "name": "a", "image": "", "imageID": "", "ready": false,
+                    "restartCount": restarts, "state": { "waiting": { "reason": reason } },
+                }] },
+            }))
+            .unwrap()
+        };
+        assert!(is_stuck(&pod("ErrImageNeverPull", 0)));
+        assert!(is_stuck(&pod("CrashLoopBackOff", 3)));
+        assert!(!is_stuck(&pod("CrashLoopBackOff", 2)));
+        assert!(!is_stuck(&pod("ContainerCreating", 9)));
+        assert!(!is_stuck(&Pod::default()));
+    }
+
+    #[test]
+    fn a_unit_that_waits_for_its_next_start_may_still_act() {
+        let of = |active: &str, restarts: u32| {
+            will_not_act(&format!("NRestarts={restarts}\nActiveState={active}\n"))
+        };
+        assert_eq!(of("inactive", 0), Some("does not run"));
+        assert_eq!(of("failed", 0), Some("does not run"));
+        assert_eq!(of("activating", 2), None);
+        assert_eq!(of("activating", 3), Some("ends again and again"));
+        assert_eq!(of("active", 9), None);
+        assert_eq!(will_not_act(""), None);
     }
 
     #[test]

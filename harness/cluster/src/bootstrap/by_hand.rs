@@ -32,7 +32,12 @@ impl Cluster {
         self.set_up(first, &files, CONTROL_PLANE[0]).await?;
         let limit = self.host().limit(API_READY);
         let lacking = async |api: kube::Client, _| Ok(ready(&api).await.err());
-        if let Some(state) = self.wait(limit, report, lacking).await? {
+        let down = async || match self.unit_down(&self.nodes()[..1], units::ETCD).await {
+            Some(down) => Some(down),
+            None => self.unit_down(&self.nodes()[..1], units::API_SERVER).await,
+        };
+        let state = self.wait_unless(limit, report, down, lacking).await?;
+        if let Some(state) = state {
             return Err(self.not_up(first, units::API_SERVER, limit, state).await);
         }
         report.step("start the controller manager and the scheduler");
@@ -56,7 +61,9 @@ impl Cluster {
         });
         try_join_all(each).await?;
         let limit = self.host().limit(REGISTERED);
-        let Some(state) = self.wait(limit, report, nodes_missing).await? else {
+        let down = async || self.unit_down(self.nodes(), units::KUBELET).await;
+        let state = self.wait_unless(limit, report, down, nodes_missing).await?;
+        let Some(state) = state else {
             return Ok(());
         };
         let is_meant = |node: &&Node| state.starts_with(&format!("{} ", node.name()));

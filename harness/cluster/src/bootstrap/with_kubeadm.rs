@@ -70,7 +70,8 @@ impl Cluster {
         });
         try_join_all(each).await?;
         let limit = self.host().limit(LISTED);
-        match self.wait(limit, report, nodes_missing).await? {
+        let down = async || self.unit_down(self.nodes(), units::KUBELET).await;
+        match self.wait_unless(limit, report, down, nodes_missing).await? {
             None => Ok(()),
             Some(state) => Err(self.not_up(first, units::KUBELET, limit, state).await),
         }
