@@ -157,7 +157,6 @@ pub(crate) fn context(keep: Option<&Path>) -> CellContext {
         accelerator: Accelerator::Tcg,
         speed_factor: 1.0,
         ssh_key: "key".into(),
-        ssh_host_key: None,
         broken: None,
         share: Share {
             folder: "admission".into(),
