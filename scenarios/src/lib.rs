@@ -5,6 +5,7 @@
 
 mod clones;
 mod control_plane;
+mod evidence;
 mod kubeadm;
 mod leaving;
 mod one_node;
@@ -29,6 +30,7 @@ pub fn catalogue() -> Vec<Scenario> {
         pod_network::OWN_ADDRESSES,
         one_node::CLUSTER_IP,
         one_node::OUTSIDE_HOST,
+        evidence::WITHOUT_NETWORK,
         pod_network::REJOIN,
         whole_network::EVERY_PAIR,
         whole_network::CLUSTER_IP,
