@@ -126,6 +126,11 @@ impl Interrupts {
         expected
     }
 
+    /// Whether a signal has come that somebody [expects](Self::expect).
+    pub(crate) fn have_come(&self) -> bool {
+        *self.awaited.borrow() == Awaited::Came
+    }
+
     fn tell(&self) {
         if let Some(pid) = self.first() {
             // It may have ended by itself; then there is nobody to tell.
@@ -232,8 +237,10 @@ mod tests {
         assert!(!expected.has_come());
         assert!(interrupts.was_expected());
         expected.come().await;
+        assert!(interrupts.have_come());
         assert!(!interrupts.was_expected());
         drop(expected);
+        assert!(!interrupts.have_come());
         let expected = interrupts.expect();
         assert!(!expected.has_come());
     }

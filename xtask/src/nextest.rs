@@ -13,7 +13,6 @@ use podwire_process::{ChildCommand, Stream};
 use quick_junit::{Report, TestCaseStatus};
 use rustix::process::Pid;
 
-use crate::progress::Progress;
 use crate::session::Session;
 
 /// What nextest saw of one test's process.
@@ -181,8 +180,8 @@ impl Nextest {
         let mut child = spawner.spawn(self.command(progress.is_live()))?;
         interrupts.tell_first(Some(Pid::from_child(&child)));
         let readers: Vec<_> = [
-            child.stdout.take().map(|stream| lines(stream, progress)),
-            child.stderr.take().map(|stream| lines(stream, progress)),
+            child.stdout.take().map(|stream| lines(stream, session)),
+            child.stderr.take().map(|stream| lines(stream, session)),
         ]
         .into_iter()
         .flatten()
@@ -208,18 +207,41 @@ impl Nextest {
     }
 }
 
-fn lines(
-    stream: impl std::io::Read + Send + 'static,
-    progress: &Progress,
-) -> thread::JoinHandle<()> {
-    let progress = progress.clone();
+fn lines(stream: impl std::io::Read + Send + 'static, session: &Session) -> thread::JoinHandle<()> {
+    let (progress, interrupts) = (session.progress.clone(), session.interrupts.clone());
     thread::spawn(move || {
+        let mut shown = Shown::default();
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // Rules between nextest's paragraphs say nothing among other lines.
-            if line.chars().any(char::is_alphanumeric) {
+            if shown.has(&line, interrupts.have_come()) {
                 progress.line(&line);
             }
         }
+    })
+}
+
+/// Which of nextest's lines are shown.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Whether its closing summary has come, in a run that somebody has ended.
+    is_over: bool,
+}
+
+impl Shown {
+    fn has(&mut self, line: &str, interrupted: bool) -> bool {
+        let line = uncoloured(line);
+        // It counts what was ended as failed, which the report that follows knows better.
+        self.is_over |= interrupted && line.trim_start().starts_with("Summary [");
+        // Rules between nextest's paragraphs say nothing among other lines.
+        !self.is_over && line.chars().any(char::is_alphanumeric)
+    }
+}
+
+/// A line without the sequences (ECMA-48, `ESC [ ... m`) that colour it.
+fn uncoloured(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('m').map_or(part, |(_, rest)| rest)
     })
 }
 
@@ -309,6 +331,25 @@ mod tests {
         [profile.scenarios]
         slow-timeout = { period = "91s", grace-period = "31s" }
         "#);
+    }
+
+    #[test]
+    fn the_summary_of_a_run_that_somebody_ended_is_not_shown() {
+        let lines = [
+            "  Cancelling due to interrupt: 1 test still running",
+            "      SIGINT [   8.301s] podwire-scenarios::scenarios joins",
+            "────────────",
+            "\u{1b}[31;1m     Summary\u{1b}[0m [   8.302s] 1/3 tests run: 0 passed, 1 failed",
+            "      SIGINT [   8.301s] podwire-scenarios::scenarios joins",
+            "error: test run failed",
+        ];
+        let shown = |interrupted| {
+            let mut shown = Shown::default();
+            let kept = lines.iter().filter(|line| shown.has(line, interrupted));
+            kept.count()
+        };
+        assert_eq!(shown(true), 2);
+        assert_eq!(shown(false), 5);
     }
 
     #[test]
