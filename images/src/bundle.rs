@@ -392,7 +392,9 @@ fn get_with(
 /// # Errors
 /// [`Error::Cache`], [`Error::Malformed`].
 pub fn named(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Error> {
+    workshop.report.waiting("the digests of the cached bundle");
     let found = workshop.cache.find(Kind::Bundle, name, Check::Contents)?;
+    workshop.report.waiting("");
     let Some(dir) = found.usable("bundle", workshop.report) else {
         return Ok(None);
     };

@@ -52,10 +52,14 @@ pub(super) fn find(
     else {
         return Ok(None);
     };
+    let what = format!("{} image", inquiry.recipe.name);
+    // Gigabytes are read.
+    let digests = format!("the digests of the cached {what}");
+    workshop.report.waiting(&digests);
     let found = workshop
         .cache
         .find(Kind::Image, &known.name, Check::Contents)?;
-    let what = format_args!("{} image", inquiry.recipe.name);
+    workshop.report.waiting("");
     let dir = found.usable(what, workshop.report);
     dir.map(|dir| open(&dir)).transpose()
 }
@@ -134,6 +138,6 @@ mod tests {
         assert_eq!(image.manifest, manifest);
         fs::write(&image.disk, "dask").unwrap();
         assert_eq!(find(&workshop, &inquiry).unwrap(), None);
-        insta::assert_snapshot!(heard.0.borrow().join("\n"), @"the cached base image is damaged and is made again: disk.qcow2 has other contents than when it was built");
+        insta::assert_snapshot!(heard.0.borrow().last().unwrap(), @"the cached base image is damaged and is made again: disk.qcow2 has other contents than when it was built");
     }
 }
