@@ -14,6 +14,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::cli::BenchSuiteArgs;
+use crate::forecast::Pace;
 use crate::nextest::{self, Ended, Seen};
 use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::session::Session;
@@ -223,7 +224,7 @@ fn run(
     stages: &[Stage],
 ) -> Result<Ran, Stop> {
     suite.context(stages)?.write(cell_dir)?;
-    let ran = suite.run(cell_dir, names)?;
+    let ran = suite.run(cell_dir, names, &mut Pace::default())?;
     if ran.cut_short.is_some() {
         return Err(Stop::Interrupted);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use podwire_scenario::{PREPARATION, SABOTAGE};
 use podwire_vm::Accelerator;
 use serde::{Deserialize, Serialize};
 
@@ -44,23 +45,56 @@ impl Durations {
         self.0.insert(key(phase, accelerator), seconds);
     }
 
+    /// A scenario that runs once, all of it.
     pub(crate) fn scenario(&self, name: &str, accelerator: Option<Accelerator>) -> Option<f64> {
         self.0.get(&scenario_key(name, accelerator)).copied()
+    }
+
+    /// What of it is not done again when it is repeated: its preparation and its sabotages.
+    pub(crate) fn once(&self, name: &str, accelerator: Option<Accelerator>) -> Option<f64> {
+        self.0.get(&once_key(name, accelerator)).copied()
     }
 
     pub(crate) fn set_scenario(
         &mut self,
         name: &str,
         accelerator: Option<Accelerator>,
-        seconds: f64,
+        ScenarioTime { all, once }: ScenarioTime,
     ) {
-        self.0.insert(scenario_key(name, accelerator), seconds);
+        self.0.insert(scenario_key(name, accelerator), all);
+        self.0.insert(once_key(name, accelerator), once);
+    }
+}
+
+/// Seconds of a scenario that was not repeated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ScenarioTime {
+    /// All of it.
+    pub(crate) all: f64,
+    /// What a repetition would not do again: preparation and sabotages.
+    pub(crate) once: f64,
+}
+
+impl ScenarioTime {
+    /// From the seconds of one that ran so many times, and what its parts took.
+    pub(crate) fn seen(seconds: f64, repeat: u32, parts: &BTreeMap<String, f64>) -> Self {
+        let done_once = |name: &str| name == PREPARATION || name.starts_with(SABOTAGE);
+        let once = parts.iter().filter(|(name, _)| done_once(name));
+        let once: f64 = once.map(|(_, seconds)| seconds).sum();
+        Self {
+            all: (seconds - once) / f64::from(repeat.max(1)) + once,
+            once,
+        }
     }
 }
 
 /// A scenario as these times know it: in another cell it takes another time.
 pub(crate) fn on_cell(name: &str, cell: &str) -> String {
     format!("{name} on {cell}")
+}
+
+fn once_key(name: &str, accelerator: Option<Accelerator>) -> String {
+    on(&format!("sabotages of {name}"), accelerator)
 }
 
 fn scenario_key(name: &str, accelerator: Option<Accelerator>) -> String {
@@ -87,6 +121,24 @@ fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repeated_scenario_tells_what_one_run_of_it_takes() {
+        let parts = [
+            ("preparation", 20.0),
+            ("sabotage no-route: clone", 5.0),
+            ("sabotage no-route: run", 25.0),
+            ("scenario: clone", 4.0),
+            ("scenario: run", 6.0),
+            ("scenario 2: clone", 5.0),
+            ("scenario 2: run", 7.0),
+            ("waiting for a place", 360.0),
+        ];
+        let parts = parts.map(|(name, seconds)| (name.to_owned(), seconds));
+        let seen = ScenarioTime::seen(74.0, 2, &BTreeMap::from(parts));
+        let (all, once) = (62.0, 50.0);
+        assert_eq!(seen, ScenarioTime { all, once });
+    }
 
     #[test]
     fn what_was_stored_is_loaded_and_a_damaged_file_is_as_good_as_none() {

@@ -19,6 +19,7 @@ mod doctor;
 mod durations;
 #[cfg(test)]
 mod fixture;
+mod forecast;
 mod interrupt;
 mod junit;
 mod keep;
@@ -41,6 +42,7 @@ mod suite;
 mod summary;
 mod test;
 mod text;
+mod under_way;
 mod up;
 mod workspace;
 

@@ -10,6 +10,7 @@ use podwire_vm::Accelerator;
 use crate::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::durations;
 use crate::parts::{self, NodeSystem};
+use crate::plan::Planned;
 use crate::pod_network::Given;
 use crate::prepare::{StageOrder, Wanted};
 use crate::select;
@@ -150,14 +151,22 @@ impl<'a> Order<'a> {
         starts.len() + 2
     }
 
-    /// All scenarios that run, with their cells, as often as they run.
-    pub(crate) fn scenarios(&self) -> Vec<String> {
+    /// All scenarios that run, with their cells.
+    pub(crate) fn scenarios(&self) -> Vec<Planned> {
         let mut all = Vec::new();
         for order in &self.cells {
             let cell = order.cell.to_string();
-            for name in &order.selection.scenarios {
-                let times = self.args.repeat as usize;
-                all.extend(std::iter::repeat_n(durations::on_cell(name, &cell), times));
+            for scenario in self.catalogue.iter().filter(|it| order.selects(it)) {
+                // A broken cluster is sabotaged enough.
+                let sabotages = match self.args.broken {
+                    Some(_) => 0,
+                    None => scenario.sabotages.len(),
+                };
+                all.push(Planned {
+                    name: durations::on_cell(scenario.name, &cell),
+                    repeat: self.args.repeat,
+                    once: sabotages + usize::from(scenario.prepare.is_some()),
+                });
             }
         }
         all

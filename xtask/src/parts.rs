@@ -12,13 +12,14 @@ use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles, Stages, host_cpu
 use podwire_images::bundle::Asked;
 use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, System};
 use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, bundle, image};
-use podwire_process::{ChildCommand, Stream};
+use podwire_process::{ChildCommand, Report, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
 use crate::cli::{ConfigArgs, FromArgs, SourceArgs};
 use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::stop::Stop;
 
@@ -199,11 +200,24 @@ pub(crate) fn claim(what: &str, plan: &ClusterPlan) -> Claim {
     }
 }
 
+/// Says at once for whom it waits: that may take long.
+struct Queue<'a>(&'a Progress);
+
+impl Report for Queue<'_> {
+    fn step(&self, what: &str) {
+        self.0.step(what);
+    }
+
+    fn waiting(&self, whom: &str) {
+        self.0.step(&format!("waiting for {whom}"));
+    }
+}
+
 /// Waits until the machine carries one more cluster.
 pub(crate) fn ticket(session: &Session, what: &str, plan: &ClusterPlan) -> Result<Ticket, Stop> {
     let admission = Admission::at(&session.cache.folder(ADMISSION)?)?;
     let claim = claim(what, plan);
-    Ok(session.wait_for(admission.enter(&claim, &session.progress))?)
+    Ok(session.wait_for(admission.enter(&claim, &Queue(&session.progress)))?)
 }
 
 /// The folder of the cache in which clones agree on the machine's memory.

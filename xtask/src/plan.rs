@@ -1,5 +1,6 @@
 //! What a run is going to do, as data: printed first, then done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use podwire_admission::slots;
@@ -83,8 +84,8 @@ impl Phase {
         }
     }
 
-    /// Seconds when nothing is cached, on two cores: with KVM, and emulated. Of one scenario, for
-    /// the scenarios.
+    /// Seconds when nothing is cached, on two cores: with KVM, and emulated. Of one clone, for the
+    /// scenarios.
     fn seconds(self) -> (f64, f64) {
         match self {
             Self::PodNetwork | Self::Packages | Self::BaseImage => (60.0, 60.0),
@@ -96,7 +97,7 @@ impl Phase {
             Self::HarnessTests => (30.0, 150.0),
             Self::Layer => (30.0, 150.0),
             Self::Stage => (60.0, 240.0),
-            Self::Scenarios => (15.0, 100.0),
+            Self::Scenarios => (4.0, 20.0),
         }
     }
 
@@ -161,6 +162,39 @@ pub(crate) struct Machine {
     pub(crate) accelerator: Option<Accelerator>,
 }
 
+/// A scenario that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Planned {
+    /// As the measured times know it, see [`durations::on_cell`](crate::durations::on_cell).
+    pub(crate) name: String,
+    /// How often it runs.
+    pub(crate) repeat: u32,
+    /// What is done once, each in a clone of its own: sabotages, and the preparation if it has one.
+    pub(crate) once: usize,
+}
+
+impl Planned {
+    /// Seconds: as long as last time, else by what one clone takes.
+    fn seconds(
+        &self,
+        measured: &Durations,
+        accelerator: Option<Accelerator>,
+        clone_seconds: f64,
+    ) -> f64 {
+        let all = measured.scenario(&self.name, accelerator);
+        let all = all.unwrap_or(clone_seconds * self.clones());
+        let once = measured.once(&self.name, accelerator);
+        let once = once.unwrap_or(all * (1.0 - 1.0 / self.clones()));
+        (all - once) * f64::from(self.repeat) + once
+    }
+
+    /// How many clones it takes when it runs once.
+    #[expect(clippy::cast_precision_loss, reason = "sabotages are few")]
+    fn clones(&self) -> f64 {
+        1.0 + self.once as f64
+    }
+}
+
 /// A run before it is done.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -171,7 +205,7 @@ pub(crate) struct Plan {
     /// How many stages there must be room for when none is cached.
     pub(crate) stages: usize,
     /// The scenarios that run.
-    pub(crate) scenarios: Vec<String>,
+    pub(crate) scenarios: Vec<Planned>,
     /// How many of them at once.
     pub(crate) at_once: usize,
 }
@@ -184,21 +218,14 @@ impl Plan {
             return Duration::from_secs(1);
         }
         let accelerator = self.machine.accelerator;
-        let (kvm, emulated) = phase.seconds();
-        // Unknown means emulated: better early than late.
-        let table = if accelerator == Some(Accelerator::Kvm) {
-            kvm
-        } else {
-            emulated
-        };
+        let table = self.table(phase);
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
         let (at_once, cores) = (
             self.at_once.max(1) as f64,
             self.machine.cores.clamp(1, 8) as f64,
         );
         let seconds = if phase == Phase::Scenarios {
-            let each = |name: &String| measured.scenario(name, accelerator).unwrap_or(table);
-            self.scenarios.iter().map(each).sum::<f64>() / at_once
+            self.expected(measured).values().sum::<f64>() / at_once
         } else if let Some(seconds) = measured.phase(phase, accelerator) {
             seconds
         } else if phase.compiles() {
@@ -207,6 +234,42 @@ impl Plan {
             table
         };
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
+
+    /// Seconds by the table.
+    fn table(&self, phase: Phase) -> f64 {
+        let (kvm, emulated) = phase.seconds();
+        // Unknown means emulated: better early than late.
+        if self.machine.accelerator == Some(Accelerator::Kvm) {
+            kvm
+        } else {
+            emulated
+        }
+    }
+
+    /// Seconds that each scenario should take, by its name on its cell. One that never ran here is
+    /// as slow, clone by clone, as those of them that did.
+    pub(crate) fn expected(&self, measured: &Durations) -> BTreeMap<String, f64> {
+        let accelerator = self.machine.accelerator;
+        let (mut seconds, mut clones) = (0.0, 0.0);
+        for planned in &self.scenarios {
+            if let Some(all) = measured.scenario(&planned.name, accelerator) {
+                seconds += all;
+                clones += planned.clones();
+            }
+        }
+        let clone_seconds = if clones > 0.0 {
+            seconds / clones
+        } else {
+            self.table(Phase::Scenarios)
+        };
+        let scenarios = self.scenarios.iter();
+        scenarios
+            .map(|planned| {
+                let seconds = planned.seconds(measured, accelerator, clone_seconds);
+                (planned.name.clone(), seconds)
+            })
+            .collect()
     }
 
     /// Bytes of disk that the run takes at its peak.
@@ -339,10 +402,19 @@ pub(crate) fn at_once(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::durations::ScenarioTime;
 
-    fn fresh() -> Plan {
+    fn planned(name: &str, repeat: u32, once: usize) -> Planned {
+        Planned {
+            name: name.into(),
+            repeat,
+            once,
+        }
+    }
+
+    pub(crate) fn fresh() -> Plan {
         Plan {
             machine: Machine {
                 cores: 2,
@@ -366,7 +438,9 @@ mod tests {
                 clone_mib: 5056,
             },
             stages: 6,
-            scenarios: (1..=8).map(|number| format!("scenario_{number}")).collect(),
+            scenarios: (1..=8)
+                .map(|number| planned(&format!("scenario_{number}"), 1, 2))
+                .collect(),
             at_once: 1,
         }
     }
@@ -386,15 +460,31 @@ mod tests {
             Duration::from_secs(100)
         );
         // Each scenario by itself: a filter must not make the estimate of all of them wrong.
-        measured.set_scenario("scenario_3", None, 50.0);
+        for (scenario, all) in [("scenario_3", 50.0), ("scenario_4", 130.0)] {
+            measured.set_scenario(scenario, None, ScenarioTime { all, once: 20.0 });
+        }
+        // Those that never ran here: 180 s for six clones are 30 s for each.
         assert_eq!(
             plan.estimate(Phase::Scenarios, &measured),
-            Duration::from_secs(750)
+            Duration::from_secs(180 + 6 * 90)
         );
         assert_eq!(
             plan.estimate(Phase::Tools, &measured),
             Duration::from_secs(1)
         );
+    }
+
+    #[test]
+    fn a_repeated_scenario_is_sabotaged_once() {
+        let mut plan = fresh();
+        let mut measured = Durations::default();
+        plan.scenarios = vec![planned("new", 10, 3)];
+        // Ten runs and three sabotages, 20 s each.
+        assert_eq!(plan.expected(&measured)["new"], 260.0);
+        plan.scenarios = vec![planned("known", 10, 3)];
+        let (all, once) = (100.0, 70.0);
+        measured.set_scenario("known", None, ScenarioTime { all, once });
+        assert_eq!(plan.expected(&measured)["known"], 370.0);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! What a cluster needs before it can run: prepared phase by phase, each timed.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
 use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
+use podwire_scenario::WAITING;
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
 
 use crate::consent;
 use crate::durations::Durations;
+use crate::forecast::Forecast;
 use crate::parts::{self, NodeSystem, Programs};
 use crate::plan::Phase;
 use crate::pod_network::{self, Given};
@@ -68,7 +71,14 @@ pub(crate) struct Preparation<'a> {
     pub(crate) package_differences: Vec<String>,
     /// Once it is judged.
     pub(crate) accelerator: Option<Accelerator>,
+    /// What is expected of the whole run, where there is a plan.
+    pub(crate) forecast: Option<Forecast>,
+    /// How much of the present phase was a wait for a place on the machine.
+    waited: Cell<Duration>,
 }
+
+/// A wait that is worth a line.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
 /// A phase that has begun.
 pub(crate) struct Begun {
@@ -85,15 +95,27 @@ impl<'a> Preparation<'a> {
             phases: Vec::new(),
             package_differences: Vec::new(),
             accelerator: None,
+            forecast: None,
+            waited: Cell::default(),
         }
     }
 
     pub(crate) fn begin(&self, phase: Phase) -> Begun {
+        let forecast = self.forecast.as_ref();
+        if let Some(left) = forecast.and_then(|forecast| forecast.left_from(phase)) {
+            self.session.progress.left(Some(left));
+        }
         self.session.progress.phase(phase.name());
         Begun {
             phase,
             at: Instant::now(),
         }
+    }
+
+    /// Notes that so much of the present phase was a wait for other runs: it is no part of what the
+    /// phase takes, and has a line of its own.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waited.set(self.waited.get() + time);
     }
 
     /// Ends a phase; what was done in it says whether the cache had its result.
@@ -103,7 +125,15 @@ impl<'a> Preparation<'a> {
         done: Result<(T, bool), Stop>,
     ) -> Result<T, Stop> {
         let Begun { phase, at } = begun;
-        let seconds = at.elapsed().as_secs_f64();
+        let waited = self.waited.take();
+        if waited >= WORTH_A_LINE {
+            self.phases.push(PhaseRecord {
+                name: WAITING.to_owned(),
+                seconds: waited.as_secs_f64(),
+                cached: false,
+            });
+        }
+        let seconds = at.elapsed().saturating_sub(waited).as_secs_f64();
         let cached = matches!(done, Ok((_, true)));
         self.phases.push(PhaseRecord {
             name: phase.name().to_owned(),
@@ -249,7 +279,9 @@ impl<'a> Preparation<'a> {
         self.phase(Phase::Stage, |it| {
             let session = it.session;
             let stages = parts::stages(session)?;
+            let waiting = Instant::now();
             let _lock = session.cache.lock("stage", &session.progress)?;
+            it.waited(waiting.elapsed());
             let mut ticket = None;
             let (mut all, mut cached) = (Vec::new(), true);
             for StageOrder { plan, names } in orders {
@@ -257,7 +289,9 @@ impl<'a> Preparation<'a> {
                 for name in names.iter().copied() {
                     let missing = stages.missing(plan, name)?;
                     if !missing.is_empty() && ticket.is_none() {
+                        let waiting = Instant::now();
                         ticket = Some(parts::ticket(session, "making a stage", plan)?);
+                        it.waited(waiting.elapsed());
                     }
                     // One after the other: where there is little room, what nothing starts from may
                     // go as soon as the next is made of it.

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
-use crate::text::clock;
+use crate::text::{about, clock};
 
 /// Longest silence without a terminal.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Longest silence without a terminal after a phase has begun.
+const FIRST: Duration = Duration::from_secs(2);
 
 /// One live line on a terminal; plain lines with the time elsewhere. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ struct State {
     waiting: String,
     since: Instant,
     said: Instant,
+    /// When all of the run should be over, where somebody has an idea.
+    ends: Option<Instant>,
 }
 
 impl Progress {
@@ -57,6 +62,7 @@ impl Progress {
                 waiting: String::new(),
                 since: now,
                 said: now,
+                ends: None,
             }),
         });
         let (alive, ended) = mpsc::channel::<()>();
@@ -114,8 +120,14 @@ impl Progress {
         }
         if self.shared.bar.is_none() {
             let phase = self.shared.state().phase.clone();
-            self.line(&join(&phase, text));
+            let left = self.shared.state().left(Instant::now());
+            self.line(&format!("{}{left}", join(&phase, text)));
         }
+    }
+
+    /// How long all of the run should still take, where somebody has an idea.
+    pub(crate) fn left(&self, left: Option<Duration>) {
+        self.shared.state().ends = left.and_then(|left| Instant::now().checked_add(left));
     }
 
     /// What the present step waits for; shown live, or with the next heartbeat.
@@ -157,7 +169,7 @@ impl Shared {
                 bar.set_message(live_line(&state, now, now - self.started));
                 bar.tick();
             }
-            None if now - state.said >= HEARTBEAT => self.say(&heartbeat(&state, now)),
+            None if state.is_silent(now) => self.say(&heartbeat(&state, now)),
             None => {}
         }
     }
@@ -194,12 +206,29 @@ fn join(phase: &str, text: &str) -> String {
     }
 }
 
+impl State {
+    /// Whether nothing was said for too long.
+    fn is_silent(&self, now: Instant) -> bool {
+        let first = self.said <= self.since && now - self.since >= FIRST;
+        first || now - self.said >= HEARTBEAT
+    }
+
+    /// `, about 7 min left`; nothing when that is not known, or was too little.
+    fn left(&self, now: Instant) -> String {
+        let left = self.ends.and_then(|ends| ends.checked_duration_since(now));
+        let left = left.filter(|left| !left.is_zero());
+        left.map_or(String::new(), |left| {
+            format!(", about {} left", about(left))
+        })
+    }
+}
+
 fn live_line(state: &State, now: Instant, total: Duration) -> String {
     let mut line = format!("[{}] {}", clock(total), state.phase);
     if !state.step.is_empty() {
         line += &format!(": {}", state.step);
     }
-    line += &format!(" ({})", clock(now - state.since));
+    line += &format!(" ({}){}", clock(now - state.since), state.left(now));
     if !state.waiting.is_empty() {
         line += &format!(", waiting for: {}", state.waiting);
     }
@@ -219,7 +248,7 @@ fn heartbeat(state: &State, now: Instant) -> String {
     if !state.waiting.is_empty() {
         line += &format!(", waiting for: {}", state.waiting);
     }
-    line + ")"
+    line + ")" + &state.left(now)
 }
 
 fn plain_line(now: OffsetDateTime, total: Duration, text: &str) -> String {
@@ -241,6 +270,7 @@ mod tests {
             waiting: "kube-apiserver's /readyz".into(),
             since,
             said: since,
+            ends: None,
         }
     }
 
@@ -256,6 +286,44 @@ mod tests {
             heartbeat(&state(since), now),
             @"stage: starting the control plane (1:05 so far, waiting for: kube-apiserver's /readyz)"
         );
+    }
+
+    #[test]
+    fn lines_say_what_is_left_until_it_has_passed() {
+        let since = Instant::now();
+        let at = |seconds| since + Duration::from_secs(seconds);
+        let state = State {
+            ends: Some(at(400)),
+            waiting: String::new(),
+            ..state(since)
+        };
+        insta::assert_snapshot!(
+            live_line(&state, at(5), Duration::from_secs(5)),
+            @"[0:05] stage: starting the control plane (0:05), about 7 min left"
+        );
+        insta::assert_snapshot!(
+            heartbeat(&state, at(5)),
+            @"stage: starting the control plane (0:05 so far), about 7 min left"
+        );
+        insta::assert_snapshot!(
+            heartbeat(&state, at(400)),
+            @"stage: starting the control plane (6:40 so far)"
+        );
+    }
+
+    #[test]
+    fn a_phase_says_something_after_two_seconds_and_then_every_thirty() {
+        let since = Instant::now();
+        let at = |seconds| since + Duration::from_secs(seconds);
+        let begun = state(since);
+        assert!(!begun.is_silent(at(1)));
+        assert!(begun.is_silent(at(2)));
+        let told = State {
+            said: at(2),
+            ..begun
+        };
+        assert!(!told.is_silent(at(31)));
+        assert!(told.is_silent(at(32)));
     }
 
     #[test]

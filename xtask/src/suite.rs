@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -12,10 +12,10 @@ use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
-use podwire_scenario::{
-    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, STEPS, Scenario, ScenarioResult, Share,
-};
+use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Scenario, Share};
 
+use crate::durations;
+use crate::forecast::Pace;
 use crate::interrupt::kill_descendants;
 use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
@@ -23,6 +23,7 @@ use crate::parts;
 use crate::plan;
 use crate::session::Session;
 use crate::stop::Stop;
+use crate::under_way::{Standstill, UnderWay};
 
 /// What is shown from the first Ctrl-C on.
 const ENDING: &str = "interrupted: ending all machines";
@@ -57,6 +58,8 @@ pub(crate) struct Ran {
     pub(crate) seen: BTreeMap<String, Seen>,
     /// When a person ended the run: why scenarios have no result.
     pub(crate) cut_short: Option<CutShort>,
+    /// For how long all of them waited for a place on this machine.
+    pub(crate) waited: Duration,
 }
 
 /// What a person's Ctrl-C (or a SIGTERM) has ended before all scenarios had run.
@@ -130,7 +133,13 @@ impl Suite<'_> {
 
     /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
-    pub(crate) fn run(&self, cell_dir: &Path, names: &[String]) -> Result<Ran, Stop> {
+    /// How fast they go is noted in `pace`, and what is left by that is shown.
+    pub(crate) fn run(
+        &self,
+        cell_dir: &Path,
+        names: &[String],
+        pace: &mut Pace,
+    ) -> Result<Ran, Stop> {
         let session = self.session;
         let config = cell_dir.join("nextest.toml");
         let selected = self.catalogue.iter();
@@ -152,15 +161,21 @@ impl Suite<'_> {
         };
         let interrupted = session.interrupts.expect();
         let mut keeper = self.keep.map(Keeper::new);
+        let mut standstill = Standstill::default();
+        let cell = self.plan.cell.to_string();
         let ended = nextest.run(session, || {
-            let step = match interrupted.has_come() {
-                true => ENDING.to_owned(),
-                false => {
-                    let keeper = keeper.as_mut();
-                    let kept = keeper.and_then(|keeper| keeper.look(session));
-                    kept.unwrap_or_else(|| under_way(cell_dir, names))
-                }
+            let (under_way, now) = (UnderWay::look(cell_dir, names), Instant::now());
+            standstill.look(under_way.stands_still(), now);
+            pace.look(&under_way, |name| durations::on_cell(name, &cell), now);
+            let (step, left) = if interrupted.has_come() {
+                (ENDING.to_owned(), None)
+            } else if let Some(kept) = keeper.as_mut().and_then(|keeper| keeper.look(session)) {
+                // Until somebody has seen enough.
+                (kept, None)
+            } else {
+                (under_way.to_string(), pace.left(now))
             };
+            session.progress.left(left);
             session.progress.step(&step);
         })?;
         if interrupted.has_come() {
@@ -174,6 +189,7 @@ impl Suite<'_> {
                 .then(|| keeper.and_then(Keeper::into_kept))
                 .map(|kept| kept.map_or(CutShort::AtWork, CutShort::Kept)),
             seen: nextest.seen()?,
+            waited: standstill.total(),
         })
     }
 }
@@ -191,52 +207,6 @@ fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> Str
 fn longest<'a>(limits: Limits, scenarios: impl Iterator<Item = &'a Scenario>) -> Duration {
     let processes = scenarios.map(|scenario| limits.process(scenario.limit));
     processes.max().unwrap_or_default()
-}
-
-/// Which scenarios run now, what each does, and how many are done, by what is in the cell's folder.
-fn under_way(cell_dir: &Path, names: &[String]) -> String {
-    let mut running = Vec::new();
-    let mut done = 0;
-    for name in names {
-        let folder = ScenarioResult::folder(cell_dir, name, 1);
-        if folder.join(ScenarioResult::FILE).exists() {
-            done += 1;
-        } else if folder.exists() {
-            running.push(match current_step(&folder) {
-                Some(step) => format!("{name}: {step}"),
-                None => name.clone(),
-            });
-        }
-    }
-    let what = if running.is_empty() {
-        "starting".to_owned()
-    } else {
-        running.join("; ")
-    };
-    format!("{what} [{done} of {} done]", names.len())
-}
-
-/// The last line that an attempt wrote about what it does, in the newest of its labs; nothing when
-/// there is none yet, or when it goes away while it is looked at.
-fn current_step(attempt: &Path) -> Option<String> {
-    let newest = fs::read_dir(attempt)
-        .ok()?
-        .flatten()
-        .map(|lab| lab.path())
-        .filter(|lab| lab.join(STEPS).exists())
-        .max_by_key(|lab| {
-            fs::metadata(lab.join(STEPS))
-                .and_then(|file| file.modified())
-                .ok()
-        })?;
-    let text = fs::read_to_string(newest.join(STEPS)).ok()?;
-    // Seconds since the clone answered stand in front.
-    let (_, step) = text.lines().next_back()?.trim_start().split_once(' ')?;
-    let lab = newest.file_name()?.to_string_lossy();
-    let lab = lab
-        .strip_prefix("sabotage-")
-        .map(|name| format!("sabotage {name}, "));
-    Some(format!("{}{}", lab.unwrap_or_default(), step.trim_start()))
 }
 
 #[cfg(test)]
@@ -278,28 +248,5 @@ mod tests {
                 prop_assert!(own + limits.evidence() < nextests, "{}", scenario.name);
             }
         }
-    }
-
-    #[test]
-    fn the_cell_s_folder_tells_what_is_under_way() {
-        let cell_dir = tempfile::tempdir().unwrap();
-        let names = ["a", "b", "c"].map(String::from);
-        assert_eq!(under_way(cell_dir.path(), &names), "starting [0 of 3 done]");
-        for name in ["a", "b"] {
-            fs::create_dir_all(ScenarioResult::folder(cell_dir.path(), name, 1)).unwrap();
-        }
-        crate::fixture::passed("a").write(cell_dir.path()).unwrap();
-        assert_eq!(under_way(cell_dir.path(), &names), "b [1 of 3 done]");
-        let lab = ScenarioResult::folder(cell_dir.path(), "b", 1).join("sabotage-no-route");
-        fs::create_dir_all(&lab).unwrap();
-        fs::write(
-            lab.join(STEPS),
-            "    0.0  add routes\n   11.1  ask every Pod (C8)\n",
-        )
-        .unwrap();
-        assert_eq!(
-            under_way(cell_dir.path(), &names),
-            "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
-        );
     }
 }

@@ -14,7 +14,8 @@ use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::TestArgs;
-use crate::durations::{self, Durations};
+use crate::durations::{self, Durations, ScenarioTime};
+use crate::forecast::{Forecast, Pace};
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::order::{CellOrder, Order};
 use crate::parts;
@@ -30,13 +31,15 @@ use crate::{again, breaks, consent, junit, progress, summary};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
-    let order = Order::take(session, args, catalogue)?;
     let measured = Durations::load(session.cache.root());
-    let packages = host::Host::detect(&session.spawner).plan(false);
     session.progress.phase("looking at what is there");
-    let looked = look(session, &order, &packages);
+    let packages = host::Host::detect(&session.spawner).plan(false);
+    let looked = Order::take(session, args, catalogue).and_then(|order| {
+        let (plan, uses) = look(session, &order, &packages)?;
+        Ok((order, plan, uses))
+    });
     session.progress.idle();
-    let (plan, uses) = looked?;
+    let (order, plan, uses) = looked?;
     out!("{}", plan.render(&measured));
     let shortages = plan.shortages();
     if args.plan {
@@ -61,11 +64,14 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             .selection
             .write(&bare::new_cell(&run_dir, order.cell)?)?;
     }
+    let mut preparation = Preparation::new(session, order.wanted());
+    preparation.forecast = Some(Forecast::of(&plan, &measured));
     let mut run = Run {
         session,
         order: &order,
+        pace: Pace::new(plan.expected(&measured), plan.at_once),
         plan,
-        preparation: Preparation::new(session, order.wanted()),
+        preparation,
         run_dir,
         results: Results {
             accelerator: "not judged yet".into(),
@@ -272,6 +278,8 @@ struct Run<'a> {
     order: &'a Order<'a>,
     plan: Plan,
     preparation: Preparation<'a>,
+    /// How fast the scenarios go.
+    pace: Pace,
     run_dir: PathBuf,
     results: Results,
     /// What nextest saw of each cell's scenarios.
@@ -392,7 +400,9 @@ impl Run<'_> {
         }
         let cell_dir = bare::cell_dir(&self.run_dir, order.cell);
         suite.context(stages)?.write(&cell_dir)?;
-        let ran = suite.run(&cell_dir, &order.selection.scenarios)?;
+        let names = &order.selection.scenarios;
+        let ran = suite.run(&cell_dir, names, &mut self.pace)?;
+        self.preparation.waited(ran.waited);
         self.cut_short = ran.cut_short;
         self.seen.insert(order.cell, ran.seen);
         match ran.ended {
@@ -560,15 +570,14 @@ impl Run<'_> {
 
     /// For the next plan; what failed may have ended early, and says nothing.
     fn remember_scenarios(&mut self) -> anyhow::Result<()> {
-        if self.order.args.repeat > 1 {
-            return Ok(());
-        }
         let accelerator = self.plan.machine.accelerator;
+        let repeat = self.order.args.repeat;
         for record in &self.results.scenarios {
             if record.outcome == results::Verdict::Passed {
                 let measured = &mut self.preparation.measured;
                 let name = durations::on_cell(&record.name, &record.cell);
-                measured.set_scenario(&name, accelerator, record.seconds);
+                let time = ScenarioTime::seen(record.seconds, repeat, &record.parts);
+                measured.set_scenario(&name, accelerator, time);
             }
         }
         self.preparation.measured.store(self.session.cache.root())

@@ -43,7 +43,7 @@ pub use lab::{Lab, STEPS};
 pub use limits::Limits;
 pub use place::{WAITING, awaited};
 pub use record::{Clock, Gap, Mark, Record, Segment};
-pub use result::{Outcome, PhaseTime, SabotageResult, ScenarioResult};
+pub use result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};
 pub use runner::run_main;
 pub use scenario::{Cells, Future, Profile, Sabotage, Scenario};
 pub use traffic::Traffic;

@@ -27,6 +27,12 @@ pub struct SabotageResult {
     pub reason: String,
 }
 
+/// The phase in which what a scenario and its sabotages start from is made.
+pub const PREPARATION: &str = "preparation";
+
+/// How the names of the phases begin that are a sabotage's.
+pub const SABOTAGE: &str = "sabotage ";
+
 /// How long a part of the attempt took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseTime {

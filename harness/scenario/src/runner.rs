@@ -26,7 +26,7 @@ use crate::lab::Lab;
 use crate::page::{self, Page};
 use crate::place::Queue;
 use crate::proof::{Effect, Proof, Uncaught};
-use crate::result::{Outcome, PhaseTime, ScenarioResult};
+use crate::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, ScenarioResult};
 use crate::scenario::{Future, Sabotage, Scenario};
 
 /// Exit status of a process that went because it was told to, not because of what it saw.
@@ -460,7 +460,7 @@ impl Attempt {
         let prepared = thawed
             .freeze(&self.host, lab.into_cluster(), &Steps)
             .await?;
-        phases.push(phase("preparation", preparing));
+        phases.push(phase(PREPARATION, preparing));
         Ok(prepared)
     }
 
@@ -574,7 +574,7 @@ impl fmt::Display for Role<'_> {
         match self {
             Self::Main(Round { number: 1, .. }) => f.write_str(page::LAB),
             Self::Main(Round { number, .. }) => write!(f, "{} {number}", page::LAB),
-            Self::Sabotage(sabotage) => write!(f, "sabotage {}", sabotage.name),
+            Self::Sabotage(sabotage) => write!(f, "{SABOTAGE}{}", sabotage.name),
         }
     }
 }
