@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use podwire_cluster::{Bootstrap, Cell, PodManifest, StageName};
+use podwire_cluster::{Bootstrap, Cell, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
@@ -61,13 +61,16 @@ impl<'a> Order<'a> {
             })
             .collect();
         if pairs.is_empty() {
-            let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
-            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
-            return Err(Stop::Usage(format!(
-                "a cluster of {} is nothing for {}: try another --bootstrap or --pod-network",
-                cells.join(" or "),
-                names.join(", ")
-            )));
+            return Err(Stop::Usage(unfit(&chosen, &cells)));
+        }
+        if args.filter.is_some() {
+            // Somebody has asked for each of them.
+            let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
+            let others = chosen.iter().copied().filter(|it| !fits(it));
+            let others: Vec<&Scenario> = others.collect();
+            if !others.is_empty() {
+                session.progress.line(&unfit(&others, &cells));
+            }
         }
         if let Some(shard) = args.shard {
             let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
@@ -195,6 +198,47 @@ impl CellOrder {
     }
 }
 
+/// Why these scenarios mean nothing for any of these cells, and for which they do: one line each.
+fn unfit(scenarios: &[&Scenario], cells: &[Cell]) -> String {
+    let lines = scenarios.iter().map(|scenario| {
+        let Scenario { name, stage, .. } = scenario;
+        let has_stage = cells.iter().any(|cell| stage.is_of(*cell));
+        let lacks = if has_stage {
+            ""
+        } else {
+            ", which such a cluster does not have"
+        };
+        let fitting: Vec<String> = Bootstrap::ALL
+            .into_iter()
+            .filter_map(|bootstrap| {
+                let networks: Vec<String> = PodNetwork::ALL
+                    .into_iter()
+                    .filter(|network| {
+                        scenario.fits(Cell {
+                            network: *network,
+                            ..Cell::usual(bootstrap)
+                        })
+                    })
+                    .map(|network| network.to_string())
+                    .collect();
+                let any = !networks.is_empty();
+                any.then(|| format!("{bootstrap} ({})", networks.join(", ")))
+            })
+            .collect();
+        format!(
+            "  {name} starts from the stage {stage}{lacks}; it is for clusters of {}",
+            fitting.join(" and ")
+        )
+    });
+    let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
+    format!(
+        "nothing to run on a cluster of {} in:\n{}\n(--bootstrap takes what stands in front, \
+         --pod-network what stands in parentheses)",
+        cells.join(" or "),
+        lines.collect::<Vec<_>>().join("\n")
+    )
+}
+
 /// The cells that a run is about.
 fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
     let bootstraps = match (args.bootstrap, args.broken) {
@@ -211,4 +255,34 @@ fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
     };
     let cells = bootstraps.into_iter();
     Ok(cells.map(|each| args.network.cell(each)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::scenario;
+    use podwire_scenario::Cells;
+
+    #[test]
+    fn what_no_cluster_of_the_run_can_carry_says_its_stage_and_which_clusters_can() {
+        let bare = Scenario {
+            stage: StageName::WorkloadBare,
+            ..scenario("kube_proxy_from_nothing")
+        };
+        let bridge = Scenario {
+            stage: StageName::Joined,
+            cells: Cells::KubeadmWithBridge,
+            ..scenario("node_reset")
+        };
+        let by_hand = Cell {
+            network: PodNetwork::Manifest,
+            ..Cell::usual(Bootstrap::ByHand)
+        };
+        insta::assert_snapshot!(unfit(&[&bare, &bridge], &[by_hand]), @"
+        nothing to run on a cluster of by-hand/nftables/manifest in:
+          kube_proxy_from_nothing starts from the stage workload-bare, which such a cluster does not have; it is for clusters of by-hand (routes)
+          node_reset starts from the stage joined; it is for clusters of kubeadm (routes, flannel, flannel-host-gw)
+        (--bootstrap takes what stands in front, --pod-network what stands in parentheses)
+        ");
+    }
 }

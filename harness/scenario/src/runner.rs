@@ -429,9 +429,12 @@ impl Attempt {
             .stages
             .get(&self.scenario.stage)
             .with_context(|| {
+                let stages = self.context.stages.keys().map(ToString::to_string);
                 format!(
-                    "the run has no stage `{}`; `cargo xtask test --filter {}` builds it",
-                    self.scenario.stage, self.scenario.name
+                    "the run has no stage `{}`, only {}; `cargo xtask test --filter {}` builds it",
+                    self.scenario.stage,
+                    stages.collect::<Vec<_>>().join(", "),
+                    self.scenario.name
                 )
             })?;
         let stage = Stage::open(stage)?;
