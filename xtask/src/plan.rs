@@ -185,7 +185,9 @@ impl Planned {
         let all = all.unwrap_or(clone_seconds * self.clones());
         let once = measured.once(&self.name, accelerator);
         let once = once.unwrap_or(all * (1.0 - 1.0 / self.clones()));
-        (all - once) * f64::from(self.repeat) + once
+        let runs = (all - once) * f64::from(self.repeat);
+        // With `--break` there are no sabotages.
+        if self.once == 0 { runs } else { runs + once }
     }
 
     /// How many clones it takes when it runs once.
@@ -485,6 +487,8 @@ pub(crate) mod tests {
         let (all, once) = (100.0, 70.0);
         measured.set_scenario("known", None, ScenarioTime { all, once });
         assert_eq!(plan.expected(&measured)["known"], 370.0);
+        plan.scenarios = vec![planned("known", 1, 0)];
+        assert_eq!(plan.expected(&measured)["known"], 30.0);
     }
 
     #[test]

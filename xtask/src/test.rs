@@ -568,8 +568,11 @@ impl Run<'_> {
         }
     }
 
-    /// For the next plan; what failed may have ended early, and says nothing.
+    /// For the next plan; what failed may have ended early, and says nothing, as what was broken.
     fn remember_scenarios(&mut self) -> anyhow::Result<()> {
+        if self.order.args.broken.is_some() {
+            return Ok(());
+        }
         let accelerator = self.plan.machine.accelerator;
         let repeat = self.order.args.repeat;
         for record in &self.results.scenarios {
