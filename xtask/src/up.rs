@@ -67,7 +67,10 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         .and_then(|stages| stages.first())
         .with_context(|| format!("the stage {} was not made", args.stage))?;
     let plan = &stage.manifest.plan;
-    let _ticket = parts::ticket(session, "cargo xtask up", plan)?;
+    session.progress.phase("cluster");
+    let ticket = parts::ticket(session, "cargo xtask up", plan);
+    session.progress.idle();
+    let _ticket = ticket?;
     let provenance = bundle.provenance();
     match session.wait_for(held(session, &host, stage, &provenance, &dir)) {
         Ok(()) => fs::remove_dir_all(&dir)
