@@ -39,14 +39,14 @@ pub(crate) const PREPARE: &str =
     "systemctl enable --now node-network containerd && systemctl enable kubelet";
 
 /// Runs on node 1; ends with kubeadm's own last words when it fails.
-pub(crate) const INIT: &str = "\
-kubeadm init --config /root/podwire/init.json >/root/podwire/init.log 2>&1 || \
+pub(crate) const INIT: &str = "set -o pipefail; \
+kubeadm init --config /root/podwire/init.json 2>&1 | tee /root/podwire/init.log || \
 { tail -n 60 /root/podwire/init.log >&2; exit 1; }; \
 mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
 
 /// Runs on every other node; ends with kubeadm's own last words when it fails.
-pub(crate) const JOIN: &str = "\
-kubeadm join --config /root/podwire/join.json >/root/podwire/join.log 2>&1 || \
+pub(crate) const JOIN: &str = "set -o pipefail; \
+kubeadm join --config /root/podwire/join.json 2>&1 | tee /root/podwire/join.log || \
 { tail -n 60 /root/podwire/join.log >&2; exit 1; }";
 
 /// Prints the administrator's kubeconfig, with everything in it, as JSON.

@@ -166,6 +166,21 @@ impl Node {
         done.map_err(self.failed("run a command"))
     }
 
+    /// Runs a command line in root's shell, and hands on each line of its standard output as it is
+    /// written.
+    ///
+    /// # Errors
+    /// As [`Node::run`].
+    pub async fn follow(
+        &self,
+        command: &str,
+        limit: Duration,
+        line: impl FnMut(&str),
+    ) -> Result<Output, ClusterError> {
+        let done = self.guest().follow(command, limit, line).await;
+        done.map_err(self.failed("run a command"))
+    }
+
     /// Runs a command line with standard input; it must exit with 0.
     ///
     /// # Errors

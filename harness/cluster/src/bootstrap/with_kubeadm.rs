@@ -45,7 +45,8 @@ impl Cluster {
         try_join_all(each).await?;
         report.step("kubeadm init on node1");
         let first = self.node(1);
-        self.kubeadm(first, "init", kubeadm::INIT, INIT).await?;
+        let (command, limit) = (kubeadm::INIT, INIT);
+        self.kubeadm(first, "init", command, limit, report).await?;
         let limit = self.host().limit(COMMAND);
         let said = first.run_ok(kubeadm::SHOW_ADMIN, limit).await?;
         let access = access(&said).ok_or_else(|| unreadable(first, "administrator", &said))?;
@@ -66,7 +67,8 @@ impl Cluster {
         let each = self.nodes().iter().skip(1).map(|node| async move {
             let file = kubeadm::join_file(node.number(), hash, self.settings());
             self.set_up(node, &[file], "true").await?;
-            self.kubeadm(node, "join", kubeadm::JOIN, JOIN).await
+            let (command, limit) = (kubeadm::JOIN, JOIN);
+            self.kubeadm(node, "join", command, limit, report).await
         });
         try_join_all(each).await?;
         let limit = self.host().limit(LISTED);
@@ -77,16 +79,22 @@ impl Cluster {
         }
     }
 
-    /// Runs it to its end; when it fails, its words come with the kubelet's, which it waits for.
+    /// Runs it to its end, telling what it is at; when it fails, its words come with the kubelet's, which it waits for.
     async fn kubeadm(
         &self,
         node: &Node,
         phase: &'static str,
         command: &str,
         limit: Duration,
+        report: &dyn Report,
     ) -> Result<(), ClusterError> {
         let limit = self.host().limit(limit);
-        match node.run(command, limit).await {
+        let tell = |line: &str| {
+            if let Some(at) = phase_of(line) {
+                report.waiting(&format!("kubeadm {phase} on {}: {at}", node.name()));
+            }
+        };
+        match node.follow(command, limit, tell).await {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => Err(ClusterError::Kubeadm {
                 phase,
@@ -102,6 +110,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// What kubeadm is at, in a line that begins with a phase in brackets; without what would move a
+/// terminal's cursor.
+fn phase_of(line: &str) -> Option<String> {
+    let is_phase = line.starts_with('[') && line.contains("] ");
+    is_phase.then(|| line.chars().filter(|char| !char.is_control()).collect())
 }
 
 fn unreadable(node: &Node, what: &'static str, said: &str) -> ClusterError {
@@ -194,6 +209,19 @@ impl SystemPods {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn kubeadm_tells_its_phases_and_nothing_to_the_terminal() {
+        let said = "[certs] Using certificateDir folder \u{1b}[2J\"/etc/kubernetes/pki\"";
+        assert_eq!(
+            phase_of(said).as_deref(),
+            Some("[certs] Using certificateDir folder [2J\"/etc/kubernetes/pki\"")
+        );
+        assert_eq!(
+            phase_of("Your Kubernetes control-plane has initialized"),
+            None
+        );
+    }
 
     #[test]
     fn the_administrator_is_read_from_a_kubeconfig() {
