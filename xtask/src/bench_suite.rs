@@ -60,6 +60,30 @@ pub(crate) fn suite(
     json: bool,
 ) -> Result<(), Stop> {
     let filter = args.filter.as_deref().unwrap_or(SAMPLE);
+    let measured = on_stages(
+        session,
+        catalogue,
+        filter,
+        args.nodes,
+        |bench, chosen, cached| bench.measure(chosen, cached),
+    )?;
+    if json {
+        let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
+        outln!("{text}");
+    } else {
+        out!("{}", shown(&measured));
+    }
+    Ok(())
+}
+
+/// Prepares all that the scenarios of a filter need in a cluster by hand, and measures them.
+pub(crate) fn on_stages<T>(
+    session: &Session,
+    catalogue: &[Scenario],
+    filter: &str,
+    nodes: u32,
+    measure: impl FnOnce(&Bench<'_>, &[&Scenario], &[Stage]) -> Result<T, Stop>,
+) -> Result<T, Stop> {
     let chosen = select::choose(catalogue, Some(filter), None)
         .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
     let by_hand = Cell::usual(Bootstrap::ByHand);
@@ -69,12 +93,12 @@ pub(crate) fn suite(
             "{name} is not for a cluster of {by_hand}"
         )));
     }
-    if let Some(larger) = chosen.iter().find(|scenario| scenario.nodes > args.nodes) {
-        let (name, nodes) = (larger.name, larger.nodes);
-        return Err(Stop::Usage(format!("{name} needs --nodes {nodes}")));
+    if let Some(larger) = chosen.iter().find(|scenario| scenario.nodes > nodes) {
+        let (name, needed) = (larger.name, larger.nodes);
+        return Err(Stop::Usage(format!("{name} needs --nodes {needed}")));
     }
     let bundle = parts::newest_modules(session)?;
-    let wanted = Wanted::cluster(&bundle, args.nodes);
+    let wanted = Wanted::cluster(&bundle, nodes);
     consent::host_packages(session, false)?;
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let mut preparation = Preparation::new(session, wanted);
@@ -124,20 +148,14 @@ pub(crate) fn suite(
         image: parts::image_files(&node),
         dir: &dir,
     };
-    let measured = bench.measure(&chosen, &cached);
+    let measured = measure(&bench, &chosen, &cached);
     session.progress.idle();
-    let measured = measured?;
-    if json {
-        let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
-        outln!("{text}");
-    } else {
-        out!("{}", shown(&measured));
-    }
-    Ok(())
+    measured
 }
 
-struct Bench<'a> {
-    suite: Suite<'a>,
+/// What scenarios are measured with.
+pub(crate) struct Bench<'a> {
+    pub(crate) suite: Suite<'a>,
     image: ImageFiles,
     dir: &'a Path,
 }
@@ -173,7 +191,8 @@ impl Bench<'_> {
         })
     }
 
-    fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+    /// A new folder of the run's.
+    pub(crate) fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.dir.join(name);
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder)
@@ -217,7 +236,7 @@ impl Bench<'_> {
 }
 
 /// Runs scenarios in the cell's folder; all of them have to pass, else the times say nothing.
-fn run(
+pub(crate) fn run(
     suite: &Suite<'_>,
     cell_dir: &Path,
     names: &[String],

@@ -433,10 +433,23 @@ pub(crate) struct BenchSuiteArgs {
     pub(crate) filter: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchRedArgs {
+    /// Machines in the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u32,
+    /// Only these scenarios: a name, part of a name, or a covered id; several by comma [default:
+    /// those with a dead Service, a dead way to a node, a dead component]
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchTarget {
     /// A cluster from nothing, beside clones of the same cluster
     Clone(BenchCloneArgs),
+    /// Sabotages, from the fault to the verdict: the ten slowest
+    Red(BenchRedArgs),
     /// Scenarios on clones, beside the same with one cluster from nothing each
     Suite(BenchSuiteArgs),
     /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work

@@ -9,6 +9,7 @@ mod access;
 mod again;
 mod bench;
 mod bench_clone;
+mod bench_red;
 mod bench_suite;
 mod breaks;
 mod check;
@@ -88,6 +89,10 @@ fn run(command: Command) -> Result<u8, Stop> {
             Some(BenchTarget::Switch) => bench::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => {
                 bench_clone::clone(&Session::start()?, &what, args.json)
+            }
+            Some(BenchTarget::Red(what)) => {
+                let catalogue = podwire_scenarios::catalogue();
+                bench_red::red(&Session::start()?, &what, &catalogue, args.json)
             }
             Some(BenchTarget::Suite(what)) => {
                 let catalogue = podwire_scenarios::catalogue();
