@@ -28,11 +28,41 @@ const REFUSALS: u32 = 3;
 /// A unit that systemd has restarted this often does not come up by itself.
 const RESTARTS: u32 = 3;
 
-/// A kubelet that will not act.
+/// So many retransmissions in a row are seconds in which the other side's kernel, which needs no
+/// process for that, has acknowledged nothing: on a segment without latency it is not just slow.
+const RETRANSMISSIONS: u32 = 4;
+
+/// A kubelet that will not act, or that nobody hears.
 pub(crate) async fn kubelet(lab: &Lab, number: u32) -> anyhow::Result<Option<Evidence>> {
-    let shown = on(lab, number, &show("kubelet")).await?;
+    let ask = format!(
+        "{}; ss -Htnpo state connected dport = :{} | grep kubelet; true",
+        show("kubelet"),
+        addresses::API_PORT
+    );
+    let answer = on(lab, number, &ask).await?;
     let node = addresses::node_name(number);
-    Ok(Unit::read(&shown).will_not_act("kubelet", &node))
+    Ok(Unit::read(&answer)
+        .will_not_act("kubelet", &node)
+        .or_else(|| unheard(&answer, &node)))
+}
+
+/// `sockets` is what `ss -to` shows of connections to the API server: `timer:(on,1.2sec,4)` has the
+/// retransmissions under way.
+fn unheard(sockets: &str, node: &str) -> Option<Evidence> {
+    let timers = sockets.lines().filter_map(|line| {
+        let (timer, _) = line.split_once("timer:(on,")?.1.split_once(')')?;
+        timer.rsplit_once(',')?.1.parse::<u32>().ok()
+    });
+    let most = timers.max()?;
+    (most >= RETRANSMISSIONS).then(|| {
+        let why = format!(
+            "kubelet of {node} sends to the API server again and again, and nothing is acknowledged"
+        );
+        Evidence::unchanged_for(LOOKS, why).look(format!(
+            "the way between {node} and node1: `ip neigh` and `ip route` of both (does somebody else \
+             have an address of theirs?), then the wire capture"
+        ))
+    })
 }
 
 fn show(unit: &str) -> String {
@@ -239,7 +269,7 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
          echo refused=$({{ journalctl -u kube-proxy -o cat \
          _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID kube-proxy); \
          cat /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
-         {{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{addresses} | \
+         {{ nft list table ip kube-proxy; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{addresses} | \
          sort -u | sed 's/^/names=/'",
         show = show("kube-proxy"),
         port = addresses::API_PORT,
@@ -333,6 +363,23 @@ mod tests {
         assert_eq!(unit("activating", 3), again);
         // Where there is no such unit, somebody else runs it.
         assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn a_kubelet_that_nobody_acknowledges_is_told_from_one_that_waits() {
+        let of = |timer: &str| {
+            let line = format!(
+                "ActiveState=active\nSYN-SENT 0 1 172.30.0.12:40000 172.30.0.11:6443 \
+                 users:((\"kubelet\",pid=300,fd=9)) {timer}\n"
+            );
+            why(unheard(&line, "node2"))
+        };
+        assert!(of("timer:(on,12sec,4)").unwrap().contains("node2"));
+        assert_eq!(of("timer:(on,1.2sec,3)"), None);
+        assert_eq!(of("timer:(on,200ms,0)"), None);
+        // An idle connection has another timer, or none.
+        assert_eq!(of("timer:(keepalive,29sec,0)"), None);
         assert_eq!(of(""), None);
     }
 

@@ -176,7 +176,10 @@ pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Res
         .iter()
         .find(|result| result.outcome != outcome);
     let cause = other.map_or(Cause::Absent, |result| result.outcome.into());
-    Err(Failure::new(cause, expected, report.to_string()))
+    Err(Failure::new(cause, expected, report.to_string()).look(
+        "the wire capture: does the request leave the asking node, for whom, and does a reply come \
+         back? Then that node's `ip route` and `nft list ruleset`",
+    ))
 }
 
 /// The balancing rule of SCENARIOS.md: every backend is seen, nobody else answers, and each count

@@ -25,6 +25,10 @@ const NODE_PORT: u16 = 8137;
 /// For one question to a sender, before stretching; the last one waits for what is under way.
 const QUESTION: Duration = Duration::from_secs(20);
 
+/// For the kernel at the other end of a node's own wire to accept a connection, which takes it no
+/// process: not stretched.
+const CONNECTED: Duration = Duration::from_secs(10);
+
 /// Serves at a port of the node; another traffic from there may have started it before.
 const SERVE: &str = "\
 systemctl is-active --quiet podwire-traffic || \
@@ -207,8 +211,9 @@ impl Lab {
         };
         let limit = self.limit(QUESTION);
         let command = format!(
-            "curl -sS --fail-with-body --max-time {} -X {method} --data-binary @- \
-             http://{place}/traffic",
+            "curl -sS --fail-with-body --connect-timeout {} --max-time {} -X {method} \
+             --data-binary @- http://{place}/traffic",
+            CONNECTED.as_secs(),
             limit.as_secs()
         );
         let node = self.cluster().node(from.node);
