@@ -25,6 +25,9 @@ const LOOKS_AT_RULES: u32 = 4;
 /// Refused this often, a daemon is not just early.
 const REFUSALS: u32 = 3;
 
+/// Of kube-proxy's log: what it says now, over a restart or two.
+const LAST_LINES: u32 = 50;
+
 /// A unit that systemd has restarted this often does not come up by itself.
 const RESTARTS: u32 = 3;
 
@@ -266,9 +269,8 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
         "{show}; \
          cat /proc/[0-9]*/comm 2>/dev/null | grep -x -m 1 kube-proxy | sed 's/^/runs=/'; \
          ss -Htnp state established dport = :{port} | grep -m 1 kube-proxy | sed 's/.*/connected=/'; \
-         echo refused=$({{ journalctl -u kube-proxy -o cat \
-         _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID kube-proxy); \
-         cat /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
+         echo refused=$({{ journalctl -u kube-proxy -o cat -n {LAST_LINES}; \
+         tail -q -n {LAST_LINES} /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
          {{ nft list table ip kube-proxy; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{addresses} | \
          sort -u | sed 's/^/names=/'",
         show = show("kube-proxy"),

@@ -127,7 +127,7 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_secs(2);
 /// for the condition to hold, and is asked from time to time while the condition does not.
 ///
 /// # Errors
-/// As [`eventually`]; an error of `prospects` ends the wait too.
+/// As [`eventually`]; an error of `prospects` is no evidence.
 pub async fn eventually_unless<T>(
     expected: &str,
     limit: Duration,
@@ -156,7 +156,8 @@ async fn wait<T>(
         let told = if lacking.evidence.is_some() {
             true
         } else if asked.elapsed() >= between_questions {
-            lacking.evidence = prospects().await?;
+            // A node that cannot be asked must not turn a red verdict into none.
+            lacking.evidence = prospects().await.unwrap_or_default();
             asked = Instant::now();
             true
         } else {
@@ -387,6 +388,17 @@ mod tests {
         assert_eq!(questions, [2, 4, 6]);
         let seen = &failure(&error).seen;
         assert!(seen.contains("clear after 2.0 s, waited 6.0 s"), "{seen}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_asked_is_no_evidence() {
+        let silent = async || anyhow::bail!("the node does not answer");
+        let error = eventually_unless("ready", Duration::from_secs(10), silent, async || {
+            Ok(Probe::<()>::not_yet(Cause::NotReady, "no Node"))
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(failure(&error).cause, Cause::NotReady);
     }
 
     #[test]
