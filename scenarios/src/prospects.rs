@@ -28,8 +28,9 @@ const REFUSALS: u32 = 3;
 /// Of kube-proxy's log: what it says now, over a restart or two.
 const LAST_LINES: u32 = 50;
 
-/// A unit that systemd has restarted this often does not come up by itself.
-const RESTARTS: u32 = 3;
+/// A unit that systemd has restarted this often does not come up by itself, nor does a container that
+/// the kubelet has: one that ended for want of something else has met it by then.
+const RESTARTS: u32 = 5;
 
 /// So many retransmissions in a row are seconds in which the other side's kernel, which needs no
 /// process for that, has acknowledged nothing: on a segment without latency it is not just slow.
@@ -360,9 +361,9 @@ mod tests {
         assert_eq!(unit("inactive", 0), stopped);
         assert!(unit("failed", 5).is_some());
         assert_eq!(unit("active", 9), None);
-        assert_eq!(unit("activating", 1), None);
+        assert_eq!(unit("activating", 4), None);
         let again = Some("kubelet of node2 ends again and again".to_owned());
-        assert_eq!(unit("activating", 3), again);
+        assert_eq!(unit("activating", 5), again);
         // Where there is no such unit, somebody else runs it.
         assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
         assert_eq!(of(""), None);
@@ -475,9 +476,9 @@ mod tests {
             why(stumbles(&pod(Some("node2"), "False", state, restarts)))
         };
         assert_eq!(of("ContainerCreating", 0), None);
-        assert_eq!(of("CrashLoopBackOff", 1), None);
+        assert_eq!(of("CrashLoopBackOff", 4), None);
         let never = Some("blue-1: container blue: ErrImageNeverPull".to_owned());
         assert_eq!(of("ErrImageNeverPull", 0), never);
-        assert!(of("CrashLoopBackOff", 3).is_some());
+        assert!(of("CrashLoopBackOff", 5).is_some());
     }
 }

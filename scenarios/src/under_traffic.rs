@@ -1,10 +1,12 @@
 //! Chapter E's last scenario: what a client notices of a node that leaves and comes back.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use futures::try_join;
 use podwire_cluster::{Break, PodRef, StageName, WORKLOAD_SELECTOR, addresses};
+use podwire_probe::Outcome;
 use podwire_scenario::assert::Party;
 use podwire_scenario::{
     Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually, eventually_unless,
@@ -210,19 +212,35 @@ async fn removed(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
 /// Enough requests since then to tell something.
 const ENOUGH: usize = 20;
 
+/// Waits for so many requests since then that have ended, and for an answer among them.
 async fn answered_since(lab: &Lab, traffic: &Traffic<'_>, moment: Instant) -> anyhow::Result<()> {
-    eventually(
+    let service = service_address(lab).await?;
+    let silent = Cell::new(false);
+    eventually_unless(
         "answers to the steady traffic",
         lab.limit(Duration::from_secs(20)),
+        async || {
+            if !silent.get() {
+                return Ok(None);
+            }
+            let endpoints: Vec<Ipv4Addr> = ready_endpoints(lab).await?.into_iter().collect();
+            prospects::kube_proxy(lab, SENDING, service, &endpoints).await
+        },
         async || {
             let record = traffic.so_far().await?;
             let since = record.clock.at(moment) + record.clock.within();
             let sent = record.sent.requests.iter();
-            let count = sent
+            let ended: Vec<Outcome> = sent
                 .filter(|request| Duration::from_millis(request.at_ms) > since)
-                .filter(|request| request.end.is_some())
-                .count();
-            Ok(if count >= ENOUGH {
+                .filter_map(|request| Some(request.end.as_ref()?.outcome))
+                .collect();
+            let failed = ended.iter().all(|outcome| *outcome != Outcome::Answered);
+            silent.set(failed && ended.len() >= ENOUGH);
+            let count = ended.len();
+            Ok(if silent.get() {
+                let cause = ended.last().map_or(Cause::Absent, |last| (*last).into());
+                Probe::not_yet(cause, "none of them answered")
+            } else if count >= ENOUGH {
                 Probe::Done(())
             } else {
                 Probe::not_yet(Cause::Absent, format!("{count} requests"))
@@ -239,11 +257,11 @@ async fn each_answers(
     moment: Instant,
 ) -> anyhow::Result<()> {
     let service = service_address(lab).await?;
-    let addresses: Vec<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
     eventually_unless(
         "each Pod that came back to answer the steady traffic",
         lab.limit(Duration::from_secs(20)),
-        async || prospects::kube_proxy(lab, SENDING, service, &addresses).await,
+        // It takes its time until chance has met each of them.
+        async || prospects::kube_proxy(lab, SENDING, service, &[]).await,
         async || {
             let record = traffic.so_far().await?;
             Ok(match record.each_after(pods, moment) {

@@ -8,9 +8,10 @@ use futures::future::try_join_all;
 use podwire_cluster::{Break, StageName};
 use podwire_scenario::assert::{Mesh, Party};
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::prospects;
 use crate::steps::{
     all_nodes_ready, cluster_ip_spreads, everybody_seen, masquerade_between_nodes,
     mesh_of_everybody, on, pods_running, service_address, set_session_affinity,
@@ -201,7 +202,8 @@ async fn stuck_to_one_pod(lab: &Lab) -> anyhow::Result<()> {
     let node1 = lab.node_parties().swap_remove(0);
     let expected = "node 1 to get one Pod only";
     let limit = lab.limit(Duration::from_secs(20));
-    eventually(expected, limit, async || {
+    let stuck = async || prospects::kube_proxy(lab, 1, address, &[]).await;
+    eventually_unless(expected, limit, stuck, async || {
         let report = lab.fetch_one(&node1, address, 16).await?;
         let pods = report.hosts().len();
         Ok(if pods == 1 {

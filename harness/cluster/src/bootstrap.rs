@@ -40,8 +40,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// what is waited for comes in its usual time. Host time, whatever the machine.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
 /// A unit that systemd has restarted this often, or a container that the kubelet has, does not come
-/// up by itself.
-const RESTARTS: u32 = 3;
+/// up by itself: one that ended for want of something else has met it by then.
+const RESTARTS: u32 = 5;
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
@@ -546,8 +546,8 @@ mod tests {
             .unwrap()
         };
         assert!(is_stuck(&pod("ErrImageNeverPull", 0)));
-        assert!(is_stuck(&pod("CrashLoopBackOff", 3)));
-        assert!(!is_stuck(&pod("CrashLoopBackOff", 2)));
+        assert!(is_stuck(&pod("CrashLoopBackOff", 5)));
+        assert!(!is_stuck(&pod("CrashLoopBackOff", 4)));
         assert!(!is_stuck(&pod("ContainerCreating", 9)));
         assert!(!is_stuck(&Pod::default()));
     }
@@ -559,8 +559,8 @@ mod tests {
         };
         assert_eq!(of("inactive", 0), Some("does not run"));
         assert_eq!(of("failed", 0), Some("does not run"));
-        assert_eq!(of("activating", 2), None);
-        assert_eq!(of("activating", 3), Some("ends again and again"));
+        assert_eq!(of("activating", 4), None);
+        assert_eq!(of("activating", 5), Some("ends again and again"));
         assert_eq!(of("active", 9), None);
         assert_eq!(will_not_act(""), None);
     }
