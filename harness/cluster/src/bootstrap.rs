@@ -302,7 +302,13 @@ impl Cluster {
             let state = match lacking(self.api(), self.plan().nodes).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(state)) => state,
-                Err(error) => format!("the API server: {}", failing_checks(&error)),
+                Err(error) => {
+                    let state = format!("the API server: {}", failing_checks(&error));
+                    if is_refused(&error) {
+                        return Ok(Some(state));
+                    }
+                    state
+                }
             };
             report.waiting(&state);
             if let Some(fault) = self.fault() {
@@ -387,6 +393,12 @@ pub(crate) async fn ready(api: &kube::Client) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(failing_checks(&error)),
     }
+}
+
+/// Whether the API server has understood a request and will never carry it out: a bad request, or an
+/// invalid object. Others (conflict, too many, not there yet) pass.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
 }
 
 /// The failing checks of `/readyz?verbose`'s text, `[-]etcd failed: ...`, without the passing ones.
@@ -531,6 +543,16 @@ mod tests {
         );
         assert_eq!(stumbling(&pod(json!({ "running": {} }), json!({}))), None);
         assert_eq!(stumbling(&Pod::default()), None);
+    }
+
+    #[test]
+    fn an_invalid_object_is_refused_for_good_and_a_busy_server_is_asked_again() {
+        let of = |code: u16| {
+            let status = kube::core::Status::failure("", "").with_code(code);
+            is_refused(&kube::Error::Api(Box::new(status)))
+        };
+        assert!(of(400) && of(422));
+        assert!(!of(404) && !of(409) && !of(429) && !of(500));
     }
 
     #[test]
