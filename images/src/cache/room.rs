@@ -249,10 +249,18 @@ impl Cache {
     pub fn make_room(&self, room: &Room<'_>, report: &dyn Report) -> Result<Made, CacheError> {
         // Two who measure at once would both remove what suffices for one.
         let _lock = self.lock("room", report)?;
+        report.step("look at what the cache occupies");
         self.sweep()?;
         let mut entries = self.entries()?;
         let mut removed = Vec::new();
         while let Some(victim) = victims(&entries, room).into_iter().next() {
+            // Hundreds of thousands of files may be in it.
+            report.step(&format!(
+                "make room: remove {} of {}, {}",
+                file_name(&victim.path),
+                victim.group,
+                ByteSize(victim.bytes)
+            ));
             let gone = self.remove_entry(&victim)? == Removal::Removed;
             if gone {
                 entries.retain(|entry| *entry != victim);
@@ -328,6 +336,7 @@ pub fn allocated(path: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::cache::tests_support::Silent;
+    use crate::test_host::Heard;
     use crate::{Check, Found, Kind};
     use proptest::prelude::*;
     use std::fs::FileTimes;
@@ -419,8 +428,16 @@ mod tests {
             .sum();
         let made = cache.make_room(&room(whole), &Silent).unwrap();
         assert_eq!((made.removed.len(), made.occupied), (0, whole));
-        let made = cache.make_room(&room(whole - (1 << 20)), &Silent).unwrap();
+        let heard = Heard::default();
+        let made = cache.make_room(&room(whole - (1 << 20)), &heard).unwrap();
         assert_eq!(names(&made.removed), ["older"]);
+        // It may take minutes.
+        let told = heard.0.into_inner();
+        assert!(
+            told.iter()
+                .any(|text| text.contains("remove older of stages")),
+            "{told:?}"
+        );
         // What is about to be written has to fit in too.
         let wanted = Room {
             needed: 1 << 20,
