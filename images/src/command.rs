@@ -113,7 +113,7 @@ mod tests {
             "the step",
             command,
             &log,
-            Duration::from_secs(20),
+            Duration::from_secs(60),
         )
         .unwrap_err()
         .to_string();

@@ -223,9 +223,9 @@ mod tests {
     use super::*;
     use crate::cache::tests_support::Silent;
     use crate::registry::test_registry::TestRegistry;
+    use crate::test_host::nobody;
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
-    use std::net::TcpListener;
     use std::path::PathBuf;
     use tempfile::TempDir;
 
@@ -451,9 +451,7 @@ mod tests {
     #[tokio::test]
     async fn an_unreachable_registry_is_named() {
         let bench = Bench::new();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let (host, _port) = nobody();
         let name = format!("{host}/agent:v1");
         let refused = bench.gather(&[name.as_str()], &[]).await;
         let refused = refused.unwrap_err().replace(&host, "HOST");

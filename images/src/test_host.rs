@@ -35,6 +35,15 @@ impl Report for Loud {
     }
 }
 
+/// An address where nobody listens, as long as the connection is there: nobody else on this host is
+/// given a port that a connection has.
+pub(crate) fn nobody() -> (String, [TcpStream; 2]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = TcpStream::connect(address).unwrap();
+    (address.to_string(), [listener.accept().unwrap().0, other])
+}
+
 /// Answers every connection to a free port, each in a thread of its own, until the process ends;
 /// gives `127.0.0.1:43210`.
 pub(crate) fn serve(
