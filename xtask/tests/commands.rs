@@ -1,0 +1,163 @@
+//! The commands of the README on a cluster of real machines, as a person types them, one test after
+//! the other: what is missing is built first, which takes minutes.
+//!
+//! `cargo test -p xtask --test commands -- --ignored --test-threads 1`
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// For a line that is waited for: nothing may be cached yet.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn xtask(words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command
+        .args(words.split_whitespace())
+        .current_dir(workspace())
+        .env_remove("CI")
+        .stdin(Stdio::null());
+    command
+}
+
+/// A command that ends by itself.
+fn done(words: &str) -> Output {
+    xtask(words).output().unwrap()
+}
+
+fn said(words: &str) -> String {
+    let output = done(words);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}: {text}{errors}");
+    text
+}
+
+/// A command in the foreground of somebody else's terminal.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+impl Running {
+    fn start(words: &str) -> Self {
+        let command = &mut xtask(words);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for stream in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    eprintln!("| {line}");
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Self {
+            child,
+            lines,
+            heard: Vec::new(),
+        }
+    }
+
+    fn wait_for(&mut self, part: &str) {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|_| panic!("never said: {part}\n{:?}", self.heard));
+            let found = line.contains(part);
+            self.heard.push(line);
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// Ctrl-C, and what the command then ends with.
+    fn interrupt(mut self) -> (Option<i32>, Vec<String>) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = self.child.wait().unwrap();
+        self.heard.extend(self.lines.iter());
+        (status.code(), self.heard)
+    }
+}
+
+fn latest() -> PathBuf {
+    fs::canonicalize(workspace().join("target/podwire/latest")).unwrap()
+}
+
+/// Each of the ways into a running cluster.
+fn is_reached() {
+    assert_eq!(said("ssh node2 hostname").trim(), "node2");
+    assert_eq!(done("ssh node1 exit 7").status.code(), Some(7));
+    let nodes = said("kubectl get nodes -o name");
+    assert_eq!(
+        nodes.lines().collect::<Vec<_>>(),
+        ["node/node1", "node/node2"]
+    );
+    // A console goes on until it is left.
+    let mut console = xtask("console node2")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = [0; 1];
+    console
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut seen)
+        .unwrap();
+    console.kill().unwrap();
+    console.wait().unwrap();
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
+    let mut up = Running::start("up --yes --nodes 2 --bootstrap by-hand");
+    up.wait_for("from another terminal");
+    is_reached();
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+    let refused = done("ssh node2 hostname");
+    assert_eq!(refused.status.code(), Some(3));
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn the_cluster_of_a_failed_scenario_is_kept_and_reached_until_ctrl_c() {
+    let words =
+        "test --yes --nodes 2 --bootstrap by-hand --break route --filter static_routes --keep";
+    let mut test = Running::start(words);
+    test.wait_for("kept for a look");
+    is_reached();
+    let (code, heard) = test.interrupt();
+    assert_eq!(code, Some(1), "{heard:#?}");
+    let run = latest();
+    assert!(run.join("results.json").exists());
+    assert!(!run.join("access.sock").exists());
+    assert_eq!(done("ssh node2 hostname").status.code(), Some(3));
+}
