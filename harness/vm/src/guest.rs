@@ -409,6 +409,8 @@ impl Guest {
         let command = command.to_owned();
         match done {
             Ok(Ok(done)) => done.map(|()| collected.output()),
+            // It was never put: what was, ends with its session.
+            Ok(Err(_)) if self.line.boot.borrow().is_none() => Err(GuestError::NoAnswer(limit)),
             Ok(Err(_)) => Err(GuestError::TimedOut {
                 command,
                 limit,
@@ -432,16 +434,25 @@ impl Line {
         let _ = self.outgoing.send(frame);
     }
 
+    /// Says something about a request, unless that is over: what comes after the session's end would
+    /// be of no request, or on its way while the guest is frozen.
+    fn say_of(&self, id: RequestId, message: &ToGuest) {
+        let frame = wire::encode(message).unwrap_or_default();
+        let requests = self.requests();
+        if requests.waiting.contains_key(&id) {
+            self.say(frame);
+        }
+    }
+
     /// Opens a session; what was asked in the one before is over.
     fn hello(&self) {
         let session = RandomState::new().build_hasher().finish();
-        {
-            let mut requests = self.requests();
-            requests.session = session;
-            requests.waiting.clear();
-        }
-        self.boot.send_replace(None);
         self.transcript.note('>', &format!("hello {session:x}"));
+        // Said before the lock goes: whatever is asked from then on comes behind it.
+        let mut requests = self.requests();
+        requests.session = session;
+        requests.waiting.clear();
+        self.boot.send_replace(None);
         self.say(wire::encode(&ToGuest::Hello { session }).unwrap_or_default());
     }
 
@@ -461,7 +472,8 @@ impl Line {
             }
             ToHost::Hello { session, boot_id } => {
                 // An answer to an earlier question is overtaken.
-                if self.requests().session == session {
+                let requests = self.requests();
+                if requests.session == session {
                     let note = format!("hello {session:x}, boot id {boot_id:?}");
                     self.transcript.note('<', &note);
                     self.boot.send_replace(Some(boot_id.into()));
@@ -492,32 +504,28 @@ impl Line {
         request: impl FnOnce(RequestId) -> ToGuest,
     ) -> Result<Asked, GuestError> {
         let (sender, answers) = mpsc::unbounded_channel();
-        let id = {
-            let mut requests = self.requests();
-            if requests.closed {
-                return Err(GuestError::Closed {
-                    command: command.to_owned(),
-                });
-            }
-            let id = requests.next;
-            requests.next = id.wrapping_add(1);
-            requests.waiting.insert(id, sender);
-            id
-        };
-        // From here on, dropping it forgets the request.
-        let asked = Asked {
-            line: Arc::clone(self),
-            id,
-            answers,
-            over: false,
-        };
+        let mut requests = self.requests();
+        if requests.closed {
+            return Err(GuestError::Closed {
+                command: command.to_owned(),
+            });
+        }
+        let id = requests.next;
         let frame = wire::encode(&request(id)).map_err(|source| GuestError::TooLong {
             command: command.chars().take(80).collect(),
             source,
         })?;
+        requests.next = id.wrapping_add(1);
+        requests.waiting.insert(id, sender);
         self.transcript.note('>', &format!("{id}: {command:?}"));
+        // With the lock held: a session that begins meanwhile ends it, or comes before it.
         self.say(frame);
-        Ok(asked)
+        Ok(Asked {
+            line: Arc::clone(self),
+            id,
+            answers,
+            over: false,
+        })
     }
 }
 
@@ -594,14 +602,12 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let asked = self.line.requests().waiting.remove(&self.id).is_some();
-        if asked && !self.over {
-            self.line
-                .transcript
-                .note('>', &format!("{}: kill", self.id));
-            let kill = ToGuest::Kill { id: self.id };
-            self.line.say(wire::encode(&kill).unwrap_or_default());
+        if !self.over {
+            let id = self.id;
+            self.line.transcript.note('>', &format!("{id}: kill"));
+            self.line.say_of(id, &ToGuest::Kill { id });
         }
+        self.line.requests().waiting.remove(&self.id);
     }
 }
 
@@ -620,9 +626,9 @@ async fn feed(
         };
         permits.forget();
         let bytes = bytes[..count].to_vec();
-        line.say(wire::encode(&ToGuest::Input { id, bytes }).unwrap_or_default());
+        line.say_of(id, &ToGuest::Input { id, bytes });
     }
-    line.say(wire::encode(&ToGuest::End { id }).unwrap_or_default());
+    line.say_of(id, &ToGuest::End { id });
 }
 
 struct Collected {
@@ -670,12 +676,14 @@ struct Lines(Vec<u8>);
 impl Lines {
     fn take(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
         for byte in bytes {
-            if *byte != b'\n' && self.0.len() < LINE_BYTES {
-                self.0.push(*byte);
-                continue;
+            let ends = *byte == b'\n';
+            if ends || self.0.len() == LINE_BYTES {
+                line(String::from_utf8_lossy(&self.0).trim_end_matches('\r'));
+                self.0.clear();
             }
-            line(String::from_utf8_lossy(&self.0).trim_end_matches('\r'));
-            self.0.clear();
+            if !ends {
+                self.0.push(*byte);
+            }
         }
     }
 }
@@ -757,13 +765,14 @@ mod tests {
     #[tokio::test]
     async fn a_command_beyond_its_limit_is_killed_and_tells_what_it_printed() {
         let guest = guest();
-        let brief = Duration::from_millis(500);
-        let error = guest
-            .run("echo $$; exec sleep 1000", brief)
-            .await
-            .unwrap_err();
-        let GuestError::TimedOut { output, .. } = error else {
-            panic!("{error}");
+        let mut limit = Duration::from_millis(100);
+        // On a busy machine it prints later.
+        let output = loop {
+            match guest.run("echo $$; exec sleep 1000", limit).await {
+                Err(GuestError::TimedOut { output, .. }) if output.stdout.is_empty() => limit *= 2,
+                Err(GuestError::TimedOut { output, .. }) => break output,
+                other => panic!("{other:?}"),
+            }
         };
         let gone = format!(
             "while kill -0 {} 2>/dev/null; do sleep 0.01; done",
@@ -836,10 +845,72 @@ mod tests {
         insta::assert_snapshot!(error, @"the way into the guest was closed during `true`");
     }
 
+    /// An agent that answers whoever opens a session, and gives what came between the second opening
+    /// and the third.
+    async fn said_between_sessions(port: UnixStream) -> Vec<ToGuest> {
+        port.set_nonblocking(true).unwrap();
+        let mut port = tokio::net::UnixStream::from_std(port).unwrap();
+        let mut decoder = Decoder::default();
+        let mut bytes = vec![0; CHUNK];
+        let (mut sessions, mut said) = (0, Vec::new());
+        loop {
+            let count = port.read(&mut bytes).await.unwrap();
+            for message in decoder.feed::<ToGuest>(&bytes[..count]) {
+                match message {
+                    ToGuest::Hello { .. } if sessions == 2 => return said,
+                    ToGuest::Hello { session } => {
+                        sessions += 1;
+                        let boot_id = "boot".to_owned();
+                        let answer = wire::encode(&ToHost::Hello { session, boot_id });
+                        port.write_all(&answer.unwrap()).await.unwrap();
+                    }
+                    message if sessions == 2 => said.push(message),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn input_that_comes_late_does_not_follow_the_end_of_its_session() {
+        // Which of two events a request sees first is chance.
+        for _ in 0..20 {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let guest = over(ours);
+            let agent = tokio::spawn(said_between_sessions(theirs));
+            let (mut late, input) = tokio::io::duplex(16);
+            let running = tokio::spawn({
+                let guest = guest.clone();
+                async move { guest.run_reading("cat", input, LIMIT).await }
+            });
+            while guest.line.requests().waiting.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let (closed, written) = tokio::join!(guest.close(LIMIT), late.write_all(b"late"));
+            closed.unwrap();
+            written.unwrap();
+            running.await.unwrap().unwrap_err();
+            guest.line.hello();
+            assert_eq!(agent.await.unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_comes_in_pieces_and_whole() {
+        let text = format!("{}b\nc\n\n", "a".repeat(LINE_BYTES));
+        let mut came = Vec::new();
+        Lines::default().take(text.as_bytes(), &mut |line| came.push(line.to_owned()));
+        assert_eq!(came, [&"a".repeat(LINE_BYTES), "b", "c", ""]);
+    }
+
     #[tokio::test]
     async fn a_guest_without_an_agent_is_told_as_that() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = over(ours).up(Duration::from_millis(20)).await.unwrap_err();
+        let brief = Duration::from_millis(20);
+        let guest = over(ours);
+        let error = guest.run("true", brief).await.unwrap_err();
+        assert!(matches!(error, GuestError::NoAnswer(_)), "{error}");
+        let error = guest.up(brief).await.unwrap_err();
         insta::assert_snapshot!(error, @"the guest's agent did not answer within 20ms; has the guest booted, and does podwire-agent.service run in it?");
     }
 
