@@ -401,7 +401,7 @@ async fn commands_in_a_guest_tell_all_about_their_end() {
         let gateway = pair.segment.gateway();
         let to = std::net::SocketAddrV4::new(address(1), 22);
         let stream = gateway.connect(to, LIMIT).await.unwrap();
-        let credentials = SshCredentials::new(private, Some(host)).unwrap();
+        let credentials = SshCredentials::new(private, host).unwrap();
         SshSession::open(stream, &credentials, LIMIT).await
     };
     connect(&user_key, &host_key).await.unwrap();

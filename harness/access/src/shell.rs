@@ -122,8 +122,7 @@ impl Shell {
             node: node.to_owned(),
             source: Box::new(source),
         };
-        let credentials = SshCredentials::read(user_key, None).map_err(failed)?;
-        let credentials = credentials.with_host_key(host_key).map_err(failed)?;
+        let credentials = SshCredentials::read(user_key, host_key).map_err(failed)?;
         let session = SshSession::open(stream, &credentials, limit).await;
         Ok(Self {
             node: node.to_owned(),

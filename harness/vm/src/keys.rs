@@ -61,7 +61,7 @@ mod tests {
         let pair = ssh_key_pair("podwire").unwrap();
         assert!(pair.public.starts_with("ssh-ed25519 "), "{}", pair.public);
         assert!(pair.public.ends_with(" podwire"), "{}", pair.public);
-        SshCredentials::new(&pair.private, Some(&pair.public)).unwrap();
+        SshCredentials::new(&pair.private, &pair.public).unwrap();
         assert_ne!(pair.public, ssh_key_pair("podwire").unwrap().public);
         assert!(!format!("{pair:?}").contains("PRIVATE"));
     }

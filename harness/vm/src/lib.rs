@@ -1,7 +1,7 @@
 //! One machine: QEMU as a value, a process, a console, a control channel and a way in.
 //!
 //! The crate knows neither Kubernetes nor the network segment: it is given a descriptor for the
-//! network card and byte streams for SSH, and gives back [`Machine`] and [`Guest`].
+//! network card, and for SSH a byte stream, and gives back [`Machine`] and [`Guest`].
 //!
 //! - [`MachineSpec`] is QEMU's command line as plain data;
 //! - [`Machine`] runs it, freezes it to a file and brings it back, and tells at once when it fails

@@ -51,7 +51,7 @@ pub enum SshError {
 #[derive(Clone)]
 pub struct SshCredentials {
     user_key: Arc<PrivateKey>,
-    host_key: Option<PublicKey>,
+    host_key: PublicKey,
 }
 
 impl fmt::Debug for SshCredentials {
@@ -63,20 +63,18 @@ impl fmt::Debug for SshCredentials {
 }
 
 impl SshCredentials {
-    /// From a private key (OpenSSH PEM) and the guest's public host key (one line), if it is known.
+    /// From a private key (OpenSSH PEM) and the guest's public host key (one line).
     ///
     /// # Errors
     /// [`SshError::Key`].
-    pub fn new(private_pem: &str, host_public: Option<&str>) -> Result<Self, SshError> {
+    pub fn new(private_pem: &str, host_public: &str) -> Result<Self, SshError> {
         let unreadable = |what: &str, source: russh::keys::ssh_key::Error| SshError::Key {
             what: what.into(),
             source: source.into(),
         };
         let user_key = PrivateKey::from_openssh(private_pem)
             .map_err(|source| unreadable("of the user", source))?;
-        let host_key = host_public
-            .map(|line| PublicKey::from_openssh(line.trim()))
-            .transpose()
+        let host_key = PublicKey::from_openssh(host_public.trim())
             .map_err(|source| unreadable("of the host", source))?;
         Ok(Self {
             user_key: Arc::new(user_key),
@@ -84,64 +82,40 @@ impl SshCredentials {
         })
     }
 
-    /// The same for a guest with another host key (one line).
+    /// The same with the private key in a file.
     ///
     /// # Errors
-    /// [`SshError::Key`].
-    pub fn with_host_key(&self, host_public: &str) -> Result<Self, SshError> {
-        let host_key = PublicKey::from_openssh(host_public.trim());
-        let host_key = host_key.map_err(|source| SshError::Key {
-            what: "of the host".into(),
+    /// [`SshError::Key`], naming the file when it cannot be read.
+    pub fn read(private: &Path, host_public: &str) -> Result<Self, SshError> {
+        let private_pem = std::fs::read_to_string(private).map_err(|source| SshError::Key {
+            what: format!("file {private:?}"),
             source: source.into(),
         })?;
-        Ok(Self {
-            user_key: Arc::clone(&self.user_key),
-            host_key: Some(host_key),
-        })
-    }
-
-    /// The same from files.
-    ///
-    /// # Errors
-    /// [`SshError::Key`] naming the file.
-    pub fn read(private: &Path, host_public: Option<&Path>) -> Result<Self, SshError> {
-        let text = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|source| SshError::Key {
-                what: format!("file {path:?}"),
-                source: source.into(),
-            })
-        };
-        Self::new(
-            &text(private)?,
-            host_public.map(text).transpose()?.as_deref(),
-        )
+        Self::new(&private_pem, host_public)
     }
 }
 
 struct HostCheck {
-    expected: Option<PublicKey>,
+    expected: PublicKey,
 }
 
 impl client::Handler for HostCheck {
     type Error = SshError;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, SshError> {
-        let Some(expected) = &self.expected else {
-            return Ok(true);
-        };
         let seen = match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
             PublicKeyOrCertificate::Certificate(certificate) => {
                 PublicKey::from(certificate.public_key().clone())
             }
         };
-        if seen.key_data() == expected.key_data() {
+        if seen.key_data() == self.expected.key_data() {
             return Ok(true);
         }
         let line = |key: &PublicKey| key.to_openssh().unwrap_or_else(|error| error.to_string());
         Err(SshError::HostKey {
             seen: line(&seen),
-            expected: line(expected),
+            expected: line(&self.expected),
         })
     }
 }
