@@ -38,22 +38,38 @@ const RETRANSMISSIONS: u32 = 4;
 
 /// A kubelet that will not act, or that nobody hears.
 pub(crate) async fn kubelet(lab: &Lab, number: u32) -> anyhow::Result<Option<Evidence>> {
-    let ask = format!(
-        "{}; ss -Htnpo state connected dport = :{} | grep kubelet; true",
-        show("kubelet"),
-        addresses::API_PORT
-    );
-    let answer = on(lab, number, &ask).await?;
+    let answer = on(lab, number, &ask_kubelet()).await?;
     let node = addresses::node_name(number);
     Ok(Unit::read(&answer)
         .will_not_act("kubelet", &node)
         .or_else(|| unheard(&answer, &node)))
 }
 
-/// `sockets` is what `ss -to` shows of connections to the API server: `timer:(on,1.2sec,4)` has the
+/// In one go: the unit, its connections to the API server and, where one of them waits to be
+/// acknowledged, whether a new one is: the next retransmission of the old one may be many seconds
+/// away, and the API server's node be heard again meanwhile.
+fn ask_kubelet() -> String {
+    format!(
+        "{show}; s=$(ss -Htnpo state connected dport = :{port} | grep kubelet); echo \"$s\"; \
+         case $s in *'timer:(on,'*) \
+         r=$(timeout 2 bash -c ': </dev/tcp/{server}/{port}' 2>&1) || \
+         case $r in *refused*) ;; *) echo {UNANSWERED} ;; esac ;; esac; true",
+        show = show("kubelet"),
+        server = addresses::node_address(1),
+        port = addresses::API_PORT,
+    )
+}
+
+/// What stands for a connection that nobody took or refused.
+const UNANSWERED: &str = "unanswered";
+
+/// `answer` has what `ss -to` shows of connections to the API server: `timer:(on,1.2sec,4)` has the
 /// retransmissions under way.
-fn unheard(sockets: &str, node: &str) -> Option<Evidence> {
-    let timers = sockets.lines().filter_map(|line| {
+fn unheard(answer: &str, node: &str) -> Option<Evidence> {
+    if !answer.lines().any(|line| line == UNANSWERED) {
+        return None;
+    }
+    let timers = answer.lines().filter_map(|line| {
         let (timer, _) = line.split_once("timer:(on,")?.1.split_once(')')?;
         timer.rsplit_once(',')?.1.parse::<u32>().ok()
     });
@@ -344,6 +360,7 @@ impl Proxy {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::process::Command;
 
     fn why(found: Option<Evidence>) -> Option<String> {
         found.map(|found| found.why().to_owned())
@@ -371,19 +388,56 @@ mod tests {
 
     #[test]
     fn a_kubelet_that_nobody_acknowledges_is_told_from_one_that_waits() {
-        let of = |timer: &str| {
+        let of = |timer: &str, new: &str| {
             let line = format!(
                 "ActiveState=active\nSYN-SENT 0 1 172.30.0.12:40000 172.30.0.11:6443 \
-                 users:((\"kubelet\",pid=300,fd=9)) {timer}\n"
+                 users:((\"kubelet\",pid=300,fd=9)) {timer}\n{new}"
             );
             why(unheard(&line, "node2"))
         };
-        assert!(of("timer:(on,12sec,4)").unwrap().contains("node2"));
-        assert_eq!(of("timer:(on,1.2sec,3)"), None);
-        assert_eq!(of("timer:(on,200ms,0)"), None);
+        let silent = |timer| of(timer, "unanswered\n");
+        assert!(silent("timer:(on,12sec,4)").unwrap().contains("node2"));
+        assert_eq!(silent("timer:(on,1.2sec,3)"), None);
+        assert_eq!(silent("timer:(on,200ms,0)"), None);
         // An idle connection has another timer, or none.
-        assert_eq!(of("timer:(keepalive,29sec,0)"), None);
-        assert_eq!(of(""), None);
+        assert_eq!(silent("timer:(keepalive,29sec,0)"), None);
+        assert_eq!(silent(""), None);
+        // The API server's node was away, and is back before the kernel tries again.
+        assert_eq!(of("timer:(on,12sec,4)", ""), None);
+    }
+
+    /// The question's answer on a node where these stand in for its programs.
+    fn asked_of_kubelet(timer: &str, connects: &str) -> String {
+        let programs = format!(
+            "systemctl() {{ echo ActiveState=active; }}; ss() {{ echo 'kubelet {timer}'; }}; \
+             timeout() {{ {connects}; }}; {}",
+            ask_kubelet()
+        );
+        let asked = Command::new("bash").args(["-c", &programs]).output();
+        let output = asked.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_new_connection_is_tried_where_an_old_one_waits_and_a_refusal_is_an_answer() {
+        let waits = "timer:(on,12sec,4)";
+        let of = |timer, connects| {
+            let answer = asked_of_kubelet(timer, connects);
+            assert!(
+                answer.starts_with("ActiveState=active\nkubelet "),
+                "{answer}"
+            );
+            unheard(&answer, "node2").is_some()
+        };
+        assert!(of(waits, "return 124"));
+        assert!(of(waits, "echo 'connect: No route to host' >&2; return 1"));
+        assert!(!of(waits, "return 0"));
+        assert!(!of(
+            waits,
+            "echo 'connect: Connection refused' >&2; return 1"
+        ));
+        assert!(!of("timer:(keepalive,29sec,0)", "return 124"));
     }
 
     const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
