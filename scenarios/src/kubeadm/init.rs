@@ -667,6 +667,7 @@ async fn name_resolves(lab: &Lab, asker: &Party) -> anyhow::Result<()> {
             service_prospects(lab, asker).await
         },
         async || {
+            silent.set(false);
             let report = lab.fetch(asker, &request).await?;
             let [known, unknown] = report.targets.as_slice() else {
                 anyhow::bail!("two targets asked, {} reported", report.targets.len());
