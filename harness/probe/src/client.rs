@@ -313,10 +313,7 @@ mod tests {
     fn a_target_that_stays_silent_is_given_up_and_no_other() {
         let held = Mutex::new(Vec::new());
         let silent = server(move |stream| held.lock().unwrap().push(stream));
-        let refused = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().to_string()
-        };
+        let (refused, _port) = nobody();
         let request = FetchRequest::new([silent, refused])
             .count(50)
             .limit(Duration::from_secs(1))
