@@ -316,7 +316,7 @@ impl Cluster {
     pub async fn reboot(&self, number: u32) -> Result<(), ClusterError> {
         let node = self.node(number);
         let before = node.boot(&self.host).await?;
-        // The connection may end before the command does.
+        // The agent may end before it has told how the command did.
         let _ = node.run("systemctl reboot", self.host.limit(COMMAND)).await;
         node.booted_again(&self.host, &before).await
     }

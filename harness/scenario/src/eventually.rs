@@ -83,7 +83,7 @@ impl<T> Probe<T> {
 
     /// The same, with what was found out about its prospects.
     #[must_use]
-    pub fn given(mut self, found: Option<Evidence>) -> Self {
+    fn given(mut self, found: Option<Evidence>) -> Self {
         if let Self::Lacking(lacking) = &mut self {
             lacking.evidence = found;
         }

@@ -79,7 +79,8 @@ impl Cluster {
         }
     }
 
-    /// Runs it to its end, telling what it is at; when it fails, its words come with the kubelet's, which it waits for.
+    /// Runs it to its end, telling what it is at; when it fails, its words come with the kubelet's,
+    /// which it waits for.
     async fn kubeadm(
         &self,
         node: &Node,
