@@ -65,8 +65,8 @@ impl Page<'_> {
         if self.has(EVIDENCE) {
             files.push(
                 "`evidence/`: per node console, journal, unit logs, crictl, addresses, routes, rule \
-                 sets, CNI files, QEMU's command line and QMP transcript; from the API nodes, Pods, \
-                 events; `segment.pcapng` is the wire capture (open it with Wireshark)"
+                 sets, CNI files, QEMU's command line, what was said to it and to the agent; from the \
+                 API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
                     .to_owned(),
             );
         }
