@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use podwire_cluster::config::STATIC_PODS;
+use podwire_cluster::stuck::{self, StuckUnit};
 use podwire_cluster::{Bootstrap, WORKLOAD_SELECTOR, WORKLOAD_SERVICE, addresses};
 use podwire_scenario::{Evidence, Lab};
 
@@ -28,10 +29,6 @@ const REFUSALS: u32 = 3;
 /// Of kube-proxy's log: what it says now, over a restart or two.
 const LAST_LINES: u32 = 50;
 
-/// A unit that systemd has restarted this often does not come up by itself, nor does a container that
-/// the kubelet has: one that ended for want of something else has met it by then.
-const RESTARTS: u32 = 5;
-
 /// So many retransmissions in a row are seconds in which the other side's kernel, which needs no
 /// process for that, has acknowledged nothing: on a segment without latency it is not just slow.
 const RETRANSMISSIONS: u32 = 4;
@@ -40,9 +37,8 @@ const RETRANSMISSIONS: u32 = 4;
 pub(crate) async fn kubelet(lab: &Lab, number: u32) -> anyhow::Result<Option<Evidence>> {
     let answer = on(lab, number, &ask_kubelet()).await?;
     let node = addresses::node_name(number);
-    Ok(Unit::read(&answer)
-        .will_not_act("kubelet", &node)
-        .or_else(|| unheard(&answer, &node)))
+    let down = stuck::unit(&answer).map(|found| unit_down(found, "kubelet", &node));
+    Ok(down.or_else(|| unheard(&answer, &node)))
 }
 
 /// In one go: the unit, its connections to the API server and, where one of them waits to be
@@ -54,7 +50,7 @@ fn ask_kubelet() -> String {
          case $s in *'timer:(on,'*) \
          r=$(timeout 2 bash -c ': </dev/tcp/{server}/{port}' 2>&1) || \
          case $r in *refused*) ;; *) echo {UNANSWERED} ;; esac ;; esac; true",
-        show = show("kubelet"),
+        show = stuck::show("kubelet"),
         server = addresses::node_address(1),
         port = addresses::API_PORT,
     )
@@ -85,64 +81,38 @@ fn unheard(answer: &str, node: &str) -> Option<Evidence> {
     })
 }
 
-fn show(unit: &str) -> String {
-    format!("systemctl show -p LoadState,ActiveState,NRestarts {unit}")
-}
-
-/// A unit's state, as `systemctl show` gives it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Unit {
-    loaded: bool,
-    active: String,
-    restarts: u32,
-}
-
-impl Unit {
-    fn read(shown: &str) -> Self {
-        let of = |key: &str| {
-            let mut pairs = shown.lines().filter_map(|line| line.split_once('='));
-            pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
-        };
-        Self {
-            loaded: of("LoadState") == Some("loaded"),
-            active: of("ActiveState").unwrap_or_default().to_owned(),
-            restarts: of("NRestarts").and_then(|it| it.parse().ok()).unwrap_or(0),
+fn unit_down(found: StuckUnit, name: &str, node: &str) -> Evidence {
+    let found = match found {
+        StuckUnit::NotRunning(state) => {
+            Evidence::certain(format!("{name} of {node} is not running ({state})"))
         }
-    }
-
-    /// A unit that waits for its next start is `activating`: one that is not waits for nobody.
-    fn will_not_act(&self, name: &str, node: &str) -> Option<Evidence> {
-        let at = format!("`systemctl status {name}` and `journalctl -u {name}` of {node}");
-        let found = match self.active.as_str() {
-            _ if !self.loaded => return None,
-            "inactive" | "failed" => {
-                let why = format!("{name} of {node} is not running ({})", self.active);
-                Evidence::certain(why)
-            }
-            "activating" if self.restarts >= RESTARTS => {
-                let why = format!("{name} of {node} ends again and again");
-                Evidence::unchanged_for(LOOKS, why)
-            }
-            _ => return None,
-        };
-        Some(found.look(at))
-    }
+        StuckUnit::EndsAgain => {
+            Evidence::unchanged_for(LOOKS, format!("{name} of {node} ends again and again"))
+        }
+    };
+    found.look(format!(
+        "`systemctl status {name}` and `journalctl -u {name}` of {node}"
+    ))
 }
 
 /// A component of the control plane that will not act: `kube-scheduler` and the like.
 pub(crate) async fn control_plane(lab: &Lab, name: &str) -> anyhow::Result<Option<Evidence>> {
+    let node1 = addresses::node_name(1);
     if lab.cluster().plan().cell.bootstrap == Bootstrap::ByHand {
-        let shown = on(lab, 1, &show(name)).await?;
-        return Ok(Unit::read(&shown).will_not_act(name, &addresses::node_name(1)));
+        let shown = on(lab, 1, &stuck::show(name)).await?;
+        return Ok(stuck::unit(&shown).map(|found| unit_down(found, name, &node1)));
     }
     let manifest = format!("{STATIC_PODS}/{name}.yaml");
-    let ask = format!("[ -e {manifest} ] || echo missing; {}", show("kubelet"));
+    let ask = format!(
+        "[ -e {manifest} ] || echo missing; {}",
+        stuck::show("kubelet")
+    );
     let answer = on(lab, 1, &ask).await?;
     if answer.starts_with("missing") {
-        let why = format!("node1 has no manifest of {name}");
+        let why = format!("{node1} has no manifest of {name}");
         return Ok(Some(Evidence::certain(why).look(manifest)));
     }
-    Ok(Unit::read(&answer).will_not_act("kubelet", &addresses::node_name(1)))
+    Ok(stuck::unit(&answer).map(|found| unit_down(found, "kubelet", &node1)))
 }
 
 /// What keeps the workload from having as many running Pods as are wanted.
@@ -231,22 +201,11 @@ fn next_to_act(pods: &[Pod], wanted: usize) -> Actor {
 
 /// What the kubelet says of a container that it cannot start, or that does not stay.
 fn stumbles(pod: &Pod) -> Option<Evidence> {
-    let status = pod.status.as_ref()?;
-    let init = status.init_container_statuses.iter().flatten();
-    let mut containers = init.chain(status.container_statuses.iter().flatten());
-    containers.find_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        let for_good = match reason {
-            "ErrImageNeverPull" | "InvalidImageName" => true,
-            "CrashLoopBackOff" => container.restart_count.unsigned_abs() >= RESTARTS,
-            _ => false,
-        };
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let at = format!("`kubectl describe pod {name}`, and its container's log");
-        let why = format!("{name}: container {}: {reason}", container.name);
-        for_good.then(|| Evidence::unchanged_for(LOOKS, why).look(at))
-    })
+    let found = stuck::container(pod)?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let why = format!("{name}: container {}: {}", found.name, found.reason);
+    let at = format!("`kubectl describe pod {name}`, and its container's log");
+    Some(Evidence::unchanged_for(LOOKS, why).look(at))
 }
 
 /// What keeps a node's kube-proxy from sending a Service's connections to these Pods; or that it has
@@ -290,7 +249,7 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
          tail -q -n {LAST_LINES} /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
          {{ nft list table ip kube-proxy; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{addresses} | \
          sort -u | sed 's/^/names=/'",
-        show = show("kube-proxy"),
+        show = stuck::show("kube-proxy"),
         port = addresses::API_PORT,
     )
 }
@@ -298,7 +257,7 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
 /// What a node's kube-proxy does, and has done.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Proxy {
-    unit: Unit,
+    unit: Option<StuckUnit>,
     runs: bool,
     connected: bool,
     refused: u32,
@@ -313,7 +272,7 @@ impl Proxy {
             found.map(|(_, value)| value).collect::<Vec<_>>()
         };
         Self {
-            unit: Unit::read(answer),
+            unit: stuck::unit(answer),
             runs: !of("runs").is_empty(),
             connected: !of("connected").is_empty(),
             refused: of("refused")
@@ -342,7 +301,8 @@ impl Proxy {
             )));
         }
         if !self.runs {
-            return self.unit.will_not_act("kube-proxy", node);
+            let unit = self.unit.clone();
+            return unit.map(|found| unit_down(found, "kube-proxy", node));
         }
         (!self.connected && self.refused >= REFUSALS).then(|| {
             let why = format!(
@@ -364,26 +324,6 @@ mod tests {
 
     fn why(found: Option<Evidence>) -> Option<String> {
         found.map(|found| found.why().to_owned())
-    }
-
-    #[test]
-    fn a_unit_that_waits_for_its_next_start_may_still_act() {
-        let of = |shown: &str| why(Unit::read(shown).will_not_act("kubelet", "node2"));
-        let unit = |active: &str, restarts: u32| {
-            of(&format!(
-                "NRestarts={restarts}\nLoadState=loaded\nActiveState={active}\n"
-            ))
-        };
-        let stopped = Some("kubelet of node2 is not running (inactive)".to_owned());
-        assert_eq!(unit("inactive", 0), stopped);
-        assert!(unit("failed", 5).is_some());
-        assert_eq!(unit("active", 9), None);
-        assert_eq!(unit("activating", 4), None);
-        let again = Some("kubelet of node2 ends again and again".to_owned());
-        assert_eq!(unit("activating", 5), again);
-        // Where there is no such unit, somebody else runs it.
-        assert_eq!(of("LoadState=not-found\nActiveState=inactive\n"), None);
-        assert_eq!(of(""), None);
     }
 
     #[test]

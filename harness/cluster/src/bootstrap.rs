@@ -21,6 +21,7 @@ use crate::api::chain;
 use crate::cell::{Bootstrap, Cell, PodNetwork};
 use crate::node::Node;
 use crate::node_files::{self, NodeFile, UNPACK, archive};
+use crate::stuck::{self, StuckUnit};
 use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
 use crate::{
     Cluster, ClusterError, Settings, StageName, flannel, identity, kubeadm, pod_manifest, units,
@@ -39,9 +40,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often a wait asks what would have to act: for the same reason seldom, and not at all where
 /// what is waited for comes in its usual time. Host time, whatever the machine.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
-/// A unit that systemd has restarted this often, or a container that the kubelet has, does not come
-/// up by itself: one that ended for want of something else has met it by then.
-const RESTARTS: u32 = 5;
 
 /// The workload's Pods in a cluster of `nodes`.
 pub(crate) fn replicas(nodes: u32) -> u32 {
@@ -333,11 +331,14 @@ impl Cluster {
     /// A unit of these nodes that will not act; what cannot be asked is no answer.
     async fn unit_down(&self, nodes: &[Node], unit: &str) -> Option<String> {
         let limit = self.host().limit(START);
-        let command = format!("systemctl show -p ActiveState,NRestarts {unit}");
+        let command = stuck::show(unit);
         let asked = nodes.iter().map(|node| node.run(&command, limit));
         let mut answers = nodes.iter().zip(join_all(asked).await);
         answers.find_map(|(node, answer)| {
-            let why = will_not_act(&answer.ok()?.stdout)?;
+            let why = match stuck::unit(&answer.ok()?.stdout)? {
+                StuckUnit::NotRunning(_) => "does not run",
+                StuckUnit::EndsAgain => "ends again and again",
+            };
             Some(format!("{unit} of {} {why}", node.name()))
         })
     }
@@ -349,40 +350,9 @@ impl Cluster {
         }
         let pods: Api<Pod> = Api::all(self.api());
         let pods = pods.list(&ListParams::default()).await.ok()?;
-        pods.iter().filter(|pod| is_stuck(pod)).find_map(stumbling)
+        let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
+        stuck.find_map(stumbling)
     }
-}
-
-/// What `systemctl show` says of a unit that is not going to act. One that waits for its next start is
-/// `activating`.
-fn will_not_act(shown: &str) -> Option<&'static str> {
-    let of = |key: &str| {
-        let mut pairs = shown.lines().filter_map(|line| line.split_once('='));
-        pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
-    };
-    let restarts = of("NRestarts").and_then(|it| it.parse::<u32>().ok());
-    match of("ActiveState")? {
-        "inactive" | "failed" => Some("does not run"),
-        "activating" if restarts.unwrap_or(0) >= RESTARTS => Some("ends again and again"),
-        _ => None,
-    }
-}
-
-/// Whether a container of a Pod does not start or stay for a reason that time does not mend.
-fn is_stuck(pod: &Pod) -> bool {
-    let statuses = pod.status.iter().flat_map(|status| {
-        let init = status.init_container_statuses.iter().flatten();
-        init.chain(status.container_statuses.iter().flatten())
-    });
-    let mut waiting = statuses.filter_map(|it| {
-        let reason = it.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
-        Some((reason, it.restart_count.unsigned_abs()))
-    });
-    waiting.any(|(reason, restarts)| match reason {
-        "ErrImageNeverPull" | "InvalidImageName" => true,
-        "CrashLoopBackOff" => restarts >= RESTARTS,
-        _ => false,
-    })
 }
 
 /// Whether the API server says that it is ready; its words when it is not.
@@ -553,38 +523,6 @@ mod tests {
         };
         assert!(of(400) && of(422));
         assert!(!of(404) && !of(409) && !of(429) && !of(500));
-    }
-
-    #[test]
-    fn a_container_is_stuck_for_reasons_that_time_does_not_mend() {
-        let pod = |reason: &str, restarts: u32| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": { "name": "a" },
-                "status": { "initContainerStatuses": [{
-                    "name": "a", "image": "", "imageID": "", "ready": false,
-                    "restartCount": restarts, "state": { "waiting": { "reason": reason } },
-                }] },
-            }))
-            .unwrap()
-        };
-        assert!(is_stuck(&pod("ErrImageNeverPull", 0)));
-        assert!(is_stuck(&pod("CrashLoopBackOff", 5)));
-        assert!(!is_stuck(&pod("CrashLoopBackOff", 4)));
-        assert!(!is_stuck(&pod("ContainerCreating", 9)));
-        assert!(!is_stuck(&Pod::default()));
-    }
-
-    #[test]
-    fn a_unit_that_waits_for_its_next_start_may_still_act() {
-        let of = |active: &str, restarts: u32| {
-            will_not_act(&format!("NRestarts={restarts}\nActiveState={active}\n"))
-        };
-        assert_eq!(of("inactive", 0), Some("does not run"));
-        assert_eq!(of("failed", 0), Some("does not run"));
-        assert_eq!(of("activating", 4), None);
-        assert_eq!(of("activating", 5), Some("ends again and again"));
-        assert_eq!(of("active", 9), None);
-        assert_eq!(will_not_act(""), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`StageName`] is the way there, stage by stage; [`Stages`] makes the missing ones, each of its
 //!   parent, and keeps them frozen in a folder of the cache;
 //! - [`Cluster::clone_of`] brings a stage to life within seconds, privately;
+//! - [`stuck`] tells a unit or a container that does not go on by itself;
 //! - [`Break`] is a fault that a whole run carries on purpose.
 
 pub mod addresses;
@@ -38,6 +39,7 @@ mod settings;
 mod stage;
 mod stage_name;
 mod stages;
+pub mod stuck;
 pub mod units;
 mod wake;
 pub mod workload;
