@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 /// the kubelet has: one that ended for want of something else has met it by then.
 const RESTARTS: u32 = 5;
 
-/// The command line whose answer [`unit`] reads.
+/// The command line whose answer [`unit()`] reads.
 pub fn show(unit: &str) -> String {
     format!("systemctl show -p LoadState,ActiveState,NRestarts {unit}")
 }

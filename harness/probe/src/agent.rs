@@ -1,6 +1,6 @@
 //! The way into a guest that needs no network: commands and files over a virtio-serial port.
 //!
-//! One long-lived process in the guest, `probe agent`, serves the port ([`serve`](self::serve)); the
+//! One long-lived process in the guest, `probe agent`, serves the port ([`serve()`]); the
 //! host speaks to it in the messages of [`wire`]. It starts nothing of its own, so a guest that has
 //! just woken up answers with what is in its memory already.
 

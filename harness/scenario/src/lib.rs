@@ -2,7 +2,7 @@
 //!
 //! A [`Scenario`] is one async function with a name, the catalogue ids that it covers and its
 //! [`Sabotage`]s. It gets a [`Lab`]: its own running clone of a frozen cluster, which it may break
-//! as it likes. It does things to the lab, and asserts with the functions of [`assert`], which
+//! as it likes. It does things to the lab, and asserts with the functions of [`mod@assert`], which
 //! return a [`Failure`] that says what was expected, what was seen, and where to look.
 //!
 //! ```text
