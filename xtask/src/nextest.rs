@@ -222,15 +222,17 @@ fn lines(stream: impl std::io::Read + Send + 'static, session: &Session) -> thre
 /// Which of nextest's lines are shown.
 #[derive(Debug, Default)]
 struct Shown {
-    /// Whether its closing summary has come, in a run that somebody has ended.
+    /// Whether it has begun to end what runs, because somebody wants it to.
     is_over: bool,
 }
 
 impl Shown {
     fn has(&mut self, line: &str, interrupted: bool) -> bool {
         let line = uncoloured(line);
-        // It counts what was ended as failed, which the report that follows knows better.
-        self.is_over |= interrupted && line.trim_start().starts_with("Summary [");
+        let ends = ["Cancelling ", "Summary ["];
+        let ends = ends.iter().any(|word| line.trim_start().starts_with(word));
+        // It calls failed what was ended, which the report that follows knows better.
+        self.is_over |= interrupted && ends;
         // Rules between nextest's paragraphs say nothing among other lines.
         !self.is_over && line.chars().any(char::is_alphanumeric)
     }
@@ -334,10 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_of_a_run_that_somebody_ended_is_not_shown() {
+    fn what_somebody_ended_is_not_shown_as_failed() {
         let lines = [
+            "        PASS [   2.904s] podwire-scenarios::scenarios names",
             "  Cancelling due to interrupt: 1 test still running",
-            "      SIGINT [   8.301s] podwire-scenarios::scenarios joins",
+            "        FAIL [   8.301s] podwire-scenarios::scenarios joins",
             "────────────",
             "\u{1b}[31;1m     Summary\u{1b}[0m [   8.302s] 1/3 tests run: 0 passed, 1 failed",
             "      SIGINT [   8.301s] podwire-scenarios::scenarios joins",
@@ -348,8 +351,8 @@ mod tests {
             let kept = lines.iter().filter(|line| shown.has(line, interrupted));
             kept.count()
         };
-        assert_eq!(shown(true), 2);
-        assert_eq!(shown(false), 5);
+        assert_eq!(shown(true), 1);
+        assert_eq!(shown(false), 6);
     }
 
     #[test]
