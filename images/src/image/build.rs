@@ -484,11 +484,11 @@ mod tests {
         let mut recipe = Recipe::read(source(), BASE).unwrap();
         recipe.mask.truncate(2);
         insta::assert_snapshot!(settings(&recipe, (1000, 100)), @r"
-        ENABLE='announce.service lease-hostname.path ssh.service systemd-networkd.service'
+        ENABLE='announce.service lease-hostname.path podwire-agent.service ssh.service systemd-networkd.service'
         DISABLE='e2scrub_reap.service getty@tty1.service remote-fs.target systemd-pstore.service'
         MASK='ldconfig.service sshd-keygen.service'
         PURGE=''
-        INITRD_MODULES='virtio_blk virtio_net ext4'
+        INITRD_MODULES='virtio_blk virtio_net virtio_console ext4'
         DISK_MIB=2048
         DISK_UUID=6f0d9f5e-0000-4000-8000-706f64776972
         OWNER=1000:100
