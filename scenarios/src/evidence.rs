@@ -62,7 +62,7 @@ const SAID: [(&str, &str); 4] = [
     ("network.txt", "# ip route"),
     ("kubelet.txt", "kubelet.service"),
     ("crictl.txt", "# crictl pods"),
-    ("journal.txt", "kernel: Linux version"),
+    ("journal.txt", " node2 systemd[1]: "),
 ];
 
 /// How ip(8) shows a card without a link.
