@@ -10,7 +10,7 @@
 )]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -118,20 +118,19 @@ fn is_reached() {
         nodes.lines().collect::<Vec<_>>(),
         ["node/node1", "node/node2"]
     );
-    // A console goes on until it is left.
+    // A clone's console is empty until something is printed; it goes on until it is left.
+    said("ssh node2 echo printed >/dev/console");
     let mut console = xtask("console node2")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut seen = [0; 1];
-    console
-        .stdout
-        .take()
-        .unwrap()
-        .read_exact(&mut seen)
+    let mut line = String::new();
+    BufReader::new(console.stdout.take().unwrap())
+        .read_line(&mut line)
         .unwrap();
     console.kill().unwrap();
     console.wait().unwrap();
+    assert_eq!(line.trim_end(), "printed");
 }
 
 #[test]
