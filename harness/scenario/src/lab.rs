@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
-use podwire_cluster::stretched;
-use podwire_cluster::{Cluster, Host, PodRef};
+use podwire_cluster::{Cluster, Host, PodRef, stretched};
 use podwire_lan::Ipv4Net;
 use podwire_probe::{FetchReport, FetchRequest, TargetReport};
 
