@@ -81,7 +81,8 @@ impl Drop for Socket {
     }
 }
 
-/// Connects to the socket in a folder; `None` when nobody listens there.
+/// Connects to the socket in a folder; `None` when nobody listens there, or whoever did has ended
+/// before taking the connection.
 pub(crate) async fn connect(dir: &Path) -> Result<Option<UnixStream>, AccessError> {
     let folder = Folder::open(dir)?;
     match UnixStream::connect(folder.socket()).await {
@@ -89,7 +90,9 @@ pub(crate) async fn connect(dir: &Path) -> Result<Option<UnixStream>, AccessErro
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
             ) =>
         {
             Ok(None)
@@ -137,6 +140,18 @@ mod tests {
         // A child that another test starts holds a copy of the socket until it runs its program.
         while connect(dir.path()).await.unwrap().is_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_whose_process_ends_while_somebody_connects_counts_as_nobody() {
+        // The kernel resets what nobody has taken: whether that meets the connection is chance, so often.
+        for _ in 0..300 {
+            let dir = tempfile::tempdir().unwrap();
+            let listener = std::os::unix::net::UnixListener::bind(dir.path().join(FILE)).unwrap();
+            let ending = std::thread::spawn(move || drop(listener));
+            connect(dir.path()).await.unwrap();
+            ending.join().unwrap();
         }
     }
 }
