@@ -6,8 +6,8 @@ use podwire_access::kubectl::{self, Kubectl};
 use podwire_access::{AccessError, Description, Exit, Foreground, Link, Streams};
 
 use crate::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
-use crate::stop::Stop;
-use crate::text::table;
+use crate::say::stop::Stop;
+use crate::say::text::table;
 use crate::workspace::Workspace;
 
 /// A command on a node, or a shell there.

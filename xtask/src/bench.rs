@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use podwire_lan::bench::{SwitchBench, SwitchBenchPlan, switch};
 
 use crate::results::Results;
-use crate::stop::Stop;
-use crate::text::{clock, table};
+use crate::say::stop::Stop;
+use crate::say::text::{clock, table};
 
 /// Where the last run's time went.
 pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {

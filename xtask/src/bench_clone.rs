@@ -18,9 +18,9 @@ use crate::cli::BenchCloneArgs;
 use crate::consent;
 use crate::parts;
 use crate::prepare::{Preparation, Wanted};
+use crate::say::stop::Stop;
+use crate::say::text::table;
 use crate::session::Session;
-use crate::stop::Stop;
-use crate::text::table;
 
 /// From an API that answers to a request answered by a Pod on another node.
 const CROSS_NODE: Duration = Duration::from_secs(20);

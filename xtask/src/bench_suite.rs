@@ -17,10 +17,10 @@ use crate::cli::BenchSuiteArgs;
 use crate::forecast::Pace;
 use crate::nextest::{self, Ended, Seen};
 use crate::prepare::{Preparation, StageOrder, Wanted};
+use crate::say::stop::Stop;
+use crate::say::text::table;
 use crate::session::Session;
-use crate::stop::Stop;
 use crate::suite::{self, Ran, Suite};
-use crate::text::table;
 use crate::{consent, parts, room, select};
 
 /// Short ones, from different stages.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use podwire_process::{ChildCommand, Spawner, Stream, run};
 
-use crate::stop::Stop;
-use crate::text::clock;
+use crate::say::stop::Stop;
+use crate::say::text::clock;
 
 /// A check: one command.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims
 
 use crate::cli::CleanArgs;
 use crate::room::{self, Worth};
+use crate::say::stop::Stop;
+use crate::say::text::{ago, size, table};
 use crate::session::Session;
 use crate::stages;
-use crate::stop::Stop;
-use crate::text::{ago, size, table};
 
 /// Group of the folders of runs that may go, and of the last one, which may not.
 const RUNS: &str = "runs";

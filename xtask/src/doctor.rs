@@ -10,9 +10,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::cli::DoctorArgs;
 use crate::parts;
+use crate::say::stop::Stop;
+use crate::say::text::{size, table};
 use crate::session::Session;
-use crate::stop::Stop;
-use crate::text::{size, table};
 
 /// Looks at everything, says what it found, and how to fix what is in the way.
 pub(crate) fn doctor(session: &Session, args: &DoctorArgs) -> Result<(), Stop> {

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::stop::INTERRUPTED;
+use crate::say::stop::INTERRUPTED;
 
 /// How long the scenarios' processes get to leave by themselves.
 const GRACE: Duration = Duration::from_millis(1000);

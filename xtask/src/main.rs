@@ -30,7 +30,6 @@ mod parts;
 mod plan;
 mod pod_network;
 mod prepare;
-mod progress;
 mod results;
 mod room;
 mod scenarios;
@@ -38,11 +37,9 @@ mod select;
 mod session;
 mod shard;
 mod stages;
-mod stop;
 mod suite;
 mod summary;
 mod test;
-mod text;
 mod under_way;
 mod up;
 mod workspace;
@@ -59,8 +56,9 @@ use cli::{
 };
 use parts::NodeSystem;
 use prepare::{Preparation, Wanted};
+use say::stop::{self, Stop};
+use say::text;
 use session::Session;
-use stop::Stop;
 
 fn main() -> ExitCode {
     stop::end(run(Cli::parse().command))

@@ -13,9 +13,9 @@ use crate::parts::{self, NodeSystem};
 use crate::plan::Planned;
 use crate::pod_network::Given;
 use crate::prepare::{StageOrder, Wanted};
+use crate::say::stop::Stop;
 use crate::select;
 use crate::session::Session;
-use crate::stop::Stop;
 
 /// What a run is about, settled before anything is looked at or done.
 pub(crate) struct Order<'a> {

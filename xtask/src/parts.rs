@@ -19,9 +19,9 @@ use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 use crate::cli::{ConfigArgs, FromArgs, SourceArgs};
 use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
-use crate::progress::Progress;
+use crate::say::progress::Progress;
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 
 /// QEMU's programs, by their path.
 #[derive(Debug, Clone)]

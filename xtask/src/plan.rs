@@ -8,7 +8,7 @@ use podwire_vm::Accelerator;
 
 use crate::durations::Durations;
 use crate::room;
-use crate::text::{about, size, table};
+use crate::say::text::{about, size, table};
 
 /// The parts of the main job, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,8 +12,8 @@ use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
 use crate::cli::{AskedNetwork, NetworkArgs};
 use crate::parts;
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 
 /// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.
 #[derive(Debug)]

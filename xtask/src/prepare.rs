@@ -20,8 +20,8 @@ use crate::parts::{self, NodeSystem, Programs};
 use crate::plan::Phase;
 use crate::pod_network::{self, Given};
 use crate::results::PhaseRecord;
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 
 /// What is to be prepared, and how.
 #[derive(Debug, Clone, Copy)]

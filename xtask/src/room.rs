@@ -9,10 +9,10 @@ use podwire_images::{Entry, Made, Room};
 
 use crate::parts;
 use crate::prepare::StageOrder;
+use crate::say::stop::Stop;
+use crate::say::text::{ago, size};
 use crate::session::Session;
 use crate::stages::{STAGES, is_outdated, name};
-use crate::stop::Stop;
-use crate::text::{ago, size};
 
 /// Groups of the cache's entries: images, layers over images, and bundles.
 const IMAGES: &str = "images";

@@ -8,7 +8,7 @@ use podwire_process::Spawner;
 use tokio::runtime::Runtime;
 
 use crate::interrupt::Interrupts;
-use crate::progress::Progress;
+use crate::say::progress::Progress;
 use crate::workspace::Workspace;
 
 /// One call of `cargo xtask`.

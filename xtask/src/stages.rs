@@ -16,9 +16,9 @@ use serde::Serialize;
 
 use crate::cli::StagesArgs;
 use crate::parts::{self, NodeSystem, Programs};
+use crate::say::stop::Stop;
+use crate::say::text::{ago, size, table};
 use crate::session::Session;
-use crate::stop::Stop;
-use crate::text::{ago, size, table};
 
 /// The group of the cache's entries that are stages.
 pub(crate) const STAGES: &str = "stages";

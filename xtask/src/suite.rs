@@ -21,8 +21,8 @@ use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
 use crate::plan;
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 use crate::under_way::{Standstill, UnderWay};
 
 /// What is shown from the first Ctrl-C on.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::results::{Results, ScenarioRecord, Verdict};
-use crate::text::{clock, table};
+use crate::say::text::{clock, table};
 
 /// Everything that the terminal says at the end, the closing line of counts last.
 pub(crate) fn render(results: &Results, folder: &Path) -> String {

@@ -24,10 +24,11 @@ use crate::pod_network;
 use crate::prepare::{Judged, Preparation, StageOrder};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::room::Demand;
+use crate::say::progress;
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 use crate::suite::{self, CutShort, Suite};
-use crate::{again, breaks, consent, junit, progress, summary};
+use crate::{again, breaks, consent, junit, summary};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use crate::cli::UpArgs;
 use crate::pod_network::{self, Given};
 use crate::prepare::{Preparation, StageOrder, Wanted};
+use crate::say::stop::Stop;
 use crate::session::Session;
-use crate::stop::Stop;
 use crate::{access, consent, parts};
 
 /// For a node to accept a connection, before stretching.

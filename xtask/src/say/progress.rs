@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
-use crate::text::{about, clock};
+use crate::say::text::{about, clock};
 
 /// Longest silence without a terminal.
 const HEARTBEAT: Duration = Duration::from_secs(30);
