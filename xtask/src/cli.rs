@@ -11,7 +11,7 @@ use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, 
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 
-use crate::shard::Shard;
+use crate::plan::shard::Shard;
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]

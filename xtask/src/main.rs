@@ -17,10 +17,8 @@ mod clean;
 mod cli;
 mod consent;
 mod doctor;
-mod durations;
 #[cfg(test)]
 mod fixture;
-mod forecast;
 mod interrupt;
 mod junit;
 mod keep;
@@ -32,10 +30,7 @@ mod pod_network;
 mod prepare;
 mod results;
 mod room;
-mod scenarios;
-mod select;
 mod session;
-mod shard;
 mod stages;
 mod suite;
 mod summary;
@@ -51,14 +46,15 @@ use podwire_images::image::ImageFrom;
 use podwire_images::{image, tools};
 use podwire_scenario::Profile;
 
-use cli::{
+use crate::cli::{
     BenchTarget, BundleArgs, Cli, Command, ImageAction, ImageArgs, ImageBuildArgs, ScenariosArgs,
 };
-use parts::NodeSystem;
-use prepare::{Preparation, Wanted};
-use say::stop::{self, Stop};
-use say::text;
-use session::Session;
+use crate::parts::NodeSystem;
+use crate::plan::{scenarios, select};
+use crate::prepare::{Preparation, Wanted};
+use crate::say::stop::{self, Stop};
+use crate::say::text;
+use crate::session::Session;
 
 fn main() -> ExitCode {
     stop::end(run(Cli::parse().command))

@@ -8,13 +8,13 @@ use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
 
 use crate::cli::{Bootstraps, ProfileName, TestArgs};
-use crate::durations;
 use crate::parts::{self, NodeSystem};
-use crate::plan::Planned;
+use crate::plan::durations;
+use crate::plan::outline::Planned;
+use crate::plan::select;
 use crate::pod_network::Given;
 use crate::prepare::{StageOrder, Wanted};
 use crate::say::stop::Stop;
-use crate::select;
 use crate::session::Session;
 
 /// What a run is about, settled before anything is looked at or done.

@@ -17,7 +17,7 @@ use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
 use crate::cli::{ConfigArgs, FromArgs, SourceArgs};
-use crate::plan::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
+use crate::plan::outline::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
 use crate::say::progress::Progress;
 use crate::say::stop::Stop;

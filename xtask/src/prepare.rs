@@ -14,10 +14,10 @@ use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
 
 use crate::consent;
-use crate::durations::Durations;
-use crate::forecast::Forecast;
 use crate::parts::{self, NodeSystem, Programs};
-use crate::plan::Phase;
+use crate::plan::durations::Durations;
+use crate::plan::forecast::Forecast;
+use crate::plan::outline::Phase;
 use crate::pod_network::{self, Given};
 use crate::results::PhaseRecord;
 use crate::say::stop::Stop;

@@ -14,13 +14,13 @@ use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
 use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Scenario, Share};
 
-use crate::durations;
-use crate::forecast::Pace;
 use crate::interrupt::kill_descendants;
 use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
-use crate::plan;
+use crate::plan::durations;
+use crate::plan::forecast::Pace;
+use crate::plan::outline;
 use crate::say::stop::Stop;
 use crate::session::Session;
 use crate::under_way::{Standstill, UnderWay};
@@ -84,7 +84,7 @@ impl fmt::Display for CutShort {
 pub(crate) fn at_once(plan: &ClusterPlan) -> Result<usize, Stop> {
     let available = Memory::of_host()?.available;
     let claim = parts::claim("", plan);
-    Ok(plan::at_once(
+    Ok(outline::at_once(
         parts::cores(),
         available,
         plan.accelerator,

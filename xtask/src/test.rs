@@ -14,12 +14,12 @@ use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::cli::TestArgs;
-use crate::durations::{self, Durations, ScenarioTime};
-use crate::forecast::{Forecast, Pace};
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::order::{CellOrder, Order};
 use crate::parts;
-use crate::plan::{self, Machine, Need, Phase, Plan};
+use crate::plan::durations::{self, Durations, ScenarioTime};
+use crate::plan::forecast::{Forecast, Pace};
+use crate::plan::outline::{self, Machine, Need, Phase, Plan};
 use crate::pod_network;
 use crate::prepare::{Judged, Preparation, StageOrder};
 use crate::results::{self, Extent, Merged, Results, TestRecord};
@@ -165,7 +165,7 @@ fn look(
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
     let appetite = parts::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
-    let at_once = plan::at_once(
+    let at_once = outline::at_once(
         machine.cores,
         machine.memory_available,
         accelerator,

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::durations::Durations;
-use crate::plan::{Phase, Plan};
+use crate::plan::durations::Durations;
+use crate::plan::outline::{Phase, Plan};
 use crate::under_way::{Doing, UnderWay};
 
 /// Each phase of a plan, with its estimate.
@@ -116,7 +116,7 @@ fn seconds(begun: Instant, now: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Need, tests::fresh};
+    use crate::plan::outline::{Need, tests::fresh};
 
     fn at(begun: Instant, seconds: u64) -> Instant {
         begun + Duration::from_secs(seconds)
