@@ -5,10 +5,10 @@ use podwire_access::find::{self, Running};
 use podwire_access::kubectl::{self, Kubectl};
 use podwire_access::{AccessError, Description, Exit, Foreground, Link, Streams};
 
-use crate::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
+use crate::command::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
+use crate::command::workspace::Workspace;
 use crate::say::stop::Stop;
 use crate::say::text::table;
-use crate::workspace::Workspace;
 
 /// A command on a node, or a shell there.
 pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {

@@ -14,13 +14,13 @@ use podwire_probe::{FetchRequest, Outcome};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::cli::BenchCloneArgs;
-use crate::consent;
+use crate::command::cli::BenchCloneArgs;
+use crate::command::consent;
+use crate::command::session::Session;
 use crate::parts;
 use crate::prepare::{Preparation, Wanted};
 use crate::say::stop::Stop;
 use crate::say::text::table;
-use crate::session::Session;
 
 /// From an API that answers to a request answered by a Pod on another node.
 const CROSS_NODE: Duration = Duration::from_secs(20);

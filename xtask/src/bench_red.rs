@@ -6,11 +6,11 @@ use podwire_scenario::{PhaseTime, Scenario, ScenarioResult};
 use serde::Serialize;
 
 use crate::bench_suite::{self, Bench};
-use crate::cli::BenchRedArgs;
+use crate::command::cli::BenchRedArgs;
+use crate::command::session::Session;
 use crate::results;
 use crate::say::stop::Stop;
 use crate::say::text::table;
-use crate::session::Session;
 
 /// Dead Services, dead ways to a node, and a dead component, each among faults that are told at once.
 const SAMPLE: &str = "cluster_ip,cluster_ip_from_everywhere,every_pair,static_routes,\

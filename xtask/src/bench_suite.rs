@@ -13,16 +13,17 @@ use podwire_scenario::Scenario;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::cli::BenchSuiteArgs;
+use crate::command::cli::BenchSuiteArgs;
+use crate::command::consent;
+use crate::command::session::Session;
 use crate::nextest::{self, Ended, Seen};
 use crate::plan::forecast::Pace;
 use crate::plan::select;
 use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::say::stop::Stop;
 use crate::say::text::table;
-use crate::session::Session;
 use crate::suite::{self, Ran, Suite};
-use crate::{consent, parts, room};
+use crate::{parts, room};
 
 /// Short ones, from different stages.
 const SAMPLE: &str = "api_server_names,pods_see_own_addresses,outside_host";

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims};
 
-use crate::cli::CleanArgs;
+use crate::command::cli::CleanArgs;
+use crate::command::session::Session;
 use crate::room::{self, Worth};
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
-use crate::session::Session;
 use crate::stages;
 
 /// Group of the folders of runs that may go, and of the last one, which may not.

@@ -8,11 +8,11 @@ use podwire_images::tools;
 use podwire_vm::Accelerator;
 use rustix::process::{Resource, getrlimit};
 
-use crate::cli::DoctorArgs;
+use crate::command::cli::DoctorArgs;
+use crate::command::session::Session;
 use crate::parts;
 use crate::say::stop::Stop;
 use crate::say::text::{size, table};
-use crate::session::Session;
 
 /// Looks at everything, says what it found, and how to fix what is in the way.
 pub(crate) fn doctor(session: &Session, args: &DoctorArgs) -> Result<(), Stop> {

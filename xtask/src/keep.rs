@@ -5,7 +5,7 @@ use std::path::Path;
 use podwire_access::{Description, Link};
 
 use crate::access;
-use crate::session::Session;
+use crate::command::session::Session;
 
 /// Watches the run's folder for the cluster of a failed scenario.
 pub(crate) struct Keeper<'a> {
@@ -69,8 +69,8 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::command::workspace::Workspace;
     use crate::fixture;
-    use crate::workspace::Workspace;
 
     /// As a scenario's process does when its scenario has failed: all it knows is the cell's folder.
     fn opened(segment: &Segment, cell_dir: &Path, what: &str) -> Result<Door, AccessError> {

@@ -6,7 +6,6 @@
 mod say;
 
 mod access;
-mod again;
 mod bench;
 mod bench_clone;
 mod bench_red;
@@ -14,12 +13,10 @@ mod bench_suite;
 mod breaks;
 mod check;
 mod clean;
-mod cli;
-mod consent;
+mod command;
 mod doctor;
 #[cfg(test)]
 mod fixture;
-mod interrupt;
 mod junit;
 mod keep;
 mod nextest;
@@ -30,14 +27,12 @@ mod pod_network;
 mod prepare;
 mod results;
 mod room;
-mod session;
 mod stages;
 mod suite;
 mod summary;
 mod test;
 mod under_way;
 mod up;
-mod workspace;
 
 use std::process::ExitCode;
 
@@ -46,15 +41,16 @@ use podwire_images::image::ImageFrom;
 use podwire_images::{image, tools};
 use podwire_scenario::Profile;
 
-use crate::cli::{
+use crate::command::cli::{
     BenchTarget, BundleArgs, Cli, Command, ImageAction, ImageArgs, ImageBuildArgs, ScenariosArgs,
 };
+use crate::command::consent;
+use crate::command::session::Session;
 use crate::parts::NodeSystem;
 use crate::plan::{scenarios, select};
 use crate::prepare::{Preparation, Wanted};
 use crate::say::stop::{self, Stop};
 use crate::say::text;
-use crate::session::Session;
 
 fn main() -> ExitCode {
     stop::end(run(Cli::parse().command))

@@ -13,7 +13,7 @@ use podwire_process::{ChildCommand, Stream};
 use quick_junit::{Report, TestCaseStatus};
 use rustix::process::Pid;
 
-use crate::session::Session;
+use crate::command::session::Session;
 
 /// What nextest saw of one test's process.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,8 @@ use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Profile, Scenario, Selection};
 use podwire_vm::Accelerator;
 
-use crate::cli::{Bootstraps, ProfileName, TestArgs};
+use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
+use crate::command::session::Session;
 use crate::parts::{self, NodeSystem};
 use crate::plan::durations;
 use crate::plan::outline::Planned;
@@ -15,7 +16,6 @@ use crate::plan::select;
 use crate::pod_network::Given;
 use crate::prepare::{StageOrder, Wanted};
 use crate::say::stop::Stop;
-use crate::session::Session;
 
 /// What a run is about, settled before anything is looked at or done.
 pub(crate) struct Order<'a> {

@@ -16,12 +16,12 @@ use podwire_process::{ChildCommand, Report, Stream};
 use podwire_vm::Accelerator;
 use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
-use crate::cli::{ConfigArgs, FromArgs, SourceArgs};
+use crate::command::cli::{ConfigArgs, FromArgs, SourceArgs};
+use crate::command::session::Session;
 use crate::plan::outline::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
 use crate::prepare::Wanted;
 use crate::say::progress::Progress;
 use crate::say::stop::Stop;
-use crate::session::Session;
 
 /// QEMU's programs, by their path.
 #[derive(Debug, Clone)]

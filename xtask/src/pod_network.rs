@@ -10,10 +10,10 @@ use podwire_images::pod_network::{
 };
 use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
-use crate::cli::{AskedNetwork, NetworkArgs};
+use crate::command::cli::{AskedNetwork, NetworkArgs};
+use crate::command::session::Session;
 use crate::parts;
 use crate::say::stop::Stop;
-use crate::session::Session;
 
 /// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use podwire_scenario::WAITING;
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
 
-use crate::consent;
+use crate::command::consent;
+use crate::command::session::Session;
 use crate::parts::{self, NodeSystem, Programs};
 use crate::plan::durations::Durations;
 use crate::plan::forecast::Forecast;
@@ -21,7 +22,6 @@ use crate::plan::outline::Phase;
 use crate::pod_network::{self, Given};
 use crate::results::PhaseRecord;
 use crate::say::stop::Stop;
-use crate::session::Session;
 
 /// What is to be prepared, and how.
 #[derive(Debug, Clone, Copy)]

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use podwire_cluster::{StageManifest, StageName};
 use podwire_images::{Entry, Made, Room};
 
+use crate::command::session::Session;
 use crate::parts;
 use crate::prepare::StageOrder;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size};
-use crate::session::Session;
 use crate::stages::{STAGES, is_outdated, name};
 
 /// Groups of the cache's entries: images, layers over images, and bundles.

@@ -14,11 +14,11 @@ use podwire_images::{BundleOrder, Entry, Removal, bundle, image};
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
-use crate::cli::StagesArgs;
+use crate::command::cli::StagesArgs;
+use crate::command::session::Session;
 use crate::parts::{self, NodeSystem, Programs};
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
-use crate::session::Session;
 
 /// The group of the cache's entries that are stages.
 pub(crate) const STAGES: &str = "stages";

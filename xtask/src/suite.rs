@@ -14,7 +14,8 @@ use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
 use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Scenario, Share};
 
-use crate::interrupt::kill_descendants;
+use crate::command::interrupt::kill_descendants;
+use crate::command::session::Session;
 use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::parts;
@@ -22,7 +23,6 @@ use crate::plan::durations;
 use crate::plan::forecast::Pace;
 use crate::plan::outline;
 use crate::say::stop::Stop;
-use crate::session::Session;
 use crate::under_way::{Standstill, UnderWay};
 
 /// What is shown from the first Ctrl-C on.

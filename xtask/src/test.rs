@@ -13,7 +13,9 @@ use podwire_scenario::{Scenario, bare};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
-use crate::cli::TestArgs;
+use crate::command::cli::TestArgs;
+use crate::command::session::Session;
+use crate::command::{again, consent};
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::order::{CellOrder, Order};
 use crate::parts;
@@ -26,9 +28,8 @@ use crate::results::{self, Extent, Merged, Results, TestRecord};
 use crate::room::Demand;
 use crate::say::progress;
 use crate::say::stop::Stop;
-use crate::session::Session;
 use crate::suite::{self, CutShort, Suite};
-use crate::{again, breaks, consent, junit, summary};
+use crate::{breaks, junit, summary};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {

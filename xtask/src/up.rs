@@ -10,12 +10,13 @@ use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
 use podwire_images::Provenance;
 use time::OffsetDateTime;
 
-use crate::cli::UpArgs;
+use crate::command::cli::UpArgs;
+use crate::command::consent;
+use crate::command::session::Session;
 use crate::pod_network::{self, Given};
 use crate::prepare::{Preparation, StageOrder, Wanted};
 use crate::say::stop::Stop;
-use crate::session::Session;
-use crate::{access, consent, parts};
+use crate::{access, parts};
 
 /// For a node to accept a connection, before stretching.
 const CONNECT: Duration = Duration::from_secs(10);

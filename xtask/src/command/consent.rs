@@ -5,8 +5,8 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use podwire_images::host::{self, Plan};
 use podwire_images::image::{self, LockDifference};
 
+use crate::command::session::Session;
 use crate::say::stop::Stop;
-use crate::session::Session;
 
 /// Lets system packages be installed: `--yes`, or a yes on the terminal.
 ///

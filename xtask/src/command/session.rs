@@ -7,9 +7,9 @@ use podwire_images::{Cache, Workshop};
 use podwire_process::Spawner;
 use tokio::runtime::Runtime;
 
-use crate::interrupt::Interrupts;
+use crate::command::interrupt::Interrupts;
+use crate::command::workspace::Workspace;
 use crate::say::progress::Progress;
-use crate::workspace::Workspace;
 
 /// One call of `cargo xtask`.
 pub(crate) struct Session {

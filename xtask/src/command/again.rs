@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use podwire_cluster::Cell;
 use podwire_process::ChildCommand;
 
-use crate::cli::{AskedNetwork, TestArgs};
+use crate::command::cli::{AskedNetwork, TestArgs};
 
 /// `cargo xtask test ...`, with what its clusters depend on and nothing else. Settings of the
 /// environment and of images/sources.toml are not repeated: they hold for the next run as well.
@@ -66,7 +66,7 @@ mod tests {
     use podwire_cluster::Bootstrap;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::command::cli::{Cli, Command};
 
     fn again(line: &str, bootstrap: Bootstrap) -> String {
         let words = ["xtask", "test"].into_iter().chain(line.split_whitespace());

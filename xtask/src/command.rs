@@ -1,0 +1,9 @@
+//! What every command begins with: its arguments, the project's folders, signals, and leave to
+//! change the host.
+
+pub(crate) mod again;
+pub(crate) mod cli;
+pub(crate) mod consent;
+pub(crate) mod interrupt;
+pub(crate) mod session;
+pub(crate) mod workspace;
