@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use podwire_lan::bench::{SwitchBench, SwitchBenchPlan, switch};
 
-use crate::results::Results;
+use crate::report::results::Results;
 use crate::say::stop::Stop;
 use crate::say::text::{clock, table};
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::bench_suite::{self, Bench};
 use crate::command::cli::BenchRedArgs;
 use crate::command::session::Session;
-use crate::results;
+use crate::report::results;
 use crate::say::stop::Stop;
 use crate::say::text::table;
 

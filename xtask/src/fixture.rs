@@ -13,7 +13,7 @@ use podwire_scenario::{
 };
 use podwire_vm::Accelerator;
 
-use crate::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
+use crate::report::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
 
 fn nothing(_: &Lab) -> Future<'_> {
     Box::pin(async { Ok(()) })

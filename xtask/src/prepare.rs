@@ -20,7 +20,7 @@ use crate::plan::durations::Durations;
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Phase;
 use crate::pod_network::{self, Given};
-use crate::results::PhaseRecord;
+use crate::report::results::PhaseRecord;
 use crate::say::stop::Stop;
 
 /// What is to be prepared, and how.

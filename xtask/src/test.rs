@@ -24,12 +24,12 @@ use crate::plan::forecast::{Forecast, Pace};
 use crate::plan::outline::{self, Machine, Need, Phase, Plan};
 use crate::pod_network;
 use crate::prepare::{Judged, Preparation, StageOrder};
-use crate::results::{self, Extent, Merged, Results, TestRecord};
+use crate::report::results::{self, Extent, Merged, Results, TestRecord};
+use crate::report::{breaks, junit, summary};
 use crate::room::Demand;
 use crate::say::progress;
 use crate::say::stop::Stop;
 use crate::suite::{self, CutShort, Suite};
-use crate::{breaks, junit, summary};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {

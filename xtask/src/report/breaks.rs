@@ -4,7 +4,7 @@ use podwire_cluster::Break;
 use podwire_scenario::Scenario;
 use serde::{Deserialize, Serialize};
 
-use crate::results::{ScenarioRecord, Verdict};
+use crate::report::results::{ScenarioRecord, Verdict};
 
 /// Whether a built-in fault turned exactly the expected scenarios red.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::results::{Results, ScenarioRecord, Verdict};
+use crate::report::results::{Results, ScenarioRecord, Verdict};
 use crate::say::text::{clock, table};
 
 /// Everything that the terminal says at the end, the closing line of counts last.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::results::{Results, ScenarioRecord, TestRecord, Verdict};
+use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
 
 /// Two suites: the harness's own tests and the scenarios. Sabotages and ids are properties.
 pub(crate) fn report(results: &Results) -> Report {

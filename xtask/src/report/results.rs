@@ -13,8 +13,8 @@ use podwire_scenario::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::breaks::BreakVerdict;
 use crate::nextest::Seen;
+use crate::report::breaks::BreakVerdict;
 
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

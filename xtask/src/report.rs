@@ -1,0 +1,6 @@
+//! What came of a run, as data, and the ways to say it.
+
+pub(crate) mod breaks;
+pub(crate) mod junit;
+pub(crate) mod results;
+pub(crate) mod summary;
