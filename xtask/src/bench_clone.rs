@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use crate::command::cli::BenchCloneArgs;
 use crate::command::consent;
 use crate::command::session::Session;
-use crate::parts;
-use crate::prepare::{Preparation, Wanted};
+use crate::prepare::parts;
+use crate::prepare::preparation::{Preparation, Wanted};
 use crate::say::stop::Stop;
 use crate::say::text::table;
 

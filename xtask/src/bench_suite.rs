@@ -19,11 +19,11 @@ use crate::command::session::Session;
 use crate::nextest::{self, Ended, Seen};
 use crate::plan::forecast::Pace;
 use crate::plan::select;
-use crate::prepare::{Preparation, StageOrder, Wanted};
+use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
+use crate::prepare::{parts, space};
 use crate::say::stop::Stop;
 use crate::say::text::table;
 use crate::suite::{self, Ran, Suite};
-use crate::{parts, room};
 
 /// Short ones, from different stages.
 const SAMPLE: &str = "api_server_names,pods_see_own_addresses,outside_host";
@@ -213,7 +213,7 @@ impl Bench<'_> {
         let scratch = session.cache.staging("bench")?;
         let guests = plan.memory_mib() << 20;
         let stages = scenario.stage.line(plan.cell).len() as u64;
-        session.cache.require(room::disk_needed(guests, stages))?;
+        session.cache.require(space::disk_needed(guests, stages))?;
         let (stage, making) = {
             let _lock = session.cache.lock("stage", &session.progress)?;
             let _ticket = parts::ticket(session, "bench suite", plan)?;

@@ -10,7 +10,7 @@ use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims
 
 use crate::command::cli::CleanArgs;
 use crate::command::session::Session;
-use crate::room::{self, Worth};
+use crate::prepare::space::{self, Worth};
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
 use crate::stages;
@@ -46,7 +46,7 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
         .into_iter()
         .partition(|entry| is_doomed(entry, scope, now));
     if let Some(max_size) = args.max_size {
-        let worth = Worth::of(&rest, &room::starts());
+        let worth = Worth::of(&rest, &space::starts());
         let rest: Vec<Entry> = rest
             .into_iter()
             .filter(|entry| ![RUNS, LAST_RUN].contains(&entry.group.as_str()))

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::command::cli::DoctorArgs;
 use crate::command::session::Session;
-use crate::parts;
+use crate::prepare::parts;
 use crate::say::stop::Stop;
 use crate::say::text::{size, table};
 

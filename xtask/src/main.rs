@@ -19,12 +19,9 @@ mod fixture;
 mod keep;
 mod nextest;
 mod order;
-mod parts;
 mod plan;
-mod pod_network;
 mod prepare;
 mod report;
-mod room;
 mod stages;
 mod suite;
 mod test;
@@ -43,9 +40,9 @@ use crate::command::cli::{
 };
 use crate::command::consent;
 use crate::command::session::Session;
-use crate::parts::NodeSystem;
 use crate::plan::{scenarios, select};
-use crate::prepare::{Preparation, Wanted};
+use crate::prepare::parts::{self, NodeSystem};
+use crate::prepare::preparation::{Preparation, Wanted};
 use crate::say::stop::{self, Stop};
 use crate::say::text;
 

@@ -9,12 +9,12 @@ use podwire_vm::Accelerator;
 
 use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::command::session::Session;
-use crate::parts::{self, NodeSystem};
 use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select;
-use crate::pod_network::Given;
-use crate::prepare::{StageOrder, Wanted};
+use crate::prepare::parts::{self, NodeSystem};
+use crate::prepare::pod_network::Given;
+use crate::prepare::preparation::{StageOrder, Wanted};
 use crate::say::stop::Stop;
 
 /// What a run is about, settled before anything is looked at or done.

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::command::cli::StagesArgs;
 use crate::command::session::Session;
-use crate::parts::{self, NodeSystem, Programs};
+use crate::prepare::parts::{self, NodeSystem, Programs};
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
 

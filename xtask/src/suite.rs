@@ -18,10 +18,10 @@ use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
-use crate::parts;
 use crate::plan::durations;
 use crate::plan::forecast::Pace;
 use crate::plan::outline;
+use crate::prepare::parts;
 use crate::say::stop::Stop;
 use crate::under_way::{Standstill, UnderWay};
 

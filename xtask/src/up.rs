@@ -10,13 +10,14 @@ use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
 use podwire_images::Provenance;
 use time::OffsetDateTime;
 
+use crate::access;
 use crate::command::cli::UpArgs;
 use crate::command::consent;
 use crate::command::session::Session;
-use crate::pod_network::{self, Given};
-use crate::prepare::{Preparation, StageOrder, Wanted};
+use crate::prepare::parts;
+use crate::prepare::pod_network::{self, Given};
+use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
 use crate::say::stop::Stop;
-use crate::{access, parts};
 
 /// For a node to accept a connection, before stretching.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
 use crate::plan::durations::Durations;
-use crate::room;
+use crate::prepare::space;
 use crate::say::text::{about, size, table};
 
 /// The parts of the main job, in the order in which they are done.
@@ -286,7 +286,7 @@ impl Plan {
             peak = peak.max(kept + working);
             match phase {
                 Phase::Stage => {
-                    kept += room::disk_needed(self.appetite.guests_mib, self.stages as u64);
+                    kept += space::disk_needed(self.appetite.guests_mib, self.stages as u64);
                 }
                 Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
                 _ => {}

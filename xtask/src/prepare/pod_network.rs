@@ -12,7 +12,7 @@ use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
 use crate::command::cli::{AskedNetwork, NetworkArgs};
 use crate::command::session::Session;
-use crate::parts;
+use crate::prepare::parts;
 use crate::say::stop::Stop;
 
 /// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.

@@ -8,8 +8,8 @@ use podwire_cluster::{StageManifest, StageName};
 use podwire_images::{Entry, Made, Room};
 
 use crate::command::session::Session;
-use crate::parts;
-use crate::prepare::StageOrder;
+use crate::prepare::parts;
+use crate::prepare::preparation::StageOrder;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size};
 use crate::stages::{STAGES, is_outdated, name};

@@ -1,0 +1,333 @@
+//! What a cluster needs before it can run: prepared phase by phase, each timed.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
+use podwire_images::image::System;
+use podwire_images::pod_network::PodNetworkFiles;
+use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
+use podwire_scenario::WAITING;
+use podwire_vm::accelerator::Verdict;
+use podwire_vm::{Accelerator, clock};
+
+use crate::command::consent;
+use crate::command::session::Session;
+use crate::plan::durations::Durations;
+use crate::plan::forecast::Forecast;
+use crate::plan::outline::Phase;
+use crate::prepare::parts::{self, NodeSystem, Programs};
+use crate::prepare::pod_network::{self, Given};
+use crate::report::results::PhaseRecord;
+use crate::say::stop::Stop;
+
+/// What is to be prepared, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) bundle: &'a BundleOrder,
+    /// What the nodes run, if not Debian.
+    pub(crate) system: Option<&'a NodeSystem>,
+    pub(crate) nodes: u32,
+    pub(crate) broken: Option<Break>,
+    pub(crate) require_kvm: bool,
+    pub(crate) yes: bool,
+    pub(crate) locked: bool,
+    /// Bytes that the cache may occupy, where somebody said so.
+    pub(crate) max_size: Option<u64>,
+}
+
+impl<'a> Wanted<'a> {
+    /// A whole cluster, on whatever runs guests here, without consent to anything.
+    pub(crate) fn cluster(bundle: &'a BundleOrder, nodes: u32) -> Self {
+        Self {
+            bundle,
+            system: None,
+            nodes,
+            broken: None,
+            require_kvm: false,
+            yes: false,
+            locked: false,
+            max_size: None,
+        }
+    }
+}
+
+/// A host on which guests have been seen to run.
+pub(crate) struct Judged {
+    pub(crate) programs: Programs,
+    pub(crate) base: NodeImage,
+    pub(crate) verdict: Verdict,
+}
+
+/// A preparation under way.
+pub(crate) struct Preparation<'a> {
+    session: &'a Session,
+    wanted: Wanted<'a>,
+    pub(crate) measured: Durations,
+    pub(crate) phases: Vec<PhaseRecord>,
+    /// What the images hold that their locks do not.
+    pub(crate) package_differences: Vec<String>,
+    /// Once it is judged.
+    pub(crate) accelerator: Option<Accelerator>,
+    /// What is expected of the whole run, where there is a plan.
+    pub(crate) forecast: Option<Forecast>,
+    /// How much of the present phase was a wait for a place on the machine.
+    waited: Cell<Duration>,
+}
+
+/// A wait that is worth a line.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
+/// A phase that has begun.
+pub(crate) struct Begun {
+    phase: Phase,
+    at: Instant,
+}
+
+impl<'a> Preparation<'a> {
+    pub(crate) fn new(session: &'a Session, wanted: Wanted<'a>) -> Self {
+        Self {
+            session,
+            wanted,
+            measured: Durations::load(session.cache.root()),
+            phases: Vec::new(),
+            package_differences: Vec::new(),
+            accelerator: None,
+            forecast: None,
+            waited: Cell::default(),
+        }
+    }
+
+    pub(crate) fn begin(&self, phase: Phase) -> Begun {
+        let forecast = self.forecast.as_ref();
+        if let Some(left) = forecast.and_then(|forecast| forecast.left_from(phase)) {
+            self.session.progress.left(Some(left));
+        }
+        self.session.progress.phase(phase.name());
+        Begun {
+            phase,
+            at: Instant::now(),
+        }
+    }
+
+    /// Notes that so much of the present phase was a wait for other runs: it is no part of what the
+    /// phase takes, and has a line of its own.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waited.set(self.waited.get() + time);
+    }
+
+    /// Ends a phase; what was done in it says whether the cache had its result.
+    pub(crate) fn end<T>(
+        &mut self,
+        begun: Begun,
+        done: Result<(T, bool), Stop>,
+    ) -> Result<T, Stop> {
+        let Begun { phase, at } = begun;
+        let waited = self.waited.take();
+        if waited >= WORTH_A_LINE {
+            self.phases.push(PhaseRecord {
+                name: WAITING.to_owned(),
+                seconds: waited.as_secs_f64(),
+                cached: false,
+            });
+        }
+        let seconds = at.elapsed().saturating_sub(waited).as_secs_f64();
+        let cached = matches!(done, Ok((_, true)));
+        self.phases.push(PhaseRecord {
+            name: phase.name().to_owned(),
+            seconds,
+            cached,
+        });
+        self.session.progress.idle();
+        let (value, cached) = done?;
+        if !cached {
+            self.measured.set_phase(phase, self.accelerator, seconds);
+            self.measured.store(self.session.cache.root())?;
+        }
+        Ok(value)
+    }
+
+    fn phase<T>(
+        &mut self,
+        phase: Phase,
+        work: impl FnOnce(&Self) -> Result<(T, bool), Stop>,
+    ) -> Result<T, Stop> {
+        let begun = self.begin(phase);
+        let done = work(self);
+        self.end(begun, done)
+    }
+
+    /// Installs what was consented to.
+    pub(crate) fn packages(&mut self, packages: &host::Plan) -> Result<(), Stop> {
+        self.phase(Phase::Packages, |it| {
+            host::install(&it.session.workshop(), packages)?;
+            Ok(((), packages.missing.is_empty()))
+        })
+    }
+
+    /// The base image, and what runs guests here, judged with it.
+    pub(crate) fn judge(&mut self) -> Result<Judged, Stop> {
+        let programs = Programs::find()?;
+        let base = self.image(Phase::BaseImage, System::Debian, image::BASE, None)?;
+        let verdict = self.phase(Phase::Accelerator, |it| {
+            parts::verdict(it.session, &programs, &base)
+        })?;
+        self.accelerator = Some(verdict.accelerator);
+        self.session.progress.line(&format!(
+            "guests run under {}: {}",
+            verdict.accelerator, verdict.reason
+        ));
+        if self.wanted.require_kvm && verdict.accelerator != Accelerator::Kvm {
+            return Err(Stop::setup(format!(
+                "--require-kvm: guests do not run under KVM here: {}",
+                verdict.reason
+            )));
+        }
+        Ok(Judged {
+            programs,
+            base,
+            verdict,
+        })
+    }
+
+    /// The bundle, and the node image with it.
+    pub(crate) fn node_image(&mut self) -> Result<NodeImage, Stop> {
+        let phase = parts::bundle_phase(self.session, self.wanted.bundle)?;
+        let bundle = self.phase(phase, |it| {
+            let (workshop, order) = (it.session.workshop(), it.wanted.bundle);
+            if let Some(bundle) = bundle::cached(&workshop, order)? {
+                return Ok((bundle, true));
+            }
+            Ok((bundle::get(&workshop, order)?, false))
+        })?;
+        let accelerator = self.accelerator;
+        let system = self.wanted.system;
+        let system = system.map_or(System::Debian, |it| it.system(accelerator));
+        self.image(Phase::NodeImage, system, image::NODE, Some(&bundle))
+    }
+
+    fn image(
+        &mut self,
+        phase: Phase,
+        system: System<'_>,
+        recipe: &str,
+        bundle: Option<&Bundle>,
+    ) -> Result<NodeImage, Stop> {
+        let Wanted { yes, locked, .. } = self.wanted;
+        let image = self.phase(phase, |it| {
+            let outdated = consent::outdated(it.session, yes, locked);
+            let request = image::ImageRequest {
+                system,
+                recipe,
+                bundle,
+                outdated: outdated.as_request(),
+            };
+            let BuiltImage { image, cached } = image::get(&it.session.workshop(), &request)?;
+            Ok((image, cached))
+        })?;
+        let differences = image.manifest.differences.iter();
+        self.package_differences
+            .extend(differences.map(|difference| format!("{recipe} image: {difference}")));
+        Ok(image)
+    }
+
+    /// What clusters need from this machine.
+    pub(crate) fn host(&self, judged: &Judged) -> Host {
+        Host {
+            spawner: self.session.spawner.clone(),
+            qemu: judged.programs.qemu.clone(),
+            qemu_img: judged.programs.qemu_img.clone(),
+            accelerator: judged.verdict.accelerator,
+            speed_factor: judged.verdict.speed_factor,
+            tsc_khz: clock::tsc_khz(),
+        }
+    }
+
+    /// Everything that the user's Pod network needs.
+    pub(crate) fn pod_network(&mut self, given: &Given) -> Result<PodNetworkFiles, Stop> {
+        self.phase(Phase::PodNetwork, |it| given.gathered(it.session))
+    }
+
+    /// The node image, with the images of the user's Pod network where there is one; the machine's
+    /// console goes to `logs`.
+    pub(crate) fn layer(
+        &mut self,
+        host: &Host,
+        node: &NodeImage,
+        pod_network: Option<&PodNetworkFiles>,
+        logs: &Path,
+    ) -> Result<ImageFiles, Stop> {
+        let Some(files) = pod_network else {
+            return Ok(parts::image_files(node));
+        };
+        self.phase(Phase::Layer, |it| {
+            pod_network::layered(it.session, host, node, files, logs)
+        })
+    }
+
+    /// These stages, made as far as they are missing, in the order given; consoles go to `logs`.
+    /// They are in use as long as the values live.
+    pub(crate) fn stages(
+        &mut self,
+        host: &Host,
+        image: &ImageFiles,
+        orders: &[StageOrder],
+        logs: &Path,
+    ) -> Result<Vec<Vec<Stage>>, Stop> {
+        self.phase(Phase::Stage, |it| {
+            let session = it.session;
+            let stages = parts::stages(session)?;
+            let waiting = Instant::now();
+            let _lock = session.cache.lock("stage", &session.progress)?;
+            it.waited(waiting.elapsed());
+            let mut ticket = None;
+            let (mut all, mut cached) = (Vec::new(), true);
+            for StageOrder { plan, names } in orders {
+                let mut made = Vec::new();
+                for name in names.iter().copied() {
+                    let missing = stages.missing(plan, name)?;
+                    if !missing.is_empty() && ticket.is_none() {
+                        let waiting = Instant::now();
+                        ticket = Some(parts::ticket(session, "making a stage", plan)?);
+                        it.waited(waiting.elapsed());
+                    }
+                    // One after the other: where there is little room, what nothing starts from may
+                    // go as soon as the next is made of it.
+                    for step in missing {
+                        cached = false;
+                        crate::prepare::space::make_room(session, it.wanted.max_size, orders)?;
+                        let get = stages.get(host, plan, image, *step, logs, &session.progress);
+                        session.wait_for(get).with_context(|| {
+                            format!(
+                                "the cluster of {} did not come up; consoles are in {}",
+                                plan.cell,
+                                logs.display()
+                            )
+                        })?;
+                    }
+                    let stage = stages.find(plan, name)?;
+                    let stage = stage.with_context(|| format!("the stage {name} has gone"))?;
+                    if let (false, Some(lacking)) = (missing.is_empty(), &stage.manifest.unsettled)
+                    {
+                        session.progress.line(&format!(
+                            "the stage {name} of {} was frozen before it had settled: {lacking}",
+                            plan.cell
+                        ));
+                    }
+                    made.push(stage);
+                }
+                all.push(made);
+            }
+            Ok((all, cached))
+        })
+    }
+}
+
+/// Stages of one cell that are wanted, parents first.
+#[derive(Debug, Clone)]
+pub(crate) struct StageOrder {
+    pub(crate) plan: ClusterPlan,
+    pub(crate) names: Vec<StageName>,
+}
