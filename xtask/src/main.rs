@@ -5,7 +5,6 @@
 #[macro_use]
 mod say;
 
-mod access;
 mod bench;
 mod bench_clone;
 mod bench_red;
@@ -16,7 +15,7 @@ mod command;
 mod doctor;
 #[cfg(test)]
 mod fixture;
-mod keep;
+mod lab;
 mod nextest;
 mod order;
 mod plan;
@@ -26,7 +25,6 @@ mod stages;
 mod suite;
 mod test;
 mod under_way;
-mod up;
 
 use std::process::ExitCode;
 
@@ -40,6 +38,7 @@ use crate::command::cli::{
 };
 use crate::command::consent;
 use crate::command::session::Session;
+use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::preparation::{Preparation, Wanted};

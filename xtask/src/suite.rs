@@ -16,7 +16,7 @@ use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Sc
 
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
-use crate::keep::Keeper;
+use crate::lab::keep::Keeper;
 use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::plan::durations;
 use crate::plan::forecast::Pace;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use podwire_access::{Description, Link};
 
-use crate::access;
 use crate::command::session::Session;
+use crate::lab::access;
 
 /// Watches the run's folder for the cluster of a failed scenario.
 pub(crate) struct Keeper<'a> {

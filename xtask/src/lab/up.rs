@@ -10,10 +10,10 @@ use podwire_cluster::{Cluster, ClusterError, Host, Stage, StageName};
 use podwire_images::Provenance;
 use time::OffsetDateTime;
 
-use crate::access;
 use crate::command::cli::UpArgs;
 use crate::command::consent;
 use crate::command::session::Session;
+use crate::lab::access;
 use crate::prepare::parts;
 use crate::prepare::pod_network::{self, Given};
 use crate::prepare::preparation::{Preparation, StageOrder, Wanted};

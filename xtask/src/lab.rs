@@ -1,0 +1,5 @@
+//! A cluster for the person at the terminal, and the ways into it.
+
+pub(crate) mod access;
+pub(crate) mod keep;
+pub(crate) mod up;
