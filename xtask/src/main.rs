@@ -9,19 +9,16 @@ mod bench;
 mod bench_clone;
 mod bench_red;
 mod bench_suite;
-mod check;
-mod clean;
 mod command;
-mod doctor;
 #[cfg(test)]
 mod fixture;
+mod house;
 mod lab;
 mod nextest;
 mod order;
 mod plan;
 mod prepare;
 mod report;
-mod stages;
 mod suite;
 mod test;
 mod under_way;
@@ -38,6 +35,7 @@ use crate::command::cli::{
 };
 use crate::command::consent;
 use crate::command::session::Session;
+use crate::house::{check, clean, doctor, stages};
 use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::parts::{self, NodeSystem};

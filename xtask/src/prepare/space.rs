@@ -8,11 +8,11 @@ use podwire_cluster::{StageManifest, StageName};
 use podwire_images::{Entry, Made, Room};
 
 use crate::command::session::Session;
+use crate::house::stages::{STAGES, is_outdated, name};
 use crate::prepare::parts;
 use crate::prepare::preparation::StageOrder;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size};
-use crate::stages::{STAGES, is_outdated, name};
 
 /// Groups of the cache's entries: images, layers over images, and bundles.
 const IMAGES: &str = "images";

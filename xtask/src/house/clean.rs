@@ -10,10 +10,10 @@ use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims
 
 use crate::command::cli::CleanArgs;
 use crate::command::session::Session;
+use crate::house::stages;
 use crate::prepare::space::{self, Worth};
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
-use crate::stages;
 
 /// Group of the folders of runs that may go, and of the last one, which may not.
 const RUNS: &str = "runs";
