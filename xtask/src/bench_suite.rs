@@ -16,14 +16,14 @@ use time::OffsetDateTime;
 use crate::command::cli::BenchSuiteArgs;
 use crate::command::consent;
 use crate::command::session::Session;
-use crate::nextest::{self, Ended, Seen};
 use crate::plan::forecast::Pace;
 use crate::plan::select;
 use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
 use crate::prepare::{parts, space};
+use crate::run::nextest::{self, Ended, Seen};
+use crate::run::suite::{self, Ran, Suite};
 use crate::say::stop::Stop;
 use crate::say::text::table;
-use crate::suite::{self, Ran, Suite};
 
 /// Short ones, from different stages.
 const SAMPLE: &str = "api_server_names,pods_see_own_addresses,outside_host";

@@ -14,14 +14,10 @@ mod command;
 mod fixture;
 mod house;
 mod lab;
-mod nextest;
-mod order;
 mod plan;
 mod prepare;
 mod report;
-mod suite;
-mod test;
-mod under_way;
+mod run;
 
 use std::process::ExitCode;
 
@@ -40,6 +36,7 @@ use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::preparation::{Preparation, Wanted};
+use crate::run::test;
 use crate::say::stop::{self, Stop};
 use crate::say::text;
 

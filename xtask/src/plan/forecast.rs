@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::plan::durations::Durations;
 use crate::plan::outline::{Phase, Plan};
-use crate::under_way::{Doing, UnderWay};
+use crate::run::under_way::{Doing, UnderWay};
 
 /// Each phase of a plan, with its estimate.
 #[derive(Debug, Clone, PartialEq, Eq)]

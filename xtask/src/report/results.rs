@@ -13,8 +13,8 @@ use podwire_scenario::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::nextest::Seen;
 use crate::report::breaks::BreakVerdict;
+use crate::run::nextest::Seen;
 
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

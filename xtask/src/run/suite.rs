@@ -17,13 +17,13 @@ use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Sc
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::lab::keep::Keeper;
-use crate::nextest::{self, Ended, Nextest, Seen};
 use crate::plan::durations;
 use crate::plan::forecast::Pace;
 use crate::plan::outline;
 use crate::prepare::parts;
+use crate::run::nextest::{self, Ended, Nextest, Seen};
+use crate::run::under_way::{Standstill, UnderWay};
 use crate::say::stop::Stop;
-use crate::under_way::{Standstill, UnderWay};
 
 /// What is shown from the first Ctrl-C on.
 const ENDING: &str = "interrupted: ending all machines";

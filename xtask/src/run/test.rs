@@ -16,8 +16,6 @@ use time::OffsetDateTime;
 use crate::command::cli::TestArgs;
 use crate::command::session::Session;
 use crate::command::{again, consent};
-use crate::nextest::{self, Ended, Nextest, Seen};
-use crate::order::{CellOrder, Order};
 use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::{Forecast, Pace};
 use crate::plan::outline::{self, Machine, Need, Phase, Plan};
@@ -27,9 +25,11 @@ use crate::prepare::preparation::{Judged, Preparation, StageOrder};
 use crate::prepare::space::Demand;
 use crate::report::results::{self, Extent, Merged, Results, TestRecord};
 use crate::report::{breaks, junit, summary};
+use crate::run::nextest::{self, Ended, Nextest, Seen};
+use crate::run::order::{CellOrder, Order};
+use crate::run::suite::{self, CutShort, Suite};
 use crate::say::progress;
 use crate::say::stop::Stop;
-use crate::suite::{self, CutShort, Suite};
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
