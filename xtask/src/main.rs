@@ -6,9 +6,6 @@
 mod say;
 
 mod bench;
-mod bench_clone;
-mod bench_red;
-mod bench_suite;
 mod command;
 #[cfg(test)]
 mod fixture;
@@ -26,6 +23,7 @@ use podwire_images::image::ImageFrom;
 use podwire_images::{image, tools};
 use podwire_scenario::Profile;
 
+use crate::bench::{clone, last_run, red, suite};
 use crate::command::cli::{
     BenchTarget, BundleArgs, Cli, Command, ImageAction, ImageArgs, ImageBuildArgs, ScenariosArgs,
 };
@@ -63,18 +61,16 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Stages(args) => stages::stages(&Session::start()?, &args),
         Command::Clean(args) => clean::clean(&Session::start()?, &args),
         Command::Bench(args) => match args.what {
-            None => bench::last_run(&Session::start()?.workspace.latest(), args.json),
-            Some(BenchTarget::Switch) => bench::segment_switch(args.json),
-            Some(BenchTarget::Clone(what)) => {
-                bench_clone::clone(&Session::start()?, &what, args.json)
-            }
+            None => last_run::last_run(&Session::start()?.workspace.latest(), args.json),
+            Some(BenchTarget::Switch) => last_run::segment_switch(args.json),
+            Some(BenchTarget::Clone(what)) => clone::clone(&Session::start()?, &what, args.json),
             Some(BenchTarget::Red(what)) => {
                 let catalogue = podwire_scenarios::catalogue();
-                bench_red::red(&Session::start()?, &what, &catalogue, args.json)
+                red::red(&Session::start()?, &what, &catalogue, args.json)
             }
             Some(BenchTarget::Suite(what)) => {
                 let catalogue = podwire_scenarios::catalogue();
-                bench_suite::suite(&Session::start()?, &what, &catalogue, args.json)
+                suite::suite(&Session::start()?, &what, &catalogue, args.json)
             }
         },
     }

@@ -5,7 +5,7 @@ use podwire_cluster::Stage;
 use podwire_scenario::{PhaseTime, Scenario, ScenarioResult};
 use serde::Serialize;
 
-use crate::bench_suite::{self, Bench};
+use crate::bench::suite::{self, Bench};
 use crate::command::cli::BenchRedArgs;
 use crate::command::session::Session;
 use crate::report::results;
@@ -48,7 +48,7 @@ pub(crate) fn red(
     json: bool,
 ) -> Result<(), Stop> {
     let filter = args.filter.as_deref().unwrap_or(SAMPLE);
-    let measured = bench_suite::on_stages(session, catalogue, filter, args.nodes, measure)?;
+    let measured = suite::on_stages(session, catalogue, filter, args.nodes, measure)?;
     if json {
         let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
         outln!("{text}");
@@ -67,7 +67,7 @@ fn measure(bench: &Bench<'_>, chosen: &[&Scenario], cached: &[Stage]) -> Result<
         .phase("scenarios and sabotages");
     let dir = bench.folder("red")?;
     let names: Vec<String> = chosen.iter().map(|it| it.name.to_owned()).collect();
-    bench_suite::run(&bench.suite, &dir, &names, cached)?;
+    suite::run(&bench.suite, &dir, &names, cached)?;
     let mut left = Vec::new();
     for name in &names {
         let attempts = results::attempts(&dir, name).context("cannot read a result")?;

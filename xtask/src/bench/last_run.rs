@@ -1,0 +1,157 @@
+//! `cargo xtask bench`: figures, as phases and ratios.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use podwire_lan::bench::{SwitchBench, SwitchBenchPlan, switch};
+
+use crate::report::results::Results;
+use crate::say::stop::Stop;
+use crate::say::text::{clock, table};
+
+/// Where the last run's time went.
+pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {
+    let path = latest.join("results.json");
+    if !path.exists() {
+        return Err(Stop::setup(format!(
+            "there is no run to show: {} is missing; `cargo xtask test` makes one",
+            path.display()
+        )));
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let results: Results = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is damaged, or of another version", path.display()))?;
+    if json {
+        outln!("{}", serde_json::to_string_pretty(&results.phases)?);
+    } else {
+        out!("{}", where_it_went(&results));
+    }
+    Ok(())
+}
+
+/// Each phase with its share, then each scenario.
+fn where_it_went(results: &Results) -> String {
+    let total: f64 = results.phases.iter().map(|phase| phase.seconds).sum();
+    let share = |seconds: f64| {
+        if total > 0.0 {
+            format!("{:.0} %", seconds / total * 100.0)
+        } else {
+            "-".into()
+        }
+    };
+    let time =
+        |seconds: f64| clock(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let mut rows = vec![["phase", "time", "share", ""].map(String::from).to_vec()];
+    rows.extend(results.phases.iter().map(|phase| {
+        vec![
+            phase.name.clone(),
+            time(phase.seconds),
+            share(phase.seconds),
+            if phase.cached {
+                "cached".into()
+            } else {
+                String::new()
+            },
+        ]
+    }));
+    rows.push(vec!["all".into(), time(total), share(total), String::new()]);
+    let mut text = format!(
+        "The last run: accelerator {}, speed factor {:.1}\n\n{}",
+        results.accelerator,
+        results.speed_factor,
+        table(&rows)
+    );
+    let parts: Vec<Vec<String>> = results
+        .scenarios
+        .iter()
+        .flat_map(|scenario| {
+            scenario.parts.iter().map(|(part, seconds)| {
+                vec![
+                    scenario.cell.clone(),
+                    scenario.name.clone(),
+                    part.clone(),
+                    format!("{seconds:.1} s"),
+                ]
+            })
+        })
+        .collect();
+    if !parts.is_empty() {
+        text += &format!("\n{}", table(&parts));
+    }
+    text
+}
+
+/// Our switch beside vde_switch.
+pub(crate) fn segment_switch(json: bool) -> Result<(), Stop> {
+    let program = which::which("vde_switch").map_err(|_| {
+        Stop::setup(
+            "vde_switch is not installed; it is in the package vde2 (`apt-get install vde2`)",
+        )
+    })?;
+    let dir = tempfile::tempdir()?;
+    let bench = switch(&SwitchBenchPlan::default(), &program, dir.path())?;
+    if json {
+        outln!("{}", serde_json::to_string_pretty(&bench)?);
+    } else {
+        out!("{}", compared(&bench));
+    }
+    Ok(())
+}
+
+fn compared(bench: &SwitchBench) -> String {
+    let mut rows = vec![
+        [
+            "frame",
+            "ours: frames/s",
+            "Gbit/s",
+            "vde_switch: frames/s",
+            "Gbit/s",
+            "ours / vde_switch",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    rows.extend(bench.comparisons.iter().map(|comparison| {
+        vec![
+            format!("{} bytes", comparison.frame_bytes),
+            format!("{:.0}", comparison.ours.frames_per_second),
+            format!("{:.2}", comparison.ours.gigabits_per_second),
+            format!("{:.0}", comparison.vde_switch.frames_per_second),
+            format!("{:.2}", comparison.vde_switch.gigabits_per_second),
+            format!("{:.2}", comparison.ratio),
+        ]
+    }));
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_lan::bench::{Rate, SwitchComparison};
+
+    #[test]
+    fn phases_come_with_their_share() {
+        insta::assert_snapshot!(where_it_went(&crate::fixture::results()));
+    }
+
+    #[test]
+    fn the_switches_stand_side_by_side_with_their_ratio() {
+        let rate = |frames_per_second: f64| Rate {
+            frames: 1,
+            lost: 0,
+            seconds: 1.0,
+            frames_per_second,
+            gigabits_per_second: frames_per_second * 512.0 / 1e9,
+        };
+        let bench = SwitchBench {
+            comparisons: vec![SwitchComparison {
+                frame_bytes: 64,
+                ours: rate(1_500_000.0),
+                vde_switch: rate(1_000_000.0),
+                ratio: 1.5,
+            }],
+        };
+        insta::assert_snapshot!(compared(&bench));
+    }
+}
