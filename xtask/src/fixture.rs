@@ -13,7 +13,8 @@ use podwire_scenario::{
 };
 use podwire_vm::Accelerator;
 
-use crate::report::results::{PhaseRecord, Results, ScenarioRecord, TestRecord, Verdict};
+use crate::plan::phase::PhaseRecord;
+use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
 
 fn nothing(_: &Lab) -> Future<'_> {
     Box::pin(async { Ok(()) })

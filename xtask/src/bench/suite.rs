@@ -16,10 +16,11 @@ use time::OffsetDateTime;
 use crate::command::cli::BenchSuiteArgs;
 use crate::command::consent;
 use crate::command::session::Session;
+use crate::plan::capacity;
 use crate::plan::forecast::Pace;
 use crate::plan::select;
+use crate::prepare::parts;
 use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
-use crate::prepare::{parts, space};
 use crate::run::nextest::{self, Ended, Seen};
 use crate::run::suite::{self, Ran, Suite};
 use crate::say::stop::Stop;
@@ -213,7 +214,9 @@ impl Bench<'_> {
         let scratch = session.cache.staging("bench")?;
         let guests = plan.memory_mib() << 20;
         let stages = scenario.stage.line(plan.cell).len() as u64;
-        session.cache.require(space::disk_needed(guests, stages))?;
+        session
+            .cache
+            .require(capacity::disk_needed(guests, stages))?;
         let (stage, making) = {
             let _lock = session.cache.lock("stage", &session.progress)?;
             let _ticket = parts::ticket(session, "bench suite", plan)?;

@@ -8,7 +8,7 @@ use podwire_scenario::{PREPARATION, SABOTAGE};
 use podwire_vm::Accelerator;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::outline::Phase;
+use crate::plan::phase::Phase;
 
 const FILE: &str = "durations.json";
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::plan::durations::Durations;
-use crate::plan::outline::{Phase, Plan};
+use crate::plan::outline::Plan;
+use crate::plan::phase::Phase;
 use crate::run::under_way::{Doing, UnderWay};
 
 /// Each phase of a plan, with its estimate.

@@ -3,139 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
+use crate::plan::capacity::{self, Appetite, KEEP_FREE_MIB};
 use crate::plan::durations::Durations;
-use crate::prepare::space;
+use crate::plan::phase::Phase;
 use crate::say::text::{about, size, table};
-
-/// The parts of the main job, in the order in which they are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    PodNetwork,
-    Packages,
-    Tools,
-    BaseImage,
-    Accelerator,
-    Bundle,
-    /// What is left of [`Phase::Bundle`] when the cache has all of it that is not the user's own.
-    OwnBundle,
-    NodeImage,
-    Programs,
-    HarnessTests,
-    Layer,
-    Stage,
-    Scenarios,
-}
-
-impl Phase {
-    /// All that a run may have which brings neither a Pod network nor programs of the user's.
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Packages,
-        Self::Tools,
-        Self::BaseImage,
-        Self::Accelerator,
-        Self::Bundle,
-        Self::NodeImage,
-        Self::Programs,
-        Self::HarnessTests,
-        Self::Stage,
-        Self::Scenarios,
-    ];
-
-    /// Its name in the plan, in `results.json` and in the table of measured times.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::PodNetwork => "pod network",
-            Self::Packages => "packages",
-            Self::Tools => "tools",
-            Self::BaseImage => "base image",
-            Self::Accelerator => "accelerator",
-            Self::Bundle => "bundle",
-            Self::OwnBundle => "own bundle",
-            Self::NodeImage => "node image",
-            Self::Programs => "test programs",
-            Self::HarnessTests => "harness tests",
-            Self::Layer => "image layer",
-            Self::Stage => "stage",
-            Self::Scenarios => "scenarios",
-        }
-    }
-
-    /// What it is for, for somebody who sees the plan for the first time.
-    fn purpose(self) -> &'static str {
-        match self {
-            Self::PodNetwork => "pull the manifest's container images",
-            Self::Packages => "system packages: emulator, image tools",
-            Self::Tools => "cargo-nextest and the Go toolchain, pinned, in the cache",
-            Self::BaseImage => "a small guest without Kubernetes",
-            Self::Accelerator => "boot that guest: does KVM work here, how fast is it",
-            Self::Bundle => "Kubernetes, etcd, CoreDNS, CNI plugins, flannel",
-            Self::OwnBundle => "your own programs among the cached ones",
-            Self::NodeImage => {
-                "the machines' disk: Debian, containerd, the bundle, its container images"
-            }
-            Self::Programs => "compile the tests and scenarios",
-            Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
-            Self::Layer => "one machine imports the manifest's container images",
-            Self::Stage => "boot the machines, start Kubernetes, freeze the clusters",
-            Self::Scenarios => "each in its own clone of a frozen cluster",
-        }
-    }
-
-    /// Seconds when nothing is cached, on two cores: with KVM, and emulated. Of one clone, for the
-    /// scenarios.
-    fn seconds(self) -> (f64, f64) {
-        match self {
-            Self::PodNetwork | Self::Packages | Self::BaseImage => (60.0, 60.0),
-            Self::Tools | Self::Bundle => (420.0, 420.0),
-            Self::Accelerator => (5.0, 30.0),
-            Self::OwnBundle => (20.0, 20.0),
-            Self::NodeImage => (150.0, 150.0),
-            Self::Programs => (120.0, 120.0),
-            Self::HarnessTests => (30.0, 150.0),
-            Self::Layer => (30.0, 150.0),
-            Self::Stage => (60.0, 240.0),
-            Self::Scenarios => (4.0, 20.0),
-        }
-    }
-
-    /// Whether more cores make it faster.
-    fn compiles(self) -> bool {
-        matches!(self, Self::Tools | Self::Bundle | Self::Programs)
-    }
-
-    /// MiB that stay on disk when it is done, and MiB that it needs beside them meanwhile, when it is
-    /// not cached; what the machines' memory takes is not in it.
-    fn disk_mib(self) -> (u64, u64) {
-        match self {
-            Self::PodNetwork => (500, 500),
-            Self::Packages => (700, 300),
-            Self::Tools => (50, 900),
-            Self::BaseImage => (250, 700),
-            Self::Accelerator => (0, 100),
-            // Go's modules stay, its build cache goes.
-            Self::Bundle => (2400, 3200),
-            Self::OwnBundle => (800, 100),
-            Self::NodeImage => (1700, 4000),
-            Self::Programs => (2500, 0),
-            Self::HarnessTests => (50, 1500),
-            Self::Layer => (1000, 1000),
-            Self::Stage => (100, 100),
-            Self::Scenarios => (300, 500),
-        }
-    }
-}
-
-/// What a cluster takes of the machine, MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Appetite {
-    /// Its machines' memory.
-    pub(crate) guests_mib: u64,
-    /// The most that a running clone occupies.
-    pub(crate) clone_mib: u64,
-}
 
 /// Whether a phase has anything to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,7 +159,7 @@ impl Plan {
             peak = peak.max(kept + working);
             match phase {
                 Phase::Stage => {
-                    kept += space::disk_needed(self.appetite.guests_mib, self.stages as u64);
+                    kept += capacity::disk_needed(self.appetite.guests_mib, self.stages as u64);
                 }
                 Phase::Scenarios => peak = peak.max(kept + working * self.at_once as u64),
                 _ => {}
@@ -382,25 +255,6 @@ impl Plan {
             table(&rows)
         )
     }
-}
-
-/// What clones never take from the rest of the machine, MiB.
-pub(crate) const KEEP_FREE_MIB: u64 = 512;
-
-/// How many clones run at once: one on two emulated cores, else one per two cores, as far as
-/// memory (available, bytes; of one clone, MiB) carries them.
-pub(crate) fn at_once(
-    cores: usize,
-    available: u64,
-    accelerator: Accelerator,
-    clone_mib: u64,
-) -> usize {
-    let cores_each = match accelerator {
-        Accelerator::Kvm => 2,
-        // Three emulated machines keep more than two cores busy while they wake up.
-        Accelerator::Tcg => 4,
-    };
-    slots(cores, cores_each, available, clone_mib, KEEP_FREE_MIB)
 }
 
 #[cfg(test)]
@@ -512,15 +366,5 @@ pub(crate) mod tests {
         }
         assert!(fresh_disk > 8 << 30);
         assert_eq!(plan.disk_needed(), 0);
-    }
-
-    #[test]
-    fn two_emulated_cores_carry_one_clone() {
-        use Accelerator::{Kvm, Tcg};
-        assert_eq!(at_once(2, 20 << 30, Tcg, 5056), 1);
-        assert_eq!(at_once(4, 14 << 30, Kvm, 5056), 2);
-        assert_eq!(at_once(16, 64 << 30, Kvm, 5056), 8);
-        // Memory for one only.
-        assert_eq!(at_once(16, 5 << 30, Kvm, 5056), 1);
     }
 }

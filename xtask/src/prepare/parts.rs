@@ -18,7 +18,9 @@ use podwire_vm::accelerator::{self, ProbeGuest, Verdict, VerdictKey};
 
 use crate::command::cli::{ConfigArgs, FromArgs, SourceArgs};
 use crate::command::session::Session;
-use crate::plan::outline::{Appetite, KEEP_FREE_MIB, Machine, Need, Phase, Plan, at_once};
+use crate::plan::capacity::{Appetite, KEEP_FREE_MIB, at_once};
+use crate::plan::outline::{Machine, Need, Plan};
+use crate::plan::phase::Phase;
 use crate::prepare::preparation::Wanted;
 use crate::say::progress::Progress;
 use crate::say::stop::Stop;

@@ -17,10 +17,9 @@ use crate::command::consent;
 use crate::command::session::Session;
 use crate::plan::durations::Durations;
 use crate::plan::forecast::Forecast;
-use crate::plan::outline::Phase;
+use crate::plan::phase::{Phase, PhaseRecord};
 use crate::prepare::parts::{self, NodeSystem, Programs};
 use crate::prepare::pod_network::{self, Given};
-use crate::report::results::PhaseRecord;
 use crate::say::stop::Stop;
 
 /// What is to be prepared, and how.

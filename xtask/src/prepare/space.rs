@@ -9,6 +9,7 @@ use podwire_images::{Entry, Made, Room};
 
 use crate::command::session::Session;
 use crate::house::stages::{STAGES, is_outdated, name};
+use crate::plan::capacity::disk_needed;
 use crate::prepare::parts;
 use crate::prepare::preparation::StageOrder;
 use crate::say::stop::Stop;
@@ -210,16 +211,6 @@ fn say_removed(session: &Session, made: &Made) {
     }
 }
 
-/// Room for so many new stages, in the unit of `guests`: each keeps about two fifths of its machines'
-/// memory (measured: 7 % for booted machines, by hand 45 % with the workload, by kubeadm 62 %), the
-/// last one all of it while it is being made.
-pub(crate) fn disk_needed(guests: u64, stages: u64) -> u64 {
-    if stages == 0 {
-        return 0;
-    }
-    guests * 2 / 5 * stages + guests * 3 / 5
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,12 +246,5 @@ mod tests {
         order.sort_by_key(|entry| worth.counts_as_used(entry));
         let order: Vec<String> = order.iter().map(|entry| name(&entry.path)).collect();
         assert_eq!(order, ["outdated", "intermediate", "j", "start", "i", "b"]);
-    }
-
-    #[test]
-    fn nothing_to_make_needs_no_room() {
-        assert_eq!(disk_needed(4 << 30, 0), 0);
-        assert_eq!(disk_needed(5 << 30, 1), 5 << 30);
-        assert_eq!(disk_needed(5 << 30, 2), 7 << 30);
     }
 }

@@ -13,6 +13,7 @@ use podwire_scenario::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::plan::phase::PhaseRecord;
 use crate::report::breaks::BreakVerdict;
 use crate::run::nextest::Seen;
 
@@ -55,15 +56,6 @@ pub(crate) struct Results {
     /// With `--break`: whether exactly the expected scenarios are red.
     #[serde(rename = "break", skip_serializing_if = "Option::is_none", default)]
     pub(crate) broken: Option<BreakVerdict>,
-}
-
-/// One phase of the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct PhaseRecord {
-    pub(crate) name: String,
-    pub(crate) seconds: f64,
-    /// Whether the cache had what it makes.
-    pub(crate) cached: bool,
 }
 
 /// One of the harness's own tests.

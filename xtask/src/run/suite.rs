@@ -17,9 +17,9 @@ use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Sc
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::lab::keep::Keeper;
+use crate::plan::capacity;
 use crate::plan::durations;
 use crate::plan::forecast::Pace;
-use crate::plan::outline;
 use crate::prepare::parts;
 use crate::run::nextest::{self, Ended, Nextest, Seen};
 use crate::run::under_way::{Standstill, UnderWay};
@@ -84,7 +84,7 @@ impl fmt::Display for CutShort {
 pub(crate) fn at_once(plan: &ClusterPlan) -> Result<usize, Stop> {
     let available = Memory::of_host()?.available;
     let claim = parts::claim("", plan);
-    Ok(outline::at_once(
+    Ok(capacity::at_once(
         parts::cores(),
         available,
         plan.accelerator,

@@ -16,9 +16,11 @@ use time::OffsetDateTime;
 use crate::command::cli::TestArgs;
 use crate::command::session::Session;
 use crate::command::{again, consent};
+use crate::plan::capacity;
 use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::{Forecast, Pace};
-use crate::plan::outline::{self, Machine, Need, Phase, Plan};
+use crate::plan::outline::{Machine, Need, Plan};
+use crate::plan::phase::Phase;
 use crate::prepare::parts;
 use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation, StageOrder};
@@ -166,7 +168,7 @@ fn look(
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
     let appetite = parts::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
-    let at_once = outline::at_once(
+    let at_once = capacity::at_once(
         machine.cores,
         machine.memory_available,
         accelerator,
