@@ -2,6 +2,7 @@
 
 pub(crate) mod nextest;
 pub(crate) mod order;
+pub(crate) mod pace;
 pub(crate) mod suite;
 pub(crate) mod test;
 pub(crate) mod under_way;

@@ -19,9 +19,9 @@ use crate::command::session::Session;
 use crate::lab::keep::Keeper;
 use crate::plan::capacity;
 use crate::plan::durations;
-use crate::plan::forecast::Pace;
 use crate::prepare::parts;
 use crate::run::nextest::{self, Ended, Nextest, Seen};
+use crate::run::pace::Pace;
 use crate::run::under_way::{Standstill, UnderWay};
 use crate::say::stop::Stop;
 
