@@ -2,5 +2,6 @@
 
 pub(crate) mod breaks;
 pub(crate) mod junit;
+pub(crate) mod merge;
 pub(crate) mod results;
 pub(crate) mod summary;

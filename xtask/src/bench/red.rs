@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::bench::suite::{self, Bench};
 use crate::command::cli::BenchRedArgs;
 use crate::command::session::Session;
-use crate::report::results;
+use crate::report::merge;
 use crate::say::stop::Stop;
 use crate::say::text::table;
 
@@ -70,7 +70,7 @@ fn measure(bench: &Bench<'_>, chosen: &[&Scenario], cached: &[Stage]) -> Result<
     suite::run(&bench.suite, &dir, &names, cached)?;
     let mut left = Vec::new();
     for name in &names {
-        let attempts = results::attempts(&dir, name).context("cannot read a result")?;
+        let attempts = merge::attempts(&dir, name).context("cannot read a result")?;
         let last = attempts.into_iter().next_back().flatten();
         left.push(last.with_context(|| format!("{name} left no result"))?);
     }

@@ -2,20 +2,8 @@
 
 use podwire_cluster::Break;
 use podwire_scenario::Scenario;
-use serde::{Deserialize, Serialize};
 
-use crate::report::results::{ScenarioRecord, Verdict};
-
-/// Whether a built-in fault turned exactly the expected scenarios red.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BreakVerdict {
-    pub(crate) name: String,
-    /// Scenarios of this run that declare to be red under this fault.
-    pub(crate) expected_red: Vec<String>,
-    /// Scenarios of this run that failed.
-    pub(crate) red: Vec<String>,
-    pub(crate) as_expected: bool,
-}
+use crate::report::results::{BreakVerdict, ScenarioRecord, Verdict};
 
 /// Compares the red set with what the scenarios' own declarations expect. What was skipped says
 /// nothing either way.

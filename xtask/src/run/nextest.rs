@@ -14,15 +14,7 @@ use quick_junit::{Report, TestCaseStatus};
 use rustix::process::Pid;
 
 use crate::command::session::Session;
-
-/// What nextest saw of one test's process.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Seen {
-    pub(crate) passed: bool,
-    /// Why it did not, in nextest's words.
-    pub(crate) message: String,
-    pub(crate) seconds: f64,
-}
+use crate::report::merge::Seen;
 
 /// One run of nextest.
 #[derive(Debug, Clone)]

@@ -25,9 +25,10 @@ use crate::prepare::parts;
 use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation, StageOrder};
 use crate::prepare::space::Demand;
-use crate::report::results::{self, Extent, Merged, Results, TestRecord};
+use crate::report::merge::{self, Extent, Merged, Seen};
+use crate::report::results::{self, Results, TestRecord};
 use crate::report::{breaks, junit, summary};
-use crate::run::nextest::{self, Ended, Nextest, Seen};
+use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
 use crate::run::suite::{self, CutShort, Suite};
@@ -538,7 +539,7 @@ impl Run<'_> {
                     selection: &order.selection,
                     seen: seen.as_ref(),
                 };
-                results::merge(self.order.catalogue, &merged, extent)
+                merge::merge(self.order.catalogue, &merged, extent)
             })
             .collect();
         let broken = self.order.args.broken.filter(|_| done.is_ok());

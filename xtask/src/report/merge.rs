@@ -1,0 +1,360 @@
+//! What came of each scenario, merged of three things: what xtask selected before anything started, what
+//! each scenario's process wrote about its attempts, and what nextest saw of those processes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use podwire_cluster::Cell;
+use podwire_scenario::{ContextError, Outcome, Scenario, ScenarioResult, Selection, bare};
+
+use crate::report::results::{ScenarioRecord, Verdict};
+
+/// What nextest saw of one test's process.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) passed: bool,
+    /// Why it did not, in nextest's words.
+    pub(crate) message: String,
+    pub(crate) seconds: f64,
+}
+
+/// What one scenario's attempts left on disk, in order; `None` for one that left no result.
+pub(crate) type Attempts = Vec<Option<ScenarioResult>>;
+
+/// Reads what a scenario's attempts left.
+///
+/// # Errors
+/// [`ContextError`] for a result file that cannot be read or understood.
+pub(crate) fn attempts(cell_dir: &Path, name: &str) -> Result<Attempts, ContextError> {
+    (1..)
+        .take_while(|attempt| ScenarioResult::folder(cell_dir, name, *attempt).exists())
+        .map(|attempt| ScenarioResult::read(cell_dir, name, attempt))
+        .collect()
+}
+
+/// How much of a run there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent<'a> {
+    /// All of it.
+    Whole,
+    /// A person ended it: why what has no result has none.
+    CutShort(&'a str),
+    /// No scenario was run at all: why.
+    Nothing(&'a str),
+}
+
+/// What there is of one cell, to be merged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Merged<'a> {
+    pub(crate) run_dir: &'a Path,
+    pub(crate) cell: Cell,
+    pub(crate) selection: &'a Selection,
+    /// What nextest saw, by the scenarios' names; nothing when it was not run.
+    pub(crate) seen: Option<&'a BTreeMap<String, Seen>>,
+}
+
+/// Merges what was selected, what was left on disk and what nextest saw.
+pub(crate) fn merge(
+    catalogue: &[Scenario],
+    merged: &Merged<'_>,
+    extent: Extent<'_>,
+) -> Vec<ScenarioRecord> {
+    let cell_dir = bare::cell_dir(merged.run_dir, merged.cell);
+    let nothing = BTreeMap::new();
+    let seen = merged.seen.unwrap_or(&nothing);
+    let found = |name: &str| attempts(&cell_dir, name);
+    let records = merged_with(catalogue, merged.selection, found, seen, extent);
+    let records = records.into_iter().map(|record| ScenarioRecord {
+        cell: merged.cell.to_string(),
+        folder: record
+            .folder
+            .map(|path| bare::cell_dir(Path::new(""), merged.cell).join(path)),
+        ..record
+    });
+    records.collect()
+}
+
+fn merged_with(
+    catalogue: &[Scenario],
+    selection: &Selection,
+    mut attempts: impl FnMut(&str) -> Result<Attempts, ContextError>,
+    seen: &BTreeMap<String, Seen>,
+    extent: Extent<'_>,
+) -> Vec<ScenarioRecord> {
+    catalogue
+        .iter()
+        .filter_map(|scenario| {
+            if let Some(skipped) = selection.skipped.iter().find(|s| s.name == scenario.name) {
+                return Some(skipped_record(scenario, &skipped.reason));
+            }
+            if !selection.scenarios.iter().any(|name| name == scenario.name) {
+                return None;
+            }
+            if let Extent::Nothing(reason) = extent {
+                return Some(skipped_record(scenario, reason));
+            }
+            Some(match attempts(scenario.name) {
+                Ok(attempts) => match without_result(&attempts, extent) {
+                    Some(reason) => skipped_record(scenario, reason),
+                    None => record(scenario, attempts, seen.get(scenario.name)),
+                },
+                Err(error) => ScenarioRecord {
+                    outcome: Verdict::Failed,
+                    ..skipped_record(scenario, &format!("its result is unreadable: {error}"))
+                },
+            })
+        })
+        .collect()
+}
+
+/// Why a scenario has no result, when that is not its own fault.
+fn without_result<'a>(attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str> {
+    match extent {
+        Extent::CutShort(reason) => attempts
+            .last()
+            .is_none_or(Option::is_none)
+            .then_some(reason),
+        Extent::Whole | Extent::Nothing(_) => None,
+    }
+}
+
+fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
+    ScenarioRecord {
+        name: scenario.name.to_owned(),
+        cell: String::new(),
+        covers: scenario.covers.iter().map(|id| (*id).to_owned()).collect(),
+        outcome: Verdict::Skipped,
+        reason: reason.to_owned(),
+        attempts: 0,
+        seconds: 0.0,
+        sabotages: Vec::new(),
+        parts: BTreeMap::new(),
+        folder: None,
+    }
+}
+
+fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> ScenarioRecord {
+    let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+    let seconds = attempts
+        .iter()
+        .flatten()
+        .map(|attempt| attempt.seconds)
+        .sum();
+    let Some(last) = attempts.into_iter().next_back() else {
+        return ScenarioRecord {
+            outcome: Verdict::Failed,
+            reason: with_last_words("it was selected but never started", seen),
+            ..skipped_record(scenario, "")
+        };
+    };
+    let folder = Some(PathBuf::from(format!(
+        "scenarios/{}/attempt-{count}",
+        scenario.name
+    )));
+    let Some(last) = last else {
+        return ScenarioRecord {
+            outcome: Verdict::Failed,
+            reason: with_last_words("it started but left no result", seen),
+            attempts: count,
+            seconds: seen.map_or(seconds, |seen| seen.seconds),
+            folder,
+            ..skipped_record(scenario, "")
+        };
+    };
+    let uncaught: Vec<&str> = last
+        .sabotages
+        .iter()
+        .filter(|sabotage| !sabotage.caught)
+        .map(|sabotage| sabotage.name.as_str())
+        .collect();
+    let (outcome, reason) = match last.outcome {
+        Outcome::Failed => (Verdict::Failed, last.reason),
+        Outcome::Passed if !uncaught.is_empty() => (
+            Verdict::Failed,
+            format!("sabotage not caught: {}", uncaught.join(", ")),
+        ),
+        // A process may still come to grief after it has written its result.
+        Outcome::Passed if seen.is_none_or(|seen| !seen.passed) => (
+            Verdict::Failed,
+            with_last_words(
+                "its result says passed, but its process did not end well",
+                seen,
+            ),
+        ),
+        Outcome::Passed if count > 1 => (Verdict::Flaky, format!("passed at attempt {count}")),
+        Outcome::Passed => (Verdict::Passed, String::new()),
+    };
+    ScenarioRecord {
+        name: last.name,
+        cell: String::new(),
+        covers: last.covers,
+        outcome,
+        reason,
+        attempts: count,
+        seconds,
+        sabotages: last.sabotages,
+        parts: last
+            .phases
+            .into_iter()
+            .map(|phase| (phase.name, phase.seconds))
+            .collect(),
+        folder: folder.filter(|_| outcome == Verdict::Failed),
+    }
+}
+
+fn with_last_words(text: &str, seen: Option<&Seen>) -> String {
+    match seen {
+        Some(seen) if !seen.message.is_empty() => format!("{text}; nextest: {}", seen.message),
+        Some(_) => text.to_owned(),
+        None => format!("{text}; nextest saw nothing of it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{passed, scenario};
+
+    fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
+        let seen = Seen {
+            passed,
+            message: message.into(),
+            seconds: 3.0,
+        };
+        BTreeMap::from([("a".to_owned(), seen)])
+    }
+
+    fn merged(attempts: Attempts, seen: &BTreeMap<String, Seen>) -> ScenarioRecord {
+        let selection = Selection {
+            scenarios: vec!["a".into()],
+            skipped: Vec::new(),
+        };
+        let mut attempts = Some(attempts);
+        merged_with(
+            &[scenario("a")],
+            &selection,
+            |_| Ok(attempts.take().unwrap()),
+            seen,
+            Extent::Whole,
+        )
+        .remove(0)
+    }
+
+    #[test]
+    fn a_result_file_that_passed_counts_as_passed() {
+        let record = merged(vec![Some(passed("a"))], &seen(true, ""));
+        assert_eq!((record.outcome, record.attempts), (Verdict::Passed, 1));
+        assert_eq!(record.folder, None);
+    }
+
+    #[test]
+    fn passing_at_a_later_attempt_is_flaky() {
+        let first = ScenarioResult {
+            outcome: Outcome::Failed,
+            ..passed("a")
+        };
+        let second = ScenarioResult {
+            attempt: 2,
+            ..passed("a")
+        };
+        let record = merged(vec![Some(first), Some(second)], &seen(true, ""));
+        assert_eq!((record.outcome, record.attempts), (Verdict::Flaky, 2));
+        assert_eq!(record.seconds, 63.0);
+    }
+
+    #[test]
+    fn a_started_scenario_without_a_result_failed() {
+        let record = merged(vec![None], &seen(false, "exited with signal 9"));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(
+            record.reason,
+            "it started but left no result; nextest: exited with signal 9"
+        );
+        assert_eq!(record.folder, Some("scenarios/a/attempt-1".into()));
+    }
+
+    #[test]
+    fn a_selected_scenario_that_never_started_failed() {
+        let record = merged(vec![], &BTreeMap::new());
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(
+            record.reason,
+            "it was selected but never started; nextest saw nothing of it"
+        );
+    }
+
+    #[test]
+    fn a_passed_result_of_a_process_that_came_to_grief_failed() {
+        let record = merged(
+            vec![Some(passed("a"))],
+            &seen(false, "aborted with SIGABRT"),
+        );
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert!(record.reason.contains("SIGABRT"), "{}", record.reason);
+    }
+
+    #[test]
+    fn an_uncaught_sabotage_fails_its_scenario() {
+        let mut result = passed("a");
+        result.sabotages[0].caught = false;
+        let record = merged(vec![Some(result)], &seen(true, ""));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(record.reason, "sabotage not caught: same_range");
+    }
+
+    #[test]
+    fn what_was_not_selected_never_counts_and_what_was_skipped_says_why() {
+        let catalogue = [scenario("a"), scenario("b"), scenario("c")];
+        let selection = Selection {
+            scenarios: vec!["c".into()],
+            skipped: vec![podwire_scenario::Skipped {
+                name: "a".into(),
+                reason: "needs 3 nodes".into(),
+            }],
+        };
+        let records = merged_with(
+            &catalogue,
+            &selection,
+            |_| Ok(Vec::new()),
+            &BTreeMap::new(),
+            Extent::Nothing("no image"),
+        );
+        let shown: Vec<_> = records
+            .iter()
+            .map(|r| format!("{} {} {}", r.name, r.outcome, r.reason))
+            .collect();
+        assert_eq!(shown, ["a skipped needs 3 nodes", "c skipped no image"]);
+    }
+
+    #[test]
+    fn what_a_person_has_cut_short_is_skipped_and_what_has_a_result_keeps_it() {
+        let catalogue = [scenario("a"), scenario("b"), scenario("c")];
+        let selection = Selection {
+            scenarios: ["a", "b", "c"].map(String::from).to_vec(),
+            skipped: Vec::new(),
+        };
+        let failed = ScenarioResult {
+            outcome: Outcome::Failed,
+            ..passed("a")
+        };
+        let records = merged_with(
+            &catalogue,
+            &selection,
+            |name| {
+                Ok(match name {
+                    "a" => vec![Some(failed.clone())],
+                    "b" => vec![None],
+                    _ => Vec::new(),
+                })
+            },
+            &BTreeMap::new(),
+            Extent::CutShort("ended by Ctrl-C"),
+        );
+        let outcomes: Vec<_> = records.iter().map(|record| record.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [Verdict::Failed, Verdict::Skipped, Verdict::Skipped]
+        );
+        assert_eq!(records[2].reason, "ended by Ctrl-C");
+    }
+}
