@@ -17,8 +17,9 @@ use time::OffsetDateTime;
 use crate::command::cli::BenchCloneArgs;
 use crate::command::consent;
 use crate::command::session::Session;
-use crate::prepare::parts;
-use crate::prepare::preparation::{Preparation, Wanted};
+use crate::prepare::preparation::Preparation;
+use crate::prepare::wanted::Wanted;
+use crate::prepare::{machine, parts, tickets};
 use crate::say::stop::Stop;
 use crate::say::text::table;
 
@@ -72,10 +73,10 @@ pub(crate) fn clone(session: &Session, args: &BenchCloneArgs, json: bool) -> Res
     let node = preparation.node_image()?;
     let host = preparation.host(&judged);
     let cell = Cell::usual(Bootstrap::ByHand);
-    let plan = parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?;
+    let plan = wanted.cluster_plan(session, cell, &node, host.accelerator)?;
     let _lock = session.cache.lock("stage", &session.progress)?;
     session.progress.phase("bench clone");
-    let _ticket = parts::ticket(session, "bench clone", &plan)?;
+    let _ticket = tickets::ticket(session, "bench clone", &plan)?;
     let scratch = session.cache.staging("bench")?;
     let bench = Bench {
         session,
@@ -160,7 +161,7 @@ impl Bench<'_> {
         tokio::time::sleep(IDLE).await;
         let busy_s = busy(&cluster)? - before;
         #[expect(clippy::cast_precision_loss, reason = "cores are few")]
-        let cores = parts::cores() as f64;
+        let cores = machine::cores() as f64;
         let idle_cpu_percent = busy_s / idle.elapsed().as_secs_f64() / cores * 100.0;
         cluster.stop().await;
 
@@ -181,7 +182,7 @@ impl Bench<'_> {
         let first_cross_node_s = median(samples.iter().map(|sample| sample.first_cross_node));
         Ok(CloneBench {
             accelerator: self.host.accelerator.to_string(),
-            cores: parts::cores(),
+            cores: machine::cores(),
             nodes: self.plan.nodes,
             clones: clones + 1,
             cold_s,

@@ -18,10 +18,12 @@ use crate::command::consent;
 use crate::command::session::Session;
 use crate::plan::capacity;
 use crate::plan::select;
-use crate::prepare::parts;
-use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
+use crate::prepare::preparation::Preparation;
+use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::prepare::{machine, parts, tickets};
 use crate::report::merge::Seen;
-use crate::run::nextest::{self, Ended};
+use crate::run::build;
+use crate::run::nextest::Ended;
 use crate::run::pace::Pace;
 use crate::run::suite::{self, Ran, Suite};
 use crate::say::stop::Stop;
@@ -113,10 +115,9 @@ pub(crate) fn on_stages<T>(
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
     let host = preparation.host(&judged);
-    let plan = parts::cluster_plan(session, &wanted, by_hand, &node, host.accelerator)?;
+    let plan = wanted.cluster_plan(session, by_hand, &node, host.accelerator)?;
     session.progress.phase("test programs");
-    let build = nextest::build(&session.workspace.root);
-    let built = parts::build(session, build, &dir.join("build.log"));
+    let built = build::build(session, &dir.join("build.log"));
     session.progress.idle();
     built?;
     let mut names: Vec<StageName> = chosen.iter().map(|scenario| scenario.stage).collect();
@@ -185,7 +186,7 @@ impl Bench<'_> {
         let cold_s = scenarios.iter().map(|scenario| scenario.cold_s).sum();
         Ok(SuiteBench {
             accelerator: self.suite.host.accelerator.to_string(),
-            cores: parts::cores(),
+            cores: machine::cores(),
             nodes: self.suite.plan.nodes,
             at_once: self.suite.at_once,
             clones_s,
@@ -220,7 +221,7 @@ impl Bench<'_> {
             .require(capacity::disk_needed(guests, stages))?;
         let (stage, making) = {
             let _lock = session.cache.lock("stage", &session.progress)?;
-            let _ticket = parts::ticket(session, "bench suite", plan)?;
+            let _ticket = tickets::ticket(session, "bench suite", plan)?;
             let making = Instant::now();
             let stages = Stages::at(scratch.path());
             let (logs, report) = (dir.join("stages"), &session.progress);

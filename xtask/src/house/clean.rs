@@ -10,8 +10,8 @@ use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims
 
 use crate::command::cli::CleanArgs;
 use crate::command::session::Session;
-use crate::house::stages;
 use crate::prepare::space::{self, Worth};
+use crate::prepare::stage_cache::STAGES;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
 
@@ -35,7 +35,7 @@ pub(crate) fn clean(session: &Session, args: &CleanArgs) -> Result<(), Stop> {
     let mut entries = runs(session)?;
     entries.extend(session.cache.entries()?);
     for entry in &mut entries {
-        entry.in_use |= making.is_none() && entry.group == stages::STAGES && entry.is_unfinished();
+        entry.in_use |= making.is_none() && entry.group == STAGES && entry.is_unfinished();
     }
     let scope = match args.all {
         true => Scope::All,

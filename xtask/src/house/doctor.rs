@@ -10,7 +10,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::command::cli::DoctorArgs;
 use crate::command::session::Session;
-use crate::prepare::parts;
+use crate::plan::outline::{Machine, Need, Plan};
+use crate::plan::phase::Phase;
+use crate::prepare::{machine, parts, tickets};
 use crate::say::stop::Stop;
 use crate::say::text::{size, table};
 
@@ -29,7 +31,7 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
     let memory = Memory::of_host()?;
     let open_files = getrlimit(Resource::Nofile);
     let bundle = parts::newest_modules(session)?;
-    let fresh = parts::fresh_plan(session, &bundle.kubernetes)?;
+    let fresh = fresh_plan(session, &bundle.kubernetes)?;
     let mut lines = vec![Line {
         what: "system",
         finding: match host.os.family() {
@@ -41,7 +43,7 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
         },
     }];
     lines.extend(numbers(&Numbers {
-        cores: parts::cores(),
+        cores: machine::cores(),
         memory_available: memory.available,
         memory_needed: fresh.memory_needed(),
         disk_available: session.cache.disk()?.available,
@@ -109,8 +111,8 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
 fn accelerator(session: &Session, require_kvm: bool) -> Result<Finding, Stop> {
     let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
     // Without QEMU there is a problem of its own above.
-    let verdict = match (base, parts::Programs::find()) {
-        (Some(base), Ok(_)) => parts::known_verdict(session, &base)?,
+    let verdict = match (base, machine::Programs::find()) {
+        (Some(base), Ok(_)) => machine::known_verdict(session, &base)?,
         _ => None,
     };
     Ok(match verdict {
@@ -134,6 +136,32 @@ fn accelerator(session: &Session, require_kvm: bool) -> Result<Finding, Stop> {
                 Finding::Good(found)
             }
         }
+    })
+}
+
+/// Those that the default run's scenarios start from, two for each bootstrap, and two on the way.
+const FRESH_STAGES: usize = 6;
+
+/// The plan of a default run on this machine with an empty cache.
+fn fresh_plan(session: &Session, kubernetes: &str) -> Result<Plan, Stop> {
+    let appetite = tickets::appetite(3, kubernetes, Accelerator::Tcg)?;
+    let machine = Machine {
+        cores: machine::cores(),
+        memory_available: Memory::of_host()?.available,
+        disk_available: session.cache.disk()?.available,
+        disk_giving_way: 0,
+        accelerator: None,
+    };
+    Ok(Plan {
+        machine,
+        phases: Phase::ALL
+            .into_iter()
+            .map(|phase| (phase, Need::Missing(String::new())))
+            .collect(),
+        appetite,
+        stages: FRESH_STAGES,
+        scenarios: Vec::new(),
+        at_once: 1,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use podwire_cluster::{
@@ -16,12 +16,11 @@ use serde::Serialize;
 
 use crate::command::cli::StagesArgs;
 use crate::command::session::Session;
-use crate::prepare::parts::{self, NodeSystem, Programs};
+use crate::prepare::machine::{self, Programs};
+use crate::prepare::parts::{self, NodeSystem};
+use crate::prepare::stage_cache::{STAGES, is_outdated};
 use crate::say::stop::Stop;
-use crate::say::text::{ago, size, table};
-
-/// The group of the cache's entries that are stages.
-pub(crate) const STAGES: &str = "stages";
+use crate::say::text::{ago, name, size, table};
 
 /// A stage in the cache, as it is listed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -197,7 +196,7 @@ impl Today {
             .transpose()?;
         let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
         let verdict = match base.filter(|_| qemu.is_some()) {
-            Some(base) => parts::known_verdict(session, &base)?,
+            Some(base) => machine::known_verdict(session, &base)?,
             None => None,
         };
         let mut images = BTreeMap::new();
@@ -372,11 +371,6 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
     Ok(found)
 }
 
-/// Whether the same plan leads to another stage today.
-pub(crate) fn is_outdated(manifest: &StageManifest) -> anyhow::Result<bool> {
-    Ok(manifest.plan.key(manifest.name)? != manifest.key)
-}
-
 fn text(listed: &[Listed], now: SystemTime) -> String {
     if listed.is_empty() {
         return "no stages; `cargo xtask test` and `cargo xtask up` make what they need\n".into();
@@ -467,16 +461,10 @@ impl Listed {
     }
 }
 
-/// The last part of a path.
-pub(crate) fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::fixture::{HOUR, cache_entry, cluster_plan, image_files, stage_manifest};
     use podwire_cluster::SealedFile;

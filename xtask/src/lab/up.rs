@@ -14,9 +14,10 @@ use crate::command::cli::UpArgs;
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::lab::access;
-use crate::prepare::parts;
 use crate::prepare::pod_network::{self, Given};
-use crate::prepare::preparation::{Preparation, StageOrder, Wanted};
+use crate::prepare::preparation::Preparation;
+use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
 /// For a node to accept a connection, before stretching.
@@ -58,7 +59,8 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     let host = preparation.host(&judged);
     let orders = [StageOrder {
-        plan: parts::cluster_plan(session, &wanted, cell, &node, host.accelerator)?
+        plan: wanted
+            .cluster_plan(session, cell, &node, host.accelerator)?
             .with_pod_manifest(pod_manifest),
         names: vec![args.stage],
     }];
@@ -70,7 +72,7 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         .with_context(|| format!("the stage {} was not made", args.stage))?;
     let plan = &stage.manifest.plan;
     session.progress.phase("cluster");
-    let ticket = parts::ticket(session, "cargo xtask up", plan);
+    let ticket = tickets::ticket(session, "cargo xtask up", plan);
     session.progress.idle();
     let _ticket = ticket?;
     let provenance = bundle.provenance();

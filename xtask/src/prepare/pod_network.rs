@@ -12,7 +12,7 @@ use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
 use crate::command::cli::{AskedNetwork, NetworkArgs};
 use crate::command::session::Session;
-use crate::prepare::parts;
+use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
 /// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.
@@ -151,7 +151,7 @@ pub(crate) fn layered(
     };
     let staging = cache.staging("layer")?;
     let plan = image.layer_plan(host.accelerator)?;
-    let _ticket = parts::ticket(session, "importing container images", &plan)?;
+    let _ticket = tickets::ticket(session, "importing container images", &plan)?;
     session.wait_for(image.make_layer(host, &images, staging.path(), logs, &session.progress))?;
     let dir = cache.publish(Artefact::Layer, &name, staging)?;
     Ok((image.with_layer(&dir)?, false))

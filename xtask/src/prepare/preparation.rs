@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use podwire_cluster::{Break, ClusterPlan, Host, ImageFiles, Stage, StageName};
+use podwire_cluster::{Host, ImageFiles, Stage};
 use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
-use podwire_images::{BuiltImage, Bundle, BundleOrder, NodeImage, bundle, host, image};
+use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
 use podwire_scenario::WAITING;
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
@@ -18,40 +18,12 @@ use crate::command::session::Session;
 use crate::plan::durations::Durations;
 use crate::plan::forecast::Forecast;
 use crate::plan::phase::{Phase, PhaseRecord};
-use crate::prepare::parts::{self, NodeSystem, Programs};
+use crate::prepare::machine::{self, Programs};
+use crate::prepare::parts;
 use crate::prepare::pod_network::{self, Given};
+use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::prepare::{space, stage_cache, tickets};
 use crate::say::stop::Stop;
-
-/// What is to be prepared, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) bundle: &'a BundleOrder,
-    /// What the nodes run, if not Debian.
-    pub(crate) system: Option<&'a NodeSystem>,
-    pub(crate) nodes: u32,
-    pub(crate) broken: Option<Break>,
-    pub(crate) require_kvm: bool,
-    pub(crate) yes: bool,
-    pub(crate) locked: bool,
-    /// Bytes that the cache may occupy, where somebody said so.
-    pub(crate) max_size: Option<u64>,
-}
-
-impl<'a> Wanted<'a> {
-    /// A whole cluster, on whatever runs guests here, without consent to anything.
-    pub(crate) fn cluster(bundle: &'a BundleOrder, nodes: u32) -> Self {
-        Self {
-            bundle,
-            system: None,
-            nodes,
-            broken: None,
-            require_kvm: false,
-            yes: false,
-            locked: false,
-            max_size: None,
-        }
-    }
-}
 
 /// A host on which guests have been seen to run.
 pub(crate) struct Judged {
@@ -171,7 +143,7 @@ impl<'a> Preparation<'a> {
         let programs = Programs::find()?;
         let base = self.image(Phase::BaseImage, System::Debian, image::BASE, None)?;
         let verdict = self.phase(Phase::Accelerator, |it| {
-            parts::verdict(it.session, &programs, &base)
+            machine::verdict(it.session, &programs, &base)
         })?;
         self.accelerator = Some(verdict.accelerator);
         self.session.progress.line(&format!(
@@ -277,7 +249,7 @@ impl<'a> Preparation<'a> {
     ) -> Result<Vec<Vec<Stage>>, Stop> {
         self.phase(Phase::Stage, |it| {
             let session = it.session;
-            let stages = parts::stages(session)?;
+            let stages = stage_cache::stages(session)?;
             let waiting = Instant::now();
             let _lock = session.cache.lock("stage", &session.progress)?;
             it.waited(waiting.elapsed());
@@ -289,14 +261,14 @@ impl<'a> Preparation<'a> {
                     let missing = stages.missing(plan, name)?;
                     if !missing.is_empty() && ticket.is_none() {
                         let waiting = Instant::now();
-                        ticket = Some(parts::ticket(session, "making a stage", plan)?);
+                        ticket = Some(tickets::ticket(session, "making a stage", plan)?);
                         it.waited(waiting.elapsed());
                     }
                     // One after the other: where there is little room, what nothing starts from may
                     // go as soon as the next is made of it.
                     for step in missing {
                         cached = false;
-                        crate::prepare::space::make_room(session, it.wanted.max_size, orders)?;
+                        space::make_room(session, it.wanted.max_size, orders)?;
                         let get = stages.get(host, plan, image, *step, logs, &session.progress);
                         session.wait_for(get).with_context(|| {
                             format!(
@@ -322,11 +294,4 @@ impl<'a> Preparation<'a> {
             Ok((all, cached))
         })
     }
-}
-
-/// Stages of one cell that are wanted, parents first.
-#[derive(Debug, Clone)]
-pub(crate) struct StageOrder {
-    pub(crate) plan: ClusterPlan,
-    pub(crate) names: Vec<StageName>,
 }

@@ -8,12 +8,11 @@ use podwire_cluster::{StageManifest, StageName};
 use podwire_images::{Entry, Made, Room};
 
 use crate::command::session::Session;
-use crate::house::stages::{STAGES, is_outdated, name};
 use crate::plan::capacity::disk_needed;
-use crate::prepare::parts;
-use crate::prepare::preparation::StageOrder;
+use crate::prepare::stage_cache::{self, STAGES, is_outdated};
+use crate::prepare::wanted::StageOrder;
 use crate::say::stop::Stop;
-use crate::say::text::{ago, size};
+use crate::say::text::{ago, name, size};
 
 /// Groups of the cache's entries: images, layers over images, and bundles.
 const IMAGES: &str = "images";
@@ -108,7 +107,7 @@ pub(crate) fn make_room(
     max_size: Option<u64>,
     orders: &[StageOrder],
 ) -> Result<(), Stop> {
-    let stages = parts::stages(session)?;
+    let stages = stage_cache::stages(session)?;
     let mut keep = Vec::new();
     let mut missing = BTreeSet::new();
     for StageOrder { plan, names } in orders {

@@ -31,26 +31,14 @@ pub(crate) struct Nextest {
     pub(crate) env: Vec<(String, String)>,
 }
 
-/// What nextest builds. Both runs name both packages, and so does [`build`]: with one set of packages
+/// What nextest builds. Both runs name both packages, and so does [`build`](crate::run::build): with one set of packages
 /// cargo resolves one set of features, and compiles everything once.
-const PACKAGES: [&str; 4] = [
+pub(super) const PACKAGES: [&str; 4] = [
     "--package",
     "podwire-tests",
     "--package",
     "podwire-scenarios",
 ];
-
-/// Compiles what nextest runs.
-pub(crate) fn build(workspace: &Path) -> ChildCommand {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = ChildCommand::new(cargo)
-        .args(["test", "--no-run", "--locked"])
-        .args(PACKAGES)
-        .outside_cargo()
-        .dir(workspace);
-    command.own_group = true;
-    command
-}
 
 /// All tests of the harness.
 pub(crate) fn harness_tests() -> String {

@@ -14,7 +14,7 @@ use crate::plan::outline::Planned;
 use crate::plan::select;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
-use crate::prepare::preparation::{StageOrder, Wanted};
+use crate::prepare::wanted::{StageOrder, Wanted};
 use crate::say::stop::Stop;
 
 /// What a run is about, settled before anything is looked at or done.
@@ -132,7 +132,8 @@ impl<'a> Order<'a> {
                 .collect();
             let wanted = self.wanted();
             Ok(StageOrder {
-                plan: parts::cluster_plan(session, &wanted, order.cell, node, accelerator)?
+                plan: wanted
+                    .cluster_plan(session, order.cell, node, accelerator)?
                     .with_pod_manifest(pod_manifest.cloned()),
                 names: names.into_iter().collect(),
             })

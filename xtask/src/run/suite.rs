@@ -19,7 +19,7 @@ use crate::command::session::Session;
 use crate::lab::keep::Keeper;
 use crate::plan::capacity;
 use crate::plan::durations;
-use crate::prepare::parts;
+use crate::prepare::{machine, tickets};
 use crate::report::merge::Seen;
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::pace::Pace;
@@ -84,9 +84,9 @@ impl fmt::Display for CutShort {
 /// How many clones of such a cluster this machine carries now.
 pub(crate) fn at_once(plan: &ClusterPlan) -> Result<usize, Stop> {
     let available = Memory::of_host()?.available;
-    let claim = parts::claim("", plan);
+    let claim = tickets::claim("", plan);
     Ok(capacity::at_once(
-        parts::cores(),
+        machine::cores(),
         available,
         plan.accelerator,
         claim.memory_mib,
@@ -97,7 +97,7 @@ impl Suite<'_> {
     /// What the scenarios' processes are to know; they start from clones of these stages.
     pub(crate) fn context(&self, stages: &[Stage]) -> Result<CellContext, Stop> {
         let (session, host) = (self.session, self.host);
-        let claim = parts::claim("", self.plan);
+        let claim = tickets::claim("", self.plan);
         Ok(CellContext {
             stages: stages
                 .iter()
@@ -110,7 +110,7 @@ impl Suite<'_> {
             ssh_key: session.cache.ssh_keys(&session.progress)?.user,
             broken: self.broken,
             share: Share {
-                folder: session.cache.folder(parts::ADMISSION)?,
+                folder: session.cache.folder(tickets::ADMISSION)?,
                 slots: claim.slots,
                 clone_mib: claim.memory_mib,
                 keep_free_mib: claim.keep_free_mib,

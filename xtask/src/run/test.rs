@@ -21,13 +21,14 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::{Machine, Need, Plan};
 use crate::plan::phase::Phase;
-use crate::prepare::parts;
-use crate::prepare::pod_network;
-use crate::prepare::preparation::{Judged, Preparation, StageOrder};
+use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
+use crate::prepare::wanted::StageOrder;
+use crate::prepare::{machine, parts, pod_network, stage_cache, tickets};
 use crate::report::merge::{self, Extent, Merged, Seen};
 use crate::report::results::{self, Results, TestRecord};
 use crate::report::{breaks, junit, summary};
+use crate::run::build;
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
@@ -121,7 +122,7 @@ fn look(
         .collect();
     let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
     let verdict = match &base {
-        Some(base) if names.is_empty() => parts::known_verdict(session, base)?,
+        Some(base) if names.is_empty() => machine::known_verdict(session, base)?,
         _ => None,
     };
     let bundle = podwire_images::bundle::cached(&workshop, &order.bundle)?;
@@ -140,7 +141,7 @@ fn look(
     let mut uses = Vec::new();
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) if !to_pull => {
-            let stages = parts::stages(session)?;
+            let stages = stage_cache::stages(session)?;
             let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
             let accelerator = verdict.accelerator;
             let orders = order.stages(session, node, accelerator, pod_manifest.as_ref())?;
@@ -162,14 +163,14 @@ fn look(
     };
     let memory = Memory::of_host()?;
     let machine = Machine {
-        cores: parts::cores(),
+        cores: machine::cores(),
         memory_available: memory.available,
         disk_available: session.cache.disk()?.available,
         disk_giving_way: 0,
         accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
-    let appetite = parts::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
+    let appetite = tickets::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
     let at_once = capacity::at_once(
         machine.cores,
         machine.memory_available,
@@ -325,11 +326,7 @@ impl Run<'_> {
         self.results.image = Some(node.manifest.name.clone());
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         self.phase(Phase::Programs, |run| {
-            parts::build(
-                session,
-                nextest::build(&session.workspace.root),
-                &run.run_dir.join("build.log"),
-            )?;
+            build::build(session, &run.run_dir.join("build.log"))?;
             Ok(((), false))
         })?;
         if self.order.harness_tests {

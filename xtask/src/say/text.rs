@@ -1,5 +1,6 @@
-//! Numbers and tables for people.
+//! Numbers, names and tables for people.
 
+use std::path::Path;
 use std::time::Duration;
 
 /// `0:07`, `12:34`, `1:02:03`.
@@ -69,6 +70,14 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The last part of a path.
+pub(crate) fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
