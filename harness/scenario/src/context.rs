@@ -1,4 +1,4 @@
-//! What a run tells the processes of a cell's scenarios: two JSON files in the cell's folder, which is
+//! What a run tells the processes of a cell's scenarios: a JSON file in the cell's folder, which is
 //! one of those in the run's folder.
 
 use std::collections::BTreeMap;
@@ -132,46 +132,6 @@ impl CellContext {
     }
 
     /// Reads a cell's context.
-    ///
-    /// # Errors
-    /// [`ContextError`].
-    pub fn read(cell_dir: &Path) -> Result<Self, ContextError> {
-        read(&cell_dir.join(Self::FILE))
-    }
-
-    /// Writes it into the cell's folder.
-    ///
-    /// # Errors
-    /// [`ContextError::Access`].
-    pub fn write(&self, cell_dir: &Path) -> Result<(), ContextError> {
-        write(&cell_dir.join(Self::FILE), self)
-    }
-}
-
-/// What a run selected for a cell, written before anything starts: `selection.json`. A scenario that is not
-/// in it was left out by a filter and never counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
-    /// Names of the scenarios to run.
-    pub scenarios: Vec<String>,
-    /// Those selected that this machine cannot run.
-    pub skipped: Vec<Skipped>,
-}
-
-/// A scenario that was selected and cannot run here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Its name.
-    pub name: String,
-    /// What it needs that this run does not have.
-    pub reason: String,
-}
-
-impl Selection {
-    /// Its name in the cell's folder.
-    pub const FILE: &'static str = "selection.json";
-
-    /// Reads a cell's selection.
     ///
     /// # Errors
     /// [`ContextError`].

@@ -6,10 +6,10 @@
 //! return a [`Failure`] that says what was expected, what was seen, and where to look.
 //!
 //! ```text
-//! xtask ── context.json, selection.json ──> nextest ──> one process per scenario
-//!                                                         run_main(catalogue)
-//!                                                           Lab (clone) -> run -> result.json
-//!                                                           Lab (fresh clone) -> sabotage -> caught?
+//! xtask ── context.json ──> nextest ──> one process per scenario
+//!                                         run_main(catalogue)
+//!                                           Lab (clone) -> run -> result.json
+//!                                           Lab (fresh clone) -> sabotage -> caught?
 //! ```
 //!
 //! docs/writing-a-scenario.md shows a real one, line by line.
@@ -34,9 +34,7 @@ mod tls;
 mod traffic;
 
 pub use balance::{Band, REQUESTS_PER_BACKEND, band};
-pub use context::{
-    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Selection, Share, Skipped,
-};
+pub use context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use eventually::{Evidence, Lacking, Probe, eventually, eventually_unless};
 pub use failure::{Cause, Failure};
 pub use lab::{Lab, STEPS};

@@ -1,6 +1,6 @@
 //! Which scenarios a run takes.
 
-use podwire_scenario::{Profile, Scenario, Selection, Skipped};
+use podwire_scenario::{Profile, Scenario};
 
 /// A filter's word that matches nothing.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +98,24 @@ fn nearest(catalogue: &[Scenario], word: &str) -> Vec<String> {
         .take(3)
         .map(|(_, name)| name.to_owned())
         .collect()
+}
+
+/// What a run takes for a cell. A scenario that is not in it was left out by a filter and never counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// Names of the scenarios to run.
+    pub(crate) scenarios: Vec<String>,
+    /// Those selected that this machine cannot run.
+    pub(crate) skipped: Vec<Skipped>,
+}
+
+/// A scenario that was selected and cannot run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it needs that this run does not have.
+    pub(crate) reason: String,
 }
 
 /// Parts what this cluster can carry from what it cannot.

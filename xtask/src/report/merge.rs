@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::Cell;
-use podwire_scenario::{ContextError, Outcome, Scenario, ScenarioResult, Selection, bare};
+use podwire_scenario::{ContextError, Outcome, Scenario, ScenarioResult, bare};
 
+use crate::plan::select::Selection;
 use crate::report::results::{ScenarioRecord, Verdict};
 
 /// What nextest saw of one test's process.
@@ -214,6 +215,7 @@ fn with_last_words(text: &str, seen: Option<&Seen>) -> String {
 mod tests {
     use super::*;
     use crate::fixture::{passed, scenario};
+    use crate::plan::select::Skipped;
 
     fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
         let seen = Seen {
@@ -307,7 +309,7 @@ mod tests {
         let catalogue = [scenario("a"), scenario("b"), scenario("c")];
         let selection = Selection {
             scenarios: vec!["c".into()],
-            skipped: vec![podwire_scenario::Skipped {
+            skipped: vec![Skipped {
                 name: "a".into(),
                 reason: "needs 3 nodes".into(),
             }],

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use podwire_cluster::{Bootstrap, Cell, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
-use podwire_scenario::{Profile, Scenario, Selection};
+use podwire_scenario::{Profile, Scenario};
 use podwire_vm::Accelerator;
 
 use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
-use crate::plan::select;
+use crate::plan::select::{self, Selection};
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};

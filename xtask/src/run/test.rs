@@ -67,9 +67,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
 
     let run_dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
     for order in &order.cells {
-        order
-            .selection
-            .write(&bare::new_cell(&run_dir, order.cell)?)?;
+        bare::new_cell(&run_dir, order.cell)?;
     }
     let mut preparation = Preparation::new(session, order.wanted());
     preparation.forecast = Some(Forecast::of(&plan, &measured));
