@@ -7,8 +7,6 @@ mod say;
 
 mod bench;
 mod command;
-#[cfg(test)]
-mod fixture;
 mod house;
 mod lab;
 mod plan;

@@ -3,6 +3,8 @@
 
 pub(crate) mod capacity;
 pub(crate) mod durations;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod forecast;
 pub(crate) mod outline;
 pub(crate) mod phase;

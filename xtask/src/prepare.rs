@@ -1,5 +1,7 @@
 //! What a cluster is made of here, found in the cache or made.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod machine;
 pub(crate) mod parts;
 pub(crate) mod pod_network;

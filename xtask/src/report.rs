@@ -1,6 +1,8 @@
 //! What came of a run, as data, and the ways to say it.
 
 pub(crate) mod breaks;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod junit;
 pub(crate) mod merge;
 pub(crate) mod results;

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn phases_come_with_their_share() {
-        insta::assert_snapshot!(where_it_went(&crate::fixture::results()));
+        insta::assert_snapshot!(where_it_went(&crate::report::fixture::results()));
     }
 
     #[test]

@@ -134,8 +134,8 @@ fn shown(bench: &RedBench) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
     use crate::plan::select;
+    use crate::report::fixture;
     use podwire_scenario::SabotageResult;
 
     fn result(name: &str, sabotages: &[(&str, f64, &str)]) -> ScenarioResult {

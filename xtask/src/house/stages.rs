@@ -466,7 +466,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::fixture::{HOUR, cache_entry, cluster_plan, image_files, stage_manifest};
+    use crate::prepare::fixture::{HOUR, cache_entry, cluster_plan, image_files, stage_manifest};
     use podwire_cluster::SealedFile;
 
     fn today() -> Today {

@@ -59,18 +59,42 @@ fn notice(description: &Description, run: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use podwire_access::{AccessError, Door, NodeAddress, Room, Served, find};
     use podwire_cluster::{Bootstrap, Cell, addresses};
     use podwire_lan::{Segment, SegmentOptions};
-    use podwire_scenario::{CellContext, bare};
+    use podwire_scenario::{CellContext, Share, bare};
+    use podwire_vm::Accelerator;
     use time::OffsetDateTime;
 
     use super::*;
     use crate::command::workspace::Workspace;
-    use crate::fixture;
+
+    /// What the scenarios' processes of a cell are told that nobody has prepared anything for.
+    fn context(keep: &Path) -> CellContext {
+        CellContext {
+            stages: BTreeMap::new(),
+            qemu: "qemu".into(),
+            qemu_img: "qemu-img".into(),
+            accelerator: Accelerator::Tcg,
+            speed_factor: 1.0,
+            ssh_key: "key".into(),
+            broken: None,
+            share: Share {
+                folder: "admission".into(),
+                slots: 1,
+                clone_mib: 1,
+                keep_free_mib: 1,
+            },
+            keep: Some(keep.to_owned()),
+            tested: String::new(),
+            again: String::new(),
+            repeat: 1,
+        }
+    }
 
     /// As a scenario's process does when its scenario has failed: all it knows is the cell's folder.
     fn opened(segment: &Segment, cell_dir: &Path, what: &str) -> Result<Door, AccessError> {
@@ -102,7 +126,7 @@ mod tests {
         let run_dir = workspace.new_run(OffsetDateTime::now_utc()).unwrap();
         let cell_dirs = Bootstrap::ALL.map(|bootstrap| {
             let cell_dir = bare::new_cell(&run_dir, Cell::usual(bootstrap)).unwrap();
-            fixture::context(Some(&run_dir)).write(&cell_dir).unwrap();
+            context(&run_dir).write(&cell_dir).unwrap();
             cell_dir
         });
         assert_eq!(held(&run_dir).await, None);

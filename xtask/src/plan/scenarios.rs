@@ -94,7 +94,7 @@ pub(crate) fn text(scenarios: &[&Scenario]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::scenario;
+    use crate::plan::fixture::scenario;
     use podwire_cluster::Break;
 
     #[test]

@@ -140,7 +140,7 @@ pub(crate) fn select(chosen: &[&Scenario], nodes: u32) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::scenario;
+    use crate::plan::fixture::scenario;
 
     fn catalogue() -> Vec<Scenario> {
         vec![

@@ -213,7 +213,7 @@ fn say_removed(session: &Session, made: &Made) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{cache_entry, cluster_plan, stage_manifest};
+    use crate::prepare::fixture::{cache_entry, cluster_plan, stage_manifest};
 
     #[test]
     fn what_is_worth_less_goes_first_and_an_image_after_its_stages() {

@@ -113,7 +113,8 @@ pub(crate) fn report(broken: Break, verdict: &BreakVerdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{results, scenario};
+    use crate::plan::fixture::scenario;
+    use crate::report::fixture::results;
 
     fn verdict(outcomes: [(&'static str, Verdict); 3]) -> BreakVerdict {
         let catalogue = [

@@ -82,7 +82,7 @@ fn seconds(seconds: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::results;
+    use crate::report::fixture::results;
 
     #[test]
     fn each_outcome_has_its_form() {

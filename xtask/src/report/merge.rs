@@ -214,8 +214,9 @@ fn with_last_words(text: &str, seen: Option<&Seen>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{passed, scenario};
+    use crate::plan::fixture::scenario;
     use crate::plan::select::Skipped;
+    use crate::report::fixture::passed;
 
     fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
         let seen = Seen {

@@ -151,10 +151,11 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::fixture;
 
     #[test]
     fn strict_runs_allow_neither_flaky_nor_skipped() {
-        let mut results = crate::fixture::results();
+        let mut results = fixture::results();
         assert!(results.good(true));
         results.scenarios[0].outcome = Verdict::Flaky;
         assert!(results.good(false) && !results.good(true));
@@ -166,6 +167,6 @@ mod tests {
 
     #[test]
     fn results_json_has_the_documented_shape() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&crate::fixture::results()).unwrap());
+        insta::assert_snapshot!(serde_json::to_string_pretty(&fixture::results()).unwrap());
     }
 }

@@ -207,7 +207,7 @@ fn closing(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::results;
+    use crate::report::fixture::results;
 
     #[test]
     fn a_good_run_is_a_table_and_where_the_time_went() {

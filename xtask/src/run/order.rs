@@ -261,7 +261,7 @@ fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::scenario;
+    use crate::plan::fixture::scenario;
     use podwire_scenario::Cells;
 
     #[test]

@@ -213,7 +213,8 @@ fn longest<'a>(limits: Limits, scenarios: impl Iterator<Item = &'a Scenario>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{cluster_plan, results};
+    use crate::prepare::fixture::cluster_plan;
+    use crate::report::fixture::results;
     use podwire_vm::Accelerator;
 
     #[test]

@@ -138,7 +138,9 @@ mod tests {
         for name in ["a", "b"] {
             fs::create_dir_all(ScenarioResult::folder(cell.path(), name, 1)).unwrap();
         }
-        crate::fixture::passed("a").write(cell.path()).unwrap();
+        crate::report::fixture::passed("a")
+            .write(cell.path())
+            .unwrap();
         assert_eq!(look().to_string(), "b [1 of 3 done]");
         let lab = ScenarioResult::folder(cell.path(), "b", 1).join("sabotage-no-route");
         fs::create_dir_all(&lab).unwrap();

@@ -1,0 +1,28 @@
+//! A scenario for tests.
+
+use std::time::Duration;
+
+use podwire_cluster::StageName;
+use podwire_scenario::{Cells, Future, Lab, Profile, Scenario};
+
+fn nothing(_: &Lab) -> Future<'_> {
+    Box::pin(async { Ok(()) })
+}
+
+/// A scenario that does nothing.
+pub(crate) fn scenario(name: &'static str) -> Scenario {
+    Scenario {
+        name,
+        about: "Shows something.",
+        covers: &["C4"],
+        stage: StageName::Workload,
+        cells: Cells::Any,
+        profile: Profile::Default,
+        nodes: 2,
+        limit: Duration::from_secs(60),
+        prepare: None,
+        run: nothing,
+        sabotages: &[],
+        red_when: &[],
+    }
+}
