@@ -4,3 +4,4 @@ pub(crate) mod clone;
 pub(crate) mod last_run;
 pub(crate) mod red;
 pub(crate) mod suite;
+pub(crate) mod switch;

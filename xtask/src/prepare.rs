@@ -1,5 +1,6 @@
 //! What a cluster is made of here, found in the cache or made.
 
+pub(crate) mod alone;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod machine;

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use podwire_images::tools;
 use podwire_process::{ChildCommand, Spawner, Stream, run};
 
+use crate::command::session::Session;
 use crate::say::stop::Stop;
 use crate::say::text::clock;
 
@@ -72,13 +74,21 @@ fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
     ]
 }
 
+/// The whole command.
+pub(crate) fn check(session: &Session) -> Result<(), Stop> {
+    session.progress.phase("tools");
+    let cargo_deny = tools::deny(&session.workshop());
+    session.progress.idle();
+    check_all(
+        &session.spawner,
+        &session.workspace.root,
+        session.cache.root(),
+        &cargo_deny?,
+    )
+}
+
 /// Runs them all, and says at the end which did not pass.
-pub(crate) fn check_all(
-    spawner: &Spawner,
-    root: &Path,
-    cache: &Path,
-    cargo_deny: &Path,
-) -> Result<(), Stop> {
+fn check_all(spawner: &Spawner, root: &Path, cache: &Path, cargo_deny: &Path) -> Result<(), Stop> {
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let mut failed = Vec::new();
     let mut passed = 0;
