@@ -19,10 +19,9 @@ use crate::plan::durations::Durations;
 use crate::plan::forecast::Forecast;
 use crate::plan::phase::{Phase, PhaseRecord};
 use crate::prepare::machine::{self, Programs};
-use crate::prepare::parts;
 use crate::prepare::pod_network::{self, Given};
 use crate::prepare::wanted::{StageOrder, Wanted};
-use crate::prepare::{space, stage_cache, tickets};
+use crate::prepare::{parts, space, stage_cache, tickets};
 use crate::say::stop::Stop;
 
 /// A host on which guests have been seen to run.

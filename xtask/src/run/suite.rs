@@ -17,8 +17,7 @@ use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Sc
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::lab::keep::Keeper;
-use crate::plan::capacity;
-use crate::plan::durations;
+use crate::plan::{capacity, durations};
 use crate::prepare::{machine, tickets};
 use crate::report::merge::Seen;
 use crate::run::nextest::{self, Ended, Nextest};

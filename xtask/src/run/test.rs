@@ -5,34 +5,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use podwire_admission::Memory;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
-use podwire_images::image::{ImageFrom, System};
-use podwire_images::{NodeImage, host, image, tools};
+use podwire_images::{NodeImage, host, tools};
 use podwire_scenario::{Scenario, bare};
-use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
 use crate::command::cli::TestArgs;
 use crate::command::session::Session;
 use crate::command::{again, consent};
-use crate::plan::capacity;
 use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
-use crate::plan::outline::{Machine, Need, Plan};
+use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
+use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
-use crate::prepare::wanted::StageOrder;
-use crate::prepare::{machine, parts, pod_network, stage_cache, tickets};
 use crate::report::merge::{self, Extent, Merged, Seen};
 use crate::report::results::{self, Results, TestRecord};
 use crate::report::{breaks, junit, summary};
-use crate::run::build;
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
 use crate::run::suite::{self, CutShort, Suite};
+use crate::run::{build, look};
 use crate::say::progress;
 use crate::say::stop::Stop;
 
@@ -42,7 +37,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     session.progress.phase("looking at what is there");
     let packages = host::Host::detect(&session.spawner).plan(false);
     let looked = Order::take(session, args, catalogue).and_then(|order| {
-        let (plan, uses) = look(session, &order, &packages)?;
+        let (plan, uses) = look::look(session, &order, &packages)?;
         Ok((order, plan, uses))
     });
     session.progress.idle();
@@ -101,180 +96,6 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     };
     let done = run.all(&packages);
     run.report(done)
-}
-
-/// What the cache has, and what is therefore to be done; and the stages in it that are of use.
-fn look(
-    session: &Session,
-    order: &Order<'_>,
-    packages: &host::Plan,
-) -> Result<(Plan, Vec<PathBuf>), Stop> {
-    let workshop = session.workshop();
-    let cached_or = |cached: Option<String>, missing: &str| {
-        cached.map_or_else(|| Need::Missing(missing.to_owned()), Need::Cached)
-    };
-    let names: Vec<&str> = packages
-        .missing
-        .iter()
-        .map(|missing| missing.need.package)
-        .collect();
-    let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
-    let verdict = match &base {
-        Some(base) if names.is_empty() => machine::known_verdict(session, base)?,
-        _ => None,
-    };
-    let bundle = podwire_images::bundle::cached(&workshop, &order.bundle)?;
-    let node = match &bundle {
-        Some(bundle) => {
-            let system = order.system.system(None);
-            parts::cached_image(session, system, image::NODE, Some(bundle))?
-        }
-        None => None,
-    };
-    let given = order.pod_network.as_ref();
-    let pod_network = given.map(|given| given.at_hand(session)).transpose()?;
-    // Which images are still to be pulled decides what the stages are.
-    let to_pull = matches!(pod_network, Some(None));
-    let pod_network = pod_network.flatten();
-    let mut uses = Vec::new();
-    let stages = match (&node, &verdict) {
-        (Some(node), Some(verdict)) if !to_pull => {
-            let stages = stage_cache::stages(session)?;
-            let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
-            let accelerator = verdict.accelerator;
-            let orders = order.stages(session, node, accelerator, pod_manifest.as_ref())?;
-            for StageOrder { plan, names } in &orders {
-                for name in names.iter().flat_map(|name| name.line(plan.cell)) {
-                    uses.push(stages.dir(plan, *name)?);
-                }
-            }
-            let wanted = orders
-                .iter()
-                .flat_map(|order| order.names.iter().map(|name| (&order.plan, *name)));
-            let found = wanted.map(|(plan, name)| {
-                let found = stages.find(plan, name)?;
-                Ok(found.map(|_| format!("{name} of {}", plan.cell)))
-            });
-            found.collect::<Result<Option<Vec<_>>, Stop>>()?
-        }
-        _ => None,
-    };
-    let memory = Memory::of_host()?;
-    let machine = Machine {
-        cores: machine::cores(),
-        memory_available: memory.available,
-        disk_available: session.cache.disk()?.available,
-        disk_giving_way: 0,
-        accelerator: verdict.as_ref().map(|verdict| verdict.accelerator),
-    };
-    let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
-    let appetite = tickets::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
-    let at_once = capacity::at_once(
-        machine.cores,
-        machine.memory_available,
-        accelerator,
-        appetite.clone_mib,
-    );
-    let provenance = order.bundle.provenance().to_string();
-    let mut phases = vec![
-        (
-            Phase::Packages,
-            cached_or(
-                names.is_empty().then(|| "all there".into()),
-                &names.join(", "),
-            ),
-        ),
-        (
-            Phase::Tools,
-            cached_or(
-                tools::cached(&workshop)?[0].then(|| "cargo-nextest".into()),
-                "",
-            ),
-        ),
-        (
-            Phase::BaseImage,
-            cached_or(base.map(|image| image.manifest.name), ""),
-        ),
-        (
-            Phase::Accelerator,
-            cached_or(
-                verdict.map(|verdict| {
-                    format!(
-                        "{}, speed factor {:.1}",
-                        verdict.accelerator, verdict.speed_factor
-                    )
-                }),
-                "",
-            ),
-        ),
-        (
-            parts::bundle_phase(session, &order.bundle)?,
-            cached_or(bundle.map(|_| provenance.clone()), &provenance),
-        ),
-        (
-            Phase::NodeImage,
-            match order.system.from {
-                ImageFrom::Debian => {
-                    cached_or(node.as_ref().map(|image| image.manifest.name.clone()), "")
-                }
-                from => {
-                    let named = |image: &NodeImage| format!("{}, {from}", image.manifest.name);
-                    cached_or(node.as_ref().map(named), &from.to_string())
-                }
-            },
-        ),
-        (
-            Phase::Programs,
-            Need::Always("nothing when they are current".into()),
-        ),
-    ];
-    if order.harness_tests {
-        phases.push((Phase::HarnessTests, Need::Always(String::new())));
-    }
-    if given.is_some() {
-        let there = pod_network.as_ref().map(|files| {
-            let images = files.images.iter().map(|image| image.reference.as_str());
-            images.collect::<Vec<_>>().join(", ")
-        });
-        let layer = match (&node, &pod_network) {
-            (Some(node), Some(files)) => pod_network::cached_layer(session, node, files)?,
-            _ => None,
-        };
-        phases.insert(0, (Phase::PodNetwork, cached_or(there, "")));
-        phases.push((Phase::Layer, cached_or(layer, "")));
-    }
-    let scenarios = order.scenarios();
-    if !scenarios.is_empty() {
-        phases.push((
-            Phase::Stage,
-            cached_or(stages.map(|stages| stages.join(", ")), ""),
-        ));
-        let cells: Vec<String> = order
-            .cells
-            .iter()
-            .filter(|cell| cell.has_any())
-            .map(|cell| {
-                let count = cell.selection.scenarios.len();
-                let scenarios = if count == 1 { "scenario" } else { "scenarios" };
-                format!("{count} {scenarios} on {}", cell.cell)
-            })
-            .collect();
-        phases.push((Phase::Scenarios, Need::Always(cells.join(", "))));
-    }
-    let mut plan = Plan {
-        machine,
-        phases,
-        appetite,
-        stages: order.stages_kept(),
-        scenarios,
-        at_once,
-    };
-    let demand = Demand {
-        needed: plan.disk_needed(),
-        uses: &uses,
-    };
-    plan.machine.disk_giving_way = demand.giving_way(session)?;
-    Ok((plan, uses))
 }
 
 /// A run under way.
