@@ -13,6 +13,7 @@ use podwire_scenario::{
     Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::catalogue::{CONNECTIONS, IDENTITY};
 use crate::steps::{COMMAND, on};
 
 /// Nodes are cloned from one booted machine and must not show it.
@@ -20,7 +21,7 @@ pub(crate) const IDENTITIES: Scenario = Scenario {
     name: "nodes_have_their_own_identity",
     about: "Nodes that were cloned from one booted machine share no id, address, key or random \
             number",
-    covers: &["clones: identity"],
+    covers: &[IDENTITY],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,
@@ -109,7 +110,7 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
     name: "open_connection_outlives_the_freeze",
     about: "A TCP connection between Pods of two nodes, open while the cluster is frozen, goes on \
             in its clones without losing a byte",
-    covers: &["clones: connections"],
+    covers: &[CONNECTIONS],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,

@@ -7,6 +7,7 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::catalogue::A18;
 use crate::prospects;
 
 /// A18: the serving certificate is verified under its names, and under no other.
@@ -14,7 +15,7 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
     name: "api_server_names",
     about: "The API server's certificate is verified under each name that clients use for it, and \
             under no other",
-    covers: &["A18"],
+    covers: &[A18],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,

@@ -10,13 +10,14 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually,
 };
 
+use crate::catalogue::EVIDENCE;
 use crate::steps::{COMMAND, on};
 
 /// Evidence comes by the agent's port, whatever becomes of the node's card.
 pub(crate) const WITHOUT_NETWORK: Scenario = Scenario {
     name: "evidence_without_a_network",
     about: "A node whose card has lost its link is asked for its evidence all the same, and gives it",
-    covers: &["harness: evidence"],
+    covers: &[EVIDENCE],
     stage: StageName::Workload,
     cells: Cells::ByHand,
     profile: Profile::Default,

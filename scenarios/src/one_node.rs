@@ -10,6 +10,7 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, assert, eventually_unless,
 };
 
+use crate::catalogue::{B11, B12, B13, B14};
 use crate::prospects;
 use crate::steps::{
     cluster_ip_spreads, everybody_seen, forget_early_attempts, on, ready_endpoints,
@@ -21,7 +22,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     name: "cluster_ip",
     about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, spreads \
             requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
-    covers: &["B12", "B13", "B14"],
+    covers: &[B12, B13, B14],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,
@@ -184,7 +185,7 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
     name: "outside_host",
     about: "A Pod reaches a host outside the cluster, which sees the node's address; without the \
             masquerade rule it sees the Pod's",
-    covers: &["B11"],
+    covers: &[B11],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use podwire_cluster::{Break, StageName, addresses};
 use podwire_scenario::{Cause, Cells, Lab, Profile, Sabotage, Scenario};
 
+use crate::catalogue::{E7, E27_BY_HAND, E28_BY_HAND, E33_BY_HAND};
 use crate::leaving::{back_again, delete, drain, join_again, takes_pods, wipe};
 use crate::steps::{
     addresses_unique_and_in_range, masquerade_between_nodes, mesh_of_everybody, pods_running,
@@ -16,7 +17,7 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
     name: "pods_see_own_addresses",
     about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on \
             the way",
-    covers: &["E7"],
+    covers: &[E7],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,
@@ -53,7 +54,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
     name: "node_drained_deleted_rejoined",
     about: "A drained and deleted node leaves no Pod behind; wiped and joined again it is Ready, \
             takes Pods, and they are reached from everywhere",
-    covers: &["E27 by hand", "E28 by hand", "E33 by hand"],
+    covers: &[E27_BY_HAND, E28_BY_HAND, E33_BY_HAND],
     stage: StageName::Workload,
     cells: Cells::ByHand,
     profile: Profile::Default,

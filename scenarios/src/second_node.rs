@@ -15,6 +15,7 @@ use podwire_scenario::{
     Cause, Cells, Evidence, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::catalogue::{C1, C2, C3, C4, C6, C7, C8};
 use crate::prospects;
 use crate::steps::{all_nodes_ready_unless, mesh_of_everybody, nodes, on, take_off};
 
@@ -23,7 +24,7 @@ pub(crate) const JOINS: Scenario = Scenario {
     name: "second_node_joins",
     about: "A node joins with a flattened kubeconfig: not while it says localhost, but once it \
             names the control plane",
-    covers: &["C1", "C2", "C3"],
+    covers: &[C1, C2, C3],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,
@@ -215,7 +216,7 @@ async fn everybody_joined(lab: &Lab, joining: u32) -> anyhow::Result<()> {
 pub(crate) const POD_ADDRESSES: Scenario = Scenario {
     name: "pod_addresses",
     about: "Every Pod has an address of its own, from the range of the node it runs on",
-    covers: &["C4"],
+    covers: &[C4],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,
@@ -300,7 +301,7 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
     name: "static_routes",
     about: "Without routes a Pod on another node times out; one route connects one direction, all \
             routes every pair, and deleting one cuts exactly its pairs",
-    covers: &["C6", "C7", "C8"],
+    covers: &[C6, C7, C8],
     stage: StageName::WorkloadBare,
     cells: Cells::ByHand,
     profile: Profile::Default,

@@ -12,6 +12,7 @@ use podwire_scenario::{
     Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, Traffic, eventually, eventually_unless,
 };
 
+use crate::catalogue::E37;
 use crate::leaving::{delete, drain, join_again, takes_pods, wipe};
 use crate::prospects;
 use crate::steps::{
@@ -25,7 +26,7 @@ pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
     about: "While a node is drained, deleted, wiped and joined again, a client of the ClusterIP \
             fails no longer than the removal of the drained Pods takes; every request is accounted \
             for, and afterwards the whole network is as before",
-    covers: &["E37"],
+    covers: &[E37],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,

@@ -11,6 +11,7 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::catalogue::{E35, E36};
 use crate::prospects;
 use crate::steps::{
     all_nodes_ready, cluster_ip_spreads, everybody_seen, masquerade_between_nodes,
@@ -22,7 +23,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
     name: "every_pair",
     about: "All Nodes are Ready, and from every node and from a Pod of each every Pod answers by \
             its own name, and sees the sender's own address",
-    covers: &["E35"],
+    covers: &[E35],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,
@@ -116,7 +117,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     name: "cluster_ip_from_everywhere",
     about: "Requests to a ClusterIP with at least five Pods behind it spread evenly over them, from \
             every node and from a Pod",
-    covers: &["E36"],
+    covers: &[E36],
     stage: StageName::Workload,
     cells: Cells::Any,
     profile: Profile::Default,

@@ -6,5 +6,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = package.parent().unwrap_or(package);
-    podwire_scenario::run_main(podwire_scenarios::catalogue(), workspace)
+    podwire_scenario::run_main(podwire_scenarios::all(), workspace)
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod check;
 pub(crate) mod clean;
+pub(crate) mod docs;
 pub(crate) mod doctor;
 pub(crate) mod stages;

@@ -22,7 +22,8 @@ use podwire_scenario::Profile;
 use crate::bench::{clone, last_run, red, suite, switch};
 use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
-use crate::house::{check, clean, doctor, stages};
+use crate::command::workspace::Workspace;
+use crate::house::{check, clean, docs, doctor, stages};
 use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
@@ -41,14 +42,13 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Console(args) => access::console(&args),
         Command::Kubectl(args) => return access::kubectl(&args),
         Command::Scenarios(args) => list(&args),
-        Command::Test(args) => {
-            test::test(&Session::start()?, &args, &podwire_scenarios::catalogue())
-        }
+        Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Up(args) => up::up(&Session::start()?, &args),
         Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),
         Command::Image(args) => alone::image(&Session::start()?, &args),
         Command::Bundle(args) => alone::bundle(&Session::start()?, &args),
         Command::Check => check::check(&Session::start()?),
+        Command::Docs => docs::write(&Workspace::find()?.root),
         Command::Stages(args) => stages::stages(&Session::start()?, &args),
         Command::Clean(args) => clean::clean(&Session::start()?, &args),
         Command::Bench(args) => match args.what {
@@ -56,11 +56,11 @@ fn run(command: Command) -> Result<u8, Stop> {
             Some(BenchTarget::Switch) => switch::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => clone::clone(&Session::start()?, &what, args.json),
             Some(BenchTarget::Red(what)) => {
-                let catalogue = podwire_scenarios::catalogue();
+                let catalogue = podwire_scenarios::all();
                 red::red(&Session::start()?, &what, &catalogue, args.json)
             }
             Some(BenchTarget::Suite(what)) => {
-                let catalogue = podwire_scenarios::catalogue();
+                let catalogue = podwire_scenarios::all();
                 suite::suite(&Session::start()?, &what, &catalogue, args.json)
             }
         },
@@ -69,7 +69,7 @@ fn run(command: Command) -> Result<u8, Stop> {
 }
 
 fn list(args: &ScenariosArgs) -> Result<(), Stop> {
-    let catalogue = podwire_scenarios::catalogue();
+    let catalogue = podwire_scenarios::all();
     let chosen = select::choose(&catalogue, args.filter.as_deref(), Some(Profile::Full))
         .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
     if args.json {

@@ -54,7 +54,7 @@ impl PhaseTime {
 pub struct ScenarioResult {
     /// The scenario's name.
     pub name: String,
-    /// Ids of SCENARIOS.md that it covers.
+    /// Ids of what it covers.
     pub covers: Vec<String>,
     /// Which attempt, from 1.
     pub attempt: u32,

@@ -40,13 +40,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Lists or runs scenarios the way libtest does, which is what nextest speaks. One that belongs to no
 /// run uses what the newest run in the folder `workspace` has prepared.
-pub fn run_main(catalogue: Vec<Scenario>, workspace: &Path) -> ExitCode {
+pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
     // What the segment and the machines warn of belongs beside the step log that nextest keeps.
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_writer(std::io::stderr)
         .init();
-    let trials = catalogue
+    let trials = scenarios
         .into_iter()
         .map(|scenario| {
             let workspace = workspace.to_owned();
@@ -224,10 +224,11 @@ impl Attempt {
             .as_ref()
             .err()
             .map_or(String::new(), |error| format!("{error:#}"));
+        let ids = self.scenario.ids();
         let page = Page {
             name: self.scenario.name,
             about: self.scenario.about,
-            covers: self.scenario.covers,
+            covers: &ids,
             verdict: &verdict,
             proofs: &proofs,
             broken: self.context.broken,
@@ -241,12 +242,7 @@ impl Attempt {
         }
         let result = ScenarioResult {
             name: self.scenario.name.to_owned(),
-            covers: self
-                .scenario
-                .covers
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            covers: ids.into_iter().map(str::to_owned).collect(),
             attempt: self.attempt,
             outcome: if verdict.is_ok() {
                 Outcome::Passed

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
 
+use crate::claim::Claim;
 use crate::failure::Cause;
 use crate::lab::Lab;
 
@@ -40,8 +41,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in a sentence that a newcomer understands.
     pub about: &'static str,
-    /// Ids of SCENARIOS.md.
-    pub covers: &'static [&'static str],
+    /// What of the catalogue it shows.
+    pub covers: &'static [&'static Claim],
     /// The stage whose clone it starts from.
     pub stage: StageName,
     /// Which clusters it is for.
@@ -66,6 +67,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// The ids of what it covers.
+    pub fn ids(&self) -> Vec<&'static str> {
+        self.covers.iter().map(|claim| claim.id).collect()
+    }
+
     /// Whether it means something for a cluster of this cell.
     pub fn fits(&self, cell: Cell) -> bool {
         let bootstrap = match self.cells {

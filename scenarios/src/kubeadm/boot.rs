@@ -9,6 +9,7 @@ use podwire_cluster::config::STATIC_PODS;
 use podwire_cluster::{PodNetwork, StageName, addresses};
 use podwire_scenario::{Cause, Cells, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless};
 
+use crate::catalogue::E4;
 use crate::prospects;
 use crate::steps::{all_nodes_ready, on};
 
@@ -20,7 +21,7 @@ pub(crate) const REBOOT: Scenario = Scenario {
     name: "control_plane_reboots",
     about: "After a reboot of node 1 systemd starts its kubelet, which starts the control plane: \
             the cluster comes back by itself",
-    covers: &["E4"],
+    covers: &[E4],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -57,7 +58,7 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
     name: "control_plane_loses_power",
     about: "After a power cut of node 1 its disk is as it was left, and the cluster comes back by \
             itself as after a reboot",
-    covers: &["E4"],
+    covers: &[E4],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,

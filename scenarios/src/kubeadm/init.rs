@@ -19,6 +19,7 @@ use podwire_scenario::{
 };
 use serde_json::json;
 
+use crate::catalogue::{E2, E3, E6};
 use crate::prospects;
 use crate::steps::{nodes, on};
 
@@ -29,7 +30,7 @@ pub(crate) const PACKAGES: Scenario = Scenario {
     name: "packages_are_held",
     about: "kubelet, kubeadm, kubectl, the CNI plugins and crictl are installed as packages of the \
             version under test, and on hold",
-    covers: &["E2"],
+    covers: &[E2],
     stage: StageName::Init,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -128,7 +129,7 @@ pub(crate) const LEAVES: Scenario = Scenario {
     name: "kubeadm_init",
     about: "After kubeadm init node 1 has an authority, kubeconfigs whose certificates chain to it, \
             and a control plane of static Pods; its join command is printed and admin.conf works",
-    covers: &["E3"],
+    covers: &[E3],
     stage: StageName::Init,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -397,7 +398,7 @@ pub(crate) const CORE_DNS_WAITS: Scenario = Scenario {
     name: "coredns_waits_for_the_pod_network",
     about: "Without a Pod network CoreDNS stays Pending: every Node carries the not-ready taint, \
             which it does not tolerate; kube-proxy, which does, runs beside it",
-    covers: &["E6"],
+    covers: &[E6],
     stage: StageName::Joined,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -532,7 +533,7 @@ pub(crate) const NAMES: Scenario = Scenario {
     name: "service_names_resolve",
     about: "With a Pod network CoreDNS runs, and a Pod reaches a Service by its name, from another \
             node; a name that does not exist is told apart",
-    covers: &["E6"],
+    covers: &[E6],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,

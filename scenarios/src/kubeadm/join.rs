@@ -11,6 +11,7 @@ use podwire_scenario::{
     eventually_unless,
 };
 
+use crate::catalogue::{E13, E14, E19, E20, E43};
 use crate::prospects;
 use crate::steps::{COMMAND, node_ready, nodes, on};
 
@@ -25,7 +26,7 @@ pub(crate) const JOIN: Scenario = Scenario {
     name: "kubeadm_join",
     about: "A worker joins with a token and the hash of the authority's key: the phases are \
             reported, the files written, the Node appears, and is Ready once it has a CNI file",
-    covers: &["E13", "E14"],
+    covers: &[E13, E14],
     stage: StageName::Init,
     cells: Cells::Kubeadm,
     profile: Profile::Default,
@@ -292,7 +293,7 @@ pub(crate) const WORKER: Scenario = Scenario {
     name: "worker_after_join",
     about: "A worker has its own certificates and the authority's, and nothing of the \
             administrator's; systemd runs its kubelet with kubeadm's drop-in, and again after a kill",
-    covers: &["E19", "E20", "E43"],
+    covers: &[E19, E20, E43],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,

@@ -15,6 +15,7 @@ use podwire_scenario::{
 };
 use serde_json::{Value, json};
 
+use crate::catalogue::{E21, E22, E22b, E23, E24, E27, E27b, E28};
 use crate::leaving::{delete, drain};
 use crate::prospects;
 use crate::steps::{node_ready, nodes, on, pods_running};
@@ -32,7 +33,7 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
     about: "Every node has one Pod of each DaemonSet, kube-proxy's among them; its container engine \
             runs exactly the Pods that the API binds to it; Pods on the host's network have the \
             node's address, CoreDNS one of its own",
-    covers: &["E21"],
+    covers: &[E21],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -167,7 +168,7 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
     name: "static_pod",
     about: "A manifest in the kubelet's folder is a running Pod; deleted in the API, only its mirror \
             is made anew while the container runs on; without the file it is gone",
-    covers: &["E22", "E22b", "E23"],
+    covers: &[E22, E22b, E23],
     stage: StageName::PodNetwork,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -361,7 +362,7 @@ pub(crate) const TAINT: Scenario = Scenario {
     name: "tainted_control_plane",
     about: "With kubeadm's taint on the control plane a new Deployment's Pods go to the workers; \
             Pods that run there already stay",
-    covers: &["E24"],
+    covers: &[E24],
     stage: StageName::Workload,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -481,7 +482,7 @@ pub(crate) const DRAIN: Scenario = Scenario {
     name: "kubectl_drain",
     about: "drain cordons a node and refuses to go on because of DaemonSets, naming their Pods; told \
             to ignore them it leaves only these, and new Pods land elsewhere",
-    covers: &["E27", "E27b"],
+    covers: &[E27, E27b],
     stage: StageName::Workload,
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -611,7 +612,7 @@ pub(crate) const DELETED: Scenario = Scenario {
     name: "deleted_node",
     about: "A deleted Node is off the list at once; its containers run on until the Pods' garbage \
             collection, and then vanish; a restart of its kubelet registers it again",
-    covers: &["E28"],
+    covers: &[E28],
     stage: StageName::Workload,
     cells: Cells::Kubeadm,
     profile: Profile::Full,

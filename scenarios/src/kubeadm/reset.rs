@@ -13,6 +13,7 @@ use podwire_scenario::{
     Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, eventually_unless,
 };
 
+use crate::catalogue::{E29, E31, E32, E33, E34};
 use crate::leaving::{clean_up_the_network, delete, drain, takes_pods};
 use crate::prospects;
 use crate::steps::{
@@ -30,7 +31,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
     name: "kubeadm_reset_and_rejoin",
     about: "A deleted node cannot join again before it is reset; reset asks, then takes away what \
             the join brought, and leaves the network; the same join command brings the node back",
-    covers: &["E29", "E31", "E32", "E33"],
+    covers: &[E29, E31, E32, E33],
     stage: StageName::Workload,
     cells: Cells::Kubeadm,
     profile: Profile::Default,
@@ -275,7 +276,7 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
     name: "rejoin_with_the_old_bridge",
     about: "A node that comes back with another Pod range and its old bridge gets no Pod to run: \
             the bridge's address is another; without the bridge the Pod runs",
-    covers: &["E34"],
+    covers: &[E34],
     stage: StageName::Workload,
     cells: Cells::KubeadmWithBridge,
     profile: Profile::Full,

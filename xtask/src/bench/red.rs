@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_in_the_catalogue_and_for_a_cluster_by_hand() {
-        let catalogue = podwire_scenarios::catalogue();
+        let catalogue = podwire_scenarios::all();
         let chosen = select::choose(&catalogue, Some(SAMPLE), None).unwrap();
         let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), SAMPLE.split(',').count(), "{names:?}");

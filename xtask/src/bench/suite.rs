@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_in_the_catalogue() {
-        let catalogue = podwire_scenarios::catalogue();
+        let catalogue = podwire_scenarios::all();
         let chosen = select::choose(&catalogue, Some(SAMPLE), None).unwrap();
         let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), SAMPLE.split(',').count());

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Scenarios(ScenariosArgs),
     /// The project's own checks: format, lints, licences, every test that needs no QEMU
     Check,
+    /// Write the page anew that is made of the catalogue and the scenarios: docs/scenarios.md
+    Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
     Stages(StagesArgs),
     /// Remove what podwire has built or left behind
@@ -64,7 +66,7 @@ pub(crate) enum Command {
 pub(crate) enum ProfileName {
     /// What everybody runs
     Default,
-    /// The whole catalogue
+    /// All of them
     Full,
 }
 
@@ -81,7 +83,7 @@ pub(crate) struct TestArgs {
     /// Chooses among all scenarios unless --profile is given too
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
-    /// Which scenarios run: the default list, or the full catalogue
+    /// Which scenarios run: the default list, or all
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
     /// Who puts Kubernetes onto the machines: by-hand, kubeadm, or both, one cluster after the other

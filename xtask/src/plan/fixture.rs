@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use podwire_cluster::StageName;
 use podwire_scenario::{Cells, Future, Lab, Profile, Scenario};
+use podwire_scenarios::catalogue::C4;
 
 fn nothing(_: &Lab) -> Future<'_> {
     Box::pin(async { Ok(()) })
@@ -14,7 +15,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
     Scenario {
         name,
         about: "Shows something.",
-        covers: &["C4"],
+        covers: &[C4],
         stage: StageName::Workload,
         cells: Cells::Any,
         profile: Profile::Default,

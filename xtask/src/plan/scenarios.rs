@@ -1,4 +1,4 @@
-//! `cargo xtask scenarios`: the catalogue, for people and programs.
+//! `cargo xtask scenarios`: all scenarios, for people and programs.
 
 use podwire_cluster::StageName;
 use podwire_scenario::{Profile, Scenario};
@@ -9,7 +9,7 @@ use serde::Serialize;
 struct Entry<'a> {
     name: &'a str,
     about: &'a str,
-    covers: &'a [&'a str],
+    covers: Vec<&'a str>,
     stage: StageName,
     profile: &'static str,
     nodes: u32,
@@ -38,7 +38,7 @@ pub(crate) fn json(scenarios: &[&Scenario]) -> serde_json::Result<String> {
         .map(|scenario| Entry {
             name: scenario.name,
             about: scenario.about,
-            covers: scenario.covers,
+            covers: scenario.ids(),
             stage: scenario.stage,
             profile: profile(scenario),
             nodes: scenario.nodes,
@@ -65,7 +65,7 @@ pub(crate) fn text(scenarios: &[&Scenario]) -> String {
             "{}\n  {}\n  covers {}; starts from `{}`; profile {}; at least {} {}\n",
             scenario.name,
             scenario.about,
-            scenario.covers.join(" "),
+            scenario.ids().join(" "),
             scenario.stage,
             profile(scenario),
             scenario.nodes,
@@ -96,11 +96,12 @@ mod tests {
     use super::*;
     use crate::plan::fixture::scenario;
     use podwire_cluster::Break;
+    use podwire_scenarios::catalogue::{C6, C7};
 
     #[test]
     fn the_list_says_what_each_covers_and_what_proves_it() {
         let routes = Scenario {
-            covers: &["C6!", "C7"],
+            covers: &[C6, C7],
             red_when: &[Break::Route],
             profile: Profile::Full,
             ..scenario("static_routes")

@@ -93,7 +93,7 @@ impl Worth {
 
 /// The stages that scenarios start from.
 pub(crate) fn starts() -> BTreeSet<StageName> {
-    podwire_scenarios::catalogue()
+    podwire_scenarios::all()
         .iter()
         .map(|scenario| scenario.stage)
         .collect()

@@ -123,7 +123,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
     ScenarioRecord {
         name: scenario.name.to_owned(),
         cell: String::new(),
-        covers: scenario.covers.iter().map(|id| (*id).to_owned()).collect(),
+        covers: scenario.ids().into_iter().map(str::to_owned).collect(),
         outcome: Verdict::Skipped,
         reason: reason.to_owned(),
         attempts: 0,

@@ -242,7 +242,7 @@ mod tests {
         ) {
             let speed_factor = speed_factor * f64::from(clones);
             let limits = Limits { speed_factor, repeat };
-            let catalogue = podwire_scenarios::catalogue();
+            let catalogue = podwire_scenarios::all();
             let nextests = longest(limits, catalogue.iter());
             for scenario in &catalogue {
                 let own = limits.scenario(scenario.limit);

@@ -1,0 +1,18 @@
+//! What the documents do not show, and a scenario does: the harness's own promises, and the end of
+//! chapter E's story in a cluster by hand.
+
+claims! {
+    IDENTITY = "clones: identity" shows []
+        "Clone one booted machine into the nodes → no id, address, key or random number in common.";
+    CONNECTIONS = "clones: connections" shows []
+        "Freeze a cluster and wake a clone of it → an open connection goes on, no byte is lost.";
+    EVIDENCE = "harness: evidence" shows []
+        "Take a node's link away → its evidence is collected all the same.";
+    E27_BY_HAND = "E27 by hand" shows []
+        "drain, as in E27, in a cluster by hand → no Pod of a Deployment left on the node.";
+    E28_BY_HAND = "E28 by hand" shows []
+        "delete node, as in E28, in a cluster by hand → off the list.";
+    E33_BY_HAND = "E33 by hand" shows []
+        "Wipe the node and join it again, as after E33's reset, in a cluster by hand → Ready again, \
+         takes Pods.";
+}
