@@ -54,8 +54,8 @@ const API_QUESTIONS: (&str, &str) = (
 );
 
 impl Cluster {
-    /// Writes what SCENARIOS lists to `dir`: per node journals, containers, network, console; from
-    /// the API Nodes, Pods and events; of the segment the capture and its counters.
+    /// Writes evidence to `dir`: per node journals, containers, network, console; from the API Nodes,
+    /// Pods and events; of the segment the capture and its counters.
     ///
     /// It never fails: an answer that cannot be had is replaced by the reason.
     pub async fn evidence(&self, dir: &Path) {

@@ -182,8 +182,8 @@ pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Res
     ))
 }
 
-/// The balancing rule of SCENARIOS.md: every backend is seen, nobody else answers, and each count
-/// lies inside the exact binomial band.
+/// The balancing rule (docs/writing-a-scenario.md): every backend is seen, nobody else answers, and
+/// each count lies inside the exact binomial band.
 ///
 /// # Errors
 /// A [`Failure`] with every backend's count and the band.
@@ -304,7 +304,7 @@ pub fn addresses_unique_and_in_range(
 /// Restarts of each container's Pod, by the Pod's name and UID.
 pub type Restarts = BTreeMap<(String, String), u32>;
 
-/// No container restarted meanwhile (SCENARIOS.md, "Afterwards").
+/// No container restarted meanwhile (docs/writing-a-scenario.md, "Afterwards").
 ///
 /// # Errors
 /// A [`Failure`] that names the Pods.

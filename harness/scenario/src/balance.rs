@@ -5,7 +5,7 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 /// False-alarm rate of one balancing assertion, over all its backends and both sides of the band.
 const FALSE_ALARMS: f64 = 1e-6;
 
-/// Requests per backend in a balancing assertion (SCENARIOS.md, "Balancing").
+/// Requests per backend in a balancing assertion (docs/writing-a-scenario.md, "Balancing").
 pub const REQUESTS_PER_BACKEND: u32 = 100;
 
 /// The counts that fair balancing allows one backend, both ends included.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The class of what was seen instead of what was expected.
 ///
-/// SCENARIOS.md's rule "name the failure": refused, timed out, no route, name not found, TLS and
+/// The rule "name the failure" (docs/writing-a-scenario.md): refused, timed out, no route, name not found, TLS and
 /// HTTP failures are told apart, never just "not ok". A sabotage names the class it must provoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
