@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::dns::{self, ResolveError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::dns::{self, AddressError, AskError};
 use crate::http::{self, Message, MessageError, Until, left};
 use crate::report::{Attempt, FetchReport, FetchRequest, Outcome};
+use crate::resolve::{ResolveReport, ResolveRequest};
 
 /// The beginning of an answer that goes into an error's text.
 const SHOWN: usize = 200;
@@ -87,16 +91,35 @@ pub fn fetch_via(
     request: &FetchRequest,
     limit: Duration,
 ) -> Result<FetchReport, ViaError> {
+    via(server, request, request.longest() + limit)
+}
+
+/// Has the `probe serve` at `server` ask for a name, from where it runs and with its resolv.conf.
+///
+/// # Errors
+/// [`ViaError`] when it gives no report within the request's longest time and `limit` beside it.
+pub fn resolve_via(
+    server: &str,
+    request: &ResolveRequest,
+    limit: Duration,
+) -> Result<ResolveReport, ViaError> {
+    via(server, request, request.longest() + limit)
+}
+
+fn via<Report: DeserializeOwned>(
+    server: &str,
+    request: &impl Serialize,
+    limit: Duration,
+) -> Result<Report, ViaError> {
     let malformed = |error: serde_json::Error| ViaError {
         outcome: Outcome::Malformed,
         error: error.to_string(),
     };
     let body = serde_json::to_vec(request).map_err(malformed)?;
-    let message =
-        exchange(server, Some(&body), request.longest() + limit).map_err(|failure| ViaError {
-            outcome: failure.outcome,
-            error: failure.error,
-        })?;
+    let message = exchange(server, Some(&body), limit).map_err(|failure| ViaError {
+        outcome: failure.outcome,
+        error: failure.error,
+    })?;
     serde_json::from_slice(&message.body).map_err(malformed)
 }
 
@@ -210,15 +233,19 @@ impl<'a> Target<'a> {
         if let Ok(address) = self.host.parse::<IpAddr>() {
             return Ok((address, self.port).into());
         }
-        let address = dns::resolve(self.host, end).map_err(|error| match error {
-            ResolveError::NotFound => Failure {
+        let address = dns::address(self.host, end).map_err(|error| match error {
+            AddressError::NotFound => Failure {
                 outcome: Outcome::NameNotFound,
                 error: format!("no such name: {}", self.host),
             },
-            ResolveError::Io(error) => failed("resolve", &error),
-            ResolveError::Answer(error) => Failure {
+            AddressError::Code(code) => Failure {
                 outcome: Outcome::Other,
-                error,
+                error: format!("DNS error code {code}"),
+            },
+            AddressError::Ask(AskError::Io(error)) => failed("resolve", &error),
+            AddressError::Ask(error) => Failure {
+                outcome: Outcome::Other,
+                error: error.to_string(),
             },
         })?;
         Ok((address, self.port).into())

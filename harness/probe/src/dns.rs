@@ -1,209 +1,254 @@
-//! Names to IPv4 addresses without libc: a static glibc has no name service.
+//! Names asked for without libc: a static glibc has no name service.
 
+mod config;
+mod message;
+mod record;
+
+use std::fmt;
 use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::http::left;
+pub(crate) use config::{Config, PORT};
+pub(crate) use message::Answer;
+pub(crate) use record::addresses;
+pub use record::{Record, RecordData, RecordKind};
+
+use crate::http::{Until, left};
+
+/// The response code for a name that does not exist (RFC 1035, 4.1.1).
+pub(crate) const NAME_ERROR: u8 = 3;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// This is no name that can be asked for.
+    Name(String),
+    /// The question could not be asked, or nobody answered in time.
+    Io(io::Error),
+    /// What came is no answer.
+    Malformed,
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "{name:?} is no host name"),
+            Self::Io(error) => error.fmt(f),
+            Self::Malformed => f.write_str("a broken DNS answer"),
+        }
+    }
+}
 
 /// Why a name has no address.
 #[derive(Debug)]
-pub(crate) enum ResolveError {
+pub(crate) enum AddressError {
     /// The server says that there is no such name, or no address for it.
     NotFound,
-    /// The question could not be asked, or nobody answered in time.
-    Io(io::Error),
-    /// An answer with an error code other than NXDOMAIN, or one that makes no sense.
-    Answer(String),
+    /// The server answers with another error code.
+    Code(u8),
+    /// There is no answer.
+    Ask(AskError),
 }
 
-/// Looks in /etc/hosts, then asks the first nameserver of /etc/resolv.conf. The name is taken as
-/// absolute: search domains are not tried.
-pub(crate) fn resolve(name: &str, end: Instant) -> Result<Ipv4Addr, ResolveError> {
+/// The first address of a name: looks in /etc/hosts, then asks the first nameserver of
+/// /etc/resolv.conf. The name is taken as absolute: search domains are not tried.
+pub(crate) fn address(name: &str, end: Instant) -> Result<Ipv4Addr, AddressError> {
     // A missing file is an empty one, as for any resolver (resolver(5)).
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    if let Some(address) = in_hosts(&hosts, name) {
+    if let Some(address) = config::in_hosts(&hosts, name) {
         return Ok(address);
     }
-    let config = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let server = nameserver(&config)
-        .ok_or_else(|| ResolveError::Io(io::Error::other("no nameserver in /etc/resolv.conf")))?;
-    ask(SocketAddr::new(server, 53), name, end)
+    let server = Config::read().server().map_err(AskError::Io);
+    let answer = server.and_then(|server| ask(server, name, RecordKind::A, end));
+    first(&answer.map_err(AddressError::Ask)?)
 }
 
-fn in_hosts(hosts: &str, name: &str) -> Option<Ipv4Addr> {
-    hosts.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let address = words.next()?.parse().ok()?;
-        words
-            .any(|word| word.eq_ignore_ascii_case(name))
-            .then_some(address)
-    })
+fn first(answer: &Answer) -> Result<Ipv4Addr, AddressError> {
+    match answer.code {
+        0 => {}
+        NAME_ERROR => return Err(AddressError::NotFound),
+        code => return Err(AddressError::Code(code)),
+    }
+    let mut addresses = addresses(&answer.records);
+    addresses.next().ok_or(AddressError::NotFound)
 }
 
-fn nameserver(config: &str) -> Option<IpAddr> {
-    config.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next()?.parse().ok())?
-    })
+/// Asks for an absolute name, and a second time over TCP when the answer is too long for a datagram
+/// (RFC 7766, 5).
+pub(crate) fn ask(
+    server: SocketAddr,
+    name: &str,
+    kind: RecordKind,
+    end: Instant,
+) -> Result<Answer, AskError> {
+    let id = RandomState::new().hash_one(()) as u16;
+    let query = message::query(id, name, kind).ok_or_else(|| AskError::Name(name.to_owned()))?;
+    let message = over_udp(server, &query, end).map_err(AskError::Io)?;
+    let answer = message::parse(&message).ok_or(AskError::Malformed)?;
+    if !answer.truncated {
+        return Ok(answer);
+    }
+    let message = over_tcp(server, &query, end).map_err(AskError::Io)?;
+    let answer = message::parse(&message).ok_or(AskError::Malformed)?;
+    // There is no way on from here.
+    if answer.truncated || !message::is_for(&query, &message) {
+        return Err(AskError::Malformed);
+    }
+    Ok(answer)
 }
 
-fn ask(server: SocketAddr, name: &str, end: Instant) -> Result<Ipv4Addr, ResolveError> {
+fn over_udp(server: SocketAddr, query: &[u8], end: Instant) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        (Ipv6Addr::UNSPECIFIED, 0).into()
     };
-    let socket = UdpSocket::bind(any).map_err(ResolveError::Io)?;
-    socket.connect(server).map_err(ResolveError::Io)?;
-    let id = (std::process::id() ^ u32::from(socket.local_addr().map_err(ResolveError::Io)?.port()))
-        as u16;
-    let query = query(id, name)?;
-    let mut buffer = [0; 1500];
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    let mut buffer = vec![0; usize::from(u16::MAX)];
     // A datagram may get lost: ask again once a second until the time is up.
     loop {
-        socket.send(&query).map_err(ResolveError::Io)?;
+        socket.send(query)?;
         let again = Instant::now() + Duration::from_secs(1);
         while let Ok(wait) = left(again.min(end)) {
-            socket
-                .set_read_timeout(Some(wait))
-                .map_err(ResolveError::Io)?;
+            socket.set_read_timeout(Some(wait))?;
             match socket.recv(&mut buffer) {
-                Ok(n) if buffer[..n].starts_with(&id.to_be_bytes()) => return answer(&buffer[..n]),
+                Ok(n) if message::is_for(query, &buffer[..n]) => {
+                    buffer.truncate(n);
+                    return Ok(buffer);
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(ResolveError::Io(error)),
+                Err(error) => return Err(error),
             }
         }
-        left(end).map_err(ResolveError::Io)?;
+        left(end)?;
     }
 }
 
-/// A query for an A record (RFC 1035, 4.1), recursion desired.
-fn query(id: u16, name: &str) -> Result<Vec<u8>, ResolveError> {
-    let mut bytes = id.to_be_bytes().to_vec();
-    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.trim_end_matches('.').split('.') {
-        match u8::try_from(label.len()) {
-            Ok(length @ 1..=63) => bytes.push(length),
-            _ => return Err(ResolveError::Answer(format!("{name} is no host name"))),
-        }
-        bytes.extend(label.as_bytes());
-    }
-    bytes.extend([0, 0, 1, 0, 1]);
-    Ok(bytes)
+/// Over TCP every message comes after its length (RFC 1035, 4.2.2).
+fn over_tcp(server: SocketAddr, query: &[u8], end: Instant) -> io::Result<Vec<u8>> {
+    let stream = TcpStream::connect_timeout(&server, left(end)?)?;
+    stream.set_write_timeout(Some(left(end)?))?;
+    let mut stream = Until { stream, end };
+    let length = u16::try_from(query.len()).map_err(io::Error::other)?;
+    let message = [&length.to_be_bytes(), query].concat();
+    stream.stream.write_all(&message)?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
 }
 
-fn answer(bytes: &[u8]) -> Result<Ipv4Addr, ResolveError> {
-    parse(bytes).unwrap_or_else(|| Err(ResolveError::Answer("a broken DNS answer".into())))
-}
-
-fn parse(bytes: &[u8]) -> Option<Result<Ipv4Addr, ResolveError>> {
-    let u16_at = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    match bytes.get(3)? & 0x0f {
-        0 => {}
-        3 => return Some(Err(ResolveError::NotFound)),
-        code => return Some(Err(ResolveError::Answer(format!("DNS error code {code}")))),
-    }
-    let mut at = 12;
-    for _ in 0..u16_at(4)? {
-        at = skip_name(bytes, at)? + 4;
-    }
-    for _ in 0..u16_at(6)? {
-        at = skip_name(bytes, at)?;
-        let (kind, length) = (u16_at(at)?, usize::from(u16_at(at + 8)?));
-        let data = bytes.get(at + 10..at + 10 + length)?;
-        if let (1, Ok(octets)) = (kind, <[u8; 4]>::try_from(data)) {
-            return Some(Ok(octets.into()));
-        }
-        at += 10 + length;
-    }
-    Some(Err(ResolveError::NotFound))
-}
-
-fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *bytes.get(at)? {
-            0 => return Some(at + 1),
-            // A compression pointer ends the name (RFC 1035, 4.1.4).
-            length if length & 0xc0 == 0xc0 => return Some(at + 2),
-            length => at += 1 + usize::from(length),
-        }
-    }
-}
+#[cfg(test)]
+pub(crate) mod fake;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    #[test]
-    fn hosts_and_resolv_conf_are_read_as_the_manual_says() {
-        let hosts = "127.0.0.1 localhost\n::1 six\n10.9.8.7\tNode1 alias # node2\n";
-        assert_eq!(in_hosts(hosts, "alias"), Some(Ipv4Addr::new(10, 9, 8, 7)));
-        assert_eq!(in_hosts(hosts, "node1"), Some(Ipv4Addr::new(10, 9, 8, 7)));
-        assert_eq!(in_hosts(hosts, "node2"), None);
-        let config = "search example\nnameserver 10.0.0.10\nnameserver 10.0.0.11\n";
-        assert_eq!(nameserver(config), Some(Ipv4Addr::new(10, 0, 0, 10).into()));
-    }
+    use fake::Way;
 
     /// For an answer that comes at once, on a machine however busy.
     const LONG: Duration = Duration::from_secs(60);
 
     fn asked(
-        limit: Duration,
-        reply: impl Fn(Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
-    ) -> Result<Ipv4Addr, ResolveError> {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((n, from)) = server.recv_from(&mut buffer) {
-                if let Some(reply) = reply(buffer[..n].to_vec()) {
-                    server.send_to(&reply, from).unwrap();
-                }
-            }
-        });
-        ask(address, "node2.test", Instant::now() + limit)
+        reply: impl Fn(Way, &[u8]) -> Vec<Vec<u8>> + Clone + Send + 'static,
+    ) -> Result<Answer, AskError> {
+        let end = Instant::now() + LONG;
+        ask(fake::server(reply), "node2.test", RecordKind::A, end)
+    }
+
+    fn addressed(code: u8, records: &'static [&[u8]]) -> Result<Ipv4Addr, AddressError> {
+        first(&asked(move |_, query| vec![fake::answer(query, code, records)]).unwrap())
     }
 
     #[test]
     fn an_address_behind_an_alias_is_found() {
-        let address = asked(LONG, |mut query| {
-            assert!(
-                query
-                    .windows(12)
-                    .any(|window| window == b"\x05node2\x04test\x00")
-            );
-            query[2] |= 0x80;
-            query[7] = 2;
-            // CNAME, then A, both naming the question by pointer.
-            query.extend(b"\xc0\x0c\0\x05\0\x01\0\0\0\x01\0\x04\x01x\xc0\x12");
-            query.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\x0a\x09\x08\x07");
-            Some(query)
-        });
+        let address = addressed(
+            0,
+            &[
+                b"\xc0\x0c\0\x05\0\x01\0\0\0\x01\0\x04\x01x\xc0\x12",
+                b"\xc0\x28\0\x01\0\x01\0\0\0\x01\0\x04\x0a\x09\x08\x07",
+            ],
+        );
         assert_eq!(address.unwrap(), Ipv4Addr::new(10, 9, 8, 7));
     }
 
     #[test]
-    fn refusals_and_silence_are_told_apart() {
-        let code = |code: u8| {
-            move |mut query: Vec<u8>| {
-                query[2] |= 0x80;
-                query[3] = code;
-                Some(query)
-            }
-        };
-        assert!(matches!(asked(LONG, code(3)), Err(ResolveError::NotFound)));
-        assert!(matches!(asked(LONG, code(0)), Err(ResolveError::NotFound)));
-        assert!(matches!(asked(LONG, code(2)), Err(ResolveError::Answer(_))));
-        let short = Duration::from_millis(300);
-        let Err(ResolveError::Io(error)) = asked(short, |_| None) else {
+    fn reasons_for_no_address_are_told_apart() {
+        for (code, expected) in [(3, "NotFound"), (0, "NotFound"), (2, "Code(2)")] {
+            let error = addressed(code, &[]).unwrap_err();
+            assert_eq!(format!("{error:?}"), expected);
+        }
+    }
+
+    #[test]
+    fn silence_and_broken_answers_are_told_apart() {
+        let silent = fake::server(|_, _| Vec::new());
+        let end = Instant::now() + Duration::from_millis(300);
+        let Err(AskError::Io(error)) = ask(silent, "node2.test", RecordKind::A, end) else {
             panic!("nobody answered")
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let cut = asked(LONG, |query| Some(query[..5].to_vec()));
-        assert!(matches!(cut, Err(ResolveError::Answer(_))));
+        let cut = asked(|_, query| vec![query[..5].to_vec()]);
+        assert!(matches!(cut, Err(AskError::Malformed)));
+        let echoed = asked(|_, query| vec![query.to_vec()]);
+        assert!(matches!(echoed, Err(AskError::Malformed)));
+    }
+
+    #[test]
+    fn what_answers_another_question_is_not_taken() {
+        let answer = asked(|_, query| {
+            let mut other_number = fake::answer(query, 3, &[]);
+            other_number[0] ^= 0xff;
+            let mut other_name = fake::answer(query, 3, &[]);
+            other_name[13] = b'm';
+            let right = fake::answer(query, 0, &[&fake::address(2)]);
+            vec![other_number, other_name, right]
+        });
+        assert_eq!(answer.unwrap().code, 0);
+    }
+
+    #[test]
+    fn a_lost_datagram_is_sent_again() {
+        let queries = Arc::new(AtomicUsize::new(0));
+        let answer = asked(move |_, query| {
+            let is_first = queries.fetch_add(1, Ordering::Relaxed) == 0;
+            let answer = fake::answer(query, 0, &[]);
+            if is_first { Vec::new() } else { vec![answer] }
+        });
+        assert_eq!(answer.unwrap().code, 0);
+    }
+
+    #[test]
+    fn a_truncated_answer_is_asked_for_again_over_tcp() {
+        let count = 2000;
+        let answer = asked(move |way, query| {
+            let record = fake::address(2);
+            let whole = fake::answer(query, 0, &vec![record.as_slice(); count]);
+            match way {
+                // In the middle of a record, as some servers cut.
+                Way::Udp => vec![fake::truncated(whole[..500].to_vec())],
+                Way::Tcp => vec![whole],
+            }
+        });
+        assert_eq!(answer.unwrap().records.len(), count);
+        let truncated_again = asked(|_, query| vec![fake::truncated(fake::answer(query, 0, &[]))]);
+        assert!(matches!(truncated_again, Err(AskError::Malformed)));
+        let closed = asked(|way, query| match way {
+            Way::Udp => vec![fake::truncated(fake::answer(query, 0, &[]))],
+            Way::Tcp => Vec::new(),
+        });
+        let Err(AskError::Io(error)) = closed else {
+            panic!("{closed:?}")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Starting a process in an emulated guest costs up to a second, so a hundred `curl`s are out of
 //! the question: one `probe fetch` sends many requests, each on a fresh connection, and answers in
-//! JSON. The same program is the workload (`probe serve`), which answers with its host name and
+//! JSON. `probe resolve` asks the DNS for a name in the same way, and says all that was answered. The
+//! same program is the workload (`probe serve`), which answers with its host name and
 //! with the address that it saw the client come from, and the sandbox's first process
 //! (`probe pause`).
 //!
@@ -18,14 +19,17 @@ mod dns;
 mod http;
 mod ping;
 mod report;
+mod resolve;
 mod server;
 mod stream;
 mod traffic;
 
-pub use client::{ViaError, fetch, fetch_via};
+pub use client::{ViaError, fetch, fetch_via, resolve_via};
+pub use dns::{Record, RecordData, RecordKind};
 pub use ping::ping;
 pub use report::{
     Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,
 };
+pub use resolve::{ResolveOutcome, ResolveReport, ResolveRequest, resolve};
 pub use server::{Server, host_name};
 pub use traffic::{MAX_REQUESTS, Sent, TrafficEnd, TrafficRecord, TrafficRequest};

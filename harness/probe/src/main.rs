@@ -2,16 +2,22 @@
 
 mod signals;
 
-use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use podwire_probe::{FetchRequest, Server, agent, fetch, fetch_via, host_name, ping};
+use podwire_probe::{
+    Server, ViaError, agent, fetch, fetch_via, host_name, ping, resolve, resolve_via,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 const USAGE: &str = "\
 usage: probe serve [--port N]               answer HTTP requests (port 80)
        probe fetch [--via HOST:PORT] [JSON] send requests, report in JSON; the request is read
                                             from standard input when it is no argument
+       probe resolve [--via HOST:PORT] [JSON]
+                                            ask the DNS for a name, not /etc/hosts; request and
+                                            report as for fetch
        probe ping ADDRESS [COUNT]           send ICMP echo requests; fails unless all are answered
        probe agent                          run the host's commands, over a virtio-serial port
        probe pause                          reap children until SIGTERM or SIGINT
@@ -32,10 +38,18 @@ fn main() -> ExitCode {
             Ok(port) => serve(port),
             Err(_) => return usage(),
         },
-        ["fetch"] => report(None, None),
-        ["fetch", "--via", server] => report(Some(server), None),
-        ["fetch", "--via", server, request] => report(Some(server), Some(request)),
-        ["fetch", request] if !request.starts_with('-') => report(None, Some(request)),
+        ["fetch", rest @ ..] => match Asked::parse(rest) {
+            Some(asked) => asked.report(fetch, |server, request| {
+                fetch_via(&format!("{server}/fetch"), request, VIA_LIMIT)
+            }),
+            None => return usage(),
+        },
+        ["resolve", rest @ ..] => match Asked::parse(rest) {
+            Some(asked) => asked.report(resolve, |server, request| {
+                resolve_via(&format!("{server}/resolve"), request, VIA_LIMIT)
+            }),
+            None => return usage(),
+        },
         ["ping", to] => echo(to, "1"),
         ["ping", to, count] => echo(to, count),
         ["agent"] => agent::serve()
@@ -88,25 +102,42 @@ fn serve(port: u16) -> Result<(), String> {
     Ok(())
 }
 
-fn report(via: Option<&str>, request: Option<&str>) -> Result<(), String> {
-    let text = match request {
-        Some(text) => text.to_owned(),
-        None => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|error| format!("standard input: {error}"))?;
-            text
-        }
-    };
-    let request: FetchRequest =
-        serde_json::from_str(&text).map_err(|error| format!("the request: {error}"))?;
-    let report = match via {
-        None => fetch(&request),
-        Some(server) => fetch_via(&format!("{server}/fetch"), &request, VIA_LIMIT)
-            .map_err(|error| error.to_string())?,
-    };
-    let json = serde_json::to_string(&report).map_err(|error| error.to_string())?;
-    println!("{json}");
-    Ok(())
+/// What stands behind a command that carries a request out.
+struct Asked<'a> {
+    via: Option<&'a str>,
+    request: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn parse(words: &[&'a str]) -> Option<Self> {
+        let (via, request) = match *words {
+            [] => (None, None),
+            ["--via", server] => (Some(server), None),
+            ["--via", server, request] => (Some(server), Some(request)),
+            [request] if !request.starts_with('-') => (None, Some(request)),
+            _ => return None,
+        };
+        Some(Self { via, request })
+    }
+
+    fn report<Request: DeserializeOwned, Report: Serialize>(
+        &self,
+        here: impl FnOnce(&Request) -> Report,
+        there: impl FnOnce(&str, &Request) -> Result<Report, ViaError>,
+    ) -> Result<(), String> {
+        let text = match self.request {
+            Some(text) => text.to_owned(),
+            None => std::io::read_to_string(std::io::stdin())
+                .map_err(|error| format!("standard input: {error}"))?,
+        };
+        let request =
+            serde_json::from_str(&text).map_err(|error| format!("the request: {error}"))?;
+        let report = match self.via {
+            None => here(&request),
+            Some(server) => there(server, &request).map_err(|error| error.to_string())?,
+        };
+        let json = serde_json::to_string(&report).map_err(|error| error.to_string())?;
+        println!("{json}");
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::fetch;
 use crate::http::{self, MessageError, Until};
 use crate::report::{FetchRequest, Identity};
+use crate::resolve::resolve;
 use crate::stream::{Streams, echo};
 use crate::traffic::{Traffic, TrafficError, TrafficRecord};
 
@@ -25,7 +26,8 @@ pub fn host_name() -> io::Result<String> {
         .to_owned())
 }
 
-/// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here.
+/// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here,
+/// and `POST /resolve` what a [`ResolveRequest`](crate::ResolveRequest) says.
 /// `POST /streams` with an address and a port opens a connection to the server there and keeps it
 /// busy; `GET /streams` says how far each has come, as
 /// [`StreamReport`](crate::StreamReport)s. `POST /traffic` with a
@@ -121,6 +123,10 @@ fn respond(
                 Err(error) => return ("400 Bad Request", error.to_string()),
             }
         }
+        (Some("POST"), Some("/resolve")) => match serde_json::from_slice(&message.body) {
+            Ok(request) => serde_json::to_string(&resolve(&request)).map_err(|e| e.to_string()),
+            Err(error) => return ("400 Bad Request", error.to_string()),
+        },
         (Some("GET"), Some("/streams")) => {
             serde_json::to_string(&streams.reports()).map_err(|error| error.to_string())
         }
@@ -143,8 +149,8 @@ fn respond(
         _ => {
             return (
                 "404 Not Found",
-                "GET /, POST /fetch, GET and POST /streams, GET, POST and DELETE /traffic are all \
-                 there is"
+                "GET /, POST /fetch, POST /resolve, GET and POST /streams, GET, POST and DELETE \
+                 /traffic are all there is"
                     .into(),
             );
         }
@@ -185,8 +191,10 @@ fn identity(stream: &TcpStream, host: &str) -> io::Result<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::fetch_via;
+    use crate::client::{fetch_via, resolve_via};
+    use crate::dns::{RecordKind, fake};
     use crate::report::Outcome;
+    use crate::resolve::ResolveRequest;
 
     /// For what comes at once, on a machine however busy.
     const LONG: Duration = Duration::from_secs(60);
@@ -220,6 +228,16 @@ mod tests {
         let report = fetch_via(&format!("{one}/fetch"), &request, LONG).unwrap();
         assert_eq!(report.targets[0].count(Outcome::Answered), 3);
         assert_eq!(report.targets[0].attempts.len(), 3);
+    }
+
+    #[test]
+    fn a_name_is_asked_for_where_the_server_is() {
+        let one = started("one");
+        let dns = fake::server(|_, query| vec![fake::answer(query, 0, &[&fake::address(2)])]);
+        let request = ResolveRequest::new("web.test", RecordKind::A);
+        let request = request.server(dns.to_string()).limit(LONG);
+        let report = resolve_via(&format!("{one}/resolve"), &request, LONG).unwrap();
+        assert_eq!(report.addresses(), [Ipv4Addr::new(10, 1, 1, 2)]);
     }
 
     #[test]

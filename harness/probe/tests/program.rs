@@ -5,6 +5,7 @@
 )]
 
 use std::io::Write;
+use std::net::UdpSocket;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,47 @@ fn fetch_takes_its_request_from_argument_or_input_and_reports_in_json() {
         );
         assert!(output.status.success());
     }
+}
+
+/// A name server that has one address for every name.
+fn name_server() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            let mut message = buffer[..n].to_vec();
+            message[2] |= 0x80;
+            message[7] = 1;
+            message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x1e\0\x04\x0a\x01\x01\x02");
+            socket.send_to(&message, from).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn resolve_takes_its_request_as_fetch_does_and_reports_the_records() {
+    let (pod, dns) = (server(), name_server());
+    let request = format!(r#"{{"name":"web.test","server":"{dns}","limit_ms":60000}}"#);
+    for output in [
+        with_input(&["resolve", &request], ""),
+        with_input(&["resolve"], &request),
+        with_input(&["resolve", "--via", &pod], &request),
+    ] {
+        assert!(output.status.success());
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            format!(
+                "{}\"server\":\"{dns}\",{}\n",
+                r#"{"name":"web.test","kind":"A","#,
+                r#""outcome":"answered","code":0,"records":[{"name":"web.test","ttl":30,"kind":"A","data":"10.1.1.2"}]}"#
+            )
+        );
+    }
+    let output = with_input(&["resolve", r#"{"name":"web.test","kind":"MX"}"#], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown variant `MX`"));
 }
 
 #[test]
