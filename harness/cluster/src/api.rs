@@ -19,8 +19,8 @@ use rustls_pki_types::pem::PemObject as _;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::addresses::{API_PORT, node_address};
+use crate::credentials::Access;
 use crate::kubeconfig::server;
-use crate::stage::Access;
 
 /// A client of the API as its administrator. It verifies the server as `node1`.
 ///

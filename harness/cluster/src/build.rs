@@ -16,14 +16,16 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use crate::addresses::node_name;
-use crate::cell::Bootstrap;
 use crate::cluster::restored_segment;
+use crate::credentials::Credentials;
 use crate::identity::NodeIdentity;
 use crate::node::unanswered;
 use crate::pki::Pki;
-use crate::plan::{ImageFiles, Role};
+use crate::plan::ImageFiles;
 use crate::quiet::quiet;
-use crate::stage::{Access, Credentials, MANIFEST, MachineFiles, Stage, StageManifest, sealed};
+use crate::stage::{MANIFEST, MachineFiles, Stage, StageManifest, sealed};
+use crate::step::{Beginning, Boot, Plug, Step};
+use crate::steps::step;
 use crate::wake::{Waking, wake};
 use crate::{Break, Cluster, ClusterError, ClusterPlan, Host, Phase, StageName};
 
@@ -61,28 +63,51 @@ impl Maker<'_> {
         let started = Instant::now();
         let beside = Beside::new(dir, self.plan)?;
         let manifest = StageManifest::new(name, self.plan.clone(), self.image.clone())?;
-        let (manifest, machines) = match parent {
-            None => self.booted(manifest, beside.path()).await?,
-            Some(parent) => self.derived(manifest, parent, beside.path()).await?,
+        let drawn = self.drawn(name, parent)?;
+        let step = step(self.plan, name, &drawn)?;
+        let (manifest, machines) = match (&step.begins, parent) {
+            (Beginning::Boot(boot), _) => self.booted(boot, manifest, beside.path()).await?,
+            (_, Some(parent)) => {
+                self.derived(&step, drawn, manifest, parent, beside.path())
+                    .await?
+            }
+            (_, None) => return Err(ClusterError::NoCluster { stage: name }),
         };
         published(manifest, &machines, beside, dir, started)
     }
 
-    /// One machine of each size, all booting at once.
+    /// What the parent's machines prove themselves with, and what the step adds, drawn now.
+    fn drawn(&self, name: StageName, parent: Option<&Stage>) -> Result<Credentials, ClusterError> {
+        let before = parent.and_then(|parent| parent.manifest.credentials.clone());
+        let mut credentials = before.unwrap_or_default();
+        let plan = self.plan;
+        if matches!(name, StageName::ControlPlane | StageName::Init) {
+            let identities = (1..=plan.nodes).map(NodeIdentity::new);
+            credentials.nodes = identities.collect::<Result<_, _>>()?;
+        }
+        if name == StageName::ControlPlane {
+            let now = OffsetDateTime::now_utc();
+            credentials.pki = Some(Pki::new(plan.nodes, plan.broken, now)?);
+        }
+        Ok(credentials)
+    }
+
+    /// Machines that boot all at once.
     async fn booted(
         &self,
+        boot: &Boot,
         mut manifest: StageManifest,
         dir: &Path,
     ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
         let started = Instant::now();
         self.report.step("boot a machine of each size");
-        let boots = self.plan.roles().map(|role| async move {
+        let boots = boot.machines.iter().map(|(role, _)| async move {
             let files = MachineFiles::of(dir, role.name());
             fs::create_dir(files.dir()).map_err(ClusterError::file("make", files.dir()))?;
             create_overlay(&self.host.qemu_img, &self.image.disk, &files.disk())?;
             let spec = self.plan.machine(
                 role.name(),
-                self.plan.size(role),
+                self.plan.size(*role),
                 &self.image.kernel,
                 &self.image.initrd,
                 files.disk(),
@@ -107,27 +132,32 @@ impl Maker<'_> {
         Ok((manifest, files))
     }
 
-    /// The parent's cluster, one step further.
+    /// The parent's machines, one step further.
     async fn derived(
         &self,
+        step: &Step,
+        credentials: Credentials,
         mut manifest: StageManifest,
         parent: &Stage,
         dir: &Path,
     ) -> Result<(StageManifest, Vec<MachineFiles>), ClusterError> {
         let started = Instant::now();
-        let (mut cluster, files) = if parent.manifest.credentials.is_some() {
-            self.report.step("wake the stage that it is made of");
-            self.awake(parent, dir).await?
-        } else {
-            self.report.step("make nodes of the booted machines");
-            self.identified(parent, dir).await?
+        let (mut cluster, files) = match &step.begins {
+            Beginning::Plug(plug) => {
+                self.report.step("make nodes of the booted machines");
+                self.plugged(plug, credentials, parent, dir).await?
+            }
+            Beginning::Boot(_) | Beginning::Wake => {
+                self.report.step("wake the stage that it is made of");
+                self.awake(credentials, parent, dir).await?
+            }
         };
         manifest.phases.push(Phase::since("wake", started));
         manifest.phases.extend_from_slice(cluster.timings());
 
         let clocks = Clocks::read(&cluster).await?;
         let stepping = Instant::now();
-        manifest.unsettled = cluster.go_on_to(manifest.name, self.report).await?;
+        manifest.unsettled = cluster.carry_out(step, self.report).await?;
         manifest.phases.push(Phase::since("step", stepping));
 
         self.report.step("freeze the cluster");
@@ -136,21 +166,18 @@ impl Maker<'_> {
         Ok((manifest, files))
     }
 
-    /// Copies of a stage's machines: they may be written, the stage never.
+    /// Copies of these of a stage's machines, one for each node: they may be written, the stage never.
     fn copies(
         &self,
+        frozen: impl IntoIterator<Item = String>,
         parent: &Stage,
         dir: &Path,
         plugged: bool,
     ) -> Result<(Vec<Waking>, Vec<MachineFiles>), ClusterError> {
         let mut waking = Vec::new();
         let mut copies = Vec::new();
-        for number in 1..=self.plan.nodes {
-            let frozen = if plugged {
-                MachineFiles::of_node(&parent.dir, number)
-            } else {
-                MachineFiles::of(&parent.dir, Role::of(number).name())
-            };
+        for (number, frozen) in (1..).zip(frozen) {
+            let frozen = MachineFiles::of(&parent.dir, &frozen);
             let own = MachineFiles::of_node(dir, number);
             fs::create_dir(own.dir()).map_err(ClusterError::file("make", own.dir()))?;
             for (from, to) in [(frozen.disk(), own.disk()), (frozen.ram(), own.ram())] {
@@ -169,47 +196,49 @@ impl Maker<'_> {
         Ok((waking, copies))
     }
 
+    /// The parent's cluster, which goes on as one of this plan: its stage may have been made for
+    /// another cell that is the same so far.
     async fn awake(
         &self,
+        credentials: Credentials,
         parent: &Stage,
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
-        let (waking, files) = self.copies(parent, dir, true)?;
-        let cluster =
-            Cluster::woken(self.host, parent, waking, self.logs, self.plan.broken).await?;
+        let frozen = (1..=self.plan.nodes).map(node_name);
+        let (waking, files) = self.copies(frozen, parent, dir, true)?;
+        let manifest = StageManifest {
+            plan: self.plan.clone(),
+            credentials: Some(credentials),
+            ..parent.manifest.clone()
+        };
+        let broken = self.plan.broken;
+        let cluster = Cluster::woken(self.host, &manifest, waking, self.logs, broken).await?;
         Ok((cluster, files))
     }
 
-    /// Nodes of booted machines: each gets a network card, with it an address and a host name from
-    /// its lease, and then its identity.
-    async fn identified(
+    /// Nodes of booted machines: each gets a network card, and with it an address and a host name from
+    /// its lease.
+    async fn plugged(
         &self,
+        plug: &Plug,
+        credentials: Credentials,
         parent: &Stage,
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
-        let (host, plan) = (self.host, self.plan);
-        let pki = match plan.cell.bootstrap {
-            Bootstrap::ByHand => Some(Pki::new(
-                plan.nodes,
-                plan.broken,
-                OffsetDateTime::now_utc(),
-            )?),
-            Bootstrap::Kubeadm => None,
-        };
-        let credentials = Credentials {
-            access: pki.as_ref().map(Access::by_hand),
-            pki,
-            nodes: (1..=plan.nodes)
-                .map(NodeIdentity::new)
-                .collect::<Result<_, _>>()?,
-        };
-        let (waking, files) = self.copies(parent, dir, false)?;
-        let segment = restored_segment(plan, self.logs, SegmentState::default())?;
-        let (powered, _) = wake(host, plan, self.image, &segment, waking).await?;
-        let cluster =
-            Cluster::new_nodes(host, plan, credentials, powered, segment, self.logs).await?;
-        cluster.take_identities().await?;
-        Ok((cluster, files))
+        let frozen = plug.roles.iter().map(|role| role.name().to_owned());
+        let (waking, files) = self.copies(frozen, parent, dir, false)?;
+        let segment = plug.segment.clone();
+        let segment = restored_segment(segment, self.logs, SegmentState::default())?;
+        let (powered, _) = wake(self.host, self.plan, self.image, &segment, waking).await?;
+        let cluster = Cluster::new_nodes(
+            self.host,
+            self.plan,
+            credentials,
+            powered,
+            segment,
+            self.logs,
+        );
+        Ok((cluster.await?, files))
     }
 }
 
@@ -264,7 +293,11 @@ impl Stage {
             report,
         };
         let beside = Beside::new(dir, maker.plan)?;
-        let (cluster, files) = maker.awake(self, beside.path()).await?;
+        let credentials = self.manifest.credentials.clone();
+        let credentials = credentials.ok_or(ClusterError::NoCluster {
+            stage: self.manifest.name,
+        })?;
+        let (cluster, files) = maker.awake(credentials, self, beside.path()).await?;
         let thawed = Thawed {
             beside,
             files,

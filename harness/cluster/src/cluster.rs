@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
-use podwire_lan::{Segment, SegmentOptions, SegmentState};
+use podwire_lan::{Segment, SegmentOptions, SegmentPlan, SegmentState};
 use podwire_vm::{MachineFault, Ram, create_overlay};
 
 use crate::addresses;
 use crate::api;
-use crate::bootstrap::ready;
+use crate::credentials::{Access, Credentials};
+use crate::gates::ready;
 use crate::network;
 use crate::node::{Node, Powered};
 use crate::pki::Pki;
-use crate::stage::{Access, Credentials, MachineFiles, Phase, Stage};
+use crate::stage::{MachineFiles, Phase, Stage, StageManifest};
 use crate::wake::{Waking, wake};
-use crate::{Break, ClusterError, ClusterPlan, Host, kubeconfig};
+use crate::{Break, ClusterError, ClusterPlan, Host};
 
 /// An ordinary command on a node.
 const COMMAND: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ impl Cluster {
             });
         }
         let disks = Phase::since(Phase::DISKS, started);
-        let mut cluster = Self::woken(host, stage, waking, dir, broken).await?;
+        let mut cluster = Self::woken(host, &stage.manifest, waking, dir, broken).await?;
         cluster.phases.insert(0, disks);
         cluster.phases.push(Phase::since(Phase::CLONE, started));
         Ok(cluster)
@@ -84,18 +85,18 @@ impl Cluster {
     /// A stage's machines, going on in the files that `waking` says.
     pub(crate) async fn woken(
         host: &Host,
-        stage: &Stage,
+        manifest: &StageManifest,
         waking: Vec<Waking>,
         dir: &Path,
         broken: Option<Break>,
     ) -> Result<Self, ClusterError> {
-        let manifest = &stage.manifest;
         let Some(credentials) = manifest.credentials.clone() else {
             return Err(ClusterError::NoCluster {
                 stage: manifest.name,
             });
         };
-        let segment = restored_segment(&manifest.plan, dir, manifest.segment.clone())?;
+        let segment = addresses::segment(manifest.plan.nodes);
+        let segment = restored_segment(segment, dir, manifest.segment.clone())?;
         let (powered, phases) =
             wake(host, &manifest.plan, &manifest.image, &segment, waking).await?;
         let keys = credentials.nodes.iter();
@@ -146,10 +147,6 @@ impl Cluster {
         segment: Segment,
         dir: &Path,
     ) -> Result<Self, ClusterError> {
-        let api = match &credentials.access {
-            Some(access) => api_client(host, &segment, access)?,
-            None => api::none(),
-        };
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
         let (nodes, _) = answering(host, powered, &keys).await?;
@@ -161,7 +158,7 @@ impl Cluster {
             credentials,
             dir: dir.to_owned(),
             nodes,
-            api,
+            api: api::none(),
             phases: Vec::new(),
             segment,
         })
@@ -195,10 +192,6 @@ impl Cluster {
     /// All that it proves itself with.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
-    }
-
-    pub(crate) fn broken(&self) -> Option<Break> {
-        self.broken
     }
 
     /// Its segment.
@@ -254,10 +247,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        match network::add_routes(on, &[to], self.broken) {
-            Some(command) => self.carry_out(on, &command).await,
-            None => Ok(()),
-        }
+        self.on_nodes(&network::add_route(on, to, self.broken))
+            .await
     }
 
     /// Adds all N x (N-1) routes, as [`Cluster::add_route`].
@@ -265,10 +256,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
-        let routes = network::all_routes(self.plan.nodes, self.broken);
-        let each = routes.iter();
-        try_join_all(each.map(|(on, command)| self.carry_out(*on, command))).await?;
-        Ok(())
+        self.on_nodes(&network::add_all_routes(self.plan.nodes, self.broken))
+            .await
     }
 
     /// Deletes the route to the Pods of node `to` from node `on`. One that is not there stays so.
@@ -276,37 +265,17 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn delete_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        // What was left out needs no deletion: only then is absence no error.
-        if network::is_left_out(on, to, self.broken) {
-            return Ok(());
-        }
-        self.carry_out(on, &format!("ip route delete {}", network::route(to)))
+        self.on_nodes(&network::delete_route(on, to, self.broken))
             .await
     }
 
     /// Starts kube-proxy on every node. With [`Break::KubeProxy`], its kubeconfig leads nowhere.
     ///
     /// # Errors
-    /// [`ClusterError::Guest`].
+    /// [`ClusterError::Guest`], [`ClusterError::NoPki`].
     pub async fn start_kube_proxy(&self) -> Result<(), ClusterError> {
-        let limit = self.host.limit(COMMAND);
-        if let Some(text) = network::proxy_override(self.pki()?, self.broken) {
-            let path = kubeconfig::KUBE_PROXY_PATH;
-            let writes = self
-                .nodes
-                .iter()
-                .map(|node| node.write(path, text.as_bytes(), 0o600, limit));
-            try_join_all(writes).await?;
-        }
-        let numbers = self.nodes.iter().map(Node::number);
-        try_join_all(numbers.map(|number| self.carry_out(number, network::START_PROXY))).await?;
-        Ok(())
-    }
-
-    async fn carry_out(&self, on: u32, command: &str) -> Result<(), ClusterError> {
-        let limit = self.host.limit(COMMAND);
-        self.node(on).run_ok(command, limit).await?;
-        Ok(())
+        let proxies = network::start_proxy(self.plan.nodes, self.pki()?, self.broken);
+        self.on_nodes(&proxies).await
     }
 
     /// Lets a node reboot, and waits until it answers again.
@@ -358,7 +327,7 @@ impl Cluster {
 
 /// A segment in the state that it was frozen in, held.
 pub(crate) fn restored_segment(
-    plan: &ClusterPlan,
+    plan: SegmentPlan,
     dir: &Path,
     state: SegmentState,
 ) -> Result<Segment, ClusterError> {
@@ -367,11 +336,7 @@ pub(crate) fn restored_segment(
         start_held: true,
         ..SegmentOptions::default()
     };
-    Ok(Segment::restore(
-        addresses::segment(plan.nodes),
-        options,
-        state,
-    )?)
+    Ok(Segment::restore(plan, options, state)?)
 }
 
 fn api_client(

@@ -47,6 +47,19 @@ impl NodeIdentity {
         })
     }
 
+    /// The same text in every stage, see [`crate::pki::Pki::placeholder`].
+    pub(crate) fn placeholder(number: u32) -> Self {
+        let of = |what: &str| format!("{what} of {}", node_name(number));
+        Self {
+            machine_id: of("machine-id"),
+            boot_id: of("boot id"),
+            ssh_host: SshKeyPair {
+                private: of("SSH key"),
+                public: of("public SSH key"),
+            },
+        }
+    }
+
     /// The files that carry it.
     pub(crate) fn files(&self, number: u32) -> Vec<NodeFile> {
         let file = |path: &str, mode, text: &str| NodeFile {

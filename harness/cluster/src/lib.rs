@@ -1,9 +1,10 @@
-//! A real Kubernetes of real machines: planned as data, brought up by hand, frozen while it runs,
-//! and cloned as often as anybody wants.
+//! A real Kubernetes of real machines: planned as data, brought up by hand or with kubeadm, frozen while
+//! it runs, and cloned as often as anybody wants.
 //!
-//! - [`ClusterPlan`] says what a cluster is; [`ClusterPlan::key`] names the stage it becomes;
-//! - [`addresses`], [`pki`], [`kubeconfig`], [`units`], [`config`], [`cni`], [`workload`] and
-//!   [`node_files`](mod@node_files) are what it is made of, as plain data;
+//! - [`ClusterPlan`] says what a cluster is; [`ClusterPlan::key`] names each stage on the way to it;
+//! - [`addresses`], [`pki`], [`kubeconfig`], [`units`], [`config`], [`cni`], [`flannel`], [`kubeadm`],
+//!   [`workload`] and [`node_files`](mod@node_files) are what it is made of, as plain data, and so is
+//!   each step from a stage to the next;
 //! - [`StageName`] is the way there, stage by stage; [`Stages`] makes the missing ones, each of its
 //!   parent, and keeps them frozen in a folder of the cache;
 //! - [`Cluster::clone_of`] brings a stage to life within seconds, privately;
@@ -12,18 +13,21 @@
 
 pub mod addresses;
 mod api;
-mod bootstrap;
 mod breaks;
 mod build;
+mod carry_out;
 mod cell;
 mod cluster;
 pub mod cni;
 pub mod config;
+mod credentials;
 mod error;
 mod evidence;
 pub mod flannel;
+mod gates;
 mod host;
 mod identity;
+mod key;
 pub mod kubeadm;
 pub mod kubeconfig;
 mod layer;
@@ -39,6 +43,8 @@ mod settings;
 mod stage;
 mod stage_name;
 mod stages;
+mod step;
+mod steps;
 pub mod stuck;
 pub mod units;
 mod wake;
@@ -49,6 +55,7 @@ pub use build::Thawed;
 pub use cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, UnknownPart};
 pub use cluster::Cluster;
 pub use config::ProxyMode;
+pub use credentials::{Access, Credentials};
 pub use error::ClusterError;
 pub use host::{Host, stretched};
 pub use identity::NodeIdentity;
@@ -59,7 +66,7 @@ pub use plan::{ClusterPlan, ImageFiles, Size, host_cpu};
 pub use pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use pods::PodRef;
 pub use settings::Settings;
-pub use stage::{Access, Credentials, Phase, SealedFile, Stage, StageManifest};
+pub use stage::{Phase, SealedFile, Stage, StageManifest};
 pub use stage_name::{StageName, UnknownStage};
 pub use stages::Stages;
 pub use workload::{WORKLOAD_IMAGE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use serde::Serialize;
+
 use crate::Break;
 use crate::addresses::pod_range;
 use crate::cell::{Cell, PodNetwork};
@@ -14,7 +16,7 @@ use crate::settings::Settings;
 use crate::units;
 
 /// One file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeFile {
     /// Absolute path.
     pub path: String,
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_node_gets_its_files() {
-        let pki = Pki::placeholder(2);
+        let pki = Pki::placeholder(2, None);
         insta::assert_snapshot!(list(&control_plane(&pki, cell(), Settings::Idle)), @r"
         644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/pki/apiserver.crt
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_key_is_readable_for_others() {
-        for file in all(&Pki::placeholder(2)) {
+        for file in all(&Pki::placeholder(2, None)) {
             let holds_key = file.path.ends_with(".key") || file.text.contains("client-key-data");
             assert_eq!(holds_key, file.mode == 0o600, "{}", file.path);
         }
@@ -240,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_archive_holds_every_file() {
-        let files = all(&Pki::placeholder(2));
+        let files = all(&Pki::placeholder(2, None));
         let bytes = archive(&files).unwrap();
         let mut unpacked = tar::Archive::new(bytes.as_slice());
         let unpacked: Vec<NodeFile> = unpacked

@@ -1,5 +1,7 @@
 //! Keys and certificates, made on the host in milliseconds.
 
+use std::convert::Infallible;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -43,6 +45,79 @@ pub struct Client<'a> {
     pub group: Option<&'a str>,
 }
 
+/// What a certificate says of its holder, and what it is good for: all of it that is not drawn.
+struct Request {
+    user: String,
+    group: Option<String>,
+    /// Whether it dials with it (`clientAuth`).
+    dials: bool,
+    /// The names and addresses that it serves under (`serverAuth`).
+    serves: Vec<String>,
+}
+
+impl Request {
+    fn client(who: &Client<'_>) -> Self {
+        Self {
+            user: who.user.to_owned(),
+            group: who.group.map(str::to_owned),
+            dials: true,
+            serves: Vec::new(),
+        }
+    }
+
+    /// The API server's.
+    fn serving(broken: Option<Break>) -> Self {
+        Self {
+            user: "kube-apiserver".to_owned(),
+            group: None,
+            dials: false,
+            serves: certificate_names(broken),
+        }
+    }
+
+    /// A kubelet's, which both dials and serves with it.
+    fn node(number: u32) -> Self {
+        let name = addresses::node_name(number);
+        Self {
+            user: format!("system:node:{name}"),
+            group: Some("system:nodes".to_owned()),
+            dials: true,
+            serves: vec![name, addresses::node_address(number).to_string()],
+        }
+    }
+
+    fn params(&self) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = CertificateParams::new(self.serves.clone())?;
+        params.distinguished_name = named(&self.user, self.group.as_deref());
+        if self.dials {
+            params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        if !self.serves.is_empty() {
+            params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        Ok(params)
+    }
+
+    /// What stands for the certificate where nothing drawn may.
+    fn placeholder(&self) -> Identity {
+        let Self {
+            user,
+            group,
+            dials,
+            serves,
+        } = self;
+        let group = group.as_deref().unwrap_or("no group");
+        let use_of = if *dials { "dials" } else { "does not dial" };
+        Identity {
+            certificate: format!(
+                "certificate of {user} in {group}, {use_of}, serves as [{}]",
+                serves.join(", ")
+            ),
+            key: format!("key of {user}"),
+        }
+    }
+}
+
 /// All keys and certificates of one cluster. ECDSA P-256 throughout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pki {
@@ -78,42 +153,42 @@ impl Pki {
     ) -> Result<Self, rcgen::Error> {
         let begins = begin(now);
         let ca_key = KeyPair::generate()?;
-        let ca_certificate = ca_params(begins).self_signed(&ca_key)?.pem();
+        let ca = Identity {
+            certificate: ca_params(begins).self_signed(&ca_key)?.pem(),
+            key: ca_key.serialize_pem(),
+        };
         let issuer = Issuer::new(ca_params(begins), ca_key);
-        let client = |user: &str, group| {
-            let who = Client { user, group };
-            issue(&issuer, client_params(&who), begins)
-        };
-        let node = |number| {
-            let name = addresses::node_name(number);
-            let user = format!("system:node:{name}");
-            let mut params = client_params(&Client {
-                user: &user,
-                group: Some("system:nodes"),
-            });
-            // The kubelet serves with the same identity.
-            let names = [name, addresses::node_address(number).to_string()];
-            params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
-            params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
-            issue(&issuer, params, begins)
-        };
         let token_key = KeyPair::generate()?;
+        let tokens = TokenKeys {
+            private: token_key.serialize_pem(),
+            public: token_key.public_key_pem(),
+        };
+        Self::of(nodes, broken, ca, tokens, |request| {
+            issue(&issuer, request.params()?, begins)
+        })
+    }
+
+    /// Everything, each certificate made by `make`.
+    fn of<E>(
+        nodes: u32,
+        broken: Option<Break>,
+        ca: Identity,
+        tokens: TokenKeys,
+        make: impl Fn(&Request) -> Result<Identity, E>,
+    ) -> Result<Self, E> {
+        let client = |user, group| make(&Request::client(&Client { user, group }));
         Ok(Self {
-            tokens: TokenKeys {
-                private: token_key.serialize_pem(),
-                public: token_key.public_key_pem(),
-            },
-            serving: issue(&issuer, serving_params(broken)?, begins)?,
+            ca,
+            tokens,
+            serving: make(&Request::serving(broken))?,
             kubelet_client: client("kube-apiserver-kubelet-client", Some("system:masters"))?,
             controller_manager: client("system:kube-controller-manager", None)?,
             scheduler: client("system:kube-scheduler", None)?,
             kube_proxy: client("system:kube-proxy", None)?,
             admin: client("podwire", Some("system:masters"))?,
-            nodes: (1..=nodes).map(node).collect::<Result<_, _>>()?,
-            ca: Identity {
-                certificate: ca_certificate,
-                key: issuer.key().serialize_pem(),
-            },
+            nodes: (1..=nodes)
+                .map(|number| make(&Request::node(number)))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -128,7 +203,7 @@ impl Pki {
     /// # Errors
     /// When the authority's key is unusable.
     pub fn serving_certificate(&self, broken: Option<Break>) -> Result<Identity, rcgen::Error> {
-        self.sign(serving_params(broken)?)
+        self.sign(&Request::serving(broken))
     }
 
     /// A certificate for one more client, signed now.
@@ -136,42 +211,39 @@ impl Pki {
     /// # Errors
     /// When the authority's key is unusable.
     pub fn client_certificate(&self, who: &Client<'_>) -> Result<Identity, rcgen::Error> {
-        self.sign(client_params(who))
+        self.sign(&Request::client(who))
     }
 
-    fn sign(&self, params: CertificateParams) -> Result<Identity, rcgen::Error> {
+    fn sign(&self, request: &Request) -> Result<Identity, rcgen::Error> {
         let begins = begin(OffsetDateTime::now_utc());
         let key = KeyPair::from_pem(&self.ca.key)?;
-        issue(&Issuer::new(ca_params(begins), key), params, begins)
+        let issuer = Issuer::new(ca_params(begins), key);
+        issue(&issuer, request.params()?, begins)
     }
 
-    /// The same shape with the same text in every stage: what a key is made of.
-    pub(crate) fn placeholder(nodes: u32) -> Self {
-        let identity = |name: &str| Identity {
-            certificate: format!("{name} certificate"),
-            key: format!("{name} key"),
+    /// The same text in every stage that is made of the same certificates: what they say, and nothing
+    /// that is drawn.
+    pub(crate) fn placeholder(nodes: u32, broken: Option<Break>) -> Self {
+        let ca = Identity {
+            certificate: format!(
+                "certificate of the authority, valid for {} days, {} of them past",
+                LASTS.whole_days(),
+                BEGINS_BEFORE.whole_days()
+            ),
+            key: "key of the authority".to_owned(),
         };
-        Self {
-            ca: identity("ca"),
-            tokens: TokenKeys {
-                private: "token key".into(),
-                public: "token public key".into(),
-            },
-            serving: identity("serving"),
-            kubelet_client: identity("kubelet client"),
-            controller_manager: identity("controller manager"),
-            scheduler: identity("scheduler"),
-            kube_proxy: identity("kube-proxy"),
-            admin: identity("admin"),
-            nodes: (1..=nodes)
-                .map(|number| identity(&addresses::node_name(number)))
-                .collect(),
-        }
+        let tokens = TokenKeys {
+            private: "token key".to_owned(),
+            public: "public token key".to_owned(),
+        };
+        let make = |request: &Request| Ok::<_, Infallible>(request.placeholder());
+        let Ok(pki) = Self::of(nodes, broken, ca, tokens, make);
+        pki
     }
 }
 
 /// The names that the API server's certificate carries.
-pub(crate) fn certificate_names(broken: Option<Break>) -> Vec<String> {
+fn certificate_names(broken: Option<Break>) -> Vec<String> {
     let mut names = addresses::serving_names();
     if broken == Some(Break::San) {
         names.retain(|name| !addresses::SERVICE_NAMES.contains(&name.as_str()));
@@ -204,20 +276,6 @@ fn ca_params(begins: OffsetDateTime) -> CertificateParams {
     params.not_before = begins;
     params.not_after = begins.saturating_add(LASTS);
     params
-}
-
-fn client_params(who: &Client<'_>) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named(who.user, who.group);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params
-}
-
-fn serving_params(broken: Option<Break>) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(certificate_names(broken))?;
-    params.distinguished_name = named("kube-apiserver", None);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    Ok(params)
 }
 
 fn issue(

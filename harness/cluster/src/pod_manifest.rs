@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use kube::Api;
 use serde::{Deserialize, Serialize};
 
 use crate::node_files::NodeFile;
@@ -66,90 +64,5 @@ pub(crate) fn file(text: &str) -> NodeFile {
         path: PATH.to_owned(),
         mode: 0o644,
         text: text.to_owned(),
-    }
-}
-
-impl PodManifest {
-    /// The first controller not all of whose Pods are ready.
-    pub(crate) async fn lacking(&self, api: kube::Client) -> Result<Option<String>, kube::Error> {
-        for controller in &self.controllers {
-            let lacking = controller.lacking(api.clone()).await?;
-            if lacking.is_some() {
-                return Ok(lacking);
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl Controller {
-    async fn lacking(&self, api: kube::Client) -> Result<Option<String>, kube::Error> {
-        let Self {
-            kind,
-            namespace,
-            name,
-        } = self;
-        let pods = match kind {
-            ControllerKind::DaemonSet => {
-                let api = Api::<DaemonSet>::namespaced(api, namespace);
-                api.get_opt(name).await?.and_then(|it| of_daemon_set(&it))
-            }
-            ControllerKind::Deployment => {
-                let api = Api::<Deployment>::namespaced(api, namespace);
-                api.get_opt(name).await?.and_then(|it| of_deployment(&it))
-            }
-        };
-        Ok(match pods {
-            None => Some(format!("{self} has made no Pods yet")),
-            Some((ready, wanted)) if ready < wanted => {
-                Some(format!("{ready} of {wanted} Pods of {self} are ready"))
-            }
-            Some(_) => None,
-        })
-    }
-}
-
-/// How many Pods are ready, and how many should be; nothing until its controller has looked at it.
-fn of_daemon_set(set: &DaemonSet) -> Option<(i32, i32)> {
-    let status = set.status.as_ref()?;
-    let seen = status.observed_generation >= set.metadata.generation;
-    seen.then_some((status.number_ready, status.desired_number_scheduled))
-}
-
-fn of_deployment(deployment: &Deployment) -> Option<(i32, i32)> {
-    let status = deployment.status.as_ref()?;
-    let wanted = deployment.spec.as_ref()?.replicas.unwrap_or(1);
-    let seen = status.observed_generation >= deployment.metadata.generation;
-    seen.then_some((status.ready_replicas.unwrap_or(0), wanted))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn pods_count_once_their_controller_has_looked() {
-        let set = |observed| -> DaemonSet {
-            let status = json!({
-                "observedGeneration": observed, "numberReady": 1, "desiredNumberScheduled": 3,
-                "currentNumberScheduled": 3, "numberMisscheduled": 0,
-            });
-            let set = json!({ "metadata": { "generation": 2 }, "status": status });
-            serde_json::from_value(set).unwrap()
-        };
-        assert_eq!(of_daemon_set(&set(1)), None);
-        assert_eq!(of_daemon_set(&set(2)), Some((1, 3)));
-        assert_eq!(of_daemon_set(&DaemonSet::default()), None);
-        let deployment = |status| -> Deployment {
-            let spec = json!({ "replicas": 2, "selector": {}, "template": {} });
-            let it = json!({ "metadata": { "generation": 1 }, "spec": spec, "status": status });
-            serde_json::from_value(it).unwrap()
-        };
-        assert_eq!(of_deployment(&deployment(json!({}))), None);
-        let seen = json!({ "observedGeneration": 1 });
-        assert_eq!(of_deployment(&deployment(seen)), Some((0, 2)));
-        let ready = json!({ "observedGeneration": 1, "readyReplicas": 2 });
-        assert_eq!(of_deployment(&deployment(ready)), Some((2, 2)));
     }
 }

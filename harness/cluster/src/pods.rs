@@ -17,8 +17,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::addresses::{node_number, pod_range};
 use crate::api::chain;
-use crate::bootstrap::is_running;
 use crate::cell::PodNetwork;
+use crate::gates::is_running;
 use crate::workload::WORKLOAD_SERVICE;
 use crate::{Cluster, ClusterError};
 

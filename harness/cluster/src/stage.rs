@@ -13,8 +13,7 @@ use podwire_vm::memory::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::node_name;
-use crate::identity::NodeIdentity;
-use crate::pki::{Identity, Pki};
+use crate::credentials::Credentials;
 use crate::plan::ImageFiles;
 use crate::{ClusterError, ClusterPlan, StageName};
 
@@ -56,36 +55,6 @@ impl Phase {
             seconds: started.elapsed().as_secs_f64(),
         }
     }
-}
-
-/// What a client of the API needs: the authority that its server is verified with, and an
-/// administrator's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Access {
-    /// The authority's certificate, PEM.
-    pub authority: String,
-    /// In `system:masters`, or bound to `cluster-admin`.
-    pub admin: Identity,
-}
-
-impl Access {
-    pub(crate) fn by_hand(pki: &Pki) -> Self {
-        Self {
-            authority: pki.ca.certificate.clone(),
-            admin: pki.admin.clone(),
-        }
-    }
-}
-
-/// All that the machines of a cluster prove themselves with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credentials {
-    /// How the API is reached; nothing before there is one.
-    pub access: Option<Access>,
-    /// What a cluster by hand is made with; kubeadm keeps its own on node 1.
-    pub pki: Option<Pki>,
-    /// Who the nodes are, by number from 1.
-    pub nodes: Vec<NodeIdentity>,
 }
 
 /// What a stage's folder holds: `stage.json`. It contains the cluster's keys.

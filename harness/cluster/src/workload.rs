@@ -1,7 +1,5 @@
 //! The workload: Deployment and Service `blue`.
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 /// Name of the Service and the Deployment.
@@ -66,21 +64,15 @@ pub fn service() -> Value {
     })
 }
 
-/// Both, as the API's types.
-pub(crate) fn objects(replicas: u32) -> Result<(Deployment, Service), serde_json::Error> {
-    Ok((
-        serde_json::from_value(deployment(replicas))?,
-        serde_json::from_value(service())?,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::Service;
 
     #[test]
     fn the_manifests_are_what_the_api_takes() {
-        let (deployment, service) = objects(6).unwrap();
+        let deployment: Deployment = serde_json::from_value(super::deployment(6)).unwrap();
+        let service: Service = serde_json::from_value(super::service()).unwrap();
         assert_eq!(
             serde_json::to_value(deployment).unwrap(),
             super::deployment(6)

@@ -1,124 +1,52 @@
-//! The way from one stage to the next: what both bootstraps do alike, and a module for each.
-//!
-//! The gates here check that processes are healthy and Nodes register, and nothing else: no gate
-//! looks at an address, a route, a name or a ClusterIP, because that is what scenarios assert.
+//! What is waited for, while a step is carried out and before its stage is frozen.
 
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use podwire_process::Report;
 
-pub(crate) mod by_hand;
-mod with_kubeadm;
-
-use self::with_kubeadm::SystemPods;
 use crate::addresses::node_name;
 use crate::api::chain;
-use crate::cell::{Bootstrap, Cell, PodNetwork};
 use crate::node::Node;
-use crate::node_files::{self, NodeFile, UNPACK, archive};
+use crate::pod_manifest::{Controller, ControllerKind};
+use crate::step::{Pods, Settled, Settling};
 use crate::stuck::{self, StuckUnit};
-use crate::workload::{self, REPLICAS_PER_NODE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
-use crate::{
-    Cluster, ClusterError, Settings, StageName, flannel, identity, kubeadm, pod_manifest, units,
-};
+use crate::{Cluster, ClusterError, kubeadm, units};
 
-/// Unpacking the files and starting daemons.
-const START: Duration = Duration::from_secs(30);
-/// From the API server's start to its readiness.
-const API_READY: Duration = Duration::from_secs(20);
-/// From then to Ready Nodes, and from the workload's creation to running Pods.
-const SETTLED: Duration = Duration::from_secs(40);
-/// From kube-proxy's start to its first rules.
-const PROXY_HEALTHY: Duration = Duration::from_secs(5);
+/// Asking systemd for a unit's state.
+const COMMAND: Duration = Duration::from_secs(30);
 /// Each look costs an emulated guest as much as a Pod's start: not too often.
 const POLL: Duration = Duration::from_secs(1);
 /// How often a wait asks what would have to act: for the same reason seldom, and not at all where
 /// what is waited for comes in its usual time. Host time, whatever the machine.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
 
-/// The workload's Pods in a cluster of `nodes`.
-pub(crate) fn replicas(nodes: u32) -> u32 {
-    nodes * REPLICAS_PER_NODE
-}
-
 impl Cluster {
-    /// Does what leads to a stage from its parent, and lets the cluster settle: what was still
-    /// missing when the time for that ran out.
-    pub(crate) async fn go_on_to(
-        &mut self,
-        stage: StageName,
+    /// Lets the cluster settle: what was still missing when the time for that ran out.
+    pub(crate) async fn settle(
+        &self,
+        settles: &Settling,
         report: &dyn Report,
     ) -> Result<Option<String>, ClusterError> {
-        let Cell {
-            bootstrap, network, ..
-        } = self.plan().cell;
-        match (stage, bootstrap) {
-            (StageName::Booted, _) => {}
-            (StageName::ControlPlane, _) => self.start_control_plane(report).await?,
-            (StageName::Init, _) => self.init(report).await?,
-            (StageName::Joined, Bootstrap::ByHand) => self.start_nodes(report).await?,
-            (StageName::Joined, Bootstrap::Kubeadm) => self.join(report).await?,
-            (StageName::Cni, _) => self.add_pod_network(report).await?,
-            (StageName::PodNetwork, Bootstrap::ByHand) => {
-                report.step("start kube-proxy");
-                self.start_kube_proxy().await?;
-                self.add_pod_network(report).await?;
-            }
-            (StageName::PodNetwork, Bootstrap::Kubeadm) => {
-                self.add_pod_network(report).await?;
-                if network == PodNetwork::Routes {
-                    report.step("add all routes");
-                    self.add_all_routes().await?;
-                }
-            }
-            (StageName::WorkloadBare, _) => self.create_workload(report).await?,
-            (StageName::Workload, Bootstrap::ByHand) if network == PodNetwork::Routes => {
-                report.step("add all routes, start kube-proxy");
-                self.add_all_routes().await?;
-                self.start_kube_proxy().await?;
-            }
-            (StageName::Workload, _) => {
-                if bootstrap == Bootstrap::Kubeadm {
-                    report.step("let the workload onto node1 too");
-                    let limit = self.host().limit(START);
-                    self.node(1).run_ok(kubeadm::UNTAINT, limit).await?;
-                }
-                self.create_workload(report).await?;
-            }
-        }
-        report.step("let the cluster settle");
-        let limit = self.host().limit(SETTLED);
-        // The others' kubelets wait for kubeadm.
-        let joined = match stage {
-            StageName::Init => &self.nodes()[..1],
-            _ => self.nodes(),
-        };
+        let limit = self.host().limit(settles.limit);
+        let joined: Vec<&Node> = settles.nodes.iter().map(|it| self.node(*it)).collect();
+        let hopeless = async || self.will_not_settle(&joined).await;
         let mut lacking = Vec::new();
-        // The Pod network before what runs on it: what is waited for is what does not come.
-        if let Some(manifest) = &self.plan().pod_manifest
-            && stage >= StageName::PodNetwork
-        {
-            let missing = async |api, _| manifest.lacking(api).await;
-            lacking.extend(self.settle(joined, limit, report, missing).await?);
-        }
-        if bootstrap == Bootstrap::Kubeadm {
-            let parts = SystemPods::of(stage, network);
-            let missing = async |api, nodes| parts.lacking(api, nodes).await;
-            lacking.extend(self.settle(joined, limit, report, missing).await?);
-        }
-        if stage >= StageName::Cni {
-            lacking.extend(self.settle(joined, limit, report, nodes_lacking).await?);
-        }
-        if stage >= StageName::WorkloadBare {
-            lacking.extend(self.settle(joined, limit, report, pods_lacking).await?);
-        }
-        if stage >= StageName::Workload || stage == StageName::PodNetwork {
-            lacking.extend(self.proxies_lacking().await?);
+        for settled in &settles.when {
+            let state = match settled {
+                Settled::ProxiesHealthy { nodes, limit } => {
+                    self.proxies_lacking(*nodes, *limit).await?
+                }
+                by_api => {
+                    let missing = async |api| by_api.lacking(api).await;
+                    self.wait_unless(limit, report, hopeless, missing).await?
+                }
+            };
+            lacking.extend(state);
         }
         if !lacking.is_empty() {
             let pods: Api<Pod> = Api::all(self.api());
@@ -130,82 +58,15 @@ impl Cluster {
         Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
     }
 
-    /// Brings the Pod network of the cluster's cell onto the nodes.
-    async fn add_pod_network(&self, report: &dyn Report) -> Result<(), ClusterError> {
-        match self.plan().cell.network {
-            PodNetwork::Routes => {
-                report.step("write a CNI file on every node");
-                let each = self.nodes().iter().map(|node| async move {
-                    let file = node_files::pod_network(node.number(), self.broken());
-                    self.set_up(node, &[file], "true").await
-                });
-                try_join_all(each).await?;
-            }
-            PodNetwork::Flannel(backend) => {
-                report.step("apply flannel's manifest");
-                let file = pod_manifest::file(&format!("{:#}\n", flannel::manifest(backend)));
-                self.set_up(self.node(1), &[file], pod_manifest::APPLY)
-                    .await?;
-            }
-            PodNetwork::Manifest => {
-                let manifest = self.plan().pod_manifest.as_ref();
-                let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
-                report.step(&format!("apply {}", manifest.name));
-                let file = pod_manifest::file(&manifest.text);
-                self.set_up(self.node(1), &[file], pod_manifest::APPLY)
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes every node itself, see [`identity`].
-    pub(crate) async fn take_identities(&self) -> Result<(), ClusterError> {
-        let each = self.nodes().iter().zip(&self.credentials().nodes);
-        let each = each.map(|(node, identity)| async move {
-            self.set_up(node, &identity.files(node.number()), identity::TAKE)
-                .await
-        });
-        try_join_all(each).await?;
-        Ok(())
-    }
-
-    async fn create_workload(&self, report: &dyn Report) -> Result<(), ClusterError> {
-        report.step("create the workload");
-        let objects = workload::objects(replicas(self.plan().nodes));
-        let (deployment, service) = objects.map_err(|source| ClusterError::Json {
-            what: "the workload",
-            source,
-        })?;
-        // Applied, not created: a request that timed out may have been carried out.
-        let apply = PatchParams::apply("podwire");
-        let services: Api<Service> = Api::default_namespaced(self.api());
-        let deployments: Api<Deployment> = Api::default_namespaced(self.api());
-        let name = WORKLOAD_SERVICE;
-        let limit = self.host().limit(SETTLED);
-        let created = self
-            .wait(limit, report, async |_, _| {
-                services
-                    .patch(name, &apply, &Patch::Apply(&service))
-                    .await?;
-                deployments
-                    .patch(name, &apply, &Patch::Apply(&deployment))
-                    .await?;
-                Ok(None)
-            })
-            .await?;
-        match created {
-            None => Ok(()),
-            Some(state) => Err(self
-                .not_up(self.node(1), units::API_SERVER, limit, state)
-                .await),
-        }
-    }
-
     /// The nodes on which kube-proxy does not say of itself that it is healthy: that it has read all
     /// Services and written its rules.
-    async fn proxies_lacking(&self) -> Result<Option<String>, ClusterError> {
-        let limit = self.host().limit(PROXY_HEALTHY);
+    async fn proxies_lacking(
+        &self,
+        nodes: u32,
+        limit: Duration,
+    ) -> Result<Option<String>, ClusterError> {
+        let limit = self.host().limit(limit);
+        let nodes = &self.nodes()[..nodes as usize];
         // One process that asks again, instead of one per look.
         let command = format!(
             "curl -sSf -o /dev/null --max-time {0} --retry {0} --retry-delay 1 --retry-all-errors \
@@ -213,10 +74,9 @@ impl Cluster {
             limit.as_secs()
         );
         let limit = limit * 2;
-        let asked = self.nodes().iter().map(|node| node.run(&command, limit));
+        let asked = nodes.iter().map(|node| node.run(&command, limit));
         let asked = try_join_all(asked).await?;
-        let lacking: Vec<&str> = self
-            .nodes()
+        let lacking: Vec<&str> = nodes
             .iter()
             .zip(asked)
             .filter(|(_, output)| !output.status.success())
@@ -226,25 +86,7 @@ impl Cluster {
         Ok((!lacking.is_empty()).then(|| format!("kube-proxy is not healthy on {names}")))
     }
 
-    fn settings(&self) -> Settings {
-        Settings::of(self.plan().accelerator)
-    }
-
-    /// Writes files onto a node and runs a command there, in one go.
-    async fn set_up(
-        &self,
-        node: &Node,
-        files: &[NodeFile],
-        command: &str,
-    ) -> Result<(), ClusterError> {
-        let files = archive(files).map_err(ClusterError::file("archive", "the node's files"))?;
-        let command = format!("{UNPACK} && {command}");
-        let limit = self.host().limit(START);
-        node.run_with_input(&command, &files, limit).await?;
-        Ok(())
-    }
-
-    async fn not_up(
+    pub(crate) async fn not_up(
         &self,
         node: &Node,
         unit: &str,
@@ -260,24 +102,12 @@ impl Cluster {
         }
     }
 
-    /// As [`Cluster::wait_unless`], for what kubelets and containers have to do.
-    async fn settle(
-        &self,
-        nodes: &[Node],
-        limit: Duration,
-        report: &dyn Report,
-        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
-    ) -> Result<Option<String>, ClusterError> {
-        let hopeless = async || self.will_not_settle(nodes).await;
-        self.wait_unless(limit, report, hopeless, lacking).await
-    }
-
     /// As [`Cluster::wait_unless`], whatever becomes of the daemons.
-    async fn wait(
+    pub(crate) async fn wait(
         &self,
         limit: Duration,
         report: &dyn Report,
-        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
+        lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
         self.wait_unless(limit, report, async || None, lacking)
             .await
@@ -286,18 +116,18 @@ impl Cluster {
     /// Waits until nothing is lacking; gives what still is when the time runs out, or when `hopeless`
     /// has said twice in a row why it will stay so. A busy API server that leaves a request unanswered
     /// is asked again.
-    async fn wait_unless(
+    pub(crate) async fn wait_unless(
         &self,
         limit: Duration,
         report: &dyn Report,
         hopeless: impl AsyncFn() -> Option<String>,
-        lacking: impl AsyncFn(kube::Client, u32) -> Result<Option<String>, kube::Error>,
+        lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
         let started = Instant::now();
         let mut asked = started;
         let mut reason = None;
         loop {
-            let state = match lacking(self.api(), self.plan().nodes).await {
+            let state = match lacking(self.api()).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(state)) => state,
                 Err(error) => {
@@ -329,8 +159,8 @@ impl Cluster {
     }
 
     /// A unit of these nodes that will not act; what cannot be asked is no answer.
-    async fn unit_down(&self, nodes: &[Node], unit: &str) -> Option<String> {
-        let limit = self.host().limit(START);
+    pub(crate) async fn unit_down(&self, nodes: &[&Node], unit: &str) -> Option<String> {
+        let limit = self.host().limit(COMMAND);
         let command = stuck::show(unit);
         let asked = nodes.iter().map(|node| node.run(&command, limit));
         let mut answers = nodes.iter().zip(join_all(asked).await);
@@ -344,7 +174,7 @@ impl Cluster {
     }
 
     /// Why Pods, or Nodes, will not become ready any more; these are the nodes that are in the cluster.
-    async fn will_not_settle(&self, nodes: &[Node]) -> Option<String> {
+    async fn will_not_settle(&self, nodes: &[&Node]) -> Option<String> {
         if let Some(down) = self.unit_down(nodes, units::KUBELET).await {
             return Some(down);
         }
@@ -352,6 +182,27 @@ impl Cluster {
         let pods = pods.list(&ListParams::default()).await.ok()?;
         let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
         stuck.find_map(stumbling)
+    }
+}
+
+impl Settled {
+    /// What is missing by the API.
+    async fn lacking(&self, api: kube::Client) -> Result<Option<String>, kube::Error> {
+        match self {
+            Self::Controllers(controllers) => {
+                for controller in controllers {
+                    let lacking = controller_lacking(controller, api.clone()).await?;
+                    if lacking.is_some() {
+                        return Ok(lacking);
+                    }
+                }
+                Ok(None)
+            }
+            Self::Pods(wanted) => pods_lacking(wanted, api).await,
+            Self::NodesReady(nodes) => nodes_lacking(api, *nodes).await,
+            // The nodes are asked.
+            Self::ProxiesHealthy { .. } => Ok(None),
+        }
     }
 }
 
@@ -388,7 +239,10 @@ fn failing_checks(error: &kube::Error) -> String {
 }
 
 /// The first Node that is not there yet: `node2 is not registered`.
-async fn nodes_missing(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
+pub(crate) async fn nodes_missing(
+    api: kube::Client,
+    nodes: u32,
+) -> Result<Option<String>, kube::Error> {
     let listed = Api::<ApiNode>::all(api)
         .list(&ListParams::default())
         .await?;
@@ -436,14 +290,63 @@ fn is_ready(node: &ApiNode) -> bool {
     conditions.any(|condition| holds(&condition.type_, &condition.status))
 }
 
-async fn pods_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
-    let of_workload = ListParams::default().labels(WORKLOAD_SELECTOR);
-    let pods = Api::<Pod>::default_namespaced(api)
-        .list(&of_workload)
-        .await?;
-    let wanted = replicas(nodes) as usize;
-    let running = pods.iter().filter(|pod| is_running(pod)).count();
-    Ok((running < wanted).then(|| format!("{running} of {wanted} Pods run")))
+async fn pods_lacking(wanted: &[Pods], api: kube::Client) -> Result<Option<String>, kube::Error> {
+    for Pods {
+        namespace,
+        selector,
+        count,
+    } in wanted
+    {
+        let pods: Api<Pod> = Api::namespaced(api.clone(), namespace);
+        let listed = pods.list(&ListParams::default().labels(selector)).await?;
+        let running = listed.iter().filter(|pod| is_running(pod)).count();
+        if running < *count as usize {
+            return Ok(Some(format!("{running} of {count} Pods {selector} run")));
+        }
+    }
+    Ok(None)
+}
+
+async fn controller_lacking(
+    controller: &Controller,
+    api: kube::Client,
+) -> Result<Option<String>, kube::Error> {
+    let Controller {
+        kind,
+        namespace,
+        name,
+    } = controller;
+    let pods = match kind {
+        ControllerKind::DaemonSet => {
+            let api = Api::<DaemonSet>::namespaced(api, namespace);
+            api.get_opt(name).await?.and_then(|it| of_daemon_set(&it))
+        }
+        ControllerKind::Deployment => {
+            let api = Api::<Deployment>::namespaced(api, namespace);
+            api.get_opt(name).await?.and_then(|it| of_deployment(&it))
+        }
+    };
+    Ok(match pods {
+        None => Some(format!("{controller} has made no Pods yet")),
+        Some((ready, wanted)) if ready < wanted => Some(format!(
+            "{ready} of {wanted} Pods of {controller} are ready"
+        )),
+        Some(_) => None,
+    })
+}
+
+/// How many Pods are ready, and how many should be; nothing until its controller has looked at it.
+fn of_daemon_set(set: &DaemonSet) -> Option<(i32, i32)> {
+    let status = set.status.as_ref()?;
+    let seen = status.observed_generation >= set.metadata.generation;
+    seen.then_some((status.number_ready, status.desired_number_scheduled))
+}
+
+fn of_deployment(deployment: &Deployment) -> Option<(i32, i32)> {
+    let status = deployment.status.as_ref()?;
+    let wanted = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    seen.then_some((status.ready_replicas.unwrap_or(0), wanted))
 }
 
 pub(crate) fn is_running(pod: &Pod) -> bool {
@@ -553,5 +456,30 @@ mod tests {
         let stays =
             json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
         assert!(is_ready(&node(stays)));
+    }
+
+    #[test]
+    fn pods_count_once_their_controller_has_looked() {
+        let set = |observed| -> DaemonSet {
+            let status = json!({
+                "observedGeneration": observed, "numberReady": 1, "desiredNumberScheduled": 3,
+                "currentNumberScheduled": 3, "numberMisscheduled": 0,
+            });
+            let set = json!({ "metadata": { "generation": 2 }, "status": status });
+            serde_json::from_value(set).unwrap()
+        };
+        assert_eq!(of_daemon_set(&set(1)), None);
+        assert_eq!(of_daemon_set(&set(2)), Some((1, 3)));
+        assert_eq!(of_daemon_set(&DaemonSet::default()), None);
+        let deployment = |status| -> Deployment {
+            let spec = json!({ "replicas": 2, "selector": {}, "template": {} });
+            let it = json!({ "metadata": { "generation": 1 }, "spec": spec, "status": status });
+            serde_json::from_value(it).unwrap()
+        };
+        assert_eq!(of_deployment(&deployment(json!({}))), None);
+        let seen = json!({ "observedGeneration": 1 });
+        assert_eq!(of_deployment(&deployment(seen)), Some((0, 2)));
+        let ready = json!({ "observedGeneration": 1, "readyReplicas": 2 });
+        assert_eq!(of_deployment(&deployment(ready)), Some((2, 2)));
     }
 }

@@ -1,0 +1,87 @@
+//! The steps of the documents, one component at a time.
+
+use std::time::Duration;
+
+use super::{create_workload, identities, on, part, pki, pod_network, set_up};
+use crate::cell::PodNetwork;
+use crate::credentials::{Access, Credentials};
+use crate::settings::Settings;
+use crate::step::{Action, Gate, OnNode, Part};
+use crate::{ClusterError, ClusterPlan, StageName, network, node_files, units};
+
+/// From the API server's start to its readiness.
+const API_READY: Duration = Duration::from_secs(20);
+/// From the kubelets' start to the registration of all Nodes.
+const REGISTERED: Duration = Duration::from_secs(20);
+
+pub(super) fn parts(
+    plan: &ClusterPlan,
+    stage: StageName,
+    secrets: &Credentials,
+) -> Result<Vec<Part>, ClusterError> {
+    let start_proxy = || {
+        let started = network::start_proxy(plan.nodes, pki(secrets)?, plan.broken);
+        Ok::<_, ClusterError>(Action::OnNodes(started))
+    };
+    Ok(match stage {
+        StageName::ControlPlane => {
+            let mut parts = vec![identities(secrets)];
+            parts.extend(control_plane(plan, secrets)?);
+            parts
+        }
+        StageName::Joined => vec![nodes(plan, secrets)?],
+        StageName::Cni => vec![pod_network(plan)?],
+        // A Pod network that runs in Pods needs the API's Service.
+        StageName::PodNetwork => vec![
+            part("start kube-proxy", [start_proxy()?]),
+            pod_network(plan)?,
+        ],
+        StageName::Workload if plan.cell.network == PodNetwork::Routes => {
+            let routes = network::add_all_routes(plan.nodes, plan.broken);
+            let does = [Action::OnNodes(routes), start_proxy()?];
+            vec![part("add all routes, start kube-proxy", does)]
+        }
+        StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan.nodes)],
+        StageName::Booted | StageName::Init => Vec::new(),
+    })
+}
+
+/// `enable` reads the new units as well, which saves a process.
+fn control_plane(plan: &ClusterPlan, secrets: &Credentials) -> Result<[Part; 2], ClusterError> {
+    let pki = pki(secrets)?;
+    let first = OnNode {
+        node: 1,
+        files: node_files::control_plane(pki, plan.cell, Settings::of(plan.accelerator)),
+        command: Some("systemctl enable --now etcd kube-apiserver".to_owned()),
+    };
+    let units = [units::ETCD, units::API_SERVER];
+    let ready = Action::Wait {
+        gate: Gate::ApiReady { units },
+        limit: API_READY,
+    };
+    let does = [set_up([first]), Action::Reach(Access::by_hand(pki)), ready];
+    let then = "systemctl enable --now kube-controller-manager kube-scheduler";
+    Ok([
+        part("start etcd and the API server", does),
+        part(
+            "start the controller manager and the scheduler",
+            [on(1, then)],
+        ),
+    ])
+}
+
+/// Every kubelet starts, and makes its Node.
+fn nodes(plan: &ClusterPlan, secrets: &Credentials) -> Result<Part, ClusterError> {
+    let (pki, settings) = (pki(secrets)?, Settings::of(plan.accelerator));
+    let nodes = (1..=plan.nodes).map(|number| OnNode {
+        node: number,
+        files: node_files::node(number, pki, plan.cell, settings),
+        command: Some("systemctl enable --now node-network containerd kubelet".to_owned()),
+    });
+    let registered = Action::Wait {
+        gate: Gate::NodesRegistered(plan.nodes),
+        limit: REGISTERED,
+    };
+    let does = [set_up(nodes), registered];
+    Ok(part("start containerd and the kubelet on every node", does))
+}

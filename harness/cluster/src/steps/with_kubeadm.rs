@@ -1,0 +1,140 @@
+//! `kubeadm init` and `kubeadm join`, as a person runs them.
+
+use std::time::Duration;
+
+use super::{create_workload, identities, on, part, pod_network, set_up};
+use crate::cell::PodNetwork;
+use crate::credentials::Credentials;
+use crate::settings::Settings;
+use crate::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
+use crate::{ClusterError, ClusterPlan, StageName, flannel, kubeadm, network, node_files};
+
+/// Asking a node something.
+const COMMAND: Duration = Duration::from_secs(30);
+/// All of `kubeadm init`: certificates, images checked, a control plane that answers.
+const INIT: Duration = Duration::from_secs(60);
+/// All of `kubeadm join`, while others join too.
+const JOIN: Duration = Duration::from_secs(60);
+/// From then until the Nodes are listed.
+const LISTED: Duration = Duration::from_secs(10);
+
+pub(super) fn parts(
+    plan: &ClusterPlan,
+    stage: StageName,
+    secrets: &Credentials,
+) -> Result<Vec<Part>, ClusterError> {
+    Ok(match stage {
+        StageName::Init => vec![identities(secrets), prepare(plan), init()],
+        StageName::Joined => vec![join(plan)],
+        StageName::PodNetwork => {
+            let mut parts = vec![pod_network(plan)?];
+            if plan.cell.network == PodNetwork::Routes {
+                let routes = network::add_all_routes(plan.nodes, plan.broken);
+                parts.push(part("add all routes", [Action::OnNodes(routes)]));
+            }
+            parts
+        }
+        StageName::Workload => vec![
+            part("let the workload onto node1 too", [on(1, kubeadm::UNTAINT)]),
+            create_workload(plan.nodes),
+        ],
+        StageName::Booted | StageName::ControlPlane | StageName::Cni | StageName::WorkloadBare => {
+            Vec::new()
+        }
+    })
+}
+
+/// Engine and network on every node, and node 1's configuration.
+fn prepare(plan: &ClusterPlan) -> Part {
+    let settings = Settings::of(plan.accelerator);
+    let nodes = (1..=plan.nodes).map(|number| {
+        let mut files = node_files::prepared(plan.cell.network, settings);
+        if number == 1 {
+            let config = kubeadm::init_files(&plan.kubernetes, plan.cell, settings);
+            files.extend(config);
+        }
+        OnNode {
+            node: number,
+            files,
+            command: Some(kubeadm::PREPARE.to_owned()),
+        }
+    });
+    part("prepare every node for kubeadm", [set_up(nodes)])
+}
+
+fn init() -> Part {
+    let init = Action::Kubeadm {
+        phase: "init",
+        on: OnNodes {
+            nodes: vec![OnNode::run(1, kubeadm::INIT)],
+            limit: INIT,
+        },
+    };
+    let does = [init, Action::ReachAs(asked(kubeadm::SHOW_ADMIN.to_owned()))];
+    part("kubeadm init on node1", does)
+}
+
+/// Every other node becomes a worker, all at once.
+fn join(plan: &ClusterPlan) -> Part {
+    let settings = Settings::of(plan.accelerator);
+    let nodes = (2..=plan.nodes).map(|number| OnNode {
+        node: number,
+        files: vec![kubeadm::join_file(number, Hole::CaHash.name(), settings)],
+        command: Some(kubeadm::JOIN.to_owned()),
+    });
+    let log = format!("cat {}", kubeadm::INIT_LOG);
+    let does = [
+        Action::Fill(Hole::CaHash, asked(log)),
+        Action::Kubeadm {
+            phase: "join",
+            on: OnNodes {
+                nodes: nodes.collect(),
+                limit: JOIN,
+            },
+        },
+        Action::Wait {
+            gate: Gate::NodesRegistered(plan.nodes),
+            limit: LISTED,
+        },
+    ];
+    part("kubeadm join on every other node", does)
+}
+
+/// Of node 1.
+fn asked(command: String) -> Ask {
+    Ask {
+        node: 1,
+        command,
+        limit: COMMAND,
+    }
+}
+
+/// The Pods with which kubeadm runs a cluster, as far as they must run at a stage.
+pub(super) fn system_pods(plan: &ClusterPlan, stage: StageName) -> Vec<Pods> {
+    let system = |selector, count| Pods {
+        namespace: "kube-system",
+        selector,
+        count,
+    };
+    let mut wanted = vec![
+        system("component=etcd", 1),
+        system("component=kube-apiserver", 1),
+        system("component=kube-controller-manager", 1),
+        system("component=kube-scheduler", 1),
+    ];
+    if stage >= StageName::Joined {
+        wanted.push(system("k8s-app=kube-proxy", plan.nodes));
+    }
+    if stage >= StageName::PodNetwork {
+        if let PodNetwork::Flannel(_) = plan.cell.network {
+            wanted.push(Pods {
+                namespace: flannel::NAMESPACE,
+                selector: flannel::SELECTOR,
+                count: plan.nodes,
+            });
+        }
+        // CoreDNS.
+        wanted.push(system("k8s-app=kube-dns", 2));
+    }
+    wanted
+}
