@@ -9,6 +9,8 @@ use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::slice::Iter;
 
+use podwire_cluster::kubeconfig::ADMIN_PATH;
+
 use crate::{AccessError, Exit, Foreground, Shell, Streams};
 
 /// The node that has root's kubeconfig.
@@ -209,10 +211,20 @@ impl Kubectl {
                 cleaned_up(&self.command(&folder), &folder)
             }
         };
+        let command = format!("{}; {command}", hint());
         // Only now: while files are sent, Ctrl-C ends this process.
         let foreground = Some(Foreground::take()?);
         shell.run(Some(&command), Streams::own()?, foreground).await
     }
+}
+
+/// Says what kubectl's own words do not: without a kubeconfig it looks for an API server of its own
+/// machine, where nobody has started one.
+fn hint() -> String {
+    format!(
+        "[ -e {ADMIN_PATH} ] || echo '{NODE} has no kubeconfig ({ADMIN_PATH}): a stage before \
+         control-plane, or init with kubeadm, has no API server yet' >&2"
+    )
 }
 
 /// Unpacks an archive on the node; the folder that it is in.

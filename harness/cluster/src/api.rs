@@ -56,10 +56,14 @@ pub(crate) fn client(
     Ok(kube::Client::new(service, config.default_namespace))
 }
 
+/// What every request of [`none`] ends with.
+const NONE: &str = "the stage that this cluster is a clone of has no API server yet: control-plane is \
+                    the first by hand that has one, init the first with kubeadm";
+
 /// The client of a cluster that has no API yet: every request fails, and says so.
 pub(crate) fn none() -> kube::Client {
     let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-        Err::<http::Response<kube::client::Body>, _>(BoxError::from("the cluster has no API yet"))
+        Err::<http::Response<kube::client::Body>, _>(BoxError::from(NONE))
     });
     kube::Client::new(service, "default")
 }
@@ -144,5 +148,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 impl fmt::Debug for SegmentConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SegmentConnector").field(&self.to).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Node;
+    use kube::Api;
+
+    #[tokio::test]
+    async fn a_cluster_without_an_api_server_says_so() {
+        let refused = Api::<Node>::all(none()).get("node1").await.unwrap_err();
+        assert!(chain(&refused).contains(NONE), "{refused:?}");
     }
 }

@@ -71,7 +71,12 @@ impl Maker<'_> {
                 self.derived(&step, drawn, manifest, parent, beside.path())
                     .await?
             }
-            (_, None) => return Err(ClusterError::NoCluster { stage: name }),
+            (_, None) => {
+                return Err(ClusterError::Stage {
+                    dir: dir.to_owned(),
+                    reason: format!("{name} is made of nothing"),
+                });
+            }
         };
         published(manifest, &machines, beside, dir, started)
     }
@@ -81,7 +86,7 @@ impl Maker<'_> {
         let before = parent.and_then(|parent| parent.manifest.credentials.clone());
         let mut credentials = before.unwrap_or_default();
         let plan = self.plan;
-        if matches!(name, StageName::ControlPlane | StageName::Init) {
+        if name == StageName::Identified {
             let identities = (1..=plan.nodes).map(NodeIdentity::new);
             credentials.nodes = identities.collect::<Result<_, _>>()?;
         }

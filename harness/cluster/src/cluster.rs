@@ -45,7 +45,8 @@ pub struct Cluster {
 
 impl Cluster {
     /// Brings a stage to life, privately: disks, consoles and the capture of its segment go to
-    /// `dir`. It is there when every node's agent answers and the API server says that it is ready.
+    /// `dir`. It is there when every node's agent answers and the API server, if the stage has one,
+    /// says that it is ready.
     ///
     /// `broken` alters the steps that are applied to it, see [`Break`].
     ///
@@ -105,11 +106,7 @@ impl Cluster {
             .collect();
         let api = match &credentials.access {
             Some(access) => api_client(host, &segment, access)?,
-            None => {
-                return Err(ClusterError::NoCluster {
-                    stage: manifest.name,
-                });
-            }
+            None => api::none(),
         };
         let step = Instant::now();
         let answering = async {
@@ -117,8 +114,11 @@ impl Cluster {
             Ok((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
         };
         let api_ready = async {
+            if credentials.access.is_none() {
+                return Ok(None);
+            }
             api_answers(host, &api).await?;
-            Ok::<_, ClusterError>(Phase::since(Phase::API_READY, step))
+            Ok::<_, ClusterError>(Some(Phase::since(Phase::API_READY, step)))
         };
         let ((nodes, answers), api_phase) = tokio::try_join!(answering, api_ready)?;
         Ok(Self {
@@ -129,11 +129,7 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
             api,
-            phases: phases
-                .into_iter()
-                .chain(answers)
-                .chain([api_phase])
-                .collect(),
+            phases: phases.into_iter().chain(answers).chain(api_phase).collect(),
             segment,
         })
     }
@@ -222,7 +218,8 @@ impl Cluster {
         &self.nodes[number as usize - 1]
     }
 
-    /// A client of its API, in `system:masters`.
+    /// A client of its API, in `system:masters`. In a cluster of a stage without an API server every
+    /// request fails and says so.
     pub fn api(&self) -> kube::Client {
         self.api.clone()
     }

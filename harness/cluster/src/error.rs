@@ -162,7 +162,8 @@ pub enum ClusterError {
     },
     /// The stage comes before there is anything to reach.
     #[error(
-        "nothing in the stage {stage} can be reached: its machines have no network card yet; take control-plane or a later one"
+        "nothing in the stage {stage} can be reached: its machines have no network card yet; take {} or a later one",
+        StageName::Identified
     )]
     NoCluster {
         /// The stage.

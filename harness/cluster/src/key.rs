@@ -338,7 +338,9 @@ mod tests {
                 .join(" ")
         };
         let nftables = "kubeadm/nftables/flannel";
-        assert_eq!(cells(nftables, StageName::Booted).split(' ').count(), 12);
+        for alike in [StageName::Booted, StageName::Identified] {
+            assert_eq!(cells(nftables, alike).split(' ').count(), 12);
+        }
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
@@ -368,7 +370,7 @@ mod tests {
         assert_eq!(broken(Break::Route), Some(StageName::Workload));
         assert_eq!(broken(Break::KubeProxy), Some(StageName::Workload));
         let smaller = first_differing(&whole, &plan(2, None));
-        assert_eq!(smaller, Some(StageName::ControlPlane));
+        assert_eq!(smaller, Some(StageName::Identified));
         // A single machine needs no worker to be cloned from.
         let single = first_differing(&whole, &plan(1, None));
         assert_eq!(single, Some(StageName::Booted));
@@ -406,7 +408,7 @@ mod tests {
         let refused = none.key(StageName::PodNetwork).unwrap_err();
         assert!(matches!(refused, ClusterError::NoPodManifest), "{refused}");
         let refused = plan(kubeadm).key(StageName::Cni).unwrap_err().to_string();
-        insta::assert_snapshot!(refused, @"a cluster of kubeadm/nftables/flannel has no stage cni; it has booted, init, joined, pod-network, workload");
+        insta::assert_snapshot!(refused, @"a cluster of kubeadm/nftables/flannel has no stage cni; it has booted, identified, init, joined, pod-network, workload");
     }
 
     /// Found broken: the override of kube-proxy's kubeconfig was in the step and not in its key, and the

@@ -67,6 +67,6 @@ pub use pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use pods::PodRef;
 pub use settings::Settings;
 pub use stage::{Phase, SealedFile, Stage, StageManifest};
-pub use stage_name::{StageName, UnknownStage};
+pub use stage_name::{Has, StageName, UnknownStage};
 pub use stages::Stages;
 pub use workload::{WORKLOAD_IMAGE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};

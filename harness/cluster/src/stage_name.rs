@@ -14,9 +14,11 @@ use crate::cell::{Bootstrap, Cell, PodNetwork};
 pub enum StageName {
     /// One machine of each size, up to a running sshd; no network card yet, no identity.
     Booted,
-    /// By hand: every node has its identity; the control plane runs on node 1.
+    /// Every node has its card, address, name and identity; nothing of Kubernetes was started.
+    Identified,
+    /// By hand: the control plane runs on node 1.
     ControlPlane,
-    /// kubeadm: every node has its identity; `kubeadm init` has returned on node 1.
+    /// kubeadm: every node is prepared; `kubeadm init` has returned on node 1.
     Init,
     /// Every node's kubelet has registered its Node.
     Joined,
@@ -32,8 +34,9 @@ pub enum StageName {
 
 impl StageName {
     /// All of them, parents first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Booted,
+        Self::Identified,
         Self::ControlPlane,
         Self::Init,
         Self::Joined,
@@ -48,6 +51,7 @@ impl StageName {
         match (cell.bootstrap, cell.network) {
             (Bootstrap::ByHand, PodNetwork::Routes) => &[
                 Self::Booted,
+                Self::Identified,
                 Self::ControlPlane,
                 Self::Joined,
                 Self::Cni,
@@ -58,6 +62,7 @@ impl StageName {
             // there is nothing to see without it.
             (Bootstrap::ByHand, PodNetwork::Flannel(_) | PodNetwork::Manifest) => &[
                 Self::Booted,
+                Self::Identified,
                 Self::ControlPlane,
                 Self::Joined,
                 Self::PodNetwork,
@@ -65,6 +70,7 @@ impl StageName {
             ],
             (Bootstrap::Kubeadm, _) => &[
                 Self::Booted,
+                Self::Identified,
                 Self::Init,
                 Self::Joined,
                 Self::PodNetwork,
@@ -90,12 +96,54 @@ impl StageName {
         self.line(cell).iter().rev().nth(1).copied()
     }
 
+    /// What there is in it, in a cell that has it.
+    pub fn has(self, cell: Cell) -> Has {
+        let kubeadm = cell.bootstrap == Bootstrap::Kubeadm;
+        match self {
+            Self::Booted => Has::default(),
+            Self::Identified => Has {
+                identities: true,
+                ..Has::default()
+            },
+            Self::ControlPlane | Self::Init => Has {
+                api_server: true,
+                ..Self::Identified.has(cell)
+            },
+            Self::Joined => Has {
+                nodes_registered: true,
+                kube_proxy: kubeadm,
+                ..Self::Init.has(cell)
+            },
+            Self::Cni => Has {
+                nodes_ready: true,
+                ..Self::Joined.has(cell)
+            },
+            Self::PodNetwork => Has {
+                nodes_ready: true,
+                pod_network: true,
+                kube_proxy: true,
+                services: true,
+                cluster_dns: kubeadm,
+                ..Self::Joined.has(cell)
+            },
+            Self::WorkloadBare => Has {
+                workload: true,
+                ..Self::Cni.has(cell)
+            },
+            Self::Workload => Has {
+                workload: true,
+                ..Self::PodNetwork.has(cell)
+            },
+        }
+    }
+
     /// What there is in it, in one line.
     pub fn about(self) -> &'static str {
         match self {
             Self::Booted => "machines that have booted, without a network card",
-            Self::ControlPlane => "nodes with their identities, the control plane on node1",
-            Self::Init => "nodes with their identities, kubeadm init done on node1",
+            Self::Identified => "nodes with their identities, nothing of Kubernetes started",
+            Self::ControlPlane => "the control plane on node1, no Nodes",
+            Self::Init => "kubeadm init done on node1, the others prepared",
             Self::Joined => "all Nodes registered, not Ready: no Pod network",
             Self::Cni => "a CNI file per node: Nodes Ready, no routes between Pods",
             Self::PodNetwork => "the Pod network and kube-proxy: Nodes Ready, no workload",
@@ -107,6 +155,7 @@ impl StageName {
     fn name(self) -> &'static str {
         match self {
             Self::Booted => "booted",
+            Self::Identified => "identified",
             Self::ControlPlane => "control-plane",
             Self::Init => "init",
             Self::Joined => "joined",
@@ -118,6 +167,30 @@ impl StageName {
     }
 }
 
+/// What there is in a stage: facts that a cluster of it begins with, of the harness's own making.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Has {
+    /// Nodes on the segment, each with its address, name and identity. Before that nothing can be
+    /// reached.
+    pub identities: bool,
+    /// An API server on node 1.
+    pub api_server: bool,
+    /// A Node for every node.
+    pub nodes_registered: bool,
+    /// All of them Ready: each can give its Pods addresses.
+    pub nodes_ready: bool,
+    /// Pods of different nodes reach each other.
+    pub pod_network: bool,
+    /// kube-proxy on every node.
+    pub kube_proxy: bool,
+    /// Services answer: kube-proxy has its rules, and the Pod network is there.
+    pub services: bool,
+    /// A DNS of the cluster's own, CoreDNS.
+    pub cluster_dns: bool,
+    /// The workload's Pods.
+    pub workload: bool,
+}
+
 impl fmt::Display for StageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -127,7 +200,7 @@ impl fmt::Display for StageName {
 /// A name that is no stage's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no stage: booted, control-plane, init, joined, cni, pod-network, workload-bare and workload are"
+    "{0:?} is no stage: booted, identified, control-plane, init, joined, cni, pod-network, workload-bare and workload are"
 )]
 pub struct UnknownStage(String);
 
@@ -163,9 +236,59 @@ mod tests {
             let names = StageName::Workload.line(cell).iter();
             names.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
-        insta::assert_snapshot!(line("by-hand/nftables/routes"), @"booted control-plane joined cni workload-bare workload");
-        insta::assert_snapshot!(line("by-hand/nftables/flannel"), @"booted control-plane joined pod-network workload");
-        insta::assert_snapshot!(line("kubeadm/iptables/routes"), @"booted init joined pod-network workload");
+        insta::assert_snapshot!(line("by-hand/nftables/routes"), @"booted identified control-plane joined cni workload-bare workload");
+        insta::assert_snapshot!(line("by-hand/nftables/flannel"), @"booted identified control-plane joined pod-network workload");
+        insta::assert_snapshot!(line("kubeadm/iptables/routes"), @"booted identified init joined pod-network workload");
+    }
+
+    #[test]
+    fn a_stage_keeps_what_its_parent_has_and_adds_to_it() {
+        let facts = |has: Has| {
+            let Has {
+                identities,
+                api_server,
+                nodes_registered,
+                nodes_ready,
+                pod_network,
+                kube_proxy,
+                services,
+                cluster_dns,
+                workload,
+            } = has;
+            [
+                identities,
+                api_server,
+                nodes_registered,
+                nodes_ready,
+                pod_network,
+                kube_proxy,
+                services,
+                cluster_dns,
+                workload,
+            ]
+        };
+        for cell in Cell::all() {
+            for pair in StageName::all_of(cell).windows(2) {
+                let (before, after) = (facts(pair[0].has(cell)), facts(pair[1].has(cell)));
+                let kept = before
+                    .iter()
+                    .zip(after)
+                    .all(|(before, after)| *before <= after);
+                assert!(
+                    kept && before != after,
+                    "{cell}: {} and {}",
+                    pair[0],
+                    pair[1]
+                );
+            }
+            let all = StageName::Workload.has(cell);
+            let kubeadm = cell.bootstrap == Bootstrap::Kubeadm;
+            assert_eq!(
+                facts(all).iter().filter(|it| !**it).count(),
+                usize::from(!kubeadm)
+            );
+            assert_eq!(all.cluster_dns, kubeadm);
+        }
     }
 
     #[test]

@@ -46,8 +46,9 @@ pub(crate) fn step(
     }
     let parts = match plan.cell.bootstrap {
         _ if stage == StageName::Booted => Vec::new(),
+        _ if stage == StageName::Identified => vec![identities(secrets)],
         Bootstrap::ByHand => by_hand::parts(plan, stage, secrets)?,
-        Bootstrap::Kubeadm => with_kubeadm::parts(plan, stage, secrets)?,
+        Bootstrap::Kubeadm => with_kubeadm::parts(plan, stage)?,
     };
     Ok(Step {
         begins: beginning(plan, stage),
@@ -59,7 +60,7 @@ pub(crate) fn step(
 fn beginning(plan: &ClusterPlan, stage: StageName) -> Beginning {
     match stage {
         StageName::Booted => Beginning::Boot(boot(plan)),
-        StageName::ControlPlane | StageName::Init => Beginning::Plug(Plug {
+        StageName::Identified => Beginning::Plug(Plug {
             roles: (1..=plan.nodes).map(Role::of).collect(),
             segment: addresses::segment(plan.nodes),
         }),
@@ -161,36 +162,37 @@ fn create_workload(nodes: u32) -> Part {
 
 /// What a stage waits for before it is frozen.
 fn settling(plan: &ClusterPlan, stage: StageName) -> Result<Settling, ClusterError> {
+    let has = stage.has(plan.cell);
     let mut when = Vec::new();
-    if plan.cell.network == PodNetwork::Manifest && stage >= StageName::PodNetwork {
+    if plan.cell.network == PodNetwork::Manifest && has.pod_network {
         let manifest = plan.pod_manifest.as_ref();
         let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
         when.push(Settled::Controllers(manifest.controllers.clone()));
     }
-    if plan.cell.bootstrap == Bootstrap::Kubeadm && stage >= StageName::Init {
-        when.push(Settled::Pods(with_kubeadm::system_pods(plan, stage)));
+    if plan.cell.bootstrap == Bootstrap::Kubeadm && has.api_server {
+        when.push(Settled::Pods(with_kubeadm::system_pods(plan, has)));
     }
-    if stage >= StageName::Cni {
+    if has.nodes_ready {
         when.push(Settled::NodesReady(plan.nodes));
     }
-    if stage >= StageName::WorkloadBare {
+    if has.workload {
         when.push(Settled::Pods(vec![Pods {
             namespace: "default",
             selector: WORKLOAD_SELECTOR,
             count: replicas(plan.nodes),
         }]));
     }
-    if stage >= StageName::Workload || stage == StageName::PodNetwork {
+    if has.services {
         when.push(Settled::ProxiesHealthy {
             nodes: plan.nodes,
             limit: PROXY_HEALTHY,
         });
     }
-    let nodes = match stage {
+    let nodes = match has.nodes_registered {
         _ if when.is_empty() => 0,
+        true => plan.nodes,
         // The others' kubelets wait for kubeadm.
-        StageName::Init => 1,
-        _ => plan.nodes,
+        false => 1,
     };
     Ok(Settling {
         limit: SETTLED,

@@ -250,8 +250,8 @@ pub(crate) struct UpArgs {
     pub(crate) bootstrap: Bootstrap,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
-    /// The stage that the cluster is a clone of; by hand: control-plane, joined, cni, workload-bare
-    /// or workload; with kubeadm: init, joined, pod-network or workload
+    /// The stage that the cluster is a clone of: identified; then by hand control-plane, joined, cni,
+    /// workload-bare or workload; with kubeadm init, joined, pod-network or workload
     #[arg(long, value_name = "STAGE", default_value_t = StageName::Workload)]
     pub(crate) stage: StageName,
     /// Machines in the cluster

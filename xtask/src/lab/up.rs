@@ -25,19 +25,20 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Runs a clone of a stage until Ctrl-C; prepares what is missing first.
 pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
-    if args.stage == StageName::Booted {
-        return Err(Stop::Usage(
-            "--stage: the machines of `booted` have no network card yet, so nobody could reach \
-             them; `control-plane` is the first stage with nodes"
-                .into(),
-        ));
-    }
     let cell = args.network.cell(args.bootstrap);
     if !args.stage.is_of(cell) {
         let stage = args.stage;
         return Err(Stop::Usage(format!(
             "--stage: {}",
             ClusterError::NoSuchStage { stage, cell }
+        )));
+    }
+    if !args.stage.has(cell).identities {
+        return Err(Stop::Usage(format!(
+            "--stage: the machines of `{}` have no network card yet, so nobody could reach them; \
+             `{}` is the first stage with nodes",
+            args.stage,
+            StageName::Identified
         )));
     }
     let given = Given::read(session, &args.network)?;
@@ -123,6 +124,9 @@ async fn held(
     let ended = session.interrupts.expect();
     let run = dir.file_name().unwrap_or_default().to_string_lossy();
     out!("{}", access::ways(door.description(), &run));
+    if !stage.manifest.name.has(plan.cell).api_server {
+        outln!("this stage has no API server yet: kubectl has nobody to ask until you start one");
+    }
     outln!("{provenance}");
     outln!("Ctrl-C ends it; nothing of it is kept");
     let fault = tokio::select! {

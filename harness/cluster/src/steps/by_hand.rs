@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{create_workload, identities, on, part, pki, pod_network, set_up};
+use super::{create_workload, on, part, pki, pod_network, set_up};
 use crate::cell::PodNetwork;
 use crate::credentials::{Access, Credentials};
 use crate::settings::Settings;
@@ -24,11 +24,7 @@ pub(super) fn parts(
         Ok::<_, ClusterError>(Action::OnNodes(started))
     };
     Ok(match stage {
-        StageName::ControlPlane => {
-            let mut parts = vec![identities(secrets)];
-            parts.extend(control_plane(plan, secrets)?);
-            parts
-        }
+        StageName::ControlPlane => control_plane(plan, secrets)?.into(),
         StageName::Joined => vec![nodes(plan, secrets)?],
         StageName::Cni => vec![pod_network(plan)?],
         // A Pod network that runs in Pods needs the API's Service.
@@ -42,7 +38,7 @@ pub(super) fn parts(
             vec![part("add all routes, start kube-proxy", does)]
         }
         StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan.nodes)],
-        StageName::Booted | StageName::Init => Vec::new(),
+        StageName::Booted | StageName::Identified | StageName::Init => Vec::new(),
     })
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{create_workload, identities, on, part, pod_network, set_up};
+use super::{create_workload, on, part, pod_network, set_up};
 use crate::cell::PodNetwork;
-use crate::credentials::Credentials;
 use crate::settings::Settings;
+use crate::stage_name::Has;
 use crate::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
 use crate::{ClusterError, ClusterPlan, StageName, flannel, kubeadm, network, node_files};
 
@@ -18,13 +18,9 @@ const JOIN: Duration = Duration::from_secs(60);
 /// From then until the Nodes are listed.
 const LISTED: Duration = Duration::from_secs(10);
 
-pub(super) fn parts(
-    plan: &ClusterPlan,
-    stage: StageName,
-    secrets: &Credentials,
-) -> Result<Vec<Part>, ClusterError> {
+pub(super) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, ClusterError> {
     Ok(match stage {
-        StageName::Init => vec![identities(secrets), prepare(plan), init()],
+        StageName::Init => vec![prepare(plan), init()],
         StageName::Joined => vec![join(plan)],
         StageName::PodNetwork => {
             let mut parts = vec![pod_network(plan)?];
@@ -38,9 +34,11 @@ pub(super) fn parts(
             part("let the workload onto node1 too", [on(1, kubeadm::UNTAINT)]),
             create_workload(plan.nodes),
         ],
-        StageName::Booted | StageName::ControlPlane | StageName::Cni | StageName::WorkloadBare => {
-            Vec::new()
-        }
+        StageName::Booted
+        | StageName::Identified
+        | StageName::ControlPlane
+        | StageName::Cni
+        | StageName::WorkloadBare => Vec::new(),
     })
 }
 
@@ -109,8 +107,8 @@ fn asked(command: String) -> Ask {
     }
 }
 
-/// The Pods with which kubeadm runs a cluster, as far as they must run at a stage.
-pub(super) fn system_pods(plan: &ClusterPlan, stage: StageName) -> Vec<Pods> {
+/// The Pods with which kubeadm runs a cluster, as far as they run where there is so much.
+pub(super) fn system_pods(plan: &ClusterPlan, has: Has) -> Vec<Pods> {
     let system = |selector, count| Pods {
         namespace: "kube-system",
         selector,
@@ -122,18 +120,17 @@ pub(super) fn system_pods(plan: &ClusterPlan, stage: StageName) -> Vec<Pods> {
         system("component=kube-controller-manager", 1),
         system("component=kube-scheduler", 1),
     ];
-    if stage >= StageName::Joined {
+    if has.nodes_registered {
         wanted.push(system("k8s-app=kube-proxy", plan.nodes));
     }
-    if stage >= StageName::PodNetwork {
-        if let PodNetwork::Flannel(_) = plan.cell.network {
-            wanted.push(Pods {
-                namespace: flannel::NAMESPACE,
-                selector: flannel::SELECTOR,
-                count: plan.nodes,
-            });
-        }
-        // CoreDNS.
+    if let (PodNetwork::Flannel(_), true) = (plan.cell.network, has.pod_network) {
+        wanted.push(Pods {
+            namespace: flannel::NAMESPACE,
+            selector: flannel::SELECTOR,
+            count: plan.nodes,
+        });
+    }
+    if has.cluster_dns {
         wanted.push(system("k8s-app=kube-dns", 2));
     }
     wanted
