@@ -43,12 +43,12 @@ pub enum ClusterError {
         console: String,
     },
     /// A booting or waking machine does not answer.
-    #[error("{node} does not answer ({source}); its last console lines:\n{console}")]
+    #[error("{node} does not answer: {reason}; its last console lines:\n{console}")]
     NoAnswer {
         /// The node.
         node: String,
         /// What came of asking.
-        source: Box<GuestError>,
+        reason: String,
         /// The console's end.
         console: String,
     },
@@ -92,7 +92,7 @@ pub enum ClusterError {
         kubelet: String,
     },
     /// The API refused or did not answer.
-    #[error("cannot {doing}: the API server says: {source}")]
+    #[error("the API server did not {doing}")]
     Api {
         /// What was being done.
         doing: String,
@@ -149,8 +149,8 @@ pub enum ClusterError {
     /// The machines' memory finds no room on the disk.
     #[error(
         "too little disk space in {dir:?}: the machines' memory takes up to {needed_mib} MiB, \
-         {available_mib} MiB are free; free some with `cargo xtask clean`, or point PODWIRE_CACHE \
-         at a larger disk"
+         {available_mib} MiB are free; `cargo xtask clean` removes old runs, and what the cache can \
+         spare with --max-size or --older-than; or point PODWIRE_CACHE at a larger disk"
     )]
     NoRoom {
         /// Where stages are made.
@@ -210,7 +210,7 @@ pub enum ClusterError {
     NoPodManifest,
     /// A guest's clock does not run as the host's.
     #[error(
-        "the clock of {node} has run {there:.0} s while the host's ran {here:.0} s: it took the rate of its time stamp counter wrong when it booted; `cargo xtask clean` and run again on a less loaded host"
+        "the clock of {node} has run {there:.0} s while the host's ran {here:.0} s: it took the rate of its time stamp counter wrong when it booted, and every stage made of that machine keeps it; remove {stages:?} and run again on a less loaded host"
     )]
     Clock {
         /// The node.
@@ -219,6 +219,8 @@ pub enum ClusterError {
         there: f64,
         /// Seconds by the host's.
         here: f64,
+        /// The folder of the stages.
+        stages: PathBuf,
     },
     /// A stage is to be made in the place of one that is damaged, and cannot be removed.
     #[error("the stage {dir:?} is damaged and in use: try again when its clones have ended")]

@@ -9,6 +9,7 @@ use podwire_lan::{PortId, Segment};
 use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output};
 
 use crate::addresses;
+use crate::api::chain;
 use crate::{ClusterError, Host};
 
 /// How long a guest that has booted may take to answer when it wakes up, or is asked.
@@ -284,7 +285,7 @@ pub(crate) fn unanswered(name: &str, machine: &Machine) -> impl FnOnce(GuestErro
         GuestError::Fault { fault, .. } => ClusterError::Fault(fault),
         source => ClusterError::NoAnswer {
             node,
-            source: Box::new(source),
+            reason: chain(&source),
             console: console.tail(CONSOLE_LINES).join("\n"),
         },
     }
