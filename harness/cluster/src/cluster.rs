@@ -6,19 +6,23 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
 use podwire_lan::{Segment, SegmentOptions, SegmentPlan, SegmentState};
-use podwire_vm::{MachineFault, Ram, create_overlay};
+use podwire_vm::{MachineFault, Output, Ram, create_overlay};
 
 use crate::addresses;
 use crate::api;
+use crate::component::Component;
 use crate::credentials::{Access, Credentials};
 use crate::gates::ready;
 use crate::network;
 use crate::node::{Node, Powered};
+use crate::node_files::{UNPACK, archive};
 use crate::pki::Pki;
 use crate::stage::{MachineFiles, Phase, Stage, StageManifest};
 use crate::wake::{Waking, wake};
-use crate::{Break, ClusterError, ClusterPlan, Host};
+use crate::{Break, ClusterError, ClusterPlan, Host, Settings};
 
+/// Writing a unit, and what systemd needs to start or stop it.
+const START: Duration = Duration::from_secs(30);
 /// An ordinary command on a node.
 const COMMAND: Duration = Duration::from_secs(10);
 /// One request to the API.
@@ -273,6 +277,57 @@ impl Cluster {
     pub async fn start_kube_proxy(&self) -> Result<(), ClusterError> {
         let proxies = network::start_proxy(self.plan.nodes, self.pki()?, self.broken);
         self.on_nodes(&proxies).await
+    }
+
+    /// Whose settings its components run with.
+    pub fn settings(&self) -> Settings {
+        Settings::of(self.plan.accelerator)
+    }
+
+    /// Starts a component on a node as it now is, in the place of one that runs: its unit is written and
+    /// systemd reads it. What systemd says: a component may end again right afterwards, see
+    /// [`Cluster::last_words`].
+    ///
+    /// # Errors
+    /// [`ClusterError::Guest`]; but systemd's refusal is not one.
+    pub async fn start_component(
+        &self,
+        node: u32,
+        component: &Component,
+    ) -> Result<Output, ClusterError> {
+        let unit = &component.unit;
+        let command = format!("systemctl daemon-reload && systemctl restart {unit}");
+        let files = component.files();
+        let (node, limit) = (self.node(node), self.host.limit(START));
+        if files.is_empty() {
+            return node.run(&command, limit).await;
+        }
+        let files = archive(&files).map_err(ClusterError::file("archive", "the node's files"))?;
+        let command = format!("{UNPACK} && {command}");
+        node.run_given(&command, &files, limit).await
+    }
+
+    /// Stops a component on a node. One that does not run stays so.
+    ///
+    /// # Errors
+    /// [`ClusterError::Guest`].
+    pub async fn stop_component(
+        &self,
+        node: u32,
+        component: &Component,
+    ) -> Result<(), ClusterError> {
+        let command = format!("systemctl stop {}", component.unit);
+        let limit = self.host.limit(START);
+        self.node(node).run_ok(&command, limit).await?;
+        Ok(())
+    }
+
+    /// What systemd and the journal say of a component: its state, and the journal's last lines. It
+    /// never fails: where the node does not answer, that is what it says.
+    pub async fn last_words(&self, node: u32, component: &Component) -> String {
+        self.node(node)
+            .last_words(&self.host, &component.unit)
+            .await
     }
 
     /// Lets a node reboot, and waits until it answers again.

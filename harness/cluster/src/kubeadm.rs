@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::addresses::{API_PORT, PODS, SERVICES, node_address, node_name};
 use crate::cell::Cell;
+use crate::component;
 use crate::config::{self, CRI_SOCKET};
 use crate::node_files::NodeFile;
 use crate::settings::{
     GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
 };
-use crate::units;
 
 /// What `kubeadm init` is given, on node 1.
 pub const INIT_CONFIG: &str = "/root/podwire/init.json";
@@ -129,7 +129,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
     // kubeadm's own two beside the usual ones.
     let controllers = format!(
         "*,bootstrapsigner,tokencleaner{}",
-        units::without(&units::IDLERS)
+        component::without(&component::IDLERS)
     );
     let grace = format!("{NODE_MONITOR_GRACE}s");
     let idle = |given: &[(&str, &str)]| arguments(settings, &[], given);

@@ -182,6 +182,17 @@ impl Node {
         done.map_err(self.failed("run a command"))
     }
 
+    /// As [`Node::run`], with standard input.
+    pub(crate) async fn run_given(
+        &self,
+        command: &str,
+        input: &[u8],
+        limit: Duration,
+    ) -> Result<Output, ClusterError> {
+        let done = self.guest().run_with_input(command, input, limit).await;
+        done.map_err(self.failed("run a command"))
+    }
+
     /// Runs a command line with standard input; it must exit with 0.
     ///
     /// # Errors
@@ -192,8 +203,7 @@ impl Node {
         input: &[u8],
         limit: Duration,
     ) -> Result<String, ClusterError> {
-        let output = self.guest().run_with_input(command, input, limit).await;
-        let output = output.map_err(self.failed("run a command"))?;
+        let output = self.run_given(command, input, limit).await?;
         self.succeeded(command, output)
     }
 

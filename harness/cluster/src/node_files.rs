@@ -9,6 +9,7 @@ use crate::Break;
 use crate::addresses::pod_range;
 use crate::cell::{Cell, PodNetwork};
 use crate::cni;
+use crate::component::{self, Component};
 use crate::config;
 use crate::kubeconfig;
 use crate::pki::{Identity, Pki};
@@ -29,7 +30,7 @@ pub struct NodeFile {
 /// The command that unpacks [`archive`] on a node.
 pub(crate) const UNPACK: &str = "tar -x -p -C /";
 
-fn public(path: impl Into<String>, text: impl Into<String>) -> NodeFile {
+pub(crate) fn public(path: impl Into<String>, text: impl Into<String>) -> NodeFile {
     NodeFile {
         path: path.into(),
         mode: 0o644,
@@ -52,18 +53,12 @@ fn embedded(path: &str, pki: &Pki, identity: &Identity) -> NodeFile {
     )
 }
 
-fn unit_files(units: Vec<units::Unit>) -> impl Iterator<Item = NodeFile> {
-    units.into_iter().map(|unit| public(unit.path(), unit.text))
-}
-
 /// What a node has before any part of Kubernetes, whoever bootstraps the cluster: its kernel's set-up
 /// and its engine's.
 pub fn prepared(network: PodNetwork, settings: Settings) -> Vec<NodeFile> {
     let unit = units::network(network);
     let mut files = vec![public(unit.path(), unit.text)];
-    if let Some(drop_in) = settings.idle(units::EMULATED_CONTAINERD) {
-        files.push(public(units::CONTAINERD_DROP_IN, drop_in));
-    }
+    files.extend(component::containerd(settings).files());
     if network == PodNetwork::Routes {
         files.push(public(cni::MASQUERADE_PATH, cni::masquerade()));
     }
@@ -91,7 +86,8 @@ pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile>
         embedded(kubeconfig::SCHEDULER_PATH, pki, &pki.scheduler),
         embedded(kubeconfig::ADMIN_PATH, pki, &pki.admin),
     ];
-    files.extend(unit_files(units::control_plane(cell.network, settings)));
+    let components = component::control_plane(cell.network, settings);
+    files.extend(components.iter().flat_map(Component::files));
     files
 }
 
@@ -108,8 +104,6 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
         embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.
         public(format!("{}/.keep", config::STATIC_PODS), ""),
-        // Of the kubelet's package, for kubeadm: its settings would win over the unit's.
-        public(units::NO_DROP_IN, ""),
     ]);
     if let Some(identity) = pki.node(number) {
         files.extend([
@@ -118,7 +112,11 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
             embedded(kubeconfig::KUBELET_PATH, pki, identity),
         ]);
     }
-    files.extend(unit_files(units::node(number, settings)));
+    let components = [
+        component::kubelet(number, settings),
+        component::kube_proxy(settings),
+    ];
+    files.extend(components.iter().flat_map(Component::files));
     files
 }
 
@@ -197,10 +195,10 @@ mod tests {
         644 /etc/kubernetes/kube-proxy.json
         600 /etc/kubernetes/kube-proxy.conf
         644 /etc/kubernetes/manifests/.keep
-        644 /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
         644 /etc/kubernetes/pki/kubelet.crt
         600 /etc/kubernetes/pki/kubelet.key
         600 /etc/kubernetes/kubelet.conf
+        644 /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
         644 /etc/systemd/system/kubelet.service
         644 /etc/systemd/system/kube-proxy.service
         ");
@@ -220,7 +218,8 @@ mod tests {
             ]
         );
         let mut emulated = of(Settings::Idle);
-        assert_eq!(emulated.remove(1), units::CONTAINERD_DROP_IN);
+        let drop_in = emulated.remove(1);
+        assert!(drop_in.ends_with(units::CONTAINERD_DROP_IN), "{drop_in}");
         assert_eq!(emulated, of(Settings::OwnDefaults));
     }
 
