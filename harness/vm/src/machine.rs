@@ -732,12 +732,9 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 150 25 900 900 20 0 1 0";
         assert_eq!(cpu_time(stat), Duration::from_millis(1750));
         let own = || cpu_time(&fs::read_to_string("/proc/self/stat").unwrap());
-        let (before, started) = (own(), std::time::Instant::now());
-        let mut sum = 0_u64;
-        while started.elapsed() < Duration::from_millis(50) {
-            sum = sum.wrapping_add(1);
-        }
-        assert!(sum > 0 && own() > before);
+        // By work, not by the clock: on a busy machine a moment may pass without any of its time.
+        let before = own();
+        assert!((0..1_000_000).any(|_| own() > before));
         assert_eq!(cpu_time("debris"), Duration::ZERO);
     }
 }
