@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use super::{create_workload, on, part, pki, pod_network, set_up};
-use crate::cell::PodNetwork;
-use crate::credentials::{Access, Credentials};
-use crate::settings::Settings;
-use crate::step::{Action, Gate, OnNode, Part};
-use crate::{ClusterError, ClusterPlan, StageName, network, node_files, units};
+use super::common::{create_workload, on, part, pki, pod_network, set_up};
+use super::network;
+use super::step::{Action, Gate, OnNode, Part};
+use crate::parts::credentials::{Access, Credentials};
+use crate::parts::node_files;
+use crate::parts::units;
+use crate::plan::cell::PodNetwork;
+use crate::plan::cluster_plan::ClusterPlan;
+use crate::plan::error::ClusterError;
+use crate::plan::settings::Settings;
+use crate::plan::stage_name::StageName;
 
 /// From the API server's start to its readiness.
 const API_READY: Duration = Duration::from_secs(20);
 /// From the kubelets' start to the registration of all Nodes.
 const REGISTERED: Duration = Duration::from_secs(20);
 
-pub(super) fn parts(
+pub(crate) fn parts(
     plan: &ClusterPlan,
     stage: StageName,
     secrets: &Credentials,

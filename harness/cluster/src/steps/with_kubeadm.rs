@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use super::{create_workload, on, part, pod_network, set_up};
-use crate::cell::PodNetwork;
-use crate::settings::Settings;
-use crate::stage_name::Has;
-use crate::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
-use crate::{ClusterError, ClusterPlan, StageName, flannel, kubeadm, network, node_files};
+use super::common::{create_workload, on, part, pod_network, set_up};
+use super::network;
+use super::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
+use crate::parts::flannel;
+use crate::parts::kubeadm;
+use crate::parts::node_files;
+use crate::plan::cell::PodNetwork;
+use crate::plan::cluster_plan::ClusterPlan;
+use crate::plan::error::ClusterError;
+use crate::plan::settings::Settings;
+use crate::plan::stage_name::{Has, StageName};
 
 /// Asking a node something.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -18,7 +23,7 @@ const JOIN: Duration = Duration::from_secs(60);
 /// From then until the Nodes are listed.
 const LISTED: Duration = Duration::from_secs(10);
 
-pub(super) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, ClusterError> {
+pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, ClusterError> {
     Ok(match stage {
         StageName::Init => vec![prepare(plan), init()],
         StageName::Joined => vec![join(plan)],
@@ -108,7 +113,7 @@ fn asked(command: String) -> Ask {
 }
 
 /// The Pods with which kubeadm runs a cluster, as far as they run where there is so much.
-pub(super) fn system_pods(plan: &ClusterPlan, has: Has) -> Vec<Pods> {
+pub(crate) fn system_pods(plan: &ClusterPlan, has: Has) -> Vec<Pods> {
     let system = |selector, count| Pods {
         namespace: "kube-system",
         selector,

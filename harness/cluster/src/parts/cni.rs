@@ -1,0 +1,85 @@
+//! The Pod network by hand: one CNI file per node, and one rule that hides Pods from the outside.
+
+use podwire_lan::Ipv4Net;
+use serde_json::json;
+
+use crate::plan::addresses::{PODS, SEGMENT, SERVICES};
+
+/// The only file in containerd's CNI folder.
+pub const PATH: &str = "/etc/cni/net.d/kube.conf";
+/// The bridge that the plugin makes with the first Pod.
+pub const BRIDGE: &str = "cni0";
+/// Where the plugins of the bundle are.
+pub const PLUGINS: &str = "/opt/cni/bin";
+/// The file that makes [`masquerade`]'s rule.
+pub const MASQUERADE_PATH: &str = "/etc/kubernetes/masquerade.nft";
+/// A command that takes the rule away.
+pub const REMOVE_MASQUERADE: &str = "nft delete table ip podwire";
+
+/// The bridge plugin with host-local addresses from `range`. Without the plugin's own masquerading,
+/// which would hide Pods from Pods on other nodes.
+pub fn bridge(range: Ipv4Net) -> String {
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "kube",
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isDefaultGateway": true,
+        "ipMasq": false,
+        "hairpinMode": true,
+        "ipam": { "type": "host-local", "subnet": range.to_string() },
+    });
+    format!("{config:#}\n")
+}
+
+/// Pods leave for the outside under their node's address; within the cluster and the segment they
+/// keep their own. The same on every node; loading it again replaces it.
+pub fn masquerade() -> String {
+    format!(
+        "\
+table ip podwire
+delete table ip podwire
+table ip podwire {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat;
+        ip saddr {PODS} ip daddr != {{ {PODS}, {SERVICES}, {SEGMENT} }} masquerade
+    }}
+}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::addresses::pod_range;
+
+    #[test]
+    fn pods_are_hidden_from_the_outside_only() {
+        insta::assert_snapshot!(bridge(pod_range(2)), @r#"
+        {
+          "bridge": "cni0",
+          "cniVersion": "1.0.0",
+          "hairpinMode": true,
+          "ipMasq": false,
+          "ipam": {
+            "subnet": "10.1.2.0/24",
+            "type": "host-local"
+          },
+          "isDefaultGateway": true,
+          "name": "kube",
+          "type": "bridge"
+        }
+        "#);
+        insta::assert_snapshot!(masquerade(), @r"
+        table ip podwire
+        delete table ip podwire
+        table ip podwire {
+            chain postrouting {
+                type nat hook postrouting priority srcnat;
+                ip saddr 10.1.0.0/16 ip daddr != { 10.1.0.0/16, 10.0.0.0/24, 172.30.0.0/24 } masquerade
+            }
+        }
+        ");
+    }
+}

@@ -1,0 +1,419 @@
+//! What kubeadm is told: its configuration (kubeadm.k8s.io/v1beta4) and the commands of a person who
+//! follows its documentation. Streams of JSON documents, which every reader of YAML takes.
+
+use std::fmt;
+
+use podwire_lan::Ipv4Net;
+use serde_json::{Value, json};
+
+use super::component;
+use super::config::{self, CRI_SOCKET};
+use super::file::NodeFile;
+use crate::plan::addresses::{API_PORT, PODS, SERVICES, node_address, node_name};
+use crate::plan::cell::Cell;
+use crate::plan::settings::{
+    GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
+};
+
+/// What `kubeadm init` is given, on node 1.
+pub const INIT_CONFIG: &str = "/root/podwire/init.json";
+/// What it said.
+pub const INIT_LOG: &str = "/root/podwire/init.log";
+/// What changes the static Pods' manifests, on node 1 (kubeadm's `patches.directory`).
+pub const PATCHES: &str = "/root/podwire/patches";
+/// What `kubeadm join` is given, on every other node.
+pub const JOIN_CONFIG: &str = "/root/podwire/join.json";
+/// What it said.
+pub const JOIN_LOG: &str = "/root/podwire/join.log";
+/// The administrator's kubeconfig, on node 1.
+pub const ADMIN_CONFIG: &str = "/etc/kubernetes/admin.conf";
+/// The first bootstrap token: fixed, so that a stage's key says what is in it. It is valid for a
+/// day of the guests' clocks, in clusters that nobody outside can reach.
+pub const TOKEN: &str = "podwir.0123456789abcdef";
+
+/// Keeps ordinary Pods off a control plane.
+pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+
+/// What a person does on every node before kubeadm: engine and network on, kubelet at every boot.
+pub(crate) const PREPARE: &str =
+    "systemctl enable --now node-network containerd && systemctl enable kubelet";
+
+/// Runs on node 1; ends with kubeadm's own last words when it fails.
+pub(crate) const INIT: &str = "set -o pipefail; \
+kubeadm init --config /root/podwire/init.json 2>&1 | tee /root/podwire/init.log || \
+{ tail -n 60 /root/podwire/init.log >&2; exit 1; }; \
+mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
+
+/// Runs on every other node; ends with kubeadm's own last words when it fails.
+pub(crate) const JOIN: &str = "set -o pipefail; \
+kubeadm join --config /root/podwire/join.json 2>&1 | tee /root/podwire/join.log || \
+{ tail -n 60 /root/podwire/join.log >&2; exit 1; }";
+
+/// Prints the administrator's kubeconfig, with everything in it, as JSON.
+pub(crate) const SHOW_ADMIN: &str =
+    "kubectl config view --raw --output json --kubeconfig /etc/kubernetes/admin.conf";
+
+/// Lets the workload onto node 1 too.
+pub(crate) const UNTAINT: &str =
+    "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
+
+/// A worker's part of [`crate::parts::node_files`].
+pub(crate) fn join_file(number: u32, ca_hash: &str, settings: Settings) -> NodeFile {
+    secret(JOIN_CONFIG, join_config(number, ca_hash, settings))
+}
+
+/// Node 1's.
+pub(crate) fn init_files(kubernetes: &str, cell: Cell, settings: Settings) -> Vec<NodeFile> {
+    let config = init_config(kubernetes, cell, settings);
+    let patches = settings.idle(PATCHED).into_iter().flatten();
+    let patches = patches.map(|(component, has_readiness)| {
+        let path = format!("{PATCHES}/{component}+strategic.json");
+        secret(&path, patch(component, has_readiness))
+    });
+    std::iter::once(secret(INIT_CONFIG, config))
+        .chain(patches)
+        .collect()
+}
+
+/// The static Pods, and whether kubeadm gives them a readiness probe.
+const PATCHED: [(&str, bool); 4] = [
+    ("etcd", true),
+    ("kube-apiserver", true),
+    ("kube-controller-manager", false),
+    ("kube-scheduler", true),
+];
+
+/// What the control plane's emulated static Pods ask for, each; their own 100 to 250 thousandths of a
+/// processor give them 26 times the weight of kube-proxy and flannel, which ask for nothing and, on a
+/// node that is busy for minutes, then stand still as long.
+const REQUEST: &str = "10m";
+
+/// A patch of an emulated static Pod's manifest: its weight, its threads, and how often it is probed.
+/// Each probe of three of them is a TLS handshake, which at one a second keeps a tenth of an emulated
+/// processor busy each.
+fn patch(component: &str, has_readiness: bool) -> String {
+    let mut container = json!({
+        "name": component,
+        // A container has none of the variables of the daemon that starts it.
+        "env": [{ "name": "GOMAXPROCS", "value": GO_MAX_PROCS.to_string() }],
+        "livenessProbe": { "periodSeconds": LIVENESS_PERIOD },
+        "resources": { "requests": { "cpu": REQUEST } },
+    });
+    if has_readiness {
+        container["readinessProbe"] = json!({ "periodSeconds": READINESS_PERIOD });
+    }
+    format!("{:#}\n", json!({ "spec": { "containers": [container] } }))
+}
+
+fn secret(path: &str, text: String) -> NodeFile {
+    NodeFile {
+        path: path.to_owned(),
+        mode: 0o600,
+        text,
+    }
+}
+
+/// InitConfiguration, ClusterConfiguration, KubeletConfiguration and KubeProxyConfiguration.
+///
+/// Keys on elliptic curves, as by hand: an emulated processor draws them in milliseconds, RSA keys in
+/// seconds each. Emulated, kubeadm waits longer, by its own `timeouts`, and what a cluster without
+/// load never needs, and only costs idle time, is off as in the cluster by hand.
+pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
+    let mut networking = json!({
+        "dnsDomain": "cluster.local",
+        "serviceSubnet": shown(SERVICES),
+    });
+    if cell.network.allocates() {
+        networking["podSubnet"] = shown(PODS).into();
+    }
+    // kubeadm's own two beside the usual ones.
+    let controllers = format!(
+        "*,bootstrapsigner,tokencleaner{}",
+        component::without(&component::IDLERS)
+    );
+    let grace = format!("{NODE_MONITOR_GRACE}s");
+    let idle = |given: &[(&str, &str)]| arguments(settings, &[], given);
+    let etcd = arguments(
+        settings,
+        &[("unsafe-no-fsync", "true")],
+        &[
+            ("heartbeat-interval", "1000"),
+            ("election-timeout", "10000"),
+            ("log-level", "warn"),
+        ],
+    );
+    let mut init = json!({
+        "apiVersion": API,
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [{
+            "token": TOKEN,
+            "ttl": "23h59m0s",
+            "usages": ["signing", "authentication"],
+            "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+        }],
+        "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
+        "nodeRegistration": registration(1, settings),
+    });
+    if let Some(directory) = settings.idle(PATCHES) {
+        init["patches"] = json!({ "directory": directory });
+    }
+    with_timeouts(&mut init, settings);
+    stream(&[
+        init,
+        json!({
+            "apiVersion": API,
+            "kind": "ClusterConfiguration",
+            "kubernetesVersion": format!("v{kubernetes}"),
+            "encryptionAlgorithm": "ECDSA-P256",
+            "networking": networking,
+            "apiServer": { "extraArgs": idle(&[
+                ("profiling", "false"),
+                ("enable-priority-and-fairness", "false"),
+                ("watch-cache", "false"),
+            ]) },
+            "controllerManager": { "extraArgs": idle(&[
+                ("leader-elect", "false"),
+                ("profiling", "false"),
+                ("controllers", &controllers),
+                ("node-monitor-grace-period", &grace),
+            ]) },
+            "scheduler": { "extraArgs": idle(&[
+                ("leader-elect", "false"),
+                ("profiling", "false"),
+            ]) },
+            "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": etcd } },
+        }),
+        config::kubelet_settings(settings),
+        config::kube_proxy_settings(cell.proxy, settings),
+    ])
+}
+
+/// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
+/// key, as `kubeadm init` prints it.
+pub fn join_config(number: u32, ca_hash: &str, settings: Settings) -> String {
+    let mut join = json!({
+        "apiVersion": API,
+        "kind": "JoinConfiguration",
+        "discovery": { "bootstrapToken": {
+            "token": TOKEN,
+            "apiServerEndpoint": format!("{}:{API_PORT}", node_address(1)),
+            "caCertHashes": [ca_hash],
+        } },
+        "nodeRegistration": registration(number, settings),
+    });
+    with_timeouts(&mut join, settings);
+    stream(&[join])
+}
+
+/// The three things that a worker needs to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinCommand {
+    /// Address and port of the API server.
+    pub endpoint: String,
+    /// The bootstrap token.
+    pub token: String,
+    /// `sha256:` and the digest of the authority's public key.
+    pub hash: String,
+}
+
+impl JoinCommand {
+    /// The command for workers in what kubeadm printed.
+    pub fn find(text: &str) -> Option<Self> {
+        let text = text.replace("\\\n", " ");
+        text.lines()
+            .filter(|line| !line.contains("--control-plane"))
+            .find_map(Self::parse)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["kubeadm", "join", endpoint, rest @ ..] = words.as_slice() else {
+            return None;
+        };
+        let after = |flag: &str| {
+            let mut rest = rest.iter();
+            rest.find(|word| **word == flag)?;
+            rest.next().map(ToString::to_string)
+        };
+        Some(Self {
+            endpoint: (*endpoint).to_owned(),
+            token: after("--token")?,
+            hash: after("--discovery-token-ca-cert-hash").filter(|it| it.starts_with("sha256:"))?,
+        })
+    }
+}
+
+impl fmt::Display for JoinCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            endpoint,
+            token,
+            hash,
+        } = self;
+        write!(
+            f,
+            "kubeadm join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}"
+        )
+    }
+}
+
+const API: &str = "kubeadm.k8s.io/v1beta4";
+
+fn shown(range: Ipv4Net) -> String {
+    range.to_string()
+}
+
+fn stream(documents: &[Value]) -> String {
+    let documents: Vec<String> = documents
+        .iter()
+        .map(|document| format!("{document:#}\n"))
+        .collect();
+    documents.join("---\n")
+}
+
+/// Arguments of a component: those it needs, and those that it gets only where it is emulated.
+fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)]) -> Value {
+    let idle = settings.idle(idle).unwrap_or_default();
+    let all = needed.iter().chain(idle);
+    all.map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect()
+}
+
+fn registration(number: u32, settings: Settings) -> Value {
+    json!({
+        "name": node_name(number),
+        "criSocket": CRI_SOCKET,
+        // What is missing shows at once, and no node asks a registry.
+        "imagePullPolicy": "Never",
+        "kubeletExtraArgs": arguments(
+            settings,
+            &[("node-ip", &node_address(number).to_string())],
+            // Nothing here reads what it counts in every container's cgroup.
+            &[("housekeeping-interval", "60s")],
+        ),
+    })
+}
+
+/// Longer ones where everything is emulated, else kubeadm's own.
+fn with_timeouts(config: &mut Value, settings: Settings) {
+    let Some(seconds) = settings.idle(format!("{KUBEADM}s")) else {
+        return;
+    };
+    config["timeouts"] = json!({
+        "controlPlaneComponentHealthCheck": seconds,
+        "kubeletHealthCheck": seconds,
+        "kubernetesAPICall": seconds,
+        "etcdAPICall": seconds,
+        "tlsBootstrap": seconds,
+        "discovery": seconds,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::cell::{Bootstrap, PodNetwork};
+
+    #[test]
+    fn kubeadm_is_told() {
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
+            let init = init_config("1.36.4", cell, settings);
+            insta::assert_snapshot!(format!("init-{class}"), init);
+            let join = join_config(2, "sha256:0123", settings);
+            insta::assert_snapshot!(format!("join-{class}"), join);
+        }
+    }
+
+    #[test]
+    fn static_pods_under_kvm_are_as_kubeadm_makes_them() {
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        let files = init_files("1.36.4", cell, Settings::OwnDefaults);
+        let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(shown, [INIT_CONFIG]);
+    }
+
+    #[test]
+    fn emulated_static_pods_are_probed_less_often_and_ask_for_little() {
+        let files = init_files("1.36.4", Cell::usual(Bootstrap::Kubeadm), Settings::Idle);
+        let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        /root/podwire/init.json
+        /root/podwire/patches/etcd+strategic.json
+        /root/podwire/patches/kube-apiserver+strategic.json
+        /root/podwire/patches/kube-controller-manager+strategic.json
+        /root/podwire/patches/kube-scheduler+strategic.json
+        ");
+        insta::assert_snapshot!(files[1].text, @r#"
+        {
+          "spec": {
+            "containers": [
+              {
+                "env": [
+                  {
+                    "name": "GOMAXPROCS",
+                    "value": "1"
+                  }
+                ],
+                "livenessProbe": {
+                  "periodSeconds": 30
+                },
+                "name": "etcd",
+                "readinessProbe": {
+                  "periodSeconds": 10
+                },
+                "resources": {
+                  "requests": {
+                    "cpu": "10m"
+                  }
+                }
+              }
+            ]
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn ranges_are_allocated_for_the_networks_that_need_it() {
+        let settings = Settings::Idle;
+        let mut cell = Cell::usual(Bootstrap::Kubeadm);
+        assert!(init_config("1.36.4", cell, settings).contains("podSubnet"));
+        cell.network = PodNetwork::Routes;
+        assert!(!init_config("1.36.4", cell, settings).contains("podSubnet"));
+    }
+
+    #[test]
+    fn the_workers_command_is_found_in_what_kubeadm_prints() {
+        let init = "\
+Then you can join any number of worker nodes by running the following on each as root:
+
+kubeadm join 172.30.0.11:6443 --token a.b \\
+\t--discovery-token-ca-cert-hash sha256:00 \\
+\t--control-plane --certificate-key k
+
+kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \\
+\t--discovery-token-ca-cert-hash sha256:00ff \n";
+        let command = JoinCommand::find(init).unwrap();
+        assert_eq!(
+            command.to_string(),
+            "kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \
+             --discovery-token-ca-cert-hash sha256:00ff"
+        );
+        assert_eq!(JoinCommand::find(&command.to_string()), Some(command));
+        assert_eq!(JoinCommand::find("kubeadm join 172.30.0.11:6443"), None);
+    }
+
+    #[test]
+    fn the_hash_is_read_from_the_printed_command() {
+        let log = "kubeadm join 172.30.0.11:6443 --token a.b \\\n\t--discovery-token-ca-cert-hash sha256:00ff \n";
+        assert_eq!(JoinCommand::find(log).unwrap().hash, "sha256:00ff");
+        let other = log.replace("sha256:00ff", "md5:0");
+        assert_eq!(JoinCommand::find(&other), None);
+        assert_eq!(
+            JoinCommand::find("--discovery-token-ca-cert-hash md5:0"),
+            None
+        );
+        assert_eq!(JoinCommand::find(""), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! What may differ between two clusters under the same assertions: a cell of the matrix.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Who puts Kubernetes onto the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bootstrap {
+    /// The steps of the documents, one component at a time.
+    ByHand,
+    /// `kubeadm init` and `kubeadm join`.
+    Kubeadm,
+}
+
+impl Bootstrap {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::ByHand, Self::Kubeadm];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ByHand => "by-hand",
+            Self::Kubeadm => "kubeadm",
+        }
+    }
+}
+
+impl fmt::Display for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How kube-proxy translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyMode {
+    /// The successor, GA since Kubernetes 1.33.
+    Nftables,
+    /// The default of today.
+    Iptables,
+}
+
+impl ProxyMode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nftables, Self::Iptables];
+
+    /// KubeProxyConfiguration's `mode`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+impl fmt::Display for ProxyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How flannel carries packets between nodes; the `Backend` of its `net-conf.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlannelBackend {
+    /// In UDP, VXLAN (RFC 7348) with the kernel's device.
+    Vxlan,
+    /// As they are, by routes that each node's flanneld keeps.
+    HostGw,
+}
+
+/// What connects Pods of different nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodNetwork {
+    /// A bridge per node with a range written by hand, and static routes between the nodes.
+    Routes,
+    /// flannel as a DaemonSet; each node's range is the one that the controller manager gives it.
+    Flannel(FlannelBackend),
+    /// The one of a manifest that the user gave, see [`PodManifest`](crate::plan::pod_manifest::PodManifest). Each Node
+    /// has a range all the same; whether the network keeps to it is its own business.
+    Manifest,
+}
+
+impl PodNetwork {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Routes,
+        Self::Flannel(FlannelBackend::Vxlan),
+        Self::Flannel(FlannelBackend::HostGw),
+        Self::Manifest,
+    ];
+
+    /// Whether the controller manager gives each Node its range (`spec.podCIDR`).
+    pub fn allocates(self) -> bool {
+        match self {
+            Self::Routes => false,
+            Self::Flannel(_) | Self::Manifest => true,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Routes => "routes",
+            Self::Flannel(FlannelBackend::Vxlan) => "flannel",
+            Self::Flannel(FlannelBackend::HostGw) => "flannel-host-gw",
+            Self::Manifest => "manifest",
+        }
+    }
+}
+
+impl fmt::Display for PodNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A cell of the matrix. A difference between the results of two cells localises a fault in what
+/// they differ by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cell {
+    /// Who puts Kubernetes onto the machines.
+    pub bootstrap: Bootstrap,
+    /// How kube-proxy translates.
+    pub proxy: ProxyMode,
+    /// What connects the Pods.
+    pub network: PodNetwork,
+}
+
+impl Cell {
+    /// The whole matrix.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let networks = |bootstrap, proxy| {
+            PodNetwork::ALL.into_iter().map(move |network| Self {
+                bootstrap,
+                proxy,
+                network,
+            })
+        };
+        Bootstrap::ALL.into_iter().flat_map(move |bootstrap| {
+            let modes = ProxyMode::ALL.into_iter();
+            modes.flat_map(move |proxy| networks(bootstrap, proxy))
+        })
+    }
+
+    /// The cell that a bootstrap is usually looked at in: what its documents use.
+    pub const fn usual(bootstrap: Bootstrap) -> Self {
+        Self {
+            bootstrap,
+            proxy: ProxyMode::Nftables,
+            network: match bootstrap {
+                Bootstrap::ByHand => PodNetwork::Routes,
+                Bootstrap::Kubeadm => PodNetwork::Flannel(FlannelBackend::Vxlan),
+            },
+        }
+    }
+}
+
+/// `kubeadm/nftables/flannel`.
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            bootstrap,
+            proxy,
+            network,
+        } = self;
+        f.pad(&format!("{bootstrap}/{proxy}/{network}"))
+    }
+}
+
+/// A word that names no part of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{asked:?} is no {what}: {known} are")]
+pub struct UnknownPart {
+    asked: String,
+    what: &'static str,
+    known: String,
+}
+
+fn named<T: Copy + fmt::Display>(
+    asked: &str,
+    what: &'static str,
+    all: &[T],
+) -> Result<T, UnknownPart> {
+    let found = all.iter().find(|each| each.to_string() == asked);
+    found.copied().ok_or_else(|| UnknownPart {
+        asked: asked.to_owned(),
+        what,
+        known: all.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
+    })
+}
+
+impl FromStr for Bootstrap {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "bootstrap", &Self::ALL)
+    }
+}
+
+impl FromStr for ProxyMode {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "mode of kube-proxy", &Self::ALL)
+    }
+}
+
+impl FromStr for PodNetwork {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "Pod network", &Self::ALL)
+    }
+}
+
+impl FromStr for Cell {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, '/');
+        let mut part = || parts.next().unwrap_or_default();
+        Ok(Self {
+            bootstrap: part().parse()?,
+            proxy: part().parse()?,
+            network: part().parse()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_is_found_by_the_name_it_shows() {
+        for cell in Cell::all() {
+            assert_eq!(cell.to_string().parse(), Ok(cell));
+        }
+        assert_eq!(Cell::all().count(), 16);
+    }
+
+    #[test]
+    fn a_wrong_word_is_told_with_the_right_ones() {
+        let told = |text: &str| text.parse::<Cell>().unwrap_err().to_string();
+        insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
+        insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
+        insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
+    }
+}

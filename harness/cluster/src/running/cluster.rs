@@ -1,0 +1,332 @@
+//! A cluster that runs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, select_all, try_join_all};
+use podwire_lan::{Segment, SegmentOptions, SegmentPlan, SegmentState};
+use podwire_vm::MachineFault;
+
+use super::api::{self, ready};
+use super::host::Host;
+use super::node::{Node, Powered};
+use super::phase::Phase;
+use super::wake::{Waking, wake};
+use crate::parts::credentials::{Access, Credentials};
+use crate::parts::pki::Pki;
+use crate::plan::addresses;
+use crate::plan::breaks::Break;
+use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
+use crate::plan::error::ClusterError;
+use crate::plan::settings::Settings;
+
+/// An ordinary command on a node.
+const COMMAND: Duration = Duration::from_secs(10);
+/// One request to the API.
+const REQUEST: Duration = Duration::from_secs(10);
+/// From waking up to an API server that says it is ready.
+const API_READY: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A cluster of one's own, running.
+///
+/// Dropping it ends its machines, as does the end of this process, however it ends.
+pub struct Cluster {
+    host: Host,
+    plan: ClusterPlan,
+    credentials: Credentials,
+    broken: Option<Break>,
+    dir: PathBuf,
+    nodes: Vec<Node>,
+    api: kube::Client,
+    phases: Vec<Phase>,
+    // After the nodes: their machines end before the segment does.
+    segment: Segment,
+}
+
+/// What is known of a cluster that was frozen, beside its machines' files.
+pub(crate) struct Frozen<'a> {
+    pub(crate) plan: &'a ClusterPlan,
+    pub(crate) image: &'a ImageFiles,
+    pub(crate) credentials: Credentials,
+    pub(crate) segment: SegmentState,
+}
+
+impl Cluster {
+    /// Frozen machines, going on in the files that `waking` says.
+    pub(crate) async fn woken(
+        host: &Host,
+        frozen: Frozen<'_>,
+        waking: Vec<Waking>,
+        dir: &Path,
+        broken: Option<Break>,
+    ) -> Result<Self, ClusterError> {
+        let Frozen {
+            plan,
+            image,
+            credentials,
+            segment,
+        } = frozen;
+        let segment = restored_segment(addresses::segment(plan.nodes), dir, segment)?;
+        let (powered, phases) = wake(host, plan, image, &segment, waking).await?;
+        let keys = credentials.nodes.iter();
+        let keys: Vec<_> = keys
+            .map(|node| Some(node.ssh_host.public.as_str()))
+            .collect();
+        let api = match &credentials.access {
+            Some(access) => api_client(host, &segment, access)?,
+            None => api::none(),
+        };
+        let step = Instant::now();
+        let answering = async {
+            let (nodes, first) = answering(host, powered, &keys).await?;
+            Ok((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
+        };
+        let api_ready = async {
+            if credentials.access.is_none() {
+                return Ok(None);
+            }
+            api_answers(host, &api).await?;
+            Ok::<_, ClusterError>(Some(Phase::since(Phase::API_READY, step)))
+        };
+        let ((nodes, answers), api_phase) = tokio::try_join!(answering, api_ready)?;
+        Ok(Self {
+            host: host.clone(),
+            plan: plan.clone(),
+            credentials,
+            broken,
+            dir: dir.to_owned(),
+            nodes,
+            api,
+            phases: phases.into_iter().chain(answers).chain(api_phase).collect(),
+            segment,
+        })
+    }
+
+    /// Machines that have just been cloned from booted ones, as the nodes of a cluster to be.
+    pub(crate) async fn new_nodes(
+        host: &Host,
+        plan: &ClusterPlan,
+        credentials: Credentials,
+        powered: Vec<Powered>,
+        segment: Segment,
+        dir: &Path,
+    ) -> Result<Self, ClusterError> {
+        // The image's host key, until each has taken its identity.
+        let keys = vec![None; powered.len()];
+        let (nodes, _) = answering(host, powered, &keys).await?;
+        try_join_all(nodes.iter().map(|node| node.on_the_segment(host))).await?;
+        Ok(Self {
+            host: host.clone(),
+            plan: plan.clone(),
+            broken: plan.broken,
+            credentials,
+            dir: dir.to_owned(),
+            nodes,
+            api: api::none(),
+            phases: Vec::new(),
+            segment,
+        })
+    }
+
+    /// Its plan.
+    pub fn plan(&self) -> &ClusterPlan {
+        &self.plan
+    }
+
+    /// The keys and certificates of a cluster by hand.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoPki`] for kubeadm's.
+    pub fn pki(&self) -> Result<&Pki, ClusterError> {
+        self.credentials.pki.as_ref().ok_or(ClusterError::NoPki)
+    }
+
+    /// How its API is reached; nothing before it has one.
+    pub fn access(&self) -> Option<&Access> {
+        self.credentials.access.as_ref()
+    }
+
+    /// From now on its API is reached like this.
+    pub(crate) fn reach_api_with(&mut self, access: Access) -> Result<(), ClusterError> {
+        self.api = api_client(&self.host, &self.segment, &access)?;
+        self.credentials.access = Some(access);
+        Ok(())
+    }
+
+    /// All that it proves itself with.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Its segment.
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The same, with how long its disks took before it woke, and all of it since `started`.
+    pub(crate) fn timed(mut self, disks: Phase, started: Instant) -> Self {
+        self.phases.insert(0, disks);
+        self.phases.push(Phase::since(Phase::CLONE, started));
+        self
+    }
+
+    /// How long each part of bringing it to life took.
+    pub fn timings(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    /// Its nodes, by number.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node with this number, from 1 to [`ClusterPlan::nodes`].
+    ///
+    /// # Panics
+    /// For any other number.
+    pub fn node(&self, number: u32) -> &Node {
+        &self.nodes[number as usize - 1]
+    }
+
+    /// A client of its API, in `system:masters`. In a cluster of a stage without an API server every
+    /// request fails and says so.
+    pub fn api(&self) -> kube::Client {
+        self.api.clone()
+    }
+
+    /// The first fault of any of its machines.
+    pub fn fault(&self) -> Option<MachineFault> {
+        self.nodes.iter().find_map(|node| node.machine().fault())
+    }
+
+    /// Resolves with the first fault of any of its machines as soon as it happens.
+    pub async fn faulted(&self) -> MachineFault {
+        let faults = self
+            .nodes
+            .iter()
+            .map(|node| Box::pin(node.machine().faulted()));
+        select_all(faults).await.0
+    }
+
+    /// Whose settings its components run with.
+    pub fn settings(&self) -> Settings {
+        Settings::of(self.plan.accelerator)
+    }
+
+    /// Lets a node reboot, and waits until it answers again.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoAnswer`] when it does not come back.
+    pub async fn reboot(&self, number: u32) -> Result<(), ClusterError> {
+        let node = self.node(number);
+        let before = node.boot(&self.host).await?;
+        // The agent may end before it has told how the command did.
+        let _ = node.run("systemctl reboot", self.host.limit(COMMAND)).await;
+        node.booted_again(&self.host, &before).await
+    }
+
+    /// Cuts a node's power, switches it on again, and waits until it answers.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoAnswer`] when it does not come back.
+    pub async fn cut_power(&self, number: u32) -> Result<(), ClusterError> {
+        let node = self.node(number);
+        let before = node.boot(&self.host).await?;
+        node.machine().reset().await?;
+        node.booted_again(&self.host, &before).await
+    }
+
+    pub(crate) fn broken(&self) -> Option<Break> {
+        self.broken
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where a node's machine keeps its console and transcripts.
+    pub(crate) fn machine_dir(&self, node: &Node) -> PathBuf {
+        self.dir.join(node.name())
+    }
+
+    /// Ends its machines and its segment.
+    pub async fn stop(self) {
+        let (nodes, segment) = self.taken_apart();
+        join_all(nodes.into_iter().map(Node::kill)).await;
+        drop(segment);
+    }
+
+    /// Its nodes and its segment; the connections to the API end.
+    pub(crate) fn taken_apart(self) -> (Vec<Node>, Segment) {
+        (self.nodes, self.segment)
+    }
+}
+
+/// A segment in the state that it was frozen in, held.
+pub(crate) fn restored_segment(
+    plan: SegmentPlan,
+    dir: &Path,
+    state: SegmentState,
+) -> Result<Segment, ClusterError> {
+    let options = SegmentOptions {
+        capture: Some(dir.join("segment.pcapng")),
+        start_held: true,
+        ..SegmentOptions::default()
+    };
+    Ok(Segment::restore(plan, options, state)?)
+}
+
+fn api_client(
+    host: &Host,
+    segment: &Segment,
+    access: &Access,
+) -> Result<kube::Client, ClusterError> {
+    api::client(&segment.gateway(), access, host.limit(REQUEST))
+        .map_err(|error| ClusterError::Client(Box::new(error)))
+}
+
+/// All of the machines as nodes, each with its host key where that is known, and when the first of
+/// them answered.
+async fn answering(
+    host: &Host,
+    powered: Vec<Powered>,
+    keys: &[Option<&str>],
+) -> Result<(Vec<Node>, Phase), ClusterError> {
+    let started = Instant::now();
+    let answering = powered.into_iter().zip(keys).map(|(powered, key)| async {
+        let node = powered.answering(host, *key).await?;
+        Ok::<_, ClusterError>((node, Phase::since(Phase::FIRST_ANSWER, started)))
+    });
+    let (nodes, answers): (Vec<_>, Vec<_>) = try_join_all(answering).await?.into_iter().unzip();
+    let first = answers
+        .into_iter()
+        .min_by(|a, b| a.seconds.total_cmp(&b.seconds))
+        .unwrap_or(Phase::since(Phase::FIRST_ANSWER, started));
+    Ok((nodes, first))
+}
+
+async fn api_answers(host: &Host, api: &kube::Client) -> Result<(), ClusterError> {
+    let limit = host.limit(API_READY);
+    let started = Instant::now();
+    loop {
+        let Err(last) = ready(api).await else {
+            return Ok(());
+        };
+        if started.elapsed() > limit {
+            return Err(ClusterError::NotUp {
+                node: addresses::API_NAME.to_owned(),
+                unit: crate::parts::units::API_SERVER.to_owned(),
+                limit,
+                state: last,
+                journal: "(it ran when the stage was frozen)".to_owned(),
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

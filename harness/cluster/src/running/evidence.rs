@@ -1,0 +1,111 @@
+//! What is kept of a cluster in which something failed.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::json;
+
+use super::api::chain;
+use super::cluster::Cluster;
+use super::node::Node;
+
+/// One command; a guest that is in trouble must not hold up the rest.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// What is asked of every node: file name and command line. Related questions share a command,
+/// because every process costs time in an emulated guest.
+const QUESTIONS: [(&str, &str); 8] = [
+    (
+        "network.txt",
+        "for c in 'ip address' 'ip route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
+         echo \"# $c\"; $c; done",
+    ),
+    ("iptables.txt", "iptables-save"),
+    (
+        "cni.txt",
+        "tail -n +1 /etc/cni/net.d/*; ls -l /var/lib/cni/networks/*",
+    ),
+    (
+        "kubelet.txt",
+        "systemctl --no-pager -l status kubelet; journalctl -u kubelet --no-pager",
+    ),
+    (
+        "containerd.txt",
+        "systemctl --no-pager -l status containerd; journalctl -u containerd --no-pager",
+    ),
+    (
+        "crictl.txt",
+        "for c in pods 'ps -a' images; do echo \"# crictl $c\"; \
+         crictl -r unix:///run/containerd/containerd.sock $c; done",
+    ),
+    (
+        "pods.txt",
+        "tail -n 200 /var/log/pods/*/*/*.log /root/podwire/*.log",
+    ),
+    ("journal.txt", "journalctl -b --no-pager"),
+];
+
+/// What is asked of node 1 about the API.
+const API_QUESTIONS: (&str, &str) = (
+    "api.txt",
+    "for c in 'nodes -o wide' 'pods -A -o wide' 'services,endpointslices -A' \
+     'events -A --sort-by=.lastTimestamp'; do echo \"# kubectl get $c\"; kubectl get $c; done",
+);
+
+impl Cluster {
+    /// Writes evidence to `dir`: per node journals, containers, network, console; from the API Nodes,
+    /// Pods and events; of the segment the capture and its counters.
+    ///
+    /// It never fails: an answer that cannot be had is replaced by the reason.
+    pub async fn evidence(&self, dir: &Path) {
+        self.segment_evidence(dir);
+        let numbers = self.nodes().iter().map(Node::number);
+        join_all(numbers.map(|number| self.node_evidence(number, dir))).await;
+    }
+
+    fn segment_evidence(&self, dir: &Path) {
+        let segment = self.segment();
+        let gateway = segment.gateway();
+        let counters = json!({
+            "ports": segment.counters().map_err(|error| error.to_string()).ok(),
+            "gateway": gateway.counters(),
+            "dropped": gateway.dropped(),
+            "outside": gateway.outside_log(),
+        });
+        keep(&dir.join("segment.json"), &format!("{counters:#}\n"));
+        // A capture that cannot be written is missed by whoever looks for it, and harms nothing.
+        if let Ok(capture) = segment.write_capture() {
+            let _ = fs::copy(capture, dir.join("segment.pcapng"));
+        }
+    }
+
+    /// Writes what one node says to a folder of its name in `dir`; as [`Cluster::evidence`].
+    pub async fn node_evidence(&self, number: u32, dir: &Path) {
+        let node = self.node(number);
+        let dir = dir.join(node.name());
+        for name in ["console.log", "qemu.log", "qmp.log", "agent.log", "argv"] {
+            let file = self.machine_dir(node).join(name);
+            if fs::create_dir_all(&dir).is_ok() {
+                // As above.
+                let _ = fs::copy(file, dir.join(name));
+            }
+        }
+        let api = (node.number() == 1).then_some(API_QUESTIONS);
+        for (name, command) in QUESTIONS.into_iter().chain(api) {
+            let limit = self.host().limit(COMMAND);
+            let text = match node.run(command, limit).await {
+                Ok(output) => output.to_string(),
+                Err(error) => chain(&error),
+            };
+            keep(&dir.join(name), &text);
+        }
+    }
+}
+
+fn keep(path: &Path, text: &str) {
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    // A full disk costs evidence, not the verdict.
+    let _ = folder.and_then(|()| fs::write(path, text));
+}

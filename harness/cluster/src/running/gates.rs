@@ -1,0 +1,334 @@
+//! What is waited for, while a step is carried out and before its stage is frozen.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use podwire_process::Report;
+
+use super::api::{failing_checks, is_refused};
+use super::cluster::Cluster;
+use super::node::Node;
+use super::readiness::{is_ready, is_running, name, stumbling};
+use super::stuck::{self, StuckUnit};
+use crate::parts::units;
+use crate::plan::addresses::node_name;
+use crate::plan::error::ClusterError;
+use crate::plan::pod_manifest::{Controller, ControllerKind};
+use crate::steps::step::{Pods, Settled, Settling};
+
+/// Asking systemd for a unit's state.
+const COMMAND: Duration = Duration::from_secs(30);
+/// Each look costs an emulated guest as much as a Pod's start: not too often.
+const POLL: Duration = Duration::from_secs(1);
+/// How often a wait asks what would have to act: for the same reason seldom, and not at all where
+/// what is waited for comes in its usual time. Host time, whatever the machine.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
+
+impl Cluster {
+    /// Lets the cluster settle: what was still missing when the time for that ran out.
+    pub(crate) async fn settle(
+        &self,
+        settles: &Settling,
+        report: &dyn Report,
+    ) -> Result<Option<String>, ClusterError> {
+        let limit = self.host().limit(settles.limit);
+        let joined: Vec<&Node> = settles.nodes.iter().map(|it| self.node(*it)).collect();
+        let hopeless = async || self.will_not_settle(&joined).await;
+        let mut lacking = Vec::new();
+        for settled in &settles.when {
+            let state = match settled {
+                Settled::ProxiesHealthy { nodes, limit } => {
+                    self.proxies_lacking(*nodes, *limit).await?
+                }
+                by_api => {
+                    let missing = async |api| by_api.lacking(api).await;
+                    self.wait_unless(limit, report, hopeless, missing).await?
+                }
+            };
+            lacking.extend(state);
+        }
+        if !lacking.is_empty() {
+            let pods: Api<Pod> = Api::all(self.api());
+            // Why is worth less than what: an API server that does not answer does not change it.
+            let listed = pods.list(&ListParams::default()).await;
+            let pods = listed.map(|pods| pods.items).unwrap_or_default();
+            lacking.extend(pods.iter().filter_map(stumbling));
+        }
+        Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
+    }
+
+    /// The nodes on which kube-proxy does not say of itself that it is healthy: that it has read all
+    /// Services and written its rules.
+    async fn proxies_lacking(
+        &self,
+        nodes: u32,
+        limit: Duration,
+    ) -> Result<Option<String>, ClusterError> {
+        let limit = self.host().limit(limit);
+        let nodes = &self.nodes()[..nodes as usize];
+        // One process that asks again, instead of one per look.
+        let command = format!(
+            "curl -sSf -o /dev/null --max-time {0} --retry {0} --retry-delay 1 --retry-all-errors \
+             --retry-max-time {0} http://127.0.0.1:10256/healthz",
+            limit.as_secs()
+        );
+        let limit = limit * 2;
+        let asked = nodes.iter().map(|node| node.run(&command, limit));
+        let asked = try_join_all(asked).await?;
+        let lacking: Vec<&str> = nodes
+            .iter()
+            .zip(asked)
+            .filter(|(_, output)| !output.status.success())
+            .map(|(node, _)| node.name())
+            .collect();
+        let names = lacking.join(", ");
+        Ok((!lacking.is_empty()).then(|| format!("kube-proxy is not healthy on {names}")))
+    }
+
+    pub(crate) async fn not_up(
+        &self,
+        node: &Node,
+        unit: &str,
+        limit: Duration,
+        state: String,
+    ) -> ClusterError {
+        ClusterError::NotUp {
+            node: node.name().to_owned(),
+            unit: unit.to_owned(),
+            limit,
+            state,
+            journal: node.last_words(self.host(), unit).await,
+        }
+    }
+
+    /// As [`Cluster::wait_unless`], whatever becomes of the daemons.
+    pub(crate) async fn wait(
+        &self,
+        limit: Duration,
+        report: &dyn Report,
+        lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
+    ) -> Result<Option<String>, ClusterError> {
+        self.wait_unless(limit, report, async || None, lacking)
+            .await
+    }
+
+    /// Waits until nothing is lacking; gives what still is when the time runs out, or when `hopeless`
+    /// has said twice in a row why it will stay so. A busy API server that leaves a request unanswered
+    /// is asked again.
+    pub(crate) async fn wait_unless(
+        &self,
+        limit: Duration,
+        report: &dyn Report,
+        hopeless: impl AsyncFn() -> Option<String>,
+        lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
+    ) -> Result<Option<String>, ClusterError> {
+        let started = Instant::now();
+        let mut asked = started;
+        let mut reason = None;
+        loop {
+            let state = match lacking(self.api()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(state)) => state,
+                Err(error) => {
+                    let state = format!("the API server: {}", failing_checks(&error));
+                    if is_refused(&error) {
+                        return Ok(Some(state));
+                    }
+                    state
+                }
+            };
+            report.waiting(&state);
+            if let Some(fault) = self.fault() {
+                return Err(fault.into());
+            }
+            if started.elapsed() > limit {
+                return Ok(Some(state));
+            }
+            if asked.elapsed() >= BETWEEN_QUESTIONS {
+                let before = reason.take();
+                reason = hopeless().await;
+                asked = Instant::now();
+                if let Some(why) = reason.as_ref().filter(|_| before == reason) {
+                    let clear = asked.duration_since(started).as_secs();
+                    return Ok(Some(format!("{state}: {why} (given up after {clear} s)")));
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// A unit of these nodes that will not act; what cannot be asked is no answer.
+    pub(crate) async fn unit_down(&self, nodes: &[&Node], unit: &str) -> Option<String> {
+        let limit = self.host().limit(COMMAND);
+        let command = stuck::show(unit);
+        let asked = nodes.iter().map(|node| node.run(&command, limit));
+        let mut answers = nodes.iter().zip(join_all(asked).await);
+        answers.find_map(|(node, answer)| {
+            let why = match stuck::unit(&answer.ok()?.stdout)? {
+                StuckUnit::NotRunning(_) => "does not run",
+                StuckUnit::EndsAgain => "ends again and again",
+            };
+            Some(format!("{unit} of {} {why}", node.name()))
+        })
+    }
+
+    /// Why Pods, or Nodes, will not become ready any more; these are the nodes that are in the cluster.
+    async fn will_not_settle(&self, nodes: &[&Node]) -> Option<String> {
+        if let Some(down) = self.unit_down(nodes, units::KUBELET).await {
+            return Some(down);
+        }
+        let pods: Api<Pod> = Api::all(self.api());
+        let pods = pods.list(&ListParams::default()).await.ok()?;
+        let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
+        stuck.find_map(stumbling)
+    }
+}
+
+impl Settled {
+    /// What is missing by the API.
+    async fn lacking(&self, api: kube::Client) -> Result<Option<String>, kube::Error> {
+        match self {
+            Self::Controllers(controllers) => {
+                for controller in controllers {
+                    let lacking = controller_lacking(controller, api.clone()).await?;
+                    if lacking.is_some() {
+                        return Ok(lacking);
+                    }
+                }
+                Ok(None)
+            }
+            Self::Pods(wanted) => pods_lacking(wanted, api).await,
+            Self::NodesReady(nodes) => nodes_lacking(api, *nodes).await,
+            // The nodes are asked.
+            Self::ProxiesHealthy { .. } => Ok(None),
+        }
+    }
+}
+
+/// The first Node that is not there yet: `node2 is not registered`.
+pub(crate) async fn nodes_missing(
+    api: kube::Client,
+    nodes: u32,
+) -> Result<Option<String>, kube::Error> {
+    let listed = Api::<ApiNode>::all(api)
+        .list(&ListParams::default())
+        .await?;
+    let listed: Vec<String> = listed.iter().map(name).collect();
+    let missing = (1..=nodes)
+        .map(node_name)
+        .find(|name| !listed.contains(name));
+    Ok(missing.map(|name| format!("{name} is not registered")))
+}
+
+async fn nodes_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, kube::Error> {
+    let listed = Api::<ApiNode>::all(api)
+        .list(&ListParams::default())
+        .await?;
+    let not_ready: Vec<String> = listed
+        .iter()
+        .filter(|node| !is_ready(node))
+        .map(name)
+        .collect();
+    let listed = listed.items.len();
+    Ok(if !not_ready.is_empty() {
+        Some(format!("not Ready: {}", not_ready.join(", ")))
+    } else if listed < nodes as usize {
+        Some(format!("{listed} of {nodes} Nodes"))
+    } else {
+        None
+    })
+}
+
+async fn pods_lacking(wanted: &[Pods], api: kube::Client) -> Result<Option<String>, kube::Error> {
+    for Pods {
+        namespace,
+        selector,
+        count,
+    } in wanted
+    {
+        let pods: Api<Pod> = Api::namespaced(api.clone(), namespace);
+        let listed = pods.list(&ListParams::default().labels(selector)).await?;
+        let running = listed.iter().filter(|pod| is_running(pod)).count();
+        if running < *count as usize {
+            return Ok(Some(format!("{running} of {count} Pods {selector} run")));
+        }
+    }
+    Ok(None)
+}
+
+async fn controller_lacking(
+    controller: &Controller,
+    api: kube::Client,
+) -> Result<Option<String>, kube::Error> {
+    let Controller {
+        kind,
+        namespace,
+        name,
+    } = controller;
+    let pods = match kind {
+        ControllerKind::DaemonSet => {
+            let api = Api::<DaemonSet>::namespaced(api, namespace);
+            api.get_opt(name).await?.and_then(|it| of_daemon_set(&it))
+        }
+        ControllerKind::Deployment => {
+            let api = Api::<Deployment>::namespaced(api, namespace);
+            api.get_opt(name).await?.and_then(|it| of_deployment(&it))
+        }
+    };
+    Ok(match pods {
+        None => Some(format!("{controller} has made no Pods yet")),
+        Some((ready, wanted)) if ready < wanted => Some(format!(
+            "{ready} of {wanted} Pods of {controller} are ready"
+        )),
+        Some(_) => None,
+    })
+}
+
+/// How many Pods are ready, and how many should be; nothing until its controller has looked at it.
+fn of_daemon_set(set: &DaemonSet) -> Option<(i32, i32)> {
+    let status = set.status.as_ref()?;
+    let seen = status.observed_generation >= set.metadata.generation;
+    seen.then_some((status.number_ready, status.desired_number_scheduled))
+}
+
+fn of_deployment(deployment: &Deployment) -> Option<(i32, i32)> {
+    let status = deployment.status.as_ref()?;
+    let wanted = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    seen.then_some((status.ready_replicas.unwrap_or(0), wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_count_once_their_controller_has_looked() {
+        let set = |observed| -> DaemonSet {
+            let status = json!({
+                "observedGeneration": observed, "numberReady": 1, "desiredNumberScheduled": 3,
+                "currentNumberScheduled": 3, "numberMisscheduled": 0,
+            });
+            let set = json!({ "metadata": { "generation": 2 }, "status": status });
+            serde_json::from_value(set).unwrap()
+        };
+        assert_eq!(of_daemon_set(&set(1)), None);
+        assert_eq!(of_daemon_set(&set(2)), Some((1, 3)));
+        assert_eq!(of_daemon_set(&DaemonSet::default()), None);
+        let deployment = |status| -> Deployment {
+            let spec = json!({ "replicas": 2, "selector": {}, "template": {} });
+            let it = json!({ "metadata": { "generation": 1 }, "spec": spec, "status": status });
+            serde_json::from_value(it).unwrap()
+        };
+        assert_eq!(of_deployment(&deployment(json!({}))), None);
+        let seen = json!({ "observedGeneration": 1 });
+        assert_eq!(of_deployment(&deployment(seen)), Some((0, 2)));
+        let ready = json!({ "observedGeneration": 1, "readyReplicas": 2 });
+        assert_eq!(of_deployment(&deployment(ready)), Some((2, 2)));
+    }
+}

@@ -1,0 +1,111 @@
+//! What Nodes and Pods say of themselves.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::parts::kubeadm::CONTROL_PLANE_TAINT;
+
+pub(crate) fn name<K: kube::Resource>(object: &K) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+/// Ready, and open for Pods: the taints of a new Node go a moment after it is Ready, and Pods
+/// created in between would crowd the others. kubeadm's taint of a control plane stays.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
+    if taints.any(|taint| taint.key != CONTROL_PLANE_TAINT) {
+        return false;
+    }
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| holds(&condition.type_, &condition.status))
+}
+
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| holds(&condition.type_, &condition.status))
+}
+
+/// Why a container of a Pod does not run, in the kubelet's words; nothing where it only takes time.
+pub(crate) fn stumbling(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().flatten();
+    let mut containers = containers.chain(status.container_statuses.iter().flatten());
+    containers.find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let ended = container.last_state.as_ref();
+        let ended = ended.and_then(|state| state.terminated.as_ref());
+        let ended = ended.map_or(String::new(), |it| format!(", ended with {}", it.exit_code));
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        Some(format!(
+            "{namespace}/{}: container {}: {reason}{ended}",
+            name(pod),
+            container.name
+        ))
+    })
+}
+
+fn holds(condition: &str, status: &str) -> bool {
+    condition == "Ready" && status == "True"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_container_that_keeps_ending_is_told_from_one_that_takes_its_time() {
+        let pod = |state: serde_json::Value, last: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": { "name": "ds-1", "namespace": "kube-flannel" },
+                "status": { "containerStatuses": [{
+                    "name": "flannel", "image": "", "imageID": "", "ready": false,
+                    "restartCount": 3, "state": state, "lastState": last,
+                }] },
+            }))
+            .unwrap()
+        };
+        let waiting = |reason: &str| json!({ "waiting": { "reason": reason } });
+        let ended = json!({ "terminated": { "exitCode": 2 } });
+        assert_eq!(
+            stumbling(&pod(waiting("CrashLoopBackOff"), ended)).as_deref(),
+            Some("kube-flannel/ds-1: container flannel: CrashLoopBackOff, ended with 2")
+        );
+        assert_eq!(
+            stumbling(&pod(waiting("ErrImageNeverPull"), json!({}))).as_deref(),
+            Some("kube-flannel/ds-1: container flannel: ErrImageNeverPull")
+        );
+        assert_eq!(
+            stumbling(&pod(waiting("ContainerCreating"), json!({}))),
+            None
+        );
+        assert_eq!(stumbling(&pod(json!({ "running": {} }), json!({}))), None);
+        assert_eq!(stumbling(&Pod::default()), None);
+    }
+
+    #[test]
+    fn a_ready_node_with_a_taint_takes_no_pods_yet() {
+        let node = |taints: serde_json::Value| -> Node {
+            serde_json::from_value(json!({
+                "metadata": { "name": "node1" },
+                "spec": { "taints": taints },
+                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+            }))
+            .unwrap()
+        };
+        assert!(is_ready(&node(json!([]))));
+        let taint = json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]);
+        assert!(!is_ready(&node(taint)));
+        let stays =
+            json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
+        assert!(is_ready(&node(stays)));
+    }
+}

@@ -1,0 +1,370 @@
+//! A running cluster, frozen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use podwire_lan::SegmentState;
+use podwire_vm::memory::digest;
+use serde::{Deserialize, Serialize};
+
+use crate::parts::credentials::Credentials;
+use crate::plan::addresses::node_name;
+use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
+use crate::plan::error::ClusterError;
+use crate::plan::stage_name::StageName;
+use crate::running::phase::Phase;
+
+/// Name of the manifest in a stage's folder; written last.
+pub(crate) const MANIFEST: &str = "stage.json";
+/// Its modification time says when the stage was last used.
+const USED: &str = "used";
+
+/// What a stage's folder holds: `stage.json`. It contains the cluster's keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageManifest {
+    /// Which stage it is.
+    pub name: StageName,
+    /// [`ClusterPlan::key`] of the plan for it.
+    pub key: String,
+    /// The key of the stage that it was made of.
+    pub parent: Option<String>,
+    /// What the cluster is.
+    pub plan: ClusterPlan,
+    /// The image that the machines' disks are based on.
+    pub image: ImageFiles,
+    /// Keys, certificates and identities; none before the nodes have any.
+    pub credentials: Option<Credentials>,
+    /// The segment as it was, with the frames that were under way.
+    pub segment: SegmentState,
+    /// What was still missing when the time to settle ran out; nothing, usually.
+    pub unsettled: Option<String>,
+    /// When it was frozen, in seconds since 1970, by the host's clock.
+    pub built: u64,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+    /// Every file, by its path in the folder.
+    pub files: BTreeMap<String, SealedFile>,
+}
+
+impl StageManifest {
+    /// Of a stage of which nothing is made yet.
+    ///
+    /// # Errors
+    /// As [`ClusterPlan::key`].
+    pub fn new(
+        name: StageName,
+        plan: ClusterPlan,
+        image: ImageFiles,
+    ) -> Result<Self, ClusterError> {
+        let parent = name.parent(plan.cell).map(|parent| plan.key(parent));
+        Ok(Self {
+            name,
+            key: plan.key(name)?,
+            parent: parent.transpose()?,
+            plan,
+            image,
+            credentials: None,
+            segment: SegmentState::default(),
+            unsettled: None,
+            built: 0,
+            phases: Vec::new(),
+            files: BTreeMap::new(),
+        })
+    }
+}
+
+/// A file as it was when its stage was finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// Its length in bytes, holes included.
+    pub size: u64,
+    /// See [`podwire_vm::memory::digest`].
+    pub digest: String,
+}
+
+/// A frozen cluster in its folder. Its files are never written again: clones map and overlay them.
+///
+/// As long as a value of it lives, its folder and its image's are locked (flock(2), shared): whoever
+/// makes room in the cache leaves them alone.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// The folder.
+    pub dir: PathBuf,
+    /// What it holds.
+    pub manifest: StageManifest,
+    _in_use: Arc<(File, Vec<File>)>,
+}
+
+/// The files of one machine in a stage's or a clone's folder.
+pub(crate) struct MachineFiles(PathBuf);
+
+impl MachineFiles {
+    pub(crate) fn of(dir: &Path, machine: &str) -> Self {
+        Self(dir.join(machine))
+    }
+
+    pub(crate) fn of_node(dir: &Path, number: u32) -> Self {
+        Self::of(dir, &node_name(number))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.0.join("disk.qcow2")
+    }
+
+    pub(crate) fn ram(&self) -> PathBuf {
+        self.0.join("ram")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.0.join("state")
+    }
+}
+
+impl Stage {
+    /// Reads a stage's manifest, locks the folder, and checks that its files, and its image's, are
+    /// there with the sizes that it says.
+    ///
+    /// # Errors
+    /// [`ClusterError::Stage`].
+    pub fn open(dir: &Path) -> Result<Self, ClusterError> {
+        let unusable = |reason: String| ClusterError::Stage {
+            dir: dir.to_owned(),
+            reason,
+        };
+        let folder = File::open(dir).map_err(|error| unusable(error.to_string()))?;
+        // Held alone for a moment by whoever looks whether it is in use, or by whoever removes it:
+        // then there is nothing left to read.
+        let locked = folder.lock_shared();
+        locked.map_err(|error| unusable(error.to_string()))?;
+        let manifest = StageManifest::read(dir)?;
+        // A layer over the image is beside it; its disk is based on the image's.
+        let image = [&manifest.image.disk, &manifest.image.kernel];
+        let folders: BTreeSet<&Path> = image.into_iter().filter_map(|file| file.parent()).collect();
+        let locked = folders.into_iter().map(|image| {
+            let image = File::open(image)?;
+            image.lock_shared().map(|()| image)
+        });
+        let image = locked
+            .collect::<io::Result<Vec<File>>>()
+            .map_err(|error| unusable(format!("its image: {error}")))?;
+        if let Some(damage) = manifest.damage(dir) {
+            return Err(unusable(damage));
+        }
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        // When it was used only decides what goes first when space is needed.
+        let _ = File::create(dir.join(USED)).and_then(|used| used.set_times(now));
+        Ok(Self {
+            dir: dir.to_owned(),
+            manifest,
+            _in_use: Arc::new((folder, image)),
+        })
+    }
+}
+
+impl Stage {
+    /// Bytes that its machines' files occupy on disk; holes count nothing.
+    pub fn disk(&self) -> u64 {
+        self.manifest.disk(&self.dir)
+    }
+}
+
+impl StageManifest {
+    /// Bytes that the files of the stage in that folder occupy on disk; holes count nothing.
+    pub fn disk(&self, dir: &Path) -> u64 {
+        let files = self.files.keys();
+        files
+            .filter_map(|name| fs::metadata(dir.join(name)).ok())
+            .map(|file| file.blocks() * 512)
+            .sum()
+    }
+
+    /// Reads the manifest of the stage in a folder, and looks at nothing else.
+    ///
+    /// # Errors
+    /// [`ClusterError::Stage`].
+    pub fn read(dir: &Path) -> Result<Self, ClusterError> {
+        let unusable = |reason: String| ClusterError::Stage {
+            dir: dir.to_owned(),
+            reason,
+        };
+        let text = fs::read(dir.join(MANIFEST))
+            .map_err(|error| unusable(format!("{MANIFEST} cannot be read: {error}")))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| unusable(format!("{MANIFEST} makes no sense: {error}")))
+    }
+
+    /// What of the stage in that folder, or of its image, is missing or has another size; nothing
+    /// when it is whole. The first that is found: it takes no time.
+    pub fn damage(&self, dir: &Path) -> Option<String> {
+        let mut files = self.files.iter();
+        files
+            .find_map(|(name, sealed)| sealed.wrong_size(dir, name))
+            .or_else(|| self.image_damage())
+    }
+
+    /// All that is missing or altered: it reads every file.
+    pub fn damage_by_content(&self, dir: &Path) -> Vec<String> {
+        let files = self.files.iter();
+        files
+            .filter_map(|(name, sealed)| sealed.altered(dir, name))
+            .chain(self.image_damage())
+            .collect()
+    }
+
+    fn image_damage(&self) -> Option<String> {
+        let image = [&self.image.disk, &self.image.kernel, &self.image.initrd];
+        let gone = image.into_iter().find(|path| !path.exists())?;
+        Some(format!("its image's {} is gone", gone.display()))
+    }
+}
+
+impl SealedFile {
+    fn wrong_size(&self, dir: &Path, name: &str) -> Option<String> {
+        match fs::metadata(dir.join(name)) {
+            Ok(metadata) if metadata.len() == self.size => None,
+            Ok(metadata) => {
+                let (now, size) = (metadata.len(), self.size);
+                Some(format!("{name} has {now} bytes instead of {size}"))
+            }
+            Err(error) => Some(format!("{name}: {error}")),
+        }
+    }
+
+    fn altered(&self, dir: &Path, name: &str) -> Option<String> {
+        let wrong_size = self.wrong_size(dir, name);
+        if wrong_size.is_some() {
+            return wrong_size;
+        }
+        match digest(&dir.join(name)) {
+            Ok(digest) if digest == self.digest => None,
+            Ok(_) => Some(format!("{name} has other contents than when it was made")),
+            Err(error) => Some(format!("{name}: {error}")),
+        }
+    }
+}
+
+/// Makes the files of these machines read-only, and takes down what they hold.
+pub(crate) fn sealed(
+    dir: &Path,
+    machines: &[MachineFiles],
+) -> Result<BTreeMap<String, SealedFile>, ClusterError> {
+    let mut sealed = BTreeMap::new();
+    for files in machines {
+        for path in [files.disk(), files.ram(), files.state()] {
+            let failed = || ClusterError::file("seal", &path);
+            fs::set_permissions(&path, Permissions::from_mode(0o400)).map_err(failed())?;
+            let file = SealedFile {
+                size: fs::metadata(&path).map_err(failed())?.len(),
+                digest: digest(&path).map_err(failed())?,
+            };
+            let name = path.strip_prefix(dir).unwrap_or(&path);
+            sealed.insert(name.to_string_lossy().into_owned(), file);
+        }
+    }
+    Ok(sealed)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::plan::cell::{Bootstrap, Cell};
+    use podwire_vm::Accelerator;
+
+    /// A stage of one node without a guest in it.
+    pub(crate) fn stage(dir: &Path) {
+        let image = ImageFiles {
+            name: "image".into(),
+            disk: dir.join("image"),
+            kernel: dir.join("image"),
+            initrd: dir.join("image"),
+            append: String::new(),
+        };
+        fs::write(&image.disk, "image").unwrap();
+        let plan = ClusterPlan::new(
+            1,
+            Cell::usual(Bootstrap::ByHand),
+            "1.36.4",
+            &image,
+            Accelerator::Tcg,
+            "",
+            "",
+            None,
+        )
+        .unwrap();
+        let files = MachineFiles::of_node(dir, 1);
+        fs::create_dir(files.dir()).unwrap();
+        for path in [files.disk(), files.ram(), files.state()] {
+            fs::write(path, "content").unwrap();
+        }
+        let mut manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
+        manifest.files = sealed(dir, &[files]).unwrap();
+        let text = serde_json::to_vec(&manifest).unwrap();
+        fs::write(dir.join(MANIFEST), text).unwrap();
+        assert_eq!(Stage::open(dir).unwrap().manifest, manifest);
+        assert!(dir.join(USED).exists());
+    }
+
+    fn reason(dir: &Path) -> String {
+        match Stage::open(dir) {
+            Err(ClusterError::Stage { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whatever_a_stage_lacks_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let ram = MachineFiles::of_node(dir.path(), 1).ram();
+        fs::remove_file(&ram).unwrap();
+        assert!(reason(dir.path()).starts_with("node1/ram: No such file"));
+        fs::write(&ram, "cut").unwrap();
+        assert_eq!(reason(dir.path()), "node1/ram has 3 bytes instead of 7");
+        fs::write(&ram, "content").unwrap();
+        fs::remove_file(dir.path().join("image")).unwrap();
+        assert!(reason(dir.path()).ends_with("image is gone"));
+        fs::write(dir.path().join(MANIFEST), "{").unwrap();
+        assert!(reason(dir.path()).starts_with("stage.json makes no sense"));
+        fs::remove_file(dir.path().join(MANIFEST)).unwrap();
+        assert!(reason(dir.path()).starts_with("stage.json cannot be read"));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_by_reading_and_not_by_the_size() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let manifest = Stage::open(dir.path()).unwrap().manifest;
+        let whole: [&str; 0] = [];
+        assert_eq!(manifest.damage_by_content(dir.path()), whole);
+        let files = MachineFiles::of_node(dir.path(), 1);
+        fs::remove_file(files.ram()).unwrap();
+        fs::write(files.ram(), "bontent").unwrap();
+        fs::remove_file(files.state()).unwrap();
+        fs::write(files.state(), "cut").unwrap();
+        let found = manifest.damage_by_content(dir.path());
+        let expected = [
+            "node1/ram has other contents than when it was made",
+            "node1/state has 3 bytes instead of 7",
+        ];
+        assert_eq!(found, expected);
+        fs::write(files.state(), "content").unwrap();
+        assert_eq!(manifest.damage(dir.path()), None);
+    }
+
+    #[test]
+    fn a_sealed_file_is_for_its_owner_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let ram = fs::metadata(MachineFiles::of_node(dir.path(), 1).ram()).unwrap();
+        assert_eq!(ram.permissions().mode() & 0o777, 0o400);
+    }
+}

@@ -1,0 +1,95 @@
+//! What both bootstraps do alike.
+
+use std::time::Duration;
+
+use super::step::{Action, OnNode, OnNodes, Part};
+use crate::parts::credentials::Credentials;
+use crate::parts::flannel;
+use crate::parts::identity;
+use crate::parts::manifest;
+use crate::parts::node_files;
+use crate::parts::pki::Pki;
+use crate::parts::workload::{self, REPLICAS_PER_NODE};
+use crate::plan::cell::PodNetwork;
+use crate::plan::cluster_plan::ClusterPlan;
+use crate::plan::error::ClusterError;
+
+/// Unpacking files and starting daemons.
+const START: Duration = Duration::from_secs(30);
+/// From then to Ready Nodes, and from the workload's creation to running Pods.
+pub(crate) const SETTLED: Duration = Duration::from_secs(40);
+
+pub(crate) fn part(says: &str, does: impl IntoIterator<Item = Action>) -> Part {
+    Part {
+        says: says.to_owned(),
+        does: does.into_iter().collect(),
+    }
+}
+
+/// On one node, with the time that daemons need to start.
+pub(crate) fn on(node: u32, command: &str) -> Action {
+    set_up([OnNode::run(node, command)])
+}
+
+pub(crate) fn set_up(nodes: impl IntoIterator<Item = OnNode>) -> Action {
+    Action::OnNodes(OnNodes {
+        nodes: nodes.into_iter().collect(),
+        limit: START,
+    })
+}
+
+pub(crate) fn pki(secrets: &Credentials) -> Result<&Pki, ClusterError> {
+    secrets.pki.as_ref().ok_or(ClusterError::NoPki)
+}
+
+/// Every node becomes itself, see [`identity`].
+pub(crate) fn identities(secrets: &Credentials) -> Part {
+    let nodes = (1..).zip(&secrets.nodes).map(|(number, identity)| OnNode {
+        node: number,
+        files: identity.files(number),
+        command: Some(identity::TAKE.to_owned()),
+    });
+    part("give every node its identity", [set_up(nodes)])
+}
+
+/// Brings the Pod network of the cluster's cell onto the nodes.
+pub(crate) fn pod_network(plan: &ClusterPlan) -> Result<Part, ClusterError> {
+    let apply = |text: &str| {
+        set_up([OnNode {
+            node: 1,
+            files: vec![manifest::file(text)],
+            command: Some(manifest::APPLY.to_owned()),
+        }])
+    };
+    Ok(match plan.cell.network {
+        PodNetwork::Routes => {
+            let nodes = (1..=plan.nodes).map(|number| OnNode {
+                node: number,
+                files: vec![node_files::pod_network(number, plan.broken)],
+                command: None,
+            });
+            part("write a CNI file on every node", [set_up(nodes)])
+        }
+        PodNetwork::Flannel(backend) => {
+            let text = format!("{:#}\n", flannel::manifest(backend));
+            part("apply flannel's manifest", [apply(&text)])
+        }
+        PodNetwork::Manifest => {
+            let of_user = plan.pod_manifest.as_ref();
+            let of_user = of_user.ok_or(ClusterError::NoPodManifest)?;
+            let says = format!("apply {}", of_user.name);
+            part(&says, [apply(&of_user.text)])
+        }
+    })
+}
+
+/// The workload's Pods in a cluster of `nodes`.
+pub(crate) fn replicas(nodes: u32) -> u32 {
+    nodes * REPLICAS_PER_NODE
+}
+
+pub(crate) fn create_workload(nodes: u32) -> Part {
+    let objects = vec![workload::service(), workload::deployment(replicas(nodes))];
+    let limit = SETTLED;
+    part("create the workload", [Action::Apply { objects, limit }])
+}

@@ -1,0 +1,129 @@
+//! Routes between the nodes' Pod ranges, and kube-proxy: what the documents add last.
+
+use std::time::Duration;
+
+use super::step::{OnNode, OnNodes};
+use crate::parts::file::NodeFile;
+use crate::parts::kubeconfig;
+use crate::parts::pki::Pki;
+use crate::plan::addresses::{API_NAME, node_address, pod_range};
+use crate::plan::breaks::Break;
+
+/// A command on a node.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// A port on which nothing listens anywhere.
+const DEAD_PORT: u16 = 1;
+
+/// `10.1.2.0/24 via 172.30.0.12`.
+fn route(to: u32) -> String {
+    format!("{} via {}", pod_range(to), node_address(to))
+}
+
+/// Whether a broken run leaves this route out: [`Break::Route`] the one from 1 to 2.
+fn is_left_out(on: u32, to: u32, broken: Option<Break>) -> bool {
+    broken == Some(Break::Route) && (on, to) == (1, 2)
+}
+
+/// What adds routes on a node; one that is there stays. Nothing when none is to be added.
+fn routes(on: u32, to: impl Iterator<Item = u32>, broken: Option<Break>) -> Option<OnNode> {
+    let commands: Vec<String> = to
+        .filter(|to| !is_left_out(on, *to, broken))
+        .map(|to| format!("ip route replace {}", route(to)))
+        .collect();
+    (!commands.is_empty()).then(|| OnNode::run(on, commands.join(" && ")))
+}
+
+fn at_once(nodes: Vec<OnNode>) -> OnNodes {
+    OnNodes {
+        nodes,
+        limit: COMMAND,
+    }
+}
+
+/// The route to the Pods of node `to`, on node `on`.
+pub(crate) fn add_route(on: u32, to: u32, broken: Option<Break>) -> OnNodes {
+    at_once(routes(on, [to].into_iter(), broken).into_iter().collect())
+}
+
+/// All N x (N-1) routes.
+pub(crate) fn add_all_routes(nodes: u32, broken: Option<Break>) -> OnNodes {
+    let each = (1..=nodes).filter_map(|on| {
+        let others = (1..=nodes).filter(|to| *to != on);
+        routes(on, others, broken)
+    });
+    at_once(each.collect())
+}
+
+/// Takes a route away; what was left out needs no deletion: only then is absence no error.
+pub(crate) fn delete_route(on: u32, to: u32, broken: Option<Break>) -> OnNodes {
+    let command = format!("ip route delete {}", route(to));
+    let there = !is_left_out(on, to, broken);
+    at_once(Vec::from_iter(there.then(|| OnNode::run(on, command))))
+}
+
+/// Starts kube-proxy on every node. With [`Break::KubeProxy`] it gets a kubeconfig that leads nowhere
+/// instead of its own.
+pub(crate) fn start_proxy(nodes: u32, pki: &Pki, broken: Option<Break>) -> OnNodes {
+    let instead = (broken == Some(Break::KubeProxy)).then(|| {
+        let server = format!("https://{API_NAME}:{DEAD_PORT}");
+        NodeFile {
+            path: kubeconfig::KUBE_PROXY_PATH.to_owned(),
+            mode: 0o600,
+            text: kubeconfig::embedded(&server, &pki.ca.certificate, &pki.kube_proxy),
+        }
+    });
+    let each = (1..=nodes).map(|number| OnNode {
+        node: number,
+        files: Vec::from_iter(instead.clone()),
+        command: Some("systemctl start kube-proxy".to_owned()),
+    });
+    at_once(each.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands(all: &OnNodes) -> Vec<String> {
+        let each = all.nodes.iter();
+        let shown = each.map(|it| format!("node{}: {}", it.node, it.command.as_deref().unwrap()));
+        shown.collect()
+    }
+
+    #[test]
+    fn a_route_is_as_the_documents_type_it() {
+        insta::assert_snapshot!(route(2), @"10.1.2.0/24 via 172.30.0.12");
+    }
+
+    #[test]
+    fn every_node_gets_a_route_to_every_other() {
+        let routes = commands(&add_all_routes(3, None));
+        assert_eq!(routes.len(), 3);
+        insta::assert_snapshot!(routes[1], @"node2: ip route replace 10.1.1.0/24 via 172.30.0.11 && ip route replace 10.1.3.0/24 via 172.30.0.13");
+        assert_eq!(commands(&add_all_routes(1, None)), [""; 0]);
+    }
+
+    #[test]
+    fn the_break_leaves_one_route_out_and_has_none_to_delete() {
+        let broken = Some(Break::Route);
+        assert_eq!(commands(&add_all_routes(2, broken)).len(), 1);
+        insta::assert_snapshot!(commands(&add_all_routes(3, broken))[0], @"node1: ip route replace 10.1.3.0/24 via 172.30.0.13");
+        assert_eq!(commands(&add_route(1, 2, broken)), [""; 0]);
+        assert_eq!(commands(&delete_route(1, 2, broken)), [""; 0]);
+        insta::assert_snapshot!(commands(&delete_route(1, 2, None))[0], @"node1: ip route delete 10.1.2.0/24 via 172.30.0.12");
+    }
+
+    #[test]
+    fn the_break_gives_kube_proxy_a_server_that_is_not_there() {
+        let pki = Pki::placeholder(2, None);
+        let sound = start_proxy(2, &pki, None);
+        let broken = start_proxy(2, &pki, Some(Break::KubeProxy));
+        assert!(sound.nodes.iter().all(|node| node.files.is_empty()));
+        for node in &broken.nodes {
+            assert_eq!(node.files[0].path, kubeconfig::KUBE_PROXY_PATH);
+            assert!(node.files[0].text.contains("https://node1:1\""));
+        }
+        assert_eq!(commands(&sound), commands(&broken));
+    }
+}
