@@ -7,12 +7,18 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Crates with rooms: the folder of each one's sources, and its rooms from the bottom up.
-const CRATES: [(&str, &[&str]); 1] = [(
-    "xtask/src",
-    &[
-        "say", "plan", "command", "report", "prepare", "lab", "house", "run", "bench",
-    ],
-)];
+const CRATES: [(&str, &[&str]); 2] = [
+    (
+        "xtask/src",
+        &[
+            "say", "plan", "command", "report", "prepare", "lab", "house", "run", "bench",
+        ],
+    ),
+    (
+        "harness/cluster/src",
+        &["plan", "parts", "steps", "running", "stages"],
+    ),
+];
 
 /// Sources by the module's path: `plan::phase`.
 type Sources = BTreeMap<String, String>;

@@ -137,13 +137,14 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
     if let Some(damage) = manifest.damage(dir) {
         return Err(format!("the stage {stage} is damaged: {damage}"));
     }
-    let plan = &manifest.plan;
-    if !scenario.fits(plan.cell) {
-        let cell = plan.cell;
+    // Its stage may have been made for another cell.
+    let cell = context.plan.cell;
+    if !scenario.fits(cell) {
         return Err(format!(
             "the newest run's cluster, {cell}, is nothing for it"
         ));
     }
+    let plan = &manifest.plan;
     if plan.qemu != now.qemu {
         let (was, is) = (&plan.qemu, &now.qemu);
         return Err(format!("QEMU is another now: {is} (it was {was})"));
@@ -160,7 +161,7 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
             "the newest run's cluster had {has} nodes, and it needs {needs}"
         ));
     }
-    Ok(plan.cell)
+    Ok(cell)
 }
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
     use crate::context::Share;
     use crate::{Cells, Profile};
-    use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, StageName};
+    use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, ProxyMode, StageName};
     use podwire_vm::Accelerator;
     use std::time::Duration;
 
@@ -191,6 +192,7 @@ mod tests {
 
     fn context(stage: &Path, broken: Option<Break>) -> CellContext {
         CellContext {
+            plan: plan(3).0,
             stages: [(StageName::Cni, stage.to_owned())].into(),
             qemu: "no-qemu".into(),
             qemu_img: PathBuf::new(),
@@ -218,8 +220,7 @@ mod tests {
         }
     }
 
-    /// A stage without files in it.
-    fn stage(dir: &Path, nodes: u32) {
+    fn plan(nodes: u32) -> (ClusterPlan, ImageFiles) {
         let image = ImageFiles {
             name: "image".into(),
             disk: "/proc/version".into(),
@@ -237,8 +238,13 @@ mod tests {
             qemu,
             host_cpu,
             None,
-        )
-        .unwrap();
+        );
+        (plan.unwrap(), image)
+    }
+
+    /// A stage without files in it.
+    fn stage(dir: &Path, nodes: u32) {
+        let (plan, image) = plan(nodes);
         let manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.join("stage.json"), text).unwrap();
@@ -292,6 +298,14 @@ mod tests {
         };
         let other = check(&context, &kubeadm, &now()).unwrap_err();
         insta::assert_snapshot!(other, @"the newest run's cluster, by-hand/nftables/routes, is nothing for it");
+        // The cell is that of the run which found the stage, not of the one which made it.
+        let mut found = context.clone();
+        found.plan.cell.proxy = ProxyMode::Iptables;
+        let fits = Scenario {
+            nodes: 2,
+            ..scenario()
+        };
+        assert_eq!(check(&found, &fits, &now()), Ok(found.plan.cell));
         let text = fs::read_to_string(dir.path().join("stage.json")).unwrap();
         let text = text.replace(r#""vcpus":2"#, r#""vcpus":1"#);
         fs::write(dir.path().join("stage.json"), text).unwrap();

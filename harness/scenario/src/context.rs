@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use podwire_cluster::{Break, StageName};
+use podwire_cluster::{Break, ClusterPlan, StageName};
 use podwire_vm::Accelerator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub enum ContextError {
 /// Everything a scenario's process needs to bring its cluster to life: `context.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellContext {
+    /// What its cluster is. A stage in the cache may have been made for another cell.
+    pub plan: ClusterPlan,
     /// Folder of each stage in the cache, by the stage's name.
     pub stages: BTreeMap<StageName, PathBuf>,
     /// The emulator.

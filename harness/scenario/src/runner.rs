@@ -433,7 +433,7 @@ impl Attempt {
                     self.scenario.name
                 )
             })?;
-        let stage = Stage::open(stage)?;
+        let stage = Stage::open(stage)?.as_of(&self.context.plan);
         let Some(prepare) = self.scenario.prepare else {
             return Ok(stage);
         };

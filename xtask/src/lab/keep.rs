@@ -72,10 +72,12 @@ mod tests {
 
     use super::*;
     use crate::command::workspace::Workspace;
+    use crate::prepare::fixture::cluster_plan;
 
     /// What the scenarios' processes of a cell are told that nobody has prepared anything for.
     fn context(keep: &Path) -> CellContext {
         CellContext {
+            plan: cluster_plan(),
             stages: BTreeMap::new(),
             qemu: "qemu".into(),
             qemu_img: "qemu-img".into(),

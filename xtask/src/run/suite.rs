@@ -98,6 +98,7 @@ impl Suite<'_> {
         let (session, host) = (self.session, self.host);
         let claim = tickets::claim("", self.plan);
         Ok(CellContext {
+            plan: self.plan.clone(),
             stages: stages
                 .iter()
                 .map(|stage| (stage.manifest.name, stage.dir.clone()))

@@ -39,7 +39,8 @@ impl Stages {
     /// # Errors
     /// [`ClusterError::Json`].
     pub fn find(&self, plan: &ClusterPlan, name: StageName) -> Result<Option<Stage>, ClusterError> {
-        Ok(Stage::open(&self.dir(plan, name)?).ok())
+        let found = Stage::open(&self.dir(plan, name)?).ok();
+        Ok(found.map(|stage| stage.as_of(plan)))
     }
 
     /// The stage, and the ones it is made of as far as they are missing: each is made of its parent
@@ -206,6 +207,22 @@ mod tests {
             .get(&host, &plan, &image(), booted, logs.path(), &Silent)
             .await;
         got.unwrap_err()
+    }
+
+    #[test]
+    fn a_stage_that_another_run_made_is_one_of_the_plan_that_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let stages = Stages::at(dir.path());
+        let broken = Some(crate::plan::breaks::Break::Route);
+        let cell = crate::plan::cell::Cell::usual(crate::plan::cell::Bootstrap::ByHand);
+        let tcg = Accelerator::Tcg;
+        let asked = ClusterPlan::new(1, cell, "1.36.4", &image(), tcg, "", "", broken).unwrap();
+        let place = stages.dir(&asked, StageName::Cni).unwrap();
+        fs::create_dir(&place).unwrap();
+        stage(&place);
+        assert_eq!(Stage::open(&place).unwrap().manifest.plan.broken, None);
+        let found = stages.find(&asked, StageName::Cni).unwrap().unwrap();
+        assert_eq!(found.manifest.plan, asked);
     }
 
     #[tokio::test]

@@ -171,6 +171,19 @@ impl Stage {
 }
 
 impl Stage {
+    /// The same stage as one of this plan, which leads to it as well: it may have been made for another
+    /// cell whose steps were the same so far. Its clones then go on as clusters of this one.
+    #[must_use]
+    pub fn as_of(self, plan: &ClusterPlan) -> Self {
+        Self {
+            manifest: StageManifest {
+                plan: plan.clone(),
+                ..self.manifest
+            },
+            ..self
+        }
+    }
+
     /// Bytes that its machines' files occupy on disk; holes count nothing.
     pub fn disk(&self) -> u64 {
         self.manifest.disk(&self.dir)
