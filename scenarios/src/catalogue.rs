@@ -70,18 +70,9 @@ const S4: &str = "S4";
 
 /// What the sources are that have no other name.
 const DOCUMENTS: [(&str, &str); 5] = [
-    (
-        S0,
-        "course, \"Adding nodes to the cluster\": a second node, static routes",
-    ),
-    (
-        S1,
-        "course, \"Adding nodes to the cluster\": three nodes, kubenet",
-    ),
-    (
-        S2,
-        "course, \"Building a 1-node cluster\": one node, by hand",
-    ),
+    (S0, "course, \"Adding nodes to the cluster\": a second node, static routes"),
+    (S1, "course, \"Adding nodes to the cluster\": three nodes, kubenet"),
+    (S2, "course, \"Building a 1-node cluster\": one node, by hand"),
     (
         S3,
         "lab, \"Kubernetes cluster expansion using kubeadm\": tokens, join, taints, drain, reset, \
@@ -106,11 +97,7 @@ const CHAPTERS: [Chapter; 6] = [
                switches anonymous off).",
         claims: control_plane::CLAIMS,
     },
-    Chapter {
-        title: "B. One node by hand",
-        note: "",
-        claims: one_node::CLAIMS,
-    },
+    Chapter { title: "B. One node by hand", note: "", claims: one_node::CLAIMS },
     Chapter {
         title: "C. Second node, static routes",
         note: "With the document's ipMasq=true a reply finds its way by masquerading: one missing \

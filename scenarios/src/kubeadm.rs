@@ -1,8 +1,17 @@
-//! Chapter E: kubeadm, as a person types it.
+//! kubeadm (chapter E), in the order of its story.
 
 pub(crate) mod boot;
+pub(crate) mod core_dns;
+pub(crate) mod deleted;
+pub(crate) mod drain;
+pub(crate) mod headless;
 pub(crate) mod init;
 pub(crate) mod join;
-pub(crate) mod node_life;
-pub(crate) mod reset;
-pub(crate) mod steps;
+pub(crate) mod names;
+pub(crate) mod old_bridge;
+pub(crate) mod packages;
+pub(crate) mod pods_of_a_node;
+pub(crate) mod rejoin;
+pub(crate) mod static_pod;
+pub(crate) mod taint;
+pub(crate) mod worker;

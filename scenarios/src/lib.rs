@@ -4,17 +4,11 @@
 //! [`all`]. docs/writing-a-scenario.md goes through a real one.
 
 pub mod catalogue;
-mod clones;
 mod control_plane;
-mod evidence;
+mod harness;
 mod kubeadm;
-mod leaving;
 mod one_node;
-mod pod_network;
-mod prospects;
 mod second_node;
-mod steps;
-mod under_traffic;
 mod whole_network;
 
 use podwire_scenario::Scenario;
@@ -22,33 +16,34 @@ use podwire_scenario::Scenario;
 /// Every scenario, in the order of the story that the documents tell.
 pub fn all() -> Vec<Scenario> {
     vec![
-        clones::IDENTITIES,
-        clones::OPEN_CONNECTION,
-        control_plane::SERVING_NAMES,
-        second_node::JOINS,
-        second_node::POD_ADDRESSES,
-        second_node::STATIC_ROUTES,
-        pod_network::OWN_ADDRESSES,
-        one_node::CLUSTER_IP,
-        one_node::OUTSIDE_HOST,
-        evidence::WITHOUT_NETWORK,
-        pod_network::REJOIN,
-        whole_network::EVERY_PAIR,
-        whole_network::CLUSTER_IP,
-        under_traffic::LEAVE_AND_RETURN,
-        kubeadm::init::PACKAGES,
+        harness::identities::IDENTITIES,
+        harness::open_connection::OPEN_CONNECTION,
+        control_plane::serving_names::SERVING_NAMES,
+        second_node::joins::JOINS,
+        second_node::pod_addresses::POD_ADDRESSES,
+        second_node::static_routes::STATIC_ROUTES,
+        whole_network::own_addresses::OWN_ADDRESSES,
+        one_node::cluster_ip::CLUSTER_IP,
+        one_node::outside_host::OUTSIDE_HOST,
+        harness::evidence::WITHOUT_NETWORK,
+        whole_network::rejoin_by_hand::REJOIN,
+        whole_network::every_pair::EVERY_PAIR,
+        whole_network::cluster_ip::CLUSTER_IP,
+        whole_network::leave_and_return::LEAVE_AND_RETURN,
+        kubeadm::packages::PACKAGES,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,
-        kubeadm::init::CORE_DNS_WAITS,
-        kubeadm::init::NAMES,
-        kubeadm::join::WORKER,
-        kubeadm::node_life::PODS_OF_A_NODE,
-        kubeadm::node_life::STATIC_POD,
-        kubeadm::node_life::TAINT,
-        kubeadm::node_life::DRAIN,
-        kubeadm::node_life::DELETED,
-        kubeadm::reset::REJOIN,
-        kubeadm::reset::OLD_BRIDGE,
+        kubeadm::core_dns::CORE_DNS_WAITS,
+        kubeadm::names::NAMES,
+        kubeadm::headless::HEADLESS,
+        kubeadm::worker::WORKER,
+        kubeadm::pods_of_a_node::PODS_OF_A_NODE,
+        kubeadm::static_pod::STATIC_POD,
+        kubeadm::taint::TAINT,
+        kubeadm::drain::DRAIN,
+        kubeadm::deleted::DELETED,
+        kubeadm::rejoin::REJOIN,
+        kubeadm::old_bridge::OLD_BRIDGE,
         kubeadm::boot::REBOOT,
         kubeadm::boot::POWER_CUT,
     ]
@@ -58,7 +53,8 @@ pub fn all() -> Vec<Scenario> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use podwire_cluster::Break;
+    use podwire_cluster::{Break, Cell};
+    use podwire_scenario::Cells;
 
     use super::*;
 
@@ -67,26 +63,24 @@ mod tests {
         let mut names = BTreeSet::new();
         for scenario in all() {
             assert!(names.insert(scenario.name), "{} twice", scenario.name);
-            assert!(
-                !scenario.covers.is_empty(),
-                "{} covers nothing",
-                scenario.name
-            );
-            assert!(
-                !scenario.sabotages.is_empty(),
-                "{} has no sabotage",
-                scenario.name
-            );
+            assert!(!scenario.covers.is_empty(), "{} covers nothing", scenario.name);
+            assert!(!scenario.sabotages.is_empty(), "{} has no sabotage", scenario.name);
+        }
+    }
+
+    #[test]
+    fn no_scenario_says_what_its_stage_says_already() {
+        for scenario in all().iter().filter(|it| it.cells != Cells::Any) {
+            let mut left_out = Cell::all().into_iter().filter(|cell| !scenario.fits(*cell));
+            let narrows = left_out.any(|cell| scenario.stage.is_of(cell));
+            assert!(narrows, "{}: `cells` leaves out no cell with its stage", scenario.name);
         }
     }
 
     #[test]
     fn every_break_turns_something_red_and_leaves_something_green() {
         for broken in Break::ALL {
-            let red = all()
-                .iter()
-                .filter(|s| s.red_when.contains(&broken))
-                .count();
+            let red = all().iter().filter(|s| s.red_when.contains(&broken)).count();
             assert!((1..all().len()).contains(&red), "{broken}: {red}");
         }
     }

@@ -1,28 +1,39 @@
-//! A scenario's own running cluster, with a log of what was done to it.
+//! A scenario's own running cluster and what can be done to it, in the documents' words, with a log
+//! of what was done.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures::future::try_join_all;
-use podwire_cluster::{Cluster, Host, PodRef, stretched};
-use podwire_lan::Ipv4Net;
-use podwire_probe::{FetchReport, FetchRequest, TargetReport};
+use podwire_cluster::{Bootstrap, Cluster, Host, PodNetwork, addresses, stretched};
 
-use crate::assert::{Cell, Mesh, Party, Restarts};
-use crate::traffic::TrafficLog;
+use crate::check::assert::{Party, Restarts};
+use crate::lab::node::Node;
+use crate::lab::traffic::TrafficLog;
+
+mod ask;
+pub(crate) mod command;
+mod faults;
+mod gateway;
+pub(crate) mod kubeadm;
+mod leaving;
+pub(crate) mod node;
+pub(crate) mod nodes;
+pub(crate) mod objects;
+pub(crate) mod pods;
+mod prospects;
+mod service;
+mod stream;
+mod tls;
+pub(crate) mod traffic;
+mod watch;
 
 /// Name of the step log in the lab's folder.
 pub const STEPS: &str = "steps.log";
-
-/// Requests to one address that are under way at once.
-const AT_ONCE: u32 = 16;
-/// So many time-outs are no loss of a packet here and there, which a verdict would have to weigh.
-const TIME_OUTS: u32 = 3 * AT_ONCE;
 
 /// A private clone of a stage. What it does is logged as a step, with the time since the clone
 /// answered; a failure's first page shows the log.
@@ -35,6 +46,8 @@ pub struct Lab {
     steps: Mutex<Option<File>>,
     /// When a sabotage's fault was in.
     injected: Mutex<Option<Instant>>,
+    /// What a sabotage's injection leaves to its check.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
     traffic: TrafficLog,
 }
 
@@ -49,6 +62,7 @@ impl Lab {
             // Without a log there is less evidence, and still a verdict.
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
             injected: Mutex::new(None),
+            kept: Mutex::default(),
             traffic: TrafficLog::default(),
         }
     }
@@ -60,6 +74,16 @@ impl Lab {
     /// The cluster itself, for what has no word of its own here.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Who made the cluster.
+    pub fn bootstrap(&self) -> Bootstrap {
+        self.cluster.plan().cell.bootstrap
+    }
+
+    /// What carries its Pods' packets.
+    pub fn pod_network(&self) -> PodNetwork {
+        self.cluster.plan().cell.network
     }
 
     /// A limit in host time, stretched for the machine's speed.
@@ -86,9 +110,9 @@ impl Lab {
         }
     }
 
-    /// Says that a sabotage's fault is in, and its assertion begins: how long red takes is counted from
-    /// here. One that does not say so has had its fault from the start.
-    pub fn injected(&self) {
+    /// Says that a sabotage's fault is in, and its check begins: how long red takes is counted from
+    /// here.
+    pub(crate) fn injected(&self) {
         self.step("the fault is in");
         let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
         *injected = Some(Instant::now());
@@ -96,6 +120,25 @@ impl Lab {
 
     pub(crate) fn injected_at(&self) -> Option<Instant> {
         *self.injected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what a sabotage's injection saw for its check, see [`Lab::kept`].
+    pub fn keep<T: Clone + Send + 'static>(&self, value: T) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(Box::new(value));
+    }
+
+    /// What was kept last of this type.
+    ///
+    /// # Errors
+    /// When nothing was.
+    pub fn kept<T: Clone + Send + 'static>(&self) -> anyhow::Result<T> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().rev().find_map(|it| it.downcast_ref::<T>());
+        let what = std::any::type_name::<T>();
+        found
+            .cloned()
+            .with_context(|| format!("no {what} was kept"))
     }
 
     pub(crate) fn traffic(&self) -> &TrafficLog {
@@ -106,191 +149,64 @@ impl Lab {
         self.cluster
     }
 
+    /// The node with this number, from 1 to [`Lab::node_count`].
+    ///
+    /// # Panics
+    /// On first use, for any other number.
+    pub fn node(&self, number: u32) -> Node<'_> {
+        Node::of(self, number)
+    }
+
+    /// All nodes, by number.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = Node<'_>> {
+        (1..=self.node_count()).map(|number| self.node(number))
+    }
+
     /// How many nodes the cluster has; they are numbered from 1.
-    pub fn nodes(&self) -> u32 {
+    pub fn node_count(&self) -> u32 {
         self.cluster.plan().nodes
+    }
+
+    /// The node with the highest number: the one that leaves, comes back, or joins.
+    pub fn last_node(&self) -> Node<'_> {
+        self.node(self.node_count())
     }
 
     /// Every node, as a sender.
     pub fn node_parties(&self) -> Vec<Party> {
-        (1..=self.nodes())
-            .map(|number| self.node_party(number))
-            .collect()
+        self.nodes().map(|node| node.party()).collect()
     }
 
-    fn node_party(&self, number: u32) -> Party {
-        let node = self.cluster.node(number);
-        Party {
-            name: node.name().to_owned(),
-            node: number,
-            pod: false,
-            address: node.address(),
-        }
-    }
-
-    /// The workload's Pods that run, in the order of their nodes and names.
-    ///
-    /// # Errors
-    /// When the API does not answer.
-    pub async fn pods(&self) -> anyhow::Result<Vec<Party>> {
-        let pods = self
-            .cluster
-            .pods(podwire_cluster::WORKLOAD_SELECTOR)
-            .await?;
-        let mut parties: Vec<Party> = pods.iter().filter_map(party).collect();
-        parties.sort_by(|a, b| (a.node, &a.name).cmp(&(b.node, &b.name)));
-        Ok(parties)
-    }
-
-    /// One Pod of each node that has one.
-    ///
-    /// # Errors
-    /// When the API does not answer.
-    pub async fn one_pod_per_node(&self) -> anyhow::Result<Vec<Party>> {
-        let mut pods = self.pods().await?;
-        pods.dedup_by_key(|pod| pod.node);
-        Ok(pods)
-    }
-
-    /// The only or first Pod on a node.
-    ///
-    /// # Errors
-    /// When the API does not answer, or there is none.
-    pub async fn pod_on(&self, node: u32) -> anyhow::Result<Party> {
-        let pods = self.pods().await?;
-        pods.into_iter()
-            .find(|pod| pod.node == node)
-            .with_context(|| format!("the workload has no running Pod on node{node}"))
-    }
-
-    /// Sends requests from a node, or from inside a Pod.
-    ///
-    /// # Errors
-    /// When the sender cannot be reached; what became of the requests is in the report.
-    pub async fn fetch(&self, from: &Party, request: &FetchRequest) -> anyhow::Result<FetchReport> {
-        let report = if from.pod {
-            self.cluster
-                .fetch_from_pod(from.node, from.address, request)
-                .await
-        } else {
-            self.cluster.fetch_from_node(from.node, request).await
-        };
-        report.with_context(|| format!("cannot send requests from {from}"))
-    }
-
-    /// Sends `count` requests to one address, each on a connection of its own; not all of them when
-    /// so many time out that nothing can make it right any more.
-    ///
-    /// # Errors
-    /// As [`Lab::fetch`].
-    pub async fn fetch_one(
-        &self,
-        from: &Party,
-        to: Ipv4Addr,
-        count: u32,
-    ) -> anyhow::Result<TargetReport> {
-        let request = FetchRequest::new([format!("{to}:80")])
-            .count(count)
-            .concurrency(AT_ONCE)
-            .give_up_after(TIME_OUTS);
-        let report = self.fetch(from, &request).await?;
-        let target = report.targets.into_iter().next();
-        target.with_context(|| format!("no report for {to} from {from}"))
-    }
-
-    /// One request from every sender to every Pod.
-    ///
-    /// # Errors
-    /// As [`Lab::fetch`].
-    pub async fn mesh(&self, senders: &[Party], pods: &[Party]) -> anyhow::Result<Mesh> {
-        let targets = pods.iter().map(|pod| format!("{}:80", pod.address));
-        let request = FetchRequest::new(targets).concurrency(64);
-        let reports = try_join_all(senders.iter().map(|from| self.fetch(from, &request))).await?;
-        let mut mesh = Mesh::default();
-        for (from, report) in senders.iter().zip(reports) {
-            for (to, target) in pods.iter().zip(report.targets) {
-                let result = target.results.into_iter().next();
-                let result = result.with_context(|| format!("no result for {from} -> {to}"))?;
-                mesh.cells.push(Cell {
-                    from: from.clone(),
-                    to: to.clone(),
-                    outcome: result.outcome,
-                    host: result.host,
-                    client: result.client,
-                });
-            }
-        }
-        Ok(mesh)
-    }
-
-    /// The addresses of a node's Pods, as nft(8) takes them: the node's range, or those of the
-    /// workload's Pods where the Pod network keeps its ranges to itself.
-    ///
-    /// # Errors
-    /// When the API does not answer, or the node has no range.
-    pub async fn pod_addresses(&self, node: u32) -> anyhow::Result<String> {
-        if let Some(ranges) = self.cluster.pod_ranges().await? {
-            let range = ranges.get(&node).map(Ipv4Net::to_string);
-            return range.with_context(|| format!("node{node} has no range for its Pods"));
-        }
-        let pods = self.pods().await?;
-        let own = pods.iter().filter(|pod| pod.node == node);
-        let own: Vec<String> = own.map(|pod| pod.address.to_string()).collect();
-        Ok(format!("{{ {} }}", own.join(", ")))
-    }
-
-    /// Adds `ip route add 10.1.TO.0/24 via ADDRESS-OF-TO` on one node.
-    ///
-    /// # Errors
-    /// When the node does not carry it out.
-    pub async fn add_route(&self, on: u32, to: u32) -> anyhow::Result<()> {
-        self.step(format!("add the route to node{to}'s Pods on node{on}"));
-        Ok(self.cluster.add_route(on, to).await?)
-    }
-
-    /// Deletes that route.
-    ///
-    /// # Errors
-    /// When the node does not carry it out.
-    pub async fn delete_route(&self, on: u32, to: u32) -> anyhow::Result<()> {
-        self.step(format!("delete the route to node{to}'s Pods on node{on}"));
-        Ok(self.cluster.delete_route(on, to).await?)
-    }
-
-    /// Adds all N x (N-1) routes.
-    ///
-    /// # Errors
-    /// When a node does not carry it out.
-    pub async fn add_all_routes(&self) -> anyhow::Result<()> {
-        self.step("add the routes of every node to every other's Pods");
-        Ok(self.cluster.add_all_routes().await?)
-    }
-
-    /// Starts kube-proxy on every node.
-    ///
-    /// # Errors
-    /// When systemd refuses to start it.
-    pub async fn start_kube_proxy(&self) -> anyhow::Result<()> {
-        self.step("start kube-proxy on every node");
-        Ok(self.cluster.start_kube_proxy().await?)
+    /// `kubectl` on node 1, as the administrator: `lab.kubectl("get nodes")`.
+    pub fn kubectl(&self, arguments: impl AsRef<str>) -> command::Command<'_> {
+        let command = format!(
+            "kubectl --kubeconfig {} {}",
+            ADMINISTRATOR,
+            arguments.as_ref()
+        );
+        self.node(1).run(command).within(KUBECTL)
     }
 
     pub(crate) async fn restarts(&self) -> anyhow::Result<Restarts> {
-        let pods = self.cluster.pods("").await?;
+        let pods = self.pods().anybodys().await?;
         Ok(pods
             .into_iter()
-            .map(|pod| ((pod.name, pod.uid), pod.restarts))
+            .map(|pod| {
+                (
+                    (pod.name().to_owned(), pod.uid().to_owned()),
+                    pod.restarts(),
+                )
+            })
             .collect())
+    }
+
+    /// The names and addresses under which clients may verify the API server.
+    pub fn serving_names(&self) -> Vec<String> {
+        addresses::serving_names()
     }
 }
 
-fn party(pod: &PodRef) -> Option<Party> {
-    let address = pod.ip?;
-    let running = pod.ready && !pod.terminating;
-    running.then(|| Party {
-        name: pod.name.clone(),
-        node: pod.node_number.unwrap_or(0),
-        pod: true,
-        address,
-    })
-}
+/// The administrator's kubeconfig on node 1, whoever made the cluster.
+const ADMINISTRATOR: &str = "/root/.kube/config";
+/// `kubectl`, unless it waits for something.
+const KUBECTL: Duration = Duration::from_secs(20);

@@ -2,48 +2,62 @@
 //!
 //! A [`Scenario`] is one async function with a name, the [`Claim`]s that it covers and its
 //! [`Sabotage`]s. It gets a [`Lab`]: its own running clone of a frozen cluster, which it may break
-//! as it likes. It does things to the lab, and asserts with the functions of [`mod@assert`], which
-//! return a [`Failure`] that says what was expected, what was seen, and where to look.
+//! as it likes. It does things to the lab with the lab's verbs, and asserts with [`ensure`] and the
+//! functions of [`check`], which return a [`Failure`] that says what was expected, what was seen, and
+//! where to look.
 //!
 //! ```text
 //! xtask ── context.json ──> nextest ──> one process per scenario
 //!                                         run_main(scenarios)
 //!                                           Lab (clone) -> run -> result.json
-//!                                           Lab (fresh clone) -> sabotage -> caught?
+//!                                           Lab (fresh clone) -> inject, check -> caught?
 //! ```
+//!
+//! Its rooms, each of which uses only those below it: `run` (from nextest's command line to a result),
+//! `scenario` (the declaration), `lab` (the verbs), `wait` (looks, and who would have to act, as data),
+//! `check` (pure functions over what was observed).
 //!
 //! docs/writing-a-scenario.md shows a real one, line by line.
 
-pub mod assert;
-mod balance;
-pub mod bare;
+pub mod check;
 mod claim;
-mod context;
-mod eventually;
-mod failure;
 mod lab;
-mod limits;
-mod page;
-mod place;
-mod proof;
-mod record;
-mod result;
-mod runner;
+mod run;
 mod scenario;
-mod timeline;
-mod tls;
-mod traffic;
+mod wait;
 
-pub use balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use check::assert::{self, Party};
+pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use check::failure::{Cause, Failure};
+pub use check::record::{Clock, Gap, Mark, Record, Segment};
 pub use claim::Claim;
-pub use context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
-pub use eventually::{Evidence, Lacking, Probe, eventually, eventually_unless};
-pub use failure::{Cause, Failure};
+pub use futures::try_join;
+pub use lab::command::{Answer, Command};
+pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
+pub use lab::node::Node;
+pub use lab::nodes::ListedNode;
+pub use lab::objects::{Deployment, Service};
+pub use lab::pods::{Pod, Pods};
+pub use lab::traffic::Traffic;
 pub use lab::{Lab, STEPS};
-pub use limits::Limits;
-pub use place::{WAITING, awaited};
-pub use record::{Clock, Gap, Mark, Record, Segment};
-pub use result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};
-pub use runner::run_main;
-pub use scenario::{Cells, Future, Profile, Sabotage, Scenario};
-pub use traffic::Traffic;
+pub use podwire_cluster::kubeadm::JoinCommand;
+pub use podwire_cluster::{Break, PodNetwork, StageName};
+pub use podwire_lan::Ipv4Net;
+pub use podwire_probe::Outcome as RequestOutcome;
+pub use run::bare;
+pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
+pub use run::limits::Limits;
+pub use run::place::{WAITING, awaited};
+pub use run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};
+pub use run::runner::run_main;
+#[doc(hidden)]
+pub use scenario::done;
+pub use scenario::{Cells, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
+pub use wait::evidence::Evidence;
+pub use wait::needs::Needs;
+pub use wait::probe::Probe;
+
+/// So many seconds.
+pub const fn secs(seconds: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(seconds)
+}

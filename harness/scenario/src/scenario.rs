@@ -5,12 +5,52 @@ use std::time::Duration;
 
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
 
+use crate::check::failure::Cause;
 use crate::claim::Claim;
-use crate::failure::Cause;
 use crate::lab::Lab;
 
 /// What a scenario's function returns.
 pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + 'lab>>;
+
+/// What is done in a lab: [`steps!`](crate::steps) makes one of an async function.
+pub type Steps = for<'lab> fn(&'lab Lab) -> Future<'lab>;
+
+/// For a sabotage that leaves out what the scenario does before its check.
+pub const LEFT_OUT: Steps = |_| Box::pin(async { Ok(()) });
+
+/// Makes [`Steps`] of an async function that takes a `&Lab`, or of a closure whose body may `.await`.
+/// What they give beside success is not looked at.
+///
+/// ```
+/// use podwire_scenario::{Lab, Steps, steps};
+///
+/// async fn every_pod_answers(lab: &Lab) -> anyhow::Result<()> {
+///     lab.step("ask every Pod");
+///     Ok(())
+/// }
+/// const CHECK: Steps = steps!(every_pod_answers);
+/// const INJECT: Steps = steps!(|lab| lab.node(2).stop("kubelet").await);
+/// ```
+#[macro_export]
+macro_rules! steps {
+    (|$lab:ident| $body:expr) => {
+        |$lab| {
+            ::std::boxed::Box::pin(async move {
+                let done = $body;
+                $crate::done(done)
+            })
+        }
+    };
+    ($function:path) => {
+        |lab| ::std::boxed::Box::pin(async move { $crate::done($function(lab).await) })
+    };
+}
+
+/// What [`steps!`](crate::steps) makes of what a function gives.
+#[doc(hidden)]
+pub fn done<T>(result: anyhow::Result<T>) -> anyhow::Result<()> {
+    result.map(|_| ())
+}
 
 /// Whether a scenario belongs to the runs that everybody makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +75,26 @@ pub enum Cells {
 }
 
 /// One thing that the suite asserts about a cluster's network.
+///
+/// ```
+/// use podwire_scenario::{Cause, Lab, Sabotage, Scenario, StageName, steps};
+///
+/// const CABLE: Scenario = Scenario {
+///     about: "a node answers as long as its cable is in",
+///     sabotages: &[Sabotage {
+///         name: "pulled",
+///         about: "somebody pulled it",
+///         expects: Cause::TimedOut,
+///         inject: steps!(|lab| lab.node(2).set_link(false).await),
+///         check: steps!(answers),
+///     }],
+///     ..Scenario::new("cable", StageName::Workload, steps!(answers))
+/// };
+///
+/// async fn answers(lab: &Lab) -> anyhow::Result<()> {
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     /// Name, as `--filter` takes it: lower case with underscores.
@@ -45,21 +105,21 @@ pub struct Scenario {
     pub covers: &'static [&'static Claim],
     /// The stage whose clone it starts from.
     pub stage: StageName,
-    /// Which clusters it is for.
+    /// Which of the clusters that have its stage; all of them unless said otherwise.
     pub cells: Cells,
-    /// Which runs it belongs to.
+    /// Which runs it belongs to; all of them unless said otherwise.
     pub profile: Profile,
-    /// Fewest nodes that it means something with.
+    /// Fewest nodes that it means something with; two unless said otherwise.
     pub nodes: u32,
     /// Limit of the whole scenario on a machine with KVM, sabotages included; stretched like all
-    /// limits.
+    /// limits. Two minutes unless said otherwise.
     pub limit: Duration,
     /// What is done once, in a cluster of its own that is then frozen: the scenario and each of its
     /// sabotages start from clones of that. For what takes long and is the same for all of them, or
     /// must be seen to live through a freeze.
-    pub prepare: Option<for<'lab> fn(&'lab Lab) -> Future<'lab>>,
+    pub prepare: Option<Steps>,
     /// What it does and asserts.
-    pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+    pub run: Steps,
     /// Faults that prove its assertions can fail.
     pub sabotages: &'static [Sabotage],
     /// The faults of `--break` that must turn it red.
@@ -67,6 +127,24 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// One that says of itself only what is its own: the rest is as most are.
+    pub const fn new(name: &'static str, stage: StageName, run: Steps) -> Self {
+        Self {
+            name,
+            about: "",
+            covers: &[],
+            stage,
+            cells: Cells::Any,
+            profile: Profile::Default,
+            nodes: 2,
+            limit: Duration::from_secs(120),
+            prepare: None,
+            run,
+            sabotages: &[],
+            red_when: &[],
+        }
+    }
+
     /// The ids of what it covers.
     pub fn ids(&self) -> Vec<&'static str> {
         self.covers.iter().map(|claim| claim.id).collect()
@@ -74,15 +152,20 @@ impl Scenario {
 
     /// Whether it means something for a cluster of this cell.
     pub fn fits(&self, cell: Cell) -> bool {
-        let bootstrap = match self.cells {
-            Cells::Any => true,
-            Cells::ByHand => cell.bootstrap == Bootstrap::ByHand,
-            Cells::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
-            Cells::KubeadmWithBridge => {
+        self.cells.include(cell) && self.stage.is_of(cell)
+    }
+}
+
+impl Cells {
+    fn include(self, cell: Cell) -> bool {
+        match self {
+            Self::Any => true,
+            Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
+            Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
+            Self::KubeadmWithBridge => {
                 cell.bootstrap == Bootstrap::Kubeadm && cell.network != PodNetwork::Manifest
             }
-        };
-        bootstrap && self.stage.is_of(cell)
+        }
     }
 }
 
@@ -93,9 +176,10 @@ pub struct Sabotage {
     pub name: &'static str,
     /// What is broken.
     pub about: &'static str,
-    /// The class of failure that the assertion must report.
+    /// The class of failure that the check must report.
     pub expects: Cause,
-    /// Injects the fault, says so ([`Lab::injected`]), and repeats the assertion; must end in a
-    /// [`Failure`](crate::Failure).
-    pub run: for<'lab> fn(&'lab Lab) -> Future<'lab>,
+    /// Injects the fault. What fails here is the harness's fault: nothing is proved.
+    pub inject: Steps,
+    /// The scenario's assertion, which must end in a [`Failure`](crate::Failure).
+    pub check: Steps,
 }

@@ -126,6 +126,23 @@ pub struct Output {
     pub stderr: String,
 }
 
+impl Output {
+    /// Whether the command exited with 0.
+    pub fn succeeded(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Standard output without the white space around it.
+    pub fn text(&self) -> &str {
+        self.stdout.trim()
+    }
+
+    /// All that it said: standard output, then standard error.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.status.fmt(f)?;

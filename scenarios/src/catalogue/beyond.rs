@@ -1,5 +1,5 @@
-//! What the documents do not show, and a scenario does: the harness's own promises, and the end of
-//! chapter E's story in a cluster by hand.
+//! What the documents do not show, and a scenario does: the harness's own promises, names of Services, and
+//! the end of chapter E's story in a cluster by hand.
 
 claims! {
     IDENTITY = "clones: identity" shows []
@@ -8,6 +8,9 @@ claims! {
         "Freeze a cluster and wake a clone of it → an open connection goes on, no byte is lost.";
     EVIDENCE = "harness: evidence" shows []
         "Take a node's link away → its evidence is collected all the same.";
+    HEADLESS = "names: headless" shows []
+        "Ask for the name of a headless Service → exactly its ready Pods, through a scale-down and a \
+         rollout.";
     E27_BY_HAND = "E27 by hand" shows []
         "drain, as in E27, in a cluster by hand → no Pod of a Deployment left on the node.";
     E28_BY_HAND = "E28 by hand" shows []

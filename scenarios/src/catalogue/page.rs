@@ -68,9 +68,8 @@ fn row(claim: &Claim, scenarios: &[Scenario]) -> String {
     let shown = [claim.sentence.to_owned()].into_iter().chain(today);
     let named = |name: &str, about: &str| format!("`{name}`: {about}");
     let asserted = shown_by(claim, scenarios).map(|it| named(it.name, it.about));
-    let sabotages = shown_by(claim, scenarios)
-        .flat_map(|it| it.sabotages)
-        .map(|it| named(it.name, it.about));
+    let sabotages =
+        shown_by(claim, scenarios).flat_map(|it| it.sabotages).map(|it| named(it.name, it.about));
     let asserted = match cell(asserted) {
         none if none.is_empty() => "open".to_owned(),
         some => some,
@@ -85,9 +84,7 @@ fn row(claim: &Claim, scenarios: &[Scenario]) -> String {
 }
 
 fn shown_by<'a>(claim: &'a Claim, scenarios: &'a [Scenario]) -> impl Iterator<Item = &'a Scenario> {
-    scenarios
-        .iter()
-        .filter(move |it| it.covers.contains(&claim))
+    scenarios.iter().filter(move |it| it.covers.contains(&claim))
 }
 
 /// Paragraphs in a cell of a table, which a `|` would end.
@@ -115,19 +112,15 @@ mod tests {
         today: Some("It is `c`."),
     };
 
-    const NOT_YET: &Claim = &Claim {
-        id: "X2",
-        sources: &[],
-        failure: false,
-        today: None,
-        ..*LOOKED_AT
-    };
+    const NOT_YET: &Claim =
+        &Claim { id: "X2", sources: &[], failure: false, today: None, ..*LOOKED_AT };
 
     const FAULT: Sabotage = Sabotage {
         name: "no-a",
         about: "there is no a",
         expects: Cause::Refused,
-        run: |_| Box::pin(async { Ok(()) }),
+        inject: podwire_scenario::LEFT_OUT,
+        check: podwire_scenario::LEFT_OUT,
     };
 
     fn scenario(name: &'static str, sabotages: &'static [Sabotage]) -> Scenario {
@@ -149,15 +142,9 @@ mod tests {
 
     #[test]
     fn a_row_says_what_is_shown_how_it_is_asserted_and_what_proves_it_or_that_it_is_open() {
-        let looked_at = Chapter {
-            title: "X. Looking",
-            note: "In all cells.",
-            claims: &[LOOKED_AT, NOT_YET],
-        };
-        let scenarios = [
-            scenario("one", &[FAULT]),
-            scenario("other", &[FAULT, FAULT]),
-        ];
+        let looked_at =
+            Chapter { title: "X. Looking", note: "In all cells.", claims: &[LOOKED_AT, NOT_YET] };
+        let scenarios = [scenario("one", &[FAULT]), scenario("other", &[FAULT, FAULT])];
         assert_eq!(
             chapter(&looked_at, &scenarios),
             r"

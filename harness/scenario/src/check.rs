@@ -1,0 +1,7 @@
+//! Pure functions over what was observed: each holds, or says what was expected and what was seen.
+
+pub mod assert;
+pub(crate) mod balance;
+pub(crate) mod failure;
+pub(crate) mod record;
+mod timeline;

@@ -1,0 +1,509 @@
+//! Assertions: pure functions over what was observed, each returning a [`Failure`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use podwire_lan::Ipv4Net;
+use podwire_probe::{Outcome, TargetReport};
+
+use crate::check::balance::{REQUESTS_PER_BACKEND, band};
+use crate::check::failure::{Cause, Failure};
+
+impl From<Outcome> for Cause {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Answered => Self::Answered,
+            Outcome::Refused => Self::Refused,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::NoRoute => Self::NoRoute,
+            Outcome::NameNotFound => Self::NameNotFound,
+            Outcome::HttpStatus => Self::HttpStatus,
+            Outcome::Reset | Outcome::Malformed | Outcome::Other => Self::Other,
+        }
+    }
+}
+
+/// Who asks or answers: a Node, or a Pod on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Party {
+    /// The Pod's name, or the Node's.
+    pub name: String,
+    /// Number of the node that it is on, from 1.
+    pub node: u32,
+    /// Whether it is a Pod with an address of its own.
+    pub pod: bool,
+    /// Its own address.
+    pub address: Ipv4Addr,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pod {
+            write!(f, "{} ({} on node{})", self.name, self.address, self.node)
+        } else {
+            write!(f, "{} ({})", self.name, self.address)
+        }
+    }
+}
+
+/// One request from one party to one Pod, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Who asked.
+    pub from: Party,
+    /// Who should answer.
+    pub to: Party,
+    /// How the request ended.
+    pub outcome: Outcome,
+    /// Who answered.
+    pub host: Option<String>,
+    /// The client address that the answering side saw.
+    pub client: Option<String>,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}: {}", self.from, self.to, self.outcome)?;
+        if let Some(host) = &self.host {
+            write!(f, " by {host}")?;
+        }
+        if let Some(client) = &self.client {
+            write!(f, ", which saw {client}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One request for each pair of parties.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mesh {
+    /// The requests, in a stable order.
+    pub cells: Vec<Cell>,
+}
+
+impl Mesh {
+    /// Every pair for which `dead` is false answers by its own name; every other times out.
+    ///
+    /// # Errors
+    /// A [`Failure`] that lists the pairs which did otherwise.
+    pub fn exactly_dead(
+        &self,
+        expected: &str,
+        dead: impl Fn(&Party, &Party) -> bool,
+    ) -> Result<(), Failure> {
+        self.each(expected, |cell| {
+            let expected = if dead(&cell.from, &cell.to) {
+                Outcome::TimedOut
+            } else {
+                Outcome::Answered
+            };
+            if cell.outcome != expected {
+                return Some(cell.outcome.into());
+            }
+            let own_name = cell.host.as_ref().is_none_or(|host| *host == cell.to.name);
+            (!own_name).then_some(Cause::WrongAnswer)
+        })
+    }
+
+    /// Every pair answers by its own name.
+    ///
+    /// # Errors
+    /// As [`Mesh::exactly_dead`].
+    pub fn all_answer(&self, expected: &str) -> Result<(), Failure> {
+        self.exactly_dead(expected, |_, _| false)
+    }
+
+    /// Every pair answers, and the answering side saw the sender's own address: no translation on
+    /// the way (the Kubernetes network model).
+    ///
+    /// # Errors
+    /// A [`Failure`] that lists the pairs which did otherwise.
+    pub fn senders_seen_as_themselves(&self) -> Result<(), Failure> {
+        self.all_answer("every pair to answer")?;
+        self.each(
+            "each Pod to see the sender's own address (no NAT)",
+            |cell| {
+                let own = cell.from.address.to_string();
+                (cell.client.as_ref() != Some(&own)).then_some(Cause::WrongAnswer)
+            },
+        )
+    }
+
+    fn each(&self, expected: &str, wrong: impl Fn(&Cell) -> Option<Cause>) -> Result<(), Failure> {
+        if self.cells.is_empty() {
+            return Err(Failure::new(Cause::Absent, expected, "no pair to ask"));
+        }
+        let wrong: Vec<(Cause, &Cell)> = self
+            .cells
+            .iter()
+            .filter_map(|cell| Some((wrong(cell)?, cell)))
+            .collect();
+        let Some((cause, _)) = wrong.first() else {
+            return Ok(());
+        };
+        let pairs: Vec<String> = wrong
+            .iter()
+            .map(|(_, cell)| format!("\n  {cell}"))
+            .collect();
+        Err(Failure::new(
+            *cause,
+            expected,
+            format!(
+                "{} of {} pairs did otherwise:{}",
+                wrong.len(),
+                self.cells.len(),
+                pairs.concat()
+            ),
+        )
+        .look(
+            "`ip route` of the sending and of the answering node, then the wire capture: does the \
+               request leave for the right node, and does the reply come back?",
+        ))
+    }
+}
+
+/// All requests to one target ended the same way.
+///
+/// # Errors
+/// A [`Failure`] with what they did instead.
+pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Result<(), Failure> {
+    if report.all(outcome) {
+        return Ok(());
+    }
+    let other = report
+        .results
+        .iter()
+        .find(|result| result.outcome != outcome);
+    let cause = other.map_or(Cause::Absent, |result| result.outcome.into());
+    Err(Failure::new(cause, expected, report.to_string()).look(
+        "the wire capture: does the request leave the asking node, for whom, and does a reply come \
+         back? Then that node's `ip route` and `nft list ruleset`",
+    ))
+}
+
+/// The balancing rule (docs/writing-a-scenario.md): every backend is seen, nobody else answers, and
+/// each count lies inside the exact binomial band.
+///
+/// # Errors
+/// A [`Failure`] with every backend's count and the band.
+pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failure> {
+    let expected = format!("the requests to spread evenly over {} Pods", backends.len());
+    let hosts = report.hosts();
+    if let Some(stranger) = hosts
+        .keys()
+        .find(|host| !backends.iter().any(|name| name == *host))
+    {
+        let seen = format!("{stranger:?} answered, which is no backend: {report}");
+        return Err(Failure::new(Cause::WrongAnswer, expected, seen));
+    }
+    let answered = u64::from(hosts.values().sum::<u32>());
+    let unanswered = report.results.iter().map(|result| u64::from(result.count));
+    let unanswered = unanswered.sum::<u64>() - answered;
+    let requests = answered + unanswered;
+    let band = band(requests, u32::try_from(backends.len()).unwrap_or(u32::MAX));
+    let counts: BTreeMap<&str, u64> = backends
+        .iter()
+        .map(|name| {
+            (
+                name.as_str(),
+                u64::from(hosts.get(name.as_str()).copied().unwrap_or(0)),
+            )
+        })
+        .collect();
+    // What was not answered may have been anybody's; when even that cannot make up for what one
+    // lacks, its end is not the matter.
+    if counts.values().all(|count| count + unanswered >= band.low) {
+        all_ended(&expected, report, Outcome::Answered)?;
+    }
+    if counts.values().all(|count| band.contains(*count)) {
+        return Ok(());
+    }
+    let shown: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("\n  {name}: {count}"))
+        .collect();
+    let lost = match unanswered {
+        0 => String::new(),
+        lost => format!("\n  not answered: {lost}"),
+    };
+    Err(Failure::new(
+        Cause::Unbalanced,
+        expected,
+        format!(
+            "{requests} requests, each Pod should get {} to {}:{}{lost}",
+            band.low,
+            band.high,
+            shown.concat()
+        ),
+    )
+    .look("kube-proxy's rules (`nft list ruleset` of the asking node) and the Service's session affinity"))
+}
+
+/// How many requests the balancing rule asks for.
+pub fn requests_for(backends: usize) -> u32 {
+    u32::try_from(backends)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(REQUESTS_PER_BACKEND)
+}
+
+/// Where wrong addresses come from.
+const LOOK_AT_CNI: &str = "the CNI files of the nodes (/etc/cni/net.d): whose `subnet` is it?";
+
+/// Every Pod's address is its own.
+///
+/// # Errors
+/// A [`Failure`] that names the Pods in question.
+pub fn addresses_unique(pods: &[Party]) -> Result<(), Failure> {
+    let mut by_address: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
+    for pod in pods {
+        by_address
+            .entry(pod.address)
+            .or_default()
+            .push(pod.to_string());
+    }
+    let shared: Vec<String> = by_address
+        .values()
+        .filter(|pods| pods.len() > 1)
+        .map(|pods| format!("\n  {}", pods.join(" and ")))
+        .collect();
+    if shared.is_empty() {
+        return Ok(());
+    }
+    let seen = format!("Pods that share one address:{}", shared.concat());
+    let expected = "every Pod to have an address of its own";
+    Err(Failure::new(Cause::NotUnique, expected, seen).look(LOOK_AT_CNI))
+}
+
+/// Every Pod's address is its own and lies in the range of its node.
+///
+/// # Errors
+/// A [`Failure`] that names the Pods in question.
+pub fn addresses_unique_and_in_range(
+    pods: &[Party],
+    range_of: impl Fn(u32) -> Ipv4Net,
+) -> Result<(), Failure> {
+    addresses_unique(pods)?;
+    let outside: Vec<String> = pods
+        .iter()
+        .filter(|pod| !range_of(pod.node).contains(pod.address))
+        .map(|pod| format!("\n  {pod}, whose node has {}", range_of(pod.node)))
+        .collect();
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let seen = format!("Pods with an address from elsewhere:{}", outside.concat());
+    Err(Failure::new(
+        Cause::OutsideRange,
+        "every Pod's address to lie in its node's range",
+        seen,
+    )
+    .look(LOOK_AT_CNI))
+}
+
+/// Restarts of each container's Pod, by the Pod's name and UID.
+pub type Restarts = BTreeMap<(String, String), u32>;
+
+/// No container restarted meanwhile (docs/writing-a-scenario.md, "Afterwards").
+///
+/// # Errors
+/// A [`Failure`] that names the Pods.
+pub fn nothing_restarted(before: &Restarts, after: &Restarts) -> Result<(), Failure> {
+    let restarted: Vec<String> = after
+        .iter()
+        .filter_map(|(pod, count)| {
+            let known = before.get(pod).copied().unwrap_or(0);
+            (*count > known).then(|| format!("{} {} times", pod.0, count - known))
+        })
+        .collect();
+    if restarted.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Cause::Died,
+        "no container to restart meanwhile",
+        format!("restarted: {}", restarted.join(", ")),
+    )
+    .look("`crictl ps -a` of the Pod's node, and its container's log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_probe::Counted;
+
+    fn pod(name: &str, node: u32, last: u8) -> Party {
+        Party {
+            name: name.into(),
+            node,
+            pod: true,
+            address: Ipv4Addr::new(10, 1, u8::try_from(node).unwrap(), last),
+        }
+    }
+
+    fn range(node: u32) -> Ipv4Net {
+        Ipv4Net {
+            address: Ipv4Addr::new(10, 1, u8::try_from(node).unwrap(), 0),
+            prefix: 24,
+        }
+    }
+
+    fn cell(from: &Party, to: &Party, outcome: Outcome) -> Cell {
+        let answered = outcome == Outcome::Answered;
+        Cell {
+            from: from.clone(),
+            to: to.clone(),
+            outcome,
+            host: answered.then(|| to.name.clone()),
+            client: answered.then(|| from.address.to_string()),
+        }
+    }
+
+    fn mesh(across: Outcome) -> Mesh {
+        let (a, b) = (pod("a", 1, 2), pod("b", 2, 2));
+        Mesh {
+            cells: vec![
+                cell(&a, &a, Outcome::Answered),
+                cell(&a, &b, across),
+                cell(&b, &a, Outcome::Answered),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_mesh_is_two_sided() {
+        let across = |from: &Party, to: &Party| (from.node, to.node) == (1, 2);
+        assert!(mesh(Outcome::Answered).all_answer("all").is_ok());
+        assert!(mesh(Outcome::TimedOut).exactly_dead("one", across).is_ok());
+
+        let dead = mesh(Outcome::TimedOut)
+            .all_answer("every pair to answer")
+            .unwrap_err();
+        insta::assert_snapshot!(dead, @"
+        expected every pair to answer; seen (timed out): 1 of 3 pairs did otherwise:
+          a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): timed out
+        ");
+        let alive = mesh(Outcome::Answered)
+            .exactly_dead("one", across)
+            .unwrap_err();
+        assert_eq!(alive.cause, Cause::Answered);
+        let refused = mesh(Outcome::Refused)
+            .exactly_dead("one", across)
+            .unwrap_err();
+        assert_eq!(refused.cause, Cause::Refused);
+        assert_eq!(
+            Mesh::default().all_answer("all").unwrap_err().cause,
+            Cause::Absent
+        );
+    }
+
+    #[test]
+    fn another_host_or_another_client_address_is_a_wrong_answer() {
+        let mut other_host = mesh(Outcome::Answered);
+        other_host.cells[1].host = Some("c".into());
+        assert_eq!(
+            other_host.all_answer("all").unwrap_err().cause,
+            Cause::WrongAnswer
+        );
+
+        assert!(mesh(Outcome::Answered).senders_seen_as_themselves().is_ok());
+        let mut translated = mesh(Outcome::Answered);
+        translated.cells[1].client = Some("172.30.0.11".into());
+        let failure = translated.senders_seen_as_themselves().unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+        assert!(failure.seen.contains("which saw 172.30.0.11"), "{failure}");
+    }
+
+    fn answers(counts: &[(&str, u32)]) -> TargetReport {
+        TargetReport {
+            target: "10.0.0.42:80".into(),
+            results: counts
+                .iter()
+                .map(|(host, count)| Counted {
+                    outcome: Outcome::Answered,
+                    host: Some((*host).into()),
+                    client: None,
+                    count: *count,
+                    error: None,
+                })
+                .collect(),
+            unsent: 0,
+            attempts: vec![],
+        }
+    }
+
+    #[test]
+    fn balancing_wants_everybody_nobody_else_and_the_band() {
+        let backends = ["a".to_owned(), "b".to_owned()];
+        assert!(balanced(&answers(&[("a", 104), ("b", 96)]), &backends).is_ok());
+        let skewed = balanced(&answers(&[("a", 150), ("b", 50)]), &backends).unwrap_err();
+        insta::assert_snapshot!(skewed, @"
+        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 65 to 135:
+          a: 150
+          b: 50
+        ");
+        let cause =
+            |counts: &[(&str, u32)]| balanced(&answers(counts), &backends).unwrap_err().cause;
+        assert_eq!(cause(&[("a", 200)]), Cause::Unbalanced);
+        assert_eq!(
+            cause(&[("a", 100), ("b", 99), ("c", 1)]),
+            Cause::WrongAnswer
+        );
+        assert_eq!(cause(&[]), Cause::Absent);
+    }
+
+    #[test]
+    fn a_lost_request_is_the_matter_unless_the_rest_is_skewed_without_it() {
+        let backends = ["a".to_owned(), "b".to_owned()];
+        let with_lost = |counts: &[(&str, u32)], lost: u32| {
+            let mut report = answers(counts);
+            report.results.push(Counted {
+                outcome: Outcome::TimedOut,
+                host: None,
+                client: None,
+                count: lost,
+                error: None,
+            });
+            balanced(&report, &backends).unwrap_err()
+        };
+        assert_eq!(
+            with_lost(&[("a", 100), ("b", 99)], 1).cause,
+            Cause::TimedOut
+        );
+        assert_eq!(with_lost(&[("a", 100)], 100).cause, Cause::TimedOut);
+        assert_eq!(with_lost(&[], 200).cause, Cause::TimedOut);
+        let skewed = with_lost(&[("a", 199)], 1);
+        insta::assert_snapshot!(skewed, @"
+        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 65 to 135:
+          a: 199
+          b: 0
+          not answered: 1
+        ");
+    }
+
+    #[test]
+    fn addresses_are_unique_and_from_the_nodes_range() {
+        let good = [pod("a", 1, 2), pod("b", 2, 2)];
+        assert!(addresses_unique_and_in_range(&good, range).is_ok());
+        let mut stray = pod("b", 1, 3);
+        stray.node = 2;
+        let failure = addresses_unique_and_in_range(&[pod("a", 1, 2), stray], range).unwrap_err();
+        assert_eq!(failure.cause, Cause::OutsideRange);
+        let mut twin = pod("b", 1, 2);
+        twin.node = 2;
+        let failure = addresses_unique_and_in_range(&[pod("a", 1, 2), twin], range).unwrap_err();
+        insta::assert_snapshot!(failure, @"
+        expected every Pod to have an address of its own; seen (not unique): Pods that share one address:
+          a (10.1.1.2 on node1) and b (10.1.1.2 on node2)
+        ");
+    }
+
+    #[test]
+    fn a_restart_is_told_from_an_old_one_and_from_a_new_pod() {
+        let of = |name: &str, count| ((name.to_owned(), "uid".to_owned()), count);
+        let before = Restarts::from([of("old", 2)]);
+        assert!(nothing_restarted(&before, &Restarts::from([of("old", 2), of("new", 0)])).is_ok());
+        let failure = nothing_restarted(&before, &Restarts::from([of("old", 3)])).unwrap_err();
+        assert!(failure.seen.contains("old 1 times"), "{failure}");
+    }
+}

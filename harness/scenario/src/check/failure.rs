@@ -1,0 +1,143 @@
+//! An assertion that did not hold.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The class of what was seen instead of what was expected.
+///
+/// The rule "name the failure" (docs/writing-a-scenario.md): refused, timed out, no route, name not found, TLS and
+/// HTTP failures are told apart, never just "not ok". A sabotage names the class it must provoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The other side answered with a TCP reset to the connection request.
+    Refused,
+    /// Nothing came back within the limit.
+    TimedOut,
+    /// The kernel had nowhere to send it.
+    NoRoute,
+    /// A name did not resolve.
+    NameNotFound,
+    /// The TLS handshake failed.
+    Tls,
+    /// An HTTP status other than 200.
+    HttpStatus,
+    /// It answered, and should not have.
+    Answered,
+    /// Somebody answered who should not have, or saw another client address than the sender's.
+    WrongAnswer,
+    /// The counts of answers lie outside the band that fair balancing allows.
+    Unbalanced,
+    /// Two have what only one may have.
+    NotUnique,
+    /// An address lies outside the range that it belongs to.
+    OutsideRange,
+    /// Something that should exist does not.
+    Absent,
+    /// It exists, but has not reached the state expected of it.
+    NotReady,
+    /// Something ended or restarted that should have gone on.
+    Died,
+    /// None of the classes above.
+    Other,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::TimedOut => "timed out",
+            Self::NoRoute => "no route",
+            Self::NameNotFound => "name not found",
+            Self::Tls => "TLS failure",
+            Self::HttpStatus => "HTTP status",
+            Self::Answered => "answered",
+            Self::WrongAnswer => "wrong answer",
+            Self::Unbalanced => "unbalanced",
+            Self::NotUnique => "not unique",
+            Self::OutsideRange => "outside its range",
+            Self::Absent => "absent",
+            Self::NotReady => "not ready",
+            Self::Died => "died",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// An assertion that did not hold: the cluster's fault, never the harness's.
+///
+/// Everything else that goes wrong in a scenario is an ordinary error and says that the scenario
+/// could not be carried out. A sabotage is caught by a `Failure` only.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}; seen ({cause}): {seen}")]
+pub struct Failure {
+    /// Class of what was seen.
+    pub cause: Cause,
+    /// What should have been, completing "expected ...".
+    pub expected: String,
+    /// What was.
+    pub seen: String,
+    /// Where a reader of the evidence should look first.
+    pub look: String,
+}
+
+impl Failure {
+    /// A failure that points nowhere in particular yet.
+    pub fn new(cause: Cause, expected: impl Into<String>, seen: impl Into<String>) -> Self {
+        Self {
+            cause,
+            expected: expected.into(),
+            seen: seen.into(),
+            look: "the nodes' journals and the wire capture of the evidence".into(),
+        }
+    }
+
+    /// The same failure, saying where to look first.
+    #[must_use]
+    pub fn look(mut self, at: impl Into<String>) -> Self {
+        self.look = at.into();
+        self
+    }
+}
+
+/// Holds, or ends the function with a [`Failure`](crate::Failure) of this cause: what was expected, and
+/// what was seen instead; both are formatted like `format!`'s. Where to look first may follow.
+///
+/// ```
+/// # fn listed() -> Option<&'static str> { None }
+/// # fn check() -> anyhow::Result<()> {
+/// use podwire_scenario::ensure;
+///
+/// let (name, node) = ("node3", listed());
+/// ensure!(node.is_none(), Answered, "{name} off the list", "{node:?}");
+/// ensure!(node.is_none(), Answered, "{name} off the list", "{node:?}", "the events of {name}");
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! ensure {
+    ($holds:expr, $cause:ident, $expected:literal, $seen:literal) => {
+        if !$holds {
+            return ::std::result::Result::Err($crate::fails!($cause, $expected, $seen).into());
+        }
+    };
+    ($holds:expr, $cause:ident, $expected:literal, $seen:literal, $look:literal) => {
+        if !$holds {
+            let failure = $crate::fails!($cause, $expected, $seen);
+            return ::std::result::Result::Err(failure.look(::std::format!($look)).into());
+        }
+    };
+}
+
+/// The [`Failure`](crate::Failure) of this cause: what was expected, and what was seen instead.
+#[macro_export]
+macro_rules! fails {
+    ($cause:ident, $expected:literal, $seen:literal) => {
+        $crate::Failure::new(
+            $crate::Cause::$cause,
+            ::std::format!($expected),
+            ::std::format!($seen),
+        )
+    };
+}

@@ -1,0 +1,746 @@
+//! What became of steady traffic: every request, the lab's steps on the same axis of time, and what
+//! can be said of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use podwire_probe::{Attempt, Outcome, TrafficEnd, TrafficRecord};
+use serde::{Serialize, Serializer};
+
+use crate::check::assert::Party;
+use crate::check::failure::{Cause, Failure};
+use crate::check::timeline::Timeline;
+
+const LOOK: &str = "the timeline on this page; every request with its time is in timeline.json";
+
+/// Steady traffic with every request accounted for. It displays as its timeline.
+///
+/// All times in it count from the sender's start, by the sender's own monotonic clock.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    /// Who sent.
+    pub from: String,
+    /// Every request, as the sender recorded it.
+    pub sent: TrafficRecord,
+    /// What the lab did meanwhile, in order.
+    pub marks: Vec<Mark>,
+    /// The node of each Pod that was seen at the start or since, by the Pod's name.
+    pub nodes: BTreeMap<String, u32>,
+    /// How host time maps to the sender's; as JSON, how many milliseconds a mark may be off.
+    pub clock: Clock,
+}
+
+/// A step of the lab on the sender's axis of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mark {
+    /// Milliseconds since the sender's start.
+    pub at_ms: u64,
+    /// What the lab did then.
+    pub text: String,
+}
+
+/// One look at the sender's clock: it showed this somewhen between the question and the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) asked: Instant,
+    pub(crate) elapsed_ms: u64,
+    pub(crate) told: Instant,
+}
+
+/// Where the sender's clock stands in host time. A guest's clock runs at the host's rate, but shows
+/// another date, and looking at it takes a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    base: Instant,
+    /// From `base` to the sender's start.
+    began_ms: i64,
+    within_ms: u64,
+}
+
+impl Clock {
+    /// From at least one reading; each of several narrows it down.
+    pub(crate) fn of(first: Reading, others: &[Reading]) -> Self {
+        let base = first.asked;
+        let began = |shown: Instant, elapsed_ms: u64| {
+            signed(shown.saturating_duration_since(base)).saturating_sub_unsigned(elapsed_ms)
+        };
+        // The sender began after each of the earliest times and before each of the latest ones.
+        let (mut low, mut high) = (i64::MIN, i64::MAX);
+        for reading in std::iter::once(&first).chain(others) {
+            low = low.max(began(reading.asked, reading.elapsed_ms));
+            high = high.min(began(reading.told, reading.elapsed_ms));
+        }
+        Self {
+            base,
+            began_ms: low + (high - low) / 2,
+            // When clocks drift apart the two cross, and their distance is the error all the same.
+            within_ms: low.abs_diff(high).div_ceil(2),
+        }
+    }
+
+    /// Milliseconds from the sender's start to a moment of the host, negative before it.
+    fn at_ms(&self, moment: Instant) -> i64 {
+        let since = match moment.checked_duration_since(self.base) {
+            Some(after) => signed(after),
+            None => -signed(self.base.saturating_duration_since(moment)),
+        };
+        since - self.began_ms
+    }
+
+    /// The time on the sender's axis at this moment of the host; its start for any moment before.
+    pub fn at(&self, moment: Instant) -> Duration {
+        Duration::from_millis(u64::try_from(self.at_ms(moment)).unwrap_or(0))
+    }
+
+    /// How far off [`Clock::at`] may be.
+    pub fn within(&self) -> Duration {
+        Duration::from_millis(self.within_ms)
+    }
+}
+
+impl Serialize for Clock {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.within_ms)
+    }
+}
+
+fn signed(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Requests that failed one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// When the first of them was sent.
+    pub from: Duration,
+    /// When the next one that was answered was sent; the last one's end when there is none.
+    pub to: Duration,
+    /// How they ended.
+    pub outcomes: BTreeMap<Outcome, usize>,
+}
+
+impl Gap {
+    /// How long nobody who asked was answered.
+    pub fn length(&self) -> Duration {
+        self.to.saturating_sub(self.from)
+    }
+
+    /// How many requests failed.
+    pub fn requests(&self) -> usize {
+        self.outcomes.values().sum()
+    }
+
+    /// The class of most of them.
+    pub fn cause(&self) -> Cause {
+        let most = self.outcomes.iter().max_by_key(|(_, count)| **count);
+        most.map_or(Cause::Other, |(outcome, _)| (*outcome).into())
+    }
+}
+
+/// `1.4 s from +12.5 s to +13.9 s: 7 requests (5 refused, 2 timed out)`.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.requests();
+        write!(
+            f,
+            "{:.1} s from +{:.1} s to +{:.1} s: {requests} request{} ({})",
+            self.length().as_secs_f64(),
+            self.from.as_secs_f64(),
+            self.to.as_secs_f64(),
+            if requests == 1 { "" } else { "s" },
+            counted(&self.outcomes)
+        )
+    }
+}
+
+/// The time between two marks, or between one and an end of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// What the lab did at its beginning; nothing for the first one.
+    pub step: Option<String>,
+    /// Its beginning.
+    pub from: Duration,
+    /// Its end.
+    pub to: Duration,
+    /// The requests sent in it by who answered; under the empty name those who did not say.
+    pub answered: BTreeMap<String, usize>,
+    /// The requests sent in it that failed.
+    pub failed: BTreeMap<Outcome, usize>,
+}
+
+impl Record {
+    fn ended(&self) -> impl Iterator<Item = (u64, &Attempt)> {
+        let requests = self.sent.requests.iter();
+        requests.filter_map(|sent| Some((sent.at_ms, sent.end.as_ref()?)))
+    }
+
+    /// How many requests ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.ended()
+            .filter(|(_, end)| end.outcome == outcome)
+            .count()
+    }
+
+    /// The requests that have ended, by how.
+    pub fn outcomes(&self) -> BTreeMap<Outcome, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, end) in self.ended() {
+            *counts.entry(end.outcome).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The answered requests by who answered; under the empty name those who did not say.
+    pub fn backends(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, end) in self.ended() {
+            if end.outcome == Outcome::Answered {
+                *counts
+                    .entry(end.host.as_deref().unwrap_or_default())
+                    .or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Every maximal run of requests that failed one after the other.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.runs(|before, now| now.0 == before.0 + 1)
+    }
+
+    /// Failures with less than `quiet` between one and the next, answers among them or not. One dead
+    /// backend among many makes short gaps for a long time: this is that time.
+    pub fn disturbances(&self, quiet: Duration) -> Vec<Gap> {
+        let quiet = millis(quiet);
+        self.runs(|before, now| now.1 - before.1 < quiet)
+    }
+
+    /// The longest gap; nothing when no request failed.
+    pub fn longest_gap(&self) -> Option<Gap> {
+        longest(self.gaps())
+    }
+
+    /// Groups failures, each of which is told by its number and the time it was sent at.
+    fn runs(&self, together: impl Fn((usize, u64), (usize, u64)) -> bool) -> Vec<Gap> {
+        let all: Vec<(u64, &Attempt)> = self.ended().collect();
+        let mut gaps: Vec<Gap> = Vec::new();
+        let mut before: Option<(usize, u64)> = None;
+        for (number, (at, end)) in all.iter().enumerate() {
+            if end.outcome == Outcome::Answered {
+                continue;
+            }
+            let now = (number, *at);
+            if !before.is_some_and(|before| together(before, now)) {
+                gaps.push(Gap {
+                    from: Duration::from_millis(*at),
+                    to: Duration::ZERO,
+                    outcomes: BTreeMap::new(),
+                });
+            }
+            before = Some(now);
+            if let Some(gap) = gaps.last_mut() {
+                *gap.outcomes.entry(end.outcome).or_default() += 1;
+                let mut after = all[number..].iter();
+                let answered = after.find(|(_, end)| end.outcome == Outcome::Answered);
+                gap.to = Duration::from_millis(answered.map_or(at + end.millis, |(at, _)| *at));
+            }
+        }
+        gaps
+    }
+
+    /// The record from mark to mark. The segments cover it, and every ended request is in one.
+    pub fn segments(&self) -> Vec<Segment> {
+        let starts = self.marks.iter().map(|mark| (Some(&mark.text), mark.at_ms));
+        let mut segments: Vec<Segment> = std::iter::once((None, 0))
+            .chain(starts)
+            .map(|(step, from)| Segment {
+                step: step.cloned(),
+                from: Duration::from_millis(from),
+                to: Duration::from_millis(self.sent.elapsed_ms.max(from)),
+                answered: BTreeMap::new(),
+                failed: BTreeMap::new(),
+            })
+            .collect();
+        for index in 1..segments.len() {
+            segments[index - 1].to = segments[index].from;
+        }
+        for (at, end) in self.ended() {
+            let at = Duration::from_millis(at);
+            let next = segments.partition_point(|segment| segment.from <= at);
+            let segment = &mut segments[next.saturating_sub(1)];
+            if end.outcome == Outcome::Answered {
+                let host = end.host.clone().unwrap_or_default();
+                *segment.answered.entry(host).or_default() += 1;
+            } else {
+                *segment.failed.entry(end.outcome).or_default() += 1;
+            }
+        }
+        segments
+    }
+
+    /// The requests that were surely sent after a moment of the host, which have ended.
+    fn ended_after(&self, moment: Instant) -> impl Iterator<Item = (u64, &Attempt)> {
+        let surely = millis(self.clock.at(moment) + self.clock.within());
+        self.ended().filter(move |(at, _)| *at > surely)
+    }
+
+    /// How the requests ended that were surely sent after a moment of the host, in order.
+    pub fn outcomes_after(&self, moment: Instant) -> Vec<Outcome> {
+        self.ended_after(moment)
+            .map(|(_, end)| end.outcome)
+            .collect()
+    }
+
+    /// Every request was sent, has ended, and is in the record.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the requests that have no end, or the reason for which some were not sent.
+    pub fn all_accounted(&self) -> Result<(), Failure> {
+        let expected = "every request of the steady traffic to be accounted for";
+        let failed = |seen: String| Err(Failure::new(Cause::Absent, expected, seen).look(LOOK));
+        let sent = self.sent.requests.len();
+        if sent == 0 {
+            return failed("no request was sent".into());
+        }
+        if self.sent.ended == Some(TrafficEnd::Full) {
+            return failed(format!(
+                "the record was full after {sent} requests, and the rest of the time is not in it: \
+                 send less often"
+            ));
+        }
+        let open: Vec<String> = (self.sent.requests.iter().enumerate())
+            .filter(|(_, sent)| sent.end.is_none())
+            .map(|(number, sent)| format!("\n  number {number}, sent at +{}", seconds(sent.at_ms)))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        failed(format!(
+            "{} of {sent} requests have no end:{}",
+            open.len(),
+            open.concat()
+        ))
+    }
+
+    /// Some requests were answered, and nobody who asked went unanswered for longer than that.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the longest gap, of the class of most of its requests.
+    pub fn gap_at_most(&self, limit: Duration) -> Result<(), Failure> {
+        let expected = format!("no gap longer than {:.1} s", limit.as_secs_f64());
+        self.longest_at_most(expected, self.gaps(), limit)
+    }
+
+    /// Some requests were answered, and no time of failures with less than `quiet` between one and
+    /// the next was longer than `limit`, see [`Record::disturbances`].
+    ///
+    /// # Errors
+    /// A [`Failure`] with the longest such time, of the class of most of its requests.
+    pub fn disturbed_at_most(&self, limit: Duration, quiet: Duration) -> Result<(), Failure> {
+        let expected = format!(
+            "no time of failures longer than {:.1} s (with less than {:.1} s from one to the next)",
+            limit.as_secs_f64(),
+            quiet.as_secs_f64()
+        );
+        self.longest_at_most(expected, self.disturbances(quiet), limit)
+    }
+
+    fn longest_at_most(
+        &self,
+        expected: String,
+        gaps: Vec<Gap>,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let number = gaps.len();
+        let longest = longest(gaps);
+        if self.count(Outcome::Answered) == 0 {
+            let cause = longest.map_or(Cause::Absent, |gap| gap.cause());
+            let seen = format!("no request was answered: {}", self.totals());
+            return Err(Failure::new(cause, expected, seen).look(LOOK));
+        }
+        match longest {
+            Some(gap) if gap.length() > limit => {
+                let step = self.step_before(gap.from);
+                let after = step.map_or(String::new(), |step| format!(", after \"{step}\""));
+                let seen = format!("{gap}{after}; the longest of {number}");
+                Err(Failure::new(gap.cause(), expected, seen).look(LOOK))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// None of these Pods answered a request that was sent after this moment of the host.
+    ///
+    /// # Errors
+    /// A [`Failure`] with who answered, how often and when last.
+    pub fn nobody_after(&self, pods: &[Party], moment: Instant) -> Result<(), Failure> {
+        let mut late: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for (at, end) in self.ended_after(moment) {
+            let host = end.host.as_deref().unwrap_or_default();
+            if pods.iter().any(|pod| pod.name == host) {
+                let (count, last) = late.entry(host).or_default();
+                (*count, *last) = (*count + 1, at);
+            }
+        }
+        if late.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> = late
+            .iter()
+            .map(|(host, (count, last))| {
+                format!("\n  {host}: {count} times, last at +{}", seconds(*last))
+            })
+            .collect();
+        Err(Failure::new(
+            Cause::WrongAnswer,
+            format!(
+                "none of {} Pods to answer after +{:.1} s",
+                pods.len(),
+                self.clock.at(moment).as_secs_f64()
+            ),
+            format!("answered all the same:{}", shown.concat()),
+        )
+        .look(LOOK))
+    }
+
+    /// Each of these Pods answered a request that was sent after this moment of the host.
+    ///
+    /// # Errors
+    /// A [`Failure`] that names those who did not.
+    pub fn each_after(&self, pods: &[Party], moment: Instant) -> Result<(), Failure> {
+        let silent: Vec<String> = pods
+            .iter()
+            .filter(|pod| {
+                let mut after = self.ended_after(moment);
+                !after.any(|(_, end)| end.host.as_ref() == Some(&pod.name))
+            })
+            .map(|pod| format!("\n  {pod}"))
+            .collect();
+        if silent.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Cause::Absent,
+            format!(
+                "each of {} Pods to answer after +{:.1} s",
+                pods.len(),
+                self.clock.at(moment).as_secs_f64()
+            ),
+            format!("no answer from:{}", silent.concat()),
+        )
+        .look(LOOK))
+    }
+
+    fn step_before(&self, time: Duration) -> Option<&str> {
+        let time = millis(time);
+        let before = self.marks.iter().rev().find(|mark| mark.at_ms <= time);
+        before.map(|mark| mark.text.as_str())
+    }
+
+    /// `612 sent = 600 answered + 12 refused`, with those that have no end.
+    pub(crate) fn totals(&self) -> String {
+        let mut parts: Vec<String> = self
+            .outcomes()
+            .iter()
+            .map(|(outcome, count)| format!("{count} {outcome}"))
+            .collect();
+        let open = self.sent.in_flight();
+        if open > 0 {
+            parts.push(format!("{open} without an end"));
+        }
+        if parts.is_empty() {
+            return "no request was sent".into();
+        }
+        format!("{} sent = {}", self.sent.requests.len(), parts.join(" + "))
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Timeline(self).fmt(f)
+    }
+}
+
+/// The first of the longest.
+fn longest(gaps: Vec<Gap>) -> Option<Gap> {
+    gaps.into_iter().rev().max_by_key(Gap::length)
+}
+
+fn counted(outcomes: &BTreeMap<Outcome, usize>) -> String {
+    let parts: Vec<String> = outcomes
+        .iter()
+        .map(|(outcome, count)| format!("{count} {outcome}"))
+        .collect();
+    parts.join(", ")
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn seconds(ms: u64) -> String {
+    format!("{:.1} s", Duration::from_millis(ms).as_secs_f64())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use podwire_probe::{Sent, TrafficRequest};
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    /// One request every 100 ms: a small letter is who answered, after 10 ms; `R` refused, `T` timed
+    /// out after 5 s, `?` under way.
+    pub(crate) fn record(requests: &str, marks: &[(u64, &str)]) -> Record {
+        let end = |letter: char| {
+            let (outcome, millis, host) = match letter {
+                'R' => (Outcome::Refused, 1, None),
+                'T' => (Outcome::TimedOut, 5000, None),
+                '?' => return None,
+                host => (Outcome::Answered, 10, Some(format!("blue-{host}"))),
+            };
+            Some(Attempt {
+                outcome,
+                millis,
+                host,
+                client: None,
+                error: None,
+            })
+        };
+        let requests: Vec<Sent> = (requests.chars().enumerate())
+            .map(|(number, letter)| Sent {
+                at_ms: number as u64 * 100,
+                end: end(letter),
+            })
+            .collect();
+        let now = Reading {
+            asked: Instant::now(),
+            elapsed_ms: 0,
+            told: Instant::now(),
+        };
+        Record {
+            from: "blue-f (10.1.1.9 on node1)".into(),
+            sent: TrafficRecord {
+                request: TrafficRequest::new("10.0.0.55:80"),
+                started_unix_ms: 1_700_000_000_000,
+                elapsed_ms: requests.len() as u64 * 100,
+                missed: 0,
+                ended: Some(TrafficEnd::Stopped),
+                requests,
+            },
+            marks: marks
+                .iter()
+                .map(|(at_ms, text)| Mark {
+                    at_ms: *at_ms,
+                    text: (*text).into(),
+                })
+                .collect(),
+            nodes: [("blue-a".into(), 1), ("blue-b".into(), 2)].into(),
+            clock: Clock {
+                base: now.asked,
+                began_ms: 0,
+                within_ms: 40,
+            },
+        }
+    }
+
+    fn pod(name: &str) -> Party {
+        Party {
+            name: name.into(),
+            node: 2,
+            pod: true,
+            address: Ipv4Addr::new(10, 1, 2, 2),
+        }
+    }
+
+    fn spans(gaps: &[Gap]) -> Vec<(u64, u64, usize)> {
+        let span = |gap: &Gap| (millis(gap.from), millis(gap.to), gap.requests());
+        gaps.iter().map(span).collect()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_gap_lasts_until_the_next_request_that_is_answered() {
+        let record = record("aRRaaTRaR", &[]);
+        assert_eq!(
+            spans(&record.gaps()),
+            [(100, 300, 2), (500, 700, 2), (800, 801, 1)]
+        );
+        // Of two as long, the first one.
+        assert_eq!(
+            record.longest_gap().unwrap().from,
+            Duration::from_millis(100)
+        );
+        assert_eq!(spans(&record.disturbances(SECOND)), [(100, 801, 5)]);
+        let short = Duration::from_millis(201);
+        assert_eq!(spans(&record.disturbances(short)).len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_is_under_way() {
+        let record = record("aRaR??", &[]);
+        assert_eq!(spans(&record.gaps()), [(100, 200, 1), (300, 301, 1)]);
+        assert_eq!(
+            record.totals(),
+            "6 sent = 2 answered + 2 refused + 2 without an end"
+        );
+    }
+
+    #[test]
+    fn a_segment_lasts_from_step_to_step() {
+        let record = record("aabRRb", &[(200, "drain"), (401, "join")]);
+        let of = |segment: &Segment| {
+            let answered: usize = segment.answered.values().sum();
+            let failed: usize = segment.failed.values().sum();
+            (segment.step.clone().unwrap_or_default(), answered, failed)
+        };
+        let segments: Vec<_> = record.segments().iter().map(of).collect();
+        let expected = [("", 2, 0), ("drain", 1, 2), ("join", 1, 0)];
+        assert_eq!(
+            segments,
+            expected.map(|(step, a, f)| (step.to_owned(), a, f))
+        );
+        assert_eq!(record.segments()[0].answered["blue-a"], 2);
+    }
+
+    #[test]
+    fn readings_narrow_the_clock_down() {
+        let base = Instant::now();
+        let at = |ms| base + Duration::from_millis(ms);
+        let reading = |asked, elapsed_ms, told| Reading {
+            asked: at(asked),
+            elapsed_ms,
+            told: at(told),
+        };
+        // It began between 100 and 500, says the first one; between 300 and 700, says the other.
+        let first = reading(100, 0, 500);
+        let one = Clock::of(first, &[]);
+        assert_eq!(
+            (one.at(at(300)), one.within()),
+            (Duration::ZERO, Duration::from_millis(200))
+        );
+        let two = Clock::of(first, &[reading(10_300, 10_000, 10_700)]);
+        assert_eq!(two.at(at(1400)), SECOND);
+        assert_eq!(two.within(), Duration::from_millis(100));
+        assert_eq!(two.at(at(0)), Duration::ZERO);
+        // Drifted apart by 200 ms: in the middle, and no surer than that.
+        let apart = Clock::of(first, &[reading(10_700, 10_000, 10_900)]);
+        assert_eq!(
+            (apart.at(at(600)), apart.within()),
+            (Duration::ZERO, Duration::from_millis(100))
+        );
+    }
+
+    #[test]
+    fn accounting_wants_an_end_of_every_request() {
+        assert!(record("aRT", &[]).all_accounted().is_ok());
+        let open = record("a?b", &[]).all_accounted().unwrap_err();
+        insta::assert_snapshot!(open, @r"
+        expected every request of the steady traffic to be accounted for; seen (absent): 1 of 3 requests have no end:
+          number 1, sent at +0.1 s
+        ");
+        assert_eq!(
+            record("", &[]).all_accounted().unwrap_err().cause,
+            Cause::Absent
+        );
+        let mut full = record("ab", &[]);
+        full.sent.ended = Some(TrafficEnd::Full);
+        assert!(full.all_accounted().unwrap_err().seen.contains("was full"));
+    }
+
+    #[test]
+    fn the_longest_gap_decides_and_is_told_with_the_step_before_it() {
+        let record = record("aRaRTTTa", &[(250, "drain node3")]);
+        let limit = Duration::from_millis;
+        assert!(record.gap_at_most(limit(400)).is_ok());
+        let failure = record.gap_at_most(limit(399)).unwrap_err();
+        assert_eq!(failure.cause, Cause::TimedOut);
+        insta::assert_snapshot!(failure, @r#"expected no gap longer than 0.4 s; seen (timed out): 0.4 s from +0.3 s to +0.7 s: 4 requests (1 refused, 3 timed out), after "drain node3"; the longest of 2"#);
+        assert!(record.disturbed_at_most(limit(600), SECOND).is_ok());
+        assert!(record.disturbed_at_most(limit(599), SECOND).is_err());
+    }
+
+    #[test]
+    fn without_an_answer_no_gap_is_short_enough() {
+        let dead = record("RR", &[]).gap_at_most(SECOND).unwrap_err();
+        assert_eq!(dead.cause, Cause::Refused);
+        assert_eq!(
+            record("", &[]).gap_at_most(SECOND).unwrap_err().cause,
+            Cause::Absent
+        );
+    }
+
+    #[test]
+    fn how_requests_ended_after_a_moment_is_told_in_order() {
+        let record = record("aaRb?", &[]);
+        let after = |ms| record.outcomes_after(record.clock.base + Duration::from_millis(ms));
+        assert_eq!(after(159), [Outcome::Refused, Outcome::Answered]);
+        // The clocks may be 40 ms apart.
+        assert_eq!(after(160), [Outcome::Answered]);
+    }
+
+    #[test]
+    fn who_answers_after_a_moment_counts_only_when_it_was_surely_after() {
+        let record = record("aabbab", &[]);
+        let at = |ms| record.clock.base + Duration::from_millis(ms);
+        let (a, b) = (pod("blue-a"), pod("blue-b"));
+        // The last answer of a is to the request of 400 ms, and the clocks may be 40 ms apart.
+        assert!(
+            record
+                .nobody_after(std::slice::from_ref(&a), at(361))
+                .is_ok()
+        );
+        let late = record
+            .nobody_after(&[a.clone(), b.clone()], at(359))
+            .unwrap_err();
+        assert_eq!(late.cause, Cause::WrongAnswer);
+        insta::assert_snapshot!(late, @r"
+        expected none of 2 Pods to answer after +0.4 s; seen (wrong answer): answered all the same:
+          blue-a: 1 times, last at +0.4 s
+          blue-b: 1 times, last at +0.5 s
+        ");
+        assert!(record.each_after(&[a.clone(), b.clone()], at(0)).is_ok());
+        let silent = record.each_after(&[a, b], at(361)).unwrap_err();
+        assert_eq!(silent.cause, Cause::Absent);
+        insta::assert_snapshot!(silent, @r"
+        expected each of 2 Pods to answer after +0.4 s; seen (absent): no answer from:
+          blue-a (10.1.2.2 on node2)
+        ");
+    }
+
+    proptest! {
+        #[test]
+        fn every_failure_is_in_one_gap_and_every_request_in_one_segment(
+            requests in "[abRT?]{0,80}",
+            mut steps in prop::collection::vec(0_u64..9000, 0..6),
+            quiet in 1_u64..3000,
+        ) {
+            steps.sort_unstable();
+            let marks: Vec<(u64, &str)> = steps.iter().map(|at| (*at, "step")).collect();
+            let record = record(&requests, &marks);
+            let failed = record.count(Outcome::Refused) + record.count(Outcome::TimedOut);
+            let answered: usize = record.backends().values().sum();
+            prop_assert_eq!(record.sent.requests.len(), failed + answered + record.sent.in_flight());
+            for gaps in [record.gaps(), record.disturbances(Duration::from_millis(quiet))] {
+                prop_assert_eq!(gaps.iter().map(Gap::requests).sum::<usize>(), failed);
+                for pair in gaps.windows(2) {
+                    prop_assert!(pair[0].from < pair[1].from);
+                }
+            }
+            for pair in record.gaps().windows(2) {
+                prop_assert!(pair[0].to < pair[1].from);
+            }
+            let segments = record.segments();
+            prop_assert_eq!(segments.len(), marks.len() + 1);
+            for pair in segments.windows(2) {
+                prop_assert_eq!(pair[0].to, pair[1].from);
+            }
+            let in_segments = |segment: &Segment| {
+                segment.answered.values().sum::<usize>() + segment.failed.values().sum::<usize>()
+            };
+            prop_assert_eq!(segments.iter().map(in_segments).sum::<usize>(), failed + answered);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A command on a node, and its answer.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::bail;
+use futures::future::try_join_all;
+pub use podwire_vm::Output as Answer;
+
+use crate::lab::Lab;
+use crate::lab::node::Node;
+
+/// What an ordinary command may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A command line of root's shell on a node, carried out when it is awaited. It must exit with 0, or
+/// else the scenario could not be carried out; one that may do otherwise says so
+/// ([`Command::may_fail`]).
+#[must_use = "a command is carried out when it is awaited"]
+pub struct Command<'lab> {
+    node: Node<'lab>,
+    line: String,
+    limit: Duration,
+    may_fail: bool,
+}
+
+impl<'lab> Command<'lab> {
+    pub(super) fn new(node: Node<'lab>, line: impl Into<String>) -> Self {
+        Self {
+            node,
+            line: line.into(),
+            limit: LIMIT,
+            may_fail: false,
+        }
+    }
+
+    /// The same with another limit than ten seconds; stretched like all limits.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The same, whatever its exit status: the [`Answer`] says which.
+    pub fn may_fail(self) -> Self {
+        Self {
+            may_fail: true,
+            ..self
+        }
+    }
+
+    async fn carry_out(self) -> anyhow::Result<Answer> {
+        let limit = self.node.lab().limit(self.limit);
+        let answer = self.node.as_machine().run(&self.line, limit).await?;
+        if !self.may_fail && !answer.succeeded() {
+            bail!("`{}` on {} failed: {answer}", self.line, self.node);
+        }
+        Ok(answer)
+    }
+}
+
+impl<'lab> IntoFuture for Command<'lab> {
+    type Output = anyhow::Result<Answer>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'lab>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.carry_out())
+    }
+}
+
+impl Lab {
+    /// The same command on every node at once, as [`Node::run`]: the nodes by number, each with its
+    /// answer.
+    ///
+    /// # Errors
+    /// When it fails on one of them.
+    pub async fn run_everywhere(&self, line: &str) -> anyhow::Result<Vec<(Node<'_>, Answer)>> {
+        let asked = self
+            .nodes()
+            .map(|node| async move { Ok((node, node.run(line).await?)) });
+        try_join_all(asked).await
+    }
+}

@@ -1,0 +1,129 @@
+//! Faults of a node's data path, and the routes of a network by hand.
+
+use podwire_cluster::{addresses, cni};
+use podwire_lan::Ipv4Net;
+
+use anyhow::Context as _;
+
+use crate::lab::Lab;
+use crate::lab::node::Node;
+
+impl Lab {
+    /// Adds all N x (N-1) routes.
+    ///
+    /// # Errors
+    /// When a node does not carry it out.
+    pub async fn add_all_routes(&self) -> anyhow::Result<()> {
+        self.step("add the routes of every node to every other's Pods");
+        Ok(self.cluster().add_all_routes().await?)
+    }
+
+    /// Starts kube-proxy on every node.
+    ///
+    /// # Errors
+    /// When systemd refuses to start it.
+    pub async fn start_kube_proxy(&self) -> anyhow::Result<()> {
+        self.step("start kube-proxy on every node");
+        Ok(self.cluster().start_kube_proxy().await?)
+    }
+
+    /// The addresses of a node's Pods, as nft(8) takes them: the node's range, or those of the
+    /// workload's Pods where the Pod network keeps its ranges to itself.
+    async fn addresses_of_pods(&self, node: Node<'_>) -> anyhow::Result<String> {
+        if let Some(ranges) = self.cluster().pod_ranges().await? {
+            let range = ranges.get(&node.number()).map(Ipv4Net::to_string);
+            return range.with_context(|| format!("{node} has no range for its Pods"));
+        }
+        let own = self.pods().on(node).running().await?;
+        let own: Vec<String> = own.iter().map(|pod| pod.address.to_string()).collect();
+        Ok(format!("{{ {} }}", own.join(", ")))
+    }
+}
+
+impl Node<'_> {
+    /// `ip route replace 10.1.TO.0/24 via ADDRESS-OF-TO`, as the documents type it with `add`; one that
+    /// is there stays.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn add_route_to(self, to: u32) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("add the route to node{to}'s Pods on {self}"));
+        Ok(self.lab().cluster().add_route(self.number(), to).await?)
+    }
+
+    /// Deletes that route.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn delete_route_to(self, to: u32) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("delete the route to node{to}'s Pods on {self}"));
+        Ok(self.lab().cluster().delete_route(self.number(), to).await?)
+    }
+
+    /// Takes away the rule that hides its Pods from the outside (C11's ipMasq).
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn remove_masquerade(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("take the masquerade rule off {self}"));
+        self.run(cni::REMOVE_MASQUERADE).await?;
+        Ok(())
+    }
+
+    /// Hides its Pods from other nodes as well, as the bridge plugin's ipMasq=true does.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn masquerade_between_nodes(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("masquerade what leaves {self}'s Pods"));
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!("ip saddr {own} ip daddr != {own} masquerade");
+        self.add_rule("type nat hook postrouting priority 100", &rule)
+            .await
+    }
+
+    /// Drops what it and its Pods send to the Pods of another, also within a tunnel.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_what_goes_to_pods_of(self, other: Node<'_>) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("drop what {self} sends to {other}'s Pods"));
+        let addresses = self.lab().addresses_of_pods(other).await?;
+        let rule = format!("ip daddr {addresses} drop");
+        self.add_rule("type filter hook postrouting priority 0", &rule)
+            .await
+    }
+
+    /// Drops every request to a Pod's port 80 that it forwards: those of its own Pods to others, and
+    /// those that come for them.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_forwarded_requests(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("drop the requests to Pods that {self} forwards"));
+        let rule = format!("ip daddr {} tcp dport 80 drop", addresses::PODS);
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Adds a rule of nft(8) at a hook of the kernel, before or beside everybody else's: `type filter
+    /// hook forward priority 0`, `ip daddr 10.1.2.2 drop`.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn add_rule(self, chain: &str, rule: &str) -> anyhow::Result<()> {
+        let rules = format!(
+            "nft 'add table ip sabotage; \
+             add chain ip sabotage it {{ {chain}; }}; \
+             add rule ip sabotage it {rule}'"
+        );
+        self.run(rules).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! kubeadm on a node, as a person types it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use podwire_cluster::kubeadm::{self, JoinCommand};
+
+use crate::check::failure::{Cause, Failure};
+use crate::lab::Lab;
+use crate::lab::command::{Answer, Command};
+use crate::lab::node::Node;
+
+/// `kubeadm join` and `kubeadm reset`.
+const KUBEADM: Duration = Duration::from_secs(40);
+
+/// From the start of a join to a Ready Node: the documents' listing shows an age of 88 s.
+pub const READY_AFTER_JOIN: Duration = Duration::from_secs(90);
+
+/// kubeadm on one node.
+#[derive(Clone, Copy)]
+pub struct Kubeadm<'lab> {
+    node: Node<'lab>,
+}
+
+impl Lab {
+    /// kubeadm on the node with this number.
+    pub fn kubeadm(&self, node: u32) -> Kubeadm<'_> {
+        Kubeadm {
+            node: self.node(node),
+        }
+    }
+
+    /// The join command at the end of `kubeadm init`'s output.
+    ///
+    /// # Errors
+    /// A [`Failure`] when there is none.
+    pub async fn join_command(&self) -> anyhow::Result<JoinCommand> {
+        let log = format!("cat {}", kubeadm::INIT_LOG);
+        let log = self.node(1).run(log).await?.stdout;
+        let found = JoinCommand::find(&log).ok_or_else(|| {
+            let end: Vec<&str> = log.lines().rev().take(5).collect();
+            let seen = format!("none; its last lines, backwards: {}", end.join(" | "));
+            Failure::new(Cause::Absent, "a join command at the end of init", seen)
+        })?;
+        Ok(found)
+    }
+}
+
+impl<'lab> Kubeadm<'lab> {
+    /// `kubeadm ARGUMENTS`.
+    pub fn run(self, arguments: &str) -> Command<'lab> {
+        self.node
+            .run(format!("kubeadm {arguments}"))
+            .within(KUBEADM)
+    }
+
+    /// Types the join command, which may be refused.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn try_to_join(self, command: &JoinCommand) -> anyhow::Result<Answer> {
+        let node = self.node;
+        node.lab().step(format!("kubeadm join on {node}"));
+        let typed = node.run(command.to_string()).within(KUBEADM);
+        typed.may_fail().await
+    }
+
+    /// Joins; what kubeadm said.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it is refused, naming the checks that stopped it.
+    pub async fn join(self, command: &JoinCommand) -> anyhow::Result<String> {
+        let answer = self.try_to_join(command).await?;
+        let said = answer.said();
+        if answer.succeeded() {
+            return Ok(said);
+        }
+        let stopped = preflight_errors(&said);
+        let seen = if stopped.is_empty() {
+            said
+        } else {
+            let names: Vec<&str> = stopped.into_iter().collect();
+            format!("stopped by the checks {}", names.join(", "))
+        };
+        let expected = format!("{} to join", self.node);
+        Err(Failure::new(Cause::Absent, expected, seen)
+            .look("the node's journal: `journalctl -u kubelet`")
+            .into())
+    }
+
+    /// `kubeadm reset`, with this answer to its question.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn reset_answered(self, answer: &str) -> anyhow::Result<Answer> {
+        let node = self.node;
+        node.lab()
+            .step(format!("kubeadm reset on {node}, answered {answer:?}"));
+        let typed = node.run(format!("echo {answer} | kubeadm reset"));
+        typed.within(KUBEADM).may_fail().await
+    }
+
+    /// `kubeadm reset`, answered with y; what it said.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn reset(self) -> anyhow::Result<String> {
+        let answer = self.reset_answered("y").await?;
+        anyhow::ensure!(answer.succeeded(), "kubeadm reset failed: {answer}");
+        Ok(answer.said())
+    }
+}
+
+/// Names of the preflight checks that stopped kubeadm. It gives no distinguishing exit codes: these
+/// names are all there is to match.
+pub fn preflight_errors(said: &str) -> BTreeSet<&str> {
+    said.lines()
+        .filter_map(|line| line.trim_start().strip_prefix("[ERROR ")?.split_once(']'))
+        .map(|(check, _)| check)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_that_only_warn_stop_nothing() {
+        let said = "\
+[preflight] Running pre-flight checks
+\t[WARNING ContainerRuntimeVersion]: You must update your container runtime
+[preflight] Some fatal errors occurred:
+\t[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists
+\t[ERROR Port-10250]: Port 10250 is in use
+error: error execution phase preflight: preflight checks failed";
+        let names: Vec<&str> = preflight_errors(said).into_iter().collect();
+        assert_eq!(
+            names,
+            ["FileAvailable--etc-kubernetes-kubelet.conf", "Port-10250"]
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! One node: commands, files, services, its journal, its power.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use podwire_cluster::{Identity, addresses, cni};
+use podwire_lan::Ipv4Net;
+
+use crate::check::assert::Party;
+use crate::lab::Lab;
+use crate::lab::command::Command;
+
+/// Writing a file.
+const WRITE: Duration = Duration::from_secs(20);
+
+/// A node of a lab, as cheap to hand around as its number.
+#[derive(Clone, Copy)]
+pub struct Node<'lab> {
+    lab: &'lab Lab,
+    number: u32,
+}
+
+impl<'lab> Node<'lab> {
+    pub(super) fn of(lab: &'lab Lab, number: u32) -> Self {
+        Self { lab, number }
+    }
+
+    pub(super) fn lab(self) -> &'lab Lab {
+        self.lab
+    }
+
+    pub(super) fn as_machine(self) -> &'lab podwire_cluster::Node {
+        self.lab.cluster().node(self.number)
+    }
+
+    /// Its number, from 1.
+    pub fn number(self) -> u32 {
+        self.number
+    }
+
+    /// `node2`: host name, DNS name and Node name.
+    pub fn name(self) -> &'lab str {
+        self.as_machine().name()
+    }
+
+    /// Its address on the segment.
+    pub fn address(self) -> Ipv4Addr {
+        addresses::node_address(self.number)
+    }
+
+    /// The range of its Pods where routes are laid by hand: `10.1.2.0/24`.
+    pub fn pod_range(self) -> Ipv4Net {
+        addresses::pod_range(self.number)
+    }
+
+    /// It, as somebody who asks.
+    pub fn party(self) -> Party {
+        Party {
+            name: self.name().to_owned(),
+            node: self.number,
+            pod: false,
+            address: self.address(),
+        }
+    }
+
+    /// A command line of root's shell; see [`Command`].
+    pub fn run(self, line: impl Into<String>) -> Command<'lab> {
+        Command::new(self, line)
+    }
+
+    /// Writes a file that everybody may read, and its folder when there is none.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn write(self, path: &str, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+        self.put(path, text.as_ref(), 0o644).await
+    }
+
+    /// Writes a file that only root may read, and its folder when there is none.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn write_secret(self, path: &str, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+        self.put(path, text.as_ref(), 0o600).await
+    }
+
+    async fn put(self, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+        let limit = self.lab.limit(WRITE);
+        Ok(self.as_machine().write(path, bytes, mode, limit).await?)
+    }
+
+    /// Writes the CNI file of a network by hand, a bridge with this range.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn write_cni_file(self, range: Ipv4Net) -> anyhow::Result<()> {
+        self.write(cni::PATH, cni::bridge(range)).await
+    }
+
+    /// Has systemd start these units: `start("containerd kubelet")`.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn start(self, units: &str) -> anyhow::Result<()> {
+        self.systemctl("start", units).await
+    }
+
+    /// Has systemd stop these units.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn stop(self, units: &str) -> anyhow::Result<()> {
+        self.systemctl("stop", units).await
+    }
+
+    /// Has systemd stop these units and start them again.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn restart(self, units: &str) -> anyhow::Result<()> {
+        self.systemctl("restart", units).await
+    }
+
+    async fn systemctl(self, verb: &str, units: &str) -> anyhow::Result<()> {
+        self.run(format!("systemctl {verb} {units}")).await?;
+        Ok(())
+    }
+
+    /// What the unit's present process, or its last, has written into the journal.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn journal(self, unit: &str) -> anyhow::Result<String> {
+        Ok(self.run(journal_of(unit)).await?.stdout)
+    }
+
+    /// The command that prints the lines of [`Node::journal`] with all of this in them, for
+    /// [`Needs::Silence`](crate::Needs::Silence).
+    pub fn journal_lines(self, unit: &str, with: &[&str]) -> String {
+        let each = with.iter().map(|it| format!(" | grep -F '{it}'"));
+        format!("{}{}; true", journal_of(unit), each.collect::<String>())
+    }
+
+    /// What proves its kubelet to the API server of a cluster by hand.
+    ///
+    /// # Errors
+    /// When kubeadm made the cluster: its keys are on its nodes only.
+    pub fn identity(self) -> anyhow::Result<&'lab Identity> {
+        let own = self.lab.cluster().pki()?.node(self.number);
+        own.with_context(|| format!("no certificate for {self}"))
+    }
+
+    /// Reboots it, and waits until it answers again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn reboot(self) -> anyhow::Result<()> {
+        self.lab.step(format!("reboot {self}"));
+        Ok(self.lab.cluster().reboot(self.number).await?)
+    }
+
+    /// Cuts its power, switches it on again, and waits until it answers. What it wrote before is on
+    /// its disk: this cluster's etcd does not wait for the disk, as a usual one does at every write.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn cut_power(self) -> anyhow::Result<()> {
+        self.lab.step(format!("cut {self}'s power"));
+        self.run("sync").await?;
+        Ok(self.lab.cluster().cut_power(self.number).await?)
+    }
+
+    /// Takes its card's link away, or gives it back.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub async fn set_link(self, up: bool) -> anyhow::Result<()> {
+        Ok(self.as_machine().machine().set_link(up).await?)
+    }
+
+    /// Collects its evidence, as after a failure: the folder with its files.
+    pub async fn evidence(self) -> PathBuf {
+        let cluster = self.lab.cluster();
+        let folder = cluster.dir().join("asked-for");
+        cluster.node_evidence(self.number, &folder).await;
+        folder.join(self.name())
+    }
+}
+
+fn journal_of(unit: &str) -> String {
+    format!(
+        "journalctl -u {unit} -o cat --no-pager \
+         _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID {unit})"
+    )
+}
+
+impl fmt::Display for Node<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,246 @@
+//! Nodes as the API lists them: registered, Ready, labelled.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node as ApiNode, NodeCondition};
+use kube::Api;
+use kube::runtime::watcher;
+use podwire_cluster::addresses;
+
+use crate::check::failure::Cause;
+use crate::lab::Lab;
+use crate::lab::node::Node;
+use crate::wait::needs::Needs;
+use crate::wait::probe::Probe;
+
+/// How long a kubelet may take from its start to a Ready Node.
+const READY: Duration = Duration::from_secs(20);
+
+/// A Node as the API lists it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedNode(ApiNode);
+
+impl Deref for ListedNode {
+    type Target = ApiNode;
+
+    fn deref(&self) -> &ApiNode {
+        &self.0
+    }
+}
+
+impl ListedNode {
+    /// Its condition of this type: `Ready`.
+    pub fn condition(&self, kind: &str) -> Option<&NodeCondition> {
+        let conditions = self.status.as_ref()?.conditions.as_ref()?;
+        conditions.iter().find(|it| it.type_ == kind)
+    }
+
+    /// Whether its condition of this type holds.
+    pub fn holds(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(|it| it.status == "True")
+    }
+
+    /// Names of its labels.
+    pub fn labels(&self) -> Vec<&str> {
+        let labels = self.metadata.labels.iter().flatten();
+        labels.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Keys of its taints.
+    pub fn taints(&self) -> Vec<&str> {
+        let taints = self.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let taints = taints.into_iter().flatten();
+        taints.map(|taint| taint.key.as_str()).collect()
+    }
+
+    /// The version of its kubelet, `v1.36.4`.
+    pub fn version(&self) -> Option<&str> {
+        let info = self.status.as_ref()?.node_info.as_ref()?;
+        Some(&info.kubelet_version)
+    }
+}
+
+impl Lab {
+    fn api_nodes(&self) -> Api<ApiNode> {
+        Api::all(self.cluster().api())
+    }
+
+    /// Every Node is listed, Ready, and has its machine's address as internal address: the next hops
+    /// of the routes to come.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn all_nodes_ready(&self) -> anyhow::Result<()> {
+        self.all_nodes_ready_or(Needs::Time).await
+    }
+
+    /// The same; beside a kubelet that acts, it `needs` this.
+    ///
+    /// # Errors
+    /// As [`Lab::all_nodes_ready`].
+    pub async fn all_nodes_ready_or(&self, needs: Needs) -> anyhow::Result<()> {
+        let count = self.node_count();
+        let expected = format!("{count} Ready Nodes with their machines' addresses");
+        let numbers: Vec<u32> = (1..=count).collect();
+        self.nodes_ready(&numbers, &expected, READY, needs).await
+    }
+
+    async fn nodes_ready(
+        &self,
+        numbers: &[u32],
+        expected: &str,
+        limit: Duration,
+        needs: Needs,
+    ) -> anyhow::Result<()> {
+        let api = self.api_nodes();
+        self.watch(expected, limit, api, watcher::Config::default(), |listed| {
+            let listed: Vec<ListedNode> = listed.iter().cloned().map(ListedNode).collect();
+            let lacking = |number: &u32| Some((*number, lacking(&listed, *number)?));
+            Ok(match numbers.iter().find_map(lacking) {
+                None => Probe::Done(()),
+                Some((number, (cause, state))) => Probe::not_yet(cause, state)
+                    .needs(Needs::All(vec![Needs::Kubelet(number), needs.clone()]))
+                    .look(format!(
+                        "`journalctl -u kubelet` of {}, and its Node",
+                        addresses::node_name(number)
+                    )),
+            })
+        })
+        .await
+    }
+}
+
+impl Node<'_> {
+    /// Its Node, while it is listed.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn listed(self) -> anyhow::Result<Option<ListedNode>> {
+        let listed = self.lab().api_nodes().get_opt(self.name()).await?;
+        Ok(listed.map(ListedNode))
+    }
+
+    /// Watches its Node until `judge` says that it is done; there is none before it registers. Its
+    /// kubelet would have to act.
+    ///
+    /// # Errors
+    /// As [`Lab::watch`].
+    pub async fn until<T>(
+        self,
+        expected: impl AsRef<str>,
+        limit: Duration,
+        judge: impl Fn(Option<&ListedNode>) -> Probe<T>,
+    ) -> anyhow::Result<T> {
+        let api = self.lab().api_nodes();
+        let own = watcher::Config::default().fields(&format!("metadata.name={self}"));
+        let watch = self.lab().watch(expected, limit, api, own, |listed| {
+            let listed = listed.first().cloned().map(ListedNode);
+            Ok(judge(listed.as_ref()).needs(Needs::Kubelet(self.number())))
+        });
+        watch.await
+    }
+
+    /// Whether its Node has this label.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn has_label(self, label: &str) -> anyhow::Result<bool> {
+        let listed = self.listed().await?;
+        Ok(listed.is_some_and(|node| node.labels().contains(&label)))
+    }
+
+    /// Whether it takes no new Pods (`spec.unschedulable`).
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn is_cordoned(self) -> anyhow::Result<bool> {
+        let listed = self.listed().await?;
+        let spec = listed.as_ref().and_then(|node| node.spec.as_ref());
+        Ok(spec.and_then(|spec| spec.unschedulable) == Some(true))
+    }
+
+    /// Its Node is listed, Ready within the limit, and has its machine's address.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn ready_within(self, limit: Duration) -> anyhow::Result<()> {
+        self.ready_within_or(limit, Needs::Time).await
+    }
+
+    /// The same; beside a kubelet that acts, it `needs` this.
+    ///
+    /// # Errors
+    /// As [`Node::ready_within`].
+    pub async fn ready_within_or(self, limit: Duration, needs: Needs) -> anyhow::Result<()> {
+        let expected = format!("{self} Ready");
+        let (lab, numbers) = (self.lab(), [self.number()]);
+        lab.nodes_ready(&numbers, &expected, limit, needs).await
+    }
+}
+
+fn lacking(listed: &[ListedNode], number: u32) -> Option<(Cause, String)> {
+    let name = addresses::node_name(number);
+    let named = |node: &&ListedNode| node.metadata.name.as_ref() == Some(&name);
+    let Some(node) = listed.iter().find(named) else {
+        return Some((Cause::Absent, format!("no Node {name}")));
+    };
+    match node.condition("Ready") {
+        Some(ready) if ready.status == "True" => {}
+        Some(ready) => {
+            let why = ready.message.as_deref().unwrap_or_default();
+            return Some((Cause::NotReady, format!("{name} is not Ready: {why}")));
+        }
+        None => return Some((Cause::NotReady, format!("{name} has no Ready condition"))),
+    }
+    let wanted = addresses::node_address(number).to_string();
+    let all = node.status.iter().filter_map(|it| it.addresses.as_ref());
+    let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
+    let internal: Vec<&str> = internal.map(|it| it.address.as_str()).collect();
+    (internal != [wanted.as_str()]).then(|| {
+        (
+            Cause::WrongAnswer,
+            format!("{name} has internal addresses {internal:?}, its machine {wanted}"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(ready: &str, address: &str) -> ListedNode {
+        let node = serde_json::from_value(json!({
+            "metadata": { "name": "node2", "labels": { "size": "small" } },
+            "spec": { "taints": [{ "key": "full", "effect": "NoSchedule" }] },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": ready, "message": "cni not initialised" }],
+                "addresses": [
+                    { "type": "InternalIP", "address": address },
+                    { "type": "Hostname", "address": "node2" }
+                ]
+            }
+        }));
+        ListedNode(node.unwrap())
+    }
+
+    #[test]
+    fn a_node_is_read_from_the_api() {
+        let node = node("False", "172.30.0.12");
+        assert_eq!((node.labels(), node.taints()), (vec!["size"], vec!["full"]));
+        let why = node.condition("Ready").and_then(|it| it.message.as_deref());
+        assert_eq!(why, Some("cni not initialised"));
+        assert!(!node.holds("Ready"));
+    }
+
+    #[test]
+    fn what_a_node_lacks_is_named() {
+        let own = addresses::node_address(2).to_string();
+        assert_eq!(lacking(&[node("True", &own)], 2), None);
+        let cause = |nodes: &[ListedNode]| lacking(nodes, 2).map(|(cause, _)| cause);
+        assert_eq!(cause(&[]), Some(Cause::Absent));
+        assert_eq!(cause(&[node("False", &own)]), Some(Cause::NotReady));
+        assert_eq!(cause(&[node("True", "10.1.2.1")]), Some(Cause::WrongAnswer));
+    }
+}

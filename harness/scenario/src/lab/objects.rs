@@ -1,0 +1,265 @@
+//! Objects of the API by name: Services, Deployments, and whatever a scenario applies.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
+use k8s_openapi::api::core::v1::{Event, Service as ApiService};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::lab::pods::{Pod, Pods};
+
+/// Who applies, as the API notes it (server-side apply, `fieldManager`).
+const MANAGER: &str = "podwire";
+
+impl Lab {
+    /// Applies an object in its full form (`apiVersion`, `kind`, `metadata`, ...); without a namespace
+    /// it goes to `default`. Applied twice it is the same.
+    ///
+    /// # Errors
+    /// When it is no object, or the API refuses it.
+    pub async fn apply(&self, object: Value) -> anyhow::Result<()> {
+        let object: DynamicObject = serde_json::from_value(object).context("no API object")?;
+        let kind = object.types.clone().context("an object without a kind")?;
+        let resource = resource(&kind)?;
+        let client = self.cluster().api();
+        let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
+        let api: Api<DynamicObject> = match kind.kind.as_str() {
+            "Node" | "Namespace" | "ClusterRole" | "ClusterRoleBinding" => {
+                Api::all_with(client, &resource)
+            }
+            _ => Api::namespaced_with(client, &namespace, &resource),
+        };
+        let name = object.name_any();
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
+        applied.with_context(|| format!("cannot apply {} {name}", kind.kind))?;
+        Ok(())
+    }
+
+    /// Starts a Pod of the workload's program on a node, past the scheduler: what a taint keeps away
+    /// from it comes as well. It asks the cluster's DNS, and has the label `app=NAME`.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn start_pod(&self, name: &str, on: crate::Node<'_>) -> anyhow::Result<()> {
+        self.apply(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "labels": { "app": name } },
+            "spec": {
+                "nodeName": on.name(),
+                "dnsPolicy": "ClusterFirst",
+                "terminationGracePeriodSeconds": 2,
+                "containers": [Pod::container()],
+            },
+        }))
+        .await
+    }
+
+    /// The messages of the events with this reason in the namespace `default`:
+    /// `FailedCreatePodSandBox`.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn events(&self, reason: &str) -> anyhow::Result<Vec<String>> {
+        let events: Api<Event> = Api::default_namespaced(self.cluster().api());
+        let select = ListParams::default().fields(&format!("reason={reason}"));
+        let listed = events.list(&select).await.context("cannot list events")?;
+        let messages = listed.items.into_iter().filter_map(|it| it.message);
+        Ok(messages.collect())
+    }
+
+    /// A Service of the namespace `default`; the workload's is `blue`.
+    pub fn service(&self, name: impl Into<String>) -> Service<'_> {
+        Service {
+            lab: self,
+            name: name.into(),
+        }
+    }
+
+    /// A Deployment of the namespace `default`; the workload's is `blue`.
+    pub fn deployment(&self, name: impl Into<String>) -> Deployment<'_> {
+        Deployment {
+            lab: self,
+            name: name.into(),
+        }
+    }
+}
+
+fn resource(of: &TypeMeta) -> anyhow::Result<ApiResource> {
+    let kind = GroupVersionKind::try_from(of).context("no kind of the API")?;
+    Ok(ApiResource::from_gvk(&kind))
+}
+
+/// A Deployment by its name.
+pub struct Deployment<'lab> {
+    lab: &'lab Lab,
+    name: String,
+}
+
+impl<'lab> Deployment<'lab> {
+    fn api(&self) -> Api<ApiDeployment> {
+        Api::default_namespaced(self.lab.cluster().api())
+    }
+
+    /// Its Pods, those with the label `app=NAME`.
+    pub fn pods(&self) -> Pods<'lab> {
+        self.lab.pods().labelled(format!("app={}", self.name))
+    }
+
+    /// Makes one of the workload's program with so many Pods; `more` goes into their spec.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn create(&self, replicas: usize, more: Value) -> anyhow::Result<()> {
+        let mut spec = json!({
+            "terminationGracePeriodSeconds": 2,
+            "containers": [Pod::container()],
+        });
+        if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
+            spec.extend(more);
+        }
+        let labels = json!({ "app": self.name });
+        let object = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": self.name },
+            "spec": {
+                "replicas": replicas,
+                "selector": { "matchLabels": labels },
+                "template": { "metadata": { "labels": labels }, "spec": spec },
+            },
+        });
+        self.lab.apply(object).await
+    }
+
+    /// Sets its number of Pods.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn scale(&self, replicas: usize) -> anyhow::Result<()> {
+        let scale = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+        let (api, how) = (self.api(), PatchParams::default());
+        let scaled = api.patch_scale(&self.name, &how, &scale).await;
+        scaled.with_context(|| format!("cannot scale {}", self.name))?;
+        Ok(())
+    }
+}
+
+/// A Service by its name.
+#[derive(Clone)]
+pub struct Service<'lab> {
+    pub(super) lab: &'lab Lab,
+    pub(super) name: String,
+}
+
+impl Service<'_> {
+    fn api(&self) -> Api<ApiService> {
+        Api::default_namespaced(self.lab.cluster().api())
+    }
+
+    /// Makes one for the Pods with the label `app=NAME`, port 80.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn create(&self) -> anyhow::Result<()> {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": self.name },
+            "spec": { "selector": { "app": self.name }, "ports": [{ "port": 80 }] },
+        });
+        self.lab.apply(service).await
+    }
+
+    /// It, while it exists.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn listed(&self) -> anyhow::Result<Option<ApiService>> {
+        Ok(self.api().get_opt(&self.name).await?)
+    }
+
+    /// Its ClusterIP.
+    ///
+    /// # Errors
+    /// When the API does not answer, or it has none.
+    pub async fn address(&self) -> anyhow::Result<Ipv4Addr> {
+        let spec = self.api().get(&self.name).await?.spec;
+        let address = spec.and_then(|spec| spec.cluster_ip);
+        let none = || format!("the Service {} has no ClusterIP", self.name);
+        Ok(address.with_context(none)?.parse()?)
+    }
+
+    /// The addresses that its EndpointSlices call ready.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn ready_endpoints(&self) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+        let select = ListParams::default().labels(&self.label_of_slices());
+        Ok(ready(&self.slices().list(&select).await?.items))
+    }
+
+    pub(super) fn slices(&self) -> Api<EndpointSlice> {
+        Api::default_namespaced(self.lab.cluster().api())
+    }
+
+    pub(super) fn label_of_slices(&self) -> String {
+        format!("kubernetes.io/service-name={}", self.name)
+    }
+
+    /// Gives every client of it one Pod (`sessionAffinity: ClientIP`).
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn stick_clients_to_one_pod(&self) -> anyhow::Result<()> {
+        self.lab
+            .step("set the Service's session affinity to ClientIP");
+        let affinity = Patch::Merge(json!({ "spec": { "sessionAffinity": "ClientIP" } }));
+        let how = PatchParams::default();
+        self.api().patch(&self.name, &how, &affinity).await?;
+        Ok(())
+    }
+}
+
+/// The addresses that these call ready.
+pub(super) fn ready(slices: &[EndpointSlice]) -> BTreeSet<Ipv4Addr> {
+    let endpoints = slices.iter().filter_map(|slice| slice.endpoints.as_ref());
+    let ready = endpoints.flatten().filter(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions.is_some_and(|conditions| conditions.ready == Some(true))
+    });
+    let addresses = ready.flat_map(|endpoint| &endpoint.addresses);
+    addresses.filter_map(|it| it.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_does_not_say_that_it_is_ready_is_not() {
+        let of = |address: &str, conditions: Value| json!({ "addresses": [address], "conditions": conditions });
+        let slice = |endpoints: Value| {
+            let slice = json!({ "addressType": "IPv4", "endpoints": endpoints, "ports": [] });
+            serde_json::from_value::<EndpointSlice>(slice).unwrap()
+        };
+        let slices = [
+            slice(json!([of("10.1.1.2", json!({ "ready": true }))])),
+            slice(json!([
+                of("10.1.2.2", json!({ "ready": false })),
+                of("10.1.2.3", json!({})),
+                of("10.1.2.4", json!({ "ready": true })),
+            ])),
+        ];
+        let expected = [[10, 1, 1, 2], [10, 1, 2, 4]].map(Ipv4Addr::from);
+        assert_eq!(ready(&slices), expected.into());
+    }
+}

@@ -1,0 +1,196 @@
+//! What a Service does with its clients' requests.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kube::runtime::watcher;
+
+use crate::check::assert::{self, Party};
+use crate::check::failure::{Cause, Failure};
+use crate::lab::node::Node;
+use crate::lab::objects::{Service, ready};
+use crate::wait::needs::Needs;
+use crate::wait::probe::Probe;
+use crate::{RequestOutcome, secs};
+
+/// Requests to a ClusterIP for each Pod behind it, among which each is almost certainly seen: one of
+/// six is missed in one of a thousand looks, and in all four that end a wait once in 10^12.
+const PER_POD: usize = 8;
+/// Time-outs after which one look at a ClusterIP has seen enough.
+const EARLY_TIME_OUTS: u32 = 16;
+/// For the EndpointSlice to follow its Pods, and kube-proxy the EndpointSlice.
+const FOLLOWS: Duration = secs(20);
+
+impl Service<'_> {
+    /// What a node's kube-proxy needs to send its connections to the ready endpoints.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn needs_from(&self, node: Node<'_>) -> anyhow::Result<Needs> {
+        Ok(Needs::KubeProxy {
+            node: node.number(),
+            service: self.address().await?,
+            pods: self.ready_endpoints().await?.into_iter().collect(),
+        })
+    }
+
+    /// What a node's kube-proxy needs to follow it.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn needs_to_be_followed_on(&self, node: Node<'_>) -> anyhow::Result<Needs> {
+        Ok(Needs::KubeProxy {
+            node: node.number(),
+            service: self.address().await?,
+            pods: Vec::new(),
+        })
+    }
+
+    /// kube-proxy follows the EndpointSlice with a delay of its own: a measurement starts when each of
+    /// so many Pods has been seen once.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it does not come to that; it says how the Pods answer at their own addresses.
+    pub async fn leads_to_all(&self, pods: usize, from: &Party) -> anyhow::Result<()> {
+        let address = self.address().await?;
+        let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
+        // All at once, and no second round for a Service that is dead.
+        let requests = u32::try_from(pods * PER_POD)?;
+        let seen = self.lab.eventually(expected, secs(30), async || {
+            let running = self.pods().await?;
+            if running.len() < pods {
+                let state = format!("{} of {pods} Pods run", running.len());
+                let needs = Needs::deployment(&self.name, pods);
+                return Ok(Probe::not_yet(Cause::NotReady, state).needs(needs));
+            }
+            // One of two Pods with the same address stays silent for ever.
+            if let Err(shared) = assert::addresses_unique(&running) {
+                return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
+            }
+            let asked = self.lab.ask(from, address).times(requests);
+            let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
+            let hosts = report.hosts();
+            let silent = running
+                .iter()
+                .filter(|pod| !hosts.contains_key(pod.name.as_str()));
+            let silent: Vec<String> = silent.map(ToString::to_string).collect();
+            let mut ends = report.results.iter().map(|result| result.outcome);
+            let (cause, others) = match ends.find(|it| *it != RequestOutcome::Answered) {
+                Some(outcome) => (outcome.into(), format!("; other requests: {outcome}")),
+                None => (Cause::Unbalanced, String::new()),
+            };
+            let state = format!("no answer from {}{others}", silent.join(", "));
+            Ok(
+                Probe::when(silent.is_empty(), cause, state).needs(Needs::KubeProxy {
+                    node: from.node,
+                    service: address,
+                    pods: running.iter().map(|pod| pod.address).collect(),
+                }),
+            )
+        });
+        match seen.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.asked_directly(from, error).await),
+        }
+    }
+
+    /// Waits until none of these Pods is among its ready endpoints.
+    ///
+    /// # Errors
+    /// A [`Failure`] that names those which are, when it does not come to that.
+    pub async fn until_no_endpoints(&self, pods: &[Party]) -> anyhow::Result<()> {
+        let expected = format!("none of {} Pods among the ready endpoints", pods.len());
+        let select = watcher::Config::default().labels(&self.label_of_slices());
+        let watched = self
+            .lab
+            .watch(expected, FOLLOWS, self.slices(), select, |slices| {
+                let ready = ready(slices);
+                let left = pods.iter().filter(|pod| ready.contains(&pod.address));
+                let left: Vec<String> = left.map(ToString::to_string).collect();
+                let gone = Probe::when(left.is_empty(), Cause::Answered, left.join(", "));
+                Ok(gone.needs(Needs::ControlPlane("kube-controller-manager")))
+            });
+        watched.await
+    }
+
+    /// Waits until the rules of a node name none of these Pods: its kube-proxy has followed.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it does not come to that.
+    pub async fn until_no_rules(&self, pods: &[Party], node: Node<'_>) -> anyhow::Result<()> {
+        let needs = self.needs_to_be_followed_on(node).await?;
+        let addresses = pods.iter().map(|pod| format!(" -e {}", pod.address));
+        let count = format!(
+            "{{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -c -w -F{}; true",
+            addresses.collect::<String>()
+        );
+        let expected = format!("none of {} Pods in the rules of {node}", pods.len());
+        self.lab
+            .eventually(expected, FOLLOWS, async || {
+                let counted = node.run(&count).await?;
+                let lines = counted.text();
+                let state = format!("{lines} lines name them");
+                Ok(Probe::when(lines == "0", Cause::Answered, state).needs(needs.clone()))
+            })
+            .await
+    }
+
+    async fn pods(&self) -> anyhow::Result<Vec<Party>> {
+        self.lab.deployment(&self.name).pods().running().await
+    }
+
+    /// Says of its failure whether the Pods answer at their own addresses: it, or the way.
+    async fn asked_directly(&self, from: &Party, error: anyhow::Error) -> anyhow::Error {
+        let failure = match error.downcast::<Failure>() {
+            Ok(failure) => failure,
+            Err(error) => return error,
+        };
+        let told = async {
+            let pods = self.pods().await?;
+            let mesh = self.lab.mesh(std::slice::from_ref(from), &pods).await?;
+            let cells = mesh.cells.iter().map(|cell| format!("\n  {cell}"));
+            Ok::<_, anyhow::Error>(cells.collect::<String>())
+        };
+        match told.await {
+            Ok(cells) => Failure {
+                seen: format!("{}\nAsked at their own addresses:{cells}", failure.seen),
+                ..failure
+            }
+            .into(),
+            // What was seen is worth more than that no more could be.
+            Err(_) => failure.into(),
+        }
+    }
+
+    /// The balancing rule: requests to its ClusterIP spread evenly over its running Pods.
+    ///
+    /// # Errors
+    /// A [`Failure`] with each Pod's count, when they do not.
+    pub async fn spreads_evenly(&self, from: &Party) -> anyhow::Result<()> {
+        let backends: Vec<String> = self.pods().await?.into_iter().map(|pod| pod.name).collect();
+        let requests = assert::requests_for(backends.len());
+        let report = self
+            .lab
+            .ask(from, self.address().await?)
+            .times(requests)
+            .await?;
+        Ok(assert::balanced(&report, &backends)?)
+    }
+}
+
+impl Node<'_> {
+    /// Has the kernel forget what was sent to an address before the rules were there: such a connection
+    /// attempt is remembered, untranslated, for two minutes. A new request that happens to get the same
+    /// source port counts as its repetition: it is not translated either, and kube-proxy's rules reject
+    /// it (`cluster-ips-check` of its nftables mode).
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn forget_attempts_at(self, address: Ipv4Addr) -> anyhow::Result<()> {
+        // It exits with 1 when there is nothing to forget.
+        self.run(format!("conntrack -D -p tcp -d {address}"))
+            .may_fail()
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! Steady traffic in a lab: a sender in a Pod or on a node, and the steps that fall into its time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use podwire_probe::{TrafficRecord, TrafficRequest};
+
+use crate::check::assert::Party;
+use crate::check::record::{Clock, Mark, Reading, Record};
+use crate::lab::Lab;
+
+mod until;
+
+/// The drawing, in the attempt's folder.
+pub(crate) const TIMELINE: &str = "timeline.txt";
+/// Every request of every sender, beside it.
+pub(crate) const REQUESTS: &str = "timeline.json";
+
+/// Where the sender of a node listens; the workload's Pods have theirs at port 80.
+const NODE_PORT: u16 = 8137;
+
+/// For one question to a sender, before stretching; the last one waits for what is under way.
+const QUESTION: Duration = Duration::from_secs(20);
+
+/// For the kernel at the other end of a node's own wire to accept a connection, which takes it no
+/// process: not stretched.
+const CONNECTED: Duration = Duration::from_secs(10);
+
+/// Serves at a port of the node; another traffic from there may have started it before.
+const SERVE: &str = "\
+systemctl is-active --quiet podwire-traffic || \
+systemd-run --quiet --collect --unit podwire-traffic probe serve --port $port && \
+until curl -s -o /dev/null http://127.0.0.1:$port/; do sleep 0.1; done";
+
+/// The senders of a lab, and its steps.
+#[derive(Debug, Default)]
+pub(crate) struct TrafficLog {
+    steps: Mutex<Vec<(Instant, String)>>,
+    senders: Mutex<Vec<Sender>>,
+}
+
+/// One sender, until its record is there.
+#[derive(Debug, Clone)]
+struct Sender {
+    from: Party,
+    first: Reading,
+    others: Vec<Reading>,
+    nodes: BTreeMap<String, u32>,
+    done: Option<Record>,
+}
+
+impl TrafficLog {
+    pub(crate) fn step(&self, at: Instant, text: &str) {
+        locked(&self.steps).push((at, text.to_owned()));
+    }
+
+    fn senders(&self) -> MutexGuard<'_, Vec<Sender>> {
+        locked(&self.senders)
+    }
+
+    fn last_running(&self) -> Option<usize> {
+        self.senders()
+            .iter()
+            .rposition(|sender| sender.done.is_none())
+    }
+
+    /// The sender's record of now, with what else is known about its time.
+    fn record(&self, sender: &Sender, sent: TrafficRecord, until: Instant) -> Record {
+        let clock = Clock::of(sender.first, &sender.others);
+        let steps = locked(&self.steps);
+        let marks = steps
+            .iter()
+            .filter(|(at, _)| *at >= sender.first.asked && *at <= until);
+        Record {
+            from: sender.from.to_string(),
+            marks: marks
+                .map(|(at, text)| Mark {
+                    at_ms: u64::try_from(clock.at(*at).as_millis()).unwrap_or(u64::MAX),
+                    text: text.clone(),
+                })
+                .collect(),
+            sent,
+            nodes: sender.nodes.clone(),
+            clock,
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Steady traffic that goes on until it is stopped, or its lab ends. The lab's steps become its
+/// marks.
+#[must_use = "traffic that nobody stops is drawn, but nothing is asserted of it"]
+pub struct Traffic<'lab> {
+    lab: &'lab Lab,
+    number: usize,
+}
+
+impl Traffic<'_> {
+    /// What was sent until now; requests may be under way.
+    ///
+    /// # Errors
+    /// When the sender cannot be reached, or is gone.
+    pub async fn so_far(&self) -> anyhow::Result<Record> {
+        self.lab.traffic_record(self.number, false).await
+    }
+
+    /// Ends it, waits for the requests under way, and gives the whole record.
+    ///
+    /// # Errors
+    /// When the sender cannot be reached, or is gone.
+    pub async fn stop(self) -> anyhow::Result<Record> {
+        self.lab.traffic_record(self.number, true).await
+    }
+}
+
+impl Lab {
+    /// Sends a request to `target` (`HOST:PORT`) every so often, each on a fresh connection with
+    /// five seconds to be answered, whatever becomes of those before it. From a node, or from inside
+    /// a Pod, which sends as long as it lives: one traffic at a time.
+    ///
+    /// # Errors
+    /// When the sender cannot be reached, or sends already.
+    pub async fn start_traffic(
+        &self,
+        from: &Party,
+        target: impl Into<String>,
+        every: Duration,
+    ) -> anyhow::Result<Traffic<'_>> {
+        let mut request = TrafficRequest::new(target);
+        request.interval_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        self.step(format!("steady traffic from {from} to {}", request.target));
+        if !from.pod {
+            let limit = self.limit(QUESTION);
+            let start = format!("port={NODE_PORT}; {SERVE}");
+            self.cluster().node(from.node).run_ok(&start, limit).await?;
+        }
+        let body = serde_json::to_vec(&request)?;
+        let (first, _) = self.ask_sender(from, "POST", &body).await?;
+        let sender = Sender {
+            from: from.clone(),
+            first,
+            others: Vec::new(),
+            nodes: self.pod_nodes().await?,
+            done: None,
+        };
+        let mut senders = self.traffic().senders();
+        senders.push(sender);
+        Ok(Traffic {
+            lab: self,
+            number: senders.len() - 1,
+        })
+    }
+
+    /// The traffic that was started last and that nobody stopped: what a sabotage's check asks of the
+    /// one that was there before the fault.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn running_traffic(&self) -> anyhow::Result<Traffic<'_>> {
+        let last = self.traffic().last_running();
+        let number = last.context("no steady traffic goes on")?;
+        Ok(Traffic { lab: self, number })
+    }
+
+    /// Draws the traffic that there was, and stops what nobody stopped. Nothing without any.
+    pub(crate) async fn leave_timeline(&self, folder: &Path) -> io::Result<()> {
+        let number = self.traffic().senders().len();
+        if number == 0 {
+            return Ok(());
+        }
+        let mut drawn = Vec::new();
+        let mut records = Vec::new();
+        for sender in 0..number {
+            let done = self.traffic().senders()[sender].done.clone();
+            let record = match done {
+                Some(record) => Ok(record),
+                None => self.traffic_record(sender, true).await,
+            };
+            match record {
+                Ok(record) => {
+                    drawn.push(record.to_string());
+                    records.push(record);
+                }
+                Err(error) => {
+                    let from = self.traffic().senders()[sender].from.clone();
+                    drawn.push(format!("The traffic of {from} left no record: {error:#}\n"));
+                }
+            }
+        }
+        fs::write(folder.join(TIMELINE), drawn.join("\n"))?;
+        fs::write(folder.join(REQUESTS), serde_json::to_vec(&records)?)
+    }
+
+    async fn traffic_record(&self, number: usize, stop: bool) -> anyhow::Result<Record> {
+        let until = Instant::now();
+        let from = self.traffic().senders()[number].from.clone();
+        let method = if stop { "DELETE" } else { "GET" };
+        let (reading, sent) = self.ask_sender(&from, method, &[]).await?;
+        // Pods have come and gone meanwhile; a name without its node is good enough for a drawing.
+        let nodes = self.pod_nodes().await.unwrap_or_default();
+        let mut senders = self.traffic().senders();
+        let sender = &mut senders[number];
+        sender.nodes.extend(nodes);
+        sender.others.push(reading);
+        let record = self.traffic().record(sender, sent, until);
+        if stop {
+            sender.done = Some(record.clone());
+        }
+        Ok(record)
+    }
+
+    async fn ask_sender(
+        &self,
+        from: &Party,
+        method: &str,
+        body: &[u8],
+    ) -> anyhow::Result<(Reading, TrafficRecord)> {
+        let place = if from.pod {
+            format!("{}:80", from.address)
+        } else {
+            format!("127.0.0.1:{NODE_PORT}")
+        };
+        let limit = self.limit(QUESTION);
+        let command = format!(
+            "curl -sS --fail-with-body --connect-timeout {} --max-time {} -X {method} \
+             --data-binary @- http://{place}/traffic",
+            CONNECTED.as_secs(),
+            limit.as_secs()
+        );
+        let node = self.cluster().node(from.node);
+        let asked = Instant::now();
+        let answer = node.run_with_input(&command, body, limit).await;
+        let told = Instant::now();
+        let answer = answer.with_context(|| format!("cannot reach the sender {from}"))?;
+        let record: TrafficRecord = serde_json::from_str(&answer)
+            .with_context(|| format!("the sender {from} gives no record"))?;
+        let reading = Reading {
+            asked,
+            elapsed_ms: record.elapsed_ms,
+            told,
+        };
+        Ok((reading, record))
+    }
+
+    async fn pod_nodes(&self) -> anyhow::Result<BTreeMap<String, u32>> {
+        let pods = self.cluster().pods("").await?;
+        let nodes = pods
+            .into_iter()
+            .filter_map(|pod| Some((pod.name, pod.node_number?)));
+        Ok(nodes.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::record::tests::record;
+    use podwire_probe::TrafficRequest;
+    use std::net::Ipv4Addr;
+
+    fn sender(asked: Instant, told: Instant) -> Sender {
+        Sender {
+            from: Party {
+                name: "node1".into(),
+                node: 1,
+                pod: false,
+                address: Ipv4Addr::new(172, 30, 0, 11),
+            },
+            first: Reading {
+                asked,
+                elapsed_ms: 0,
+                told,
+            },
+            others: Vec::new(),
+            nodes: BTreeMap::new(),
+            done: None,
+        }
+    }
+
+    #[test]
+    fn of_several_the_last_that_goes_on_is_the_running_one() {
+        let log = TrafficLog::default();
+        assert_eq!(log.last_running(), None);
+        let now = Instant::now();
+        log.senders().extend([(); 3].map(|()| sender(now, now)));
+        assert_eq!(log.last_running(), Some(2));
+        log.senders()[2].done = Some(record("a", &[]));
+        assert_eq!(log.last_running(), Some(1));
+    }
+
+    #[test]
+    fn the_steps_within_its_time_are_marks() {
+        let log = TrafficLog::default();
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let sender = sender(at(1000), at(1200));
+        for (ms, text) in [
+            (900, "before"),
+            (1050, "at once"),
+            (3100, "drain"),
+            (9000, "after"),
+        ] {
+            log.step(at(ms), text);
+        }
+        let sent = TrafficRecord {
+            request: TrafficRequest::new("10.0.0.55:80"),
+            started_unix_ms: 0,
+            elapsed_ms: 5000,
+            missed: 0,
+            ended: None,
+            requests: Vec::new(),
+        };
+        let record = log.record(&sender, sent, at(6000));
+        let marks: Vec<(u64, &str)> = record
+            .marks
+            .iter()
+            .map(|mark| (mark.at_ms, mark.text.as_str()))
+            .collect();
+        // Between 1000 and 1200 it began, so no step is earlier than that.
+        assert_eq!(marks, [(0, "at once"), (2000, "drain")]);
+    }
+}

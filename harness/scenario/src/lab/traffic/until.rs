@@ -1,0 +1,83 @@
+//! Waiting for what steady traffic shows.
+
+use std::time::{Duration, Instant};
+
+use crate::check::assert::Party;
+use crate::check::failure::Cause;
+use crate::lab::traffic::Traffic;
+use crate::wait::needs::Needs;
+use crate::wait::probe::Probe;
+use crate::{RequestOutcome, secs};
+
+/// For answers to come, before stretching.
+const ANSWERS: Duration = secs(20);
+
+/// Enough requests to tell something.
+const ENOUGH: usize = 20;
+
+impl Traffic<'_> {
+    /// Waits until twenty requests that were sent after this moment have ended, with an answer among
+    /// them. Where so many have ended and none was answered, an answer `needs` this.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that, of the class of the last request.
+    pub async fn until_answered_after(&self, moment: Instant, needs: Needs) -> anyhow::Result<()> {
+        let expected = "answers to the steady traffic";
+        self.lab
+            .eventually(expected, ANSWERS, async || {
+                let ended = self.so_far().await?.outcomes_after(moment);
+                let count = ended.len();
+                Ok(match ended.last() {
+                    Some(last) if count >= ENOUGH => {
+                        let answered = ended.contains(&RequestOutcome::Answered);
+                        Probe::when(answered, (*last).into(), "none of them answered")
+                            .needs(needs.clone())
+                    }
+                    _ => Probe::not_yet(Cause::Absent, format!("{count} requests")),
+                })
+            })
+            .await
+    }
+
+    /// Waits until each of these Pods has answered a request that was sent after this moment, which
+    /// `needs` this: it takes its time until chance has met each of them.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with the Pods that stayed silent, when it does not come to that.
+    pub async fn until_each_answers_after(
+        &self,
+        pods: &[Party],
+        moment: Instant,
+        needs: Needs,
+    ) -> anyhow::Result<()> {
+        let expected = format!("each of {} Pods to answer the steady traffic", pods.len());
+        self.lab
+            .eventually(expected, ANSWERS, async || {
+                Ok(match self.so_far().await?.each_after(pods, moment) {
+                    Ok(()) => Probe::Done(()),
+                    Err(failure) => {
+                        Probe::not_yet(failure.cause, failure.seen).needs(needs.clone())
+                    }
+                })
+            })
+            .await
+    }
+
+    /// Waits until nobody who asked was answered for longer than `length`, stretched, and three times
+    /// as long at most.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when somebody is answered in between all the time.
+    pub async fn until_unanswered_for(&self, length: Duration) -> anyhow::Result<()> {
+        let longer = self.lab.limit(length);
+        let expected = "failures for longer than that";
+        self.lab
+            .eventually(expected, length * 3, async || {
+                let longest = self.so_far().await?.longest_gap();
+                let lasted = longest.map_or(Duration::ZERO, |gap| gap.length());
+                let state = format!("{:.0} s", lasted.as_secs_f64());
+                Ok(Probe::when(lasted > longer, Cause::Answered, state))
+            })
+            .await
+    }
+}

@@ -1,0 +1,10 @@
+//! From nextest's command line to a result file and a failure's first page.
+
+pub mod bare;
+pub(crate) mod context;
+pub(crate) mod limits;
+mod page;
+pub(crate) mod place;
+mod proof;
+pub(crate) mod result;
+pub(crate) mod runner;

@@ -1,0 +1,323 @@
+//! The first page of an attempt's folder: in words, for a person.
+
+use std::fmt;
+use std::path::Path;
+
+use podwire_cluster::Break;
+
+use crate::check::failure::Failure;
+use crate::lab;
+use crate::lab::traffic;
+use crate::run::proof::{Effect, Proof, Uncaught};
+
+/// Its name in the attempt's folder.
+pub(crate) const FILE: &str = "first-page.md";
+
+/// The folder of a failed scenario's evidence, beside it.
+pub(crate) const EVIDENCE: &str = "evidence";
+
+/// The folder of the scenario's own lab, beside it.
+pub(crate) const LAB: &str = "scenario";
+
+/// How the name of the folder of a sabotage's lab begins.
+pub(crate) const SABOTAGE: &str = "sabotage-";
+
+/// The folder of a sabotage's lab.
+pub(crate) fn sabotage_lab(name: &str) -> String {
+    format!("{SABOTAGE}{name}")
+}
+
+const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
+
+/// What an attempt has to say, when it failed or drew a timeline.
+pub(crate) struct Page<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) about: &'a str,
+    pub(crate) covers: &'a [&'a str],
+    pub(crate) verdict: &'a anyhow::Result<()>,
+    /// What became of the sabotages that were injected.
+    pub(crate) proofs: &'a [Proof],
+    pub(crate) broken: Option<Break>,
+    pub(crate) tested: &'a str,
+    pub(crate) again: &'a str,
+    pub(crate) folder: &'a Path,
+}
+
+impl Page<'_> {
+    /// Whether there is more to say than that it passed.
+    pub(crate) fn is_worth_reading(&self) -> bool {
+        self.verdict.is_err() || self.folder.join(traffic::TIMELINE).exists()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.folder.join(name).exists()
+    }
+
+    /// What there is to read beside the page.
+    fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        if self.has(traffic::TIMELINE) {
+            files.push(
+                "`timeline.txt`, `timeline.json`: the timeline above, and every request of it"
+                    .to_owned(),
+            );
+        }
+        if self.has(EVIDENCE) {
+            files.push(
+                "`evidence/`: per node console, journal, unit logs, crictl, addresses, routes, rule \
+                 sets, CNI files, QEMU's command line, what was said to it and to the agent; from the \
+                 API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
+                    .to_owned(),
+            );
+        }
+        if self.has(LAB) {
+            files.push(format!("`{LAB}/`: the lab itself: {LABS}"));
+        }
+        for proof in self.proofs {
+            let lab = sabotage_lab(proof.sabotage.name);
+            if self.has(&lab) {
+                files.push(format!("`{lab}/`: the sabotage's own lab: {LABS}"));
+            }
+        }
+        files
+    }
+
+    /// What an assertion has not proved, and where to mend that.
+    fn uncaught(&self, f: &mut fmt::Formatter<'_>, uncaught: &Uncaught) -> fmt::Result {
+        writeln!(
+            f,
+            "The cluster is not at fault: the scenario passed on it. A sabotage is a fault that \
+             podwire injects on purpose into a clone of its own, to prove that the scenario's \
+             assertion can fail. Not proved:\n"
+        )?;
+        for Proof { sabotage, effect } in &uncaught.missed {
+            writeln!(f, "## Sabotage {}\n", sabotage.name)?;
+            writeln!(f, "- injected: {}", sabotage.about)?;
+            writeln!(
+                f,
+                "- expected: the assertion fails with \"{}\"",
+                sabotage.expects
+            )?;
+            writeln!(f, "- instead: the assertion {effect}\n")?;
+            let next = match effect {
+                Effect::Caught(_) => continue,
+                Effect::Held => format!(
+                    "Either the fault was not there when the assertion looked (the steps below \
+                     say what was done), or the assertion of `{}` cannot notice it: then it would \
+                     not notice the same fault in a cluster under test.",
+                    self.name
+                ),
+                Effect::OtherCause(_) => "Either the fault breaks something else first, or \
+                     something else was wrong in this clone, or the sabotage's `expects` names the \
+                     wrong cause."
+                    .to_owned(),
+                Effect::NotInjected(_) => {
+                    "What injects it is at fault: its words above say where it \
+                    stopped. Neither the assertion nor the cluster has been put to the test."
+                        .to_owned()
+                }
+                Effect::Error(_) => format!(
+                    "The fault, or something else in this clone, kept the assertion from being \
+                     carried out: the consoles are in `{}/`. What the fault is sure to break must \
+                     end in a `Failure`, not in an error.",
+                    sabotage_lab(sabotage.name)
+                ),
+            };
+            writeln!(f, "{next}\n")?;
+            self.steps(f, "###", &sabotage_lab(sabotage.name))?;
+        }
+        Ok(())
+    }
+
+    /// Why no assertion was reached.
+    fn not_carried_out(&self, f: &mut fmt::Formatter<'_>, error: &anyhow::Error) -> fmt::Result {
+        writeln!(f, "## It could not be carried out\n\n{error:#}\n")?;
+        let consoles = if self.has(EVIDENCE) {
+            "`evidence/*/console.log`"
+        } else if self.has(LAB) {
+            "in `scenario/`"
+        } else {
+            return writeln!(f, "No assertion failed: there was no cluster yet.\n");
+        };
+        writeln!(
+            f,
+            "No assertion failed: look at the machines' consoles first ({consoles}), then at \
+             QEMU's own words (`qemu.log` beside them).\n"
+        )
+    }
+
+    /// The step log of a lab, if it has one.
+    fn steps(&self, f: &mut fmt::Formatter<'_>, heading: &str, lab: &str) -> fmt::Result {
+        match std::fs::read_to_string(self.folder.join(lab).join(lab::STEPS)) {
+            Ok(steps) => writeln!(
+                f,
+                "{heading} What was done, with seconds since the clone answered\n\n```\n{steps}```\n"
+            ),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            about,
+            covers,
+            tested,
+            again,
+            ..
+        } = self;
+        let uncaught = self.verdict.as_ref().err();
+        let uncaught = uncaught.and_then(|error| error.downcast_ref::<Uncaught>());
+        let verdict = match (self.verdict, uncaught) {
+            (Ok(()), _) => "passed",
+            (Err(_), Some(_)) => "has a sabotage that was not caught",
+            (Err(_), None) => "failed",
+        };
+        writeln!(
+            f,
+            "# {name} {verdict}\n\n{about} (covers {})\n\nOn {tested}\n",
+            covers.join(", ")
+        )?;
+        if let Some(broken) = self.broken {
+            writeln!(
+                f,
+                "This run carries a fault on purpose: `--break {broken}`.\n"
+            )?;
+        }
+        if let Some(uncaught) = uncaught {
+            self.uncaught(f, uncaught)?;
+        } else if let Err(error) = self.verdict {
+            match error.downcast_ref::<Failure>() {
+                Some(failure) => {
+                    writeln!(f, "## What was expected\n\n{}\n", failure.expected)?;
+                    writeln!(
+                        f,
+                        "## What was seen ({})\n\n{}\n",
+                        failure.cause, failure.seen
+                    )?;
+                    writeln!(f, "## Where to look\n\n{}\n", failure.look)?;
+                }
+                None => self.not_carried_out(f, error)?,
+            }
+        }
+        if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
+            writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
+        }
+        if !self.proofs.is_empty() {
+            writeln!(f, "## Sabotages\n")?;
+            for proof in self.proofs {
+                let name = proof.sabotage.name;
+                match &proof.effect {
+                    Effect::Caught(failure) => writeln!(f, "- {name}: caught: {failure}")?,
+                    _ => writeln!(f, "- {name}: NOT caught")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        self.steps(f, "##", LAB)?;
+        let files = self.files();
+        if !files.is_empty() {
+            writeln!(f, "## Files here\n")?;
+        }
+        for file in &files {
+            writeln!(f, "- {file}")?;
+        }
+        writeln!(f, "\nAgain, alone: `{again} --filter {name}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::failure::Cause;
+    use crate::run::proof::tests::{failure, proof};
+    use anyhow::anyhow;
+    use std::fs;
+
+    fn page(verdict: &anyhow::Result<()>, proofs: &[Proof], folder: &Path) -> String {
+        let page = Page {
+            name: "drain",
+            about: "A node is drained",
+            covers: &["E36", "E37"],
+            verdict,
+            proofs,
+            broken: None,
+            tested: "kubeadm/nftables/flannel, kubernetes 1.36.4 from modules",
+            again: "cargo xtask test --bootstrap kubeadm",
+            folder,
+        };
+        assert!(page.is_worth_reading());
+        page.to_string()
+    }
+
+    #[test]
+    fn what_passed_with_a_timeline_has_a_page_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let nothing = Page {
+            name: "drain",
+            about: "",
+            covers: &[],
+            verdict: &Ok(()),
+            proofs: &[],
+            broken: None,
+            tested: "",
+            again: "",
+            folder: folder.path(),
+        };
+        assert!(!nothing.is_worth_reading());
+        fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
+        let caught = [proof("no-route", &failure(Cause::TimedOut))];
+        insta::assert_snapshot!(page(&Ok(()), &caught, folder.path()));
+    }
+
+    #[test]
+    fn what_failed_says_why_before_it_draws() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
+        fs::create_dir_all(folder.path().join(EVIDENCE)).unwrap();
+        let lab = folder.path().join(LAB);
+        fs::create_dir_all(&lab).unwrap();
+        fs::write(lab.join(lab::STEPS), "    1.5  drain node3\n").unwrap();
+        let failure = Failure::new(Cause::TimedOut, "no gap", "a gap").look("the timeline");
+        insta::assert_snapshot!(page(&Err(failure.into()), &[], folder.path()));
+    }
+
+    #[test]
+    fn an_uncaught_sabotage_is_told_as_the_scenario_s_fault_and_not_the_cluster_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = folder.path().join(sabotage_lab("held"));
+        fs::create_dir_all(&lab).unwrap();
+        fs::write(lab.join(lab::STEPS), "    1.5  remove the route\n").unwrap();
+        let proofs = [
+            proof("no-route", &failure(Cause::TimedOut)),
+            proof("held", &Ok(())),
+            proof("other", &failure(Cause::Refused)),
+            proof("broken", &Err(anyhow!("node1 does not answer"))),
+        ];
+        let verdict = Uncaught::among(&proofs).map_err(anyhow::Error::from);
+        let page = page(&verdict, &proofs, folder.path());
+        // There is no such folder.
+        assert!(!page.contains("evidence"), "{page}");
+        insta::assert_snapshot!(page);
+    }
+
+    #[test]
+    fn what_never_had_a_cluster_names_no_console() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = Err(anyhow!("the run has no stage `init`"));
+        let early = page(&verdict, &[], folder.path());
+        assert!(!early.contains("console"), "{early}");
+        assert!(early.contains("there was no cluster yet"), "{early}");
+        fs::create_dir_all(folder.path().join(LAB)).unwrap();
+        let cloned = page(&verdict, &[], folder.path());
+        assert!(
+            cloned.contains("consoles first (in `scenario/`)"),
+            "{cloned}"
+        );
+        fs::create_dir_all(folder.path().join(EVIDENCE)).unwrap();
+        let collected = page(&verdict, &[], folder.path());
+        assert!(collected.contains("evidence/*/console.log"), "{collected}");
+    }
+}

@@ -1,0 +1,597 @@
+//! From nextest's command line to a result file.
+
+use std::any::Any;
+use std::fmt;
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use futures::FutureExt as _;
+use libtest_mimic::{Arguments, Failed, Trial};
+use podwire_access::{AccessError, Door, Served};
+use podwire_admission::{Admission, AdmissionError, Claim, Ticket};
+use podwire_cluster::{Cluster, Host, Stage};
+use podwire_process::{Report, Spawner, watch_ancestors};
+use rustix::process::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::check::assert;
+use crate::lab::Lab;
+use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
+use crate::run::page::{self, Page};
+use crate::run::place::Queue;
+use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
+use crate::run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, ScenarioResult};
+use crate::scenario::{Sabotage, Scenario, Steps};
+
+/// Exit status of a process that went because it was told to, not because of what it saw.
+const INTERRUPTED: i32 = 130;
+
+/// The stage that a scenario's preparation makes, in the attempt's folder.
+const PREPARED: &str = "prepared";
+
+/// For a node of a kept cluster to accept a connection, before stretching.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Lists or runs scenarios the way libtest does, which is what nextest speaks. One that belongs to no
+/// run uses what the newest run in the folder `workspace` has prepared.
+pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
+    // What the segment and the machines warn of belongs beside the step log that nextest keeps.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
+    let trials = scenarios
+        .into_iter()
+        .map(|scenario| {
+            let workspace = workspace.to_owned();
+            Trial::test(scenario.name, move || {
+                execute(scenario, &workspace).map_err(|error| Failed::from(format!("{error:#}")))
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
+    let (cell_dir, context) = CellContext::find(&scenario, workspace)?;
+    let attempt = std::env::var("NEXTEST_ATTEMPT")
+        .ok()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(1);
+    let folder = ScenarioResult::folder(&cell_dir, scenario.name, attempt);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+
+    let ancestors: Vec<Pid> = std::env::var(ANCESTOR_VARIABLE)
+        .ok()
+        .and_then(|pid| Pid::from_raw(pid.parse().ok()?))
+        .into_iter()
+        .chain(rustix::process::getppid())
+        .collect();
+    // The QEMUs carry a parent-death signal: leaving is all there is to do.
+    watch_ancestors(&ancestors, || std::process::exit(INTERRUPTED))?;
+
+    let host = Host {
+        spawner: Spawner::start()?,
+        qemu: context.qemu.clone(),
+        qemu_img: context.qemu_img.clone(),
+        accelerator: context.accelerator,
+        speed_factor: context.speed_factor,
+        tsc_khz: podwire_vm::clock::tsc_khz(),
+    };
+    let attempt = Attempt {
+        scenario,
+        cell_dir,
+        folder,
+        attempt,
+        context,
+        host,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    // Before the scenario's limit begins to run.
+    let (_ticket, waited) = runtime.block_on(attempt.admitted())?;
+    let (result, kept) = runtime.block_on(attempt.carry_out(waited));
+    // Before anybody looks at the cluster for an hour.
+    result.write(&attempt.cell_dir)?;
+    if let (Some(lab), Some(run_dir)) = (kept, &attempt.context.keep) {
+        runtime.block_on(attempt.hold(lab, run_dir, &result.reason))?;
+    }
+    match result.outcome {
+        Outcome::Passed => Ok(()),
+        Outcome::Failed => bail!(
+            "{}\nfirst page: {}",
+            result.reason,
+            attempt.folder.join(page::FILE).display()
+        ),
+    }
+}
+
+/// Why a run in a lab was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Its own limit has passed.
+    Limit,
+    /// nextest asks it to end (SIGTERM).
+    Terminated,
+}
+
+/// Tells when an attempt must end. While it lives, SIGINT ends the process at once.
+struct Stopping {
+    told: watch::Receiver<Option<Stop>>,
+    listening: AbortHandle,
+}
+
+impl Stopping {
+    async fn come(&self) -> Stop {
+        let mut told = self.told.clone();
+        match told.wait_for(Option::is_some).await {
+            Ok(stop) => stop.unwrap_or(Stop::Terminated),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether whoever started this process wants it to end.
+    fn is_terminated(&self) -> bool {
+        *self.told.borrow() == Some(Stop::Terminated)
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+struct Attempt {
+    scenario: Scenario,
+    cell_dir: PathBuf,
+    /// Its own, in the cell's.
+    folder: PathBuf,
+    attempt: u32,
+    context: CellContext,
+    host: Host,
+}
+
+impl Attempt {
+    /// Waits until the machine carries one more cluster, and says how long that was, if at all.
+    async fn admitted(&self) -> Result<(Ticket, Option<PhaseTime>), AdmissionError> {
+        let Share {
+            folder,
+            slots,
+            clone_mib,
+            keep_free_mib,
+        } = &self.context.share;
+        let claim = Claim {
+            what: self.scenario.name.to_owned(),
+            slots: *slots,
+            memory_mib: *clone_mib,
+            keep_free_mib: *keep_free_mib,
+        };
+        let queue = Queue::at(&self.folder);
+        let ticket = Admission::at(folder)?.enter(&claim, &queue).await?;
+        Ok((ticket, queue.left()))
+    }
+
+    /// The result; and the lab that it was found in, when that is to be kept.
+    async fn carry_out(&self, waited: Option<PhaseTime>) -> (ScenarioResult, Option<Lab>) {
+        let started = Instant::now();
+        let stop = self.stopping();
+        let mut phases = Vec::from_iter(waited);
+        let mut proofs = Vec::new();
+
+        let stage = tokio::select! {
+            stage = self.stage(&mut phases) => stage,
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        };
+        let (main, mut kept) = match &stage {
+            Ok(stage) => self.main(stage, &stop, &mut phases).await,
+            Err(_) => (Ok(()), None),
+        };
+        let (main, stage) = match stage {
+            Ok(stage) => (main, Some(stage)),
+            Err(error) => (Err(error), None),
+        };
+        let verdict = match (main, &stage) {
+            (Ok(()), Some(stage)) if self.context.broken.is_none() => {
+                for sabotage in self.scenario.sabotages {
+                    let (proof, lab) = self.sabotage(sabotage, stage, &stop, &mut phases).await;
+                    proofs.push(proof);
+                    kept = lab;
+                    // No second cluster beside the one that a person is to look at.
+                    if kept.is_some() {
+                        break;
+                    }
+                }
+                Uncaught::among(&proofs).map_err(anyhow::Error::from)
+            }
+            (verdict, _) => verdict,
+        };
+        if self.scenario.prepare.is_some() && kept.is_none() {
+            // Gigabytes that nobody needs any more.
+            let _ = fs::remove_dir_all(self.folder.join(PREPARED));
+        }
+
+        let evidence = verdict.is_err().then(|| self.folder.join(page::EVIDENCE));
+        let reason = verdict
+            .as_ref()
+            .err()
+            .map_or(String::new(), |error| format!("{error:#}"));
+        let ids = self.scenario.ids();
+        let page = Page {
+            name: self.scenario.name,
+            about: self.scenario.about,
+            covers: &ids,
+            verdict: &verdict,
+            proofs: &proofs,
+            broken: self.context.broken,
+            tested: &self.context.tested,
+            again: &self.context.again,
+            folder: &self.folder,
+        };
+        if page.is_worth_reading() {
+            // A page that cannot be written must not hide the failure that it is about.
+            let _ = fs::write(self.folder.join(page::FILE), page.to_string());
+        }
+        let result = ScenarioResult {
+            name: self.scenario.name.to_owned(),
+            covers: ids.into_iter().map(str::to_owned).collect(),
+            attempt: self.attempt,
+            outcome: if verdict.is_ok() {
+                Outcome::Passed
+            } else {
+                Outcome::Failed
+            },
+            reason,
+            seconds: started.elapsed().as_secs_f64(),
+            sabotages: proofs.iter().map(Proof::result).collect(),
+            phases,
+            evidence: evidence
+                .filter(|folder| folder.exists())
+                .map(|folder| relative(&folder, &self.cell_dir)),
+        };
+        (result, kept)
+    }
+
+    /// The scenario itself, as often as the run repeats it, until it fails.
+    async fn main(
+        &self,
+        stage: &Stage,
+        stop: &Stopping,
+        phases: &mut Vec<PhaseTime>,
+    ) -> (anyhow::Result<()>, Option<Lab>) {
+        let all = self.context.repeat;
+        for number in 1..=all {
+            let role = Role::Main(Round { number, all });
+            let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
+            if let Err(error) = verdict {
+                let which = match role.round() {
+                    Some(round) => error.context(round),
+                    None => error,
+                };
+                return (Err(which), lab);
+            }
+        }
+        (Ok(()), None)
+    }
+
+    async fn sabotage(
+        &self,
+        sabotage: &Sabotage,
+        stage: &Stage,
+        stop: &Stopping,
+        phases: &mut Vec<PhaseTime>,
+    ) -> (Proof, Option<Lab>) {
+        let role = Role::Sabotage(sabotage);
+        let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
+        let proof = Proof {
+            sabotage: *sabotage,
+            effect: Effect::of(sabotage, &verdict),
+        };
+        (proof, lab)
+    }
+
+    /// Runs one function in a clone of its own, and leaves evidence when a scenario fails in it.
+    /// The lab is given back running when it is to be kept.
+    async fn in_a_lab(
+        &self,
+        role: Role<'_>,
+        stage: &Stage,
+        stop: &Stopping,
+        phases: &mut Vec<PhaseTime>,
+    ) -> (anyhow::Result<()>, Option<Lab>) {
+        let dir = self.folder.join(match role {
+            // One after the other, in the same folder.
+            Role::Main(_) => page::LAB.to_owned(),
+            Role::Sabotage(sabotage) => page::sabotage_lab(sabotage.name),
+        });
+        let cloning = Instant::now();
+        let cluster = tokio::select! {
+            cluster = self.clone_stage(stage, &dir) => cluster,
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        };
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(error) => return (Err(error), None),
+        };
+        phases.push(phase(&format!("{role}: clone"), cloning));
+
+        let running = Instant::now();
+        let lab = Lab::new(cluster, &self.host, &dir, role.round());
+        let main = matches!(role, Role::Main(_));
+        let run = async {
+            match role {
+                Role::Main(_) => judged(&lab, self.scenario.run).await,
+                Role::Sabotage(sabotage) => sabotaged(&lab, sabotage).await,
+            }
+        };
+        let verdict = tokio::select! {
+            verdict = AssertUnwindSafe(run).catch_unwind() => {
+                verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
+            }
+            fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        };
+        phases.push(phase(&format!("{role}: run"), running));
+        if let Role::Sabotage(sabotage) = role {
+            let injected = lab.injected_at().unwrap_or(running);
+            phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
+        }
+
+        if main {
+            match &verdict {
+                Ok(()) => self.leave_timeline(&lab).await,
+                Err(error) => self.collect(&lab, error).await,
+            }
+        }
+        let failed = match role {
+            Role::Main(_) => verdict.is_err(),
+            Role::Sabotage(sabotage) => {
+                !matches!(Effect::of(sabotage, &verdict), Effect::Caught(_))
+            }
+        };
+        if failed && self.context.keep.is_some() && !stop.is_terminated() {
+            return (verdict, Some(lab));
+        }
+        lab.stop().await;
+        if !failed {
+            // Only what somebody has to look into is worth its disk.
+            let _ = fs::remove_dir_all(&dir);
+        }
+        (verdict, None)
+    }
+
+    /// Serves the lab of a failed scenario in the run's folder until SIGINT or SIGTERM: `cargo xtask
+    /// ssh` and the like reach it. One run serves one lab; another that fails meanwhile ends as usual.
+    async fn hold(&self, lab: Lab, run_dir: &Path, reason: &str) -> anyhow::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let served = Served {
+            what: format!(
+                "scenario {}, which failed: {}",
+                self.scenario.name,
+                reason
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches(':')
+            ),
+            user_key: self.context.ssh_key.clone(),
+            limit: self.host.limit(CONNECT),
+        };
+        match Door::open(lab.cluster(), run_dir, &served) {
+            Ok(_door) => {
+                lab.step("kept for a look, until Ctrl-C");
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(AccessError::Taken { .. }) => lab.step("not kept: one is kept already"),
+            Err(error) => lab.step(format!("cannot be kept: {error}")),
+        }
+        lab.stop().await;
+        Ok(())
+    }
+
+    /// Leaves the evidence of a failure.
+    async fn collect(&self, lab: &Lab, error: &anyhow::Error) {
+        // Collecting takes a while: whoever watches learns of the failure at once.
+        lab.step(format!("failed: {error:#}"));
+        let limit = self.context.limits().evidence();
+        // Evidence never changes the verdict: what is there when the limit passes has to do.
+        let folder = self.folder.join(page::EVIDENCE);
+        let evidence = lab.cluster().evidence(&folder);
+        let all = futures::future::join(self.leave_timeline(lab), evidence);
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// Leaves the timeline of the traffic that the lab had, if it had any.
+    async fn leave_timeline(&self, lab: &Lab) {
+        if let Err(error) = lab.leave_timeline(&self.folder).await {
+            lab.step(format!("the timeline cannot be written: {error}"));
+        }
+    }
+
+    /// What the scenario and its sabotages are clones of: the stage that it names, or what its
+    /// preparation makes of that.
+    async fn stage(&self, phases: &mut Vec<PhaseTime>) -> anyhow::Result<Stage> {
+        let stage = self
+            .context
+            .stages
+            .get(&self.scenario.stage)
+            .with_context(|| {
+                let stages = self.context.stages.keys().map(ToString::to_string);
+                format!(
+                    "the run has no stage `{}`, only {}; `cargo xtask test --filter {}` builds it",
+                    self.scenario.stage,
+                    stages.collect::<Vec<_>>().join(", "),
+                    self.scenario.name
+                )
+            })?;
+        let stage = Stage::open(stage)?.as_of(&self.context.plan);
+        let Some(prepare) = self.scenario.prepare else {
+            return Ok(stage);
+        };
+        let preparing = Instant::now();
+        let logs = self.folder.join("preparation");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let (cluster, thawed) = stage
+            .thawed(
+                &self.host,
+                &self.folder.join(PREPARED),
+                &logs,
+                self.context.broken,
+                &Told,
+            )
+            .await?;
+        let lab = Lab::new(cluster, &self.host, &logs, None);
+        if let Err(error) = prepare(&lab).await {
+            self.collect(&lab, &error).await;
+            lab.stop().await;
+            return Err(error.context("the preparation failed"));
+        }
+        lab.step("freeze what was prepared");
+        let prepared = thawed.freeze(&self.host, lab.into_cluster(), &Told).await?;
+        phases.push(phase(PREPARATION, preparing));
+        Ok(prepared)
+    }
+
+    async fn clone_stage(&self, stage: &Stage, dir: &Path) -> anyhow::Result<Cluster> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let cluster = Cluster::clone_of(&self.host, stage, dir, self.context.broken).await?;
+        Ok(cluster)
+    }
+
+    fn cut_short(&self, stop: Stop) -> anyhow::Error {
+        match stop {
+            Stop::Limit => anyhow!(
+                "the scenario's limit of {:.0} s has passed",
+                self.limit().as_secs_f64()
+            ),
+            Stop::Terminated => anyhow!("the scenario was told to end (SIGTERM)"),
+        }
+    }
+
+    /// For all runs of the scenario and its sabotages.
+    fn limit(&self) -> Duration {
+        self.context.limits().scenario(self.scenario.limit)
+    }
+
+    fn stopping(&self) -> Stopping {
+        let (sender, told) = watch::channel(None);
+        let limit = self.limit();
+        let listening = tokio::spawn(async move {
+            let (Ok(mut terminate), Ok(mut interrupt)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
+                return;
+            };
+            let stop = tokio::select! {
+                () = tokio::time::sleep(limit) => Stop::Limit,
+                _ = terminate.recv() => Stop::Terminated,
+                _ = interrupt.recv() => std::process::exit(INTERRUPTED),
+            };
+            // The attempt may have ended by itself meanwhile.
+            let _ = sender.send(Some(stop));
+            interrupt.recv().await;
+            std::process::exit(INTERRUPTED);
+        });
+        Stopping {
+            told,
+            listening: listening.abort_handle(),
+        }
+    }
+}
+
+/// Tells beside the scenario's own steps what it waits for.
+struct Told;
+
+impl Report for Told {
+    fn step(&self, what: &str) {
+        eprintln!("{what}");
+    }
+
+    fn waiting(&self, what: &str) {
+        eprintln!("waiting for {what}");
+    }
+}
+
+/// Runs the scenario; nothing restarts meanwhile.
+async fn judged(lab: &Lab, run: Steps) -> anyhow::Result<()> {
+    let before = lab.restarts().await?;
+    run(lab).await?;
+    Ok(assert::nothing_restarted(&before, &lab.restarts().await?)?)
+}
+
+/// Injects the fault, then checks: only what fails from there on can be the fault's doing.
+async fn sabotaged(lab: &Lab, sabotage: &Sabotage) -> anyhow::Result<()> {
+    let injected = (sabotage.inject)(lab).await;
+    injected.map_err(|error| NotInjected(format!("{error:#}")))?;
+    lab.injected();
+    (sabotage.check)(lab).await
+}
+
+/// What is run in a lab.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// The scenario itself.
+    Main(Round),
+    /// One of its sabotages.
+    Sabotage(&'a Sabotage),
+}
+
+/// Which of how many runs of a scenario in fresh clones, from 1.
+#[derive(Clone, Copy)]
+struct Round {
+    number: u32,
+    all: u32,
+}
+
+impl Role<'_> {
+    /// Which run of a scenario it is that is repeated.
+    fn round(self) -> Option<String> {
+        match self {
+            Self::Main(Round { number, all }) if all > 1 => Some(format!("run {number} of {all}")),
+            Self::Main(_) | Self::Sabotage(_) => None,
+        }
+    }
+}
+
+/// As a phase of the result is named.
+impl fmt::Display for Role<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Main(Round { number: 1, .. }) => f.write_str(page::LAB),
+            Self::Main(Round { number, .. }) => write!(f, "{} {number}", page::LAB),
+            Self::Sabotage(sabotage) => write!(f, "{SABOTAGE}{}", sabotage.name),
+        }
+    }
+}
+
+fn phase(name: &str, started: Instant) -> PhaseTime {
+    PhaseTime {
+        name: name.to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    }
+}
+
+fn relative(path: &Path, base: &Path) -> PathBuf {
+    path.strip_prefix(base).unwrap_or(path).to_owned()
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "without a message".into())
+}

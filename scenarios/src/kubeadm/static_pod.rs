@@ -1,0 +1,147 @@
+//! A Pod that only its kubelet can end.
+
+use podwire_scenario::{
+    Cause, Cells, Lab, Needs, Pod, Probe, Profile, RequestOutcome, Sabotage, Scenario, StageName,
+    assert, ensure, secs, steps,
+};
+
+use crate::catalogue::{E22, E22b, E23};
+
+/// E22, E23!: a Pod that only its kubelet can end.
+pub(crate) const STATIC_POD: Scenario = Scenario {
+    about: "A manifest in the kubelet's folder is a running Pod; deleted in the API, only its mirror \
+            is made anew while the container runs on; without the file it is gone",
+    covers: &[E22, E22b, E23],
+    cells: Cells::Kubeadm,
+    profile: Profile::Full,
+    limit: secs(150),
+    sabotages: &[
+        Sabotage {
+            name: "manifest-elsewhere",
+            about: "the manifest lies beside the folder that the kubelet watches",
+            expects: Cause::Absent,
+            inject: steps!(|lab| place(lab, "/etc/kubernetes/mypod.yaml").await),
+            check: steps!(runs),
+        },
+        Sabotage {
+            name: "container-restarted",
+            about: "the container is stopped while the mirror is deleted",
+            expects: Cause::Died,
+            inject: steps!(|lab| {
+                place(lab, MANIFEST).await?;
+                let before = runs(lab).await?;
+                lab.keep(before.clone());
+                another_container(lab, &before).await
+            }),
+            check: steps!(|lab| mirror_returns(lab, &lab.kept()?).await),
+        },
+    ],
+    ..Scenario::new("static_pod", StageName::PodNetwork, steps!(static_pod))
+};
+
+/// The node that gets the static Pod.
+const NODE: u32 = 2;
+const MANIFEST: &str = "/etc/kubernetes/manifests/mypod.yaml";
+const MIRROR: &str = "mypod-node2";
+
+/// What makes a static Pod this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Running {
+    /// Of its mirror in the API.
+    uid: String,
+    /// By the container engine.
+    container: String,
+}
+
+async fn static_pod(lab: &Lab) -> anyhow::Result<()> {
+    place(lab, MANIFEST).await?;
+    let before = runs(lab).await?;
+    mirror_returns(lab, &before).await?;
+
+    lab.step("remove the manifest: the Pod is gone, mirror and container");
+    lab.node(NODE).run(format!("rm {MANIFEST}")).await?;
+    lab.eventually("neither mirror nor container", secs(40), async || {
+        let mirror = lab.pods().named(MIRROR).await?.is_some();
+        let container = container(lab).await?;
+        let state = format!("mirror listed: {mirror}, container: {container:?}");
+        let gone = !mirror && container.is_empty();
+        Ok(Probe::when(gone, Cause::Answered, state).needs(Needs::Kubelet(NODE)))
+    })
+    .await
+}
+
+/// E22b: the documents' way to a manifest; and into a file with it.
+async fn place(lab: &Lab, path: &str) -> anyhow::Result<()> {
+    lab.step("kubectl run --dry-run prints a manifest, and makes no Pod (E22b)");
+    let image = Pod::IMAGE;
+    let printed = lab.kubectl(format!(
+        "run mypod --image={image} --image-pull-policy=Never --port=80 \
+         --dry-run=client -o yaml --command -- /probe serve"
+    ));
+    let manifest = printed.await?.stdout;
+    let made = lab.pods().named("mypod").await?.is_some();
+    ensure!(!made, Answered, "a dry run to make no Pod", "there is a Pod mypod");
+    lab.step(format!("put it into {path} on node{NODE}"));
+    lab.node(NODE).write_secret(path, manifest).await
+}
+
+async fn runs(lab: &Lab) -> anyhow::Result<Running> {
+    lab.step(format!("{MIRROR} runs, with an address, and answers (E22)"));
+    let node = lab.node(NODE);
+    let pod = lab
+        .eventually(format!("{MIRROR} Ready"), secs(40), async || {
+            let Some(pod) = lab.pods().named(MIRROR).await? else {
+                let there = node.run(format!("ls {MANIFEST}")).may_fail().await?.succeeded();
+                return Ok(match there {
+                    true => Probe::not_yet(Cause::Absent, "no such Pod"),
+                    false => {
+                        Probe::hopeless(Cause::Absent, format!("no such Pod, and no {MANIFEST}"))
+                    }
+                }
+                .needs(Needs::Kubelet(NODE)));
+            };
+            let ready = Some(pod).filter(Pod::is_running);
+            Ok(Probe::of(ready, Cause::NotReady, "listed, not Ready").needs(Needs::Kubelet(NODE)))
+        })
+        .await?;
+    let address = pod.address().unwrap_or(node.address());
+    let report = lab.ask(&node.party(), address).await?;
+    assert::all_ended("the static Pod to answer", &report, RequestOutcome::Answered)?;
+    Ok(Running { uid: pod.uid().to_owned(), container: container(lab).await? })
+}
+
+async fn mirror_returns(lab: &Lab, before: &Running) -> anyhow::Result<()> {
+    lab.step("delete it in the API: its mirror returns with another UID (E23)");
+    lab.pods().delete(MIRROR).await?;
+    lab.eventually("the mirror with another UID", secs(40), async || {
+        let pod = lab.pods().named(MIRROR).await?.filter(Pod::is_running);
+        Ok(match pod {
+            Some(pod) if pod.uid() != before.uid => Probe::Done(()),
+            Some(_) => Probe::not_yet(Cause::Answered, "the old one"),
+            None => Probe::not_yet(Cause::Absent, "none that is Ready"),
+        }
+        .needs(Needs::Kubelet(NODE)))
+    })
+    .await?;
+    let after = container(lab).await?;
+    let Running { container, .. } = before;
+    ensure!(after == *container, Died, "its container {container} to run on", "{after}");
+    Ok(())
+}
+
+async fn another_container(lab: &Lab, before: &Running) -> anyhow::Result<()> {
+    lab.step("stop its container: the kubelet starts another");
+    let stop = format!("crictl stop {} 2>&1", before.container);
+    lab.node(NODE).run(stop).await?;
+    lab.eventually("another container", secs(20), async || {
+        let now = container(lab).await?;
+        let another = !now.is_empty() && now != before.container;
+        Ok(Probe::when(another, Cause::NotReady, now).needs(Needs::Kubelet(NODE)))
+    })
+    .await
+}
+
+async fn container(lab: &Lab) -> anyhow::Result<String> {
+    let ids = lab.node(NODE).run("crictl ps -q --name mypod 2>/dev/null").await?;
+    Ok(ids.text().to_owned())
+}

@@ -1,0 +1,131 @@
+//! A ClusterIP is kube-proxy's work.
+
+use podwire_scenario::RequestOutcome::{Answered, TimedOut};
+use podwire_scenario::{
+    Break, Cause, Lab, Probe, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
+};
+
+use crate::catalogue::{B12, B13, B14};
+
+/// B12!, B13, B14: a ClusterIP is kube-proxy's work.
+pub(crate) const CLUSTER_IP: Scenario = Scenario {
+    about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, spreads \
+            requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
+    covers: &[B12, B13, B14],
+    nodes: 1,
+    limit: secs(180),
+    sabotages: &[
+        Sabotage {
+            name: "kube-proxy-runs-already",
+            about: "kube-proxy runs before the first look",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.add_all_routes().await?;
+                lab.start_kube_proxy().await?;
+                answers(lab).await
+            }),
+            check: steps!(dead_without_kube_proxy),
+        },
+        Sabotage {
+            name: "kube-proxy-not-started",
+            about: "kube-proxy is not started",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| lab.add_all_routes().await),
+            check: steps!(answers),
+        },
+        Sabotage {
+            name: "session-affinity",
+            about: "the Service sends each client to one Pod",
+            expects: Cause::Unbalanced,
+            inject: steps!(|lab| {
+                lab.add_all_routes().await?;
+                lab.service("blue").stick_clients_to_one_pod().await?;
+                lab.start_kube_proxy().await?;
+                answers(lab).await
+            }),
+            check: steps!(spreads_from_node1),
+        },
+    ],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
+    ..Scenario::new("cluster_ip", StageName::WorkloadBare, steps!(cluster_ip))
+};
+
+async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
+    lab.add_all_routes().await?;
+    dead_without_kube_proxy(lab).await?;
+    lab.start_kube_proxy().await?;
+    answers(lab).await?;
+    let pods = lab.pods().running().await?.len() + 1;
+    lab.step(format!("scale up to {pods} Pods (B14)"));
+    lab.deployment("blue").scale(pods).await?;
+    let node1 = lab.node(1).party();
+    lab.service("blue").leads_to_all(pods, &node1).await?;
+    spreads_from_node1(lab).await?;
+    outlives_kube_proxy(lab).await
+}
+
+async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("ask the ClusterIP from node 1, and a Pod beside it (B12)");
+    let (node1, blue) = (lab.node(1), lab.service("blue"));
+    let some = !blue.ready_endpoints().await?.is_empty();
+    ensure!(some, Absent, "an EndpointSlice with the Pods' addresses", "it is empty");
+    let (address, pod) = (blue.address().await?, lab.pods().on(node1).first().await?);
+    let (before, from) = (lab.wire().dropped_for(address), node1.party());
+    let (service, beside) = lab.ask_both(&from, address, pod.address).await?;
+    assert::all_ended("the Pod's own address to answer", &beside, Answered)?;
+    let expected = "the ClusterIP to time out, not to be refused";
+    assert::all_ended(expected, &service, TimedOut)?;
+    let left = lab.wire().dropped_for(address) > before;
+    ensure!(
+        left,
+        Absent,
+        "the connection requests to leave by the default route, to the gateway",
+        "the gateway saw none"
+    );
+    Ok(())
+}
+
+async fn answers(lab: &Lab) -> anyhow::Result<()> {
+    let (node1, blue) = (lab.node(1), lab.service("blue"));
+    let (address, needs) = (blue.address().await?, blue.needs_from(node1).await?);
+    lab.step("ask the ClusterIP until it answers (B13)");
+    let expected = "the ClusterIP to answer from node 1";
+    lab.eventually(expected, secs(15), async || {
+        let report = lab.ask(&node1.party(), address).await?;
+        let first = report.results.first();
+        let cause = first.map_or(Cause::Absent, |result| result.outcome.into());
+        let answered = report.all(Answered);
+        Ok(Probe::when(answered, cause, report.to_string()).needs(needs.clone()))
+    })
+    .await?;
+    node1.forget_attempts_at(address).await
+}
+
+async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("send a hundred requests per Pod, each on a fresh connection (B14)");
+    let node1 = lab.node(1).party();
+    lab.service("blue").spreads_evenly(&node1).await
+}
+
+/// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.
+async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
+    let (node1, address) = (lab.node(1), lab.service("blue").address().await?);
+    lab.step("stop kube-proxy on node 1: its rules stay (B12)");
+    node1.stop("kube-proxy").await?;
+    let report = lab.ask(&node1.party(), address).times(5).await?;
+    let expected = "the ClusterIP to answer from node 1 although kube-proxy stopped";
+    assert::all_ended(expected, &report, Answered)?;
+
+    lab.step("clean its rules up: the ClusterIP is dead on node 1, and on no other node");
+    let cleanup = format!("kube-proxy --cleanup --hostname-override={node1}");
+    node1.run(cleanup).await?;
+    let report = lab.ask(&node1.party(), address).await?;
+    let expected = "the ClusterIP to time out on node 1, whose rules are gone";
+    assert::all_ended(expected, &report, TimedOut)?;
+    for node in lab.nodes().skip(1) {
+        let report = lab.ask(&node.party(), address).await?;
+        let expected = format!("the ClusterIP to answer from {node}");
+        assert::all_ended(&expected, &report, Answered)?;
+    }
+    Ok(())
+}

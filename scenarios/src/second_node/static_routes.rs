@@ -1,0 +1,108 @@
+//! Which pairs a route connects.
+
+use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, ensure, steps};
+
+use crate::catalogue::{C6, C7, C8};
+
+/// C6!, C7, C8: which pairs a route connects, and which its absence cuts.
+pub(crate) const STATIC_ROUTES: Scenario = Scenario {
+    about: "Without routes a Pod on another node times out; one route connects one direction, all \
+            routes every pair, and deleting one cuts exactly its pairs",
+    covers: &[C6, C7, C8],
+    sabotages: &[
+        Sabotage {
+            name: "a-route-is-missing",
+            about: "the route from node 1 to node 2's Pods is missing",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                lab.add_all_routes().await?;
+                lab.node(1).delete_route_to(2).await
+            }),
+            check: steps!(every_pair_answers),
+        },
+        Sabotage {
+            name: "the-routes-are-there-already",
+            about: "all routes exist before the first look",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.add_all_routes().await),
+            check: steps!(remote_pods_time_out),
+        },
+    ],
+    red_when: &[Break::Route, Break::PodRange],
+    ..Scenario::new("static_routes", StageName::WorkloadBare, steps!(static_routes))
+};
+
+async fn static_routes(lab: &Lab) -> anyhow::Result<()> {
+    remote_pods_time_out(lab).await?;
+
+    lab.node(1).add_route_to(2).await?;
+    lab.step("node 1 reaches node 2's Pods now; nothing else changed (C7)");
+    let pods = lab.pods().running().await?;
+    let first_two = [1, 2].map(|number| lab.node(number).party());
+    lab.mesh(&first_two, &pods).await?.exactly_dead(
+        "node 1 to reach the Pods of node 2, and no other node's Pods but its own",
+        |from, to| from.node != to.node && (from.node, to.node) != (1, 2),
+    )?;
+
+    lab.add_all_routes().await?;
+    every_pair_answers(lab).await?;
+
+    lab.node(1).delete_route_to(2).await?;
+    lab.step("exactly the pairs of that route fail (C8)");
+    lab.mesh_of_everybody().await?.exactly_dead(
+        "all pairs but those that need node 1's route to node 2's Pods",
+        |from, to| needs_route(from, to, (1, 2)),
+    )?;
+    Ok(())
+}
+
+async fn remote_pods_time_out(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("no route: node 1 reaches its own Pods only, the rest goes to the gateway (C6)");
+    let (node1, pods) = (lab.node(1).party(), lab.pods().running().await?);
+    let before = lab.wire().dropped();
+    lab.mesh(&[node1], &pods)
+        .await?
+        .exactly_dead("node 1 to reach its own Pods only", |from, to| from.node != to.node)?;
+    let dropped = lab.wire().dropped() > before;
+    ensure!(
+        dropped,
+        Absent,
+        "the requests to take the default route to the gateway, which drops them",
+        "the gateway dropped nothing"
+    );
+    Ok(())
+}
+
+async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("every ordered pair answers, node to Pod and Pod to Pod (C8)");
+    let mesh = lab.mesh_of_everybody().await?;
+    Ok(mesh.all_answer("every ordered pair to answer")?)
+}
+
+/// Whether a request or its reply takes a route: with ipMasq=false both keep the Pods' addresses.
+fn needs_route(from: &Party, to: &Party, route: (u32, u32)) -> bool {
+    let request = (from.node, to.node) == route;
+    let reply = from.pod && (to.node, from.node) == route;
+    request || reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(node: u32, pod: bool) -> Party {
+        Party { name: String::new(), node, pod, address: [10, 1, 1, 1].into() }
+    }
+
+    #[test]
+    fn a_deleted_route_takes_its_direction_and_the_replies_to_pods() {
+        let dead = |from: (u32, bool), to: u32| {
+            needs_route(&party(from.0, from.1), &party(to, true), (1, 2))
+        };
+        assert!(dead((1, false), 2), "node 1 -> Pods of node 2");
+        assert!(dead((1, true), 2), "Pods of node 1 -> Pods of node 2");
+        assert!(dead((2, true), 1), "the reply to a Pod of node 2 needs it too");
+        assert!(!dead((2, false), 1), "the reply to node 2 itself does not");
+        assert!(!dead((1, false), 1) && !dead((3, true), 2) && !dead((1, true), 3));
+    }
+}

@@ -1,0 +1,90 @@
+//! The balancing rule, from everywhere.
+
+use podwire_scenario::{
+    Break, Cause, Lab, Party, Probe, Sabotage, Scenario, StageName, secs, steps,
+};
+
+use crate::catalogue::E36;
+
+/// E36: the balancing rule, from everywhere.
+pub(crate) const CLUSTER_IP: Scenario = Scenario {
+    about: "Requests to a ClusterIP with at least five Pods behind it spread evenly over them, from \
+            every node and from a Pod",
+    covers: &[E36],
+    sabotages: &[
+        Sabotage {
+            name: "session-affinity",
+            about: "the Service sends each client to one Pod",
+            expects: Cause::Unbalanced,
+            inject: steps!(|lab| {
+                lab.service("blue").stick_clients_to_one_pod().await?;
+                stuck_to_one_pod(lab).await
+            }),
+            check: steps!(spreads_from_everywhere),
+        },
+        Sabotage {
+            name: "dropped-on-one-node",
+            about: "node 1 drops what goes to the Pods of node 2",
+            // A client that repeats its first packet is sent to another Pod, and few requests end.
+            expects: Cause::Unbalanced,
+            inject: steps!(|lab| {
+                let (node1, node2) = (lab.node(1), lab.node(2));
+                node1.drop_what_goes_to_pods_of(node2).await
+            }),
+            check: steps!(spreads_from_everywhere),
+        },
+    ],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
+    ..Scenario::new("cluster_ip_from_everywhere", StageName::Workload, steps!(cluster_ip))
+};
+
+/// Fewer backends would hide a skew among few.
+const BACKENDS: usize = 5;
+
+async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
+    if lab.pods().running().await?.len() < BACKENDS {
+        lab.step(format!("scale up to {BACKENDS} Pods"));
+        lab.deployment("blue").scale(BACKENDS).await?;
+        lab.pods().until_running(BACKENDS).await?;
+    }
+    every_sender_sees_every_pod(lab).await?;
+    spreads_from_everywhere(lab).await
+}
+
+async fn senders(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+    let mut senders = lab.node_parties();
+    senders.push(lab.pods().on(lab.last_node()).first().await?);
+    Ok(senders)
+}
+
+/// Each node's kube-proxy has the same Pods behind the ClusterIP before anything is counted.
+pub(super) async fn every_sender_sees_every_pod(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("every node's kube-proxy knows every Pod");
+    let pods = lab.pods().running().await?.len();
+    for from in senders(lab).await? {
+        lab.service("blue").leads_to_all(pods, &from).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
+    for from in senders(lab).await? {
+        lab.step(format!("a hundred requests per Pod from {from} (E36)"));
+        lab.service("blue").spreads_evenly(&from).await?;
+    }
+    Ok(())
+}
+
+/// kube-proxy has seen the affinity: one client gets one Pod.
+async fn stuck_to_one_pod(lab: &Lab) -> anyhow::Result<()> {
+    let (node1, blue) = (lab.node(1), lab.service("blue"));
+    let (from, address) = (node1.party(), blue.address().await?);
+    let needs = blue.needs_to_be_followed_on(node1).await?;
+    lab.eventually("node 1 to get one Pod only", secs(20), async || {
+        let report = lab.ask(&from, address).times(16).await?;
+        let pods = report.hosts().len();
+        let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
+        Ok(stuck.needs(needs.clone()))
+    })
+    .await
+}

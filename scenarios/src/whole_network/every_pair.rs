@@ -1,0 +1,121 @@
+//! Every ordered pair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use podwire_scenario::assert::Mesh;
+use podwire_scenario::{
+    Break, Cause, Failure, Lab, Party, Sabotage, Scenario, StageName, ensure, secs, steps,
+};
+
+use crate::catalogue::E35;
+
+/// E35: every ordered pair.
+pub(crate) const EVERY_PAIR: Scenario = Scenario {
+    about: "All Nodes are Ready, and from every node and from a Pod of each every Pod answers by \
+            its own name, and sees the sender's own address",
+    covers: &[E35],
+    limit: secs(90),
+    sabotages: &[
+        Sabotage {
+            name: "masquerade-between-nodes",
+            about: "node 2 masquerades its Pods' traffic to other nodes",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(2).masquerade_between_nodes().await),
+            check: steps!(every_pair),
+        },
+        Sabotage {
+            name: "one-direction-dropped",
+            about: "node 1 drops what it sends to node 2's Pods",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                let (node1, node2) = (lab.node(1), lab.node(2));
+                node1.drop_what_goes_to_pods_of(node2).await
+            }),
+            check: steps!(every_pair),
+        },
+    ],
+    red_when: &[Break::Route, Break::PodRange],
+    ..Scenario::new("every_pair", StageName::Workload, steps!(every_pair))
+};
+
+pub(super) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("all Nodes are Ready");
+    lab.all_nodes_ready().await?;
+    lab.step("every ordered pair, node to Pod and Pod to Pod (E35)");
+    let mesh = lab.mesh_of_everybody().await?;
+    mesh.all_answer("every ordered pair to answer")?;
+    let shown = lab.run_everywhere("ip -4 -o address show").await?;
+    let own = shown.iter().map(|(node, shown)| (node.number(), addresses(shown.text())));
+    Ok(senders_seen(&mesh, &own.collect())?)
+}
+
+/// The addresses in what `ip -4 -o address` shows. A node speaks to a Pod of its own from the
+/// bridge's, and through a tunnel from the tunnel's.
+fn addresses(shown: &str) -> BTreeSet<&str> {
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| pair[0] == "inet");
+    let addresses = pairs.filter_map(|pair| pair[1].split_once('/'));
+    addresses.map(|(address, _)| address).collect()
+}
+
+/// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's.
+fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<&str>>) -> Result<(), Failure> {
+    let own = |from: &Party, client: &str| match from.pod {
+        true => from.address.to_string() == client,
+        false => of_node.get(&from.node).is_some_and(|own| own.contains(client)),
+    };
+    let wrong = mesh.cells.iter().filter(|cell| {
+        let client = cell.client.as_deref();
+        !client.is_some_and(|client| own(&cell.from, client))
+    });
+    let wrong: String = wrong.map(|cell| format!("\n  {cell}")).collect();
+    ensure!(
+        wrong.is_empty(),
+        WrongAnswer,
+        "each Pod to see the sender's own address",
+        "{wrong}",
+        "who translates: `nft list ruleset` of the sending node"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_scenario::RequestOutcome;
+    use podwire_scenario::assert::Cell;
+
+    fn seen(pod: bool, client: &str) -> Result<(), Cause> {
+        let party = |name: &str, pod| Party {
+            name: name.into(),
+            node: 1,
+            pod,
+            address: [10, 1, 1, 2].into(),
+        };
+        let mesh = Mesh {
+            cells: vec![Cell {
+                from: party("sender", pod),
+                to: party("blue", true),
+                outcome: RequestOutcome::Answered,
+                host: Some("blue".into()),
+                client: Some(client.into()),
+            }],
+        };
+        let of_node = BTreeMap::from([(1, addresses(ADDRESSES))]);
+        senders_seen(&mesh, &of_node).map_err(|failure| failure.cause)
+    }
+
+    const ADDRESSES: &str = "\
+1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
+2: enp1s0    inet 172.30.0.11/24 brd 172.30.0.255 scope global enp1s0
+5: cni0    inet 10.1.1.1/24 brd 10.1.1.255 scope global cni0";
+
+    #[test]
+    fn a_node_may_be_seen_by_any_of_its_addresses_and_a_pod_by_one() {
+        assert_eq!(seen(false, "172.30.0.11"), Ok(()));
+        assert_eq!(seen(false, "10.1.1.1"), Ok(()));
+        assert_eq!(seen(false, "172.30.0.12"), Err(Cause::WrongAnswer));
+        assert_eq!(seen(true, "10.1.1.2"), Ok(()));
+        assert_eq!(seen(true, "10.1.1.1"), Err(Cause::WrongAnswer));
+    }
+}

@@ -1,0 +1,30 @@
+//! Pods see each other's own address.
+
+use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, secs, steps};
+
+use crate::catalogue::E7;
+
+/// E7: Pods see each other's own address.
+pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
+    about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on \
+            the way",
+    covers: &[E7],
+    limit: secs(60),
+    sabotages: &[Sabotage {
+        name: "masquerade-between-nodes",
+        about: "node 2 masquerades its Pods' traffic to other nodes, as ipMasq=true does",
+        expects: Cause::WrongAnswer,
+        inject: steps!(|lab| lab.node(2).masquerade_between_nodes().await),
+        check: steps!(own_addresses),
+    }],
+    red_when: &[Break::Route, Break::PodRange],
+    ..Scenario::new("pods_see_own_addresses", StageName::Workload, steps!(own_addresses))
+};
+
+async fn own_addresses(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("ask every Pod from one Pod of each node: whom do they see?");
+    let senders = lab.pods().one_per_node().await?;
+    let pods = lab.pods().running().await?;
+    let mesh = lab.mesh(&senders, &pods).await?;
+    Ok(mesh.senders_seen_as_themselves()?)
+}
