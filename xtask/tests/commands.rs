@@ -147,6 +147,23 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
 
 #[test]
 #[ignore = "runs a cluster of machines"]
+fn nodes_without_kubernetes_are_up_and_kubectl_says_that_there_is_none() {
+    let words = "up --yes --nodes 2 --bootstrap by-hand --stage identified";
+    let mut up = Running::start(words);
+    up.wait_for("from another terminal");
+    assert_eq!(said("ssh node2 hostname").trim(), "node2");
+    let idle = said("ssh node1 systemctl show -P ActiveState kubelet");
+    assert_eq!(idle.trim(), "inactive");
+    let none = done("kubectl get nodes");
+    assert_ne!(none.status.code(), Some(0));
+    let told = String::from_utf8_lossy(&none.stderr);
+    assert!(told.contains("has no kubeconfig"), "{told}");
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
 fn the_cluster_of_a_failed_scenario_is_kept_and_reached_until_ctrl_c() {
     let words =
         "test --yes --nodes 2 --bootstrap by-hand --break route --filter static_routes --keep";
