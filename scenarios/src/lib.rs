@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn no_scenario_says_what_its_stage_says_already() {
         for scenario in all().iter().filter(|it| it.cells != Cells::Any) {
-            let mut left_out = Cell::all().into_iter().filter(|cell| !scenario.fits(*cell));
+            let mut left_out = Cell::all().filter(|cell| !scenario.fits(*cell));
             let narrows = left_out.any(|cell| scenario.stage.is_of(cell));
             assert!(narrows, "{}: `cells` leaves out no cell with its stage", scenario.name);
         }

@@ -38,7 +38,6 @@ pub use running::cluster::Cluster;
 pub use running::host::{Host, stretched};
 pub use running::node::Node;
 pub use running::phase::Phase;
-pub use running::pods::PodRef;
 pub use running::stuck;
 pub use stages::build::Thawed;
 pub use stages::folder::Stages;

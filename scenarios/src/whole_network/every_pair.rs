@@ -1,6 +1,7 @@
 //! Every ordered pair.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use podwire_scenario::assert::Mesh;
 use podwire_scenario::{
@@ -44,28 +45,22 @@ pub(super) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every ordered pair, node to Pod and Pod to Pod (E35)");
     let mesh = lab.mesh_of_everybody().await?;
     mesh.all_answer("every ordered pair to answer")?;
-    let shown = lab.run_everywhere("ip -4 -o address show").await?;
-    let own = shown.iter().map(|(node, shown)| (node.number(), addresses(shown.text())));
-    Ok(senders_seen(&mesh, &own.collect())?)
+    let mut own = BTreeMap::new();
+    for node in lab.nodes() {
+        own.insert(node.number(), node.addresses().await?);
+    }
+    Ok(senders_seen(&mesh, &own)?)
 }
 
-/// The addresses in what `ip -4 -o address` shows. A node speaks to a Pod of its own from the
-/// bridge's, and through a tunnel from the tunnel's.
-fn addresses(shown: &str) -> BTreeSet<&str> {
-    let words: Vec<&str> = shown.split_whitespace().collect();
-    let pairs = words.windows(2).filter(|pair| pair[0] == "inet");
-    let addresses = pairs.filter_map(|pair| pair[1].split_once('/'));
-    addresses.map(|(address, _)| address).collect()
-}
-
-/// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's.
-fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<&str>>) -> Result<(), Failure> {
-    let own = |from: &Party, client: &str| match from.pod {
-        true => from.address.to_string() == client,
-        false => of_node.get(&from.node).is_some_and(|own| own.contains(client)),
+/// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's. A node speaks to a
+/// Pod of its own from the bridge's, and through a tunnel from the tunnel's.
+fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<Ipv4Addr>>) -> Result<(), Failure> {
+    let own = |from: &Party, client: Ipv4Addr| match from.pod {
+        true => from.address == client,
+        false => of_node.get(&from.node).is_some_and(|own| own.contains(&client)),
     };
     let wrong = mesh.cells.iter().filter(|cell| {
-        let client = cell.client.as_deref();
+        let client = cell.client.as_deref().and_then(|client| client.parse().ok());
         !client.is_some_and(|client| own(&cell.from, client))
     });
     let wrong: String = wrong.map(|cell| format!("\n  {cell}")).collect();
@@ -101,14 +96,10 @@ mod tests {
                 client: Some(client.into()),
             }],
         };
-        let of_node = BTreeMap::from([(1, addresses(ADDRESSES))]);
+        let own = [[172, 30, 0, 11], [10, 1, 1, 1]].map(Ipv4Addr::from);
+        let of_node = BTreeMap::from([(1, BTreeSet::from(own))]);
         senders_seen(&mesh, &of_node).map_err(|failure| failure.cause)
     }
-
-    const ADDRESSES: &str = "\
-1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
-2: enp1s0    inet 172.30.0.11/24 brd 172.30.0.255 scope global enp1s0
-5: cni0    inet 10.1.1.1/24 brd 10.1.1.255 scope global cni0";
 
     #[test]
     fn a_node_may_be_seen_by_any_of_its_addresses_and_a_pod_by_one() {

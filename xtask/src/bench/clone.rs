@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use podwire_cluster::{
     Bootstrap, Cell, Cluster, ClusterPlan, Host, ImageFiles, Phase as Part, Stage, StageName,
-    Stages, WORKLOAD_SELECTOR,
+    Stages,
 };
 use podwire_probe::{FetchRequest, Outcome};
 use serde::Serialize;
@@ -222,12 +222,10 @@ impl Bench<'_> {
 
 /// Asks a Pod on node 2 from one on node 1 until it answers.
 async fn first_cross_node(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
-    let pods = cluster.pods(WORKLOAD_SELECTOR).await?;
+    let pods = cluster.one_pod_per_node().await?;
     let address = |number| {
-        let of_node = pods.iter().find(|pod| pod.node_number == Some(number));
-        of_node
-            .and_then(|pod| pod.ip)
-            .with_context(|| format!("the workload has no Pod with an address on node{number}"))
+        let of_node = pods.get(&number).copied();
+        of_node.with_context(|| format!("the workload has no running Pod on node{number}"))
     };
     let (from, to) = (address(1)?, address(2)?);
     let request = FetchRequest::new([format!("http://{to}/")]);

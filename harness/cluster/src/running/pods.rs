@@ -4,52 +4,24 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
-use kube::api::{AttachParams, ListParams, Patch, PatchParams};
+use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
 use podwire_probe::{FetchReport, FetchRequest};
 use podwire_vm::{ExitStatus, Output};
-use serde::Serialize;
-use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
 use super::api::chain;
 use super::cluster::Cluster;
 use super::readiness::is_running;
-use crate::parts::workload::WORKLOAD_SERVICE;
+use crate::parts::workload::WORKLOAD_SELECTOR;
 use crate::plan::addresses::{node_number, pod_range};
 use crate::plan::cell::PodNetwork;
 use crate::plan::error::ClusterError;
 
 /// A command on a node that sends requests, without these.
 const COMMAND: Duration = Duration::from_secs(10);
-
-/// A Pod, as far as scenarios look at it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PodRef {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its identity: another Pod of the same name has another.
-    pub uid: String,
-    /// The node that it is bound to.
-    pub node: Option<String>,
-    /// That node's number.
-    pub node_number: Option<u32>,
-    /// Its address.
-    pub ip: Option<Ipv4Addr>,
-    /// `Pending`, `Running`, ...
-    pub phase: String,
-    /// Whether its Ready condition holds.
-    pub ready: bool,
-    /// Whether it is being deleted.
-    pub terminating: bool,
-    /// Restarts of all its containers together.
-    pub restarts: u32,
-}
 
 impl Cluster {
     /// Sends requests from a node.
@@ -99,15 +71,17 @@ impl Cluster {
         })
     }
 
-    /// The Pods of the namespace `default` with these labels; all of them for an empty selector.
+    /// The address of one running Pod of the workload for each node that has any, by the node's number.
     ///
     /// # Errors
     /// [`ClusterError::Api`].
-    pub async fn pods(&self, selector: &str) -> Result<Vec<PodRef>, ClusterError> {
+    pub async fn one_pod_per_node(&self) -> Result<BTreeMap<u32, Ipv4Addr>, ClusterError> {
         let pods: Api<Pod> = Api::default_namespaced(self.api());
-        let listed = pods.list(&ListParams::default().labels(selector)).await;
+        let workload = ListParams::default().labels(WORKLOAD_SELECTOR);
+        let listed = pods.list(&workload).await;
         let listed = listed.map_err(ClusterError::api("list the Pods"))?;
-        Ok(listed.items.into_iter().map(pod_ref).collect())
+        let running = listed.items.into_iter().filter(is_running);
+        Ok(running.filter_map(placed).collect())
     }
 
     /// The range that the Pods of each node have their addresses from, by the node's number. Where
@@ -134,20 +108,6 @@ impl Cluster {
             Some((number, node.spec?.pod_cidr?.parse().ok()?))
         });
         Ok(Some(ranges.collect()))
-    }
-
-    /// Sets the workload's number of Pods.
-    ///
-    /// # Errors
-    /// [`ClusterError::Api`].
-    pub async fn scale_workload(&self, replicas: u32) -> Result<(), ClusterError> {
-        let deployments: Api<Deployment> = Api::default_namespaced(self.api());
-        let scale = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-        let scaled = deployments
-            .patch_scale(WORKLOAD_SERVICE, &PatchParams::default(), &scale)
-            .await;
-        scaled.map_err(ClusterError::api("scale the workload"))?;
-        Ok(())
     }
 
     /// Runs a program in a Pod's first container, as `kubectl exec` does: by the API server and
@@ -213,55 +173,27 @@ fn exit_code(
     Some(ExitStatus::Code(cause.message.as_ref()?.parse().ok()?))
 }
 
-fn pod_ref(pod: Pod) -> PodRef {
-    let ready = is_running(&pod);
-    let spec = pod.spec.unwrap_or_default();
-    let status = pod.status.unwrap_or_default();
-    let restarts = status.container_statuses.unwrap_or_default();
-    let restarts = restarts.iter().map(|status| status.restart_count);
-    PodRef {
-        namespace: pod.metadata.namespace.unwrap_or_default(),
-        name: pod.metadata.name.unwrap_or_default(),
-        uid: pod.metadata.uid.unwrap_or_default(),
-        node_number: spec.node_name.as_deref().and_then(node_number),
-        node: spec.node_name,
-        ip: status.pod_ip.and_then(|address| address.parse().ok()),
-        phase: status.phase.unwrap_or_default(),
-        ready,
-        terminating: pod.metadata.deletion_timestamp.is_some(),
-        restarts: restarts.map(i32::unsigned_abs).sum(),
-    }
+/// The number of the node that it is bound to, and its address.
+fn placed(pod: Pod) -> Option<(u32, Ipv4Addr)> {
+    let node = node_number(pod.spec?.node_name.as_deref()?)?;
+    Some((node, pod.status?.pod_ip?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
-    fn a_pod_is_read_from_the_api() {
-        let pod = json!({
-            "metadata": {
-                "name": "blue-1", "namespace": "default", "uid": "u",
-                "deletionTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": { "nodeName": "node2", "containers": [] },
-            "status": {
-                "phase": "Running", "podIP": "10.1.2.3",
-                "conditions": [{ "type": "Ready", "status": "True" }],
-                "containerStatuses": [
-                    { "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 2 },
-                    { "name": "b", "image": "", "imageID": "", "ready": true, "restartCount": 1 },
-                ],
-            },
-        });
-        let pod = pod_ref(serde_json::from_value(pod).unwrap());
-        assert_eq!(
-            (pod.node_number, pod.ip),
-            (Some(2), Some(Ipv4Addr::new(10, 1, 2, 3)))
-        );
-        assert!(pod.ready && pod.terminating);
-        assert_eq!(pod.restarts, 3);
-        assert!(!pod_ref(Pod::default()).ready);
+    fn a_pod_has_a_place_once_it_has_both_node_and_address() {
+        let of = |spec: serde_json::Value, status: serde_json::Value| {
+            let pod = json!({ "metadata": {}, "spec": spec, "status": status });
+            placed(serde_json::from_value(pod).unwrap())
+        };
+        let spec = json!({ "nodeName": "node2", "containers": [] });
+        let placed = of(spec.clone(), json!({ "podIP": "10.1.2.3" }));
+        assert_eq!(placed, Some((2, Ipv4Addr::new(10, 1, 2, 3))));
+        assert_eq!(of(spec, json!({})), None);
     }
 
     #[test]

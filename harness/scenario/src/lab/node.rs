@@ -1,5 +1,6 @@
 //! One node: commands, files, services, its journal, its power.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -100,6 +101,15 @@ impl<'lab> Node<'lab> {
         self.write(cni::PATH, cni::bridge(range)).await
     }
 
+    /// The addresses of its own, on all of its interfaces: the segment's, its bridges', its tunnels'.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn addresses(self) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+        let shown = self.run("ip -4 -o address show").await?;
+        Ok(addresses_in(&shown.stdout))
+    }
+
     /// Has systemd start these units: `start("containerd kubelet")`.
     ///
     /// # Errors
@@ -190,6 +200,14 @@ impl<'lab> Node<'lab> {
     }
 }
 
+/// The addresses in what `ip -4 -o address` shows.
+fn addresses_in(shown: &str) -> BTreeSet<Ipv4Addr> {
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| pair[0] == "inet");
+    let addresses = pairs.filter_map(|pair| pair[1].split_once('/')?.0.parse().ok());
+    addresses.collect()
+}
+
 fn journal_of(unit: &str) -> String {
     format!(
         "journalctl -u {unit} -o cat --no-pager \
@@ -200,5 +218,20 @@ fn journal_of(unit: &str) -> String {
 impl fmt::Display for Node<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_s_addresses_are_those_of_all_its_interfaces() {
+        let shown = "\
+1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
+2: enp1s0    inet 172.30.0.11/24 brd 172.30.0.255 scope global enp1s0
+5: cni0    inet 10.1.1.1/24 brd 10.1.1.255 scope global cni0";
+        let wanted = [[10, 1, 1, 1], [127, 0, 0, 1], [172, 30, 0, 11]].map(Ipv4Addr::from);
+        assert_eq!(addresses_in(shown), BTreeSet::from(wanted));
     }
 }

@@ -251,10 +251,10 @@ impl Lab {
     }
 
     async fn pod_nodes(&self) -> anyhow::Result<BTreeMap<String, u32>> {
-        let pods = self.cluster().pods("").await?;
+        let pods = self.pods().anybodys().await?;
         let nodes = pods
-            .into_iter()
-            .filter_map(|pod| Some((pod.name, pod.node_number?)));
+            .iter()
+            .filter_map(|pod| Some((pod.name().to_owned(), pod.node()?)));
         Ok(nodes.collect())
     }
 }
