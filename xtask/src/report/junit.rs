@@ -32,7 +32,7 @@ pub(crate) fn report(results: &Results) -> Report {
 
 fn status(outcome: Verdict, reason: &str) -> TestCaseStatus {
     let mut status = match outcome {
-        Verdict::Passed | Verdict::Flaky => TestCaseStatus::success(),
+        Verdict::Passed => TestCaseStatus::success(),
         Verdict::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
         Verdict::Skipped => TestCaseStatus::skipped(),
     };
@@ -58,9 +58,6 @@ fn scenario_case(record: &ScenarioRecord) -> TestCase {
         .set_time(seconds(record.seconds))
         .add_property(Property::new("covers", record.covers.join(" ")))
         .add_property(Property::new("attempts", record.attempts.to_string()));
-    if record.outcome == Verdict::Flaky {
-        case.add_property(Property::new("flaky", record.reason.as_str()));
-    }
     for sabotage in &record.sabotages {
         let caught = if sabotage.caught {
             "caught"
@@ -89,7 +86,6 @@ mod tests {
         let mut results = results();
         let base = results.scenarios[0].clone();
         for (name, outcome, reason) in [
-            ("second_try", Verdict::Flaky, "passed at attempt 2"),
             (
                 "broken",
                 Verdict::Failed,

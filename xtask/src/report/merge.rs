@@ -182,7 +182,6 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
                 seen,
             ),
         ),
-        Outcome::Passed if count > 1 => (Verdict::Flaky, format!("passed at attempt {count}")),
         Outcome::Passed => (Verdict::Passed, String::new()),
     };
     ScenarioRecord {
@@ -248,21 +247,6 @@ mod tests {
         let record = merged(vec![Some(passed("a"))], &seen(true, ""));
         assert_eq!((record.outcome, record.attempts), (Verdict::Passed, 1));
         assert_eq!(record.folder, None);
-    }
-
-    #[test]
-    fn passing_at_a_later_attempt_is_flaky() {
-        let first = ScenarioResult {
-            outcome: Outcome::Failed,
-            ..passed("a")
-        };
-        let second = ScenarioResult {
-            attempt: 2,
-            ..passed("a")
-        };
-        let record = merged(vec![Some(first), Some(second)], &seen(true, ""));
-        assert_eq!((record.outcome, record.attempts), (Verdict::Flaky, 2));
-        assert_eq!(record.seconds, 63.0);
     }
 
     #[test]

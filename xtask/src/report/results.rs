@@ -59,13 +59,11 @@ pub(crate) struct TestRecord {
     pub(crate) seconds: f64,
 }
 
-/// What became of a scenario over all its attempts.
+/// What became of a scenario. Nothing is retried, so none is flaky.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     Passed,
-    /// Passed, but not at the first attempt.
-    Flaky,
     Failed,
     /// Did not run, for the reason beside it.
     Skipped,
@@ -75,7 +73,6 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Passed => "passed",
-            Self::Flaky => "flaky",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
         })
@@ -115,7 +112,6 @@ pub(crate) struct BreakVerdict {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: usize,
-    pub(crate) flaky: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
 }
@@ -127,7 +123,6 @@ impl Results {
         for outcome in outcomes.chain(self.scenarios.iter().map(|scenario| scenario.outcome)) {
             match outcome {
                 Verdict::Passed => counts.passed += 1,
-                Verdict::Flaky => counts.flaky += 1,
                 Verdict::Failed => counts.failed += 1,
                 Verdict::Skipped => counts.skipped += 1,
             }
@@ -135,12 +130,12 @@ impl Results {
         counts
     }
 
-    /// Whether the run is good; `strict` counts flaky and skipped as bad. A run with `--break`
+    /// Whether the run is good; `strict` counts skipped as bad. A run with `--break`
     /// whose red set is not the expected one is bad too.
     pub(crate) fn good(&self, strict: bool) -> bool {
         let counts = self.counts();
         counts.failed == 0
-            && (!strict || (counts.flaky == 0 && counts.skipped == 0))
+            && (!strict || counts.skipped == 0)
             && self
                 .broken
                 .as_ref()
@@ -154,11 +149,9 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn strict_runs_allow_neither_flaky_nor_skipped() {
+    fn strict_runs_do_not_allow_skipped() {
         let mut results = fixture::results();
         assert!(results.good(true));
-        results.scenarios[0].outcome = Verdict::Flaky;
-        assert!(results.good(false) && !results.good(true));
         results.scenarios[0].outcome = Verdict::Skipped;
         assert!(results.good(false) && !results.good(true));
         results.scenarios[0].outcome = Verdict::Failed;

@@ -190,16 +190,9 @@ fn indented(text: &str) -> String {
 /// `12 passed, 0 failed`, with the skipped when there are any.
 fn closing(results: &Results) -> String {
     let counts = results.counts();
-    let mut line = format!(
-        "{} passed, {} failed",
-        counts.passed + counts.flaky,
-        counts.failed
-    );
+    let mut line = format!("{} passed, {} failed", counts.passed, counts.failed);
     if counts.skipped > 0 {
         line += &format!(", {} skipped", counts.skipped);
-    }
-    if counts.flaky > 0 {
-        line = format!("flaky: {} of the passed\n{line}", counts.flaky);
     }
     line
 }

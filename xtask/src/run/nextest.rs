@@ -107,6 +107,9 @@ impl Nextest {
                 "--profile",
                 self.profile,
                 "--no-fail-fast",
+                // A result that depends on luck is to be seen, not hidden: not even where
+                // NEXTEST_RETRIES says otherwise.
+                "--retries=0",
                 "--show-progress=none",
                 "--cargo-quiet",
                 "--color",
