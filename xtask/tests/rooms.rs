@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Crates with rooms: the folder of each one's sources, and its rooms from the bottom up.
-const CRATES: [(&str, &[&str]); 2] = [
+const CRATES: [(&str, &[&str]); 3] = [
     (
         "xtask/src",
         &[
@@ -17,6 +17,10 @@ const CRATES: [(&str, &[&str]); 2] = [
     (
         "harness/cluster/src",
         &["plan", "parts", "steps", "running", "stages"],
+    ),
+    (
+        "harness/scenario/src",
+        &["check", "wait", "lab", "scenario", "run"],
     ),
 ];
 
@@ -120,8 +124,9 @@ fn imports(module: &str, text: &str) -> BTreeSet<String> {
     let mut found = Vec::new();
     for (word, base) in [("crate::", ""), ("super::", parent)] {
         for (at, _) in code.match_indices(word) {
+            // Behind a `$` stands what whoever uses a macro names, from outside.
             let before = code[..at].chars().next_back().unwrap_or(' ');
-            if !(before.is_alphanumeric() || ['_', ':'].contains(&before)) {
+            if !(before.is_alphanumeric() || ['_', ':', '$'].contains(&before)) {
                 tree(&code[at + word.len()..], base, &mut found);
             }
         }
@@ -194,6 +199,7 @@ fn an_import_from_above_is_found_however_it_is_written() {
     for fine in [
         "//! See [`b`](crate::high::b).",
         "use podwire_crate::high::b;",
+        "macro_rules! m { () => { $crate::high::b }; }",
         "use super::*;",
         "use super::{c, d};",
     ] {

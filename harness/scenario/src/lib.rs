@@ -20,7 +20,6 @@
 //! docs/writing-a-scenario.md shows a real one, line by line.
 
 pub mod check;
-mod claim;
 mod lab;
 mod run;
 mod scenario;
@@ -30,7 +29,6 @@ pub use check::assert::{self, Party};
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use check::failure::{Cause, Failure};
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
-pub use claim::Claim;
 pub use futures::try_join;
 pub use lab::command::{Answer, Command};
 pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
@@ -50,6 +48,7 @@ pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
 pub use run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};
 pub use run::runner::run_main;
+pub use scenario::claim::Claim;
 #[doc(hidden)]
 pub use scenario::done;
 pub use scenario::{Cells, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};

@@ -6,8 +6,10 @@ use std::time::Duration;
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
 
 use crate::check::failure::Cause;
-use crate::claim::Claim;
 use crate::lab::Lab;
+use crate::scenario::claim::Claim;
+
+pub(crate) mod claim;
 
 /// What a scenario's function returns.
 pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + 'lab>>;

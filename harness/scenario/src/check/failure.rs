@@ -101,7 +101,7 @@ impl Failure {
     }
 }
 
-/// Holds, or ends the function with a [`Failure`](crate::Failure) of this cause: what was expected, and
+/// Holds, or ends the function with a [`Failure`] of this cause: what was expected, and
 /// what was seen instead; both are formatted like `format!`'s. Where to look first may follow.
 ///
 /// ```
@@ -130,7 +130,7 @@ macro_rules! ensure {
     };
 }
 
-/// The [`Failure`](crate::Failure) of this cause: what was expected, and what was seen instead.
+/// The [`Failure`] of this cause: what was expected, and what was seen instead.
 #[macro_export]
 macro_rules! fails {
     ($cause:ident, $expected:literal, $seen:literal) => {
@@ -141,3 +141,5 @@ macro_rules! fails {
         )
     };
 }
+
+pub(crate) use ensure;

@@ -10,7 +10,6 @@ use serde::{Serialize, Serializer};
 
 use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
-use crate::check::timeline::Timeline;
 
 const LOOK: &str = "the timeline on this page; every request with its time is in timeline.json";
 
@@ -453,12 +452,6 @@ impl Record {
             return "no request was sent".into();
         }
         format!("{} sent = {}", self.sent.requests.len(), parts.join(" + "))
-    }
-}
-
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Timeline(self).fmt(f)
     }
 }
 

@@ -22,7 +22,13 @@ const TICK: usize = 10;
 /// A cell is one of these, or ten, a hundred ... times as long: times that a person reads off.
 const NICE: [u64; 3] = [100, 200, 500];
 
-pub(crate) struct Timeline<'a>(pub(crate) &'a Record);
+struct Timeline<'a>(&'a Record);
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Timeline(self).fmt(f)
+    }
+}
 
 /// One line of cells.
 struct Row {

@@ -13,6 +13,11 @@ use crate::lab::node::Node;
 /// What an ordinary command may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The administrator's kubeconfig on node 1, whoever made the cluster.
+const ADMINISTRATOR: &str = "/root/.kube/config";
+/// `kubectl`, unless it waits for something.
+const KUBECTL: Duration = Duration::from_secs(20);
+
 /// A command line of root's shell on a node, carried out when it is awaited. It must exit with 0, or
 /// else the scenario could not be carried out; one that may do otherwise says so
 /// ([`Command::may_fail`]).
@@ -24,16 +29,19 @@ pub struct Command<'lab> {
     may_fail: bool,
 }
 
-impl<'lab> Command<'lab> {
-    pub(super) fn new(node: Node<'lab>, line: impl Into<String>) -> Self {
-        Self {
-            node,
+impl<'lab> Node<'lab> {
+    /// A command line of root's shell; see [`Command`].
+    pub fn run(self, line: impl Into<String>) -> Command<'lab> {
+        Command {
+            node: self,
             line: line.into(),
             limit: LIMIT,
             may_fail: false,
         }
     }
+}
 
+impl<'lab> Command<'lab> {
     /// The same with another limit than ten seconds; stretched like all limits.
     pub fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
@@ -67,6 +75,16 @@ impl<'lab> IntoFuture for Command<'lab> {
 }
 
 impl Lab {
+    /// `kubectl` on node 1, as the administrator: `lab.kubectl("get nodes")`.
+    pub fn kubectl(&self, arguments: impl AsRef<str>) -> Command<'_> {
+        let command = format!(
+            "kubectl --kubeconfig {} {}",
+            ADMINISTRATOR,
+            arguments.as_ref()
+        );
+        self.node(1).run(command).within(KUBECTL)
+    }
+
     /// The same command on every node at once, as [`Node::run`]: the nodes by number, each with its
     /// answer.
     ///

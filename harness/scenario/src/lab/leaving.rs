@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
 use podwire_cluster::{Bootstrap, PodNetwork, cni};
 
-use crate::ensure;
+use crate::check::failure::ensure;
 use crate::lab::node::Node;
 
 /// `kubectl drain`, which waits until the last Pod is gone.

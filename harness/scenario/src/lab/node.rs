@@ -12,7 +12,6 @@ use podwire_lan::Ipv4Net;
 
 use crate::check::assert::Party;
 use crate::lab::Lab;
-use crate::lab::command::Command;
 
 /// Writing a file.
 const WRITE: Duration = Duration::from_secs(20);
@@ -24,11 +23,32 @@ pub struct Node<'lab> {
     number: u32,
 }
 
-impl<'lab> Node<'lab> {
-    pub(super) fn of(lab: &'lab Lab, number: u32) -> Self {
-        Self { lab, number }
+impl Lab {
+    /// The node with this number, from 1 to [`Lab::node_count`].
+    ///
+    /// # Panics
+    /// On first use, for any other number.
+    pub fn node(&self, number: u32) -> Node<'_> {
+        Node { lab: self, number }
     }
 
+    /// All nodes, by number.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = Node<'_>> {
+        (1..=self.node_count()).map(|number| self.node(number))
+    }
+
+    /// The node with the highest number: the one that leaves, comes back, or joins.
+    pub fn last_node(&self) -> Node<'_> {
+        self.node(self.node_count())
+    }
+
+    /// Every node, as a sender.
+    pub fn node_parties(&self) -> Vec<Party> {
+        self.nodes().map(|node| node.party()).collect()
+    }
+}
+
+impl<'lab> Node<'lab> {
     pub(super) fn lab(self) -> &'lab Lab {
         self.lab
     }
@@ -65,11 +85,6 @@ impl<'lab> Node<'lab> {
             pod: false,
             address: self.address(),
         }
-    }
-
-    /// A command line of root's shell; see [`Command`].
-    pub fn run(self, line: impl Into<String>) -> Command<'lab> {
-        Command::new(self, line)
     }
 
     /// Writes a file that everybody may read, and its folder when there is none.

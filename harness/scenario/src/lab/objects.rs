@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
+use crate::lab::node::Node;
 use crate::lab::pods::{Pod, Pods};
 
 /// Who applies, as the API notes it (server-side apply, `fieldManager`).
@@ -48,7 +49,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the API refuses it.
-    pub async fn start_pod(&self, name: &str, on: crate::Node<'_>) -> anyhow::Result<()> {
+    pub async fn start_pod(&self, name: &str, on: Node<'_>) -> anyhow::Result<()> {
         self.apply(json!({
             "apiVersion": "v1",
             "kind": "Pod",

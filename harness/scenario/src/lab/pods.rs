@@ -14,7 +14,7 @@ use kube::runtime::watcher;
 use podwire_cluster::{WORKLOAD_IMAGE, WORKLOAD_SERVICE, addresses};
 use serde_json::{Value, json};
 
-use crate::check::assert::{Party, addresses_unique, addresses_unique_and_in_range};
+use crate::check::assert::{Party, Restarts, addresses_unique, addresses_unique_and_in_range};
 use crate::check::failure::Cause;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;
@@ -222,6 +222,20 @@ impl Lab {
     /// The Pods of the cluster's DNS, which kubeadm brings.
     pub fn core_dns(&self) -> Pods<'_> {
         self.system_pods().labelled("k8s-app=kube-dns")
+    }
+
+    /// How often the containers of each Pod of the namespace `default` have restarted.
+    pub(crate) async fn restarts(&self) -> anyhow::Result<Restarts> {
+        let pods = self.pods().anybodys().await?;
+        Ok(pods
+            .into_iter()
+            .map(|pod| {
+                (
+                    (pod.name().to_owned(), pod.uid().to_owned()),
+                    pod.restarts(),
+                )
+            })
+            .collect())
     }
 
     /// Every Pod's address is its own and, where the nodes have ranges, from its node's.

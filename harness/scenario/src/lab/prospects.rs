@@ -13,8 +13,8 @@ use kube::api::ListParams;
 use podwire_cluster::config::STATIC_PODS;
 use podwire_cluster::stuck::{self, StuckUnit};
 use podwire_cluster::{Bootstrap, addresses};
+use podwire_probe::Outcome;
 
-use crate::RequestOutcome;
 use crate::lab::Lab;
 use crate::wait::evidence::Evidence;
 use crate::wait::needs::Needs;
@@ -72,7 +72,7 @@ impl Lab {
             }
             Needs::Way { from, to } => {
                 let report = lab.ask(from, to.address).await?;
-                let dead = !report.all(RequestOutcome::Answered);
+                let dead = !report.all(Outcome::Answered);
                 let why = || format!("nor does a new connection to {to}");
                 Ok(dead.then(|| Evidence::unchanged_for(LOOKS, why())))
             }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use kube::runtime::watcher;
+use podwire_probe::Outcome;
 
 use crate::check::assert::{self, Party};
 use crate::check::failure::{Cause, Failure};
@@ -11,7 +12,6 @@ use crate::lab::node::Node;
 use crate::lab::objects::{Service, ready};
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
-use crate::{RequestOutcome, secs};
 
 /// Requests to a ClusterIP for each Pod behind it, among which each is almost certainly seen: one of
 /// six is missed in one of a thousand looks, and in all four that end a wait once in 10^12.
@@ -19,7 +19,7 @@ const PER_POD: usize = 8;
 /// Time-outs after which one look at a ClusterIP has seen enough.
 const EARLY_TIME_OUTS: u32 = 16;
 /// For the EndpointSlice to follow its Pods, and kube-proxy the EndpointSlice.
-const FOLLOWS: Duration = secs(20);
+const FOLLOWS: Duration = Duration::from_secs(20);
 
 impl Service<'_> {
     /// What a node's kube-proxy needs to send its connections to the ready endpoints.
@@ -56,38 +56,40 @@ impl Service<'_> {
         let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
         // All at once, and no second round for a Service that is dead.
         let requests = u32::try_from(pods * PER_POD)?;
-        let seen = self.lab.eventually(expected, secs(30), async || {
-            let running = self.pods().await?;
-            if running.len() < pods {
-                let state = format!("{} of {pods} Pods run", running.len());
-                let needs = Needs::deployment(&self.name, pods);
-                return Ok(Probe::not_yet(Cause::NotReady, state).needs(needs));
-            }
-            // One of two Pods with the same address stays silent for ever.
-            if let Err(shared) = assert::addresses_unique(&running) {
-                return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
-            }
-            let asked = self.lab.ask(from, address).times(requests);
-            let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
-            let hosts = report.hosts();
-            let silent = running
-                .iter()
-                .filter(|pod| !hosts.contains_key(pod.name.as_str()));
-            let silent: Vec<String> = silent.map(ToString::to_string).collect();
-            let mut ends = report.results.iter().map(|result| result.outcome);
-            let (cause, others) = match ends.find(|it| *it != RequestOutcome::Answered) {
-                Some(outcome) => (outcome.into(), format!("; other requests: {outcome}")),
-                None => (Cause::Unbalanced, String::new()),
-            };
-            let state = format!("no answer from {}{others}", silent.join(", "));
-            Ok(
-                Probe::when(silent.is_empty(), cause, state).needs(Needs::KubeProxy {
-                    node: from.node,
-                    service: address,
-                    pods: running.iter().map(|pod| pod.address).collect(),
-                }),
-            )
-        });
+        let seen = self
+            .lab
+            .eventually(expected, Duration::from_secs(30), async || {
+                let running = self.pods().await?;
+                if running.len() < pods {
+                    let state = format!("{} of {pods} Pods run", running.len());
+                    let needs = Needs::deployment(&self.name, pods);
+                    return Ok(Probe::not_yet(Cause::NotReady, state).needs(needs));
+                }
+                // One of two Pods with the same address stays silent for ever.
+                if let Err(shared) = assert::addresses_unique(&running) {
+                    return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
+                }
+                let asked = self.lab.ask(from, address).times(requests);
+                let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
+                let hosts = report.hosts();
+                let silent = running
+                    .iter()
+                    .filter(|pod| !hosts.contains_key(pod.name.as_str()));
+                let silent: Vec<String> = silent.map(ToString::to_string).collect();
+                let mut ends = report.results.iter().map(|result| result.outcome);
+                let (cause, others) = match ends.find(|it| *it != Outcome::Answered) {
+                    Some(outcome) => (outcome.into(), format!("; other requests: {outcome}")),
+                    None => (Cause::Unbalanced, String::new()),
+                };
+                let state = format!("no answer from {}{others}", silent.join(", "));
+                Ok(
+                    Probe::when(silent.is_empty(), cause, state).needs(Needs::KubeProxy {
+                        node: from.node,
+                        service: address,
+                        pods: running.iter().map(|pod| pod.address).collect(),
+                    }),
+                )
+            });
         match seen.await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.asked_directly(from, error).await),

@@ -17,6 +17,11 @@ use crate::lab::Lab;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 impl Lab {
+    /// The names and addresses under which clients may verify the API server.
+    pub fn serving_names(&self) -> Vec<String> {
+        addresses::serving_names()
+    }
+
     /// Opens a TLS connection to the API server, which it must prove to be `name` (a DNS name or an
     /// IP address) by a certificate of the cluster's CA. The inner error is the TLS library's words
     /// for a proof that does not hold.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
 use crate::check::assert::Party;
-use crate::check::record::{Clock, Mark, Reading, Record};
+use crate::check::record::{Reading, Record};
 use crate::lab::Lab;
+use crate::lab::senders::Sender;
 
 mod until;
 
@@ -36,64 +36,6 @@ const SERVE: &str = "\
 systemctl is-active --quiet podwire-traffic || \
 systemd-run --quiet --collect --unit podwire-traffic probe serve --port $port && \
 until curl -s -o /dev/null http://127.0.0.1:$port/; do sleep 0.1; done";
-
-/// The senders of a lab, and its steps.
-#[derive(Debug, Default)]
-pub(crate) struct TrafficLog {
-    steps: Mutex<Vec<(Instant, String)>>,
-    senders: Mutex<Vec<Sender>>,
-}
-
-/// One sender, until its record is there.
-#[derive(Debug, Clone)]
-struct Sender {
-    from: Party,
-    first: Reading,
-    others: Vec<Reading>,
-    nodes: BTreeMap<String, u32>,
-    done: Option<Record>,
-}
-
-impl TrafficLog {
-    pub(crate) fn step(&self, at: Instant, text: &str) {
-        locked(&self.steps).push((at, text.to_owned()));
-    }
-
-    fn senders(&self) -> MutexGuard<'_, Vec<Sender>> {
-        locked(&self.senders)
-    }
-
-    fn last_running(&self) -> Option<usize> {
-        self.senders()
-            .iter()
-            .rposition(|sender| sender.done.is_none())
-    }
-
-    /// The sender's record of now, with what else is known about its time.
-    fn record(&self, sender: &Sender, sent: TrafficRecord, until: Instant) -> Record {
-        let clock = Clock::of(sender.first, &sender.others);
-        let steps = locked(&self.steps);
-        let marks = steps
-            .iter()
-            .filter(|(at, _)| *at >= sender.first.asked && *at <= until);
-        Record {
-            from: sender.from.to_string(),
-            marks: marks
-                .map(|(at, text)| Mark {
-                    at_ms: u64::try_from(clock.at(*at).as_millis()).unwrap_or(u64::MAX),
-                    text: text.clone(),
-                })
-                .collect(),
-            sent,
-            nodes: sender.nodes.clone(),
-            clock,
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Steady traffic that goes on until it is stopped, or its lab ends. The lab's steps become its
 /// marks.
@@ -256,75 +198,5 @@ impl Lab {
             .iter()
             .filter_map(|pod| Some((pod.name().to_owned(), pod.node()?)));
         Ok(nodes.collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::record::tests::record;
-    use podwire_probe::TrafficRequest;
-    use std::net::Ipv4Addr;
-
-    fn sender(asked: Instant, told: Instant) -> Sender {
-        Sender {
-            from: Party {
-                name: "node1".into(),
-                node: 1,
-                pod: false,
-                address: Ipv4Addr::new(172, 30, 0, 11),
-            },
-            first: Reading {
-                asked,
-                elapsed_ms: 0,
-                told,
-            },
-            others: Vec::new(),
-            nodes: BTreeMap::new(),
-            done: None,
-        }
-    }
-
-    #[test]
-    fn of_several_the_last_that_goes_on_is_the_running_one() {
-        let log = TrafficLog::default();
-        assert_eq!(log.last_running(), None);
-        let now = Instant::now();
-        log.senders().extend([(); 3].map(|()| sender(now, now)));
-        assert_eq!(log.last_running(), Some(2));
-        log.senders()[2].done = Some(record("a", &[]));
-        assert_eq!(log.last_running(), Some(1));
-    }
-
-    #[test]
-    fn the_steps_within_its_time_are_marks() {
-        let log = TrafficLog::default();
-        let began = Instant::now();
-        let at = |ms| began + Duration::from_millis(ms);
-        let sender = sender(at(1000), at(1200));
-        for (ms, text) in [
-            (900, "before"),
-            (1050, "at once"),
-            (3100, "drain"),
-            (9000, "after"),
-        ] {
-            log.step(at(ms), text);
-        }
-        let sent = TrafficRecord {
-            request: TrafficRequest::new("10.0.0.55:80"),
-            started_unix_ms: 0,
-            elapsed_ms: 5000,
-            missed: 0,
-            ended: None,
-            requests: Vec::new(),
-        };
-        let record = log.record(&sender, sent, at(6000));
-        let marks: Vec<(u64, &str)> = record
-            .marks
-            .iter()
-            .map(|mark| (mark.at_ms, mark.text.as_str()))
-            .collect();
-        // Between 1000 and 1200 it began, so no step is earlier than that.
-        assert_eq!(marks, [(0, "at once"), (2000, "drain")]);
     }
 }

@@ -10,8 +10,8 @@ use podwire_process::Spawner;
 use podwire_vm::accelerator::qemu_version;
 use time::OffsetDateTime;
 
-use crate::Scenario;
-use crate::run::context::{CellContext, ContextError};
+use crate::run::context::{CELL_VARIABLE, CellContext, ContextError};
+use crate::scenario::Scenario;
 
 /// The folder of all runs, in [`output`].
 pub const RUNS: &str = "runs";
@@ -59,9 +59,41 @@ pub fn new_cell(run_dir: &Path, cell: Cell) -> Result<PathBuf, ContextError> {
     }
 }
 
+impl CellContext {
+    /// The cell's folder that a scenario's process belongs to, and its context: the one that the
+    /// environment names. For one that was started bare, a cell's folder in a new run's, and what the
+    /// newest run in the workspace has prepared.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub(crate) fn find(
+        scenario: &Scenario,
+        workspace: &Path,
+    ) -> Result<(PathBuf, Self), ContextError> {
+        match env::var_os(CELL_VARIABLE) {
+            Some(cell_dir) => {
+                let cell_dir = PathBuf::from(cell_dir);
+                let context = Self::read(&cell_dir)?;
+                Ok((cell_dir, context))
+            }
+            None => Self::bare(scenario, &output(workspace).join(RUNS)),
+        }
+    }
+
+    fn bare(scenario: &Scenario, runs: &Path) -> Result<(PathBuf, Self), ContextError> {
+        let (cell, context) =
+            prepared(runs, scenario).map_err(|reason| ContextError::Unprepared {
+                scenario: scenario.name.to_owned(),
+                reason,
+            })?;
+        let run_dir = new_run(runs, OffsetDateTime::now_utc())?;
+        Ok((new_cell(&run_dir, cell)?, context))
+    }
+}
+
 /// What the newest run in `runs` has prepared for a scenario, on any of its clusters, and that one's
 /// cell; else why none can be used.
-pub(crate) fn prepared(runs: &Path, scenario: &Scenario) -> Result<(Cell, CellContext), String> {
+fn prepared(runs: &Path, scenario: &Scenario) -> Result<(Cell, CellContext), String> {
     let contexts = newest(runs);
     let mut useless = "no run has prepared a whole cluster yet".to_owned();
     // What is said is about the first.
@@ -168,7 +200,7 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
 mod tests {
     use super::*;
     use crate::run::context::Share;
-    use crate::{Cells, Profile};
+    use crate::scenario::{Cells, Profile};
     use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, ProxyMode, StageName};
     use podwire_vm::Accelerator;
     use std::time::Duration;

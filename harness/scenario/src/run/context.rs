@@ -3,16 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{fs, io};
 
 use podwire_cluster::{Break, ClusterPlan, StageName};
 use podwire_vm::Accelerator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
-use crate::run::bare;
-use crate::{Limits, Scenario};
+use crate::run::limits::Limits;
 
 /// Variable that holds the cell's folder.
 pub const CELL_VARIABLE: &str = "PODWIRE_CELL";
@@ -98,33 +96,6 @@ pub struct Share {
 impl CellContext {
     /// Its name in the cell's folder.
     pub const FILE: &'static str = "context.json";
-
-    /// The cell's folder that a scenario's process belongs to, and its context: the one that the
-    /// environment names. For one that was started bare, a cell's folder in a new run's, and what the
-    /// newest run in the workspace has prepared.
-    ///
-    /// # Errors
-    /// [`ContextError`].
-    pub fn find(scenario: &Scenario, workspace: &Path) -> Result<(PathBuf, Self), ContextError> {
-        match env::var_os(CELL_VARIABLE) {
-            Some(cell_dir) => {
-                let cell_dir = PathBuf::from(cell_dir);
-                let context = Self::read(&cell_dir)?;
-                Ok((cell_dir, context))
-            }
-            None => Self::bare(scenario, &bare::output(workspace).join(bare::RUNS)),
-        }
-    }
-
-    pub(crate) fn bare(scenario: &Scenario, runs: &Path) -> Result<(PathBuf, Self), ContextError> {
-        let (cell, context) =
-            bare::prepared(runs, scenario).map_err(|reason| ContextError::Unprepared {
-                scenario: scenario.name.to_owned(),
-                reason,
-            })?;
-        let run_dir = bare::new_run(runs, OffsetDateTime::now_utc())?;
-        Ok((bare::new_cell(&run_dir, cell)?, context))
-    }
 
     /// The limits of the scenarios' processes.
     pub fn limits(&self) -> Limits {

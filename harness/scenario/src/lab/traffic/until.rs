@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use podwire_probe::Outcome;
+
 use crate::check::assert::Party;
 use crate::check::failure::Cause;
 use crate::lab::traffic::Traffic;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
-use crate::{RequestOutcome, secs};
 
 /// For answers to come, before stretching.
-const ANSWERS: Duration = secs(20);
+const ANSWERS: Duration = Duration::from_secs(20);
 
 /// Enough requests to tell something.
 const ENOUGH: usize = 20;
@@ -29,7 +30,7 @@ impl Traffic<'_> {
                 let count = ended.len();
                 Ok(match ended.last() {
                     Some(last) if count >= ENOUGH => {
-                        let answered = ended.contains(&RequestOutcome::Answered);
+                        let answered = ended.contains(&Outcome::Answered);
                         Probe::when(answered, (*last).into(), "none of them answered")
                             .needs(needs.clone())
                     }

@@ -1,0 +1,136 @@
+//! A scenario's own running cluster, with a log of what was done to it.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use podwire_cluster::{Bootstrap, Cluster, Host, PodNetwork, stretched};
+
+use crate::lab::senders::TrafficLog;
+
+/// Name of the step log in the lab's folder.
+pub const STEPS: &str = "steps.log";
+
+/// A private clone of a stage. What it does is logged as a step, with the time since the clone
+/// answered; a failure's first page shows the log.
+pub struct Lab {
+    cluster: Cluster,
+    speed_factor: f64,
+    started: Instant,
+    /// What stands before each step.
+    about: String,
+    steps: Mutex<Option<File>>,
+    /// When a sabotage's fault was in.
+    injected: Mutex<Option<Instant>>,
+    /// What a sabotage's injection leaves to its check.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
+    traffic: TrafficLog,
+}
+
+impl Lab {
+    /// Each step begins with `about`.
+    pub(crate) fn new(cluster: Cluster, host: &Host, dir: &Path, about: Option<String>) -> Self {
+        Self {
+            cluster,
+            speed_factor: host.speed_factor,
+            started: Instant::now(),
+            about: about.map(|about| format!("{about}: ")).unwrap_or_default(),
+            // Without a log there is less evidence, and still a verdict.
+            steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
+            injected: Mutex::new(None),
+            kept: Mutex::default(),
+            traffic: TrafficLog::default(),
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.cluster.stop().await;
+    }
+
+    /// The cluster itself, for what has no word of its own here.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Who made the cluster.
+    pub fn bootstrap(&self) -> Bootstrap {
+        self.cluster.plan().cell.bootstrap
+    }
+
+    /// What carries its Pods' packets.
+    pub fn pod_network(&self) -> PodNetwork {
+        self.cluster.plan().cell.network
+    }
+
+    /// A limit in host time, stretched for the machine's speed.
+    pub fn limit(&self, limit: Duration) -> Duration {
+        stretched(limit, self.speed_factor)
+    }
+
+    /// Says what the scenario does next, for the log and for whoever watches. While there is traffic,
+    /// it is a mark on its timeline.
+    pub fn step(&self, text: impl AsRef<str>) {
+        let line = format!(
+            "{:7.1}  {}{}",
+            self.started.elapsed().as_secs_f64(),
+            self.about,
+            text.as_ref()
+        );
+        eprintln!("{line}");
+        self.traffic.step(Instant::now(), text.as_ref());
+        if let Ok(mut steps) = self.steps.lock()
+            && let Some(file) = steps.as_mut()
+        {
+            // A full disk costs the log, not the verdict.
+            let _ = writeln!(file, "{line}");
+        }
+    }
+
+    /// Says that a sabotage's fault is in, and its check begins: how long red takes is counted from
+    /// here.
+    pub(crate) fn injected(&self) {
+        self.step("the fault is in");
+        let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
+        *injected = Some(Instant::now());
+    }
+
+    pub(crate) fn injected_at(&self) -> Option<Instant> {
+        *self.injected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what a sabotage's injection saw for its check, see [`Lab::kept`].
+    pub fn keep<T: Clone + Send + 'static>(&self, value: T) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(Box::new(value));
+    }
+
+    /// What was kept last of this type.
+    ///
+    /// # Errors
+    /// When nothing was.
+    pub fn kept<T: Clone + Send + 'static>(&self) -> anyhow::Result<T> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().rev().find_map(|it| it.downcast_ref::<T>());
+        let what = std::any::type_name::<T>();
+        found
+            .cloned()
+            .with_context(|| format!("no {what} was kept"))
+    }
+
+    pub(super) fn traffic(&self) -> &TrafficLog {
+        &self.traffic
+    }
+
+    pub(crate) fn into_cluster(self) -> Cluster {
+        self.cluster
+    }
+
+    /// How many nodes the cluster has; they are numbered from 1.
+    pub fn node_count(&self) -> u32 {
+        self.cluster.plan().nodes
+    }
+}
