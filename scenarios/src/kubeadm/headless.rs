@@ -6,15 +6,15 @@ use podwire_scenario::{
     Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, secs,
     steps,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::catalogue::HEADLESS as CLAIM;
+use crate::catalogue;
 
 /// A headless Service's name, as its Pods come and go.
 pub(crate) const HEADLESS: Scenario = Scenario {
     about: "A headless Service's name answers exactly its ready Pods, through a scale-down and a \
             rollout",
-    covers: &[CLAIM],
+    covers: &[catalogue::HEADLESS],
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(240),
@@ -24,10 +24,8 @@ pub(crate) const HEADLESS: Scenario = Scenario {
             about: "the Service publishes the addresses of Pods that are not ready",
             expects: Cause::WrongAnswer,
             inject: steps!(|lab| {
-                green_behind_a_headless_service(lab).await?;
-                let unready = r#"{"spec":{"publishNotReadyAddresses":true}}"#;
-                lab.kubectl(format!("patch service green -p '{unready}'")).await?;
-                until_it_answers(lab, 4).await
+                let unready = json!({ "clusterIP": "None", "publishNotReadyAddresses": true });
+                green_until_it_answers(lab, unready, 4).await
             }),
             check: steps!(exactly_the_ready_pods),
         },
@@ -35,12 +33,7 @@ pub(crate) const HEADLESS: Scenario = Scenario {
             name: "with-a-cluster-ip",
             about: "the Service has a ClusterIP, which its name leads to",
             expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
-                green_behind_a_headless_service(lab).await?;
-                lab.kubectl("delete service green").await?;
-                lab.service("green").create().await?;
-                until_it_answers(lab, 1).await
-            }),
+            inject: steps!(|lab| green_until_it_answers(lab, json!({}), 1).await),
             check: steps!(exactly_the_ready_pods),
         },
     ],
@@ -48,7 +41,7 @@ pub(crate) const HEADLESS: Scenario = Scenario {
 };
 
 async fn headless(lab: &Lab) -> anyhow::Result<()> {
-    green_behind_a_headless_service(lab).await?;
+    green(lab, json!({ "clusterIP": "None" })).await?;
     exactly_the_ready_pods(lab).await?;
 
     lab.step("scale down to two Pods");
@@ -57,83 +50,53 @@ async fn headless(lab: &Lab) -> anyhow::Result<()> {
     exactly_the_ready_pods(lab).await?;
 
     lab.step("roll out new Pods in their place");
-    let old = lab.deployment("green").pods().running().await?;
-    lab.kubectl("rollout restart deployment green").await?;
-    let new_ones = lab.deployment("green").pods().until_running_and(2, |pods| {
-        let left = pods.iter().any(|pod| old.contains(pod));
-        left.then(|| "an old one is left".to_owned())
-    });
-    new_ones.await?;
+    lab.deployment("green").roll_out().await?;
     exactly_the_ready_pods(lab).await
 }
 
-/// Three Pods and their Service; a fourth, which never becomes ready; and somebody who asks.
-async fn green_behind_a_headless_service(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("a Deployment green, a headless Service before it, a Pod that is never ready");
+/// Three Pods behind a Service, and a fourth, which never becomes ready.
+async fn green(lab: &Lab, service: Value) -> anyhow::Result<()> {
+    lab.step("a Deployment green, its Service, and a Pod that is never ready");
     lab.deployment("green").create(3, json!({})).await?;
+    lab.service("green").create(service).await?;
+    // Its condition is one that nobody sets (Pod readiness gates).
     lab.apply(json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": "green" },
-        "spec": { "clusterIP": "None", "selector": { "app": "green" }, "ports": [{ "port": 80 }] },
-    }))
-    .await?;
-    lab.start_pod("asker", lab.last_node()).await?;
-    lab.apply(json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
+        "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": "never-ready", "labels": { "app": "green" } },
-        "spec": {
-            // A condition that nobody sets (Pod readiness gates).
-            "readinessGates": [{ "conditionType": "podwire.invalid/never" }],
-            "terminationGracePeriodSeconds": 2,
-            "containers": [Pod::container()],
-        },
+        "spec": { "readinessGates": [{ "conditionType": "podwire.invalid/never" }],
+                  "containers": [Pod::container()] },
     }))
     .await?;
-    lab.pods().labelled("app=asker").until_running(1).await?;
-    lab.deployment("green").pods().until_running(3).await?;
-    Ok(())
+    lab.deployment("green").pods().until_running(3).await.map(drop)
 }
 
 const NAME: &str = "green.default.svc.cluster.local";
 
 async fn exactly_the_ready_pods(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask for the Service's name: exactly its ready Pods");
-    let asker = lab.pods().labelled("app=asker").first().await?;
-    let expected = "the name to answer exactly the Service's ready Pods";
-    lab.eventually(expected, secs(40), async || {
+    let asker = lab.deployment("green").pods().first().await?;
+    let spec = lab.service("green").listed().await?.and_then(|it| it.spec).unwrap_or_default();
+    let unready = spec.publish_not_ready_addresses == Some(true);
+    let wrong = unready || spec.cluster_ip.as_deref() != Some("None");
+    let never = wrong.then(|| Evidence::certain("the Service has a ClusterIP, or unready Pods"));
+    lab.eventually("the name to answer exactly the ready Pods", secs(40), async || {
         let ready = lab.deployment("green").pods().running().await?;
         let ready: BTreeSet<_> = ready.into_iter().map(|pod| pod.address).collect();
         let answer = lab.resolve(&asker, NAME).await?;
         // As a list, in which an address that comes twice would be seen.
         let mut answered = answer.addresses();
         answered.sort();
-        let exactly = answered.iter().eq(&ready);
         let state = format!("{answer}; ready are {ready:?}");
-        Ok(Probe::when(exactly, Cause::WrongAnswer, state)
-            .given(not_headless(lab).await?)
+        Ok(Probe::when(answered.iter().eq(&ready), Cause::WrongAnswer, state)
+            .given(never.clone())
             .needs(Needs::ClusterDns))
     })
     .await
 }
 
-/// What the Service says of itself that no wait mends.
-async fn not_headless(lab: &Lab) -> anyhow::Result<Option<Evidence>> {
-    let spec = lab.service("green").listed().await?.and_then(|service| service.spec);
-    let spec = spec.unwrap_or_default();
-    let address = spec.cluster_ip.unwrap_or_default();
-    Ok(if address != "None" {
-        Some(Evidence::certain(format!("it is not headless, but has {address}")))
-    } else if spec.publish_not_ready_addresses == Some(true) {
-        Some(Evidence::certain("it publishes Pods that are not ready"))
-    } else {
-        None
-    })
-}
-
-async fn until_it_answers(lab: &Lab, count: usize) -> anyhow::Result<()> {
-    let asker = lab.pods().labelled("app=asker").first().await?;
+async fn green_until_it_answers(lab: &Lab, service: Value, count: usize) -> anyhow::Result<()> {
+    green(lab, service).await?;
+    let asker = lab.deployment("green").pods().first().await?;
     lab.eventually(format!("the name to answer {count}"), secs(40), async || {
         let answer = lab.resolve(&asker, NAME).await?;
         let there = answer.addresses().len() == count;

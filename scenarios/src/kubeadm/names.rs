@@ -4,6 +4,7 @@ use podwire_scenario::{
     Cause, Cells, Lab, Needs, Probe, Profile, RequestOutcome, Sabotage, Scenario, StageName, secs,
     steps,
 };
+use serde_json::json;
 
 use crate::catalogue::E6;
 
@@ -36,7 +37,7 @@ pub(super) async fn names(lab: &Lab) -> anyhow::Result<()> {
     core_dns_runs(lab).await?;
     start_asker_and_answerer(lab).await?;
     lab.step(format!("put a Service named {ANSWERER} before it"));
-    lab.service(ANSWERER).create().await?;
+    lab.service(ANSWERER).create(json!({})).await?;
     name_resolves(lab).await
 }
 

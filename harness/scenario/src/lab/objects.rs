@@ -12,6 +12,7 @@ use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::check::assert::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::lab::pods::{Pod, Pods};
@@ -99,6 +100,13 @@ fn resource(of: &TypeMeta) -> anyhow::Result<ApiResource> {
     Ok(ApiResource::from_gvk(&kind))
 }
 
+/// Adds the fields of one object to another.
+fn extend(spec: &mut Value, more: Value) {
+    if let (Value::Object(spec), Value::Object(more)) = (spec, more) {
+        spec.extend(more);
+    }
+}
+
 /// A Deployment by its name.
 pub struct Deployment<'lab> {
     lab: &'lab Lab,
@@ -124,9 +132,7 @@ impl<'lab> Deployment<'lab> {
             "terminationGracePeriodSeconds": 2,
             "containers": [Pod::container()],
         });
-        if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
-            spec.extend(more);
-        }
+        extend(&mut spec, more);
         let labels = json!({ "app": self.name });
         let object = json!({
             "apiVersion": "apps/v1",
@@ -152,6 +158,22 @@ impl<'lab> Deployment<'lab> {
         scaled.with_context(|| format!("cannot scale {}", self.name))?;
         Ok(())
     }
+
+    /// Has new Pods take the place of those that run (`kubectl rollout restart`), and waits until as
+    /// many new ones run and no old one.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn roll_out(&self) -> anyhow::Result<Vec<Party>> {
+        let old = self.pods().running().await?;
+        let restart = format!("rollout restart deployment {}", self.name);
+        self.lab.kubectl(restart).await?;
+        let new_ones = self.pods().until_running_and(old.len(), |pods| {
+            let left = pods.iter().find(|pod| old.contains(pod))?;
+            Some(format!("{left} is left"))
+        });
+        new_ones.await
+    }
 }
 
 /// A Service by its name.
@@ -166,16 +188,18 @@ impl Service<'_> {
         Api::default_namespaced(self.lab.cluster().api())
     }
 
-    /// Makes one for the Pods with the label `app=NAME`, port 80.
+    /// Makes one for the Pods with the label `app=NAME`, port 80; `more` goes into its spec.
     ///
     /// # Errors
     /// When the API refuses it.
-    pub async fn create(&self) -> anyhow::Result<()> {
+    pub async fn create(&self, more: Value) -> anyhow::Result<()> {
+        let mut spec = json!({ "selector": { "app": self.name }, "ports": [{ "port": 80 }] });
+        extend(&mut spec, more);
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": { "name": self.name },
-            "spec": { "selector": { "app": self.name }, "ports": [{ "port": 80 }] },
+            "spec": spec,
         });
         self.lab.apply(service).await
     }
