@@ -1,19 +1,30 @@
-//! `cargo xtask docs`: the page that is made of the code.
+//! `cargo xtask docs`: what of the documentation is made of the code.
+//!
+//! docs/scenarios.md is, as a whole, of the catalogue and the scenarios, which make it themselves.
+//! docs/writing-a-scenario.md is in parts, of sources of several crates: only a tool reads those.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use podwire_scenarios::catalogue::{PAGE, page};
+use podwire_scenarios::catalogue;
 
 use crate::say::stop::Stop;
 
-/// Writes docs/scenarios.md in a project's folder.
+mod guide;
+mod source;
+
+/// Writes both pages in a project's folder.
 pub(crate) fn write(project: &Path) -> Result<(), Stop> {
-    let path = project.join(PAGE);
-    fs::write(&path, page(&podwire_scenarios::all()))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    outln!("{PAGE}");
+    let scenarios = catalogue::page(&podwire_scenarios::all());
+    for (page, text) in [
+        (catalogue::PAGE, scenarios),
+        (guide::PAGE, guide::page(project)?),
+    ] {
+        let path = project.join(page);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        outln!("{page}");
+    }
     Ok(())
 }
 
@@ -21,14 +32,21 @@ pub(crate) fn write(project: &Path) -> Result<(), Stop> {
 mod tests {
     use super::*;
 
+    fn project() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
     #[test]
-    fn a_stale_page_is_written_anew() {
-        let project = tempfile::tempdir().unwrap();
-        let path = project.path().join(PAGE);
-        fs::create_dir(path.parent().unwrap()).unwrap();
-        fs::write(&path, "of yesterday").unwrap();
-        write(project.path()).unwrap();
-        let written = fs::read_to_string(&path).unwrap();
-        assert_eq!(written, page(&podwire_scenarios::all()));
+    fn the_guide_is_of_today_s_code() {
+        let there = fs::read_to_string(project().join(guide::PAGE)).unwrap();
+        let wanted = guide::page(project()).unwrap();
+        let same = wanted.lines().zip(there.lines());
+        let same = same.take_while(|(wanted, there)| wanted == there).count();
+        assert!(
+            there == wanted,
+            "{} is stale from line {} on: `cargo xtask docs` writes it anew",
+            guide::PAGE,
+            same + 1
+        );
     }
 }
