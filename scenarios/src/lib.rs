@@ -1,7 +1,8 @@
-//! The catalogue, and the scenarios, a module per chapter of it.
+//! The catalogue, and the scenarios: a file for each or for a few that belong together, in a folder for
+//! each part of the story.
 //!
-//! To add one: write an async function and its [`Scenario`] in the chapter's module, and name it in
-//! [`all`]. docs/writing-a-scenario.md goes through a real one.
+//! To add one: write an async function and its [`Scenario`] in a file there, and name it in [`all`].
+//! docs/writing-a-scenario.md goes through a whole one.
 
 pub mod catalogue;
 mod control_plane;

@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Scenarios(ScenariosArgs),
     /// The project's own checks: format, lints, licences, every test that needs no QEMU
     Check,
-    /// Write the page anew that is made of the catalogue and the scenarios: docs/scenarios.md
+    /// Write anew what is made of the code: docs/scenarios.md, and parts of docs/writing-a-scenario.md
     Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
     Stages(StagesArgs),
