@@ -120,7 +120,7 @@ impl<'lab> Deployment<'lab> {
 
     /// Its Pods, those with the label `app=NAME`.
     pub fn pods(&self) -> Pods<'lab> {
-        self.lab.pods().labelled(format!("app={}", self.name))
+        self.lab.pods_of_deployment(&self.name)
     }
 
     /// Makes one of the workload's program with so many Pods; `more` goes into their spec.

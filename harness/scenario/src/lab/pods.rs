@@ -198,6 +198,8 @@ pub struct Pods<'lab> {
     lab: &'lab Lab,
     namespace: Option<String>,
     labels: String,
+    /// Whose they are, where it is a Deployment's.
+    deployment: Option<String>,
     node: Option<u32>,
     limit: Duration,
 }
@@ -205,10 +207,15 @@ pub struct Pods<'lab> {
 impl Lab {
     /// The workload's Pods: `app=blue` in the namespace `default`.
     pub fn pods(&self) -> Pods<'_> {
+        self.pods_of_deployment(WORKLOAD_SERVICE)
+    }
+
+    pub(super) fn pods_of_deployment(&self, name: &str) -> Pods<'_> {
         Pods {
             lab: self,
             namespace: Some("default".to_owned()),
-            labels: format!("app={WORKLOAD_SERVICE}"),
+            labels: format!("app={name}"),
+            deployment: Some(name.to_owned()),
             node: None,
             limit: RUNNING,
         }
@@ -271,16 +278,18 @@ const EXEC: Duration = Duration::from_secs(10);
 impl<'lab> Pods<'lab> {
     /// Those with these labels instead: `app=green`.
     pub fn labelled(self, labels: impl Into<String>) -> Self {
-        let labels = labels.into();
-        Self { labels, ..self }
+        Self {
+            labels: labels.into(),
+            deployment: None,
+            ..self
+        }
     }
 
     /// Those of another namespace instead, whatever their labels.
     pub fn of_namespace(self, namespace: impl Into<String>) -> Self {
         Self {
             namespace: Some(namespace.into()),
-            labels: String::new(),
-            ..self
+            ..self.labelled("")
         }
     }
 
@@ -293,8 +302,7 @@ impl<'lab> Pods<'lab> {
     pub fn everywhere(self) -> Self {
         Self {
             namespace: None,
-            labels: String::new(),
-            ..self
+            ..self.labelled("")
         }
     }
 
@@ -313,7 +321,7 @@ impl<'lab> Pods<'lab> {
 
     /// Who would have to act for so many of them to run.
     pub fn needs(&self, wanted: usize) -> Needs {
-        match self.labels.strip_prefix("app=") {
+        match &self.deployment {
             Some(name) => Needs::deployment(name, wanted),
             None => Needs::Pods {
                 namespace: self.namespace.clone().unwrap_or_default(),

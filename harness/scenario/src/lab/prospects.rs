@@ -192,7 +192,11 @@ async fn pods(
     of: &ListParams,
     wanted: usize,
 ) -> anyhow::Result<Option<Evidence>> {
-    let api: Api<Pod> = Api::namespaced(lab.cluster().api(), namespace);
+    let client = lab.cluster().api();
+    let api: Api<Pod> = match namespace {
+        "" => Api::all(client),
+        namespace => Api::namespaced(client, namespace),
+    };
     let listed = api.list(of).await?;
     match next_to_act(&listed.items, wanted) {
         Actor::Nobody => Ok(None),

@@ -23,7 +23,7 @@ pub enum Needs {
     },
     /// The same for Pods of anybody's.
     Pods {
-        /// Their namespace.
+        /// Their namespace; all of them where it is empty.
         namespace: String,
         /// Label selector.
         labels: String,
