@@ -1,3 +1,4 @@
 //! The control plane by hand (chapter A).
 
+pub(crate) mod all_addresses;
 pub(crate) mod serving_names;

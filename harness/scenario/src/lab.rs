@@ -3,6 +3,7 @@
 mod ask;
 mod clone;
 pub(crate) mod command;
+mod components;
 mod faults;
 mod gateway;
 pub(crate) mod kubeadm;

@@ -132,6 +132,14 @@ impl Output {
         self.status.success()
     }
 
+    /// Its exit code, where it ended by itself.
+    pub fn code(&self) -> Option<i32> {
+        match self.status {
+            ExitStatus::Code(code) => Some(code),
+            ExitStatus::Signal(_) | ExitStatus::Unknown => None,
+        }
+    }
+
     /// Standard output without the white space around it.
     pub fn text(&self) -> &str {
         self.stdout.trim()

@@ -118,10 +118,7 @@ impl Lab {
 }
 
 fn unanswered(why: &dyn std::fmt::Display) -> Lacking {
-    match Probe::<()>::not_yet(Cause::Other, format!("the API server: {why}")) {
-        Probe::Lacking(lacking) => lacking,
-        Probe::Done(()) => unreachable!("a look that found nothing"),
-    }
+    Lacking::new(Cause::Other, format!("the API server: {why}"))
 }
 
 /// The objects of a watch, by namespace and name.

@@ -26,13 +26,7 @@ pub struct Lacking {
 impl<T> Probe<T> {
     /// Not yet, and what there is instead.
     pub fn not_yet(cause: Cause, state: impl Into<String>) -> Self {
-        Self::Lacking(Lacking {
-            cause,
-            state: state.into(),
-            look: None,
-            evidence: None,
-            needs: Needs::Time,
-        })
+        Self::Lacking(Lacking::new(cause, state))
     }
 
     /// Done where it holds; else not yet, for this cause and in this state.
@@ -83,6 +77,16 @@ impl Probe<()> {
 }
 
 impl Lacking {
+    pub(crate) fn new(cause: Cause, state: impl Into<String>) -> Self {
+        Self {
+            cause,
+            state: state.into(),
+            look: None,
+            evidence: None,
+            needs: Needs::Time,
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
         match self.evidence.as_ref().map(Evidence::why) {
             None | Some("") => self.state.clone(),

@@ -1,0 +1,27 @@
+//! The components of a cluster by hand, started with other flags.
+
+use podwire_cluster::{Component, Settings, component};
+
+use crate::lab::Lab;
+use crate::lab::command::Answer;
+use crate::lab::node::Node;
+
+impl Lab {
+    /// The API server of a cluster by hand, as it was started: flags can be replaced and added
+    /// (`with("--bind-address", "127.0.0.1")`), and left out (`without("--client-ca-file")`).
+    pub fn api_server(&self) -> Component {
+        component::api_server(Settings::of(self.cluster().plan().accelerator))
+    }
+}
+
+impl Node<'_> {
+    /// Has systemd start a component with the flags that it has now, one that runs anew. What systemd
+    /// says is the answer: a component that says itself when it is ready may fail to become so.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn start_component(self, component: &Component) -> anyhow::Result<Answer> {
+        let cluster = self.lab().cluster();
+        Ok(cluster.start_component(self.number(), component).await?)
+    }
+}

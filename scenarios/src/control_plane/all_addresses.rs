@@ -1,0 +1,70 @@
+//! Whom the API server listens for.
+
+use podwire_scenario::{
+    Cause, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
+};
+
+use crate::catalogue::A17;
+
+/// A17: the API server on all addresses, before there is any Node.
+pub(crate) const ALL_ADDRESSES: Scenario = Scenario {
+    about: "The API server listens on all addresses: it is reached from node 2, says that the other \
+            components are healthy, and lists no Node",
+    covers: &[A17],
+    profile: Profile::Full,
+    sabotages: &[Sabotage {
+        name: "bound-to-localhost",
+        about: "the API server's --bind-address is 127.0.0.1",
+        expects: Cause::Refused,
+        inject: steps!(bind_to_localhost),
+        check: steps!(on_all_addresses),
+    }],
+    ..Scenario::new(
+        "api_server_on_all_addresses",
+        StageName::ControlPlane,
+        steps!(on_all_addresses),
+    )
+};
+
+async fn on_all_addresses(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("ask the API server from node 2, by node 1's name, whether it is ready");
+    let asked = lab.node(2).run(ready_at("node1")).may_fail().await?;
+    // curl's word for a connection that was refused (curl(1), exit codes).
+    let (said, refused) = (asked.said(), asked.code() == Some(7));
+    ensure!(!refused, Refused, "node1:6443 to answer node 2", "{said}");
+    ensure!(asked.text() == "ok", NotReady, "`ok` from node1:6443", "{said}");
+
+    lab.step("the other components are healthy, and no Node is listed");
+    let shown =
+        "{range .items[*]}{.metadata.name} {.conditions[0].type}={.conditions[0].status}\n{end}";
+    let statuses = lab.kubectl(format!("get componentstatuses -o jsonpath='{shown}'")).await?;
+    let mut statuses: Vec<&str> = statuses.stdout.lines().collect();
+    statuses.sort_unstable();
+    let healthy =
+        ["controller-manager", "etcd-0", "scheduler"].map(|it| format!("{it} Healthy=True"));
+    ensure!(statuses == healthy, NotReady, "{healthy:?}", "{statuses:?}");
+    let nodes = lab.kubectl("get nodes -o name").await?;
+    let (nodes, none) = (nodes.text(), nodes.text().is_empty());
+    ensure!(none, Answered, "no Node before any kubelet runs", "{nodes}");
+    Ok(())
+}
+
+/// `/readyz` is for everybody, without a certificate (RBAC, `system:public-info-viewer`).
+fn ready_at(host: &str) -> String {
+    format!("curl -sS -k -m 20 https://{host}:6443/readyz 2>&1")
+}
+
+async fn bind_to_localhost(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("start the API server anew, on 127.0.0.1 alone");
+    let node1 = lab.node(1);
+    let local = lab.api_server().with("--bind-address", "127.0.0.1");
+    let started = node1.start_component(&local).await?;
+    anyhow::ensure!(started.succeeded(), "systemd does not start it: {started}");
+    lab.eventually("the API server to be ready at localhost", secs(20), async || {
+        let answer = node1.run(ready_at("127.0.0.1")).may_fail().await?;
+        let ready = answer.text() == "ok";
+        Ok(Probe::when(ready, Cause::NotReady, answer.said())
+            .needs(Needs::ControlPlane("kube-apiserver")))
+    })
+    .await
+}
