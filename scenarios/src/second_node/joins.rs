@@ -1,8 +1,8 @@
 //! A node joins with a copy of a kubeconfig.
 
-use podwire_cluster::kubeconfig;
 use podwire_scenario::{
-    Cause, Failure, Lab, Needs, Probe, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Failure, Lab, Needs, Probe, Sabotage, Scenario, StageName, ensure, kubeconfig, secs,
+    steps,
 };
 
 use crate::catalogue::{C1, C2, C3};
