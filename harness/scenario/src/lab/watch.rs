@@ -91,17 +91,17 @@ impl Lab {
                     None => unanswered(&"the watch has ended"),
                 },
                 () = tokio::time::sleep_until(until) => {
-                    let objects = if began >= limit {
-                        match api.list(&again).await {
-                            Ok(listed) => listed.items,
-                            Err(_) => seen.all(),
-                        }
+                    let listed = if began >= limit {
+                        api.list(&again).await.ok().map(|listed| listed.items)
                     } else {
-                        seen.all()
+                        None
                     };
-                    match judge(&objects)? {
-                        Probe::Done(value) => return Ok(value),
-                        Probe::Lacking(lacking) => lacking,
+                    match listed.or_else(|| seen.known()) {
+                        Some(objects) => match judge(&objects)? {
+                            Probe::Done(value) => return Ok(value),
+                            Probe::Lacking(lacking) => lacking,
+                        },
+                        None => unanswered(&"it has not listed them yet"),
                     }
                 }
             };
@@ -158,6 +158,11 @@ impl<K: Resource + Clone> Seen<K> {
     fn all(&self) -> Vec<K> {
         self.all.values().cloned().collect()
     }
+
+    /// All of them, once all are known: that there are none yet says nothing of what there is.
+    fn known(&self) -> Option<Vec<K>> {
+        self.complete.then(|| self.all())
+    }
 }
 
 fn key<K: Resource>(object: &K) -> (String, String) {
@@ -183,9 +188,12 @@ mod tests {
                 .map(|it| it.name_any())
                 .collect::<Vec<_>>()
         };
+        assert_eq!(seen.known(), None);
         assert!(!seen.takes(Event::Init));
         assert!(!seen.takes(Event::InitApply(pod("a"))));
+        assert_eq!(seen.known(), None);
         assert!(seen.takes(Event::InitDone));
+        assert_eq!(seen.known(), Some(vec![pod("a")]));
         assert!(seen.takes(Event::Apply(pod("b"))));
         assert_eq!(names(&seen), ["a", "b"]);
         assert!(seen.takes(Event::Delete(pod("a"))));
