@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node as ApiNode;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
 use podwire_cluster::{Bootstrap, PodNetwork, cni};
@@ -21,8 +21,11 @@ grep -o ' /var/lib/kubelet/[^ ]*' /proc/mounts | xargs -r umount; \
 systemctl stop containerd && rm -rf /var/lib/kubelet/*";
 
 impl Node<'_> {
-    fn api(self) -> Api<ApiNode> {
-        Api::all(self.lab().cluster().api())
+    /// Deletes its Node; whether it is listed all the same.
+    async fn deleted(self) -> anyhow::Result<bool> {
+        let nodes = self.lab().api_nodes();
+        nodes.delete(self.name(), &DeleteParams::default()).await?;
+        Ok(self.listed().await?.is_some())
     }
 
     /// Drains it: no new Pods, and none left but those that belong to it.
@@ -43,11 +46,10 @@ impl Node<'_> {
 
     /// What `kubectl drain` does: cordon, then an eviction for every Pod of the node.
     async fn cordon_and_evict(self) -> anyhow::Result<()> {
-        self.api().cordon(self.name()).await?;
+        self.lab().api_nodes().cordon(self.name()).await?;
         let evict = EvictParams::default();
+        let pods: Api<Pod> = Api::default_namespaced(self.lab().cluster().api());
         for pod in self.lab().pods().anybodys().on(self).await? {
-            let pods: Api<k8s_openapi::api::core::v1::Pod> =
-                Api::default_namespaced(self.lab().cluster().api());
             pods.evict(pod.name(), &evict).await?;
         }
         Ok(())
@@ -60,10 +62,7 @@ impl Node<'_> {
     pub async fn delete(self) -> anyhow::Result<()> {
         self.lab()
             .step(format!("delete {self}: it is off the list at once"));
-        self.api()
-            .delete(self.name(), &DeleteParams::default())
-            .await?;
-        let listed = self.listed().await?.is_some();
+        let listed = self.deleted().await?;
         ensure!(!listed, Answered, "{self} off the list", "it is listed");
         Ok(())
     }
@@ -76,10 +75,7 @@ impl Node<'_> {
         self.lab()
             .step(format!("stop the kubelet of {self} and delete its Node"));
         self.stop("kubelet").await?;
-        self.api()
-            .delete(self.name(), &DeleteParams::default())
-            .await?;
-        let listed = self.listed().await?.is_some();
+        let listed = self.deleted().await?;
         anyhow::ensure!(!listed, "{self} is still listed after its deletion");
         Ok(())
     }

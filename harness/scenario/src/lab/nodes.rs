@@ -62,7 +62,7 @@ impl ListedNode {
 }
 
 impl Lab {
-    fn api_nodes(&self) -> Api<ApiNode> {
+    pub(super) fn api_nodes(&self) -> Api<ApiNode> {
         Api::all(self.cluster().api())
     }
 
