@@ -19,6 +19,7 @@ pub fn all() -> Vec<Scenario> {
     vec![
         harness::identities::IDENTITIES,
         harness::open_connection::OPEN_CONNECTION,
+        control_plane::first_start::FIRST_START,
         control_plane::all_addresses::ALL_ADDRESSES,
         control_plane::serving_names::SERVING_NAMES,
         second_node::joins::JOINS,

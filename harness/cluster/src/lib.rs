@@ -34,6 +34,7 @@ pub use plan::error::ClusterError;
 pub use plan::pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};
+pub use running::apply::apply;
 pub use running::cluster::Cluster;
 pub use running::host::{Host, stretched};
 pub use running::node::Node;

@@ -1,6 +1,7 @@
 //! What a cluster does when it runs, and what is done to it: the interpreter of steps as well.
 
 pub(crate) mod api;
+pub(crate) mod apply;
 pub(crate) mod carry_out;
 pub(crate) mod cluster;
 pub(crate) mod deeds;

@@ -40,7 +40,7 @@ pub use lab::traffic::Traffic;
 pub use lab::{Lab, STEPS};
 pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
-pub use podwire_cluster::{Break, PodNetwork, StageName};
+pub use podwire_cluster::{Break, Component, PodNetwork, StageName};
 pub use podwire_lan::Ipv4Net;
 pub use podwire_probe::Outcome as RequestOutcome;
 pub use run::bare;

@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, Cells, Lab, Needs, Pod, Probe, Profile, RequestOutcome, Sabotage, Scenario, StageName,
-    assert, ensure, secs, steps,
+    ensure, secs, steps,
 };
 
 use crate::catalogue::{E22, E22b, E23};
@@ -105,8 +105,8 @@ async fn runs(lab: &Lab) -> anyhow::Result<Running> {
         })
         .await?;
     let address = pod.address().unwrap_or(node.address());
-    let report = lab.ask(&node.party(), address).await?;
-    assert::all_ended("the static Pod to answer", &report, RequestOutcome::Answered)?;
+    let answers = lab.ask(node, address);
+    answers.all_end(RequestOutcome::Answered, "the static Pod to answer").await?;
     Ok(Running { uid: pod.uid().to_owned(), container: container(lab).await? })
 }
 

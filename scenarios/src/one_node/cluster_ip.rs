@@ -58,8 +58,7 @@ async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
     let pods = lab.pods().running().await?.len() + 1;
     lab.step(format!("scale up to {pods} Pods (B14)"));
     lab.deployment("blue").scale(pods).await?;
-    let node1 = lab.node(1).party();
-    lab.service("blue").leads_to_all(pods, &node1).await?;
+    lab.service("blue").leads_to_all(pods, lab.node(1)).await?;
     spreads_from_node1(lab).await?;
     outlives_kube_proxy(lab).await
 }
@@ -70,8 +69,8 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     let some = !blue.ready_endpoints().await?.is_empty();
     ensure!(some, Absent, "an EndpointSlice with the Pods' addresses", "it is empty");
     let (address, pod) = (blue.address().await?, lab.pods().on(node1).first().await?);
-    let (before, from) = (lab.wire().dropped_for(address), node1.party());
-    let (service, beside) = lab.ask_both(&from, address, pod.address).await?;
+    let before = lab.wire().dropped_for(address);
+    let (service, beside) = lab.ask_both(node1, address, pod.address).await?;
     assert::all_ended("the Pod's own address to answer", &beside, Answered)?;
     let expected = "the ClusterIP to time out, not to be refused";
     assert::all_ended(expected, &service, TimedOut)?;
@@ -91,7 +90,7 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask the ClusterIP until it answers (B13)");
     let expected = "the ClusterIP to answer from node 1";
     lab.eventually(expected, secs(15), async || {
-        let report = lab.ask(&node1.party(), address).await?;
+        let report = lab.ask(node1, address).await?;
         let first = report.results.first();
         let cause = first.map_or(Cause::Absent, |result| result.outcome.into());
         let answered = report.all(Answered);
@@ -103,8 +102,7 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
 
 async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
     lab.step("send a hundred requests per Pod, each on a fresh connection (B14)");
-    let node1 = lab.node(1).party();
-    lab.service("blue").spreads_evenly(&node1).await
+    lab.service("blue").spreads_evenly(lab.node(1)).await
 }
 
 /// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.
@@ -112,20 +110,17 @@ async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     let (node1, address) = (lab.node(1), lab.service("blue").address().await?);
     lab.step("stop kube-proxy on node 1: its rules stay (B12)");
     node1.stop("kube-proxy").await?;
-    let report = lab.ask(&node1.party(), address).times(5).await?;
     let expected = "the ClusterIP to answer from node 1 although kube-proxy stopped";
-    assert::all_ended(expected, &report, Answered)?;
+    lab.ask(node1, address).times(5).all_end(Answered, expected).await?;
 
     lab.step("clean its rules up: the ClusterIP is dead on node 1, and on no other node");
     let cleanup = format!("kube-proxy --cleanup --hostname-override={node1}");
     node1.run(cleanup).await?;
-    let report = lab.ask(&node1.party(), address).await?;
     let expected = "the ClusterIP to time out on node 1, whose rules are gone";
-    assert::all_ended(expected, &report, TimedOut)?;
+    lab.ask(node1, address).all_end(TimedOut, expected).await?;
     for node in lab.nodes().skip(1) {
-        let report = lab.ask(&node.party(), address).await?;
         let expected = format!("the ClusterIP to answer from {node}");
-        assert::all_ended(&expected, &report, Answered)?;
+        lab.ask(node, address).all_end(Answered, expected).await?;
     }
     Ok(())
 }

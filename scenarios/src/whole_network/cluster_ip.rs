@@ -78,10 +78,10 @@ pub(super) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
 /// kube-proxy has seen the affinity: one client gets one Pod.
 async fn stuck_to_one_pod(lab: &Lab) -> anyhow::Result<()> {
     let (node1, blue) = (lab.node(1), lab.service("blue"));
-    let (from, address) = (node1.party(), blue.address().await?);
+    let address = blue.address().await?;
     let needs = blue.needs_to_be_followed_on(node1).await?;
     lab.eventually("node 1 to get one Pod only", secs(20), async || {
-        let report = lab.ask(&from, address).times(16).await?;
+        let report = lab.ask(node1, address).times(16).await?;
         let pods = report.hosts().len();
         let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
         Ok(stuck.needs(needs.clone()))

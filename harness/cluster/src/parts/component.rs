@@ -111,6 +111,13 @@ impl Component {
         self
     }
 
+    /// The same without any flag: what its program does by itself.
+    #[must_use]
+    pub fn without_flags(mut self) -> Self {
+        self.flags.clear();
+        self
+    }
+
     fn with_all(self, flags: &[(&str, &str)]) -> Self {
         let each = flags.iter();
         each.fold(self, |all, (name, value)| all.with(name, value))

@@ -5,12 +5,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::try_join_all;
-use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use podwire_process::Report;
 use serde_json::Value;
 
 use super::api::{chain, ready};
+use super::apply::apply;
 use super::cluster::Cluster;
 use super::gates::nodes_missing;
 use super::node::Node;
@@ -249,21 +248,6 @@ impl Cluster {
         };
         Err(self.not_up(node, unit, limit, state).await)
     }
-}
-
-/// Applied, not created: a request that timed out may have been carried out.
-async fn apply(api: kube::Client, object: &Value) -> Result<(), kube::Error> {
-    let wrong = |error: serde_json::Error| kube::Error::SerdeError(error);
-    let typed: DynamicObject = serde_json::from_value(object.clone()).map_err(wrong)?;
-    let types = typed.types.clone().unwrap_or_default();
-    let kind = GroupVersionKind::try_from(&types);
-    let kind = kind.map_err(|error| kube::Error::Service(error.into()))?;
-    let resource = ApiResource::from_gvk(&kind);
-    let api = Api::<DynamicObject>::default_namespaced_with(api, &resource);
-    let name = typed.metadata.name.as_deref().unwrap_or_default();
-    let how = PatchParams::apply("podwire");
-    api.patch(name, &how, &Patch::Apply(object)).await?;
-    Ok(())
 }
 
 /// What kubeadm is at, in a line that begins with a phase in brackets; without what would move a

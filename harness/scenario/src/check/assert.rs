@@ -47,6 +47,12 @@ impl fmt::Display for Party {
     }
 }
 
+impl From<&Party> for Party {
+    fn from(party: &Party) -> Self {
+        party.clone()
+    }
+}
+
 /// One request from one party to one Pod, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {

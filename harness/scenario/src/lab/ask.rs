@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use podwire_probe::{
-    FetchReport, FetchRequest, RecordKind, ResolveReport, ResolveRequest, TargetReport,
+    FetchReport, FetchRequest, Outcome, RecordKind, ResolveReport, ResolveRequest, TargetReport,
 };
 
-use crate::check::assert::{Cell, Mesh, Party};
+use crate::check::assert::{Cell, Mesh, Party, all_ended};
 use crate::lab::Lab;
 
 /// A command on a node that asks a name, without the question itself.
@@ -42,6 +42,15 @@ impl<'lab> Ask<'lab> {
         self
     }
 
+    /// Sends them, and each ends like this; `expected` completes "expected ...".
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
+    pub async fn all_end(self, how: Outcome, expected: impl AsRef<str>) -> anyhow::Result<()> {
+        let report = self.send().await?;
+        Ok(all_ended(expected.as_ref(), &report, how)?)
+    }
+
     async fn send(self) -> anyhow::Result<TargetReport> {
         let report = self.lab.fetch(&self.from, &self.request).await?;
         let target = report.targets.into_iter().next();
@@ -60,11 +69,11 @@ impl<'lab> IntoFuture for Ask<'lab> {
 
 impl Lab {
     /// Asks an address or a name at port 80, from a node or from inside a Pod:
-    /// `lab.ask(&node1, "10.0.0.42").times(100).await?`.
-    pub fn ask(&self, from: &Party, to: impl Display) -> Ask<'_> {
+    /// `lab.ask(node1, "10.0.0.42").times(100).await?`.
+    pub fn ask(&self, from: impl Into<Party>, to: impl Display) -> Ask<'_> {
         Ask {
             lab: self,
-            from: from.clone(),
+            from: from.into(),
             request: FetchRequest::new([format!("{to}:80")])
                 .concurrency(AT_ONCE)
                 .give_up_after(TIME_OUTS),
@@ -77,12 +86,12 @@ impl Lab {
     /// When the sender cannot be reached; what became of the requests is in the reports.
     pub async fn ask_both(
         &self,
-        from: &Party,
+        from: impl Into<Party>,
         one: impl Display,
         other: impl Display,
     ) -> anyhow::Result<(TargetReport, TargetReport)> {
         let request = FetchRequest::new([format!("{one}:80"), format!("{other}:80")]);
-        let targets = self.fetch(from, &request).await?.targets;
+        let targets = self.fetch(&from.into(), &request).await?.targets;
         let count = targets.len();
         let [one, other] = <[TargetReport; 2]>::try_from(targets)
             .map_err(|_| anyhow::anyhow!("two targets asked, {count} reported"))?;

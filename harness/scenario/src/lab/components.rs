@@ -7,10 +7,19 @@ use crate::lab::command::Answer;
 use crate::lab::node::Node;
 
 impl Lab {
-    /// The API server of a cluster by hand, as it was started: flags can be replaced and added
-    /// (`with("--bind-address", "127.0.0.1")`), and left out (`without("--client-ca-file")`).
+    /// The API server of a cluster by hand, as its bootstrap starts it: flags can be replaced and
+    /// added (`with("--bind-address", "127.0.0.1")`), and left out (`without("--client-ca-file")`).
     pub fn api_server(&self) -> Component {
-        component::api_server(Settings::of(self.cluster().plan().accelerator))
+        component::api_server(self.settings())
+    }
+
+    /// etcd, as [`Lab::api_server`].
+    pub fn etcd(&self) -> Component {
+        component::etcd(self.settings())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::of(self.cluster().plan().accelerator)
     }
 }
 
@@ -23,5 +32,21 @@ impl Node<'_> {
     pub async fn start_component(self, component: &Component) -> anyhow::Result<Answer> {
         let cluster = self.lab().cluster();
         Ok(cluster.start_component(self.number(), component).await?)
+    }
+
+    /// Stops a component; one that does not run stays so.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn stop_component(self, component: &Component) -> anyhow::Result<()> {
+        let cluster = self.lab().cluster();
+        Ok(cluster.stop_component(self.number(), component).await?)
+    }
+
+    /// What systemd and the journal say of a component: its state, and the journal's last lines, or that
+    /// the node does not answer.
+    pub async fn last_words(self, component: &Component) -> String {
+        let cluster = self.lab().cluster();
+        cluster.last_words(self.number(), component).await
     }
 }

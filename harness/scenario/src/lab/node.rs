@@ -230,6 +230,12 @@ fn journal_of(unit: &str) -> String {
     )
 }
 
+impl From<Node<'_>> for Party {
+    fn from(node: Node<'_>) -> Self {
+        node.party()
+    }
+}
+
 impl fmt::Display for Node<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -7,18 +7,14 @@ use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
 use k8s_openapi::api::core::v1::{Event, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::{GroupVersionKind, TypeMeta};
-use kube::{Api, ResourceExt as _};
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::check::assert::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::lab::pods::{Pod, Pods};
-
-/// Who applies, as the API notes it (server-side apply, `fieldManager`).
-const MANAGER: &str = "podwire";
 
 impl Lab {
     /// Applies an object in its full form (`apiVersion`, `kind`, `metadata`, ...); without a namespace
@@ -27,22 +23,11 @@ impl Lab {
     /// # Errors
     /// When it is no object, or the API refuses it.
     pub async fn apply(&self, object: Value) -> anyhow::Result<()> {
-        let object: DynamicObject = serde_json::from_value(object).context("no API object")?;
-        let kind = object.types.clone().context("an object without a kind")?;
-        let resource = resource(&kind)?;
-        let client = self.cluster().api();
-        let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
-        let api: Api<DynamicObject> = match kind.kind.as_str() {
-            "Node" | "Namespace" | "ClusterRole" | "ClusterRoleBinding" => {
-                Api::all_with(client, &resource)
-            }
-            _ => Api::namespaced_with(client, &namespace, &resource),
-        };
-        let name = object.name_any();
-        let params = PatchParams::apply(MANAGER).force();
-        let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
-        applied.with_context(|| format!("cannot apply {} {name}", kind.kind))?;
-        Ok(())
+        let applied = podwire_cluster::apply(self.cluster().api(), &object).await;
+        applied.with_context(|| {
+            let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+            format!("cannot apply {kind} {name}")
+        })
     }
 
     /// Starts a Pod of the workload's program on a node, past the scheduler: what a taint keeps away
@@ -93,11 +78,6 @@ impl Lab {
             name: name.into(),
         }
     }
-}
-
-fn resource(of: &TypeMeta) -> anyhow::Result<ApiResource> {
-    let kind = GroupVersionKind::try_from(of).context("no kind of the API")?;
-    Ok(ApiResource::from_gvk(&kind))
 }
 
 /// Adds the fields of one object to another.

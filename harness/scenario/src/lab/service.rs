@@ -51,7 +51,8 @@ impl Service<'_> {
     ///
     /// # Errors
     /// A [`Failure`] when it does not come to that; it says how the Pods answer at their own addresses.
-    pub async fn leads_to_all(&self, pods: usize, from: &Party) -> anyhow::Result<()> {
+    pub async fn leads_to_all(&self, pods: usize, from: impl Into<Party>) -> anyhow::Result<()> {
+        let from = from.into();
         let address = self.address().await?;
         let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
         // All at once, and no second round for a Service that is dead.
@@ -69,7 +70,7 @@ impl Service<'_> {
                 if let Err(shared) = assert::addresses_unique(&running) {
                     return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
                 }
-                let asked = self.lab.ask(from, address).times(requests);
+                let asked = self.lab.ask(&from, address).times(requests);
                 let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
                 let hosts = report.hosts();
                 let silent = running
@@ -92,7 +93,7 @@ impl Service<'_> {
             });
         match seen.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.asked_directly(from, error).await),
+            Err(error) => Err(self.asked_directly(&from, error).await),
         }
     }
 
@@ -168,7 +169,7 @@ impl Service<'_> {
     ///
     /// # Errors
     /// A [`Failure`] with each Pod's count, when they do not.
-    pub async fn spreads_evenly(&self, from: &Party) -> anyhow::Result<()> {
+    pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<()> {
         let backends: Vec<String> = self.pods().await?.into_iter().map(|pod| pod.name).collect();
         let requests = assert::requests_for(backends.len());
         let report = self

@@ -1,0 +1,93 @@
+//! What etcd and the API server do when they are started without a flag.
+
+use podwire_scenario::{
+    Cause, Cells, Component, Lab, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
+    steps,
+};
+
+use crate::catalogue::{A2, A4};
+
+/// A2!, A4: etcd needs no flag, and the API server says which ones it needs.
+pub(crate) const FIRST_START: Scenario = Scenario {
+    about: "Without flags etcd answers at localhost, and nowhere else; the API server ends, and its \
+            last words name the flags that it needs",
+    covers: &[A2, A4],
+    cells: Cells::ByHand,
+    profile: Profile::Full,
+    limit: secs(60),
+    sabotages: &[
+        Sabotage {
+            name: "etcd-stopped",
+            about: "etcd was started, and stopped again",
+            expects: Cause::Refused,
+            inject: steps!(|lab| {
+                start_etcd(lab).await?;
+                lab.node(1).stop_component(&lab.etcd().without_flags()).await
+            }),
+            check: steps!(etcd_answers_at_localhost),
+        },
+        Sabotage {
+            name: "etcd-is-told",
+            about: "the API server is told where etcd is, and lacks the other flags only",
+            expects: Cause::WrongAnswer,
+            inject: steps!(start_etcd),
+            check: steps!(|lab| ends_naming_its_flags(lab, &["--etcd-servers"]).await),
+        },
+    ],
+    ..Scenario::new("first_start", StageName::Identified, steps!(first_start))
+};
+
+async fn first_start(lab: &Lab) -> anyhow::Result<()> {
+    start_etcd(lab).await?;
+    etcd_answers_at_localhost(lab).await?;
+    ends_naming_its_flags(lab, &[]).await
+}
+
+async fn start_etcd(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("start etcd on node 1, without flags");
+    let started = lab.node(1).start_component(&lab.etcd().without_flags()).await?;
+    anyhow::ensure!(started.succeeded(), "systemd does not start it: {started}");
+    Ok(())
+}
+
+async fn etcd_answers_at_localhost(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("its client port answers on node 1, and not to node 2 (A4)");
+    let ask = |host: &str| format!("curl -sS -m 20 http://{host}:2379/health 2>&1");
+    let at_home = lab.node(1).run(ask("localhost")).may_fail().await?;
+    let from_node2 = lab.node(2).run(ask("node1")).may_fail().await?;
+    // curl's word for a connection that was refused (curl(1), exit codes).
+    let [here, there] = [&at_home, &from_node2].map(|it| it.code() == Some(7));
+    let (said, healthy) = (at_home.said(), at_home.text().contains(r#""health":"true""#));
+    ensure!(!here, Refused, "localhost:2379 to answer on node 1", "{said}");
+    ensure!(healthy, NotReady, "a healthy etcd at localhost:2379", "{said}");
+    let said = from_node2.said();
+    ensure!(there, Answered, "node1:2379 to refuse node 2", "{said}");
+    Ok(())
+}
+
+/// What the API server's last words must have.
+const NEEDED: [&str; 3] = [
+    "--etcd-servers must be specified",
+    "service-account-issuer is a required flag",
+    "--service-account-signing-key-file",
+];
+
+/// Starts it with these flags only, each of which leads to etcd.
+async fn ends_naming_its_flags(lab: &Lab, flags: &[&str]) -> anyhow::Result<()> {
+    lab.step("start the API server, as root and without flags: it ends, naming what it needs (A2)");
+    let (node1, bare) = (lab.node(1), lab.api_server().without_flags());
+    let with = |all, flag: &&str| Component::with(all, flag, "http://localhost:2379");
+    let server = flags.iter().fold(bare, with);
+    node1.start_component(&server).await?;
+    let said = lab.eventually("the API server to end", secs(20), async || {
+        let said = node1.last_words(&server).await;
+        let ended = said.contains("command failed").then(|| said.clone());
+        Ok(Probe::of(ended, Cause::NotReady, said))
+    });
+    let said = said.await?;
+    for needed in NEEDED {
+        let named = said.contains(needed);
+        ensure!(named, WrongAnswer, "its last words to name: {needed}", "{said}");
+    }
+    Ok(())
+}
