@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `PODWIRE_TEST_IMAGE` | folder with `disk.qcow2`, `kernel`, `initrd` of the small base image |
 //! | `PODWIRE_SSH_KEY` | private key (OpenSSH PEM) that its root user accepts |
-//! | `PODWIRE_ACCELERATOR` | `kvm` or `tcg` |
+//! | `PODWIRE_ACCELERATOR` | `tcg`, `kvm`, or `kvm,` and what the guest is shown of the processor |
 //! | `PODWIRE_QEMU`, `PODWIRE_QEMU_IMG` | programs, when not those in `PATH` |
 
 mod pair;

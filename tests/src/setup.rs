@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use podwire_process::Spawner;
 use podwire_vm::accelerator::ProbeGuest;
 use podwire_vm::{Accelerator, MachineSpec, Ram};
@@ -60,11 +60,9 @@ impl Setup {
     /// Says which variable is missing and who sets it.
     pub fn from_env(tmp: &str) -> Result<Self> {
         let folder = PathBuf::from(variable("PODWIRE_TEST_IMAGE")?);
-        let accelerator = match variable("PODWIRE_ACCELERATOR")?.as_str() {
-            "kvm" => Accelerator::Kvm,
-            "tcg" => Accelerator::Tcg,
-            other => bail!("PODWIRE_ACCELERATOR is {other:?}; it must be kvm or tcg"),
-        };
+        let accelerator: Accelerator = variable("PODWIRE_ACCELERATOR")?
+            .parse()
+            .context("PODWIRE_ACCELERATOR")?;
         let program = |name, default: &str| {
             std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
         };

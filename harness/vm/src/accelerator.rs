@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::MachineFault;
 use crate::machine::{Machine, VmError};
 use crate::memory::digest;
-use crate::spec::{Accelerator, MachineSpec, Ram};
+use crate::processor::{Accelerator, KvmProcessor};
+use crate::spec::{MachineSpec, Ram};
 
 /// Printed by the probe when the guest's first process runs, and when its work is done.
 const MARKS: (&str, &str) = ("podwire-probe-begin", "podwire-probe-end");
@@ -194,8 +195,9 @@ pub fn store_verdict(
     })
 }
 
-/// Boots `guest` under KVM where `/dev/kvm` opens, and under emulation if that does not work.
-/// Files of the attempts are left in `dir`.
+/// Boots `guest` under KVM where `/dev/kvm` opens: as the host's processor, without what QEMU then says
+/// that it cannot set, as a named model; and under emulation if nothing of that works. Files of the
+/// attempts are left in `dir`.
 ///
 /// # Errors
 /// [`JudgeError::Nothing`] when no guest runs at all.
@@ -219,19 +221,30 @@ async fn first_that_works(
     guest: &ProbeGuest,
     dir: &Path,
 ) -> Result<(Accelerator, String, Measured), JudgeError> {
-    let attempt = async |accelerator| {
-        let dir = dir.join(format!("probe-{accelerator}"));
+    let attempt = async |accelerator: Accelerator| {
+        let dir = dir.join(format!("probe-{}", accelerator.id().replace(',', "-")));
         probe(spawner, qemu, guest, accelerator, &dir).await
     };
     let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
         Err(error) => format!("/dev/kvm cannot be opened ({error})"),
-        Ok(_) => match attempt(Accelerator::Kvm).await? {
-            Ok(measured) => {
-                let reason = "a guest booted under KVM".to_owned();
-                return Ok((Accelerator::Kvm, reason, measured));
+        Ok(_) => {
+            let on = host_processor();
+            let mut tried = String::new();
+            let mut next = Some(KvmProcessor::Host);
+            while let Some(processor) = next {
+                let (kvm, model) = (Accelerator::Kvm(processor), processor.model());
+                let failed = match attempt(kvm).await? {
+                    Ok(measured) => {
+                        let reason = format!("a guest booted under KVM on {on}, as {model}{tried}");
+                        return Ok((kvm, reason, measured));
+                    }
+                    Err(failed) => failed,
+                };
+                next = processor.after(&failed);
+                tried.push_str(&format!("; as {model}, {failed}"));
             }
-            Err(reason) => format!("/dev/kvm opens, but {reason}"),
-        },
+            format!("/dev/kvm opens, but no guest runs under it on {on}{tried}")
+        }
     };
     match attempt(Accelerator::Tcg).await? {
         Ok(measured) => Ok((Accelerator::Tcg, kvm, measured)),
@@ -292,6 +305,16 @@ fn times(said: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds.iter().sum()).ok()
 }
 
+/// The model of the host's processor, as /proc/cpuinfo has it.
+fn host_processor() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let model = lines.find(|(key, _)| key.trim() == "model name");
+    model
+        .map_or("an unknown processor", |(_, model)| model.trim())
+        .to_owned()
+}
+
 /// A fault in one line; the attempt's folder holds the rest.
 fn brief(fault: &MachineFault) -> String {
     fault.kind.to_string().replace('\n', " ")
@@ -325,7 +348,7 @@ async fn probe(
         tsc_khz: None,
     };
     let limit = match accelerator {
-        Accelerator::Kvm => LIMITS.0,
+        Accelerator::Kvm(_) => LIMITS.0,
         Accelerator::Tcg => LIMITS.1,
     };
     let started = Instant::now();

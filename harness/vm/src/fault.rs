@@ -28,6 +28,13 @@ pub enum FaultKind {
         /// The end of QEMU's standard error.
         last_words: String,
     },
+    /// QEMU stopped the guest and cannot go on with it.
+    Stopped {
+        /// QEMU's word for it (QMP reference, `RunState`): `internal-error`, `io-error`.
+        state: String,
+        /// The end of QEMU's standard error.
+        last_words: String,
+    },
     /// The guest's kernel gave up.
     Panic {
         /// The kernel's message.
@@ -53,6 +60,17 @@ impl fmt::Display for FaultKind {
             }
             Self::Exited { status, last_words } => {
                 write!(f, "QEMU ended with {status}; its last words:\n{last_words}")
+            }
+            Self::Stopped { state, last_words } => {
+                let why = match state.as_str() {
+                    "io-error" => "its disk's file cannot be written: is the host's disk full?",
+                    _ => "neither it nor the accelerator can execute what the guest does",
+                };
+                write!(f, "QEMU stopped the guest ({state}): {why}")?;
+                match last_words.lines().find(|line| !line.contains("warning:")) {
+                    Some(first) => write!(f, "; it said: {first}"),
+                    None => Ok(()),
+                }
             }
             Self::Panic { message } => write!(f, "the guest's kernel panicked ({message})"),
             Self::SoftLockup { message } => write!(f, "the guest is stuck ({message})"),
@@ -145,6 +163,18 @@ impl FaultWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_qemu_stopped_is_told_with_the_reason_and_without_warnings() {
+        let stopped = |state: &str| FaultKind::Stopped {
+            state: state.into(),
+            last_words: "qemu: warning: no such feature\nKVM internal error. Suberror: 1\nRAX=0"
+                .into(),
+        };
+        insta::assert_snapshot!(stopped("internal-error"), @"QEMU stopped the guest (internal-error): neither it nor the accelerator can execute what the guest does; it said: KVM internal error. Suberror: 1");
+        let full = stopped("io-error").to_string();
+        assert!(full.contains("is the host's disk full?"), "{full}");
+    }
 
     #[tokio::test]
     async fn the_first_fault_reaches_whoever_waits() {

@@ -282,7 +282,10 @@ impl Machine {
             recorded,
             console.clone(),
             faults.clone(),
-            move || last_words(&log_path, log_start),
+            {
+                let log_path = log_path.clone();
+                move || last_words(&log_path, log_start)
+            },
         ));
 
         let qmp_stream = tokio_stream(qmp_ours).map_err(host("a control channel"))?;
@@ -292,6 +295,12 @@ impl Machine {
                 return Err(explained(&spec.name, &process, &faults, "start QEMU", source).await);
             }
         };
+        tokio::spawn(report_stop(
+            qmp.clone(),
+            console.clone(),
+            faults.clone(),
+            move || last_words(&log_path, log_start),
+        ));
         let agent_stream = tokio_stream(agent_ours).map_err(host("a way in"))?;
         let guest = Guest::over(agent_stream, agent_log, faults.clone());
         Ok(Self {
@@ -665,6 +674,21 @@ async fn report_exit(
     if !expected.load(Ordering::Relaxed) {
         let kind = FaultKind::Exited {
             status: status.map(|status| status.to_string()).unwrap_or_default(),
+            last_words: last_words(),
+        };
+        faults.report(kind, || console.tail(CONSOLE_TAIL));
+    }
+}
+
+async fn report_stop(
+    qmp: Qmp,
+    console: Console,
+    faults: FaultWatch,
+    last_words: impl FnOnce() -> String,
+) {
+    if let Some(state) = qmp.gave_up(COMMAND_LIMIT).await {
+        let kind = FaultKind::Stopped {
+            state: state.to_owned(),
             last_words: last_words(),
         };
         faults.report(kind, || console.tail(CONSOLE_TAIL));

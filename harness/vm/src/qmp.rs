@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use qapi::qmp::QmpCommand;
+use qapi::qmp::{QmpCommand, RunState, query_status};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
@@ -279,6 +279,22 @@ impl Qmp {
         Ok(reply.get_mut("return").map_or_else(empty, Value::take))
     }
 
+    /// Resolves once QEMU has stopped a guest that it cannot go on with (QEMU QMP reference,
+    /// `RunState`): it, or KVM, met what it cannot do, or the disk's file cannot be written. Its word for
+    /// that; nothing once the channel has ended. Whoever waits for such a guest waits for nothing.
+    pub(crate) async fn gave_up(&self, limit: Duration) -> Option<&'static str> {
+        let mut events = self.events();
+        loop {
+            // First of all: it may have stopped before anybody listened.
+            match self.execute(query_status {}, limit).await.ok()?.status {
+                RunState::internal_error => return Some("internal-error"),
+                RunState::io_error => return Some("io-error"),
+                _ => {}
+            }
+            while events.next().await?.name != "STOP" {}
+        }
+    }
+
     /// QEMU's events from now on.
     pub fn events(&self) -> Events {
         let pending = locked(&self.shared.pending);
@@ -336,7 +352,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qapi::qmp::{query_name, query_status, stop};
+    use qapi::qmp::{query_name, stop};
     use serde_json::json;
     use std::io::Write;
     use tokio::io::{DuplexStream, Lines, ReadHalf, WriteHalf};
@@ -419,6 +435,29 @@ mod tests {
         );
         assert_eq!(name.unwrap().name.unwrap(), "node1");
         stopped.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_qemu_stops_itself_is_told_from_one_that_it_was_told_to_stop() {
+        let (qmp, mut qemu, _) = connected().await;
+        let status = |of: &str| json!({ "status": of, "running": of == "running" });
+        let (gave_up, ()) = tokio::join!(qmp.gave_up(LIMIT), async {
+            for (state, then) in [("running", "STOP"), ("paused", "RESUME"), ("io-error", "")] {
+                let asked = qemu.command().await;
+                assert_eq!(asked["execute"], "query-status");
+                qemu.answer(&asked, status(state)).await;
+                for name in [then, "STOP"].iter().filter(|it| !it.is_empty()) {
+                    qemu.say(&json!({ "event": name, "data": {}, "timestamp": {} }).to_string())
+                        .await;
+                    if *name == "STOP" {
+                        break;
+                    }
+                }
+            }
+        });
+        assert_eq!(gave_up, Some("io-error"));
+        drop(qemu);
+        assert_eq!(qmp.gave_up(LIMIT).await, None);
     }
 
     #[tokio::test]

@@ -1,41 +1,11 @@
 //! QEMU's command line as data.
 
-use std::fmt;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use podwire_probe::agent::PORT;
-use serde::{Deserialize, Serialize};
 
-/// What executes the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Accelerator {
-    /// The host's processor, through `/dev/kvm`.
-    Kvm,
-    /// QEMU's emulation (Tiny Code Generator): works everywhere, 5 to 20 times slower.
-    Tcg,
-}
-
-impl Accelerator {
-    /// The CPU model that fits: the host's own under KVM, and under emulation everything that
-    /// QEMU emulates except five-level page tables, whose longer walks are paid in software.
-    pub fn cpu_model(self) -> &'static str {
-        match self {
-            Self::Kvm => "host",
-            Self::Tcg => "max,la57=off",
-        }
-    }
-}
-
-impl fmt::Display for Accelerator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        })
-    }
-}
+use crate::processor::Accelerator;
 
 /// Where a machine's memory lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +111,7 @@ impl MachineSpec {
     /// The most host memory in MiB that the machine can come to occupy: the guest's own and QEMU's.
     pub fn host_memory_mib(&self) -> u64 {
         let translated = match self.accelerator {
-            Accelerator::Kvm => 0,
+            Accelerator::Kvm(_) => 0,
             Accelerator::Tcg => TRANSLATION_BUFFER_MIB.into(),
         };
         self.memory_mib + translated + QEMU_MIB
@@ -183,7 +153,7 @@ impl MachineSpec {
         line.pair(
             "-accel",
             match self.accelerator {
-                Accelerator::Kvm => "kvm".into(),
+                Accelerator::Kvm(_) => "kvm".into(),
                 Accelerator::Tcg => format!("tcg,thread=multi,tb-size={TRANSLATION_BUFFER_MIB}"),
             },
         );
@@ -341,6 +311,7 @@ fn escaped_path(path: &Path) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::processor::KvmProcessor;
 
     pub(crate) fn node() -> MachineSpec {
         MachineSpec {
@@ -428,8 +399,8 @@ pub(crate) mod tests {
             ram: Ram::Clone("/stage/ram".into()),
             incoming: true,
             rtc_base: Some("2026-11-21T13:00:00".into()),
-            accelerator: Accelerator::Kvm,
-            cpu_model: Accelerator::Kvm.cpu_model().into(),
+            accelerator: Accelerator::Kvm(KvmProcessor::Host),
+            cpu_model: Accelerator::Kvm(KvmProcessor::Host).cpu_model().into(),
             ..node()
         };
         insta::assert_snapshot!(shown(clone.command_line(&descriptors())), @r"
@@ -514,7 +485,7 @@ pub(crate) mod tests {
     #[test]
     fn an_emulated_machine_takes_memory_for_its_translated_code() {
         let kvm = MachineSpec {
-            accelerator: Accelerator::Kvm,
+            accelerator: Accelerator::Kvm(KvmProcessor::Host),
             ..node()
         };
         assert_eq!(kvm.host_memory_mib(), 2048 + 64);

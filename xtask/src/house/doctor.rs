@@ -125,7 +125,7 @@ fn accelerator(session: &Session, require_kvm: bool) -> Result<Finding, Stop> {
                 "{}, speed factor {:.1}, boot in {:.1} s: {}",
                 verdict.accelerator, verdict.speed_factor, verdict.boot_seconds, verdict.reason
             );
-            if require_kvm && verdict.accelerator != Accelerator::Kvm {
+            if require_kvm && !verdict.accelerator.is_kvm() {
                 Finding::Problem {
                     found,
                     fix: "give this user /dev/kvm (group kvm), or, in a virtual machine, have its host \

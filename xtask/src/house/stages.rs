@@ -331,7 +331,7 @@ fn differences(manifest: &StageManifest, today: &Today) -> anyhow::Result<Vec<St
         compare("the host's processor is another", &was.host_cpu, cpu);
     }
     if let Some(accelerator) = today.accelerator {
-        let (was, is) = (was.accelerator.to_string(), accelerator.to_string());
+        let (was, is) = (was.accelerator.id(), accelerator.id());
         compare("guests run differently", &was, &is);
     }
     let image = today.images.get(&was.image);
@@ -465,6 +465,8 @@ impl Listed {
 mod tests {
     use std::path::Path;
 
+    use podwire_vm::KvmProcessor;
+
     use super::*;
     use crate::prepare::fixture::{HOUR, cache_entry, cluster_plan, image_files, stage_manifest};
     use podwire_cluster::SealedFile;
@@ -492,7 +494,7 @@ mod tests {
         let other = Today {
             qemu: Some("10.0.2".into()),
             host_cpu: Some("Other CPU".into()),
-            accelerator: Some(Accelerator::Kvm),
+            accelerator: Some(Accelerator::Kvm(KvmProcessor::Host)),
             images: BTreeMap::from([("image-a".to_owned(), Some(image_files("image-b")))]),
         };
         insta::assert_snapshot!(differences(&stage, &other).unwrap().join("\n"), @r"

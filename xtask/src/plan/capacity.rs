@@ -24,7 +24,7 @@ pub(crate) fn at_once(
     clone_mib: u64,
 ) -> usize {
     let cores_each = match accelerator {
-        Accelerator::Kvm => 2,
+        Accelerator::Kvm(_) => 2,
         // Three emulated machines keep more than two cores busy while they wake up.
         Accelerator::Tcg => 4,
     };
@@ -43,16 +43,19 @@ pub(crate) fn disk_needed(guests: u64, stages: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use podwire_vm::KvmProcessor;
+
     use super::*;
 
     #[test]
     fn two_emulated_cores_carry_one_clone() {
-        use Accelerator::{Kvm, Tcg};
+        use Accelerator::Tcg;
+        let kvm = Accelerator::Kvm(KvmProcessor::Host);
         assert_eq!(at_once(2, 20 << 30, Tcg, 5056), 1);
-        assert_eq!(at_once(4, 14 << 30, Kvm, 5056), 2);
-        assert_eq!(at_once(16, 64 << 30, Kvm, 5056), 8);
+        assert_eq!(at_once(4, 14 << 30, kvm, 5056), 2);
+        assert_eq!(at_once(16, 64 << 30, kvm, 5056), 8);
         // Memory for one only.
-        assert_eq!(at_once(16, 5 << 30, Kvm, 5056), 1);
+        assert_eq!(at_once(16, 5 << 30, kvm, 5056), 1);
     }
 
     #[test]

@@ -120,6 +120,8 @@ fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use podwire_vm::KvmProcessor;
+
     use super::*;
 
     #[test]
@@ -149,9 +151,12 @@ mod tests {
         durations.store(cache.path()).unwrap();
         let loaded = Durations::load(cache.path());
         assert_eq!(loaded, durations);
-        assert_eq!(loaded.phase(Phase::Stage, Some(Accelerator::Kvm)), None);
         assert_eq!(
-            loaded.phase(Phase::Bundle, Some(Accelerator::Kvm)),
+            loaded.phase(Phase::Stage, Some(Accelerator::Kvm(KvmProcessor::Host))),
+            None
+        );
+        assert_eq!(
+            loaded.phase(Phase::Bundle, Some(Accelerator::Kvm(KvmProcessor::Host))),
             Some(300.0)
         );
         fs::write(cache.path().join(FILE), "{").unwrap();

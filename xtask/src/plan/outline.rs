@@ -115,7 +115,7 @@ impl Plan {
     fn table(&self, phase: Phase) -> f64 {
         let (kvm, emulated) = phase.seconds();
         // Unknown means emulated: better early than late.
-        if self.machine.accelerator == Some(Accelerator::Kvm) {
+        if self.machine.accelerator.is_some_and(Accelerator::is_kvm) {
             kvm
         } else {
             emulated

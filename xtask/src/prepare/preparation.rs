@@ -149,7 +149,7 @@ impl<'a> Preparation<'a> {
             "guests run under {}: {}",
             verdict.accelerator, verdict.reason
         ));
-        if self.wanted.require_kvm && verdict.accelerator != Accelerator::Kvm {
+        if self.wanted.require_kvm && !verdict.accelerator.is_kvm() {
             return Err(Stop::setup(format!(
                 "--require-kvm: guests do not run under KVM here: {}",
                 verdict.reason

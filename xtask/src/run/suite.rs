@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::prepare::fixture::cluster_plan;
     use crate::report::fixture::results;
-    use podwire_vm::Accelerator;
+    use podwire_vm::{Accelerator, KvmProcessor};
 
     #[test]
     fn the_first_page_tells_whose_settings_the_components_have() {
@@ -228,7 +228,7 @@ mod tests {
             tested(&plan, ImageFrom::Debian, &provenance)
         };
         insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");
-        insta::assert_snapshot!(tested(Accelerator::Kvm), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
+        insta::assert_snapshot!(tested(Accelerator::Kvm(KvmProcessor::Host)), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
     }
 
     use proptest::prelude::*;

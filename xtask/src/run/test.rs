@@ -287,7 +287,7 @@ impl Run<'_> {
                 ("PODWIRE_SSH_KEY".into(), text(&key)),
                 (
                     "PODWIRE_ACCELERATOR".into(),
-                    judged.verdict.accelerator.to_string(),
+                    judged.verdict.accelerator.id(),
                 ),
                 ("PODWIRE_QEMU".into(), text(&judged.programs.qemu)),
                 ("PODWIRE_QEMU_IMG".into(), text(&judged.programs.qemu_img)),

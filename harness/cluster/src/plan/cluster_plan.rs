@@ -207,7 +207,7 @@ impl ClusterPlan {
     ) -> MachineSpec {
         let append = match self.accelerator {
             Accelerator::Tcg => format!("{} {TRUST_TSC}", self.append),
-            Accelerator::Kvm => self.append.clone(),
+            Accelerator::Kvm(_) => self.append.clone(),
         };
         MachineSpec {
             name: name.to_owned(),
@@ -270,13 +270,15 @@ fn cpu_identity(cpuinfo: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use podwire_vm::KvmProcessor;
+
     use super::*;
     use crate::plan::cell::Bootstrap;
 
     #[test]
     fn emulated_daemons_run_one_thread_at_a_time_and_sleep_a_little_longer() {
         assert_eq!(
-            command_line("root=/dev/vda", Accelerator::Kvm),
+            command_line("root=/dev/vda", Accelerator::Kvm(KvmProcessor::Host)),
             "root=/dev/vda"
         );
         let emulated = command_line("root=/dev/vda", Accelerator::Tcg);
@@ -303,7 +305,7 @@ mod tests {
             Cell::usual(Bootstrap::ByHand),
             "",
             &image,
-            Accelerator::Kvm,
+            Accelerator::Kvm(KvmProcessor::Host),
             "",
             "",
             None,

@@ -18,7 +18,7 @@ impl Settings {
     /// Those for an accelerator.
     pub const fn of(accelerator: Accelerator) -> Self {
         match accelerator {
-            Accelerator::Kvm => Self::OwnDefaults,
+            Accelerator::Kvm(_) => Self::OwnDefaults,
             Accelerator::Tcg => Self::Idle,
         }
     }

@@ -71,7 +71,7 @@ impl ClusterPlan {
 mod tests {
     use std::collections::BTreeMap;
 
-    use podwire_vm::Accelerator;
+    use podwire_vm::{Accelerator, KvmProcessor};
 
     use super::*;
     use crate::plan::breaks::Break;
@@ -167,8 +167,10 @@ mod tests {
         vary("image".into(), true, &|it| it.image = more(&image));
         vary("append".into(), true, &|it| it.append = more(&append));
         assert_eq!(accelerator, Accelerator::Tcg);
-        let kvm = Accelerator::Kvm;
+        let kvm = Accelerator::Kvm(KvmProcessor::Host);
         vary("accelerator".into(), true, &|it| it.accelerator = kvm);
+        let named = Accelerator::Kvm(KvmProcessor::Named);
+        vary("processor".into(), true, &|it| it.accelerator = named);
         vary("qemu".into(), true, &|it| it.qemu = more(&qemu));
         vary("cpu".into(), true, &|it| it.host_cpu = more(&host_cpu));
         for (first, size) in [(true, control_plane), (false, worker)] {

@@ -42,7 +42,7 @@ const APT_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// beside other work, ten.
 fn limit(accelerator: Accelerator) -> Duration {
     match accelerator {
-        Accelerator::Kvm => Duration::from_secs(10 * 60),
+        Accelerator::Kvm(_) => Duration::from_secs(10 * 60),
         Accelerator::Tcg => Duration::from_secs(40 * 60),
     }
 }
@@ -301,7 +301,7 @@ fn qemu(work: &Path, boot: &disk::Found, accelerator: Accelerator) -> ChildComma
         "root=LABEL=cloudimg-rootfs ro console=ttyS0 net.ifnames=0 panic=-1 mitigations=off audit=0 SYSTEMD_COLORS=0{masks}"
     );
     let machine = match accelerator {
-        Accelerator::Kvm => "kvm",
+        Accelerator::Kvm(_) => "kvm",
         Accelerator::Tcg => "tcg,thread=multi",
     };
     let mut command = ChildCommand::new("qemu-system-x86_64")
