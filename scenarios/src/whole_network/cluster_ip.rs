@@ -1,8 +1,6 @@
 //! The balancing rule, from everywhere.
 
-use podwire_scenario::{
-    Break, Cause, Lab, Party, Probe, Sabotage, Scenario, StageName, secs, steps,
-};
+use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, steps};
 
 use crate::catalogue::E36;
 
@@ -18,7 +16,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             expects: Cause::Unbalanced,
             inject: steps!(|lab| {
                 lab.service("blue").stick_clients_to_one_pod().await?;
-                stuck_to_one_pod(lab).await
+                lab.service("blue").until_one_pod_answers(lab.node(1)).await
             }),
             check: steps!(spreads_from_everywhere),
         },
@@ -73,18 +71,4 @@ pub(super) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
         lab.service("blue").spreads_evenly(&from).await?;
     }
     Ok(())
-}
-
-/// kube-proxy has seen the affinity: one client gets one Pod.
-async fn stuck_to_one_pod(lab: &Lab) -> anyhow::Result<()> {
-    let (node1, blue) = (lab.node(1), lab.service("blue"));
-    let address = blue.address().await?;
-    let needs = blue.needs_to_be_followed_on(node1).await?;
-    lab.eventually("node 1 to get one Pod only", secs(20), async || {
-        let report = lab.ask(node1, address).times(16).await?;
-        let pods = report.hosts().len();
-        let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
-        Ok(stuck.needs(needs.clone()))
-    })
-    .await
 }

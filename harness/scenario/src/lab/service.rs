@@ -138,6 +138,25 @@ impl Service<'_> {
             .await
     }
 
+    /// Waits until a node's requests to its ClusterIP all go to one Pod: kube-proxy has followed
+    /// [`Service::stick_clients_to_one_pod`].
+    ///
+    /// # Errors
+    /// A [`Failure`] when it does not come to that.
+    pub async fn until_one_pod_answers(&self, node: Node<'_>) -> anyhow::Result<()> {
+        let address = self.address().await?;
+        let needs = self.needs_to_be_followed_on(node).await?;
+        let expected = format!("{node} to get one Pod only");
+        self.lab
+            .eventually(expected, FOLLOWS, async || {
+                let report = self.lab.ask(node, address).times(16).await?;
+                let pods = report.hosts().len();
+                let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
+                Ok(stuck.needs(needs.clone()))
+            })
+            .await
+    }
+
     async fn pods(&self) -> anyhow::Result<Vec<Party>> {
         self.lab.deployment(&self.name).pods().running().await
     }
