@@ -70,11 +70,12 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
             data: &mtu,
         });
     }
-    // RFC 6842: the client's identifier is given back.
+    // RFC 6842: the client's identifier is given back. It has one; a message full of them would be
+    // answered with more than a packet holds.
     options.extend(
         packet
             .options()
-            .filter(|option| option.kind == CLIENT_IDENTIFIER),
+            .find(|option| option.kind == CLIENT_IDENTIFIER),
     );
     let reply = DhcpRepr {
         message_type,

@@ -255,38 +255,63 @@ fn broken_packets_are_dropped_and_counted() {
     assert_eq!(lock(&gateway.records).counters.dropped_malformed, 2);
 }
 
+/// A client's message in a frame to everybody, with options behind its type.
+fn discover(mac: MacAddr, options: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    message[28..34].copy_from_slice(&mac.0);
+    message[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    message.extend([53, 1, 1]);
+    message.extend(options);
+    message.push(255);
+    let datagram = UdpRepr {
+        src_port: 68,
+        dst_port: 67,
+    };
+    let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    let mut frame = ipv4(from, to, IpProtocol::Udp, 8 + message.len(), |bytes| {
+        datagram.emit(
+            &mut UdpPacket::new_unchecked(bytes),
+            &from.into(),
+            &to.into(),
+            message.len(),
+            |payload| payload.copy_from_slice(&message),
+            &ChecksumCapabilities::default(),
+        );
+    });
+    frame[..6].copy_from_slice(&MacAddr::BROADCAST.0);
+    frame
+}
+
 #[test]
 fn a_dhcp_client_without_an_address_is_answered() {
     let mut gateway = gateway();
-    let mut message = vec![0; 300];
-    message[..4].copy_from_slice(&[1, 1, 6, 0]);
-    message[28..34].copy_from_slice(&NODE1.0);
-    message[236..244].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
-    let discover = |mac: MacAddr| {
-        let mut message = message.clone();
-        message[28..34].copy_from_slice(&mac.0);
-        let datagram = UdpRepr {
-            src_port: 68,
-            dst_port: 67,
-        };
-        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-        let mut frame = ipv4(from, to, IpProtocol::Udp, 8 + message.len(), |bytes| {
-            datagram.emit(
-                &mut UdpPacket::new_unchecked(bytes),
-                &from.into(),
-                &to.into(),
-                message.len(),
-                |payload| payload.copy_from_slice(&message),
-                &ChecksumCapabilities::default(),
-            );
-        });
-        frame[..6].copy_from_slice(&MacAddr::BROADCAST.0);
-        frame
-    };
-    insta::assert_snapshot!(described(&mut gateway, &discover(NODE1)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 UDP");
-    insta::assert_snapshot!(described(&mut gateway, &discover(MacAddr([0x52, 0x54, 0, 0, 9, 9]))), @"");
+    insta::assert_snapshot!(described(&mut gateway, &discover(NODE1, &[])), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 UDP");
+    let stranger = MacAddr([0x52, 0x54, 0, 0, 9, 9]);
+    insta::assert_snapshot!(described(&mut gateway, &discover(stranger, &[])), @"");
     let counters = lock(&gateway.records).counters;
     assert_eq!((counters.dhcp_answered, counters.dhcp_ignored), (1, 1));
+}
+
+#[test]
+fn a_dhcp_message_may_be_as_long_as_a_datagram_and_its_answer_is_as_short_as_ever() {
+    let mut gateway = gateway();
+    let identifier = [&[61, 255][..], &[7; 255]].concat();
+    for count in [1, 2, 252, 253] {
+        let frame = discover(NODE1, &identifier.repeat(count));
+        let answers = answers(&mut gateway, &frame);
+        assert_eq!(answers.len(), 1, "{count}");
+        assert!(answers[0].len() < 700, "{}", answers[0].len());
+    }
+    // An answer that carried all of them would be a little longer than a packet can be.
+    let longest = 65_535 - 20 - 8 - 240 - 3 - 1;
+    for length in longest - 200..=longest {
+        let mut options = identifier.repeat(length / identifier.len());
+        let rest = length - options.len();
+        options.extend([61, u8::try_from(rest - 2).unwrap()]);
+        options.resize(length, 7);
+        assert_eq!(answers(&mut gateway, &discover(NODE1, &options)).len(), 1);
+    }
 }
 
 proptest! {
