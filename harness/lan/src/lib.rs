@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod ageing;
 pub mod bench;
 mod capture;
 mod error;

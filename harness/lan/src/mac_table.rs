@@ -1,61 +1,51 @@
 //! Which station is behind which port (IEEE 802.1D-2004 clause 7.8 and 7.9): learned from source
 //! addresses, forgotten when unused.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::MacAddr;
+use crate::ageing::Ageing;
 
 /// How long a station that sends nothing is remembered: 300 s, the recommended default of
 /// IEEE 802.1D-2004 table 7-5.
 pub(crate) const AGEING: Duration = Duration::from_secs(300);
 
-/// Stations remembered at most; beyond it none is learned and its frames are flooded.
-const CAPACITY: usize = 4096;
-
 /// Times are durations since an origin that the caller chooses and that lies at least [`AGEING`]
-/// before the first call, so that a restored entry's last use can be expressed.
-#[derive(Debug, Default)]
+/// before the first call, so that a restored entry's last use can be expressed. Of more stations than
+/// the table holds none is learned, and their frames are flooded.
+#[derive(Debug)]
 pub(crate) struct MacTable {
-    stations: HashMap<MacAddr, Station>,
+    /// The port behind which each is.
+    stations: Ageing<MacAddr, usize>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Station {
-    port: usize,
-    seen: Duration,
+impl Default for MacTable {
+    fn default() -> Self {
+        MacTable {
+            stations: Ageing::new(AGEING),
+        }
+    }
 }
 
 impl MacTable {
     /// Notes that `mac` sent from `port`. A group address is never a sender and is not learned.
     pub(crate) fn learn(&mut self, mac: MacAddr, port: usize, now: Duration) {
-        if mac.is_group() {
-            return;
+        if !mac.is_group() {
+            self.stations.learn(mac, port, now);
         }
-        if let Some(station) = self.stations.get_mut(&mac) {
-            *station = Station { port, seen: now };
-            return;
-        }
-        if self.stations.len() >= CAPACITY {
-            self.stations.retain(|_, station| !is_stale(*station, now));
-            if self.stations.len() >= CAPACITY {
-                return;
-            }
-        }
-        self.stations.insert(mac, Station { port, seen: now });
     }
 
     /// The port behind which `mac` is, unless unknown or stale.
     pub(crate) fn lookup(&self, mac: MacAddr, now: Duration) -> Option<usize> {
         self.stations
             .get(&mac)
-            .filter(|station| !is_stale(**station, now))
-            .map(|station| station.port)
+            .filter(|station| station.age(now) < AGEING)
+            .map(|station| station.value)
     }
 
     /// Forgets every station behind `port`.
     pub(crate) fn forget_port(&mut self, port: usize) {
-        self.stations.retain(|_, station| station.port != port);
+        self.stations.retain(|behind| *behind != port);
     }
 
     /// What is known and not stale: address, port, time since it was last used; by address.
@@ -63,16 +53,12 @@ impl MacTable {
         let mut entries: Vec<_> = self
             .stations
             .iter()
-            .filter(|(_, station)| !is_stale(**station, now))
-            .map(|(mac, station)| (*mac, station.port, now.saturating_sub(station.seen)))
+            .map(|(mac, station)| (*mac, station.value, station.age(now)))
+            .filter(|(_, _, age)| *age < AGEING)
             .collect();
         entries.sort_unstable();
         entries
     }
-}
-
-fn is_stale(station: Station, now: Duration) -> bool {
-    now.saturating_sub(station.seen) >= AGEING
 }
 
 #[cfg(test)]
@@ -125,22 +111,5 @@ mod tests {
         table.forget_port(1);
         assert_eq!(table.lookup(A, START), None);
         assert_eq!(table.lookup(b, START), Some(2));
-    }
-
-    #[test]
-    fn a_full_table_learns_again_once_entries_are_stale() {
-        let mut table = MacTable::default();
-        let station = |n: usize| {
-            let [.., high, low] = n.to_be_bytes();
-            MacAddr([2, 0, 0, 0, high, low])
-        };
-        for n in 0..CAPACITY {
-            table.learn(station(n), 1, START);
-        }
-        table.learn(A, 2, START);
-        assert_eq!(table.lookup(A, START), None);
-        assert_eq!(table.lookup(station(0), START), Some(1));
-        table.learn(A, 2, after(300));
-        assert_eq!(table.lookup(A, after(300)), Some(2));
     }
 }

@@ -4,7 +4,6 @@
 //! a reply goes to the machine that sent the request, even when its source is not on the segment (a
 //! Pod's), and so that an unanswered ARP request is seen as such.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Ipv4Packet};
 
 use crate::MacAddr;
+use crate::ageing::Ageing;
 use crate::frame::HEADER;
 use crate::framing::{LENGTH, append, begin, first_frame};
 
@@ -20,22 +20,13 @@ use crate::framing::{LENGTH, append, begin, first_frame};
 /// machines use among themselves.
 pub(super) const MTU: usize = 1500;
 
-/// Addresses remembered at most.
-const NEIGHBOURS: usize = 4096;
-
-/// How long an address is remembered when the table is full.
+/// How long an address is remembered when there are too many.
 const NEIGHBOUR_AGE: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Clone, Copy)]
-struct Neighbour {
-    mac: MacAddr,
-    seen: Duration,
-}
 
 #[derive(Debug)]
 pub(super) struct Link {
     mac: MacAddr,
-    neighbours: HashMap<Ipv4Addr, Neighbour>,
+    neighbours: Ageing<Ipv4Addr, MacAddr>,
     /// Framed frames for the switch.
     out: Vec<u8>,
     /// Framed packets for the TCP stack, of which it has taken `taken` octets.
@@ -47,7 +38,7 @@ impl Link {
     pub(super) fn new(mac: MacAddr) -> Self {
         Link {
             mac,
-            neighbours: HashMap::new(),
+            neighbours: Ageing::new(NEIGHBOUR_AGE),
             out: Vec::new(),
             packets: Vec::new(),
             taken: 0,
@@ -61,22 +52,14 @@ impl Link {
 
     /// Notes who sent from an address.
     pub(super) fn learn(&mut self, address: Ipv4Addr, mac: MacAddr, now: Duration) {
-        if self.neighbours.len() >= NEIGHBOURS && !self.neighbours.contains_key(&address) {
-            self.neighbours
-                .retain(|_, neighbour| now.saturating_sub(neighbour.seen) < NEIGHBOUR_AGE);
-            if self.neighbours.len() >= NEIGHBOURS {
-                return;
-            }
-        }
-        self.neighbours
-            .insert(address, Neighbour { mac, seen: now });
+        self.neighbours.learn(address, mac, now);
     }
 
     /// Whether something came from an address less than `age` ago.
     pub(super) fn heard(&self, address: Ipv4Addr, age: Duration, now: Duration) -> bool {
         self.neighbours
             .get(&address)
-            .is_some_and(|neighbour| now.saturating_sub(neighbour.seen) < age)
+            .is_some_and(|neighbour| neighbour.age(now) < age)
     }
 
     /// Gives a packet to the TCP stack.
@@ -114,7 +97,7 @@ impl RxToken for Received<'_> {
 
 pub(super) struct Sending<'a> {
     mac: MacAddr,
-    neighbours: &'a HashMap<Ipv4Addr, Neighbour>,
+    neighbours: &'a Ageing<Ipv4Addr, MacAddr>,
     out: &'a mut Vec<u8>,
 }
 
@@ -130,7 +113,7 @@ impl TxToken for Sending<'_> {
         match to {
             Some(neighbour) => EthernetRepr {
                 src_addr: EthernetAddress(self.mac.0),
-                dst_addr: EthernetAddress(neighbour.mac.0),
+                dst_addr: EthernetAddress(neighbour.value.0),
                 ethertype: EthernetProtocol::Ipv4,
             }
             .emit(&mut EthernetFrame::new_unchecked(frame)),
