@@ -20,8 +20,9 @@ pub struct SegmentOptions {
     pub capture: Option<PathBuf>,
     /// Start [held](Segment::hold).
     pub start_held: bool,
-    /// Octets that wait for one port at most before frames for it are dropped, and octets of one
-    /// port's frames that a held segment stores at most. At least one frame of 70 KiB should fit.
+    /// Octets that wait for one port at most before frames for it are dropped, and octets of memory
+    /// for one port's frames that a held segment stores at most. At least one frame of 70 KiB should
+    /// fit.
     pub queue_bytes: usize,
     /// How long [`Segment::hold`] waits at most for machines to take what is under way.
     pub drain_limit: Duration,

@@ -58,7 +58,7 @@ struct Port {
     attached: bool,
     cut: bool,
     queue: SendQueue,
-    /// Octets of this port's frames in [`Switch::held`].
+    /// What this port's frames in [`Switch::held`] cost, see [`held_cost`].
     held: usize,
     counters: PortCounters,
 }
@@ -180,7 +180,7 @@ impl Switch {
     pub(crate) fn release(&mut self, now: Duration) {
         let mut batch = Vec::new();
         for (from, frame) in self.held.take().unwrap_or_default() {
-            self.ports[from].held -= frame.len();
+            self.ports[from].held -= held_cost(&frame);
             batch.clear();
             append(&mut batch, &frame);
             // A held frame has passed the length check when it came in.
@@ -312,11 +312,12 @@ impl Switch {
 
     fn hold_frame(&mut self, from: usize, frame: Vec<u8>) {
         let port = &mut self.ports[from];
-        if port.held + frame.len() > self.queue_limit {
+        let cost = held_cost(&frame);
+        if port.held + cost > self.queue_limit {
             port.counters.dropped.held_full += 1;
             return;
         }
-        port.held += frame.len();
+        port.held += cost;
         self.held.get_or_insert_default().push_back((from, frame));
     }
 
@@ -387,6 +388,11 @@ impl Switch {
             self.ports[port].queue.push(&framed, 1);
         }
     }
+}
+
+/// Octets that a held frame takes in memory: an empty one is not for nothing.
+fn held_cost(frame: &[u8]) -> usize {
+    size_of::<(usize, Vec<u8>)>() + frame.len()
 }
 
 #[cfg(test)]
@@ -616,6 +622,18 @@ mod tests {
         assert_eq!(received(&mut switch, 0), [big(1)]);
         send(&mut switch, 0, &[big(0), big(0)]);
         assert_eq!(received(&mut switch, 2).len(), 2, "and has room again");
+    }
+
+    #[test]
+    fn empty_frames_are_held_within_the_same_bound() {
+        let mut switch = switch(2, true);
+        let sent = LIMIT;
+        send(&mut switch, 0, &vec![Vec::new(); sent]);
+        let kept = switch.state(NOW).held.len();
+        assert!((1000..LIMIT / 24).contains(&kept), "{kept}");
+        assert_eq!(switch.counters()[0].dropped.held_full as usize, sent - kept);
+        switch.release(NOW);
+        assert_eq!(switch.counters()[0].dropped.runt as usize, kept);
     }
 
     #[test]
