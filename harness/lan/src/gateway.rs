@@ -22,7 +22,7 @@ use std::time::Duration;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol,
-    Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    Ipv4Packet, Ipv4Repr, TcpPacket, UdpPacket, UdpRepr,
 };
 use tokio::sync::oneshot;
 
@@ -118,11 +118,14 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(plan: SegmentPlan, now: Duration) -> Self {
+    /// `seed` is for the sequence numbers and ports of its connections, which should differ between
+    /// two clones of one stage: they meet the same machines, and these may remember connections that
+    /// are long gone.
+    pub(crate) fn new(plan: SegmentPlan, seed: u64, now: Duration) -> Self {
         let mut link = Link::new(plan.gateway_mac);
-        let stack = Stack::new(&plan, &mut link, now);
+        let stack = Stack::new(&plan, &mut link, seed, now);
         Gateway {
-            connections: Connections::new(plan.gateway),
+            connections: Connections::new(plan.gateway, seed),
             plan: Arc::new(plan),
             records: SharedRecords::default(),
             link,
@@ -273,21 +276,29 @@ impl Gateway {
         match packet.next_header() {
             IpProtocol::Udp => self.receive_udp(&packet, bytes, from, ours),
             IpProtocol::Icmp if ours => self.receive_icmp(&packet, from),
-            IpProtocol::Tcp if ours => {
-                lock(&self.records).counters.tcp_segments += 1;
-                if destination == self.plan.outside {
-                    self.server.announce(
-                        &mut self.stack,
-                        self.plan.outside,
-                        source,
-                        packet.payload(),
-                        now,
-                    );
-                }
-                self.link.deliver(bytes);
-                self.busy = true;
-            }
+            IpProtocol::Tcp if ours => self.receive_tcp(&packet, bytes, now),
             _ => {}
+        }
+    }
+
+    fn receive_tcp(&mut self, packet: &Ipv4Packet<&[u8]>, bytes: &[u8], now: Duration) {
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
+        let segment = match TcpPacket::new_checked(packet.payload()) {
+            Ok(segment) if segment.verify_checksum(&source.into(), &destination.into()) => segment,
+            _ => {
+                lock(&self.records).counters.dropped_malformed += 1;
+                return;
+            }
+        };
+        lock(&self.records).counters.tcp_segments += 1;
+        self.busy = true;
+        if destination == self.plan.outside && Server::is_asked(&segment) {
+            let client = SocketAddrV4::new(source, segment.src_port());
+            let (stack, link) = (&mut self.stack, &mut self.link);
+            self.server
+                .accept(stack, link, destination, client, bytes, now);
+        } else {
+            self.link.deliver(bytes);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The segment's thread: sockets, the switch between them, the gateway behind it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -93,7 +94,7 @@ impl Reactor {
             started,
             switch,
             cables: Vec::new(),
-            gateway: Gateway::new(plan, now),
+            gateway: Gateway::new(plan, RandomState::new().hash_one(now), now),
             mailbox,
             holds: Vec::new(),
             drain_limit: options.drain_limit,

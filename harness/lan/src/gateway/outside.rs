@@ -11,6 +11,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{IpAddress, TcpPacket};
 
+use super::link::Link;
 use super::tcp::Stack;
 
 /// Where it serves HTTP.
@@ -25,7 +26,7 @@ const CONNECTIONS: usize = 1024;
 /// How long a connection may take in all.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The server's connections, by client. One is made for each SYN, just before the stack sees it.
+/// The server's connections, by client.
 #[derive(Debug, Default)]
 pub(super) struct Server {
     connections: HashMap<SocketAddrV4, Serving>,
@@ -41,27 +42,34 @@ struct Serving {
 }
 
 impl Server {
-    /// Prepares for a segment that the stack is about to get.
-    pub(super) fn announce(
+    /// Whether a segment asks for a connection.
+    pub(super) fn is_asked(segment: &TcpPacket<&[u8]>) -> bool {
+        segment.dst_port() == PORT && segment.syn() && !segment.ack()
+    }
+
+    /// Gives the stack a packet that [asks](Server::is_asked) for a connection. A socket listens for
+    /// this packet alone: if the stack does not like the packet, it would take the next client for
+    /// this one.
+    pub(super) fn accept(
         &mut self,
         stack: &mut Stack,
+        link: &mut Link,
         server: Ipv4Addr,
-        client: Ipv4Addr,
-        segment: &[u8],
+        client: SocketAddrV4,
+        packet: &[u8],
         now: Duration,
     ) {
-        let Ok(segment) = TcpPacket::new_checked(segment) else {
-            return;
-        };
-        let client = SocketAddrV4::new(client, segment.src_port());
-        if segment.dst_port() != PORT
-            || !segment.syn()
-            || segment.ack()
-            || self.connections.contains_key(&client)
-            || self.connections.len() >= CONNECTIONS
-        {
-            return;
+        stack.take_in(link, now);
+        self.withdraw(stack);
+        if !self.connections.contains_key(&client) && self.connections.len() < CONNECTIONS {
+            self.listen(stack, server, client, now);
         }
+        link.deliver(packet);
+        stack.take_in(link, now);
+        self.withdraw(stack);
+    }
+
+    fn listen(&mut self, stack: &mut Stack, server: Ipv4Addr, client: SocketAddrV4, now: Duration) {
         let buffer = || SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
@@ -80,6 +88,18 @@ impl Server {
         );
     }
 
+    /// Removes sockets that listen: one does so again whose client resets it before it is accepted.
+    fn withdraw(&mut self, stack: &mut Stack) {
+        self.connections.retain(|_, serving| {
+            let socket = stack.sockets.get::<Socket<'_>>(serving.socket);
+            let listens = socket.state() == State::Listen;
+            if listens {
+                stack.sockets.remove(serving.socket);
+            }
+            !listens
+        });
+    }
+
     /// Answers what has come. `contact` is told each new client; true if the stack has something
     /// to do now.
     pub(super) fn serve(
@@ -88,6 +108,7 @@ impl Server {
         now: Duration,
         mut contact: impl FnMut(Ipv4Addr),
     ) -> bool {
+        self.withdraw(stack);
         let mut moved = false;
         self.connections.retain(|client, serving| {
             let socket = stack.sockets.get_mut::<Socket<'_>>(serving.socket);
@@ -102,8 +123,7 @@ impl Server {
                 _ if serving.deadline <= now => {
                     socket.abort();
                     moved = true;
-                    // A socket that still listens has nobody to send a reset to.
-                    socket.remote_endpoint().is_none()
+                    false
                 }
                 _ => false,
             };

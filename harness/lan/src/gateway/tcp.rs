@@ -1,10 +1,9 @@
 //! TCP: the stack that the gateway and the outside host share, and the gateway's own connections.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
@@ -41,10 +40,9 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    pub(super) fn new(plan: &SegmentPlan, link: &mut Link, now: Duration) -> Self {
+    pub(super) fn new(plan: &SegmentPlan, link: &mut Link, seed: u64, now: Duration) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
-        // Two clones of one stage meet the same machines: their sequence numbers should differ.
-        config.random_seed = RandomState::new().hash_one(now);
+        config.random_seed = seed;
         let mut interface = Interface::new(config, link, instant(now));
         interface.update_ip_addrs(|addresses| {
             for (address, prefix) in [(plan.gateway, plan.subnet.prefix), (plan.outside, 32)] {
@@ -62,6 +60,15 @@ impl Stack {
 
     pub(super) fn poll(&mut self, link: &mut Link, now: Duration) {
         self.interface.poll(instant(now), link, &mut self.sockets);
+    }
+
+    /// Takes what the link has for it, and sends nothing but resets and the like.
+    pub(super) fn take_in(&mut self, link: &mut Link, now: Duration) {
+        while !matches!(
+            self.interface
+                .poll_ingress_single(instant(now), link, &mut self.sockets),
+            PollIngressSingleResult::None
+        ) {}
     }
 
     /// When [`Stack::poll`] is due without anything coming in.
@@ -145,9 +152,8 @@ enum Fate {
 }
 
 impl Connections {
-    pub(super) fn new(gateway: Ipv4Addr) -> Self {
-        // Machines cloned from one stage may remember the ports of connections that are long gone.
-        let offset = RandomState::new().hash_one(gateway) % u64::from(PORTS);
+    pub(super) fn new(gateway: Ipv4Addr, seed: u64) -> Self {
+        let offset = seed % u64::from(PORTS);
         Connections {
             gateway,
             resolving: Vec::new(),

@@ -14,7 +14,7 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 7);
 const NOW: Duration = AGEING;
 
 fn gateway() -> Gateway {
-    Gateway::new(example(), NOW)
+    Gateway::new(example(), 1, NOW)
 }
 
 /// What the gateway sends in answer to a frame.
@@ -75,19 +75,31 @@ fn echo(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
 }
 
 fn syn(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
+    segment(source, destination, port, TcpControl::Syn, (1, None), b"")
+}
+
+/// A TCP segment from port 40000, with its sequence and acknowledgment numbers.
+fn segment(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    port: u16,
+    control: TcpControl,
+    (seq, ack): (i32, Option<TcpSeqNumber>),
+    payload: &[u8],
+) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: 40000,
         dst_port: port,
-        control: TcpControl::Syn,
-        seq_number: TcpSeqNumber(1),
-        ack_number: None,
+        control,
+        seq_number: TcpSeqNumber(seq),
+        ack_number: ack,
         window_len: 1000,
         window_scale: None,
-        max_seg_size: Some(1460),
+        max_seg_size: (control == TcpControl::Syn).then_some(1460),
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
-        payload: &[],
+        payload,
     };
     ipv4(
         source,
@@ -103,6 +115,25 @@ fn syn(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
             );
         },
     )
+}
+
+/// Asks the outside host over HTTP; gives what it answered, or nothing.
+fn ask(gateway: &mut Gateway, client: Ipv4Addr) -> String {
+    let outside = example().outside;
+    let answered = answers(gateway, &syn(client, outside, 80));
+    let Some(accepted) = answered.first() else {
+        return String::new();
+    };
+    let theirs = TcpPacket::new_checked(&accepted[34..])
+        .unwrap()
+        .seq_number();
+    let numbers = (2, Some(theirs + 1));
+    let request = b"GET / HTTP/1.1\r\n\r\n";
+    let request = segment(client, outside, 80, TcpControl::Psh, numbers, request);
+    let answered = answers(gateway, &request).concat();
+    let text = String::from_utf8_lossy(&answered);
+    let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
+    body.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A frame's addresses and what it carries.
@@ -200,6 +231,36 @@ fn connections_are_answered_where_they_come_from_and_refused_where_nothing_liste
     );
 }
 
+/// A first segment that comes to nothing leaves nothing that would take the next client for its own.
+#[test]
+fn the_outside_host_names_who_asks_whatever_others_began() {
+    let outside = example().outside;
+    let reset = |from| segment(from, outside, 80, TcpControl::Rst, (2, None), b"");
+    let ghost = Ipv4Addr::new(10, 1, 9, 9);
+    let mut broken = syn(ghost, outside, 80);
+    broken[14 + 20 + 16] ^= 1;
+    let mut from_nowhere = syn(ghost, outside, 80);
+    from_nowhere[14 + 20..][..2].fill(0);
+    let sum = &mut from_nowhere[14 + 20 + 16..][..2];
+    let old = u16::from_be_bytes([sum[0], sum[1]]);
+    let (new, carry) = old.overflowing_add(40000);
+    sum.copy_from_slice(&(new + u16::from(carry)).to_be_bytes());
+    for before in [
+        vec![broken],
+        vec![from_nowhere],
+        vec![syn(ghost, outside, 80), reset(ghost)],
+    ] {
+        let mut gateway = gateway();
+        for frame in before {
+            answers(&mut gateway, &frame);
+        }
+        assert_eq!(ask(&mut gateway, POD), r#"{"client": "10.1.1.7"}"#);
+        let contacts = lock(&gateway.records).contacts();
+        let named: Vec<_> = contacts.iter().map(|contact| contact.source).collect();
+        assert_eq!(named, [POD]);
+    }
+}
+
 #[test]
 fn nothing_is_forwarded_and_all_of_it_is_counted() {
     let mut gateway = gateway();
@@ -249,10 +310,12 @@ fn broken_packets_are_dropped_and_counted() {
     wrong_header[14 + 10] ^= 1;
     let mut wrong_payload = echo(NODE1_ADDRESS, example().gateway);
     wrong_payload[14 + 20 + 9] ^= 1;
-    for frame in [wrong_header, wrong_payload] {
+    let mut wrong_segment = syn(POD, example().outside, 443);
+    wrong_segment[14 + 20 + 16] ^= 1;
+    for frame in [wrong_header, wrong_payload, wrong_segment] {
         assert_eq!(answers(&mut gateway, &frame), [] as [Vec<u8>; 0]);
     }
-    assert_eq!(lock(&gateway.records).counters.dropped_malformed, 2);
+    assert_eq!(lock(&gateway.records).counters.dropped_malformed, 3);
 }
 
 /// A client's message in a frame to everybody, with options behind its type.
