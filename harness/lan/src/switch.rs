@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::Capture;
-use crate::frame::{ADDRESSES, addresses};
+use crate::frame::{ADDRESSES, HEADER, addresses};
 use crate::framing::{LENGTH, Oversized, append, first_frame};
 use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
@@ -221,7 +221,7 @@ impl Switch {
                 if let Some(capture) = &mut self.capture {
                     capture.record(from, frame, now);
                 }
-                match frame.get(..ADDRESSES) {
+                match frame.get(..HEADER).map(|header| &header[..ADDRESSES]) {
                     Some(header) if header == previous.0 => previous.1,
                     header => {
                         let verdict = self.judge(from, frame, now);
@@ -526,9 +526,11 @@ mod tests {
     fn frames_too_short_for_addresses_are_dropped_and_counted() {
         let mut switch = switch(2, false);
         let whole = frame(MacAddr::BROADCAST, station(1), b"whole");
-        send(&mut switch, 0, &[vec![], vec![1; 13], whole.clone()]);
+        // Also behind a frame between the same stations.
+        let cut = whole[..ADDRESSES].to_vec();
+        send(&mut switch, 0, &[vec![], vec![1; 13], whole.clone(), cut]);
         assert_eq!(received(&mut switch, 1), [whole]);
-        assert_eq!(switch.counters()[0].dropped.runt, 2);
+        assert_eq!(switch.counters()[0].dropped.runt, 3);
     }
 
     #[test]
