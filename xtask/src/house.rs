@@ -4,4 +4,5 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod docs;
 pub(crate) mod doctor;
+pub(crate) mod fuzz;
 pub(crate) mod stages;

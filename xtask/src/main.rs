@@ -23,7 +23,7 @@ use crate::bench::{clone, last_run, red, suite, switch};
 use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
-use crate::house::{check, clean, docs, doctor, stages};
+use crate::house::{check, clean, docs, doctor, fuzz, stages};
 use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
@@ -42,6 +42,7 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Console(args) => access::console(&args),
         Command::Kubectl(args) => return access::kubectl(&args),
         Command::Scenarios(args) => list(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Up(args) => up::up(&Session::start()?, &args),
         Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),

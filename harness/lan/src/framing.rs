@@ -80,12 +80,12 @@ impl FrameBuffer {
 
     /// Reads once.
     pub(crate) fn fill(&mut self, from: impl AsFd) -> Filled {
-        let room = &mut self.bytes[self.filled..];
+        let room = self.room();
         let size = room.len();
         match rustix::io::read(from, room) {
             Ok(0) => Filled::Closed,
             Ok(count) => {
-                self.filled += count;
+                self.grow(count);
                 if count == size {
                     Filled::More
                 } else {
@@ -96,6 +96,16 @@ impl FrameBuffer {
             Err(Errno::INTR) => Filled::More,
             Err(_) => Filled::Closed,
         }
+    }
+
+    /// Where what comes next is written.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.filled..]
+    }
+
+    /// Keeps the first `count` octets that were written to the [room](FrameBuffer::room).
+    pub(crate) fn grow(&mut self, count: usize) {
+        self.filled += count;
     }
 
     /// All that was read and not yet [taken](FrameBuffer::consume).

@@ -22,6 +22,7 @@ mod capture;
 mod error;
 mod frame;
 mod framing;
+pub mod fuzz;
 mod gateway;
 mod mac_table;
 mod mailbox;

@@ -141,7 +141,7 @@ impl SegmentPlan {
     }
 }
 
-#[cfg(test)]
+/// A segment with three machines, for tests and for fuzzing.
 pub(crate) fn example() -> SegmentPlan {
     let lease = |n: u8| Lease {
         mac: MacAddr([0x52, 0x54, 0, 0, 1, n]),

@@ -10,6 +10,7 @@ use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
+use podwire_lan::fuzz::Target;
 
 use crate::plan::shard::Shard;
 
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Scenarios(ScenariosArgs),
     /// The project's own checks: format, lints, licences, every test that needs no QEMU
     Check,
+    /// Give the segment what no guest of good will sends, for as long as asked
+    Fuzz(FuzzArgs),
     /// Write anew what is made of the code: docs/scenarios.md, and parts of docs/writing-a-scenario.md
     Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
@@ -379,6 +382,22 @@ pub(crate) struct ScenariosArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct FuzzArgs {
+    /// Only this: arp, dhcp, dns, icmp, udp, tcp, framing, held; several by repeating it
+    #[arg(long = "target", value_name = "NAME")]
+    pub(crate) targets: Vec<Target>,
+    /// Where chance begins: the same inputs with the same number [default: another each time]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Stop after so many [default: 10000000, or none with --seconds]
+    #[arg(long, value_name = "N")]
+    pub(crate) inputs: Option<u64>,
+    /// Stop after so long
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StagesArgs {
     /// Read every file of theirs, and remove the stages of which one was damaged, unless they are in
     /// use; exit code 3 when there was any
@@ -466,6 +485,16 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_target_of_fuzz_lists_the_known_ones() {
+        let error = Cli::try_parse_from(["xtask", "fuzz", "--target", "http"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        for target in Target::ALL {
+            assert!(text.contains(&target.to_string()), "{text}");
+        }
     }
 
     #[test]
