@@ -5,6 +5,7 @@ def cell: gsub("\\|"; "\\|") | gsub("\n"; "<br>");
 "### podwire: " + ([.scenarios[].outcome] | group_by(.) | map("\(length) \(.[0])") | join(", ")),
 "",
 "Kubernetes \(.kubernetes) on \(.nodes) nodes, guests under \(.accelerator)" + (if .shard then ", part \(.shard) of the scenarios" else "" end) + ".",
+((.unsettled_stages // [])[] | "", "**" + cell + "**"),
 (if .error then "", "**Ended early:** " + (.error | cell) else empty end),
 "",
 "| scenario | cluster | result | seconds |",

@@ -1,6 +1,7 @@
 //! What can be done to a scenario's own running cluster, in the documents' words.
 
 mod ask;
+mod begins;
 mod clone;
 pub(crate) mod command;
 mod components;

@@ -23,8 +23,5 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
 
 async fn own_addresses(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask every Pod from one Pod of each node: whom do they see?");
-    let senders = lab.pods().one_per_node().await?;
-    let pods = lab.pods().running().await?;
-    let mesh = lab.mesh(&senders, &pods).await?;
-    Ok(mesh.senders_seen_as_themselves()?)
+    Ok(lab.mesh_of_pods().await?.senders_seen_as_themselves()?)
 }

@@ -39,6 +39,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) phases: Vec<PhaseRecord>,
     /// What the images hold that their locks do not.
     pub(crate) package_differences: Vec<String>,
+    /// Stages in use that did not settle, and what each lacked, whoever made them.
+    pub(crate) unsettled: Vec<String>,
     /// Once it is judged.
     pub(crate) accelerator: Option<Accelerator>,
     /// What is expected of the whole run, where there is a plan.
@@ -64,6 +66,7 @@ impl<'a> Preparation<'a> {
             measured: Durations::load(session.cache.root()),
             phases: Vec::new(),
             package_differences: Vec::new(),
+            unsettled: Vec::new(),
             accelerator: None,
             forecast: None,
             waited: Cell::default(),
@@ -246,7 +249,7 @@ impl<'a> Preparation<'a> {
         orders: &[StageOrder],
         logs: &Path,
     ) -> Result<Vec<Vec<Stage>>, Stop> {
-        self.phase(Phase::Stage, |it| {
+        let made = self.phase(Phase::Stage, |it| {
             let session = it.session;
             let stages = stage_cache::stages(session)?;
             let waiting = Instant::now();
@@ -279,18 +282,20 @@ impl<'a> Preparation<'a> {
                     }
                     let stage = stages.find(plan, name)?;
                     let stage = stage.with_context(|| format!("the stage {name} has gone"))?;
-                    if let (false, Some(lacking)) = (missing.is_empty(), &stage.manifest.unsettled)
-                    {
-                        session.progress.line(&format!(
-                            "the stage {name} of {} was frozen before it had settled: {lacking}",
-                            plan.cell
-                        ));
-                    }
                     made.push(stage);
                 }
                 all.push(made);
             }
             Ok((all, cached))
-        })
+        })?;
+        for (StageOrder { plan, .. }, stages) in orders.iter().zip(&made) {
+            let said = stages.iter().map(|stage| &stage.manifest);
+            let said = said.filter_map(|manifest| manifest.not_settled(plan.cell));
+            for said in said {
+                self.session.progress.line(&said);
+                self.unsettled.push(said);
+            }
+        }
+        Ok(made)
     }
 }

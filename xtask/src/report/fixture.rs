@@ -52,6 +52,7 @@ pub(crate) fn results() -> Results {
         repeat: 1,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),
+        unsettled_stages: Vec::new(),
         error: None,
         phases: vec![
             PhaseRecord {

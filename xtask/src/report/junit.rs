@@ -25,6 +25,9 @@ pub(crate) fn report(results: &Results) -> Report {
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
+    for said in &results.unsettled_stages {
+        scenarios.add_property(Property::new("unsettled_stage", said));
+    }
     scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
     report.add_test_suites([harness, scenarios]);
     report
@@ -84,6 +87,7 @@ mod tests {
     #[test]
     fn each_outcome_has_its_form() {
         let mut results = results();
+        results.unsettled_stages = vec!["the stage workload had not settled".into()];
         let base = results.scenarios[0].clone();
         for (name, outcome, reason) in [
             (

@@ -37,6 +37,9 @@ pub(crate) struct Results {
     pub(crate) image: Option<String>,
     /// Packages of the image that are not the locked version.
     pub(crate) package_differences: Vec<String>,
+    /// Stages under the scenarios that were frozen before they had settled, and what each lacked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) unsettled_stages: Vec<String>,
     /// What ended the run before its time; the scenarios are then skipped.
     pub(crate) error: Option<String>,
     /// Where the time went.

@@ -34,6 +34,9 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
             results.package_differences.join("\n  ")
         );
     }
+    for said in &results.unsettled_stages {
+        text += &format!("\n{said}\n");
+    }
     for test in failed_tests {
         text += &format!(
             "\nfailed: {} (harness)\n{}\n",
@@ -244,6 +247,11 @@ mod tests {
     fn a_failure_says_why_and_what_to_read_first() {
         let mut results = results();
         results.package_differences = vec!["runc 1.1.15 -> 1.1.16".into()];
+        results.unsettled_stages = vec![
+            "the stage workload of by-hand/nftables/routes was frozen before it had settled: \
+             5 of 6 Pods app=blue run"
+                .into(),
+        ];
         results.scenarios[0].outcome = Verdict::Failed;
         results.scenarios[0].reason = "expected: an answer\nseen: a time-out".into();
         results.scenarios[0].sabotages[0].caught = false;

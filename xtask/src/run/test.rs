@@ -85,6 +85,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             repeat: args.repeat,
             image: None,
             package_differences: Vec::new(),
+            unsettled_stages: Vec::new(),
             error: None,
             phases: Vec::new(),
             harness_tests: Vec::new(),
@@ -321,6 +322,7 @@ impl Run<'_> {
         self.results.phases = std::mem::take(&mut self.preparation.phases);
         self.results.package_differences =
             std::mem::take(&mut self.preparation.package_differences);
+        self.results.unsettled_stages = std::mem::take(&mut self.preparation.unsettled);
         let ran = self
             .results
             .phases

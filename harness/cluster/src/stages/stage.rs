@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::parts::credentials::Credentials;
 use crate::plan::addresses::node_name;
+use crate::plan::cell::Cell;
 use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
 use crate::plan::error::ClusterError;
 use crate::plan::stage_name::StageName;
@@ -191,6 +192,15 @@ impl Stage {
 }
 
 impl StageManifest {
+    /// That it did not settle, in words for every report about it, as one of this cell; nothing,
+    /// usually.
+    pub fn not_settled(&self, cell: Cell) -> Option<String> {
+        let (name, lacking) = (self.name, self.unsettled.as_ref()?);
+        Some(format!(
+            "the stage {name} of {cell} was frozen before it had settled: {lacking}"
+        ))
+    }
+
     /// Bytes that the files of the stage in that folder occupy on disk; holes count nothing.
     pub fn disk(&self, dir: &Path) -> u64 {
         let files = self.files.keys();
@@ -289,7 +299,7 @@ pub(crate) fn sealed(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::plan::cell::{Bootstrap, Cell};
+    use crate::plan::cell::Bootstrap;
     use podwire_vm::Accelerator;
 
     /// A stage of one node without a guest in it.
@@ -371,6 +381,22 @@ pub(crate) mod tests {
         assert_eq!(found, expected);
         fs::write(files.state(), "content").unwrap();
         assert_eq!(manifest.damage(dir.path()), None);
+    }
+
+    #[test]
+    fn what_did_not_settle_says_so_and_of_what() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let mut manifest = StageManifest::read(dir.path()).unwrap();
+        let cell = Cell::usual(Bootstrap::ByHand);
+        assert_eq!(manifest.not_settled(cell), None);
+        manifest.unsettled = Some("5 of 6 Pods app=blue run".into());
+        let said = manifest.not_settled(cell).unwrap();
+        assert_eq!(
+            said,
+            "the stage cni of by-hand/nftables/routes was frozen before it had settled: \
+             5 of 6 Pods app=blue run"
+        );
     }
 
     #[test]

@@ -169,6 +169,48 @@ impl Mesh {
     }
 }
 
+/// The first Pod of each node, numbered from 1.
+///
+/// # Errors
+/// A [`Failure`] that names the nodes without one: nobody would ask from there, and nobody miss it.
+pub(crate) fn one_per_node(pods: &[Party], nodes: u32) -> Result<Vec<Party>, Failure> {
+    let (mut first, mut without) = (Vec::new(), Vec::new());
+    for node in 1..=nodes {
+        match pods.iter().find(|pod| pod.node == node) {
+            Some(pod) => first.push(pod.clone()),
+            None => without.push(format!("node{node}")),
+        }
+    }
+    if without.is_empty() {
+        return Ok(first);
+    }
+    let seen = format!("no running Pod on {}", without.join(", "));
+    let failure = Failure::new(Cause::Absent, "a running Pod on every node", seen);
+    Err(failure.look("the Pods and events of the evidence"))
+}
+
+/// Each of the nodes, numbered from 1, has so many of these Pods, and there are no others.
+///
+/// # Errors
+/// A [`Failure`] with the number of each.
+pub(crate) fn spread_evenly(pods: &[Party], nodes: u32, on_each: u32) -> Result<(), Failure> {
+    let mut counts: BTreeMap<u32, u32> = (1..=nodes).map(|node| (node, 0)).collect();
+    for pod in pods {
+        *counts.entry(pod.node).or_default() += 1;
+    }
+    let wanted = |(node, count): (&u32, &u32)| (1..=nodes).contains(node) && *count == on_each;
+    if counts.iter().all(wanted) {
+        return Ok(());
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(node, count)| format!("{count} on node{node}"))
+        .collect();
+    let expected = format!("{on_each} running Pods on each of {nodes} nodes");
+    let failure = Failure::new(Cause::NotReady, expected, counts.join(", "));
+    Err(failure.look("the Pods and events of the evidence"))
+}
+
 /// All requests to one target ended the same way.
 ///
 /// # Errors
@@ -502,6 +544,32 @@ mod tests {
         expected every Pod to have an address of its own; seen (not unique): Pods that share one address:
           a (10.1.1.2 on node1) and b (10.1.1.2 on node2)
         ");
+    }
+
+    #[test]
+    fn a_node_without_a_pod_is_named_instead_of_left_out() {
+        let pods = [pod("a", 1, 2), pod("b", 1, 3), pod("c", 2, 2)];
+        let names = |first: Vec<Party>| first.into_iter().map(|pod| pod.name).collect::<Vec<_>>();
+        assert_eq!(one_per_node(&pods, 2).map(names).unwrap(), ["a", "c"]);
+        let failure = one_per_node(&pods, 3).unwrap_err();
+        insta::assert_snapshot!(failure, @"expected a running Pod on every node; seen (absent): no running Pod on node3");
+    }
+
+    #[test]
+    fn a_share_of_pods_that_is_not_what_was_asked_for_is_told_with_every_node_s() {
+        let pods = [
+            pod("a", 1, 2),
+            pod("b", 2, 2),
+            pod("c", 1, 3),
+            pod("d", 2, 3),
+        ];
+        assert_eq!(spread_evenly(&pods, 2, 2), Ok(()));
+        let failure = spread_evenly(&pods[..3], 2, 2).unwrap_err();
+        assert_eq!(failure.cause, Cause::NotReady);
+        insta::assert_snapshot!(failure, @"expected 2 running Pods on each of 2 nodes; seen (not ready): 2 on node1, 1 on node2");
+        assert!(spread_evenly(&pods, 3, 2).is_err());
+        // One that is bound to no node that there is.
+        assert!(spread_evenly(&pods, 1, 2).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use podwire_probe::{
     FetchReport, FetchRequest, Outcome, RecordKind, ResolveReport, ResolveRequest, TargetReport,
 };
 
-use crate::check::assert::{Cell, Mesh, Party, all_ended};
+use crate::check::assert::{self, Cell, Mesh, Party};
 use crate::lab::Lab;
 
 /// A command on a node that asks a name, without the question itself.
@@ -48,7 +48,7 @@ impl<'lab> Ask<'lab> {
     /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
     pub async fn all_end(self, how: Outcome, expected: impl AsRef<str>) -> anyhow::Result<()> {
         let report = self.send().await?;
-        Ok(all_ended(expected.as_ref(), &report, how)?)
+        Ok(assert::all_ended(expected.as_ref(), &report, how)?)
     }
 
     async fn send(self) -> anyhow::Result<TargetReport> {
@@ -158,21 +158,25 @@ impl Lab {
         Ok(mesh)
     }
 
-    /// One request from every node, and from one Pod of each, to every Pod.
+    /// One request from every node, and from one Pod of each, to every Pod that the workload is to
+    /// have: it waits until all of them run.
     ///
     /// # Errors
-    /// As [`Lab::mesh`].
+    /// As [`Lab::mesh`]; a [`Failure`](crate::Failure) when not all run, or a node has none.
     pub async fn mesh_of_everybody(&self) -> anyhow::Result<Mesh> {
-        let pods = self.pods().running().await?;
+        let pods = self.pods().all_running().await?;
         let mut senders = self.node_parties();
-        senders.extend(one_per_node(&pods));
+        senders.extend(assert::one_per_node(&pods, self.node_count())?);
         self.mesh(&senders, &pods).await
     }
-}
 
-/// The first Pod of each node that has one.
-pub(super) fn one_per_node(pods: &[Party]) -> Vec<Party> {
-    let mut first = pods.to_vec();
-    first.dedup_by_key(|pod| pod.node);
-    first
+    /// One request from one Pod of each node to every Pod that the workload is to have.
+    ///
+    /// # Errors
+    /// As [`Lab::mesh_of_everybody`].
+    pub async fn mesh_of_pods(&self) -> anyhow::Result<Mesh> {
+        let pods = self.pods().all_running().await?;
+        let senders = assert::one_per_node(&pods, self.node_count())?;
+        self.mesh(&senders, &pods).await
+    }
 }

@@ -15,7 +15,7 @@ use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
 /// How long a kubelet may take from its start to a Ready Node.
-const READY: Duration = Duration::from_secs(20);
+pub(super) const READY: Duration = Duration::from_secs(20);
 
 /// A Node as the API lists it.
 #[derive(Debug, Clone, PartialEq)]

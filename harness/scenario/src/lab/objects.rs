@@ -127,6 +127,19 @@ impl<'lab> Deployment<'lab> {
         self.lab.apply(object).await
     }
 
+    /// How many Pods it is to have.
+    ///
+    /// # Errors
+    /// When the API does not answer, or there is no such Deployment.
+    pub async fn replicas(&self) -> anyhow::Result<usize> {
+        let name = &self.name;
+        let got = self.api().get(name).await;
+        let got = got.with_context(|| format!("cannot read the Deployment {name}"))?;
+        // The API's default.
+        let replicas = got.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+        usize::try_from(replicas).with_context(|| format!("{name} is to have {replicas} Pods"))
+    }
+
     /// Sets its number of Pods.
     ///
     /// # Errors
@@ -145,7 +158,7 @@ impl<'lab> Deployment<'lab> {
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
     pub async fn roll_out(&self) -> anyhow::Result<Vec<Party>> {
-        let old = self.pods().running().await?;
+        let old = self.pods().all_running().await?;
         let restart = format!("rollout restart deployment {}", self.name);
         self.lab.kubectl(restart).await?;
         let new_ones = self.pods().until_running_and(old.len(), |pods| {

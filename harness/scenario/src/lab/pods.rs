@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use crate::check::assert::{Party, Restarts, addresses_unique, addresses_unique_and_in_range};
 use crate::check::failure::Cause;
+use crate::lab::Lab;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;
-use crate::lab::{Lab, ask};
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
@@ -245,12 +245,13 @@ impl Lab {
             .collect())
     }
 
-    /// Every Pod's address is its own and, where the nodes have ranges, from its node's.
+    /// Every Pod that the workload is to have runs, its address is its own and, where the nodes have
+    /// ranges, from its node's.
     ///
     /// # Errors
-    /// A [`Failure`](crate::Failure) that names the Pods in question.
+    /// A [`Failure`](crate::Failure) that names the Pods in question, or says how many run.
     pub async fn pod_addresses_unique_and_in_range(&self) -> anyhow::Result<()> {
-        let pods = self.pods().running().await?;
+        let pods = self.pods().all_running().await?;
         let Some(ranges) = self.cluster().pod_ranges().await? else {
             return Ok(addresses_unique(&pods)?);
         };
@@ -361,12 +362,18 @@ impl<'lab> Pods<'lab> {
         Ok(running(&self.list().await?))
     }
 
-    /// The first of each node that has one which runs.
+    /// All that their Deployment is to have: waits until so many run, no more. Whoever takes those that
+    /// happen to run leaves out, and does not notice, what does not start.
     ///
     /// # Errors
-    /// When the API does not answer.
-    pub async fn one_per_node(self) -> anyhow::Result<Vec<Party>> {
-        Ok(ask::one_per_node(&self.running().await?))
+    /// A [`Failure`](crate::Failure) when it does not come to that; when no Deployment says how many.
+    pub async fn all_running(self) -> anyhow::Result<Vec<Party>> {
+        let (deployment, node) = (self.deployment.as_deref(), self.node);
+        let all = deployment.filter(|_| node.is_none());
+        let name =
+            all.context("only of all Pods of a Deployment it is said how many there should be")?;
+        let wanted = self.lab.deployment(name).replicas().await?;
+        self.until_running(wanted).await
     }
 
     /// The first that runs.

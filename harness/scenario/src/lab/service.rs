@@ -184,12 +184,14 @@ impl Service<'_> {
         }
     }
 
-    /// The balancing rule: requests to its ClusterIP spread evenly over its running Pods.
+    /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
+    /// to have.
     ///
     /// # Errors
-    /// A [`Failure`] with each Pod's count, when they do not.
+    /// A [`Failure`] with each Pod's count, when they do not; when not all run.
     pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<()> {
-        let backends: Vec<String> = self.pods().await?.into_iter().map(|pod| pod.name).collect();
+        let pods = self.lab.deployment(&self.name).pods().all_running().await?;
+        let backends: Vec<String> = pods.into_iter().map(|pod| pod.name).collect();
         let requests = assert::requests_for(backends.len());
         let report = self
             .lab

@@ -38,6 +38,8 @@ pub(crate) struct Page<'a> {
     /// What became of the sabotages that were injected.
     pub(crate) proofs: &'a [Proof],
     pub(crate) broken: Option<Break>,
+    /// That the stage it started from had not settled, and what was missing.
+    pub(crate) unsettled: Option<&'a str>,
     pub(crate) tested: &'a str,
     pub(crate) again: &'a str,
     pub(crate) folder: &'a Path,
@@ -46,7 +48,9 @@ pub(crate) struct Page<'a> {
 impl Page<'_> {
     /// Whether there is more to say than that it passed.
     pub(crate) fn is_worth_reading(&self) -> bool {
-        self.verdict.is_err() || self.folder.join(traffic::TIMELINE).exists()
+        self.verdict.is_err()
+            || self.unsettled.is_some()
+            || self.folder.join(traffic::TIMELINE).exists()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -186,6 +190,9 @@ impl fmt::Display for Page<'_> {
                 "This run carries a fault on purpose: `--break {broken}`.\n"
             )?;
         }
+        if let Some(unsettled) = self.unsettled {
+            writeln!(f, "What it started from is not whole: {unsettled}.\n")?;
+        }
         if let Some(uncaught) = uncaught {
             self.uncaught(f, uncaught)?;
         } else if let Err(error) = self.verdict {
@@ -244,6 +251,7 @@ mod tests {
             verdict,
             proofs,
             broken: None,
+            unsettled: None,
             tested: "kubeadm/nftables/flannel, kubernetes 1.36.4 from modules",
             again: "cargo xtask test --bootstrap kubeadm",
             folder,
@@ -262,6 +270,7 @@ mod tests {
             verdict: &Ok(()),
             proofs: &[],
             broken: None,
+            unsettled: None,
             tested: "",
             again: "",
             folder: folder.path(),
@@ -301,6 +310,25 @@ mod tests {
         // There is no such folder.
         assert!(!page.contains("evidence"), "{page}");
         insta::assert_snapshot!(page);
+    }
+
+    #[test]
+    fn a_stage_that_had_not_settled_is_told_whatever_came_of_it() {
+        let page = Page {
+            name: "drain",
+            about: "",
+            covers: &[],
+            verdict: &Ok(()),
+            proofs: &[],
+            broken: None,
+            unsettled: Some("the stage workload had not settled: 5 of 6 Pods run"),
+            tested: "",
+            again: "",
+            folder: Path::new("/nowhere"),
+        };
+        assert!(page.is_worth_reading());
+        let told = "not whole: the stage workload had not settled: 5 of 6 Pods run.\n";
+        assert!(page.to_string().contains(told), "{page}");
     }
 
     #[test]

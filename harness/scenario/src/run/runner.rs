@@ -220,6 +220,10 @@ impl Attempt {
         }
 
         let evidence = verdict.is_err().then(|| self.folder.join(page::EVIDENCE));
+        let unsettled = stage.as_ref().and_then(|stage| {
+            let manifest = &stage.manifest;
+            manifest.not_settled(self.context.plan.cell)
+        });
         let reason = verdict
             .as_ref()
             .err()
@@ -232,6 +236,7 @@ impl Attempt {
             verdict: &verdict,
             proofs: &proofs,
             broken: self.context.broken,
+            unsettled: unsettled.as_deref(),
             tested: &self.context.tested,
             again: &self.context.again,
             folder: &self.folder,
@@ -329,7 +334,7 @@ impl Attempt {
         let run = async {
             match role {
                 Role::Main(_) => judged(&lab, &self.scenario).await,
-                Role::Sabotage(sabotage) => sabotaged(&lab, sabotage).await,
+                Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, sabotage).await,
             }
         };
         let verdict = tokio::select! {
@@ -453,10 +458,14 @@ impl Attempt {
             )
             .await?;
         let lab = Lab::new(cluster, &self.host, &logs, None);
-        if let Err(error) = prepare(&lab).await {
+        let prepared = async {
+            lab.begins_as(self.scenario.stage).await?;
+            prepare(&lab).await.context("the preparation failed")
+        };
+        if let Err(error) = prepared.await {
             self.collect(&lab, &error).await;
             lab.stop().await;
-            return Err(error.context("the preparation failed"));
+            return Err(error);
         }
         lab.step("freeze what was prepared");
         let prepared = thawed.freeze(&self.host, lab.into_cluster(), &Told).await?;
@@ -532,14 +541,27 @@ async fn judged(lab: &Lab, scenario: &Scenario) -> anyhow::Result<()> {
     if !has.api_server {
         return (scenario.run)(lab).await;
     }
+    begins(lab, scenario).await?;
     let before = lab.restarts().await?;
     (scenario.run)(lab).await?;
     Ok(assert::nothing_restarted(&before, &lab.restarts().await?)?)
 }
 
+/// What the scenario's stage promises is there. What a preparation has left was looked at before that.
+async fn begins(lab: &Lab, scenario: &Scenario) -> anyhow::Result<()> {
+    match scenario.prepare {
+        Some(_) => Ok(()),
+        None => lab.begins_as(scenario.stage).await,
+    }
+}
+
 /// Injects the fault, then checks: only what fails from there on can be the fault's doing.
-async fn sabotaged(lab: &Lab, sabotage: &Sabotage) -> anyhow::Result<()> {
-    let injected = (sabotage.inject)(lab).await;
+async fn sabotaged(lab: &Lab, scenario: &Scenario, sabotage: &Sabotage) -> anyhow::Result<()> {
+    let injected = async {
+        begins(lab, scenario).await?;
+        (sabotage.inject)(lab).await
+    };
+    let injected = injected.await;
     injected.map_err(|error| NotInjected(format!("{error:#}")))?;
     lab.injected();
     (sabotage.check)(lab).await
