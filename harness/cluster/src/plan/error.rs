@@ -122,6 +122,17 @@ pub enum ClusterError {
         /// Where it stops making sense.
         source: serde_json::Error,
     },
+    /// `probe` tells of other requests than it was asked to send.
+    #[error(
+        "the probe on {node} was asked for something else than it reports: {mismatch}; it and the \
+         harness must be of the same version, `cargo xtask image` builds the image anew"
+    )]
+    Misreported {
+        /// The node.
+        node: String,
+        /// What differs.
+        mismatch: String,
+    },
     /// Keys or certificates could not be made.
     #[error("cannot make keys and certificates")]
     Pki(#[from] rcgen::Error),

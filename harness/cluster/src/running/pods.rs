@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
-use podwire_probe::{FetchReport, FetchRequest};
+use podwire_probe::{FetchReport, FetchRequest, Outcome, TargetReport};
 use podwire_vm::{ExitStatus, Output};
 use tokio::io::AsyncReadExt as _;
 
@@ -64,11 +64,18 @@ impl Cluster {
         let limit = self.host().limit(COMMAND) + request.longest();
         let node = self.node(node);
         let output = node.run_with_input(command, &text, limit).await?;
-        serde_json::from_str(&output).map_err(|source| ClusterError::Probe {
+        let report = serde_json::from_str(&output).map_err(|source| ClusterError::Probe {
             node: node.name().to_owned(),
             output,
             source,
-        })
+        })?;
+        match misreported(request, &report) {
+            None => Ok(report),
+            Some(mismatch) => Err(ClusterError::Misreported {
+                node: node.name().to_owned(),
+                mismatch,
+            }),
+        }
     }
 
     /// The address of one running Pod of the workload for each node that has any, by the node's number.
@@ -162,6 +169,28 @@ impl Cluster {
     }
 }
 
+/// Where a report is not about exactly what was asked: what it leaves out would be missed nowhere.
+fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
+    let told = report.targets.iter().map(|it| &it.target);
+    if !told.eq(&request.targets) {
+        let told: Vec<&str> = report.targets.iter().map(|it| it.target.as_str()).collect();
+        return Some(format!("asked {:?}, reported {told:?}", request.targets));
+    }
+    report.targets.iter().find_map(|target| {
+        let ended: u64 = target.results.iter().map(|it| u64::from(it.count)).sum();
+        let TargetReport { unsent, .. } = target;
+        let all = ended + u64::from(*unsent) == u64::from(request.count);
+        let given_up = request
+            .give_up_after
+            .is_some_and(|most| target.count(Outcome::TimedOut) >= most);
+        let whole = all
+            && target.results.iter().all(|it| it.count > 0)
+            && (*unsent == 0 || given_up)
+            && (!request.each || target.attempts.len() as u64 == ended);
+        (!whole).then(|| format!("{} requests asked for, reported {target}", request.count))
+    })
+}
+
 /// The exit code in a failed exec's status (meta/v1 Status, cause `ExitCode`).
 fn exit_code(
     status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,
@@ -194,6 +223,44 @@ mod tests {
         let placed = of(spec.clone(), json!({ "podIP": "10.1.2.3" }));
         assert_eq!(placed, Some((2, Ipv4Addr::new(10, 1, 2, 3))));
         assert_eq!(of(spec, json!({})), None);
+    }
+
+    #[test]
+    fn a_report_is_about_exactly_what_was_asked() {
+        let request = FetchRequest::new(["a", "b"]).count(3).give_up_after(1);
+        let target = |target: &str, counts: &[(&str, u32)], unsent: u32| {
+            let results = counts
+                .iter()
+                .map(|(outcome, count)| json!({ "outcome": outcome, "host": "x", "count": count }));
+            let results: Vec<_> = results.collect();
+            json!({ "target": target, "results": results, "unsent": unsent })
+        };
+        let whole = target("a", &[("answered", 3)], 0);
+        let of = |request: &FetchRequest, targets: &[&serde_json::Value]| {
+            let report = serde_json::from_value(json!({ "targets": targets })).unwrap();
+            misreported(request, &report)
+        };
+        let second = |second| of(&request, &[&whole, &second]);
+        assert_eq!(
+            second(target("b", &[("answered", 1), ("refused", 2)], 0)),
+            None
+        );
+        assert_eq!(second(target("b", &[("timed_out", 1)], 2)), None);
+        let fewer = of(&request, &[&whole]).unwrap();
+        assert_eq!(fewer, r#"asked ["a", "b"], reported ["a"]"#);
+        assert!(second(target("c", &[("answered", 3)], 0)).is_some());
+        let few = second(target("b", &[("answered", 1)], 0)).unwrap();
+        assert_eq!(few, "3 requests asked for, reported b: 1 answered by x");
+        assert!(second(target("b", &[("answered", 4)], 0)).is_some());
+        assert!(second(target("b", &[("answered", 3), ("refused", 0)], 0)).is_some());
+        assert!(second(target("b", &[], 0)).is_some());
+        // Nothing timed out, so nothing was given up.
+        assert!(second(target("b", &[("answered", 1)], 2)).is_some());
+        let each = FetchRequest {
+            each: true,
+            ..request.clone()
+        };
+        assert!(of(&each, &[&whole, &whole]).is_some());
     }
 
     #[test]

@@ -89,7 +89,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Every pair for which `dead` is false answers by its own name; every other times out.
+    /// Every pair for which `dead` is false answers by its own name; every other times out. An answer
+    /// that names nobody is somebody else's.
     ///
     /// # Errors
     /// A [`Failure`] that lists the pairs which did otherwise.
@@ -107,8 +108,9 @@ impl Mesh {
             if cell.outcome != expected {
                 return Some(cell.outcome.into());
             }
-            let own_name = cell.host.as_ref().is_none_or(|host| *host == cell.to.name);
-            (!own_name).then_some(Cause::WrongAnswer)
+            // Any server may answer; only the one that was asked says that it is.
+            let own_name = cell.host.as_ref() == Some(&cell.to.name);
+            (expected == Outcome::Answered && !own_name).then_some(Cause::WrongAnswer)
         })
     }
 
@@ -211,27 +213,33 @@ pub(crate) fn spread_evenly(pods: &[Party], nodes: u32, on_each: u32) -> Result<
     Err(failure.look("the Pods and events of the evidence"))
 }
 
-/// All requests to one target ended the same way.
+/// All requests to one target were sent and ended the same way; an answer names who gave it.
 ///
 /// # Errors
 /// A [`Failure`] with what they did instead.
 pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Result<(), Failure> {
-    if report.all(outcome) {
+    let nameless = report.hosts().contains_key("");
+    let sent = report.count(outcome) > 0 && report.unsent == 0;
+    if report.all(outcome) && sent && !nameless {
         return Ok(());
     }
     let other = report
         .results
         .iter()
         .find(|result| result.outcome != outcome);
-    let cause = other.map_or(Cause::Absent, |result| result.outcome.into());
+    let cause = match other {
+        Some(other) => other.outcome.into(),
+        None if sent => Cause::WrongAnswer,
+        None => Cause::Absent,
+    };
     Err(Failure::new(cause, expected, report.to_string()).look(
         "the wire capture: does the request leave the asking node, for whom, and does a reply come \
          back? Then that node's `ip route` and `nft list ruleset`",
     ))
 }
 
-/// The balancing rule (docs/writing-a-scenario.md): every backend is seen, nobody else answers, and
-/// each count lies inside the exact binomial band.
+/// The balancing rule (docs/writing-a-scenario.md): of as many requests as it asks for every backend
+/// is seen, nobody else answers, and each count lies inside the exact binomial band.
 ///
 /// # Errors
 /// A [`Failure`] with every backend's count and the band.
@@ -245,10 +253,18 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
         let seen = format!("{stranger:?} answered, which is no backend: {report}");
         return Err(Failure::new(Cause::WrongAnswer, expected, seen));
     }
-    let answered = u64::from(hosts.values().sum::<u32>());
-    let unanswered = report.results.iter().map(|result| u64::from(result.count));
-    let unanswered = unanswered.sum::<u64>() - answered;
-    let requests = answered + unanswered;
+    let answered: u64 = hosts.values().map(|count| u64::from(*count)).sum();
+    let requests = report.results.iter().map(|result| u64::from(result.count));
+    let requests = requests.sum::<u64>();
+    let unanswered = requests - answered;
+    let (told, asked) = (
+        requests + u64::from(report.unsent),
+        requests_for(backends.len()),
+    );
+    if told < u64::from(asked) {
+        let seen = format!("only {told} of {asked} requests are told of: {report}");
+        return Err(Failure::new(Cause::Absent, expected, seen));
+    }
     let band = band(requests, u32::try_from(backends.len()).unwrap_or(u32::MAX));
     let counts: BTreeMap<&str, u64> = backends
         .iter()
@@ -460,6 +476,38 @@ mod tests {
         let failure = translated.senders_seen_as_themselves().unwrap_err();
         assert_eq!(failure.cause, Cause::WrongAnswer);
         assert!(failure.seen.contains("which saw 172.30.0.11"), "{failure}");
+    }
+
+    #[test]
+    fn an_answer_that_names_nobody_is_not_that_of_the_pod_asked() {
+        let mut nameless = mesh(Outcome::Answered);
+        nameless.cells[1].host = None;
+        let failure = nameless.all_answer("all").unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+        assert!(nameless.senders_seen_as_themselves().is_err());
+
+        let mut report = answers(&[("a", 1)]);
+        assert_eq!(all_ended("all", &report, Outcome::Answered), Ok(()));
+        report.results[0].host = None;
+        let failure = all_ended("all", &report, Outcome::Answered).unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+    }
+
+    #[test]
+    fn what_was_never_sent_has_not_ended_as_it_should() {
+        let none = answers(&[("a", 0)]);
+        let failure = all_ended("all", &none, Outcome::Answered).unwrap_err();
+        assert_eq!(failure.cause, Cause::Absent);
+        let given_up = TargetReport {
+            unsent: 3,
+            ..answers(&[("a", 2)])
+        };
+        let failure = all_ended("all", &given_up, Outcome::Answered).unwrap_err();
+        assert_eq!(failure.cause, Cause::Absent);
+        let backends = ["a".to_owned(), "b".to_owned()];
+        let few = balanced(&answers(&[("a", 3), ("b", 3)]), &backends).unwrap_err();
+        assert_eq!(few.cause, Cause::Absent);
+        assert!(few.seen.starts_with("only 6 of 200 requests"), "{few}");
     }
 
     fn answers(counts: &[(&str, u32)]) -> TargetReport {

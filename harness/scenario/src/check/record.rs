@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use podwire_probe::{Attempt, Outcome, TrafficEnd, TrafficRecord};
+use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
 use serde::{Serialize, Serializer};
 
 use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
+
+/// No sender is as old.
+const A_YEAR: Duration = Duration::from_hours(366 * 24);
 
 const LOOK: &str = "the timeline on this page; every request with its time is in timeline.json";
 
@@ -28,6 +31,33 @@ pub struct Record {
     pub nodes: BTreeMap<String, u32>,
     /// How host time maps to the sender's; as JSON, how many milliseconds a mark may be off.
     pub clock: Clock,
+    /// Until when it surely had to send, milliseconds since its start.
+    pub until_ms: u64,
+}
+
+/// Where a sender's record is about something else than it was asked for, or makes no sense.
+pub(crate) fn misrecorded(request: &TrafficRequest, record: &TrafficRecord) -> Option<String> {
+    if record.request != *request {
+        return Some(format!("asked {request:?}, recorded {:?}", record.request));
+    }
+    if u128::from(record.elapsed_ms) > A_YEAR.as_millis() {
+        return Some(format!("it began {} ms ago", record.elapsed_ms));
+    }
+    let mut before = 0;
+    for (number, Sent { at_ms, end }) in record.requests.iter().enumerate() {
+        let millis = end.as_ref().map_or(0, |end| end.millis);
+        let ended = at_ms.checked_add(millis);
+        let within = ended.is_some_and(|ended| ended <= record.elapsed_ms);
+        if *at_ms < before || !within {
+            return Some(format!(
+                "request {number} was sent at {at_ms} ms and took {millis} ms, the one before was \
+                 sent at {before} ms, and the record ends at {} ms",
+                record.elapsed_ms
+            ));
+        }
+        before = *at_ms;
+    }
+    None
 }
 
 /// A step of the lab on the sender's axis of time.
@@ -291,7 +321,35 @@ impl Record {
             .collect()
     }
 
-    /// Every request was sent, has ended, and is in the record.
+    /// The longest time in which it sent nothing although it should have: from when, and how long.
+    fn longest_silence(&self) -> (Duration, Duration) {
+        let sent = self.sent.requests.iter().map(|sent| sent.at_ms);
+        let (mut longest, mut before) = ((0, 0), 0);
+        for at in sent.chain([self.until_ms]) {
+            let silent = at.saturating_sub(before);
+            if silent > longest.1 {
+                longest = (before, silent);
+            }
+            before = at;
+        }
+        let (from, length) = longest;
+        let due = self.sent.request.interval_ms;
+        let late = Duration::from_millis(length.saturating_sub(due));
+        (Duration::from_millis(from), late)
+    }
+
+    /// Every answer names who gave it: one that does not may be anybody's.
+    fn answers_are_named(&self, expected: &str) -> Result<(), Failure> {
+        match self.backends().get("") {
+            None => Ok(()),
+            Some(count) => {
+                let seen = format!("{count} answers name nobody");
+                Err(Failure::new(Cause::WrongAnswer, expected, seen).look(LOOK))
+            }
+        }
+    }
+
+    /// Every request was sent, has ended, and is in the record; every answer names who gave it.
     ///
     /// # Errors
     /// A [`Failure`] with the requests that have no end, or the reason for which some were not sent.
@@ -313,7 +371,7 @@ impl Record {
             .map(|(number, sent)| format!("\n  number {number}, sent at +{}", seconds(sent.at_ms)))
             .collect();
         if open.is_empty() {
-            return Ok(());
+            return self.answers_are_named(expected);
         }
         failed(format!(
             "{} of {sent} requests have no end:{}",
@@ -322,20 +380,23 @@ impl Record {
         ))
     }
 
-    /// Some requests were answered, and nobody who asked went unanswered for longer than that.
+    /// Some requests were answered, and nobody who asked went unanswered for longer than that; nor was
+    /// nobody asked for longer.
     ///
     /// # Errors
-    /// A [`Failure`] with the longest gap, of the class of most of its requests.
+    /// A [`Failure`] with the longest gap, of the class of most of its requests; [`Cause::Absent`] when
+    /// nothing was sent for longer, which shows no gap and proves none absent.
     pub fn gap_at_most(&self, limit: Duration) -> Result<(), Failure> {
         let expected = format!("no gap longer than {:.1} s", limit.as_secs_f64());
         self.longest_at_most(expected, self.gaps(), limit)
     }
 
     /// Some requests were answered, and no time of failures with less than `quiet` between one and
-    /// the next was longer than `limit`, see [`Record::disturbances`].
+    /// the next was longer than `limit`, see [`Record::disturbances`]; nor was nothing sent for longer.
     ///
     /// # Errors
-    /// A [`Failure`] with the longest such time, of the class of most of its requests.
+    /// A [`Failure`] with the longest such time, of the class of most of its requests; as
+    /// [`Record::gap_at_most`].
     pub fn disturbed_at_most(&self, limit: Duration, quiet: Duration) -> Result<(), Failure> {
         let expected = format!(
             "no time of failures longer than {:.1} s (with less than {:.1} s from one to the next)",
@@ -358,26 +419,40 @@ impl Record {
             let seen = format!("no request was answered: {}", self.totals());
             return Err(Failure::new(cause, expected, seen).look(LOOK));
         }
-        match longest {
-            Some(gap) if gap.length() > limit => {
-                let step = self.step_before(gap.from);
-                let after = step.map_or(String::new(), |step| format!(", after \"{step}\""));
-                let seen = format!("{gap}{after}; the longest of {number}");
-                Err(Failure::new(gap.cause(), expected, seen).look(LOOK))
-            }
-            _ => Ok(()),
+        self.answers_are_named(&expected)?;
+        let after = |time| {
+            let step = self.step_before(time);
+            step.map_or(String::new(), |step| format!(", after \"{step}\""))
+        };
+        if let Some(gap) = longest.filter(|gap| gap.length() > limit) {
+            let seen = format!("{gap}{}; the longest of {number}", after(gap.from));
+            return Err(Failure::new(gap.cause(), expected, seen).look(LOOK));
         }
+        let (from, silence) = self.longest_silence();
+        if silence > limit {
+            let seen = format!(
+                "nothing was sent for {:.1} s from +{:.1} s on{}: whether anybody would have answered \
+                 is not known",
+                silence.as_secs_f64(),
+                from.as_secs_f64(),
+                after(from)
+            );
+            return Err(Failure::new(Cause::Absent, expected, seen).look(LOOK));
+        }
+        Ok(())
     }
 
-    /// None of these Pods answered a request that was sent after this moment of the host.
+    /// None of these Pods answered a request that was sent after this moment of the host, nor did
+    /// anybody who does not say who he is.
     ///
     /// # Errors
     /// A [`Failure`] with who answered, how often and when last.
     pub fn nobody_after(&self, pods: &[Party], moment: Instant) -> Result<(), Failure> {
         let mut late: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
         for (at, end) in self.ended_after(moment) {
-            let host = end.host.as_deref().unwrap_or_default();
-            if pods.iter().any(|pod| pod.name == host) {
+            let host = end.host.as_deref().unwrap_or("somebody without a name");
+            let nameless = end.outcome == Outcome::Answered && end.host.is_none();
+            if nameless || pods.iter().any(|pod| pod.name == host) {
                 let (count, last) = late.entry(host).or_default();
                 (*count, *last) = (*count + 1, at);
             }
@@ -479,18 +554,18 @@ pub(crate) fn seconds(ms: u64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use podwire_probe::{Sent, TrafficRequest};
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
     /// One request every 100 ms: a small letter is who answered, after 10 ms; `R` refused, `T` timed
-    /// out after 5 s, `?` under way.
+    /// out after 5 s, `?` under way, `.` answered by somebody without a name.
     pub(crate) fn record(requests: &str, marks: &[(u64, &str)]) -> Record {
         let end = |letter: char| {
             let (outcome, millis, host) = match letter {
                 'R' => (Outcome::Refused, 1, None),
                 'T' => (Outcome::TimedOut, 5000, None),
                 '?' => return None,
+                '.' => (Outcome::Answered, 10, None),
                 host => (Outcome::Answered, 10, Some(format!("blue-{host}"))),
             };
             Some(Attempt {
@@ -535,7 +610,72 @@ pub(crate) mod tests {
                 began_ms: 0,
                 within_ms: 40,
             },
+            until_ms: 0,
         }
+    }
+
+    /// The same after a second in which nothing was sent, from the request with this number on.
+    fn held_up(mut record: Record, from: usize) -> Record {
+        for sent in &mut record.sent.requests[from..] {
+            sent.at_ms += 1000;
+        }
+        record
+    }
+
+    #[test]
+    fn what_was_not_asked_is_no_answer() {
+        let limit = Duration::from_millis(800);
+        let record = record("aaaa", &[(50, "drain")]);
+        assert_eq!(record.gap_at_most(limit), Ok(()));
+        let silent = held_up(record.clone(), 2);
+        let failure = silent.gap_at_most(limit).unwrap_err();
+        assert_eq!(failure.cause, Cause::Absent);
+        insta::assert_snapshot!(failure, @r#"expected no gap longer than 0.8 s; seen (absent): nothing was sent for 1.0 s from +0.1 s on, after "drain": whether anybody would have answered is not known"#);
+        assert!(silent.disturbed_at_most(limit, SECOND).is_err());
+        assert_eq!(silent.gap_at_most(SECOND), Ok(()));
+        // At its beginning and at its end.
+        assert!(held_up(record.clone(), 0).gap_at_most(limit).is_err());
+        let stopped_early = Record {
+            until_ms: 1400,
+            ..record
+        };
+        let failure = stopped_early.gap_at_most(limit).unwrap_err();
+        assert!(
+            failure
+                .seen
+                .starts_with("nothing was sent for 1.0 s from +0.3 s on")
+        );
+    }
+
+    #[test]
+    fn an_answer_that_names_nobody_counts_for_nobody() {
+        let record = record("aa.a", &[]);
+        let wrong = |failure: Result<(), Failure>| failure.unwrap_err().cause == Cause::WrongAnswer;
+        assert!(wrong(record.all_accounted()));
+        assert!(wrong(record.gap_at_most(SECOND)));
+        let moment = record.clock.base;
+        assert!(wrong(record.nobody_after(&[pod("blue-b")], moment)));
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_or_is_another_s_is_none() {
+        let good = || {
+            let mut sent = record("aTa", &[]).sent;
+            sent.elapsed_ms = 6000;
+            sent
+        };
+        let request = good().request;
+        assert_eq!(misrecorded(&request, &good()), None);
+        let wrong = |change: &dyn Fn(&mut TrafficRecord)| {
+            let mut record = good();
+            change(&mut record);
+            misrecorded(&request, &record).is_some()
+        };
+        assert!(wrong(&|it| it.request.interval_ms = 60_000));
+        assert!(wrong(&|it| it.elapsed_ms = u64::MAX));
+        assert!(wrong(&|it| it.elapsed_ms = 5000));
+        assert!(wrong(&|it| it.requests[0].at_ms = 150));
+        assert!(wrong(&|it| it.requests[2].at_ms = u64::MAX));
     }
 
     fn pod(name: &str) -> Party {

@@ -118,7 +118,16 @@ impl Lab {
         let answer = asked
             .await
             .with_context(|| format!("cannot ask for a name from {from}"))?;
-        serde_json::from_str(&answer).with_context(|| format!("no report in {answer:?}"))
+        let report: ResolveReport =
+            serde_json::from_str(&answer).with_context(|| format!("no report in {answer:?}"))?;
+        let told = report.name.trim_end_matches('.');
+        anyhow::ensure!(
+            report.kind == request.kind && told.eq_ignore_ascii_case(name.trim_end_matches('.')),
+            "{from} was asked for {name} ({:?}), and reports {told} ({:?})",
+            request.kind,
+            report.kind
+        );
+        Ok(report)
     }
 
     async fn fetch(&self, from: &Party, request: &FetchRequest) -> anyhow::Result<FetchReport> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use podwire_probe::TrafficRecord;
+use podwire_probe::{TrafficRecord, TrafficRequest};
 
 use crate::check::assert::Party;
 use crate::check::record::{Clock, Mark, Reading, Record};
@@ -20,6 +20,8 @@ pub(super) struct TrafficLog {
 #[derive(Debug, Clone)]
 pub(super) struct Sender {
     pub(super) from: Party,
+    /// What it was asked for.
+    pub(super) request: TrafficRequest,
     pub(super) first: Reading,
     pub(super) others: Vec<Reading>,
     pub(super) nodes: BTreeMap<String, u32>,
@@ -58,6 +60,8 @@ impl TrafficLog {
                 .collect(),
             sent,
             nodes: sender.nodes.clone(),
+            until_ms: u64::try_from(clock.at(until).saturating_sub(clock.within()).as_millis())
+                .unwrap_or(u64::MAX),
             clock,
         }
     }
@@ -71,7 +75,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::check::record::tests::record;
-    use podwire_probe::TrafficRequest;
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
@@ -83,6 +86,7 @@ mod tests {
                 pod: false,
                 address: Ipv4Addr::new(172, 30, 0, 11),
             },
+            request: TrafficRequest::new("10.0.0.55:80"),
             first: Reading {
                 asked,
                 elapsed_ms: 0,
@@ -135,5 +139,7 @@ mod tests {
             .collect();
         // Between 1000 and 1200 it began, so no step is earlier than that.
         assert_eq!(marks, [(0, "at once"), (2000, "drain")]);
+        // It began 1100 ms in, give or take 100.
+        assert_eq!(record.until_ms, 4800);
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
 use crate::check::assert::Party;
-use crate::check::record::{Reading, Record};
+use crate::check::record::{Reading, Record, misrecorded};
 use crate::lab::Lab;
 use crate::lab::senders::Sender;
 
@@ -85,9 +85,10 @@ impl Lab {
             self.cluster().node(from.node).run_ok(&start, limit).await?;
         }
         let body = serde_json::to_vec(&request)?;
-        let (first, _) = self.ask_sender(from, "POST", &body).await?;
+        let (first, _) = self.ask_sender(from, &request, "POST", &body).await?;
         let sender = Sender {
             from: from.clone(),
+            request,
             first,
             others: Vec::new(),
             nodes: self.pod_nodes().await?,
@@ -143,9 +144,12 @@ impl Lab {
 
     async fn traffic_record(&self, number: usize, stop: bool) -> anyhow::Result<Record> {
         let until = Instant::now();
-        let from = self.traffic().senders()[number].from.clone();
+        let (from, request) = {
+            let sender = &self.traffic().senders()[number];
+            (sender.from.clone(), sender.request.clone())
+        };
         let method = if stop { "DELETE" } else { "GET" };
-        let (reading, sent) = self.ask_sender(&from, method, &[]).await?;
+        let (reading, sent) = self.ask_sender(&from, &request, method, &[]).await?;
         // Pods have come and gone meanwhile; a name without its node is good enough for a drawing.
         let nodes = self.pod_nodes().await.unwrap_or_default();
         let mut senders = self.traffic().senders();
@@ -162,6 +166,7 @@ impl Lab {
     async fn ask_sender(
         &self,
         from: &Party,
+        request: &TrafficRequest,
         method: &str,
         body: &[u8],
     ) -> anyhow::Result<(Reading, TrafficRecord)> {
@@ -184,6 +189,9 @@ impl Lab {
         let answer = answer.with_context(|| format!("cannot reach the sender {from}"))?;
         let record: TrafficRecord = serde_json::from_str(&answer)
             .with_context(|| format!("the sender {from} gives no record"))?;
+        if let Some(wrong) = misrecorded(request, &record) {
+            anyhow::bail!("the record of the sender {from} cannot be: {wrong}");
+        }
         let reading = Reading {
             asked,
             elapsed_ms: record.elapsed_ms,
