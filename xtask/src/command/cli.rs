@@ -109,7 +109,7 @@ pub(crate) struct TestArgs {
     /// Stop with exit code 3 when guests cannot run under KVM here, instead of emulating them
     #[arg(long)]
     pub(crate) require_kvm: bool,
-    /// Let skipped scenarios fail the run (implied by CI=true)
+    /// Let skipped scenarios fail the run (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,
     /// Run each scenario this often, each time in a fresh clone, until it fails; its sabotages once

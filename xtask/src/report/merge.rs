@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::Cell;
-use podwire_scenario::{ContextError, Outcome, Scenario, ScenarioResult, bare};
+use podwire_scenario::{ContextError, Outcome, Sabotage, Scenario, ScenarioResult, bare};
 
 use crate::plan::select::Selection;
-use crate::report::results::{ScenarioRecord, Verdict};
+use crate::report::results::{ScenarioRecord, TestRecord, Verdict};
 
 /// What nextest saw of one test's process.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +52,44 @@ pub(crate) struct Merged<'a> {
     pub(crate) selection: &'a Selection,
     /// What nextest saw, by the scenarios' names; nothing when it was not run.
     pub(crate) seen: Option<&'a BTreeMap<String, Seen>>,
+    /// Whether the scenarios' sabotages were to be run; those of a broken cluster are not.
+    pub(crate) sabotaged: bool,
+}
+
+/// What became of the harness's own tests on an image of this recipe, by what nextest saw of them and
+/// whether it says that all passed. A report that tells of none, or of none of the failures, fails.
+pub(crate) fn harness_tests(
+    recipe: &str,
+    seen: &BTreeMap<String, Seen>,
+    all_passed: bool,
+) -> Vec<TestRecord> {
+    let mut records: Vec<TestRecord> = seen
+        .iter()
+        .map(|(name, seen)| TestRecord {
+            name: format!("{name} ({recipe} image)"),
+            outcome: match seen.passed {
+                true => Verdict::Passed,
+                false => Verdict::Failed,
+            },
+            reason: seen.message.clone(),
+            seconds: seen.seconds,
+        })
+        .collect();
+    let failure_told = records.iter().any(|it| it.outcome == Verdict::Failed);
+    let reason = match all_passed {
+        _ if records.is_empty() => "nextest's report tells of none of them",
+        false if !failure_told => {
+            "nextest says that some failed, and its report does not say which"
+        }
+        _ => return records,
+    };
+    records.push(TestRecord {
+        name: format!("all of them ({recipe} image)"),
+        outcome: Verdict::Failed,
+        reason: reason.to_owned(),
+        seconds: 0.0,
+    });
+    records
 }
 
 /// Merges what was selected, what was left on disk and what nextest saw.
@@ -64,7 +102,7 @@ pub(crate) fn merge(
     let nothing = BTreeMap::new();
     let seen = merged.seen.unwrap_or(&nothing);
     let found = |name: &str| attempts(&cell_dir, name);
-    let records = merged_with(catalogue, merged.selection, found, seen, extent);
+    let records = merged_with(catalogue, merged, found, seen, extent);
     let records = records.into_iter().map(|record| ScenarioRecord {
         cell: merged.cell.to_string(),
         folder: record
@@ -77,11 +115,12 @@ pub(crate) fn merge(
 
 fn merged_with(
     catalogue: &[Scenario],
-    selection: &Selection,
+    merged: &Merged<'_>,
     mut attempts: impl FnMut(&str) -> Result<Attempts, ContextError>,
     seen: &BTreeMap<String, Seen>,
     extent: Extent<'_>,
 ) -> Vec<ScenarioRecord> {
+    let selection = merged.selection;
     catalogue
         .iter()
         .filter_map(|scenario| {
@@ -97,7 +136,13 @@ fn merged_with(
             Some(match attempts(scenario.name) {
                 Ok(attempts) => match without_result(&attempts, extent) {
                     Some(reason) => skipped_record(scenario, reason),
-                    None => record(scenario, attempts, seen.get(scenario.name)),
+                    None => {
+                        let sabotages = match merged.sabotaged {
+                            true => scenario.sabotages,
+                            false => &[],
+                        };
+                        record(scenario, sabotages, attempts, seen.get(scenario.name))
+                    }
                 },
                 Err(error) => ScenarioRecord {
                     outcome: Verdict::Failed,
@@ -134,7 +179,12 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
     }
 }
 
-fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> ScenarioRecord {
+fn record(
+    scenario: &Scenario,
+    sabotages: &[Sabotage],
+    attempts: Attempts,
+    seen: Option<&Seen>,
+) -> ScenarioRecord {
     let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
     let seconds = attempts
         .iter()
@@ -168,11 +218,29 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
         .filter(|sabotage| !sabotage.caught)
         .map(|sabotage| sabotage.name.as_str())
         .collect();
+    let declared: Vec<&str> = sabotages.iter().map(|it| it.name).collect();
+    let told: Vec<&str> = last.sabotages.iter().map(|it| it.name.as_str()).collect();
     let (outcome, reason) = match last.outcome {
         Outcome::Failed => (Verdict::Failed, last.reason),
         Outcome::Passed if !uncaught.is_empty() => (
             Verdict::Failed,
             format!("sabotage not caught: {}", uncaught.join(", ")),
+        ),
+        Outcome::Passed if count > 1 => (
+            Verdict::Failed,
+            format!("it ran {count} times until it passed, and nothing is retried"),
+        ),
+        Outcome::Passed if last.name != scenario.name => (
+            Verdict::Failed,
+            format!("its result is that of {}", last.name),
+        ),
+        Outcome::Passed if !declared.eq(&told) => (
+            Verdict::Failed,
+            format!(
+                "its result tells of other sabotages than it declares: of {}, not of {}",
+                listed(&told),
+                listed(&declared)
+            ),
         ),
         // A process may still come to grief after it has written its result.
         Outcome::Passed if seen.is_none_or(|seen| !seen.passed) => (
@@ -185,7 +253,7 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
         Outcome::Passed => (Verdict::Passed, String::new()),
     };
     ScenarioRecord {
-        name: last.name,
+        name: scenario.name.to_owned(),
         cell: String::new(),
         covers: last.covers,
         outcome,
@@ -199,6 +267,13 @@ fn record(scenario: &Scenario, attempts: Attempts, seen: Option<&Seen>) -> Scena
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
         folder: folder.filter(|_| outcome == Verdict::Failed),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
     }
 }
 
@@ -216,6 +291,8 @@ mod tests {
     use crate::plan::fixture::scenario;
     use crate::plan::select::Skipped;
     use crate::report::fixture::passed;
+    use podwire_cluster::Bootstrap;
+    use podwire_scenario::{Cause, LEFT_OUT};
 
     fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
         let seen = Seen {
@@ -226,6 +303,31 @@ mod tests {
         BTreeMap::from([("a".to_owned(), seen)])
     }
 
+    /// A scenario whose sabotage is that of a passed result.
+    fn sabotaged(name: &'static str) -> Scenario {
+        const SABOTAGES: &[Sabotage] = &[Sabotage {
+            name: "same_range",
+            about: "two nodes have one range",
+            expects: Cause::NotUnique,
+            inject: LEFT_OUT,
+            check: LEFT_OUT,
+        }];
+        Scenario {
+            sabotages: SABOTAGES,
+            ..scenario(name)
+        }
+    }
+
+    fn all_of(selection: &Selection) -> Merged<'_> {
+        Merged {
+            run_dir: Path::new("/nowhere"),
+            cell: Cell::usual(Bootstrap::ByHand),
+            selection,
+            seen: None,
+            sabotaged: true,
+        }
+    }
+
     fn merged(attempts: Attempts, seen: &BTreeMap<String, Seen>) -> ScenarioRecord {
         let selection = Selection {
             scenarios: vec!["a".into()],
@@ -233,8 +335,8 @@ mod tests {
         };
         let mut attempts = Some(attempts);
         merged_with(
-            &[scenario("a")],
-            &selection,
+            &[sabotaged("a")],
+            &all_of(&selection),
             |_| Ok(attempts.take().unwrap()),
             seen,
             Extent::Whole,
@@ -281,6 +383,67 @@ mod tests {
     }
 
     #[test]
+    fn a_passed_result_without_the_sabotages_that_were_to_be_run_failed() {
+        let mut result = passed("a");
+        result.sabotages.clear();
+        let record = merged(vec![Some(result.clone())], &seen(true, ""));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert_eq!(
+            record.reason,
+            "its result tells of other sabotages than it declares: of none, not of same_range"
+        );
+        // A broken cluster is sabotaged enough.
+        let selection = Selection {
+            scenarios: vec!["a".into()],
+            skipped: Vec::new(),
+        };
+        let broken = Merged {
+            sabotaged: false,
+            ..all_of(&selection)
+        };
+        let found = |_: &str| Ok(vec![Some(result.clone())]);
+        let catalogue = [sabotaged("a")];
+        let records = merged_with(&catalogue, &broken, found, &seen(true, ""), Extent::Whole);
+        assert_eq!(records[0].outcome, Verdict::Passed);
+    }
+
+    #[test]
+    fn what_passed_only_when_it_was_tried_again_failed() {
+        let failed = ScenarioResult {
+            outcome: Outcome::Failed,
+            ..passed("a")
+        };
+        let record = merged(vec![Some(failed), Some(passed("a"))], &seen(true, ""));
+        assert_eq!(record.outcome, Verdict::Failed);
+        assert!(record.reason.contains("nothing is retried"));
+    }
+
+    #[test]
+    fn a_result_of_another_scenario_is_none_of_this_one() {
+        let record = merged(vec![Some(passed("b"))], &seen(true, ""));
+        assert_eq!(
+            (record.name.as_str(), record.outcome),
+            ("a", Verdict::Failed)
+        );
+    }
+
+    #[test]
+    fn harness_tests_that_nothing_is_told_of_have_failed() {
+        let outcomes = |seen: &BTreeMap<String, Seen>, all_passed| {
+            let records = harness_tests("base", seen, all_passed).into_iter();
+            records.map(|it| (it.name, it.outcome)).collect::<Vec<_>>()
+        };
+        let record = |name: &str, outcome| (format!("{name} (base image)"), outcome);
+        let (good, bad) = (record("a", Verdict::Passed), record("a", Verdict::Failed));
+        let none = || record("all of them", Verdict::Failed);
+        assert_eq!(outcomes(&BTreeMap::new(), true), [none()]);
+        assert_eq!(outcomes(&BTreeMap::new(), false), [none()]);
+        assert_eq!(outcomes(&seen(false, "no"), false), [bad]);
+        assert_eq!(outcomes(&seen(true, ""), false), [good.clone(), none()]);
+        assert_eq!(outcomes(&seen(true, ""), true), [good]);
+    }
+
+    #[test]
     fn an_uncaught_sabotage_fails_its_scenario() {
         let mut result = passed("a");
         result.sabotages[0].caught = false;
@@ -301,7 +464,7 @@ mod tests {
         };
         let records = merged_with(
             &catalogue,
-            &selection,
+            &all_of(&selection),
             |_| Ok(Vec::new()),
             &BTreeMap::new(),
             Extent::Nothing("no image"),
@@ -326,7 +489,7 @@ mod tests {
         };
         let records = merged_with(
             &catalogue,
-            &selection,
+            &all_of(&selection),
             |name| {
                 Ok(match name {
                     "a" => vec![Some(failed.clone())],

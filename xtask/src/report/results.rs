@@ -133,11 +133,13 @@ impl Results {
         counts
     }
 
-    /// Whether the run is good; `strict` counts skipped as bad. A run with `--break`
-    /// whose red set is not the expected one is bad too.
+    /// Whether the run is good; `strict` counts skipped as bad. One that was ended before its time, in
+    /// which nothing ran, or with `--break` whose red set is not the expected one, is bad in any case.
     pub(crate) fn good(&self, strict: bool) -> bool {
         let counts = self.counts();
-        counts.failed == 0
+        self.error.is_none()
+            && counts.passed > 0
+            && counts.failed == 0
             && (!strict || counts.skipped == 0)
             && self
                 .broken
@@ -159,6 +161,19 @@ mod tests {
         assert!(results.good(false) && !results.good(true));
         results.scenarios[0].outcome = Verdict::Failed;
         assert!(!results.good(false));
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_ran_or_that_cannot_be_trusted_is_not_good() {
+        let mut nothing = fixture::results();
+        nothing.harness_tests.clear();
+        nothing.scenarios[0].outcome = Verdict::Skipped;
+        assert!(!nothing.good(false));
+        // Whatever the report of its harness tests says, or does not.
+        let mut untrusted = fixture::results();
+        untrusted.scenarios[0].outcome = Verdict::Skipped;
+        untrusted.error = Some("the harness's own tests failed".into());
+        assert!(!untrusted.good(false));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Running nextest, and what it saw.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,13 @@ use crate::report::merge::Seen;
 pub(crate) struct Nextest {
     pub(crate) program: PathBuf,
     pub(crate) workspace: PathBuf,
-    /// A profile of `.config/nextest.toml`; it writes a JUnit file.
+    /// A profile of `.config/nextest.toml`.
     pub(crate) profile: &'static str,
-    /// A file with what that profile leaves open; an absolute path.
-    pub(crate) config: Option<PathBuf>,
+    /// A folder of this run alone, for its settings and its report; an absolute path. nextest's own
+    /// store is one for the checkout, and another run's report would be read for this one's.
+    pub(crate) store: PathBuf,
+    /// What the profile leaves open, beside where the report goes.
+    pub(crate) settings: String,
     /// Which tests, in nextest's filterset language.
     pub(crate) filterset: String,
     pub(crate) at_once: usize,
@@ -50,18 +54,20 @@ pub(crate) fn image_facts() -> String {
     "package(podwire-tests) & test(=the_image_is_what_its_manifest_says)".into()
 }
 
+/// The profile of the harness's own tests.
+pub(crate) const HARNESS: &str = "harness";
+
 /// The profile of the scenarios.
 pub(crate) const SCENARIOS: &str = "scenarios";
 
-/// What [`SCENARIOS`] leaves open: how long a process may take. One that is kept for a person to look
+/// What [`SCENARIOS`] leaves open beside the report: how long a process may take. One that is kept for a person to look
 /// at has no limit.
-pub(crate) fn scenarios_config(limit: Duration, grace: Duration, keep: bool) -> String {
+pub(crate) fn scenarios_settings(limit: Duration, grace: Duration, keep: bool) -> String {
     let ends = if keep { "" } else { "terminate-after = 1, " };
     // Without a fraction, and never less than was asked for.
     let seconds = |duration: Duration| duration.as_secs() + 1;
     format!(
-        "[profile.{SCENARIOS}]\n\
-         slow-timeout = {{ period = \"{}s\", {ends}grace-period = \"{}s\" }}\n",
+        "slow-timeout = {{ period = \"{}s\", {ends}grace-period = \"{}s\" }}\n",
         seconds(limit),
         seconds(grace)
     )
@@ -88,6 +94,11 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// Whether every test passed, as it says.
+    pub(crate) fn is_good(self) -> bool {
+        self == Self::Passed
+    }
+
     fn of(status: ExitStatus) -> Self {
         match status.code() {
             Some(0) => Self::Passed,
@@ -119,15 +130,16 @@ impl Nextest {
             ]
             .map(String::from),
         );
-        if let Some(config) = &self.config {
-            let config = format!("podwire:{}", config.display());
-            args.extend(["--tool-config-file".into(), config]);
-        }
+        let config = format!("podwire:{}", self.config_file().display());
+        args.extend(["--tool-config-file".into(), config]);
         args.extend(["--test-threads".into(), self.at_once.max(1).to_string()]);
         let mut command = ChildCommand::new(&self.program)
             .args(args)
             .outside_cargo()
             .dir(&self.workspace);
+        for name in settings_of_nextest(std::env::vars_os().map(|(name, _)| name)) {
+            command = command.env_remove(name);
+        }
         for (name, value) in &self.env {
             command = command.env(name, value);
         }
@@ -138,12 +150,23 @@ impl Nextest {
         command
     }
 
-    /// Where it leaves its JUnit file, by its configuration.
-    pub(crate) fn junit(&self) -> PathBuf {
-        self.workspace
-            .join("target/nextest")
-            .join(self.profile)
-            .join("junit.xml")
+    fn config_file(&self) -> PathBuf {
+        self.store.join("nextest.toml")
+    }
+
+    /// What the file of settings says.
+    fn config(&self) -> anyhow::Result<String> {
+        let (profile, settings) = (self.profile, &self.settings);
+        // A string of JSON is one of TOML.
+        let junit = serde_json::to_string(&self.junit())?;
+        Ok(format!(
+            "[profile.{profile}]\n{settings}\n[profile.{profile}.junit]\npath = {junit}\n"
+        ))
+    }
+
+    /// Where it leaves its JUnit file, by its settings.
+    fn junit(&self) -> PathBuf {
+        self.store.join("nextest.xml")
     }
 
     /// Runs it to its end; its lines are shown as they come, and `poll` is called now and then.
@@ -154,6 +177,11 @@ impl Nextest {
             progress,
             ..
         } = session;
+        fs::create_dir_all(&self.store)
+            .with_context(|| format!("cannot make {}", self.store.display()))?;
+        let config = self.config_file();
+        fs::write(&config, self.config()?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
         match fs::remove_file(self.junit()) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).context("cannot remove nextest's report of an earlier run");
@@ -188,6 +216,13 @@ impl Nextest {
     pub(crate) fn seen(&self) -> anyhow::Result<BTreeMap<String, Seen>> {
         read_junit(&self.junit())
     }
+}
+
+/// The variables by which somebody sets nextest's options, and those that it gives to tests: a run is
+/// what its command line says. `NEXTEST_NO_TESTS=pass` would have nothing pass for something.
+fn settings_of_nextest(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let own = |name: &OsString| name.as_encoded_bytes().starts_with(b"NEXTEST");
+    names.filter(own).collect()
 }
 
 fn lines(stream: impl std::io::Read + Send + 'static, session: &Session) -> thread::JoinHandle<()> {
@@ -292,7 +327,8 @@ mod tests {
             program: "/cache/cargo-nextest".into(),
             workspace: "/podwire".into(),
             profile: SCENARIOS,
-            config: Some("/run/cell/nextest.toml".into()),
+            store: "/run/cell".into(),
+            settings: String::new(),
             filterset: scenarios(&["static_routes".into(), "joins".into()]),
             at_once: 0,
             env: vec![("PODWIRE_CELL".into(), "/run/cell".into())],
@@ -306,16 +342,58 @@ mod tests {
     fn a_process_has_a_limit_unless_its_cluster_is_kept() {
         let config = |keep| {
             let (limit, grace) = (Duration::from_millis(90_500), Duration::from_secs(30));
-            scenarios_config(limit, grace, keep)
+            scenarios_settings(limit, grace, keep)
         };
-        insta::assert_snapshot!(config(false), @r#"
-        [profile.scenarios]
-        slow-timeout = { period = "91s", terminate-after = 1, grace-period = "31s" }
+        insta::assert_snapshot!(config(false), @r#"slow-timeout = { period = "91s", terminate-after = 1, grace-period = "31s" }"#);
+        insta::assert_snapshot!(config(true), @r#"slow-timeout = { period = "91s", grace-period = "31s" }"#);
+    }
+
+    fn harness(store: &str) -> Nextest {
+        Nextest {
+            program: "/cache/cargo-nextest".into(),
+            workspace: "/podwire".into(),
+            profile: HARNESS,
+            store: store.into(),
+            settings: String::new(),
+            filterset: harness_tests(),
+            at_once: 1,
+            env: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_run_has_a_store_of_its_own_in_one_checkout() {
+        let (one, other) = (harness("/runs/1/harness"), harness("/runs/2/harness"));
+        assert_ne!(one.junit(), other.junit());
+        insta::assert_snapshot!(one.config().unwrap(), @r#"
+        [profile.harness]
+
+        [profile.harness.junit]
+        path = "/runs/1/harness/nextest.xml"
         "#);
-        insta::assert_snapshot!(config(true), @r#"
-        [profile.scenarios]
-        slow-timeout = { period = "91s", grace-period = "31s" }
-        "#);
+        assert!(
+            one.command(false)
+                .display()
+                .contains("/runs/1/harness/nextest.toml")
+        );
+        // What stands in the checkout's settings goes before a run's own.
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let shared = fs::read_to_string(workspace.join(".config/nextest.toml")).unwrap();
+        let mut lines = shared.lines().map(str::trim_start);
+        assert!(!lines.any(|line| line.starts_with("path")), "{shared}");
+    }
+
+    #[test]
+    fn what_somebody_sets_for_nextest_does_not_reach_a_run() {
+        let names = [
+            "PATH",
+            "NEXTEST_RETRIES",
+            "NEXTEST_NO_TESTS",
+            "MY_NEXTEST",
+            "NEXTEST",
+        ];
+        let taken = settings_of_nextest(names.into_iter().map(OsString::from));
+        assert_eq!(taken, ["NEXTEST_RETRIES", "NEXTEST_NO_TESTS", "NEXTEST"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
 use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
-use crate::plan::select::{self, Selection};
+use crate::plan::select::{self, Selection, Skipped};
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
@@ -63,14 +63,13 @@ impl<'a> Order<'a> {
         if pairs.is_empty() {
             return Err(Stop::Usage(unfit(&chosen, &cells)));
         }
-        if args.filter.is_some() {
-            // Somebody has asked for each of them.
-            let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
-            let others = chosen.iter().copied().filter(|it| !fits(it));
-            let others: Vec<&Scenario> = others.collect();
-            if !others.is_empty() {
-                session.progress.line(&unfit(&others, &cells));
-            }
+        // Somebody has asked for each of those that a filter names.
+        let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
+        let others = chosen.iter().copied();
+        let others = others.filter(|it| args.filter.is_some() && !fits(it));
+        let others: Vec<&Scenario> = others.collect();
+        if !others.is_empty() {
+            session.progress.line(&unfit(&others, &cells));
         }
         if let Some(shard) = args.shard {
             let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
@@ -90,8 +89,19 @@ impl<'a> Order<'a> {
                 selection: select::select(&scenarios, args.nodes),
             }
         });
+        let mut orders: Vec<CellOrder> = orders.filter(CellOrder::is_wanted).collect();
+        if let Some(none) = nothing_runs(&orders) {
+            return Err(Stop::Usage(none));
+        }
+        if let Some(first) = orders.first_mut() {
+            let others = others.iter().map(|scenario| Skipped {
+                name: scenario.name.to_owned(),
+                reason: belongs_elsewhere(scenario, &cells),
+            });
+            first.selection.skipped.extend(others);
+        }
         Ok(Self {
-            cells: orders.filter(CellOrder::is_wanted).collect(),
+            cells: orders,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             args,
             catalogue,
@@ -199,38 +209,59 @@ impl CellOrder {
     }
 }
 
+/// Why nothing of an order would run, where nothing would: each of the scenarios needs a larger
+/// cluster. A run without one would end as if all were well.
+fn nothing_runs(orders: &[CellOrder]) -> Option<String> {
+    if orders.iter().any(CellOrder::has_any) {
+        return None;
+    }
+    let all = orders.iter().flat_map(|order| &order.selection.skipped);
+    let lines: BTreeSet<String> = all
+        .map(|Skipped { name, reason }| format!("  {name} {reason}"))
+        .collect();
+    Some(format!(
+        "no scenario would run:\n{}\n(--nodes makes a larger cluster)",
+        lines.into_iter().collect::<Vec<_>>().join("\n")
+    ))
+}
+
+/// Why a scenario means nothing for any of these cells, and for which it does.
+fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
+    let stage = scenario.stage;
+    let has_stage = cells.iter().any(|cell| stage.is_of(*cell));
+    let lacks = if has_stage {
+        ""
+    } else {
+        ", which such a cluster does not have"
+    };
+    let fitting: Vec<String> = Bootstrap::ALL
+        .into_iter()
+        .filter_map(|bootstrap| {
+            let networks: Vec<String> = PodNetwork::ALL
+                .into_iter()
+                .filter(|network| {
+                    scenario.fits(Cell {
+                        network: *network,
+                        ..Cell::usual(bootstrap)
+                    })
+                })
+                .map(|network| network.to_string())
+                .collect();
+            let any = !networks.is_empty();
+            any.then(|| format!("{bootstrap} ({})", networks.join(", ")))
+        })
+        .collect();
+    format!(
+        "starts from the stage {stage}{lacks}; it is for clusters of {}",
+        fitting.join(" and ")
+    )
+}
+
 /// Why these scenarios mean nothing for any of these cells, and for which they do: one line each.
 fn unfit(scenarios: &[&Scenario], cells: &[Cell]) -> String {
-    let lines = scenarios.iter().map(|scenario| {
-        let Scenario { name, stage, .. } = scenario;
-        let has_stage = cells.iter().any(|cell| stage.is_of(*cell));
-        let lacks = if has_stage {
-            ""
-        } else {
-            ", which such a cluster does not have"
-        };
-        let fitting: Vec<String> = Bootstrap::ALL
-            .into_iter()
-            .filter_map(|bootstrap| {
-                let networks: Vec<String> = PodNetwork::ALL
-                    .into_iter()
-                    .filter(|network| {
-                        scenario.fits(Cell {
-                            network: *network,
-                            ..Cell::usual(bootstrap)
-                        })
-                    })
-                    .map(|network| network.to_string())
-                    .collect();
-                let any = !networks.is_empty();
-                any.then(|| format!("{bootstrap} ({})", networks.join(", ")))
-            })
-            .collect();
-        format!(
-            "  {name} starts from the stage {stage}{lacks}; it is for clusters of {}",
-            fitting.join(" and ")
-        )
-    });
+    let lines = scenarios
+        .iter()
+        .map(|scenario| format!("  {} {}", scenario.name, belongs_elsewhere(scenario, cells)));
     let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
     format!(
         "nothing to run on a cluster of {} in:\n{}\n(--bootstrap takes what stands in front, \
@@ -263,6 +294,28 @@ mod tests {
     use super::*;
     use crate::plan::fixture::scenario;
     use podwire_scenario::Cells;
+
+    #[test]
+    fn an_order_of_which_nothing_would_run_is_refused_with_what_each_needs() {
+        let large = Scenario {
+            nodes: 3,
+            ..scenario("three_ways")
+        };
+        let small = scenario("pod_addresses");
+        let orders = |chosen: &[&Scenario], nodes| {
+            Bootstrap::ALL.map(|bootstrap| CellOrder {
+                cell: Cell::usual(bootstrap),
+                selection: select::select(chosen, nodes),
+            })
+        };
+        assert_eq!(nothing_runs(&orders(&[&small, &large], 2)), None);
+        insta::assert_snapshot!(nothing_runs(&orders(&[&small, &large], 1)).unwrap(), @"
+        no scenario would run:
+          pod_addresses needs 2 nodes, this cluster has 1
+          three_ways needs 3 nodes, this cluster has 1
+        (--nodes makes a larger cluster)
+        ");
+    }
 
     #[test]
     fn what_no_cluster_of_the_run_can_carry_says_its_stage_and_which_clusters_can() {

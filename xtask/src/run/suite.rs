@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use anyhow::Context as _;
 
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
@@ -142,17 +139,16 @@ impl Suite<'_> {
         pace: &mut Pace,
     ) -> Result<Ran, Stop> {
         let session = self.session;
-        let config = cell_dir.join("nextest.toml");
         let selected = self.catalogue.iter();
         let selected = selected.filter(|scenario| names.iter().any(|name| name == scenario.name));
         let limit = longest(self.limits(), selected);
-        let text = nextest::scenarios_config(limit, self.limits().grace(), self.keep.is_some());
-        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let keep = self.keep.is_some();
         let nextest = Nextest {
             program: self.nextest.to_owned(),
             workspace: session.workspace.root.clone(),
             profile: nextest::SCENARIOS,
-            config: Some(config),
+            store: cell_dir.to_owned(),
+            settings: nextest::scenarios_settings(limit, self.limits().grace(), keep),
             filterset: nextest::scenarios(names),
             at_once: self.at_once,
             env: vec![

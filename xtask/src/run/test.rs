@@ -21,7 +21,7 @@ use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::report::merge::{self, Extent, Merged, Seen};
-use crate::report::results::{self, Results, TestRecord};
+use crate::report::results::{self, Results};
 use crate::report::{breaks, junit, summary};
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
@@ -279,8 +279,9 @@ impl Run<'_> {
         let nextest = Nextest {
             program: program.to_owned(),
             workspace: self.session.workspace.root.clone(),
-            profile: "harness",
-            config: None,
+            profile: nextest::HARNESS,
+            store: self.run_dir.join("harness").join(&image.manifest.recipe),
+            settings: String::new(),
             filterset,
             at_once: (self.plan.machine.cores / 2).max(1),
             env: vec![
@@ -295,26 +296,18 @@ impl Run<'_> {
             ],
         };
         let ended = nextest.run(self.session, || {})?;
-        let seen = nextest.seen()?.into_iter();
-        self.results
-            .harness_tests
-            .extend(seen.map(|(name, seen)| TestRecord {
-                name: format!("{name} ({} image)", image.manifest.recipe),
-                outcome: if seen.passed {
-                    results::Verdict::Passed
-                } else {
-                    results::Verdict::Failed
-                },
-                reason: seen.message,
-                seconds: seen.seconds,
-            }));
-        match ended {
-            Ended::Passed => Ok(true),
-            Ended::TestsFailed => Ok(false),
-            Ended::Broken => Err(Stop::setup(
+        if ended == Ended::Broken {
+            return Err(Stop::setup(
                 "nextest could not run the harness's tests; its words are above",
-            )),
+            ));
         }
+        let records =
+            merge::harness_tests(&image.manifest.recipe, &nextest.seen()?, ended.is_good());
+        let good = records
+            .iter()
+            .all(|it| it.outcome == results::Verdict::Passed);
+        self.results.harness_tests.extend(records);
+        Ok(good)
     }
 
     /// Writes the results and says the same in short.
@@ -337,9 +330,11 @@ impl Run<'_> {
             Err(Stop::Usage(text)) => Some(text.clone()),
             Err(Stop::Failed | Stop::Interrupted) => Some("an earlier phase failed".to_owned()),
         };
-        if let Err(Stop::Setup(error)) = &done {
-            self.results.error = Some(format!("{error:#}"));
-        }
+        self.results.error = match &done {
+            Err(Stop::Setup(error)) => Some(format!("{error:#}")),
+            Ok(Done::Untrusted) => aborted.clone(),
+            _ => None,
+        };
         let cut_short = self.cut_short.as_ref().map(CutShort::to_string);
         let extent = match (&aborted, &cut_short) {
             (Some(reason), _) => Extent::Nothing(reason),
@@ -356,6 +351,7 @@ impl Run<'_> {
                     cell: order.cell,
                     selection: &order.selection,
                     seen: seen.as_ref(),
+                    sabotaged: self.order.args.broken.is_none(),
                 };
                 merge::merge(self.order.catalogue, &merged, extent)
             })

@@ -193,9 +193,15 @@ impl podwire_process::Report for Progress {
     }
 }
 
-/// Whether a CI service runs this: `CI=true`, as all of them set it.
+/// Whether a CI service runs this, by the variable `CI` that all of them set.
 pub(crate) fn is_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+    std::env::var_os("CI").is_some_and(|value| says_yes(&value.to_string_lossy()))
+}
+
+/// Services write `true`, `True`, `1`, or their own name; a person who wants none says so.
+fn says_yes(value: &str) -> bool {
+    let no = ["", "false", "0", "no", "off"];
+    !no.iter().any(|no| value.trim().eq_ignore_ascii_case(no))
 }
 
 fn join(phase: &str, text: &str) -> String {
@@ -337,6 +343,16 @@ mod tests {
         let now = since + Duration::from_secs(31);
         insta::assert_snapshot!(live_line(&state, now, Duration::from_secs(40)), @"[0:40] stage (0:31)");
         insta::assert_snapshot!(heartbeat(&state, now), @"stage: at work (0:31 so far)");
+    }
+
+    #[test]
+    fn a_ci_service_is_known_however_it_writes_yes() {
+        for yes in ["true", "True", "TRUE", "1", "yes", "woodpecker"] {
+            assert!(says_yes(yes), "{yes}");
+        }
+        for no in ["", "false", "False", "0", "no", " "] {
+            assert!(!says_yes(no), "{no:?}");
+        }
     }
 
     #[test]
