@@ -29,6 +29,13 @@ enum Algorithm {
 #[error("{0:?} is no SHA-256 or SHA-512 in hexadecimal")]
 pub struct NoDigest(String);
 
+impl NoDigest {
+    /// Whoever sends one may send megabytes.
+    fn new(text: &str) -> Self {
+        Self(text.chars().take(200).collect())
+    }
+}
+
 impl Digest {
     /// The digest of `file` in a published text: one that is nothing but a digest, or lines of
     /// `DIGEST  FILE` as sha256sum(1) writes them.
@@ -45,6 +52,14 @@ impl Digest {
                 only.trim().parse().ok()
             }
             _ => named.next(),
+        }
+    }
+
+    /// The SHA-256 of some bytes.
+    pub(crate) fn sha256_of(bytes: &[u8]) -> Self {
+        Self {
+            algorithm: Algorithm::Sha256,
+            hex: sha256(bytes),
         }
     }
 
@@ -71,10 +86,10 @@ impl FromStr for Digest {
         let algorithm = match hex.len() {
             64 if !text.starts_with("sha512:") => Algorithm::Sha256,
             128 if !text.starts_with("sha256:") => Algorithm::Sha512,
-            _ => return Err(NoDigest(text.to_owned())),
+            _ => return Err(NoDigest::new(text)),
         };
         if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NoDigest(text.to_owned()));
+            return Err(NoDigest::new(text));
         }
         let hex = hex.to_ascii_lowercase();
         Ok(Self { algorithm, hex })

@@ -9,6 +9,7 @@ mod partial;
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use podwire_process::Report;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
-use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, StatusCode};
 use tokio::runtime::Runtime;
 
@@ -28,41 +28,19 @@ use crate::digest::Digest;
 use crate::error::causes;
 use crate::sources::SourceKey;
 use crate::{Cache, Check, Kind};
-use error::Redirect;
 use partial::Partial;
+pub(crate) use wire::{LIMITS, Limits, Wire, is_downgrade};
 
 /// The most that a text may have.
 const TEXT_LIMIT: u64 = 1 << 20;
-/// Redirections that are followed.
-const REDIRECTS: usize = 10;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(500);
-
-/// What is not waited for.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    /// From the first packet to a connection.
-    connect: Duration,
-    /// Silence before or in the middle of an answer.
-    silence: Duration,
-    /// Connections after the first one, when one broke.
-    retries: u32,
-    /// Before the first of those; before each further one twice as long.
-    pause: Duration,
-}
-
-const LIMITS: Limits = Limits {
-    connect: Duration::from_secs(15),
-    silence: Duration::from_secs(60),
-    retries: 4,
-    pause: Duration::from_secs(1),
-};
 
 /// Downloads, one after the other. It blocks, and is not for use within a runtime of tokio's.
 pub struct Downloader<'a> {
     cache: &'a Cache,
     report: &'a dyn Report,
-    client: Client,
+    wire: Wire,
     runtime: Runtime,
     limits: Limits,
 }
@@ -80,29 +58,11 @@ impl<'a> Downloader<'a> {
     fn with(
         cache: &'a Cache,
         report: &'a dyn Report,
-        client: ClientBuilder,
+        builder: ClientBuilder,
         limits: Limits,
     ) -> Result<Self, DownloadError> {
-        // The client takes whatever the process uses; that it is set already is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client
-            .user_agent(concat!("podwire/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(limits.connect)
-            .read_timeout(limits.silence)
-            .redirect(Policy::custom(|attempt| {
-                let times = attempt.previous().len();
-                let mut before = attempt.previous().iter().map(reqwest::Url::scheme);
-                if before.any(|from| is_downgrade(from, attempt.url().scheme())) {
-                    let to = Some(attempt.url().to_string());
-                    return attempt.error(Redirect { to, times });
-                }
-                if times > REDIRECTS {
-                    return attempt.error(Redirect { to: None, times });
-                }
-                attempt.follow()
-            }))
-            .build()
-            .map_err(|error| DownloadError::Host(causes(&error)))?;
+        let wire = Wire::new(builder, limits);
+        let wire = wire.map_err(|error| DownloadError::Host(causes(&error)))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -110,7 +70,7 @@ impl<'a> Downloader<'a> {
         Ok(Self {
             cache,
             report,
-            client,
+            wire,
             runtime,
             limits,
         })
@@ -206,35 +166,21 @@ impl<'a> Downloader<'a> {
     }
 
     async fn short(&self, url: &str) -> Result<Vec<u8>, DownloadFault> {
-        let fault = |error, got: usize| DownloadFault::of(&error, got as u64, self.limits.silence);
-        let answer = self.client.get(url).send().await;
-        let mut answer = accepted(answer.map_err(|error| fault(error, 0))?)?;
-        let mut bytes = Vec::new();
-        loop {
-            let chunk = answer.chunk().await;
-            let Some(chunk) = chunk.map_err(|error| fault(error, bytes.len()))? else {
-                return Ok(bytes);
-            };
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > TEXT_LIMIT {
-                return Err(DownloadFault::TooLarge(ByteSize(TEXT_LIMIT)));
-            }
-        }
+        let answer = self.wire.sent(self.wire.get(url), 0).await?;
+        self.wire.body(accepted(answer)?, TEXT_LIMIT).await
     }
 
     /// The whole file, or what is missing of it.
     async fn stream(&self, url: &str, partial: &mut Partial) -> Result<(), DownloadFault> {
-        let silence = self.limits.silence;
         let from = partial.size();
-        let mut request = self.client.get(url);
+        let mut request = self.wire.get(url);
         if let Some(validator) = partial.validator() {
             request = request
                 .header(RANGE, format!("bytes={from}-"))
                 .header(IF_RANGE, validator);
         }
         let resumed = partial.validator().is_some();
-        let answer = request.send().await;
-        let answer = answer.map_err(|error| DownloadFault::of(&error, from, silence))?;
+        let answer = self.wire.sent(request, from).await?;
         // Everything is here already: its digest decides.
         if resumed && answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(());
@@ -261,8 +207,7 @@ impl<'a> Downloader<'a> {
         }
         let mut pace = Pace::new(name(url), partial.size(), whole);
         loop {
-            let chunk = answer.chunk().await;
-            let chunk = chunk.map_err(|e| DownloadFault::of(&e, partial.size(), silence))?;
+            let chunk = self.wire.chunk(&mut answer, partial.size()).await?;
             let Some(chunk) = chunk else { return Ok(()) };
             let appended = partial.append(&chunk);
             appended.map_err(|error| self.unwritten(error, missing(partial)))?;
@@ -282,11 +227,6 @@ impl<'a> Downloader<'a> {
             _ => DownloadFault::Write(error),
         }
     }
-}
-
-/// Whether a redirection gives up that somebody vouches for what comes.
-fn is_downgrade(from: &str, to: &str) -> bool {
-    from == "https" && to != "https"
 }
 
 fn failed(key: SourceKey, url: &str, fault: DownloadFault) -> DownloadError {

@@ -10,6 +10,7 @@ mod command;
 mod digest;
 mod error;
 mod files;
+mod layout;
 mod registry;
 #[cfg(test)]
 mod test_host;

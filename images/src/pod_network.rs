@@ -8,7 +8,7 @@ mod error;
 mod manifest;
 mod yaml;
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use podwire_process::Report;
 
 pub use archive::{HeldImage, ImageArchive};
@@ -16,7 +16,7 @@ pub use error::{FailedPull, PodNetworkError};
 pub use manifest::{Controller, ControllerKind, Place, PodNetworkManifest};
 
 use crate::Cache;
-use crate::digest::Inputs;
+use crate::digest::{Digest, Inputs};
 use crate::registry::{self, PullError};
 
 /// A Pod network that can be brought onto nodes: nothing that it needs is missing.
@@ -37,8 +37,8 @@ pub struct PodNetworkFiles {
 pub struct PodNetworkImage {
     /// Its name in full, as a node's containerd looks for it.
     pub reference: String,
-    /// `sha256:...`, see [`HeldImage::digest`].
-    pub digest: String,
+    /// See [`HeldImage::digest`].
+    pub digest: Digest,
     /// The name that it has after the import.
     pub name: String,
 }
@@ -352,7 +352,7 @@ mod tests {
         let asked = ["nowhere.invalid/agent:v1"];
         let same = bench.gather(&asked, &[first.clone(), second.clone()]).await;
         assert_eq!(shown(&same.unwrap()), asked);
-        second.held[0].digest = "sha256:other".into();
+        second.held[0].digest = Digest::sha256_of(b"other");
         let path = bench.file(
             "net.yaml",
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: 'nowhere.invalid/agent:v1'}]}",
@@ -372,7 +372,7 @@ mod tests {
         let asked = [name.as_str()];
         let files = bench.gather(&asked, &[]).await.unwrap();
         assert_eq!(shown(&files), asked);
-        assert_eq!(files.images[0].digest, digest);
+        assert_eq!(files.images[0].digest.to_string(), digest);
         assert_eq!(files.images[0].name, name);
         assert_eq!(bench.record(), [(name.clone(), digest.clone())].into());
         // Manifest, configuration, layer.
@@ -434,15 +434,18 @@ mod tests {
             let refused = bench.gather(&[name.as_str()], archives).await;
             refused.unwrap_err().replace(&host, "HOST")
         };
-        insta::assert_snapshot!(refusal(&[]).await, @"/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+        insta::assert_snapshot!(refusal(&[]).await, @"/net.yaml:4: no archive is given that holds HOST/agent:v1, and this host cannot pull it from HOST: the registry answered 404 Not Found to manifests/v1: manifest unknown; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
         let mut given = bench.archive("a.tar", "nowhere.invalid/agent:v1");
         given.nameless = 1;
-        insta::assert_snapshot!(refusal(&[given]).await, @"/net.yaml:4: /a.tar (nowhere.invalid/agent:v1, 1 without a full name) does not hold HOST/agent:v1, and this host cannot pull it from HOST: Registry error: url http://HOST/v2/agent/manifests/v1, envelope: OCI API errors: [OCI API error: manifest unknown]; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
+        insta::assert_snapshot!(refusal(&[given]).await, @"/net.yaml:4: /a.tar (nowhere.invalid/agent:v1, 1 without a full name) does not hold HOST/agent:v1, and this host cannot pull it from HOST: the registry answered 404 Not Found to manifests/v1: manifest unknown; give an archive with it: --pod-images FILE, of `docker save -o FILE HOST/agent:v1` or `skopeo copy docker://HOST/agent:v1 oci-archive:FILE:HOST/agent:v1`");
 
         registry.offer("agent", "v1", &oci_archive(&name), &[]);
         registry.damage("agent");
         let damaged = refusal(&[]).await;
-        assert!(damaged.contains("Digest error"), "{damaged}");
+        assert!(
+            damaged.contains("it is not what was published"),
+            "{damaged}"
+        );
         // Nothing of it is left that a later run could take for an image.
         assert!(!bench.cache.root().join(registry::RECORD).exists());
         assert!(!bench.cache.root().join("pulled").exists());

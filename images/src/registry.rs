@@ -2,38 +2,40 @@
 
 #[cfg(test)]
 pub(crate) mod test_registry;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytesize::ByteSize;
-use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol, linux_amd64_resolver};
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest,
-};
-use oci_client::secrets::RegistryAuth;
+use oci_spec::distribution::Reference;
 use podwire_process::Report;
+use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::Deserialize;
 use serde_json::json;
 
-use crate::digest::Inputs;
+use crate::digest::{Digest, Inputs};
+use crate::download::{DownloadFault, LIMITS, Wire, is_downgrade};
 use crate::error::causes;
+use crate::layout::{
+    self, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST,
+    PLATFORM,
+};
 use crate::{Cache, CacheError, Check, Found, Kind};
 
-/// From the first packet to a connection.
-const CONNECT: Duration = Duration::from_secs(15);
-/// Silence in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The most that a manifest or an index may have: what registries take at least, and hardly any takes
+/// more (OCI distribution specification 1.1, "Pushing Manifests").
+const MANIFEST_LIMIT: u64 = 4 << 20;
+/// What a registry may say beside images: a token, or what is wrong.
+const WORD_LIMIT: u64 = 64 << 10;
 /// Which image a name stood for when it was pulled first: `{"quay.io/a:1": "sha256:..."}`.
 pub(crate) const RECORD: &str = "pulled-images.json";
 /// The archive in an image's folder.
 const ARCHIVE: &str = "image.tar";
-/// In the layout while it is put together.
-const BLOBS: &str = "blobs/sha256";
 
 /// Why an image was not pulled.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +47,9 @@ pub(crate) enum PullError {
     Cache(#[from] CacheError),
 }
 
-impl From<OciDistributionError> for PullError {
-    fn from(error: OciDistributionError) -> Self {
-        Self::Registry(causes(&error))
+impl From<DownloadFault> for PullError {
+    fn from(fault: DownloadFault) -> Self {
+        Self::Registry(fault.to_string())
     }
 }
 
@@ -73,39 +75,40 @@ pub(crate) async fn pull(
     name: &str,
     from: &str,
 ) -> Result<(), PullError> {
+    let refused = |reason: String| PullError::Registry(reason);
     let reference: Reference = from
         .parse()
-        .map_err(|error| PullError::Registry(format!("its name is not understood: {error}")))?;
+        .map_err(|error| refused(format!("its name is not understood: {error}")))?;
     let _lock = cache.lock("pulled-images", report)?;
     if kept(cache, name)?.is_some() {
         return Ok(());
     }
     let mut digests = recorded(cache)?;
-    let known = digests.get(name).cloned();
-    report.step(&format!("pulling {name}"));
-    let asked = match &known {
-        Some(digest) => reference.clone_with_digest(digest.clone()),
-        None => reference.clone(),
+    let asked = match (digests.get(name), reference.digest()) {
+        (Some(known), _) => Some(known.clone()),
+        (None, Some(text)) => Some(layout::named(text).map_err(|e| refused(e.to_string()))?),
+        (None, None) => None,
     };
-    let puller = Puller::new(asked, report)?;
-    let (digest, manifest) = puller.manifest().await?;
+    report.step(&format!("pulling {name}"));
+    let mut puller = Puller::new(&reference, cache, report)?;
+    let image = puller.image(asked.as_ref()).await?;
     let staging = cache.staging("pulled-image")?;
-    let blobs = puller.blobs(&manifest, staging.path()).await?;
-    archive(staging.path(), name, &manifest, &blobs)?;
-    cache.publish(Kind::Pulled, &folder(name, &digest), staging)?;
-    if known.is_none() {
-        digests.insert(name.to_owned(), digest);
+    puller.blobs(&image, staging.path()).await?;
+    archive(staging.path(), name, &image)?;
+    cache.publish(Kind::Pulled, &folder(name, &image.meant), staging)?;
+    if digests.insert(name.to_owned(), image.meant).is_none() {
         store(cache, &digests)?;
     }
     Ok(())
 }
 
-fn folder(name: &str, digest: &str) -> String {
+fn folder(name: &str, digest: &Digest) -> String {
     let inputs = Inputs::of("pulled image");
-    inputs.with("reference", name).with("digest", digest).name()
+    let inputs = inputs.with("reference", name);
+    inputs.with("digest", digest.to_string()).name()
 }
 
-fn recorded(cache: &Cache) -> Result<BTreeMap<String, String>, CacheError> {
+fn recorded(cache: &Cache) -> Result<BTreeMap<String, Digest>, CacheError> {
     let path = cache.root().join(RECORD);
     match fs::read(&path) {
         // Whoever has damaged it wants to have it anew.
@@ -115,7 +118,7 @@ fn recorded(cache: &Cache) -> Result<BTreeMap<String, String>, CacheError> {
     }
 }
 
-fn store(cache: &Cache, digests: &BTreeMap<String, String>) -> Result<(), CacheError> {
+fn store(cache: &Cache, digests: &BTreeMap<String, Digest>) -> Result<(), CacheError> {
     let staging = cache.staging("pulled-images")?;
     let beside = staging.path().join(RECORD);
     let text = format!("{:#}\n", json!(digests));
@@ -125,132 +128,296 @@ fn store(cache: &Cache, digests: &BTreeMap<String, String>) -> Result<(), CacheE
     Ok(())
 }
 
-/// An image's own manifest, as the registry gave it.
-struct Fetched {
-    digest: String,
-    media_type: String,
+/// An image as its manifest describes it.
+struct Image {
+    /// What the name stands for: the manifest, or the index that leads to it.
+    meant: Digest,
+    /// The manifest's own.
+    digest: Digest,
+    media_type: &'static str,
     bytes: Vec<u8>,
-    parsed: OciImageManifest,
+    /// Its configuration and its layers, each once.
+    parts: Vec<Descriptor>,
 }
 
 struct Puller<'a> {
-    client: Client,
-    image: Reference,
+    wire: Wire,
+    /// `https://quay.io/v2/org/agent`.
+    base: Url,
+    image: &'a Reference,
+    token: Option<String>,
+    cache: &'a Cache,
     report: &'a dyn Report,
 }
 
 impl<'a> Puller<'a> {
-    fn new(image: Reference, report: &'a dyn Report) -> Result<Self, PullError> {
-        // The client takes whatever the process uses; that it is set already is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let registry = image.resolve_registry().to_owned();
-        let protocol = if is_this_host(&registry) {
-            ClientProtocol::HttpsExcept(vec![registry])
+    fn new(
+        image: &'a Reference,
+        cache: &'a Cache,
+        report: &'a dyn Report,
+    ) -> Result<Self, PullError> {
+        let registry = image.resolve_registry();
+        let scheme = if is_this_host(registry) {
+            "http"
         } else {
-            ClientProtocol::Https
+            "https"
         };
-        let client = Client::try_from(ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            ..ClientConfig::default()
-        })?;
+        let base = format!("{scheme}://{registry}/v2/{}", image.repository());
+        let base = Url::parse(&base)
+            .map_err(|error| PullError::Registry(format!("{registry:?} is no host: {error}")))?;
         Ok(Self {
-            client,
+            wire: Wire::new(Client::builder(), LIMITS)
+                .map_err(|error| PullError::Registry(causes(&error)))?,
+            base,
             image,
+            token: None,
+            cache,
             report,
         })
     }
 
-    /// What the name stands for (a manifest's digest, or an index'), and the manifest for nodes.
-    async fn manifest(&self) -> Result<(String, Fetched), PullError> {
-        let (digest, bytes, manifest) = self.fetch(&self.image).await?;
-        let index = match manifest {
-            OciManifest::Image(parsed) => {
-                return Ok((digest.clone(), Fetched::new(digest, bytes, parsed)));
+    /// The image for nodes that the name stands for, or a digest where one is given.
+    async fn image(&mut self, asked: Option<&Digest>) -> Result<Image, PullError> {
+        let named = asked.map(Digest::to_string);
+        let named = named
+            .as_deref()
+            .or(self.image.tag())
+            .unwrap_or("latest")
+            .to_owned();
+        let (meant, bytes, document) = self.document(&named, asked).await?;
+        let index = match document {
+            Document::Manifest(manifest) => {
+                return Image::new(meant.clone(), meant, bytes, manifest);
             }
-            OciManifest::ImageIndex(index) => index,
+            Document::Index(index) => index,
         };
-        let Some(fitting) = linux_amd64_resolver(&index.manifests) else {
-            let platforms = index
-                .manifests
-                .iter()
-                .filter_map(|one| one.platform.as_ref());
-            let platforms: Vec<String> = platforms
-                .map(|one| format!("{}/{}", one.os, one.architecture))
-                .collect();
-            return Err(PullError::Registry(format!(
-                "it is there for {} only, and nodes are linux/amd64",
-                platforms.join(", ")
-            )));
-        };
-        let (own, bytes, manifest) = self.fetch(&self.image.clone_with_digest(fitting)).await?;
-        match manifest {
-            OciManifest::Image(parsed) => Ok((digest, Fetched::new(own, bytes, parsed))),
-            OciManifest::ImageIndex(_) => Err(PullError::Registry(
+        let own = index.fitting().map_err(|platforms| {
+            let (os, architecture) = PLATFORM;
+            PullError::Registry(format!(
+                "it is there for {platforms} only, and nodes are {os}/{architecture}"
+            ))
+        })?;
+        let asked = own.digest;
+        match self.document(&asked.to_string(), Some(&asked)).await? {
+            (own, bytes, Document::Manifest(manifest)) => Image::new(meant, own, bytes, manifest),
+            (_, _, Document::Index(_)) => Err(PullError::Registry(
                 "its index leads to another index".to_owned(),
             )),
         }
     }
 
-    async fn fetch(&self, image: &Reference) -> Result<(String, Vec<u8>, OciManifest), PullError> {
-        let accepted = [
-            OCI_IMAGE_MEDIA_TYPE,
-            OCI_IMAGE_INDEX_MEDIA_TYPE,
-            IMAGE_MANIFEST_MEDIA_TYPE,
-            IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-        ];
-        let auth = RegistryAuth::Anonymous;
-        let (bytes, digest) = self
-            .client
-            .pull_manifest_raw(image, &auth, &accepted)
-            .await?;
-        let manifest = serde_json::from_slice(&bytes);
-        let manifest = manifest
-            .map_err(|error| PullError::Registry(format!("{digest} is no manifest: {error}")))?;
-        Ok((digest, bytes.to_vec(), manifest))
+    /// A manifest or an index, and its digest: the one that was asked for, else its own, whatever
+    /// the registry calls it.
+    async fn document(
+        &mut self,
+        named: &str,
+        asked: Option<&Digest>,
+    ) -> Result<(Digest, Vec<u8>, Document), PullError> {
+        let answer = self.ask(&format!("manifests/{named}")).await?;
+        let bytes = self.wire.body(answer, MANIFEST_LIMIT).await?;
+        let found = Digest::sha256_of(&bytes);
+        if let Some(expected) = asked.filter(|asked| **asked != found) {
+            let expected = expected.clone();
+            return Err(DownloadFault::Digest { expected, found }.into());
+        }
+        let document = Document::read(&bytes)
+            .map_err(|error| PullError::Registry(format!("{named} is no manifest: {error}")))?;
+        Ok((found, bytes, document))
     }
 
-    /// Configuration and layers, into files below `dir`; their digests.
-    async fn blobs(&self, manifest: &Fetched, dir: &Path) -> Result<Vec<String>, PullError> {
-        let folder = dir.join(BLOBS);
-        fs::create_dir_all(&folder).map_err(CacheError::io("make", &folder))?;
-        let parsed = &manifest.parsed;
-        let blobs: Vec<&OciDescriptor> =
-            [&parsed.config].into_iter().chain(&parsed.layers).collect();
-        let mut pulled = Vec::new();
-        for (index, blob) in blobs.iter().enumerate() {
-            let Some(hex) = blob.digest.strip_prefix("sha256:") else {
-                let digest = &blob.digest;
-                return Err(PullError::Registry(format!("{digest} is no SHA-256")));
-            };
-            if pulled.iter().any(|one| one == hex) {
-                continue;
-            }
-            let size = ByteSize(blob.size.unsigned_abs());
-            let (number, all) = (index + 1, blobs.len());
-            self.report
-                .waiting(&format!("part {number} of {all}, {size}"));
-            let path = folder.join(hex);
-            let file = tokio::fs::File::create(&path).await;
-            let file = file.map_err(CacheError::io("write", &path))?;
-            // It compares the digest as well.
-            self.client.pull_blob(&self.image, *blob, file).await?;
-            pulled.push(hex.to_owned());
+    /// The image's parts, into files of a layout in `dir`.
+    async fn blobs(&mut self, image: &Image, dir: &Path) -> Result<(), PullError> {
+        let folder = dir.join(layout::blob(&image.digest));
+        let folder = folder.parent().unwrap_or(dir);
+        fs::create_dir_all(folder).map_err(CacheError::io("make", folder))?;
+        let sizes = image.parts.iter().map(|part| part.size);
+        let all = sizes.fold(0, u64::saturating_add);
+        // All of them are there twice while the archive is made of them.
+        let needed = all.saturating_mul(2);
+        let available = self.cache.disk()?.available;
+        if needed > available {
+            let (needed, available) = (ByteSize(needed), ByteSize(available));
+            return Err(DownloadFault::DiskFull { needed, available }.into());
         }
-        Ok(pulled)
+        for (index, part) in image.parts.iter().enumerate() {
+            let (number, all) = (index + 1, image.parts.len());
+            self.report
+                .waiting(&format!("part {number} of {all}, {}", ByteSize(part.size)));
+            self.blob(part, &dir.join(part.blob())).await?;
+        }
+        Ok(())
+    }
+
+    async fn blob(&mut self, part: &Descriptor, path: &Path) -> Result<(), PullError> {
+        let Descriptor { digest, size, .. } = part;
+        let mut answer = self.ask(&format!("blobs/{digest}")).await?;
+        let mut file = fs::File::create_new(path).map_err(CacheError::io("write", path))?;
+        let mut hash = digest.hasher();
+        let mut come = 0;
+        while let Some(chunk) = self.wire.chunk(&mut answer, come).await? {
+            come += chunk.len() as u64;
+            if come > *size {
+                return Err(PullError::Registry(format!(
+                    "{digest} is larger than the {} that its manifest says",
+                    ByteSize(*size)
+                )));
+            }
+            hash.update(&chunk);
+            file.write_all(&chunk)
+                .map_err(CacheError::io("write", path))?;
+        }
+        if come < *size {
+            return Err(PullError::Registry(format!(
+                "{digest} has {come} bytes, and its manifest says {size}"
+            )));
+        }
+        let (expected, found) = (digest.clone(), hash.finish());
+        match expected == found {
+            true => Ok(()),
+            false => Err(DownloadFault::Digest { expected, found }.into()),
+        }
+    }
+
+    /// What the registry has at a path below the image's name; with a token, where it wants one.
+    async fn ask(&mut self, path: &str) -> Result<Response, PullError> {
+        let mut answer = self.get(path).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
+            self.token = Some(self.token(&answer).await?);
+            answer = self.get(path).await?;
+        }
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        let said = self.wire.body(answer, WORD_LIMIT).await.unwrap_or_default();
+        Err(PullError::Registry(match complaint(&said) {
+            Some(said) => format!("the registry answered {status} to {path}: {said}"),
+            None => format!("the registry answered {status} to {path}"),
+        }))
+    }
+
+    async fn get(&self, path: &str) -> Result<Response, DownloadFault> {
+        let accepted = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
+        let request = self.wire.get(format!("{}/{path}", self.base));
+        let mut request = request.header(ACCEPT, accepted);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        self.wire.sent(request, 0).await
+    }
+
+    /// A token for everybody, of whom the registry says that he gives them.
+    async fn token(&self, answer: &Response) -> Result<String, PullError> {
+        #[derive(Deserialize)]
+        struct Given {
+            #[serde(alias = "access_token")]
+            token: String,
+        }
+        let closed = |reason: &str| {
+            PullError::Registry(format!("the registry is not open to everybody: {reason}"))
+        };
+        let header = answer.headers().get(WWW_AUTHENTICATE);
+        let header = header
+            .and_then(|header| header.to_str().ok())
+            .unwrap_or_default();
+        let challenges = http_auth::parse_challenges(header).unwrap_or_default();
+        let bearer = challenges
+            .iter()
+            .find(|it| it.scheme.eq_ignore_ascii_case("bearer"));
+        let bearer = bearer.ok_or_else(|| closed("it gives no tokens"))?;
+        let parameter = |name: &str| {
+            let mut all = bearer.params.iter();
+            let found = all.find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped())
+        };
+        let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
+        let mut realm = realm.ok_or_else(|| closed("it names nobody who gives tokens"))?;
+        if is_downgrade(&self.base, &realm) {
+            return Err(DownloadFault::RedirectDown(realm.to_string()).into());
+        }
+        let scope = format!("repository:{}:pull", self.image.repository());
+        realm.query_pairs_mut().append_pair("scope", &scope);
+        if let Some(service) = parameter("service") {
+            realm.query_pairs_mut().append_pair("service", &service);
+        }
+        let answer = self.wire.sent(self.wire.get(realm), 0).await?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            return Err(closed(&format!(
+                "a token was asked for, and the answer is {status}"
+            )));
+        }
+        let said = self.wire.body(answer, WORD_LIMIT).await?;
+        let given = serde_json::from_slice::<Given>(&said);
+        given
+            .map(|given| given.token)
+            .map_err(|_| closed("what it gave is no token"))
     }
 }
 
-impl Fetched {
-    fn new(digest: String, bytes: Vec<u8>, parsed: OciImageManifest) -> Self {
-        let media_type = parsed.media_type.as_deref().unwrap_or(OCI_IMAGE_MEDIA_TYPE);
-        Self {
-            digest,
-            media_type: media_type.to_owned(),
-            bytes,
-            parsed,
+/// What a registry says in its answer (OCI distribution specification 1.1, error codes).
+fn complaint(said: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        errors: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let said: Said = serde_json::from_slice(said).ok()?;
+    let first = said.errors.into_iter().next()?;
+    let text = if first.message.is_empty() {
+        first.code
+    } else {
+        first.message
+    };
+    // It goes to a terminal.
+    let text: String = text
+        .chars()
+        .take(300)
+        .flat_map(char::escape_debug)
+        .collect();
+    (!text.is_empty()).then_some(text)
+}
+
+impl Image {
+    fn new(
+        meant: Digest,
+        digest: Digest,
+        bytes: Vec<u8>,
+        manifest: Manifest,
+    ) -> Result<Self, PullError> {
+        let media_type = match manifest.media_type.as_deref() {
+            None | Some(OCI_MANIFEST) => OCI_MANIFEST,
+            Some(DOCKER_MANIFEST) => DOCKER_MANIFEST,
+            Some(other) => {
+                let reason = format!("{digest} is no manifest of an image, but {other:?}");
+                return Err(PullError::Registry(reason));
+            }
+        };
+        let mut parts: Vec<Descriptor> = Vec::new();
+        for part in [manifest.config].into_iter().chain(manifest.layers) {
+            match parts.iter().find(|other| other.digest == part.digest) {
+                Some(other) if other.size != part.size => {
+                    let (one, other) = (part.size, other.size);
+                    let reason = format!("{} has both {other} and {one} bytes", part.digest);
+                    return Err(PullError::Registry(reason));
+                }
+                Some(_) => {}
+                None => parts.push(part),
+            }
         }
+        Ok(Self {
+            meant,
+            digest,
+            media_type,
+            bytes,
+            parts,
+        })
     }
 }
 
@@ -260,21 +427,21 @@ fn is_this_host(registry: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// Makes an archive of the blobs in a folder, which go.
-fn archive(dir: &Path, name: &str, manifest: &Fetched, blobs: &[String]) -> Result<(), CacheError> {
-    let hex = manifest.digest.trim_start_matches("sha256:");
-    let folder = dir.join(BLOBS);
-    let own = folder.join(hex);
-    fs::write(&own, &manifest.bytes).map_err(CacheError::io("write", &own))?;
+/// Makes an archive of the layout in a folder, whose blobs go.
+fn archive(dir: &Path, name: &str, image: &Image) -> Result<(), CacheError> {
+    let own = layout::blob(&image.digest);
+    let written = dir.join(&own);
+    fs::write(&written, &image.bytes).map_err(CacheError::io("write", written))?;
+    let (os, architecture) = PLATFORM;
     let index = json!({
         "schemaVersion": 2,
-        "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
+        "mediaType": OCI_INDEX,
         "manifests": [{
-            "mediaType": manifest.media_type,
-            "digest": manifest.digest,
-            "size": manifest.bytes.len(),
+            "mediaType": image.media_type,
+            "digest": image.digest,
+            "size": image.bytes.len(),
             "annotations": { "io.containerd.image.name": name },
-            "platform": { "os": "linux", "architecture": "amd64" },
+            "platform": { "os": os, "architecture": architecture },
         }],
     });
     let path = dir.join(ARCHIVE);
@@ -287,10 +454,10 @@ fn archive(dir: &Path, name: &str, manifest: &Fetched, blobs: &[String]) -> Resu
             let mut header = header(bytes.len() as u64);
             archive.append_data(&mut header, name, bytes)?;
         }
-        for hex in blobs.iter().map(String::as_str).chain([hex]) {
-            let blob = fs::File::open(folder.join(hex))?;
-            let mut header = header(blob.metadata()?.len());
-            archive.append_data(&mut header, format!("{BLOBS}/{hex}"), blob)?;
+        for blob in image.parts.iter().map(Descriptor::blob).chain([own]) {
+            let file = fs::File::open(dir.join(&blob))?;
+            let mut header = header(file.metadata()?.len());
+            archive.append_data(&mut header, blob, file)?;
         }
         archive.into_inner()?.into_inner()?.sync_all()?;
         fs::remove_dir_all(dir.join("blobs"))

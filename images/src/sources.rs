@@ -171,8 +171,8 @@ impl Written {
 fn check(key: SourceKey, address: &str) -> Result<(), String> {
     if key == SourceKey::Images {
         let named = format!("{address}/name:tag");
-        let good = named.parse::<oci_client::Reference>();
-        let whole = |it: &oci_client::Reference| it.whole() == named;
+        let good = named.parse::<oci_spec::distribution::Reference>();
+        let whole = |it: &oci_spec::distribution::Reference| it.whole() == named;
         return match good {
             Ok(reference) if whole(&reference) => Ok(()),
             _ => Err("it is no registry: a host, and a path on it if any, without https://".into()),

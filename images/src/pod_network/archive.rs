@@ -1,20 +1,19 @@
 //! Archives of container images: which ones they hold, without unpacking anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::PodNetworkError;
 use super::manifest::full_name;
-use crate::digest::{sha256, sha256_file};
+use crate::digest::{Digest, sha256_file};
+use crate::layout::{Descriptor, Index, Manifest, PLATFORM, Platform};
 
-/// Nodes are machines of this kind.
-const PLATFORM: (&str, &str) = ("linux", "amd64");
 /// Descriptions of images take a few kilobytes; whatever is larger is none.
 const LARGEST_JSON: u64 = 16 << 20;
 
@@ -38,9 +37,9 @@ pub struct HeldImage {
     pub name: String,
     /// Its name in full, as a node's containerd looks for it.
     pub reference: String,
-    /// `sha256:...`: of the manifest or index that the name stands for, or of the configuration in
-    /// an archive of `docker save`.
-    pub digest: String,
+    /// Of the manifest or index that the name stands for, or of the configuration in an archive of
+    /// `docker save`.
+    pub digest: Digest,
 }
 
 impl HeldImage {
@@ -49,48 +48,8 @@ impl HeldImage {
         self.reference == wanted
             || wanted
                 .split_once('@')
-                .is_some_and(|(_, digest)| digest == self.digest)
+                .is_some_and(|(_, digest)| digest == self.digest.to_string())
     }
-}
-
-/// OCI image format 1.1, image-layout.md and image-index.md.
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-}
-
-impl Platform {
-    fn fits(&self) -> bool {
-        (self.os.as_str(), self.architecture.as_str()) == PLATFORM
-    }
-
-    fn shown(&self) -> String {
-        format!("{}/{}", self.os, self.architecture)
-    }
-}
-
-/// manifest.md, as far as it leads to the parts.
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
 }
 
 /// An element of docker save's manifest.json.
@@ -100,28 +59,6 @@ struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
-}
-
-impl Descriptor {
-    fn is_index(&self) -> bool {
-        self.media_type.ends_with("image.index.v1+json")
-            || self.media_type.ends_with("manifest.list.v2+json")
-    }
-
-    fn blob(&self) -> String {
-        format!("blobs/{}", self.digest.replacen(':', "/", 1))
-    }
-
-    /// The name that an import gives: the first annotation as it is, the other one where it is more
-    /// than a tag (containerd's `ctr images import` without `--base-name`).
-    fn name(&self) -> Option<&str> {
-        let named = self.annotations.get("io.containerd.image.name");
-        let tagged = || {
-            let name = self.annotations.get("org.opencontainers.image.ref.name")?;
-            name.contains(['/', ':', '@']).then_some(name)
-        };
-        named.or_else(tagged).map(String::as_str)
-    }
 }
 
 impl ImageArchive {
@@ -181,11 +118,15 @@ impl<'a> Files<'a> {
         let mut archive = tar::Archive::new(file);
         for entry in archive.entries_with_seek().map_err(broken)? {
             let entry = entry.map_err(broken)?;
+            // Its size is no measure of what is in the file, and no image has one.
+            if entry.header().entry_type().is_gnu_sparse() {
+                return Err(files.refused("holds a sparse file, which no archive of images does"));
+            }
             let name = entry.path().map_err(broken)?;
             let name = name.to_string_lossy();
             let name = name.trim_start_matches("./").to_owned();
             let (begin, size) = (entry.raw_file_position(), entry.size());
-            end = begin + size;
+            end = begin.saturating_add(size);
             entries.insert(name, (begin, size));
         }
         if end > length {
@@ -226,17 +167,40 @@ impl<'a> Files<'a> {
         Ok(bytes)
     }
 
-    fn json<T: DeserializeOwned>(&mut self, name: &str, what: &str) -> Result<T, PodNetworkError> {
-        let bytes = self.bytes(name, what)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
+    fn json<T: DeserializeOwned>(
+        &self,
+        bytes: &[u8],
+        name: &str,
+        what: &str,
+    ) -> Result<T, PodNetworkError> {
+        serde_json::from_slice(bytes).map_err(|error| {
             self.refused(format!(
                 "is damaged: {name}, {what}, is not understood: {error}"
             ))
         })
     }
 
+    /// What a descriptor leads to, and nothing else.
+    fn described(
+        &mut self,
+        descriptor: &Descriptor,
+        what: &str,
+    ) -> Result<Vec<u8>, PodNetworkError> {
+        let name = descriptor.blob();
+        let bytes = self.bytes(&name, what)?;
+        let found = Digest::sha256_of(&bytes);
+        if found == descriptor.digest {
+            return Ok(bytes);
+        }
+        Err(self.refused(format!(
+            "is damaged: {name}, {what}, has the digest {found}"
+        )))
+    }
+
     fn oci(&mut self) -> Result<(Vec<HeldImage>, usize), PodNetworkError> {
-        let index: Index = self.json("index.json", "the layout's index")?;
+        let what = "the layout's index";
+        let index = self.bytes("index.json", what)?;
+        let index: Index = self.json(&index, "index.json", what)?;
         let (mut held, mut nameless) = (Vec::new(), 0);
         for descriptor in index.manifests {
             let parsed = descriptor.name().and_then(|name| {
@@ -259,38 +223,38 @@ impl<'a> Files<'a> {
 
     /// Finds out whether everything that a node needs of an image is there.
     fn whole(&mut self, name: &str, descriptor: &Descriptor) -> Result<(), PodNetworkError> {
-        if descriptor.is_index() {
-            let what = format!("the index of {name}");
-            let index: Index = self.json(&descriptor.blob(), &what)?;
-            let platforms = index
-                .manifests
-                .iter()
-                .filter_map(|one| one.platform.as_ref());
-            let platforms: BTreeSet<String> = platforms.map(Platform::shown).collect();
-            let mut fitting = index.manifests.into_iter().filter(|one| {
-                let platform = one.platform.as_ref();
-                platform.is_some_and(Platform::fits)
-            });
-            let Some(fitting) = fitting.next() else {
-                let platforms: Vec<String> = platforms.into_iter().collect();
-                return Err(self.for_others(name, &platforms.join(", ")));
-            };
-            return self.whole(name, &fitting);
+        if !descriptor.is_index() {
+            return self.complete(name, descriptor);
         }
+        let what = format!("the index of {name}");
+        let index = self.described(descriptor, &what)?;
+        let index: Index = self.json(&index, &descriptor.blob(), &what)?;
+        let fitting = index.fitting();
+        let fitting = fitting.map_err(|platforms| self.for_others(name, &platforms))?;
+        if fitting.is_index() {
+            let blob = fitting.blob();
+            return Err(self.refused(format!("has {what}, which leads to another index, {blob}")));
+        }
+        self.complete(name, &fitting)
+    }
+
+    /// The same of an image for one platform.
+    fn complete(&mut self, name: &str, descriptor: &Descriptor) -> Result<(), PodNetworkError> {
         let what = format!("the manifest of {name}");
-        let manifest: Manifest = self.json(&descriptor.blob(), &what)?;
+        let manifest = self.described(descriptor, &what)?;
+        let manifest: Manifest = self.json(&manifest, &descriptor.blob(), &what)?;
         for layer in &manifest.layers {
             self.require(&layer.blob(), &format!("a layer of {name}"))?;
         }
-        let config = self.bytes(
-            &manifest.config.blob(),
-            &format!("the configuration of {name}"),
-        )?;
+        let what = format!("the configuration of {name}");
+        let config = self.described(&manifest.config, &what)?;
         self.fits(name, &config)
     }
 
     fn docker(&mut self) -> Result<(Vec<HeldImage>, usize), PodNetworkError> {
-        let saved: Vec<Saved> = self.json("manifest.json", "the list of images")?;
+        let what = "the list of images";
+        let saved = self.bytes("manifest.json", what)?;
+        let saved: Vec<Saved> = self.json(&saved, "manifest.json", what)?;
         let (mut held, mut nameless) = (Vec::new(), 0);
         for image in saved {
             let names = image.repo_tags.unwrap_or_default();
@@ -313,7 +277,7 @@ impl<'a> Files<'a> {
                     // containerd completes the names of such archives.
                     name: reference.clone(),
                     reference,
-                    digest: format!("sha256:{}", sha256(&config)),
+                    digest: Digest::sha256_of(&config),
                 });
             }
         }
@@ -350,6 +314,8 @@ fn unpacker(head: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::digest::sha256;
+    use crate::layout;
     use crate::oci::{OciFile, OciImage, Program};
     use serde_json::{Value, json};
     use std::fs;
@@ -438,7 +404,8 @@ pub(super) mod tests {
         );
         assert_eq!(archive.sha256, sha256(&bytes));
         let index: Value = serde_json::from_slice(&entries(&bytes)["index.json"]).unwrap();
-        assert_eq!(index["manifests"][0]["digest"], archive.held[0].digest);
+        let digest = archive.held[0].digest.to_string();
+        assert_eq!(index["manifests"][0]["digest"], digest);
         assert_eq!(archive.nameless, 0);
     }
 
@@ -493,8 +460,7 @@ pub(super) mod tests {
             ]
         );
         assert_eq!(archive.nameless, 1);
-        let digest = format!("sha256:{}", sha256(config.as_bytes()));
-        assert_eq!(archive.held[0].digest, digest);
+        assert_eq!(archive.held[0].digest, Digest::sha256_of(config.as_bytes()));
 
         files.remove("l/layer.tar");
         insta::assert_snapshot!(look(&packed(&files)).unwrap_err(), @r#"the image archive "/a.tar" lacks l/layer.tar, which is a layer of busybox:1 and quay.io/b:2"#);
@@ -535,8 +501,7 @@ pub(super) mod tests {
         let whole = oci_archive("quay.io/org/agent:v1");
         let files = entries(&whole);
         let archive = look(&whole).unwrap();
-        let (_, manifest) = archive.held[0].digest.split_once(':').unwrap();
-        let manifest = format!("blobs/sha256/{manifest}");
+        let manifest = layout::blob(&archive.held[0].digest);
         let json: Value = serde_json::from_slice(&files[&manifest]).unwrap();
         let blob = |digest: &Value| {
             let digest = digest.as_str().unwrap();
@@ -553,9 +518,101 @@ pub(super) mod tests {
         insta::assert_snapshot!(without(&manifest), @r#"the image archive "/a.tar" lacks BLOB, which is the manifest of quay.io/org/agent:v1"#);
         insta::assert_snapshot!(without("index.json"), @r#"the image archive "/a.tar" lacks BLOB, which is the layout's index"#);
         let config = blob(&json["config"]["digest"]);
-        let foreign = altered(&config, |config| config["architecture"] = "arm64".into());
-        insta::assert_snapshot!(look(&foreign).unwrap_err(), @r#"the image archive "/a.tar" holds quay.io/org/agent:v1 for linux/arm64, and nodes are linux/amd64"#);
+        let other = altered(&config, |config| config["architecture"] = "arm64".into());
+        let told = look(&other).unwrap_err().replace(&config, "BLOB");
+        let digest = Digest::sha256_of(&entries(&other)[&config]).to_string();
+        insta::assert_snapshot!(told.replace(&digest, "OTHER"), @r#"the image archive "/a.tar" is damaged: BLOB, the configuration of quay.io/org/agent:v1, has the digest OTHER"#);
+        // Where each digest up to the index says so too.
+        let mut foreign = entries(&other);
+        for (from, to) in [
+            (config, manifest.clone()),
+            (manifest, "index.json".to_owned()),
+        ] {
+            let bytes = foreign.remove(&from).unwrap();
+            let digest = Digest::sha256_of(&bytes);
+            foreign.insert(layout::blob(&digest), bytes);
+            let text = String::from_utf8_lossy(&foreign[&to]);
+            let named = from.replacen("blobs/sha256/", "sha256:", 1);
+            let text = text.replace(&named, &digest.to_string());
+            foreign.insert(to, text.into_bytes());
+        }
+        insta::assert_snapshot!(look(&packed(&foreign)).unwrap_err(), @r#"the image archive "/a.tar" holds quay.io/org/agent:v1 for linux/arm64, and nodes are linux/amd64"#);
         insta::assert_snapshot!(look(&altered("index.json", |index| *index = json!([]))).unwrap_err(), @r#"the image archive "/a.tar" is damaged: index.json, the layout's index, is not understood: invalid length 0, expected struct Index with 1 element at line 1 column 2"#);
+    }
+
+    /// The archive with an index in the place of its image's manifest, which leads to `entry` of it.
+    fn below_an_index(index: &Value) -> Vec<u8> {
+        let mut files = entries(&oci_archive("quay.io/org/agent:v1"));
+        let index = index.to_string();
+        let digest = Digest::sha256_of(index.as_bytes());
+        files.insert(layout::blob(&digest), index.into_bytes());
+        let mut outer: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+        outer["manifests"][0]["mediaType"] = layout::OCI_INDEX.into();
+        outer["manifests"][0]["digest"] = digest.to_string().into();
+        files.insert("index.json".into(), outer.to_string().into_bytes());
+        packed(&files)
+    }
+
+    #[test]
+    fn an_index_leads_to_an_image_and_not_on() {
+        let platform = json!({ "os": "linux", "architecture": "amd64" });
+        let entry = |digest: &str| {
+            let entry = json!({ "mediaType": layout::OCI_INDEX, "digest": digest, "size": 1, "platform": platform });
+            below_an_index(&json!({ "manifests": [entry] }))
+        };
+        let digest = format!("sha256:{}", "a".repeat(64));
+        insta::assert_snapshot!(look(&entry(&digest)).unwrap_err(), @r#"the image archive "/a.tar" has the index of quay.io/org/agent:v1, which leads to another index, blobs/sha256/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"#);
+        // What names itself would be followed for ever; no digest can do that.
+        insta::assert_snapshot!(look(&entry("sha256:aa")).unwrap_err(), @r#"the image archive "/a.tar" is damaged: blobs/sha256/3b9cbad6110adfd269239cb3698878223b063a0de019549703de83e31b201fdb, the index of quay.io/org/agent:v1, is not understood: "sha256:aa" is no SHA-256 as images write it, and nodes find their parts by no other digest at line 1 column 35"#);
+        let own = altered("index.json", |index| {
+            let mut own = index["manifests"][0].clone();
+            own["mediaType"] = layout::OCI_INDEX.into();
+            index["manifests"] = json!([own]);
+        });
+        let mut files = entries(&own);
+        let digest = look(&oci_archive("quay.io/org/agent:v1")).unwrap().held[0]
+            .digest
+            .clone();
+        files.insert(layout::blob(&digest), files["index.json"].clone());
+        insta::assert_snapshot!(look(&packed(&files)).unwrap_err().replace(&sha256(&files["index.json"]), "OTHER"), @r#"the image archive "/a.tar" is damaged: blobs/sha256/3d2c37c2b324a830c0e964c021679bec8b36ce11d43b038bdef40ff19aa43b60, the index of quay.io/org/agent:v1, has the digest sha256:OTHER"#);
+    }
+
+    #[test]
+    fn sizes_in_a_tar_archive_are_not_believed() {
+        let member = |kind: tar::EntryType, alter: &dyn Fn(&mut tar::GnuHeader)| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("oci-layout").unwrap();
+            header.set_mode(0o644);
+            header.set_size(0);
+            alter(header.as_gnu_mut().unwrap());
+            header.set_cksum();
+            let mut archive = header.as_bytes().to_vec();
+            archive.extend([0; 1024]);
+            look(&archive).unwrap_err()
+        };
+        // Binary, as GNU tar writes what octal digits cannot say.
+        let big = |field: &mut [u8; 12], value: u64| {
+            *field = [0; 12];
+            field[0] = 0x80;
+            field[4..].copy_from_slice(&value.to_be_bytes());
+        };
+        let immense = u64::MAX - 511;
+        let sparse = member(tar::EntryType::GNUSparse, &|header| {
+            big(&mut header.sparse[0].offset, immense);
+            big(&mut header.sparse[0].numbytes, 0);
+            big(&mut header.realsize, immense);
+        });
+        insta::assert_snapshot!(sparse, @r#"the image archive "/a.tar" holds a sparse file, which no archive of images does"#);
+        for size in [immense, u64::MAX, u64::MAX / 2, 1 << 62] {
+            let told = member(tar::EntryType::Regular, &|header| {
+                big(&mut header.size, size)
+            });
+            assert!(
+                told.contains("is cut short") || told.contains("is damaged"),
+                "{size}: {told}"
+            );
+        }
     }
 
     #[test]

@@ -112,6 +112,13 @@ impl TestRegistry {
         digest
     }
 
+    /// Offers any bytes at `name/manifests/tag` or `name/blobs/digest`.
+    pub(crate) fn put(&self, path: &str, media_type: &str, bytes: impl Into<Vec<u8>>) {
+        let mut content = self.content.lock().unwrap();
+        let file = (media_type.to_owned(), bytes.into());
+        content.files.insert(path.to_owned(), file);
+    }
+
     /// Alters what one blob of `name` holds, but not the name under which it is asked for.
     pub(crate) fn damage(&self, name: &str) {
         let mut content = self.content.lock().unwrap();
@@ -168,10 +175,13 @@ fn answer(stream: TcpStream, host: &str, content: &Mutex<Content>) -> std::io::R
     }
     let asked = path.trim_start_matches("/v2/").to_owned();
     content.asked.push(asked.clone());
-    match content.files.get(&asked) {
+    let file = content.files.get(&asked).cloned();
+    // Who hangs up early is not to keep others waiting.
+    drop(content);
+    match file {
         Some((media_type, bytes)) => {
             let head = format!("Content-Type: {media_type}\r\n");
-            respond("200 OK", &head, bytes)
+            respond("200 OK", &head, &bytes)
         }
         None => {
             let error = json!({ "errors": [{ "code": "MANIFEST_UNKNOWN", "message": "manifest unknown" }] });

@@ -91,7 +91,7 @@ pub(crate) fn on(
         name: files.manifest.name.clone(),
         text: files.manifest.text.clone(),
         images: images
-            .map(|image| (image.reference.clone(), image.digest.clone()))
+            .map(|image| (image.reference.clone(), image.digest.to_string()))
             .collect(),
         layer: files.layer_name(&node.manifest.name),
         controllers: controllers
