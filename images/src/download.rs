@@ -135,8 +135,14 @@ impl<'a> Downloader<'a> {
             None => format!("downloading {}", name(url)),
         };
         self.report.step(&step);
-        self.retried(|| self.runtime.block_on(self.stream(url, &mut partial)))
-            .map_err(|fault| failed(key, url, fault))?;
+        let came = self.retried(|| self.runtime.block_on(self.stream(url, &mut partial)));
+        if let Err(fault) = came {
+            // The next run would go on and come to the same end.
+            if matches!(fault, DownloadFault::TooLarge(_)) {
+                partial.remove()?;
+            }
+            return Err(failed(key, url, fault));
+        }
         let found = partial.digest();
         if found != *digest {
             partial.remove()?;
@@ -193,7 +199,14 @@ impl<'a> Downloader<'a> {
             let asked = format!("another part than was asked for, from byte {from} on");
             return Err(DownloadFault::Status(asked));
         }
-        let whole = answer.content_length().map(|rest| partial.size() + rest);
+        let most = self.limits.file;
+        let too_large = |size: u64| match size > most {
+            true => Err(DownloadFault::TooLarge(ByteSize(most))),
+            false => Ok(()),
+        };
+        let rest = answer.content_length();
+        let whole = rest.map(|rest| partial.size().saturating_add(rest));
+        too_large(whole.unwrap_or_default())?;
         let missing = |partial: &Partial| whole.map(|whole| whole.saturating_sub(partial.size()));
         // Said before half of it is written.
         if let Some(needed) = missing(partial)
@@ -209,6 +222,7 @@ impl<'a> Downloader<'a> {
         loop {
             let chunk = self.wire.chunk(&mut answer, partial.size()).await?;
             let Some(chunk) = chunk else { return Ok(()) };
+            too_large(partial.size() + chunk.len() as u64)?;
             let appended = partial.append(&chunk);
             appended.map_err(|error| self.unwritten(error, missing(partial)))?;
             if let Some(text) = pace.told(partial.size()) {
@@ -302,7 +316,7 @@ impl<'a> Pace<'a> {
         let name = self.name;
         match self.whole {
             Some(whole) => {
-                let percent = size * 100 / whole.max(1);
+                let percent = u128::from(size) * 100 / u128::from(whole.max(1));
                 let (size, whole) = (ByteSize(size), ByteSize(whole));
                 format!("{name}: {size} of {whole} ({percent} %), {rate}/s")
             }

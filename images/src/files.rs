@@ -1,13 +1,46 @@
 //! Files of artefacts while they are put together.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+
+/// Reads so many bytes and fails at the next one, where `take` would let it look like the end.
+pub(crate) struct Bounded<R> {
+    inner: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: Read> Bounded<R> {
+    pub(crate) fn new(inner: R, limit: u64) -> Self {
+        let left = limit;
+        Self { inner, left, limit }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.checked_sub(read as u64);
+        let limit = ByteSize(self.limit);
+        self.left = left.ok_or_else(|| io::Error::other(format!("it has more than {limit}")))?;
+        Ok(read)
+    }
+}
+
+/// A text of the user's; 16 MiB at most.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    Bounded::new(File::open(path)?, 16 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// What a JSON file says.
 pub(crate) fn read_json<T: DeserializeOwned>(path: PathBuf) -> Result<T, Error> {

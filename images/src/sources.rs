@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::bundle::BundleFrom;
+use crate::files::read_text;
 use crate::image::ImageFrom;
 
 /// Something with an address of its own.
@@ -146,7 +146,7 @@ impl Sources {
 impl Written {
     fn read(path: &Path) -> Result<Self, Error> {
         let doing = "read the settings in";
-        let text = fs::read_to_string(path).map_err(Error::file(doing, path))?;
+        let text = read_text(path).map_err(Error::file(doing, path))?;
         let malformed = |reason: String| Error::Malformed {
             path: path.to_owned(),
             reason,
@@ -189,6 +189,7 @@ fn check(key: SourceKey, address: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn root() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

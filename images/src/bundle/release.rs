@@ -13,7 +13,7 @@ use super::{
 };
 use crate::digest::{Inputs, sha256_file};
 use crate::download::Downloader;
-use crate::files::{link, make_executable, place};
+use crate::files::{Bounded, link, make_executable, place};
 use crate::oci;
 use crate::registry::{self, PullError};
 use crate::sources::{SourceKey, Sources};
@@ -21,6 +21,9 @@ use crate::{Error, Workshop};
 
 /// Which releases of other projects go with which minor version of Kubernetes.
 const PINS: &str = "images/bundle/releases.toml";
+
+/// What an archive of programs may unpack to: etcd's has 90 MiB.
+const UNPACKED_LIMIT: u64 = 2 << 30;
 
 /// The programs that Kubernetes publishes one by one.
 pub(super) const PROGRAMS: [&str; 7] = [
@@ -230,26 +233,18 @@ impl Release {
         let url = address(name);
         let digest = downloader.digest(*key, &address(&tarball.sums), name)?;
         let archive = downloader.file(*key, &url, &digest)?;
-        let mut missing: Vec<&str> = tarball.programs.to_vec();
-        let mut unpack = || -> io::Result<()> {
-            let file = io::BufReader::new(File::open(&archive)?);
-            for entry in tar::Archive::new(GzDecoder::new(file)).entries()? {
-                let mut entry = entry?;
-                let path = entry.path()?.into_owned();
-                let found = missing.iter().position(|it| path.ends_with(it));
-                if let (Some(index), true) = (found, entry.header().entry_type().is_file()) {
-                    let to = dir.join(tarball.to).join(missing.swap_remove(index));
-                    io::copy(&mut entry, &mut File::create(to)?)?;
-                }
-            }
-            Ok(())
-        };
         let malformed = |reason: String| Error::Malformed {
             path: archive.clone(),
             reason: format!("it came from {url}, and {reason}"),
         };
         place(dir, &format!("{}/x", tarball.to))?;
-        unpack().map_err(|error| malformed(format!("cannot be unpacked: {error}")))?;
+        let missing = unpack(
+            &archive,
+            UNPACKED_LIMIT,
+            tarball.programs,
+            &dir.join(tarball.to),
+        );
+        let missing = missing.map_err(|error| malformed(format!("cannot be unpacked: {error}")))?;
         if !missing.is_empty() {
             return Err(malformed(format!("has no {}", missing.join(", "))));
         }
@@ -307,7 +302,49 @@ impl Release {
     }
 }
 
+/// Takes programs out of an archive that unpacks to so many bytes at most, into `to`; gives those that
+/// it does not have.
+fn unpack<'a>(
+    archive: &Path,
+    limit: u64,
+    programs: &[&'a str],
+    to: &Path,
+) -> io::Result<Vec<&'a str>> {
+    let mut missing = programs.to_vec();
+    let file = GzDecoder::new(io::BufReader::new(File::open(archive)?));
+    for entry in tar::Archive::new(Bounded::new(file, limit)).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let found = missing.iter().position(|it| path.ends_with(it));
+        if let (Some(index), true) = (found, entry.header().entry_type().is_file()) {
+            let to = to.join(missing.swap_remove(index));
+            io::copy(&mut entry, &mut File::create(to)?)?;
+        }
+    }
+    Ok(missing)
+}
+
 fn executable(program: &Path, origin: Origin) -> Result<BundleFile, Error> {
     make_executable(program)?;
     described(program, origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_publisher::tarball;
+    use super::*;
+
+    #[test]
+    fn an_archive_is_not_unpacked_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("x.tgz");
+        let files = [("bin/a", 100), ("bin/b", 3 << 20), ("bin/c", 100)];
+        let files = files.map(|(name, size)| (name.to_owned(), vec![0; size]));
+        fs::write(&archive, tarball(&files)).unwrap();
+        let unpack = |limit| unpack(&archive, limit, &["a", "c", "d"], dir.path());
+        // What is not taken is unpacked as well.
+        let refused = unpack(2 << 20).unwrap_err().to_string();
+        assert!(refused.contains("it has more than 2.0 MiB"), "{refused}");
+        assert_eq!(unpack(4 << 20).unwrap(), ["d"]);
+    }
 }

@@ -79,8 +79,8 @@ pub enum DownloadFault {
         /// What came.
         found: Digest,
     },
-    /// A short text is none.
-    #[error("it is larger than {0}, and should be a short text")]
+    /// More came, or was announced, than such a thing has.
+    #[error("it is larger than {0}, and no more is taken of what is asked for here")]
     TooLarge(ByteSize),
     /// A text is none.
     #[error("it is no text")]

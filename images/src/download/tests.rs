@@ -21,6 +21,8 @@ struct Bench {
     server: TestServer,
     /// How long it may say nothing.
     silence: Duration,
+    /// How large a file may be.
+    most: u64,
 }
 
 /// For what comes at once, on a machine however busy.
@@ -35,6 +37,7 @@ impl Bench {
             heard: Heard::default(),
             server: TestServer::start(),
             silence: LONG,
+            most: u64::MAX,
         }
     }
 
@@ -44,6 +47,7 @@ impl Bench {
             silence: self.silence,
             retries,
             pause: Duration::from_millis(1),
+            file: self.most,
         };
         // What a proxy does with addresses of this host is not what is tested.
         Downloader::with(
@@ -319,6 +323,32 @@ fn what_does_not_fit_is_said_before_or_when_it_happens() {
 }
 
 #[test]
+fn no_more_is_taken_than_a_file_may_have() {
+    let mut bench = Bench::new();
+    bench.most = 60_000;
+    bench.server.put("x", bytes());
+    insta::assert_snapshot!(bench.file(3, "x", &bytes()).unwrap_err(), @"cannot download http://HOST/x (source `kubernetes`): it is larger than 58.6 KiB, and no more is taken of what is asked for here; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
+    // What announces nothing is counted.
+    bench.server.trouble("x", [Trouble::Bare]);
+    let refused = bench.file(3, "x", &bytes()).unwrap_err();
+    assert!(refused.contains("it is larger than 58.6 KiB"), "{refused}");
+    assert_eq!(bench.server.asked().len(), 2);
+    assert_eq!(bench.partial().len(), 0);
+    // So is what goes on where it stopped, whatever is said to be missing.
+    for missing in [50_000, u64::MAX - 3] {
+        bench.most = u64::MAX;
+        bench.server.trouble("x", [Trouble::Cut(40_000)]);
+        bench.file(0, "x", &bytes()).unwrap_err();
+        bench.most = 60_000;
+        bench.server.trouble("x", [Trouble::Announces(missing)]);
+        let refused = bench.file(0, "x", &bytes()).unwrap_err();
+        assert!(refused.contains("it is larger than 58.6 KiB"), "{refused}");
+        assert_eq!(bench.server.asked(), ["x", "x from 40000"]);
+        assert_eq!(bench.partial().len(), 0);
+    }
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_is_told_apart() {
     let bench = Bench::new();
     let digest: Digest = sha256(b"").parse().unwrap();
@@ -346,7 +376,7 @@ fn a_text_is_short_and_a_text() {
     bench.server.put("sums", "abc  file\n");
     assert_eq!(bench.text("sums").unwrap(), "abc  file\n");
     bench.server.put("sums", vec![b'x'; (1 << 20) + 1]);
-    insta::assert_snapshot!(bench.text("sums").unwrap_err(), @"cannot download http://HOST/sums (source `kubernetes`): it is larger than 1.0 MiB, and should be a short text; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
+    insta::assert_snapshot!(bench.text("sums").unwrap_err(), @"cannot download http://HOST/sums (source `kubernetes`): it is larger than 1.0 MiB, and no more is taken of what is asked for here; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
     bench.server.put("sums", [0xff, 0xfe]);
     insta::assert_snapshot!(bench.text("sums").unwrap_err(), @"cannot download http://HOST/sums (source `kubernetes`): it is no text; a proxy or a mirror may answer in its place; another address for `kubernetes` goes into a file for --config (docs/sources.md)");
     let url = bench.server.url("sums");

@@ -11,7 +11,7 @@ use super::error::Redirect;
 /// Redirections that are followed.
 const REDIRECTS: usize = 10;
 
-/// What is not waited for.
+/// What is not waited for, and not taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// From the first packet to a connection.
@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) retries: u32,
     /// Before the first of those; before each further one twice as long.
     pub(crate) pause: Duration,
+    /// Bytes of a file.
+    pub(crate) file: u64,
 }
 
 pub(crate) const LIMITS: Limits = Limits {
@@ -29,6 +31,8 @@ pub(crate) const LIMITS: Limits = Limits {
     silence: Duration::from_secs(60),
     retries: 4,
     pause: Duration::from_secs(1),
+    // The largest, a cloud image, has 600 MiB.
+    file: 2 << 30,
 };
 
 /// What asks servers, and takes no more of their answers than it is told.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::distribution::Reference;
-use serde_saphyr::UserMessageFormatter;
 
 use super::PodNetworkError;
-use super::yaml::{Node, Value};
+use super::yaml::{NoYaml, Node, Value};
+use crate::files::read_text;
 
 /// A line of the manifest, as compilers show it: `calico.yaml:12`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,16 +67,13 @@ impl PodNetworkManifest {
     /// parse, of what is no object of the API, and of a container that would have a node ask a
     /// registry.
     pub fn read(path: &Path) -> Result<Self, PodNetworkError> {
-        let text = fs::read_to_string(path).map_err(PodNetworkError::file("read", path))?;
+        let text = read_text(path).map_err(PodNetworkError::file("read", path))?;
         Self::parse(path, text)
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, PodNetworkError> {
-        let documents = Node::documents(&text).map_err(|error| {
-            let line = error.location().map_or(1, |location| location.line());
-            let error = error.without_snippet();
-            let error = error.render_with_formatter(&UserMessageFormatter);
-            refused(path, line, format!("this is no YAML: {error}"))
+        let documents = Node::documents(&text).map_err(|NoYaml { line, reason }| {
+            refused(path, line, format!("this is no YAML: {reason}"))
         })?;
         if documents.is_empty() {
             return Err(refused(path, 1, "there is nothing in it to apply".into()));
@@ -372,6 +368,49 @@ items:
         insta::assert_snapshot!(refusal(&with("command: [a]")), @"net.yaml:8: this container has no image");
         insta::assert_snapshot!(refusal(&with("image: A B")), @r#"net.yaml:9: "A B" names no image: invalid reference format"#);
         insta::assert_snapshot!(refusal("apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: b}\n"), @"net.yaml:4: containers is no list");
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_refused() {
+        let block = |depth: usize| -> String {
+            (0..depth)
+                .map(|n| format!("{}a:\n", " ".repeat(n)))
+                .collect()
+        };
+        let list = |depth: usize| {
+            "{apiVersion: v1, kind: List, items: [".repeat(depth) + &"]}".repeat(depth)
+        };
+        for depth in [100, 1000, 20_000] {
+            for text in [
+                "[".repeat(depth) + &"]".repeat(depth),
+                "{a: ".repeat(depth) + &"}".repeat(depth),
+                "[".repeat(depth),
+                "- ".repeat(depth),
+                block(depth.min(1000)),
+                list(depth),
+            ] {
+                let begin = &text[..30];
+                let refused = refusal(&text);
+                assert!(
+                    refused.contains("this is no YAML"),
+                    "{depth} {begin}: {refused}"
+                );
+            }
+        }
+        // Schemas of resources are nested deepest.
+        let pod = "apiVersion: v1\nkind: Pod\nspec: {containers: []}\nstatus: ";
+        let text = format!("{pod}{}{}", "[".repeat(60), "]".repeat(60));
+        assert!(parse(&text).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_not_read_without_end() {
+        let error = PodNetworkManifest::read(Path::new("/dev/zero")).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(
+            (error.to_string().as_str(), source.as_str()),
+            ("cannot read \"/dev/zero\"", "it has more than 16.0 MiB")
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+/// More parts than anybody has machines.
+const MOST: u64 = 1000;
+
 /// One part of so many, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shard {
@@ -18,8 +21,12 @@ impl FromStr for Shard {
         let parts = text.split_once('/');
         let parts = parts.and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
         match parts {
-            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
-            _ => Err("it is M/N, part M of N: 1/3, 2/3 and 3/3 are a whole".into()),
+            Some((number, of)) if (1..=of).contains(&number) && of <= MOST => {
+                Ok(Self { number, of })
+            }
+            _ => Err(format!(
+                "it is M/N, part M of N, which is {MOST} at most: 1/3, 2/3 and 3/3 are a whole"
+            )),
         }
     }
 }
@@ -35,16 +42,18 @@ impl Shard {
     /// from the same stages; each entry belongs to exactly one part, on whatever machine it is asked.
     pub(crate) fn range(self, weights: &[u64]) -> Range<usize> {
         // A weight of nothing would let entries share a place.
-        let weights: Vec<u64> = weights.iter().map(|weight| weight.max(&1) * 2).collect();
-        let total: u64 = weights.iter().sum();
+        let weights = weights.iter().map(|weight| u128::from(*weight).max(1) * 2);
+        let weights: Vec<u128> = weights.collect();
+        let total: u128 = weights.iter().sum();
+        let (number, of) = (u128::from(self.number), u128::from(self.of));
         let middles = weights.iter().scan(0, |before, weight| {
             let middle = *before + weight / 2;
             *before += weight;
             Some(middle)
         });
-        let parts: Vec<u64> = middles.map(|middle| middle * self.of / total).collect();
-        let first = parts.partition_point(|part| *part < self.number - 1);
-        first..parts.partition_point(|part| *part < self.number)
+        let parts: Vec<u128> = middles.map(|middle| middle * of / total).collect();
+        let first = parts.partition_point(|part| *part < number - 1);
+        first..parts.partition_point(|part| *part < number)
     }
 }
 
@@ -67,9 +76,22 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_measured_and_may_be_anything() {
+        assert_eq!(ranges(2, &[u64::MAX, u64::MAX]), [0..1, 1..2]);
+        let ranges = ranges(MOST, &[u64::MAX; 100]);
+        assert_eq!(
+            ranges.into_iter().flatten().collect::<Vec<_>>(),
+            (0..100).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
     fn a_part_is_one_of_the_whole() {
         assert_eq!("2/3".parse::<Shard>().unwrap().to_string(), "2/3");
-        for wrong in ["", "3", "0/3", "4/3", "1/0", "-1/2", "a/b", "1/2/3"] {
+        let immense = format!("1/{}", u64::MAX);
+        for wrong in [
+            "", "3", "0/3", "4/3", "1/0", "-1/2", "a/b", "1/2/3", "1/1001", &immense,
+        ] {
             let refused = wrong.parse::<Shard>().unwrap_err();
             assert!(refused.contains("M of N"), "{wrong}: {refused}");
         }

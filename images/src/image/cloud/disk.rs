@@ -32,14 +32,16 @@ pub(super) fn partitions(disk: &Path) -> io::Result<Vec<Partition>> {
     let mut found = Vec::new();
     for index in 0..count.min(128) {
         let mut entry = [0; 40];
-        file.read_exact_at(&mut entry, first * SECTOR + index * size)?;
-        let offset = le(&entry[32..40]) * SECTOR;
+        let at = first.saturating_mul(SECTOR).saturating_add(index * size);
+        file.read_exact_at(&mut entry, at)?;
+        let offset = le(&entry[32..40]).saturating_mul(SECTOR);
         if offset == 0 {
             continue;
         }
         let mut superblock = [0; 136];
         // One that ends before its superblock has none.
-        if file.read_exact_at(&mut superblock, offset + 1024).is_err() {
+        let at = offset.saturating_add(1024);
+        if file.read_exact_at(&mut superblock, at).is_err() {
             continue;
         }
         if superblock[56..58] == [0x53, 0xef] {
@@ -127,4 +129,30 @@ pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found
         dump(boot, &format!("{folder}/{name}"), name)?;
     }
     Ok(Found { kernel, initrd })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_a_partition_table_are_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let disk = |first: u64, size: u32, offset: u64| {
+            let mut bytes = vec![0; 4096];
+            bytes[512..520].copy_from_slice(b"EFI PART");
+            bytes[584..592].copy_from_slice(&first.to_le_bytes());
+            bytes[592..596].copy_from_slice(&u32::MAX.to_le_bytes());
+            bytes[596..600].copy_from_slice(&size.to_le_bytes());
+            bytes[1024 + 32..1024 + 40].copy_from_slice(&offset.to_le_bytes());
+            std::fs::write(&path, bytes).unwrap();
+            partitions(&path)
+        };
+        assert!(disk(u64::MAX, 128, 1).is_err());
+        assert!(disk(u64::MAX / SECTOR, u32::MAX, 1).is_err());
+        // All entries are the first.
+        assert_eq!(disk(2, 0, u64::MAX).unwrap(), []);
+        assert_eq!(disk(2, 0, u64::MAX / SECTOR).unwrap(), []);
+    }
 }

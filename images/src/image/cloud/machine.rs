@@ -340,11 +340,10 @@ fn unpack(from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
     for member in archive.entries()? {
         let mut member = member?;
         let path = member.path()?.into_owned();
-        // Nothing else is meant to come.
-        if !["kernel", "initrd", "packages", "done"]
-            .iter()
-            .any(|it| path == Path::new(it))
-        {
+        // Nothing else is meant to come, and nothing whose size is not that of what is there.
+        let meant = ["kernel", "initrd", "packages", "done"];
+        let is_file = member.header().entry_type().is_file();
+        if !is_file || !meant.iter().any(|it| path == Path::new(it)) {
             return Err(io::Error::other(format!(
                 "{path:?} came out of the machine"
             )));
@@ -394,15 +393,25 @@ mod tests {
     fn what_nobody_asked_for_is_not_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("out.img");
-        let mut archive = tar::Builder::new(File::create(&disk).unwrap());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(0);
-        header.set_cksum();
-        archive
-            .append_data(&mut header, "disk.raw", &b""[..])
-            .unwrap();
-        archive.finish().unwrap();
-        let refused = unpack(&disk, dir.path()).unwrap_err().to_string();
-        assert_eq!(refused, "\"disk.raw\" came out of the machine");
+        for (name, kind) in [
+            ("disk.raw", tar::EntryType::Regular),
+            ("kernel", tar::EntryType::Directory),
+            // Of few bytes it would make as many zeros as it likes.
+            ("kernel", tar::EntryType::GNUSparse),
+        ] {
+            let mut archive = tar::Builder::new(File::create(&disk).unwrap());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            if let Some(sparse) = header.as_gnu_mut().filter(|_| kind.is_gnu_sparse()) {
+                sparse.sparse[0].offset = *b"00000001000\0";
+                sparse.sparse[0].numbytes = *b"00000000000\0";
+                sparse.realsize = *b"00000001000\0";
+            }
+            archive.append_data(&mut header, name, &b""[..]).unwrap();
+            archive.finish().unwrap();
+            let refused = unpack(&disk, dir.path()).unwrap_err().to_string();
+            assert_eq!(refused, format!("{name:?} came out of the machine"));
+        }
     }
 }
