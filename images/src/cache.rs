@@ -6,7 +6,6 @@ use std::fs::{self, File, FileTimes, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -317,12 +316,10 @@ impl Cache {
         let (guard, path) = self.open_lock("tmp")?;
         guard.lock().map_err(CacheError::io("lock", path))?;
         self.sweep_locked()?;
-        let path = self.temporary(&format!("{STAGING}{label}"));
         // Private: images carry the guests' host key.
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(CacheError::io("make", &path))?;
+        let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        let made = self.temporary(&format!("{STAGING}{label}"), private);
+        let ((), path) = made.map_err(CacheError::io("make", self.root.join(TEMPORARY)))?;
         let held = File::open(&path).map_err(CacheError::io("open", &path))?;
         held.lock().map_err(CacheError::io("lock", &path))?;
         Ok(Staging { path, _held: held })
@@ -385,11 +382,20 @@ impl Cache {
         }
     }
 
-    fn temporary(&self, label: &str) -> PathBuf {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{label}-{}-{count}", std::process::id());
-        self.root.join(TEMPORARY).join(name)
+    /// Makes something in the folder for temporary things, under a name that no other process uses, not
+    /// even one with the same number in another container.
+    fn temporary<T>(
+        &self,
+        label: &str,
+        make: impl FnMut(&Path) -> io::Result<T>,
+    ) -> io::Result<(T, PathBuf)> {
+        let named = tempfile::Builder::new()
+            .prefix(&format!("{label}-"))
+            .rand_bytes(12)
+            .make_in(self.root.join(TEMPORARY), make)?;
+        let (made, path) = named.into_parts();
+        let path = path.keep().map_err(|error| error.error)?;
+        Ok((made, path))
     }
 
     /// Where an artefact is, or would be.
@@ -448,12 +454,14 @@ impl Cache {
     /// Removes something: first out of its place in one step, so that no other process can pick up
     /// half of it.
     fn discard(&self, path: &Path) -> Result<(), CacheError> {
-        let aside = self.temporary(&format!("{REMOVED}{}", file_name(path)));
-        match fs::rename(path, &aside) {
-            Ok(()) => {}
+        let moved = self.temporary(&format!("{REMOVED}{}", file_name(path)), |aside| {
+            fs::rename(path, aside)
+        });
+        let aside = match moved {
+            Ok(((), aside)) => aside,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(CacheError::io("remove", path)(error)),
-        }
+        };
         // As long as it is locked, nobody else takes it for a leftover and removes it too.
         let _locked = File::open(&aside).inspect(|aside| {
             let _ = aside.try_lock_shared();

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use podwire_scenario::bare;
+use podwire_scenario::bare::{self, RunFolder};
 use time::OffsetDateTime;
 
 /// The project's own folders.
@@ -50,7 +50,7 @@ impl Workspace {
     }
 
     /// Makes a run's folder, see [`Workspace::new_folder`], and points `latest` to it.
-    pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
+    pub(crate) fn new_run(&self, now: OffsetDateTime) -> anyhow::Result<RunFolder> {
         let run = self.new_folder(now)?;
         let name = run.file_name().unwrap_or_default();
         point(&self.latest(), &Path::new("runs").join(name))?;
@@ -58,7 +58,7 @@ impl Workspace {
     }
 
     /// Makes a folder among those of the runs, named by the time and this process.
-    pub(crate) fn new_folder(&self, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
+    pub(crate) fn new_folder(&self, now: OffsetDateTime) -> anyhow::Result<RunFolder> {
         Ok(bare::new_run(&self.runs(), now)?)
     }
 }
@@ -110,7 +110,7 @@ mod tests {
         assert!(name.starts_with("20261121T130601Z-"), "{name}");
         assert_eq!(
             fs::canonicalize(workspace.latest()).unwrap(),
-            fs::canonicalize(&run).unwrap()
+            fs::canonicalize(&*run).unwrap()
         );
         assert_eq!(fs::read_dir(workspace.runs()).unwrap().count(), 2);
     }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims};
+use podwire_scenario::bare;
 
 use crate::command::cli::CleanArgs;
 use crate::command::session::Session;
@@ -155,7 +155,7 @@ fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
             used: fs::metadata(&path)
                 .and_then(|metadata| metadata.modified())
                 .with_context(|| format!("cannot look at {}", path.display()))?,
-            in_use: works_in(&path),
+            in_use: bare::in_use(&path),
             path,
         });
     }
@@ -174,22 +174,6 @@ fn is_doomed(entry: &Entry, scope: Scope, now: SystemTime) -> bool {
         (RUNS, Scope::Unused(age)) => age.is_none_or(old),
         (_, Scope::Unused(age)) => entry.is_evictable() && age.is_some_and(old),
     }
-}
-
-/// Whether a run is under way in its folder, which carries the number of its process.
-fn works_in(run: &Path) -> bool {
-    let name = run.file_name().unwrap_or_default().to_string_lossy();
-    let own = std::process::id().to_string();
-    name.split('-')
-        .skip(1)
-        .filter(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-        .any(|pid| pid != own && is_ours(pid))
-}
-
-/// Whether a process of that number runs this program.
-fn is_ours(pid: &str) -> bool {
-    let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    program(pid).is_some_and(|name| Some(name) == program("self"))
 }
 
 #[cfg(test)]
@@ -249,13 +233,6 @@ mod tests {
             assert!(doomed(group, "x", Scope::All), "{group}");
         }
         assert!(!doomed("last run", "runs/20261121T130500Z-1", Scope::All));
-    }
-
-    #[test]
-    fn what_a_running_podwire_works_in_is_in_use() {
-        // Of another program, or gone.
-        assert!(!works_in(Path::new("runs/20261121T130500Z-1")));
-        assert!(is_ours(&std::process::id().to_string()));
     }
 
     #[test]

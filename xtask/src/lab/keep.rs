@@ -140,7 +140,7 @@ mod tests {
         let run = run_dir.file_name().unwrap().to_str();
         let chosen = find::choose(&running, run).unwrap();
         assert_eq!(&chosen.description, door.description());
-        assert_eq!(chosen.dir, run_dir);
+        assert_eq!(chosen.dir, *run_dir);
 
         // One run has one door, whichever cell the next one is of.
         for cell_dir in &cell_dirs {

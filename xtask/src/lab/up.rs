@@ -78,7 +78,7 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let _ticket = ticket?;
     let provenance = bundle.provenance();
     match session.wait_for(held(session, &host, stage, &provenance, &dir)) {
-        Ok(()) => fs::remove_dir_all(&dir)
+        Ok(()) => fs::remove_dir_all(&*dir)
             .with_context(|| format!("cannot remove {}", dir.display()))
             .map_err(Stop::from),
         Err(error) => {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host, tools};
-use podwire_scenario::{Scenario, bare};
+use podwire_scenario::Scenario;
+use podwire_scenario::bare::{self, RunFolder};
 use time::OffsetDateTime;
 
 use crate::command::cli::TestArgs;
@@ -107,7 +108,7 @@ struct Run<'a> {
     preparation: Preparation<'a>,
     /// How fast the scenarios go.
     pace: Pace,
-    run_dir: PathBuf,
+    run_dir: RunFolder,
     results: Results,
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
@@ -209,7 +210,7 @@ impl Run<'_> {
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             catalogue: self.order.catalogue,
-            keep: self.order.args.keep.then_some(self.run_dir.as_path()),
+            keep: self.order.args.keep.then_some(&*self.run_dir),
             repeat: self.order.args.repeat,
             system: self.order.system.from,
             provenance: &self.results.provenance,

@@ -2,7 +2,9 @@
 //! `cargo xtask test` has prepared, as long as that is still good.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::{Cell, ClusterError, StageManifest, host_cpu};
@@ -22,21 +24,63 @@ pub fn output(workspace: &Path) -> PathBuf {
     workspace.join(target).join("podwire")
 }
 
+/// A run's folder, in use as long as this value lives: nobody removes it meanwhile.
+///
+/// It is in use by a lock on the folder itself (flock(2)), which ends with the process however that ends,
+/// and is seen from another container that has the same folder; a process's number says nothing there.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _held: File,
+}
+
+impl Deref for RunFolder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether somebody works in a run's folder.
+pub fn in_use(run: &Path) -> bool {
+    let asked = File::open(run).map(|folder| folder.try_lock());
+    matches!(asked, Ok(Err(TryLockError::WouldBlock)))
+}
+
 /// Makes the run's folder of a new run in `runs`, named by the time and this process.
 ///
 /// # Errors
 /// [`ContextError::Access`].
-pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<PathBuf, ContextError> {
+pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<RunFolder, ContextError> {
     let (date, (hour, minute, second)) = (now.date(), now.to_hms());
     let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
     let process = std::process::id();
-    let run = runs.join(format!(
-        "{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{process}"
-    ));
-    match fs::create_dir_all(&run) {
-        Ok(()) => Ok(run),
-        Err(source) => Err(ContextError::Access { path: run, source }),
-    }
+    let name = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{process}");
+    // The same process again, or one of another container that has the same number.
+    let names = (1..).map(|count| match count {
+        1 => runs.join(&name),
+        count => runs.join(format!("{name}-{count}")),
+    });
+    let make = || -> io::Result<RunFolder> {
+        fs::create_dir_all(runs)?;
+        for path in names {
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let held = File::open(&path)?;
+                    held.lock_shared()?;
+                    return Ok(RunFolder { path, _held: held });
+                }
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    };
+    make().map_err(|source| ContextError::Access {
+        path: runs.join(&name),
+        source,
+    })
 }
 
 /// Where the cell's folder is in the run's: what the scenarios' processes are told, and what they leave.
@@ -62,32 +106,36 @@ pub fn new_cell(run_dir: &Path, cell: Cell) -> Result<PathBuf, ContextError> {
 impl CellContext {
     /// The cell's folder that a scenario's process belongs to, and its context: the one that the
     /// environment names. For one that was started bare, a cell's folder in a new run's, and what the
-    /// newest run in the workspace has prepared.
+    /// newest run in the workspace has prepared; that run's folder is this process's own, to be held as
+    /// long as it works there.
     ///
     /// # Errors
     /// [`ContextError`].
     pub(crate) fn find(
         scenario: &Scenario,
         workspace: &Path,
-    ) -> Result<(PathBuf, Self), ContextError> {
+    ) -> Result<(PathBuf, Self, Option<RunFolder>), ContextError> {
         match env::var_os(CELL_VARIABLE) {
             Some(cell_dir) => {
                 let cell_dir = PathBuf::from(cell_dir);
                 let context = Self::read(&cell_dir)?;
-                Ok((cell_dir, context))
+                Ok((cell_dir, context, None))
             }
             None => Self::bare(scenario, &output(workspace).join(RUNS)),
         }
     }
 
-    fn bare(scenario: &Scenario, runs: &Path) -> Result<(PathBuf, Self), ContextError> {
+    fn bare(
+        scenario: &Scenario,
+        runs: &Path,
+    ) -> Result<(PathBuf, Self, Option<RunFolder>), ContextError> {
         let (cell, context) =
             prepared(runs, scenario).map_err(|reason| ContextError::Unprepared {
                 scenario: scenario.name.to_owned(),
                 reason,
             })?;
         let run_dir = new_run(runs, OffsetDateTime::now_utc())?;
-        Ok((new_cell(&run_dir, cell)?, context))
+        Ok((new_cell(&run_dir, cell)?, context, Some(run_dir)))
     }
 }
 
@@ -280,6 +328,20 @@ mod tests {
         let manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.join("stage.json"), text).unwrap();
+    }
+
+    #[test]
+    fn a_runs_folder_is_in_use_as_long_as_it_is_held_and_nobody_elses() {
+        let runs = tempfile::tempdir().unwrap();
+        let now = time::macros::datetime!(2026-11-21 13:05:00 UTC);
+        let first = new_run(runs.path(), now).unwrap();
+        let second = new_run(runs.path(), now).unwrap();
+        assert_ne!(*first, *second, "the same second, the same process");
+        let path = first.to_owned();
+        assert!(in_use(&path) && in_use(&second));
+        drop(first);
+        assert!(!in_use(&path) && in_use(&second));
+        assert!(!in_use(&runs.path().join("none")));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
 }
 
 fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
-    let (cell_dir, context) = CellContext::find(&scenario, workspace)?;
+    let (cell_dir, context, _own) = CellContext::find(&scenario, workspace)?;
     let attempt = std::env::var("NEXTEST_ATTEMPT")
         .ok()
         .and_then(|number| number.parse().ok())
