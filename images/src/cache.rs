@@ -382,6 +382,16 @@ impl Cache {
         }
     }
 
+    /// Where a build's log goes; it stays as long as this process may write to it.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when its folder can be neither made nor locked.
+    pub fn log(&self, name: &str) -> Result<PathBuf, CacheError> {
+        let folder = self.folder("logs")?;
+        self.hold(&folder)?;
+        Ok(folder.join(name))
+    }
+
     /// Makes something in the folder for temporary things, under a name that no other process uses, not
     /// even one with the same number in another container.
     fn temporary<T>(

@@ -467,7 +467,7 @@ fn ask_version(spawner: &podwire_process::Spawner, path: &Path) -> Option<Versio
 /// # Errors
 /// [`Error::Step`] with what the failed command printed.
 pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
-    let log = workshop.cache.folder("logs")?.join("packages.log");
+    let log = workshop.cache.log("packages.log")?;
     for command in &plan.commands {
         workshop
             .report

@@ -47,7 +47,7 @@ pub struct Probe {
 /// cannot be read.
 pub fn build(workshop: &Workshop<'_>) -> Result<Probe, Error> {
     get(workshop, |target| {
-        let log = workshop.cache.folder("logs")?.join("probe.log");
+        let log = workshop.cache.log("probe.log")?;
         let command = cargo(workshop.source, target);
         run_step(workshop, "building the guest program", command, &log, LIMIT)?;
         Ok(target.join(TARGET).join("release").join(PROGRAM))

@@ -102,10 +102,7 @@ impl CargoTool {
         // Kept when interrupted, so that the next run goes on where this one stopped.
         workshop.cache.hold(&workshop.cache.folder("build")?)?;
         let target = workshop.cache.folder(&format!("build/{}", self.package))?;
-        let log = workshop
-            .cache
-            .folder("logs")?
-            .join(format!("{}.log", self.package));
+        let log = workshop.cache.log(&format!("{}.log", self.package))?;
         run_step(
             workshop,
             &format!("building {}", self.package),

@@ -246,7 +246,7 @@ impl Recipe {
         dir: &Path,
     ) -> Result<BTreeMap<String, BundleFile>, Error> {
         let built = workshop.cache.staging("go-build")?;
-        let log = workshop.cache.folder("logs")?.join("bundle.log");
+        let log = workshop.cache.log("bundle.log")?;
         let flags = ldflags(&self.version);
         for Module {
             name,

@@ -516,6 +516,22 @@ mod tests {
     }
 
     #[test]
+    fn the_logs_of_a_build_at_work_stay() {
+        let (_dir, cache) = cache();
+        fs::write(cache.log("bundle.log").unwrap(), "building").unwrap();
+        let other = Cache::at(cache.root()).unwrap();
+        let logs = |cache: &Cache| {
+            let mut entries = cache.entries().unwrap().into_iter();
+            entries.find(|entry| entry.group == "logs").unwrap()
+        };
+        assert!(logs(&other).in_use);
+        assert_eq!(other.remove_entry(&logs(&other)).unwrap(), Removal::InUse);
+        drop(cache);
+        until_free(|| logs(&other));
+        assert_eq!(other.remove_entry(&logs(&other)).unwrap(), Removal::Removed);
+    }
+
+    #[test]
     fn what_was_found_is_in_use_as_long_as_its_cache_lives() {
         let (dir, cache) = cache();
         let staging = cache.staging("bundle").unwrap();

@@ -175,10 +175,7 @@ impl<'a> Build<'a> {
     fn start(workshop: &'a Workshop<'a>, recipe: &'a Recipe) -> Result<Self, Error> {
         let privilege = privilege(workshop.spawner)?;
         let work = workshop.cache.staging(&format!("image-{}", recipe.name))?;
-        let log = workshop
-            .cache
-            .folder("logs")?
-            .join(format!("image-{}.log", recipe.name));
+        let log = workshop.cache.log(&format!("image-{}.log", recipe.name))?;
         let build = Self {
             workshop,
             recipe,
@@ -424,7 +421,7 @@ impl<'a> Build<'a> {
 /// # Errors
 /// [`Error::NoPrivilege`], or [`Error::Step`] when even that cannot remove it.
 pub fn remove_leftover(workshop: &Workshop<'_>, path: &Path) -> Result<(), Error> {
-    let log = workshop.cache.folder("logs")?.join("clean.log");
+    let log = workshop.cache.log("clean.log")?;
     let command = privilege(workshop.spawner)?
         .command("rm", ["-rf", "--one-file-system", "--"])
         .args([path]);
