@@ -1,14 +1,17 @@
-# results.json as a page: a table of scenarios, and why those that failed did.
+# results.json as a page: a table of scenarios, and why those that failed did. What guests and servers have
+# said is in it: it is text, not Markdown, HTML or a row of the table.
 def mark: {"passed": "✅ passed", "failed": "❌ failed", "flaky": "⚠️ flaky", "skipped": "⏭️ skipped"}[.] // .;
-def cell: gsub("\\|"; "\\|") | gsub("\n"; "<br>");
+def cell:
+  gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub(">"; "&gt;")
+  | gsub("(?<sign>[|`*_~\\[\\]\\\\!#@])"; "&#\(.sign | explode[0]);") | gsub("\r?\n"; "<br>");
 
 "### podwire: " + ([.scenarios[].outcome] | group_by(.) | map("\(length) \(.[0])") | join(", ")),
 "",
-"Kubernetes \(.kubernetes) on \(.nodes) nodes, guests under \(.accelerator)" + (if .shard then ", part \(.shard) of the scenarios" else "" end) + ".",
+"Kubernetes \(.kubernetes | cell) on \(.nodes) nodes, guests under \(.accelerator | cell)" + (if .shard then ", part \(.shard) of the scenarios" else "" end) + ".",
 ((.unsettled_stages // [])[] | "", "**" + cell + "**"),
 (if .error then "", "**Ended early:** " + (.error | cell) else empty end),
 "",
 "| scenario | cluster | result | seconds |",
 "|---|---|---|---|",
-(.scenarios[] | "| \(.name) | \(.cell) | \(.outcome | mark) | \(.seconds | floor) |"),
-(.scenarios[], .harness_tests[] | select(.outcome == "failed") | "", "**\(.name)**: " + ((.reason // "") | cell))
+(.scenarios[] | "| \(.name | cell) | \(.cell | cell) | \(.outcome | mark) | \(.seconds | floor) |"),
+(.scenarios[], .harness_tests[] | select(.outcome == "failed") | "", "**\(.name | cell)**: " + ((.reason // "") | cell))

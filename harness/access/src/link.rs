@@ -1,9 +1,10 @@
 //! A client's connection to the process that runs a cluster.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -66,15 +67,15 @@ impl Link {
         }
     }
 
-    /// Writes what a node prints on its serial line to `out`: the last 16 KiB, then what comes, until
-    /// the cluster ends.
+    /// Gives `show` what a node prints on its serial line: the last 16 KiB, then what comes, until the
+    /// cluster ends. It is a guest's, as it is: a terminal would obey it.
     ///
     /// # Errors
     /// [`AccessError`].
     pub async fn console(
         mut self,
         node: &str,
-        mut out: impl AsyncWrite + Unpin,
+        mut show: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), AccessError> {
         let request = Request::Console {
             node: node.to_owned(),
@@ -89,13 +90,7 @@ impl Link {
             let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
                 return Ok(());
             };
-            let written = async {
-                out.write_all(bytes).await?;
-                out.flush().await
-            };
-            written
-                .await
-                .map_err(AccessError::local("write to standard output"))?;
+            show(bytes).map_err(AccessError::local("write to standard output"))?;
         }
     }
 

@@ -6,9 +6,11 @@
 //!   ends, however it ends (`PR_SET_PDEATHSIG`, prctl(2));
 //! - [`run()`]: one host command with a time limit and its output kept;
 //! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes;
-//! - [`Report`]: what a long job tells whoever watches it.
+//! - [`Report`]: what a long job tells whoever watches it;
+//! - [`plain`]: what others said, as it may be shown to him.
 
 mod ancestors;
+pub mod plain;
 mod report;
 mod run;
 mod spawn;

@@ -1,9 +1,12 @@
 //! `cargo xtask ssh`, `console` and `kubectl`: into a cluster that another process runs.
 
+use std::io::{self, Write, stdout};
+
 use anyhow::Context as _;
 use podwire_access::find::{self, Running};
 use podwire_access::kubectl::{self, Kubectl};
 use podwire_access::{AccessError, Description, Exit, Foreground, Link, Streams};
+use podwire_process::plain::Plain;
 
 use crate::command::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
 use crate::command::workspace::Workspace;
@@ -33,10 +36,19 @@ pub(crate) fn console(args: &ConsoleArgs) -> Result<(), Stop> {
             "what {} prints on its serial line; Ctrl-C leaves",
             args.node
         );
-        link.console(&args.node, Streams::own()?.stdout).await?;
+        link.console(&args.node, plainly(stdout())).await?;
         errln!("the cluster has ended");
         Ok(())
     })
+}
+
+/// Writes what a guest prints, as it may be shown.
+fn plainly(mut to: impl Write) -> impl FnMut(&[u8]) -> io::Result<()> {
+    let mut said = Plain::default();
+    move |bytes| {
+        to.write_all(said.bytes(bytes).as_bytes())?;
+        to.flush()
+    }
 }
 
 /// kubectl on the control-plane node.
@@ -151,4 +163,25 @@ fn drive<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_commands_no_terminal() {
+        let mut shown = Vec::new();
+        let mut show = plainly(&mut shown);
+        for piece in [
+            "\u{1b}",
+            "[2J\u{1b}]52;c;Y3Vy\u{7}\r",
+            "\n\u{1b}[32mOK\u{1b}[m login: ",
+        ] {
+            show(piece.as_bytes()).unwrap();
+        }
+        drop(show);
+        let expected = "\\u001b[2J\\u001b]52;c;Y3Vy\\u0007\nOK login: ";
+        assert_eq!(String::from_utf8(shown).unwrap(), expected);
+    }
 }

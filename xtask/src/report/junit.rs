@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podwire_process::plain;
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
@@ -26,7 +27,7 @@ pub(crate) fn report(results: &Results) -> Report {
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
     for said in &results.unsettled_stages {
-        scenarios.add_property(Property::new("unsettled_stage", said));
+        scenarios.add_property(Property::new("unsettled_stage", plain::text(said)));
     }
     scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
     report.add_test_suites([harness, scenarios]);
@@ -40,16 +41,17 @@ fn status(outcome: Verdict, reason: &str) -> TestCaseStatus {
         Verdict::Skipped => TestCaseStatus::skipped(),
     };
     if matches!(outcome, Verdict::Failed | Verdict::Skipped) {
+        let reason = &plain::text(reason);
         status.set_message(reason.lines().next().unwrap_or_default());
         if reason.lines().count() > 1 {
-            status.set_description(reason);
+            status.set_description(reason.as_str());
         }
     }
     status
 }
 
 fn test_case(test: &TestRecord) -> TestCase {
-    let mut case = TestCase::new(test.name.as_str(), status(test.outcome, &test.reason));
+    let mut case = TestCase::new(plain::line(&test.name), status(test.outcome, &test.reason));
     case.set_classname("harness")
         .set_time(seconds(test.seconds));
     case
@@ -83,6 +85,19 @@ fn seconds(seconds: f64) -> Duration {
 mod tests {
     use super::*;
     use crate::report::fixture::results;
+
+    #[test]
+    fn what_others_said_commands_no_reader_of_the_report() {
+        let mut results = results();
+        let record = &mut results.scenarios[0];
+        record.outcome = Verdict::Failed;
+        record.reason = "seen:\u{9b}2J\u{202e}x\n::error::y".into();
+        let written = report(&results).to_string().unwrap();
+        let shown = r"seen:\u009b2J\u202ex";
+        assert!(written.contains(shown), "{written}");
+        assert!(written.contains(r"\u003a:error::y"), "{written}");
+        assert!(!written.contains(['\u{9b}', '\u{202e}']), "{written}");
+    }
 
     #[test]
     fn each_outcome_has_its_form() {

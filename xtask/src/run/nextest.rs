@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use podwire_process::{ChildCommand, Stream};
+use podwire_process::{ChildCommand, Stream, plain};
 use quick_junit::{Report, TestCaseStatus};
 use rustix::process::Pid;
 
@@ -110,7 +110,7 @@ impl Ended {
 
 impl Nextest {
     /// The command line.
-    pub(crate) fn command(&self, color: bool) -> ChildCommand {
+    pub(crate) fn command(&self) -> ChildCommand {
         let mut args: Vec<String> = ["nextest", "run", "--locked"].map(String::from).to_vec();
         args.extend(PACKAGES.map(String::from));
         args.extend(
@@ -123,8 +123,8 @@ impl Nextest {
                 "--retries=0",
                 "--show-progress=none",
                 "--cargo-quiet",
-                "--color",
-                if color { "always" } else { "never" },
+                // What it passes on is shown without any.
+                "--color=never",
                 "--filterset",
                 &self.filterset,
             ]
@@ -174,7 +174,6 @@ impl Nextest {
         let Session {
             spawner,
             interrupts,
-            progress,
             ..
         } = session;
         fs::create_dir_all(&self.store)
@@ -188,7 +187,7 @@ impl Nextest {
             }
             _ => {}
         }
-        let mut child = spawner.spawn(self.command(progress.is_live()))?;
+        let mut child = spawner.spawn(self.command())?;
         interrupts.tell_first(Some(Pid::from_child(&child)));
         let readers: Vec<_> = [
             child.stdout.take().map(|stream| lines(stream, session)),
@@ -246,7 +245,6 @@ struct Shown {
 
 impl Shown {
     fn has(&mut self, line: &str, interrupted: bool) -> bool {
-        let line = uncoloured(line);
         let ends = ["Cancelling ", "Summary ["];
         let ends = ends.iter().any(|word| line.trim_start().starts_with(word));
         // It calls failed what was ended, which the report that follows knows better.
@@ -254,15 +252,6 @@ impl Shown {
         // Rules between nextest's paragraphs say nothing among other lines.
         !self.is_over && line.chars().any(char::is_alphanumeric)
     }
-}
-
-/// A line without the sequences (ECMA-48, `ESC [ ... m`) that colour it.
-fn uncoloured(line: &str) -> String {
-    let mut parts = line.split("\u{1b}[");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, part| {
-        text + part.split_once('m').map_or(part, |(_, rest)| rest)
-    })
 }
 
 fn read_junit(path: &Path) -> anyhow::Result<BTreeMap<String, Seen>> {
@@ -308,7 +297,7 @@ fn seen(report: &Report) -> BTreeMap<String, Seen> {
                 case.name.as_str().to_owned(),
                 Seen {
                     passed,
-                    message,
+                    message: plain::text(&message),
                     seconds,
                 },
             )
@@ -333,7 +322,7 @@ mod tests {
             at_once: 0,
             env: vec![("PODWIRE_CELL".into(), "/run/cell".into())],
         };
-        let command = nextest.command(false);
+        let command = nextest.command();
         insta::assert_snapshot!(command.display());
         assert!(command.own_group);
     }
@@ -372,7 +361,7 @@ mod tests {
         path = "/runs/1/harness/nextest.xml"
         "#);
         assert!(
-            one.command(false)
+            one.command()
                 .display()
                 .contains("/runs/1/harness/nextest.toml")
         );
@@ -403,7 +392,7 @@ mod tests {
             "  Cancelling due to interrupt: 1 test still running",
             "        FAIL [   8.301s] podwire-scenarios::scenarios joins",
             "────────────",
-            "\u{1b}[31;1m     Summary\u{1b}[0m [   8.302s] 1/3 tests run: 0 passed, 1 failed",
+            "     Summary [   8.302s] 1/3 tests run: 0 passed, 1 failed",
             "      SIGINT [   8.301s] podwire-scenarios::scenarios joins",
             "error: test run failed",
         ];

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host, tools};
+use podwire_process::plain;
 use podwire_scenario::Scenario;
 use podwire_scenario::bare::{self, RunFolder};
 use time::OffsetDateTime;
@@ -332,7 +333,7 @@ impl Run<'_> {
             Err(Stop::Failed | Stop::Interrupted) => Some("an earlier phase failed".to_owned()),
         };
         self.results.error = match &done {
-            Err(Stop::Setup(error)) => Some(format!("{error:#}")),
+            Err(Stop::Setup(error)) => Some(plain::text(&format!("{error:#}"))),
             Ok(Done::Untrusted) => aborted.clone(),
             _ => None,
         };

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use podwire_process::plain;
 use time::OffsetDateTime;
 
 use crate::say::text::{about, clock};
@@ -76,11 +77,6 @@ impl Progress {
             shared,
             _alive: alive,
         }
-    }
-
-    /// Whether there is a live line, and therefore a terminal with colours.
-    pub(crate) fn is_live(&self) -> bool {
-        self.shared.bar.is_some()
     }
 
     /// A new phase begins.
@@ -238,7 +234,8 @@ fn live_line(state: &State, now: Instant, total: Duration) -> String {
     if !state.waiting.is_empty() {
         line += &format!(", waiting for: {}", state.waiting);
     }
-    line
+    // It is drawn past everything that the rest of what is said goes through.
+    plain::line(&line)
 }
 
 fn heartbeat(state: &State, now: Instant) -> String {
@@ -291,6 +288,20 @@ mod tests {
         insta::assert_snapshot!(
             heartbeat(&state(since), now),
             @"stage: starting the control plane (1:05 so far, waiting for: kube-apiserver's /readyz)"
+        );
+    }
+
+    #[test]
+    fn a_step_that_a_guest_has_words_in_is_one_harmless_line() {
+        let since = Instant::now();
+        let state = State {
+            step: "failed: \u{1b}[2J\n::error::x".into(),
+            waiting: String::new(),
+            ..state(since)
+        };
+        insta::assert_snapshot!(
+            live_line(&state, since, Duration::ZERO),
+            @r"[0:00] stage: failed: \u001b[2J\u000a\u003a:error::x (0:00)"
         );
     }
 

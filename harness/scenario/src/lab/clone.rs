@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_cluster::{Bootstrap, Cluster, Host, PodNetwork, stretched};
+use podwire_process::plain;
 
 use crate::lab::senders::TrafficLog;
 
@@ -74,14 +75,12 @@ impl Lab {
     /// Says what the scenario does next, for the log and for whoever watches. While there is traffic,
     /// it is a mark on its timeline.
     pub fn step(&self, text: impl AsRef<str>) {
-        let line = format!(
-            "{:7.1}  {}{}",
-            self.started.elapsed().as_secs_f64(),
-            self.about,
-            text.as_ref()
-        );
+        // It may name what a guest or a server has said.
+        let text = plain::text(text.as_ref());
+        let seconds = self.started.elapsed().as_secs_f64();
+        let line = format!("{seconds:7.1}  {}{text}", self.about);
         eprintln!("{line}");
-        self.traffic.step(Instant::now(), text.as_ref());
+        self.traffic.step(Instant::now(), &text);
         if let Ok(mut steps) = self.steps.lock()
             && let Some(file) = steps.as_mut()
         {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_probe::{TrafficRecord, TrafficRequest};
+use podwire_process::plain;
 
 use crate::check::assert::Party;
 use crate::check::record::{Reading, Record, misrecorded};
@@ -138,7 +139,8 @@ impl Lab {
                 }
             }
         }
-        fs::write(folder.join(TIMELINE), drawn.join("\n"))?;
+        // Whoever answered has named himself.
+        fs::write(folder.join(TIMELINE), plain::text(&drawn.join("\n")))?;
         fs::write(folder.join(REQUESTS), serde_json::to_vec(&records)?)
     }
 

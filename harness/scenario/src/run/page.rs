@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use podwire_cluster::Break;
+use podwire_process::plain;
 
 use crate::check::failure::Failure;
 use crate::lab;
@@ -51,6 +52,11 @@ impl Page<'_> {
         self.verdict.is_err()
             || self.unsettled.is_some()
             || self.folder.join(traffic::TIMELINE).exists()
+    }
+
+    /// The whole page. What others have said is in it, and commands no terminal that shows it.
+    pub(crate) fn text(&self) -> String {
+        plain::text(&self.to_string())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -257,7 +263,18 @@ mod tests {
             folder,
         };
         assert!(page.is_worth_reading());
-        page.to_string()
+        page.text()
+    }
+
+    #[test]
+    fn what_others_said_commands_no_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = "\u{1b}]52;c;Y3Vy\u{7}\n::error::x";
+        let failure = Failure::new(Cause::WrongAnswer, "blue", said).look("the page");
+        let page = page(&Err(failure.into()), &[], folder.path());
+        let shown = "\\u001b]52;c;Y3Vy\\u0007\n\\u003a:error::x\n";
+        assert!(page.contains(shown), "{page}");
+        assert!(page.contains("## What was expected\n"), "{page}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use podwire_process::Report;
+use podwire_process::{Report, plain};
 
 use crate::run::result::PhaseTime;
 
@@ -50,11 +50,11 @@ impl<'a> Queue<'a> {
 
 impl Report for Queue<'_> {
     fn step(&self, what: &str) {
-        eprintln!("{what}");
+        eprintln!("{}", plain::text(what));
     }
 
     fn waiting(&self, whom: &str) {
-        eprintln!("waiting for {whom}");
+        eprintln!("waiting for {}", plain::text(whom));
         if self.since.get().is_none() {
             self.since.set(Some(Instant::now()));
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use podwire_process::plain;
+
 use crate::check::failure::Failure;
 use crate::run::result::SabotageResult;
 use crate::scenario::Sabotage;
@@ -81,10 +83,10 @@ impl Proof {
         SabotageResult {
             name: self.sabotage.name.to_owned(),
             caught: self.is_caught(),
-            reason: match &self.effect {
+            reason: plain::text(&match &self.effect {
                 Effect::Caught(failure) => failure.to_string(),
                 _ => self.to_string(),
-            },
+            }),
         }
     }
 }

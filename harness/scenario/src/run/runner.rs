@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use podwire_access::{AccessError, Door, Served};
 use podwire_admission::{Admission, AdmissionError, Claim, Ticket};
 use podwire_cluster::{Cluster, Host, Stage};
-use podwire_process::{Report, Spawner, watch_ancestors};
+use podwire_process::{Report, Spawner, plain, watch_ancestors};
 use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -51,7 +51,8 @@ pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
         .map(|scenario| {
             let workspace = workspace.to_owned();
             Trial::test(scenario.name, move || {
-                execute(scenario, &workspace).map_err(|error| Failed::from(format!("{error:#}")))
+                let done = execute(scenario, &workspace);
+                done.map_err(|error| Failed::from(plain::text(&format!("{error:#}"))))
             })
         })
         .collect();
@@ -227,7 +228,7 @@ impl Attempt {
         let reason = verdict
             .as_ref()
             .err()
-            .map_or(String::new(), |error| format!("{error:#}"));
+            .map_or(String::new(), |error| plain::text(&format!("{error:#}")));
         let ids = self.scenario.ids();
         let page = Page {
             name: self.scenario.name,
@@ -243,7 +244,7 @@ impl Attempt {
         };
         if page.is_worth_reading() {
             // A page that cannot be written must not hide the failure that it is about.
-            let _ = fs::write(self.folder.join(page::FILE), page.to_string());
+            let _ = fs::write(self.folder.join(page::FILE), page.text());
         }
         let result = ScenarioResult {
             name: self.scenario.name.to_owned(),
@@ -526,11 +527,11 @@ struct Told;
 
 impl Report for Told {
     fn step(&self, what: &str) {
-        eprintln!("{what}");
+        eprintln!("{}", plain::text(what));
     }
 
     fn waiting(&self, what: &str) {
-        eprintln!("waiting for {what}");
+        eprintln!("waiting for {}", plain::text(what));
     }
 }
 
