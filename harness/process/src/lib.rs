@@ -5,17 +5,20 @@
 //! - [`Spawner`]: a permanent thread that starts children which the kernel kills when this process
 //!   ends, however it ends (`PR_SET_PDEATHSIG`, prctl(2));
 //! - [`run()`]: one host command with a time limit and its output kept;
+//! - [`Kept`], [`BoundedLog`]: what somebody else prints, with a bound;
 //! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes;
 //! - [`Report`]: what a long job tells whoever watches it;
 //! - [`plain`]: what others said, as it may be shown to him.
 
 mod ancestors;
 pub mod plain;
+mod kept;
 mod report;
 mod run;
 mod spawn;
 
 pub use ancestors::{AncestorError, watch_ancestors};
+pub use kept::{BoundedLog, Kept};
 pub use report::Report;
 pub use run::{Finished, RunError, run};
 pub use spawn::{ChildCommand, SpawnError, Spawner, Stream};

@@ -1,11 +1,12 @@
 //! One host command, with a limit.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::kept::Kept;
 use crate::spawn::{ChildCommand, SpawnError, Spawner, Stream};
 
 /// A command that ended by itself.
@@ -13,9 +14,9 @@ use crate::spawn::{ChildCommand, SpawnError, Spawner, Stream};
 pub struct Finished {
     /// How it ended.
     pub status: ExitStatus,
-    /// All of standard output, lossily decoded; empty when the caller sent it elsewhere.
+    /// Standard output as [`Kept`] gives it; empty when the caller sent it elsewhere.
     pub stdout: String,
-    /// All of standard error, lossily decoded; empty when the caller sent it elsewhere.
+    /// Standard error, likewise.
     pub stderr: String,
 }
 
@@ -31,7 +32,7 @@ pub enum RunError {
         /// The command as typed.
         command: String,
         /// The operating system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It ran longer than allowed and was killed.
     #[error("`{command}` was killed after its limit of {} s", limit.as_secs())]
@@ -134,10 +135,10 @@ pub fn run(
 fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
+        let mut kept = Kept::default();
         // A read error ends the collection; what came before it is still worth showing.
-        let _ = stream.read_to_end(&mut bytes);
-        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        let _ = io::copy(&mut stream, &mut kept);
+        let _ = sender.send(kept.into_text());
     });
     receiver
 }
@@ -166,6 +167,17 @@ mod tests {
         assert_eq!(done.status.code(), Some(3));
         let failed = done.success("sh").unwrap_err().to_string();
         assert!(failed.contains("out\nerr"), "{failed}");
+    }
+
+    #[test]
+    fn what_a_command_prints_is_kept_within_bounds() {
+        let spawner = Spawner::start().unwrap();
+        let endless = sh("head -c 40000000 /dev/zero; echo err >&2");
+        let done = run(&spawner, endless, Duration::from_secs(60)).unwrap();
+        assert!(done.stdout.len() < 34_000_000, "{}", done.stdout.len());
+        let last = done.stdout.lines().last().unwrap();
+        assert_eq!(last, "(6445568 bytes more were cut)");
+        assert_eq!(done.stderr, "err\n");
     }
 
     #[test]

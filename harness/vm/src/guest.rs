@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use podwire_probe::agent::wire::{
     self, CHUNK, Decoder, End, RequestId, Stream, ToGuest, ToHost, WINDOW,
 };
+use podwire_process::Kept;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -17,9 +19,6 @@ use tokio::time::timeout;
 use crate::fault::{FaultWatch, MachineFault};
 use crate::machine::REMAINS_LIMIT;
 use crate::transcript::Transcript;
-
-/// Output kept per stream.
-const OUTPUT_BYTES: usize = 32 << 20;
 
 /// Why a command in a guest, or a file, gave no usable result.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +119,9 @@ impl fmt::Display for ExitStatus {
 pub struct Output {
     /// How it ended.
     pub status: ExitStatus,
-    /// Standard output, lossily decoded, at most 32 MiB.
+    /// Standard output as [`Kept`] gives it.
     pub stdout: String,
-    /// Standard error, lossily decoded, at most 32 MiB.
+    /// Standard error, likewise.
     pub stderr: String,
 }
 
@@ -608,7 +607,7 @@ impl Asked {
             '<',
             &format!(
                 "{id}: {end:?} after {seconds:.2} s, {} bytes of output",
-                collected.stdout.len() + collected.stderr.len()
+                collected.stdout.written() + collected.stderr.written()
             ),
         );
         collected.status = match end {
@@ -658,16 +657,16 @@ async fn feed(
 
 struct Collected {
     status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    stdout: Kept,
+    stderr: Kept,
 }
 
 impl Default for Collected {
     fn default() -> Self {
         Self {
             status: ExitStatus::Unknown,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
+            stdout: Kept::default(),
+            stderr: Kept::default(),
         }
     }
 }
@@ -678,15 +677,15 @@ impl Collected {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let room = OUTPUT_BYTES.saturating_sub(kept.len());
-        kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        // Writing to it never fails.
+        let _ = kept.write_all(bytes);
     }
 
     fn output(self) -> Output {
         Output {
             status: self.status,
-            stdout: String::from_utf8_lossy(&self.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&self.stderr).into_owned(),
+            stdout: self.stdout.into_text(),
+            stderr: self.stderr.into_text(),
         }
     }
 }
@@ -778,6 +777,14 @@ mod tests {
         let text = "0123456789abcdef".repeat(1 << 16);
         let output = guest().run_with_input("cat", text.as_bytes(), LIMIT).await;
         assert!(output.unwrap().stdout == text);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_of_a_long_output_is_said() {
+        let endless = "head -c 33555000 /dev/zero | tr '\\0' x";
+        let output = guest().run(endless, LIMIT).await.unwrap();
+        assert!(output.status.success());
+        assert!(output.stdout.ends_with("x\n(568 bytes more were cut)\n"));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use podwire_process::{ChildCommand, RunError, SpawnError, Spawner, Stream};
+use podwire_process::{BoundedLog, ChildCommand, RunError, SpawnError, Spawner, Stream};
 use qapi::qmp::{self, QmpCommand};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
@@ -239,9 +239,9 @@ impl Machine {
             path: argv_path,
             source,
         })?;
-        let console_log = append_to(&dir.join("console.log"))?;
-        let transcript = Transcript::new(append_to(&dir.join("qmp.log"))?);
-        let agent_log = Transcript::new(append_to(&dir.join("agent.log"))?);
+        let console_log = bounded_log(&dir.join("console.log"))?;
+        let transcript = Transcript::new(bounded_log(&dir.join("qmp.log"))?);
+        let agent_log = Transcript::new(bounded_log(&dir.join("agent.log"))?);
 
         let mut child = spawner.spawn(command)?;
         let pid = child.id();
@@ -742,6 +742,13 @@ fn append_to(path: &Path) -> Result<File, VmError> {
     })
 }
 
+/// A log that a guest can add to.
+fn bounded_log(path: &Path) -> Result<BoundedLog<File>, VmError> {
+    let file = append_to(path)?;
+    let written = file.metadata().map_or(0, |metadata| metadata.len());
+    Ok(BoundedLog::new(file, written))
+}
+
 fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
     stream.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(stream)
@@ -750,6 +757,23 @@ fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_log_that_a_guest_has_filled_grows_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        // What the machine's processes before have written counts.
+        File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        let mut log = bounded_log(&path).unwrap();
+        for _ in 0..1000 {
+            log.write_all(&[b'x'; 1000]).unwrap();
+        }
+        let mut end = File::open(&path).unwrap();
+        end.seek(SeekFrom::Start(1 << 30)).unwrap();
+        let said = io::read_to_string(end).unwrap();
+        assert_eq!(said, "\n(cut: no more than 64 MiB are kept)\n");
+    }
 
     #[test]
     fn a_process_s_time_is_behind_whatever_its_name_is() {

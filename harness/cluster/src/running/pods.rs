@@ -1,6 +1,7 @@
 //! What is asked of a running cluster's Pods: which there are, and requests and programs in them.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
 use podwire_probe::{FetchReport, FetchRequest, Outcome, TargetReport};
 use podwire_vm::{ExitStatus, Output};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::api::chain;
 use super::cluster::Cluster;
@@ -144,18 +145,14 @@ impl Cluster {
         let streams = AttachParams::default().stdout(true).stderr(true);
         let attached = pods.exec(pod, command.iter().copied(), &streams).await;
         let mut attached = attached.map_err(|error| chain(&error))?;
-        let (Some(mut out), Some(mut err), Some(status)) =
+        let (Some(out), Some(err), Some(status)) =
             (attached.stdout(), attached.stderr(), attached.take_status())
         else {
             return Err("the API server opened no streams".to_owned());
         };
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let (read_out, read_err, status) = tokio::join!(
-            out.read_to_end(&mut stdout),
-            err.read_to_end(&mut stderr),
-            status
-        );
-        read_out.and(read_err).map_err(|error| error.to_string())?;
+        let (stdout, stderr, status) = tokio::join!(kept(out), kept(err), status);
+        let streams = stdout.and_then(|stdout| Ok((stdout, stderr?)));
+        let (stdout, stderr) = streams.map_err(|error| error.to_string())?;
         let status = status.ok_or("the session ended without a status")?;
         let status = match status.status.as_deref() {
             Some("Success") => ExitStatus::Code(0),
@@ -163,8 +160,8 @@ impl Cluster {
         };
         Ok(Output {
             status,
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            stdout,
+            stderr,
         })
     }
 }
@@ -189,6 +186,19 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
             && (!request.each || target.attempts.len() as u64 == ended);
         (!whole).then(|| format!("{} requests asked for, reported {target}", request.count))
     })
+}
+
+/// What is kept of a Pod's stream, which is read to its end.
+async fn kept(mut stream: impl AsyncRead + Unpin) -> io::Result<String> {
+    let mut kept = podwire_process::Kept::default();
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let count = stream.read(&mut bytes).await?;
+        if count == 0 {
+            return Ok(kept.into_text());
+        }
+        kept.write_all(&bytes[..count])?;
+    }
 }
 
 /// The exit code in a failed exec's status (meta/v1 Status, cause `ExitCode`).
@@ -223,6 +233,14 @@ mod tests {
         let placed = of(spec.clone(), json!({ "podIP": "10.1.2.3" }));
         assert_eq!(placed, Some((2, Ipv4Addr::new(10, 1, 2, 3))));
         assert_eq!(of(spec, json!({})), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_pod_prints_is_kept_within_bounds_and_read_to_its_end() {
+        let endless = tokio::io::repeat(b'x').take(40_000_000);
+        let text = kept(endless).await.unwrap();
+        assert!(text.len() < 34_000_000, "{}", text.len());
+        assert!(text.ends_with("x\n(6445568 bytes more were cut)\n"));
     }
 
     #[test]
