@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What to fetch, and how.
 ///
@@ -186,7 +187,8 @@ pub struct TargetReport {
     /// As given in the request.
     pub target: String,
     /// Equal results together, in a stable order; the counts and `unsent` add up to the request's
-    /// `count`.
+    /// `count`. Read from JSON, they can be added.
+    #[serde(deserialize_with = "countable")]
     pub results: Vec<Counted>,
     /// How many requests were not sent any more, see [`FetchRequest::give_up_after`].
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -194,6 +196,19 @@ pub struct TargetReport {
     /// Every attempt, when the request asked for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+}
+
+/// A Pod tells what it likes, also more requests than anybody can ask for.
+fn countable<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Counted>, D::Error> {
+    let results = Vec::<Counted>::deserialize(from)?;
+    let counts = results.iter().map(|each| u64::from(each.count));
+    let sum = counts.sum::<u64>();
+    match u32::try_from(sum) {
+        Ok(_) => Ok(results),
+        Err(_) => Err(D::Error::custom(format!(
+            "{sum} requests of one target: nobody asks for so many"
+        ))),
+    }
 }
 
 /// How often one and the same thing was the result.
@@ -366,6 +381,24 @@ mod tests {
             client: host.map(|_| "10.1.1.1".into()),
             error: error.map(Into::into),
         }
+    }
+
+    #[test]
+    fn counts_that_cannot_be_added_are_no_report() {
+        let report = |counts: &[u32]| {
+            let results = counts.iter().map(
+                |count| serde_json::json!({ "outcome": "answered", "host": "a", "count": count }),
+            );
+            let results: Vec<_> = results.collect();
+            let target = serde_json::json!({ "target": "a", "results": results });
+            serde_json::from_value::<TargetReport>(target)
+        };
+        let most = report(&[u32::MAX - 1, 1]).unwrap();
+        assert_eq!(most.count(Outcome::Answered), u32::MAX);
+        assert_eq!(most.hosts()["a"], u32::MAX);
+        let error = report(&[u32::MAX, 1])
+            .map(|report| (report.count(Outcome::Answered), report.clients().len()));
+        insta::assert_snapshot!(error.unwrap_err(), @"4294967296 requests of one target: nobody asks for so many");
     }
 
     #[test]
