@@ -116,7 +116,7 @@ pub enum Origin {
     },
     /// Published as part of a release: the file itself, or the archive that has it.
     Release {
-        /// Its address.
+        /// Its address, as it is told.
         url: String,
         /// What is published about its contents.
         digest: Digest,

@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 
 pub use error::{DownloadError, DownloadFault};
 
+use crate::address::Address;
 use crate::digest::Digest;
 use crate::error::causes;
 use crate::sources::SourceKey;
@@ -80,7 +81,7 @@ impl<'a> Downloader<'a> {
     ///
     /// # Errors
     /// [`DownloadError::Failed`].
-    pub fn text(&self, key: SourceKey, url: &str) -> Result<String, DownloadError> {
+    pub fn text(&self, key: SourceKey, url: &Address) -> Result<String, DownloadError> {
         String::from_utf8(self.bytes(key, url)?)
             .map_err(|_| failed(key, url, DownloadFault::NoText))
     }
@@ -89,7 +90,12 @@ impl<'a> Downloader<'a> {
     ///
     /// # Errors
     /// [`DownloadError::Failed`], also when the list does not say it.
-    pub fn digest(&self, key: SourceKey, url: &str, file: &str) -> Result<Digest, DownloadError> {
+    pub fn digest(
+        &self,
+        key: SourceKey,
+        url: &Address,
+        file: &str,
+    ) -> Result<Digest, DownloadError> {
         let text = self.text(key, url)?;
         Digest::published_in(&text, file).ok_or_else(|| {
             let file = file.to_owned();
@@ -101,8 +107,8 @@ impl<'a> Downloader<'a> {
     ///
     /// # Errors
     /// [`DownloadError::Failed`].
-    pub fn bytes(&self, key: SourceKey, url: &str) -> Result<Vec<u8>, DownloadError> {
-        self.report.step(&format!("downloading {}", name(url)));
+    pub fn bytes(&self, key: SourceKey, url: &Address) -> Result<Vec<u8>, DownloadError> {
+        self.report.step(&format!("downloading {}", url.name()));
         self.retried(|| self.runtime.block_on(self.short(url)))
             .map_err(|fault| failed(key, url, fault))
     }
@@ -115,24 +121,24 @@ impl<'a> Downloader<'a> {
     pub fn file(
         &self,
         key: SourceKey,
-        url: &str,
+        url: &Address,
         digest: &Digest,
     ) -> Result<PathBuf, DownloadError> {
         let _lock = self.cache.lock("downloads", self.report)?;
         let found = self
             .cache
             .find(Kind::Download, &digest.file_name(), Check::Contents)?;
-        if let Some(dir) = found.usable(name(url), self.report) {
+        if let Some(dir) = found.usable(url.name(), self.report) {
             return Ok(partial::file(&dir));
         }
         let mut partial = Partial::open(self.cache, url, digest)?;
         let step = match partial.validator() {
             Some(_) => format!(
                 "downloading {}, of which {} are here",
-                name(url),
+                url.name(),
                 ByteSize(partial.size())
             ),
-            None => format!("downloading {}", name(url)),
+            None => format!("downloading {}", url.name()),
         };
         self.report.step(&step);
         let came = self.retried(|| self.runtime.block_on(self.stream(url, &mut partial)));
@@ -171,15 +177,18 @@ impl<'a> Downloader<'a> {
         attempt()
     }
 
-    async fn short(&self, url: &str) -> Result<Vec<u8>, DownloadFault> {
-        let answer = self.wire.sent(self.wire.get(url), 0).await?;
+    async fn short(&self, url: &Address) -> Result<Vec<u8>, DownloadFault> {
+        let answer = self
+            .wire
+            .sent(self.wire.get(url.secret().clone()), 0)
+            .await?;
         self.wire.body(accepted(answer)?, TEXT_LIMIT).await
     }
 
     /// The whole file, or what is missing of it.
-    async fn stream(&self, url: &str, partial: &mut Partial) -> Result<(), DownloadFault> {
+    async fn stream(&self, url: &Address, partial: &mut Partial) -> Result<(), DownloadFault> {
         let from = partial.size();
-        let mut request = self.wire.get(url);
+        let mut request = self.wire.get(url.secret().clone());
         if let Some(validator) = partial.validator() {
             request = request
                 .header(RANGE, format!("bytes={from}-"))
@@ -218,7 +227,7 @@ impl<'a> Downloader<'a> {
                 available: ByteSize(disk.available),
             });
         }
-        let mut pace = Pace::new(name(url), partial.size(), whole);
+        let mut pace = Pace::new(url.name(), partial.size(), whole);
         loop {
             let chunk = self.wire.chunk(&mut answer, partial.size()).await?;
             let Some(chunk) = chunk else { return Ok(()) };
@@ -243,17 +252,12 @@ impl<'a> Downloader<'a> {
     }
 }
 
-fn failed(key: SourceKey, url: &str, fault: DownloadFault) -> DownloadError {
+fn failed(key: SourceKey, url: &Address, fault: DownloadFault) -> DownloadError {
     DownloadError::Failed {
         key,
-        url: url.to_owned(),
+        url: url.clone(),
         fault,
     }
-}
-
-/// The last part of an address.
-fn name(url: &str) -> &str {
-    url.rsplit('/').next().unwrap_or(url)
 }
 
 fn accepted(answer: Response) -> Result<Response, DownloadFault> {

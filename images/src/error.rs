@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use podwire_process::{RunError, SpawnError};
 
+use crate::address::Address;
 use crate::bundle::OwnFileError;
 use crate::image::{ImageFrom, LockDifference};
 use crate::{CacheError, Digest, DownloadError, SourceKey};
@@ -131,7 +132,7 @@ pub enum Error {
         /// Whose address it is.
         key: SourceKey,
         /// The listing.
-        url: String,
+        url: Address,
     },
     /// Nobody whom the project trusts vouches for what was published.
     #[error(
@@ -141,7 +142,7 @@ pub enum Error {
         /// Whose address it is.
         key: SourceKey,
         /// What was signed.
-        url: String,
+        url: Address,
         /// The keys that were tried.
         keyring: PathBuf,
         /// What is wrong.
@@ -156,7 +157,7 @@ pub enum Error {
         /// Whose address it is.
         key: SourceKey,
         /// The image.
-        url: String,
+        url: Address,
         /// What its list of digests says.
         published: Digest,
         /// What the pin says.

@@ -5,6 +5,7 @@
 //! of its files, and renamed into place whole: one that was cut short, truncated or altered is
 //! never used. See [`Cache`].
 
+mod address;
 mod cache;
 mod command;
 mod digest;
@@ -29,6 +30,7 @@ use std::path::Path;
 
 use podwire_process::{Report, Spawner};
 
+pub use address::{Address, NoAddress, hidden};
 pub use bundle::{Bundle, BundleManifest, BundleOrder, Provenance};
 pub use cache::{
     Cache, CacheError, CacheLock, Check, Disk, Entry, Found, Kind, Made, Removal, Room, SshKeys,

@@ -18,6 +18,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::address;
 use crate::digest::{Digest, Inputs};
 use crate::download::{DownloadFault, LIMITS, Wire, is_downgrade};
 use crate::error::causes;
@@ -333,7 +334,7 @@ impl<'a> Puller<'a> {
         let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
         let mut realm = realm.ok_or_else(|| closed("it names nobody who gives tokens"))?;
         if is_downgrade(&self.base, &realm) {
-            return Err(DownloadFault::RedirectDown(realm.to_string()).into());
+            return Err(DownloadFault::RedirectDown(address::shown(&realm)).into());
         }
         let scope = format!("repository:{}:pull", self.image.repository());
         realm.query_pairs_mut().append_pair("scope", &scope);

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::address::{Address, hidden_anyhow};
 use crate::bundle::BundleFrom;
 use crate::files::read_text;
 use crate::image::ImageFrom;
@@ -70,7 +72,8 @@ pub struct Sources {
     pub bundle_from: BundleFrom,
     /// What `--from` takes where it is not given.
     pub image_from: ImageFrom,
-    addresses: BTreeMap<SourceKey, String>,
+    addresses: BTreeMap<SourceKey, Address>,
+    registry: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +96,10 @@ struct Defaults {
 
 fn bundle_from<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<BundleFrom>, D::Error> {
     let text = String::deserialize(from)?;
+    if text.contains("://") {
+        let reason = "it is modules, release or a folder, and no address";
+        return Err(serde::de::Error::custom(reason));
+    }
     Ok(Some(BundleFrom::named(&text)))
 }
 
@@ -111,35 +118,54 @@ impl Sources {
         let path = source.join("images/sources.toml");
         let own = Written::read(&path)?;
         let given = config.map(Written::read).transpose()?.unwrap_or_default();
-        let mut addresses = own.sources;
-        addresses.extend(given.sources);
         let missing = |what: &dyn fmt::Display| Error::Malformed {
             path: path.clone(),
             reason: format!("`{what}` is missing"),
         };
-        if let Some(key) = SourceKey::ALL
-            .iter()
-            .find(|key| !addresses.contains_key(key))
-        {
+        let there =
+            |key: &&SourceKey| own.sources.contains_key(key) || given.sources.contains_key(key);
+        if let Some(key) = SourceKey::ALL.iter().find(|key| !there(key)) {
             return Err(missing(key));
         }
-        let bundle_from = given.defaults.bundle_from.or(own.defaults.bundle_from);
+        let bundle_from = given
+            .defaults
+            .bundle_from
+            .as_ref()
+            .or(own.defaults.bundle_from.as_ref());
         let image_from = given.defaults.image_from.or(own.defaults.image_from);
-        Ok(Self {
+        let mut sources = Self {
             image_from: image_from.ok_or_else(|| missing(&"image-from"))?,
-            bundle_from: bundle_from.ok_or_else(|| missing(&"bundle-from"))?,
-            addresses,
-        })
+            bundle_from: bundle_from.ok_or_else(|| missing(&"bundle-from"))?.clone(),
+            addresses: BTreeMap::new(),
+            registry: String::new(),
+        };
+        own.replace(&path, &mut sources)?;
+        given.replace(config.unwrap_or(&path), &mut sources)?;
+        Ok(sources)
     }
 
-    /// A source's address, without a slash at its end.
-    pub fn base(&self, key: SourceKey) -> &str {
-        self.addresses.get(&key).map_or("", String::as_str)
+    /// The registry: a host, and a path on it if any.
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The address of a source, of any but the registry.
+    pub(crate) fn address(&self, key: SourceKey) -> &Address {
+        // All are there: `read` has looked.
+        &self.addresses[&key]
     }
 
     /// The address of what is at `path` below a source's.
-    pub fn url(&self, key: SourceKey, path: &str) -> String {
-        format!("{}/{path}", self.base(key))
+    pub(crate) fn url(&self, key: SourceKey, path: &str) -> Address {
+        self.address(key).below(path)
+    }
+
+    /// A source as it is told.
+    pub fn shown(&self, key: SourceKey) -> String {
+        match key {
+            SourceKey::Images => self.registry.clone(),
+            web => self.address(web).to_string(),
+        }
     }
 }
 
@@ -147,17 +173,12 @@ impl Written {
     fn read(path: &Path) -> Result<Self, Error> {
         let doing = "read the settings in";
         let text = read_text(path).map_err(Error::file(doing, path))?;
+        // What is quoted may have a password in it.
         let malformed = |reason: String| Error::Malformed {
             path: path.to_owned(),
-            reason,
+            reason: hidden_anyhow(&reason),
         };
         let mut written: Self = toml::from_str(&text).map_err(|e| malformed(e.to_string()))?;
-        for (key, address) in &mut written.sources {
-            let trimmed = address.trim_end_matches('/');
-            check(*key, trimmed)
-                .map_err(|reason| malformed(format!("`{key} = {address:?}`: {reason}")))?;
-            *address = trimmed.to_owned();
-        }
         // Whoever writes a file means what is beside it, wherever the command is run.
         if let (Some(BundleFrom::Directory(own)), Some(dir)) =
             (&mut written.defaults.bundle_from, path.parent())
@@ -166,24 +187,40 @@ impl Written {
         }
         Ok(written)
     }
+
+    /// Puts its sources, which stand in `path`, into the place of others.
+    fn replace(&self, path: &Path, sources: &mut Sources) -> Result<(), Error> {
+        for (key, text) in &self.sources {
+            let malformed = |reason: String| Error::Malformed {
+                path: path.to_owned(),
+                reason: format!(
+                    "{}: {reason}",
+                    hidden_anyhow(&format!("`{key} = {text:?}`"))
+                ),
+            };
+            match key {
+                SourceKey::Images => {
+                    let registry = registry(text).ok_or_else(|| malformed(NO_REGISTRY.into()))?;
+                    sources.registry = registry;
+                }
+                web => {
+                    let address = text.parse::<Address>();
+                    let address = address.map_err(|error| malformed(error.to_string()))?;
+                    sources.addresses.insert(*web, address);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-fn check(key: SourceKey, address: &str) -> Result<(), String> {
-    if key == SourceKey::Images {
-        let named = format!("{address}/name:tag");
-        let good = named.parse::<oci_spec::distribution::Reference>();
-        let whole = |it: &oci_spec::distribution::Reference| it.whole() == named;
-        return match good {
-            Ok(reference) if whole(&reference) => Ok(()),
-            _ => Err("it is no registry: a host, and a path on it if any, without https://".into()),
-        };
-    }
-    let url = reqwest::Url::parse(address).map_err(|error| format!("it is no URL: {error}"))?;
-    match url.scheme() {
-        "http" | "https" if url.query().is_none() && url.fragment().is_none() => Ok(()),
-        "http" | "https" => Err("paths are put behind it: it cannot end with ?... or #...".into()),
-        _ => Err("it begins with neither https:// nor http://".into()),
-    }
+const NO_REGISTRY: &str = "it is no registry: a host, and a path on it if any, without https://";
+
+fn registry(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let named = format!("{text}/name:tag");
+    let reference = named.parse::<Reference>().ok()?;
+    (reference.whole() == named).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -211,7 +248,7 @@ mod tests {
         assert_eq!(sources.bundle_from, BundleFrom::Modules);
         assert_eq!(sources.image_from, ImageFrom::Debian);
         for key in SourceKey::ALL {
-            assert!(!sources.base(key).is_empty(), "{key}");
+            assert!(!sources.shown(key).is_empty(), "{key}");
             let written = toml::Value::try_from(key).unwrap();
             assert_eq!(written.as_str(), Some(key.to_string().as_str()));
         }
@@ -225,9 +262,9 @@ mod tests {
         )
         .unwrap();
         let url = sources.url(SourceKey::Kubernetes, "v1.36.4/bin");
-        assert_eq!(url, "http://mirror.example/k8s/v1.36.4/bin");
-        assert_eq!(sources.base(SourceKey::Images), "mirror.example:5000/k8s");
-        assert_eq!(sources.base(SourceKey::Etcd), own.base(SourceKey::Etcd));
+        assert_eq!(url.to_string(), "http://mirror.example/k8s/v1.36.4/bin");
+        assert_eq!(sources.shown(SourceKey::Images), "mirror.example:5000/k8s");
+        assert_eq!(sources.shown(SourceKey::Etcd), own.shown(SourceKey::Etcd));
         assert_eq!(sources.bundle_from, BundleFrom::Modules);
         assert_eq!(
             with("[defaults]\nbundle-from = 'release'")
@@ -278,7 +315,32 @@ mod tests {
         insta::assert_snapshot!(refused("[sources]\netcd = 'a.example'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "a.example"`: it is no URL: relative URL without a base"#);
         insta::assert_snapshot!(refused("[sources]\netcd = 'https://a.example/?x'\n"), @r#""DIR/mine.toml" is not understood: `etcd = "https://a.example/?x"`: paths are put behind it: it cannot end with ?... or #..."#);
         insta::assert_snapshot!(refused("[sources]\nimages = 'https://a.example'\n"), @r#""DIR/mine.toml" is not understood: `images = "https://a.example"`: it is no registry: a host, and a path on it if any, without https://"#);
+        insta::assert_snapshot!(refused("[sources]\nubuntu-archive = \"http://a.example/ubuntu noble main\\ndeb [trusted=yes] http://evil.example\""), @r#""DIR/mine.toml" is not understood: `ubuntu-archive = "http://a.example/ubuntu noble main\ndeb [trusted=yes] http://evil.example"`: it has a blank, a line break or a bracket in it"#);
         let absent = Sources::read(root(), Some(Path::new("/none.toml"))).unwrap_err();
         insta::assert_snapshot!(absent, @r#"cannot read the settings in "/none.toml""#);
+    }
+
+    #[test]
+    fn a_password_is_in_no_error() {
+        for text in [
+            "[sources]\netcd = 'ftp://u:s3cret@a.example'",
+            "[sources]\netcd = 'https://u:s3cret@a.example/?x'",
+            "[sources]\netcd = 'https://u:s3cret@:x'",
+            "[sources]\nimages = 'u:s3cret@a.example'",
+            "[sources]\nkubernets = 'https://u:s3cret@a.example'",
+            "[sources]\netcd = 'https://u:s3cret@a.example",
+            "sources = 'https://u:s3cret@a.example'",
+            "[defaults]\nimage-from = 'https://u:s3cret@a.example'",
+            "[defaults]\nbundle-from = 'https://u:s3cret@a.example'",
+        ] {
+            let refused = with(text).unwrap_err();
+            assert!(
+                !refused.contains("s3cret") && refused.contains("***@"),
+                "{refused}"
+            );
+        }
+        let sources = with("[sources]\netcd = 'https://u:s3cret@a.example'").unwrap();
+        assert!(!format!("{sources:?}").contains("s3cret"));
+        assert_eq!(sources.shown(SourceKey::Etcd), "https://***@a.example");
     }
 }

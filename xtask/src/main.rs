@@ -31,7 +31,10 @@ use crate::run::test;
 use crate::say::stop::{self, Stop};
 
 fn main() -> ExitCode {
-    stop::end(run(Cli::parse().command))
+    match Cli::try_parse() {
+        Ok(cli) => stop::end(run(cli.command)),
+        Err(error) => stop::misspelt(&error),
+    }
 }
 
 /// The exit status: 0, or that of a command on a node.

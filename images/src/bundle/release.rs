@@ -108,7 +108,7 @@ impl Release {
             SourceKey::Images,
         ];
         let inputs = keys.into_iter().fold(inputs, |inputs, key| {
-            inputs.with(&key.to_string(), self.sources.base(key))
+            inputs.with(&key.to_string(), self.sources.shown(key))
         });
         Ok(inputs.name())
     }
@@ -161,12 +161,14 @@ impl Release {
     ) -> Result<(String, BundleFile), Error> {
         let key = SourceKey::Kubernetes;
         let folder = format!("v{}/bin/linux/amd64", self.version);
-        let url = self.sources.url(key, &format!("{folder}/{program}"));
-        let digest = downloader.digest(key, &format!("{url}.sha256"), program)?;
+        let address = |file: &str| self.sources.url(key, &format!("{folder}/{file}"));
+        let url = address(program);
+        let digest = downloader.digest(key, &address(&format!("{program}.sha256")), program)?;
         let file = downloader.file(key, &url, &digest)?;
         let path = format!("bin/{program}");
         let to = place(dir, &path)?;
         link(&file, &to)?;
+        let url = url.to_string();
         let origin = Origin::Release { url, digest };
         Ok((path, executable(&to, origin)?))
     }
@@ -251,7 +253,7 @@ impl Release {
         let programs = tarball.programs.iter().map(|program| {
             let path = format!("{}/{program}", tarball.to);
             let origin = Origin::Release {
-                url: url.clone(),
+                url: url.to_string(),
                 digest: digest.clone(),
             };
             let file = executable(&dir.join(&path), origin)?;
@@ -274,7 +276,7 @@ impl Release {
         for reference in wanted {
             // kubeadm's names begin with the registry, which may be another one here.
             let path = reference.split_once('/').map_or("", |(_, path)| path);
-            let from = format!("{}/{path}", self.sources.base(SourceKey::Images));
+            let from = format!("{}/{path}", self.sources.registry());
             let failed = |reason: String| Error::Pull {
                 reference: reference.clone(),
                 from: from.clone(),

@@ -252,6 +252,48 @@ fn a_release_comes_from_where_each_part_is_published() {
 }
 
 #[test]
+fn a_mirrors_password_is_in_nothing_that_is_kept() {
+    let bench = Bench::new();
+    bench.sources();
+    let host = &bench.publisher.server.host;
+    let config = [
+        "kubernetes=k8s",
+        "cni-plugins=cni",
+        "crictl=crictl",
+        "etcd=etcd",
+    ]
+    .map(|source| source.split_once('=').unwrap())
+    .map(|(key, path)| format!("{key} = 'http://user:s3cret@{host}/{path}'\n"));
+    let config = bench.file("mine.toml", format!("[sources]\n{}", config.concat()));
+    let sources = Sources::read(bench.dir.path(), Some(&config)).unwrap();
+    let asked = Asked {
+        kubernetes: Some("1.35.4"),
+        from: None,
+        replace: &[],
+    };
+    let order = BundleOrder::take(bench.dir.path(), &sources, &asked).unwrap();
+    let bundle = bench.get(&order).unwrap();
+    assert_eq!(cached(&bench.workshop(), &order).unwrap().unwrap(), bundle);
+    let manifest = fs::read_to_string(bundle.dir.join(MANIFEST)).unwrap();
+    for told in [
+        manifest,
+        format!("{bundle:?} {order:?}"),
+        bench.heard.0.borrow().join("\n"),
+    ] {
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    let kubelet = bundle.manifest.files["bin/kubelet"].origin.to_string();
+    assert!(kubelet.starts_with("from http://***@"), "{kubelet}");
+    let asked = bench.publisher.server.asked();
+    assert!(
+        asked
+            .iter()
+            .all(|path| path.ends_with(" as Basic dXNlcjpzM2NyZXQ=")),
+        "{asked:?}"
+    );
+}
+
+#[test]
 fn a_cut_download_of_a_release_goes_on_and_nothing_comes_twice() {
     let bench = Bench::new();
     let kubelet = "k8s/v1.35.4/bin/linux/amd64/kubelet";

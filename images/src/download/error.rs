@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::CacheError;
+use crate::address::{self, Address};
 use crate::digest::Digest;
 use crate::error::causes;
 use crate::sources::SourceKey;
@@ -24,7 +25,7 @@ pub enum DownloadError {
         /// Which source.
         key: SourceKey,
         /// What was asked for.
-        url: String,
+        url: Address,
         /// What happened.
         fault: DownloadFault,
     },
@@ -147,7 +148,12 @@ impl DownloadFault {
     }
 
     /// What the client says; `got` bytes had come before.
-    pub(super) fn of(error: &reqwest::Error, got: u64, silence: Duration) -> Self {
+    pub(super) fn of(mut error: reqwest::Error, got: u64, silence: Duration) -> Self {
+        // It is quoted, and may be where a redirection led.
+        if let Some(url) = error.url_mut() {
+            address::hide(url);
+        }
+        let error = &error;
         if let Some(Redirect { to, times }) = find::<Redirect>(error) {
             return match to {
                 Some(to) => Self::RedirectDown(to.clone()),

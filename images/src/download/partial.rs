@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::cache::{PARTIAL, remove_all};
 use crate::digest::{Digest, Hasher};
 use crate::{Cache, CacheError, Kind};
@@ -25,6 +26,7 @@ pub(super) struct Partial {
 /// Of what it is the beginning.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct About {
+    /// As it is told: what it is the beginning of decides its digest.
     url: String,
     /// What `If-Range` is to say (RFC 9110, 13.1.5).
     validator: Option<String>,
@@ -32,7 +34,7 @@ struct About {
 
 impl Partial {
     /// What is there of a file; nothing of it counts when it came from elsewhere.
-    pub(super) fn open(cache: &Cache, url: &str, digest: &Digest) -> Result<Self, CacheError> {
+    pub(super) fn open(cache: &Cache, url: &Address, digest: &Digest) -> Result<Self, CacheError> {
         let dir = cache.folder(PARTIAL)?.join(digest.file_name());
         fs::create_dir_all(&dir).map_err(CacheError::io("make", &dir))?;
         cache.hold(&dir)?;
@@ -48,7 +50,7 @@ impl Partial {
             about,
             file: None,
         };
-        if partial.about.url == url && partial.about.validator.is_some() {
+        if partial.about.url == url.to_string() && partial.about.validator.is_some() {
             partial
                 .read()
                 .map_err(CacheError::io("read", &partial.dir))?;
@@ -92,11 +94,11 @@ impl Partial {
     }
 
     /// What comes now is the file from its first byte.
-    pub(super) fn begin(&mut self, url: &str, validator: Option<String>) -> io::Result<()> {
+    pub(super) fn begin(&mut self, url: &Address, validator: Option<String>) -> io::Result<()> {
         self.hash = self.digest.hasher();
         self.size = 0;
         self.about = About {
-            url: url.to_owned(),
+            url: url.to_string(),
             validator,
         };
         // First of all: else the new beginning would be taken for the old one's.

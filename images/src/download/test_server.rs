@@ -9,6 +9,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::address::Address;
 use crate::digest::sha256;
 use crate::test_host::serve;
 
@@ -83,8 +84,8 @@ impl TestServer {
     }
 
     /// `http://127.0.0.1:43210/path`.
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.host)
+    pub(crate) fn url(&self, path: &str) -> Address {
+        format!("http://{}/{path}", self.host).parse().unwrap()
     }
 
     /// Offers a file, or another version of it.
@@ -153,10 +154,13 @@ fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> io::Result
     let range: Option<usize> = range.and_then(|it| it.parse().ok());
     let (file, redirect, trouble) = {
         let mut content = content.lock().unwrap();
-        let asked = match range {
+        let mut asked = match range {
             Some(first) => format!("{path} from {first}"),
             None => path.to_owned(),
         };
+        if let Some(who) = header("authorization") {
+            asked = format!("{asked} as {who}");
+        }
         content.asked.push(asked);
         let trouble = content.troubles.get_mut(path).and_then(VecDeque::pop_front);
         let redirect = content.redirects.get(path).cloned();

@@ -353,7 +353,10 @@ fn a_server_that_cannot_be_reached_is_told_apart() {
     let bench = Bench::new();
     let digest: Digest = sha256(b"").parse().unwrap();
     let refused = |url: &str| {
-        let error = bench.downloader(3).file(KEY, url, &digest).unwrap_err();
+        let error = bench
+            .downloader(3)
+            .file(KEY, &url.parse().unwrap(), &digest)
+            .unwrap_err();
         bench.told(&error)
     };
     let (gone, _port) = nobody();
@@ -368,6 +371,50 @@ fn a_server_that_cannot_be_reached_is_told_apart() {
     // It speaks HTTP without TLS.
     let told = refused(&format!("https://{}/x", bench.server.host));
     assert!(told.contains("TLS failed: "), "{told}");
+}
+
+#[test]
+fn a_password_goes_to_its_server_and_nowhere_else() {
+    let bench = Bench::new();
+    bench.server.put("sums", "abc  file\n");
+    bench.server.put("x", bytes());
+    let url = |path: &str| -> Address {
+        let address = format!("http://user:s3cret@{}/{path}", bench.server.host);
+        address.parse().unwrap()
+    };
+    let downloader = bench.downloader(0);
+    downloader.text(KEY, &url("sums")).unwrap();
+    // RFC 7617: user:s3cret
+    let who = "Basic dXNlcjpzM2NyZXQ=";
+    assert_eq!(bench.server.asked(), [format!("sums as {who}")]);
+    let digest = sha256(&bytes()).parse().unwrap();
+    bench.server.trouble("x", [Trouble::Cut(40_000)]);
+    let mut told = vec![downloader.file(KEY, &url("x"), &digest).unwrap_err()];
+    bench.server.trouble("y", [Trouble::HangUp]);
+    for path in ["y", "none"] {
+        told.push(downloader.text(KEY, &url(path)).unwrap_err());
+    }
+    let (gone, _port) = nobody();
+    let address = format!("http://user:s3cret@{gone}/x").parse().unwrap();
+    told.push(downloader.text(KEY, &address).unwrap_err());
+    bench.server.redirect(
+        "signed",
+        &format!("http://u:s3cret@{gone}/x?signature=s3cret"),
+    );
+    told.push(downloader.text(KEY, &url("signed")).unwrap_err());
+    for error in told {
+        let told = format!("{error} {error:?}");
+        assert!(told.contains("***@") && !told.contains("s3cret"), "{told}");
+    }
+    let heard = bench.heard.0.borrow().join("\n");
+    assert!(!heard.contains("s3cret"), "{heard}");
+    let kept = fs::read_dir(bench.cache.folder(PARTIAL).unwrap()).unwrap();
+    let about = fs::read_to_string(kept.last().unwrap().unwrap().path().join("about.json"));
+    assert!(about.unwrap().contains("***@"));
+    // And it goes on there.
+    downloader.file(KEY, &url("x"), &digest).unwrap();
+    let asked = bench.server.asked();
+    assert_eq!(asked.last().unwrap(), &format!("x from 40000 as {who}"));
 }
 
 #[test]
@@ -429,7 +476,9 @@ fn is_proxied() -> bool {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path()).unwrap();
     let heard = Heard::default();
-    let text = Downloader::new(&cache, &heard).unwrap().text(KEY, &url);
+    let text = Downloader::new(&cache, &heard)
+        .unwrap()
+        .text(KEY, &url.parse().unwrap());
     println!(
         "downloaded: {}",
         text.unwrap_or_else(|error| error.to_string())

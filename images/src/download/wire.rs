@@ -7,6 +7,7 @@ use reqwest::{Client, ClientBuilder, IntoUrl, RequestBuilder, Response, Url};
 
 use super::DownloadFault;
 use super::error::Redirect;
+use crate::address;
 
 /// Redirections that are followed.
 const REDIRECTS: usize = 10;
@@ -57,7 +58,7 @@ impl Wire {
                     .iter()
                     .any(|from| is_downgrade(from, attempt.url()))
                 {
-                    let to = Some(attempt.url().to_string());
+                    let to = Some(address::shown(attempt.url()));
                     return attempt.error(Redirect { to, times });
                 }
                 if times > REDIRECTS {
@@ -83,7 +84,7 @@ impl Wire {
         got: u64,
     ) -> Result<Response, DownloadFault> {
         let answer = request.send().await;
-        answer.map_err(|error| DownloadFault::of(&error, got, self.silence))
+        answer.map_err(|error| DownloadFault::of(error, got, self.silence))
     }
 
     /// What comes next of an answer; nothing at its end.
@@ -93,7 +94,7 @@ impl Wire {
         got: u64,
     ) -> Result<Option<impl Deref<Target = [u8]>>, DownloadFault> {
         let chunk = answer.chunk().await;
-        chunk.map_err(|error| DownloadFault::of(&error, got, self.silence))
+        chunk.map_err(|error| DownloadFault::of(error, got, self.silence))
     }
 
     /// The whole of an answer that is short.

@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use super::lock::{Lock, LockDifference};
 use super::recipe::{Recipe, RecipeFile};
+use crate::address::Address;
 use crate::digest::Digest;
 use crate::download::{self, DownloadError};
 use crate::{Check, Downloader, Error, Found, Kind, SourceKey, Sources, Workshop};
@@ -220,7 +221,7 @@ impl<'a> Published<'a> {
         })
     }
 
-    fn url(&self, rest: &str) -> String {
+    fn url(&self, rest: &str) -> Address {
         let path = format!("{}/{rest}", self.cloud.folder);
         self.sources.url(SourceKey::Ubuntu, &path)
     }
@@ -238,9 +239,10 @@ impl<'a> Published<'a> {
     /// The digest of a release's image, which its signature vouches for.
     fn digest(&self, serial: &str) -> Result<Digest, Error> {
         let key = SourceKey::Ubuntu;
-        let url = self.url(&format!("release-{serial}/SHA256SUMS"));
+        let of_release = |file: &str| self.url(&format!("release-{serial}/{file}"));
+        let url = of_release("SHA256SUMS");
         let sums = self.downloader.bytes(key, &url)?;
-        let signature = self.downloader.bytes(key, &format!("{url}.gpg"))?;
+        let signature = self.downloader.bytes(key, &of_release("SHA256SUMS.gpg"))?;
         let keyring = self.workshop.source.join("images/keys");
         let keyring = keyring.join(&self.cloud.image_keyring);
         let dir = self.workshop.cache.staging("signature")?;

@@ -210,7 +210,7 @@ async fn an_address_in_a_manifest_is_not_asked() {
     let elsewhere = TestServer::start();
     elsewhere.put("latest/meta-data", CONFIG);
     let mut config = described(&config_digest(), CONFIG.len());
-    config["urls"] = json!([elsewhere.url("latest/meta-data")]);
+    config["urls"] = json!([elsewhere.url("latest/meta-data").to_string()]);
     let refused = bench.refused(MANIFEST, &manifest(&config)).await;
     assert!(refused.contains("404"), "{refused}");
     assert_eq!(elsewhere.asked(), [""; 0]);

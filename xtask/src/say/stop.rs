@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use podwire_images::hidden;
+
 /// What kind of end it was; scripts and CI tell them apart by the exit code.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -48,10 +50,23 @@ pub(crate) fn end(result: Result<u8, Stop>) -> ExitCode {
     };
     match &stop {
         Stop::Failed | Stop::Interrupted => {}
-        Stop::Usage(text) => errln!("error: {text}"),
-        Stop::Setup(error) => errln!("error: {error:#}"),
+        Stop::Usage(text) => errln!("error: {}", hidden(text)),
+        Stop::Setup(error) => errln!("error: {}", hidden(&format!("{error:#}"))),
     }
     ExitCode::from(stop.code())
+}
+
+/// Gives the exit code of a command line that is not understood, or asks for help. What is wrong with it
+/// is quoted, and may be an address with a password.
+pub(crate) fn misspelt(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    if error.use_stderr() && hidden(&plain) != plain {
+        errln!("{}", hidden(plain.trim_end()));
+    } else {
+        // There is nobody left to tell that nobody listens.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[cfg(test)]

@@ -143,6 +143,7 @@ impl Build<'_> {
         let keys = self.workshop.source.join("images/keys");
         let list = source_list(cloud, sources, &keys.join(&cloud.archive_keyring));
         let list = self.write("apt/sources.list", list)?;
+        self.write("apt/auth.conf", credentials(sources))?;
         for folder in ["apt/lists/partial", "input/archives/partial"] {
             self.folder(folder)?;
         }
@@ -216,10 +217,24 @@ pub(super) fn source_list(cloud: &CloudRecipe, sources: &Sources, keyring: &Path
         format!(
             "deb [arch=amd64 signed-by={}] {} {suite} {components}\n",
             keyring.display(),
-            sources.base(key)
+            sources.address(key).open()
         )
     })
     .concat()
+}
+
+/// User names and passwords for those addresses (apt_auth.conf(5)): apt quotes its list in errors.
+fn credentials(sources: &Sources) -> String {
+    let keys = [SourceKey::UbuntuArchive, SourceKey::UbuntuSecurity];
+    let lines = keys.into_iter().filter_map(|key| {
+        let address = sources.address(key);
+        let (user, password) = address.credentials()?;
+        let machine = address.open();
+        Some(format!(
+            "machine {machine} login {user} password {password}\n"
+        ))
+    });
+    lines.collect()
 }
 
 /// A root of its own for apt, with the image's packages as those installed. Of the host's settings only
@@ -229,6 +244,8 @@ fn apt_options(work: &Path, list: &Path) -> Vec<String> {
     [
         ("Dir::Etc::sourcelist", list.display().to_string()),
         ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
+        ("Dir::Etc::netrc", path("apt/auth.conf")),
+        ("Dir::Etc::netrcparts", "/dev/null".to_owned()),
         ("Dir::Etc::preferences", "/dev/null".to_owned()),
         ("Dir::Etc::preferencesparts", "/dev/null".to_owned()),
         ("Dir::State", path("apt")),
@@ -413,5 +430,23 @@ mod tests {
             let refused = unpack(&disk, dir.path()).unwrap_err().to_string();
             assert_eq!(refused, format!("{name:?} came out of the machine"));
         }
+    }
+
+    #[test]
+    fn apt_is_told_addresses_without_a_secret_and_secrets_apart() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("mine.toml");
+        let mine = "[sources]\nubuntu-archive = 'http://me:s3cr%40t@m.example:8080/ubuntu/'\n\
+                    ubuntu-security = 'https://m.example/%5Btrusted=yes%5D%20x'\n";
+        fs::write(&config, mine).unwrap();
+        let sources = Sources::read(root, Some(&config)).unwrap();
+        let (cloud, _) = CloudRecipe::read(root).unwrap();
+        insta::assert_snapshot!(source_list(&cloud, &sources, Path::new("/k.gpg")), @r#"
+        deb [arch=amd64 signed-by=/k.gpg] http://m.example:8080/ubuntu noble main universe
+        deb [arch=amd64 signed-by=/k.gpg] http://m.example:8080/ubuntu noble-updates main universe
+        deb [arch=amd64 signed-by=/k.gpg] https://m.example/%5Btrusted=yes%5D%20x noble-security main universe
+        "#);
+        insta::assert_snapshot!(credentials(&sources), @"machine http://m.example:8080/ubuntu login me password s3cr@t");
     }
 }

@@ -361,7 +361,7 @@ fn a_cut_connection_goes_on_and_a_redirection_is_followed() {
     bench.server.put("mirror/image", bench.image.clone());
     bench
         .server
-        .redirect(&file, &bench.server.url("mirror/image"));
+        .redirect(&file, &bench.server.url("mirror/image").to_string());
     bench.server.trouble("mirror/image", [Trouble::Cut(40_000)]);
     bench.server.asked();
     assert_eq!(bench.image().unwrap(), bench.image);
