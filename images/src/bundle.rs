@@ -40,6 +40,9 @@ const RECIPE: &str = "3";
 
 const MANIFEST: &str = "manifest.json";
 
+/// What a [`Provenance`] calls an official release.
+const RELEASE: &str = "release";
+
 /// How long kubeadm may take to list its images.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -240,11 +243,20 @@ impl BundleOrder {
         })
     }
 
+    /// The program that making it runs on this host, and for which no more is known than a digest from
+    /// the same server.
+    pub fn unverified_program(&self) -> Option<&'static str> {
+        match &self.base {
+            Base::Modules => None,
+            Base::Release(_) => Some("kubeadm"),
+        }
+    }
+
     /// Where its parts come from.
     pub fn provenance(&self) -> Provenance {
         let base = match &self.base {
             Base::Modules => "modules",
-            Base::Release(_) => "release",
+            Base::Release(_) => RELEASE,
         };
         Provenance {
             kubernetes: self.kubernetes.clone(),
@@ -306,9 +318,13 @@ pub struct Replaced {
 }
 
 impl fmt::Display for Provenance {
-    /// `kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 ...)`.
+    /// `kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 ...)`. Of a release it is
+    /// said that its digests come from where its programs do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kubernetes {} from {}", self.kubernetes, self.source)?;
+        if self.source == RELEASE {
+            f.write_str(" (nobody but its own servers vouches for it)")?;
+        }
         if let Some(OwnFolder { path, files }) = &self.directory {
             let names: Vec<&str> = files.keys().map(String::as_str).collect();
             write!(f, "; {} from {}", names.join(", "), path.display())?;

@@ -237,8 +237,13 @@ fn a_release_comes_from_where_each_part_is_published() {
     }
     assert_eq!(
         bench.release().provenance().to_string(),
-        "kubernetes 1.35.4 from release"
+        "kubernetes 1.35.4 from release (nobody but its own servers vouches for it)"
     );
+
+    // It ran here to name the images.
+    assert_eq!(order.unverified_program(), Some("kubeadm"));
+    let modules = bench.take("1.36.4", BundleFrom::Modules, &[]).unwrap();
+    assert_eq!(modules.unverified_program(), None);
 
     // A second time everything is there.
     for path in bench.publisher.server.asked() {
@@ -431,7 +436,7 @@ fn ones_own_programs_replace_those_of_a_release_and_their_images() {
     assert_eq!(bundle.manifest.kubeadm_images, base.manifest.kubeadm_images);
     let text = order.provenance().to_string();
     let text = text.replace(&bench.dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release; kube-proxy from DIR/out/my-proxy (sha256 d39fc4746d80f4f7e18f9cb9cbf436294c12ebaa82adc073fc2d55db76c4a31b); cni/bridge from DIR/out/bridge (sha256 1b77a46453fb09dd206021283d9a02a3e9be6aaadb73040fe3c156f7a6ccb93f)");
+    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release (nobody but its own servers vouches for it); kube-proxy from DIR/out/my-proxy (sha256 d39fc4746d80f4f7e18f9cb9cbf436294c12ebaa82adc073fc2d55db76c4a31b); cni/bridge from DIR/out/bridge (sha256 1b77a46453fb09dd206021283d9a02a3e9be6aaadb73040fe3c156f7a6ccb93f)");
 
     // The same contents from elsewhere are the same bundle, said to be from there.
     let moved = bench.file("elsewhere/proxy", program("mine"));
@@ -498,7 +503,7 @@ fn a_folder_has_components_loose_or_in_the_layout_of_a_bundle() {
     assert_eq!(read("bin/kubectl"), program("kubectl"));
     let text = order.provenance().to_string();
     let text = text.replace(&bench.dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release; cni/bridge, kubelet from DIR/own; kube-proxy from DIR/other (sha256 8c53f94d1b60f73b3f200f80739e07bd946b4b2171523a920054dae9b2889fb5)");
+    insta::assert_snapshot!(text, @"kubernetes 1.35.4 from release (nobody but its own servers vouches for it); cni/bridge, kubelet from DIR/own; kube-proxy from DIR/other (sha256 8c53f94d1b60f73b3f200f80739e07bd946b4b2171523a920054dae9b2889fb5)");
 }
 
 #[test]

@@ -23,6 +23,11 @@ use crate::digest::Digest;
 use crate::download::{self, DownloadError};
 use crate::{Check, Downloader, Error, Found, Kind, SourceKey, Sources, Workshop};
 
+/// Where `VALIDSIG` says the hash algorithm.
+const HASH: usize = 8;
+/// SHA-256, SHA-384, SHA-512, by their numbers in RFC 9580, 9.5. gpgv accepts SHA-1 as well.
+const STRONG: [&str; 3] = ["8", "9", "10"];
+
 /// How long a signature may take to be checked.
 const GPGV_LIMIT: Duration = Duration::from_secs(30);
 
@@ -369,10 +374,21 @@ impl Judgement {
             ));
         }
         let valid = said("VALIDSIG").filter(|_| self.accepted && said("GOODSIG").is_some());
-        let Some(primary) = valid.and_then(|line| line.last()) else {
+        let Some((line, primary)) = valid.and_then(|line| Some((line, line.last()?))) else {
             let told = self.told.trim().replace('\n', "; ");
             return Err(format!("it is no signature that gpgv accepts: {told}"));
         };
+        let hash = line.get(HASH).copied().unwrap_or_default();
+        if !STRONG.contains(&hash) {
+            return Err(format!(
+                "it is made with {}, with which others can make the same signature fit another text",
+                match hash {
+                    "1" => "MD5".to_owned(),
+                    "2" => "SHA-1".to_owned(),
+                    other => format!("the hash algorithm {other} of RFC 9580, 9.5"),
+                }
+            ));
+        }
         if keys.iter().any(|key| key == primary) {
             return Ok(());
         }

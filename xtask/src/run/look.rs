@@ -90,6 +90,10 @@ pub(super) fn look(
         appetite.clone_mib,
     );
     let provenance = order.bundle.provenance().to_string();
+    let missing_bundle = match order.bundle.unverified_program() {
+        Some(program) => format!("{provenance}; its {program} runs on this host"),
+        None => provenance.clone(),
+    };
     let mut phases = vec![
         (
             Phase::Packages,
@@ -123,7 +127,7 @@ pub(super) fn look(
         ),
         (
             parts::bundle_phase(session, &order.bundle)?,
-            cached_or(bundle.map(|_| provenance.clone()), &provenance),
+            cached_or(bundle.map(|_| provenance.clone()), &missing_bundle),
         ),
         (
             Phase::NodeImage,

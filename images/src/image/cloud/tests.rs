@@ -78,8 +78,12 @@ impl Signer {
     }
 
     fn sign(&self, text: &[u8], at: Option<&str>) -> Vec<u8> {
+        self.sign_by("SHA512", text, at)
+    }
+
+    fn sign_by(&self, hash: &str, text: &[u8], at: Option<&str>) -> Vec<u8> {
         let time = at.map(|at| format!("--faked-system-time={at}"));
-        let args = time.as_deref().into_iter();
+        let args = time.as_deref().into_iter().chain(["--digest-algo", hash]);
         self.gpg(args.chain(["--detach-sign", "--output", "-"]), text)
     }
 }
@@ -283,6 +287,26 @@ fn nothing_unsigned_is_pinned() {
         error.ends_with("the key FINGERPRINT that signed it is none of those that may: ABCD"),
         "{error}"
     );
+}
+
+#[test]
+fn a_weak_hash_vouches_for_nothing() {
+    let bench = Bench::new();
+    let sums = format!("{} *{FILE}\n", sha256(&bench.image));
+    let name = format!("{RELEASE}/SHA256SUMS.gpg");
+    for hash in ["SHA1", "RIPEMD160", "SHA224"] {
+        let signature = bench.signer.sign_by(hash, sums.as_bytes(), None);
+        bench.server.put(&name, signature);
+        let error = bench.bump().unwrap_err();
+        assert!(error.contains("it is made with "), "{hash}: {error}");
+        assert!(!Recipe::path(&bench.source, UBUNTU, "lock").exists());
+    }
+    for hash in ["SHA256", "SHA384", "SHA512"] {
+        let signature = bench.signer.sign_by(hash, sums.as_bytes(), None);
+        bench.server.put(&name, signature);
+        bench.bump().unwrap();
+        fs::remove_file(Recipe::path(&bench.source, UBUNTU, "lock")).unwrap();
+    }
 }
 
 #[test]
