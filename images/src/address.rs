@@ -150,7 +150,7 @@ pub fn hidden(text: &str) -> String {
 }
 
 /// A text that may quote an address which is none, without what stands before an `@` in each line.
-pub(crate) fn hidden_anyhow(text: &str) -> String {
+pub(crate) fn hidden_lines(text: &str) -> String {
     let lines = text.split('\n').map(|line| {
         let Some(end) = line.rfind('@') else {
             return line.to_owned();
@@ -218,7 +218,7 @@ mod tests {
             ("u:s3cret@m.example", "***@m.example"),
             ("https://m.example", "https://m.example"),
         ] {
-            assert_eq!(hidden_anyhow(text), expected);
+            assert_eq!(hidden_lines(text), expected);
         }
     }
 

@@ -9,7 +9,7 @@ use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::address::{Address, hidden_anyhow};
+use crate::address::{Address, hidden_lines};
 use crate::bundle::BundleFrom;
 use crate::files::read_text;
 use crate::image::ImageFrom;
@@ -176,7 +176,7 @@ impl Written {
         // What is quoted may have a password in it.
         let malformed = |reason: String| Error::Malformed {
             path: path.to_owned(),
-            reason: hidden_anyhow(&reason),
+            reason: hidden_lines(&reason),
         };
         let mut written: Self = toml::from_str(&text).map_err(|e| malformed(e.to_string()))?;
         // Whoever writes a file means what is beside it, wherever the command is run.
@@ -193,10 +193,7 @@ impl Written {
         for (key, text) in &self.sources {
             let malformed = |reason: String| Error::Malformed {
                 path: path.to_owned(),
-                reason: format!(
-                    "{}: {reason}",
-                    hidden_anyhow(&format!("`{key} = {text:?}`"))
-                ),
+                reason: format!("{}: {reason}", hidden_lines(&format!("`{key} = {text:?}`"))),
             };
             match key {
                 SourceKey::Images => {
