@@ -11,8 +11,8 @@
 //! - [`plain`]: what others said, as it may be shown to him.
 
 mod ancestors;
-pub mod plain;
 mod kept;
+pub mod plain;
 mod report;
 mod run;
 mod spawn;

@@ -1,0 +1,184 @@
+//! The action's steps, as a runner carries them out: with a `cargo` and an `xtask` that only tell what they
+//! were asked.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+struct Runner {
+    dir: TempDir,
+}
+
+impl Runner {
+    /// `xtask` is a script.
+    fn new(xtask: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runner = Self { dir };
+        for program in ["bin/cargo", "bin/rustup"] {
+            runner.program(program, "exit 0");
+        }
+        runner.program("action/target/debug/xtask", xtask);
+        fs::create_dir(runner.path("workspace")).unwrap();
+        runner
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn step(&self, name: &str) -> Command {
+        let steps = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/steps");
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new(steps.join(name));
+        command
+            .current_dir(self.path("workspace"))
+            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("ACTION", self.path("action"))
+            .env("CARGO_TARGET_DIR", self.path("action/target"))
+            .env("RESULTS", self.path("action/target/podwire/latest"))
+            .env("SAID", self.path("said"))
+            .env("REPLACE", "kube-proxy=out/a proxy\ncni/bridge=out/bridge\n")
+            .env("ARGS", "\n--filter=E7\n")
+            .env("REQUIRE_KVM", "true")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn page(&self) -> String {
+        let page = self.step("page.sh").output().unwrap();
+        assert!(page.status.success(), "{page:?}");
+        String::from_utf8(page.stdout).unwrap()
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn each_line_of_an_input_is_one_argument_seen_from_the_workspace() {
+    let runner = Runner::new("pwd; printf '<%s>\\n' \"$@\"; exit 4");
+    let tested = runner.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(4));
+    let workspace = fs::canonicalize(runner.path("workspace")).unwrap();
+    let said = text(&tested);
+    let (folder, words) = said.split_once('\n').unwrap();
+    assert_eq!(Path::new(folder), workspace);
+    let words: Vec<&str> = words.lines().collect();
+    assert_eq!(
+        words,
+        [
+            "<test>",
+            "<--yes>",
+            "<--require-kvm>",
+            "<--replace>",
+            "<kube-proxy=out/a proxy>",
+            "<--replace>",
+            "<cni/bridge=out/bridge>",
+            "<--filter=E7>",
+        ]
+    );
+}
+
+#[test]
+fn whoever_cancels_the_step_reaches_xtask() {
+    let runner =
+        Runner::new("trap 'exit 130' INT TERM; touch ../ready; while :; do sleep 0.1; done");
+    let mut step = runner.step("test.sh");
+    let mut running: Child = step
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !runner.path("ready").exists() {
+        assert!(running.try_wait().unwrap().is_none(), "it ended");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // A runner signals the process that it started, and nobody below it.
+    let pid = running.id().to_string();
+    let signalled = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(signalled.success());
+    let ended = running.wait().unwrap();
+    assert_eq!((ended.code(), ended.signal()), (Some(130), None));
+}
+
+#[test]
+fn a_run_without_results_says_why_on_the_page_as_text() {
+    let runner =
+        Runner::new("printf 'error: no such program: out/kube-proxy\\n\\033[2J```\\n' >&2; exit 2");
+    let tested = runner.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&tested.stderr).into_owned();
+    assert!(said.contains("no such program"), "{said}");
+    let mut page = runner.page();
+    // What is copied to the file is on its way while the step ends.
+    while !page.contains("```") {
+        thread::sleep(Duration::from_millis(20));
+        page = runner.page();
+    }
+    assert_eq!(
+        page,
+        "podwire ended before it had results. Its last words:\n\n    \
+         error: no such program: out/kube-proxy\n    [2J```\n"
+    );
+}
+
+#[test]
+fn what_an_earlier_step_left_is_not_this_ones() {
+    let runner = Runner::new("exit 3");
+    fs::create_dir_all(runner.path("action/target/podwire/latest")).unwrap();
+    fs::write(
+        runner.path("action/target/podwire/latest/results.json"),
+        "{}",
+    )
+    .unwrap();
+    fs::write(runner.path("said"), "of the step before").unwrap();
+    assert_eq!(runner.step("test.sh").status().unwrap().code(), Some(3));
+    assert!(!runner.path("action/target/podwire/latest").exists());
+    assert!(!runner.page().contains("of the step before"));
+}
+
+#[test]
+fn a_page_is_no_longer_than_a_page() {
+    let runner = Runner::new("exit 2");
+    fs::write(
+        runner.path("said"),
+        format!("{}\n", "x".repeat(10_000)).repeat(100),
+    )
+    .unwrap();
+    let page = runner.page();
+    assert!((10_000..=65_536).contains(&page.len()), "{}", page.len());
+}
+
+#[test]
+fn a_device_that_is_not_there_or_opens_needs_nobody() {
+    let runner = Runner::new("exit 0");
+    runner.program("bin/sudo", "touch ../asked; exit 1");
+    runner.program("bin/udevadm", "exit 0");
+    let kvm = |device: &Path| {
+        runner
+            .step("kvm.sh")
+            .arg(device)
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(kvm(&runner.path("none")));
+    assert!(kvm(Path::new("/dev/null")));
+    assert!(!runner.path("asked").exists());
+}
