@@ -20,8 +20,9 @@ pub(super) const PORT: u16 = 80;
 /// Octets of a request's head at most, and of a connection's buffers.
 const BUFFER: usize = 8 * 1024;
 
-/// Connections at a time; more are refused.
-const CONNECTIONS: usize = 1024;
+/// Connections at a time; more are refused. The stack looks at each of them with every segment, so
+/// that a thousand which somebody left half open made one a hundred times as dear.
+const CONNECTIONS: usize = 128;
 
 /// How long a connection may take in all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -108,7 +109,6 @@ impl Server {
         now: Duration,
         mut contact: impl FnMut(Ipv4Addr),
     ) -> bool {
-        self.withdraw(stack);
         let mut moved = false;
         self.connections.retain(|client, serving| {
             let socket = stack.sockets.get_mut::<Socket<'_>>(serving.socket);
@@ -119,7 +119,7 @@ impl Server {
             moved |= serving.attend(*client, socket);
             let gone = match socket.state() {
                 State::Closed => socket.remote_endpoint().is_none(),
-                State::TimeWait => true,
+                State::TimeWait | State::Listen => true,
                 _ if serving.deadline <= now => {
                     socket.abort();
                     moved = true;

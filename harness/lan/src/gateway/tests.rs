@@ -262,6 +262,21 @@ fn the_outside_host_names_who_asks_whatever_others_began() {
 }
 
 #[test]
+fn so_many_clients_are_served_at_a_time_and_others_refused() {
+    let mut gateway = gateway();
+    let accepted = |client: u8, gateway: &mut Gateway| {
+        let client = Ipv4Addr::new(10, 1, 1, client);
+        let answered = described(gateway, &syn(client, example().outside, 80));
+        answered.contains("SYN ACK")
+    };
+    let served = (0..200).take_while(|client| accepted(*client, &mut gateway));
+    assert_eq!(served.count(), 128);
+    let again = described(&mut gateway, &syn(POD, example().outside, 80));
+    assert!(!again.contains("RST"), "{again}");
+    assert!(!accepted(222, &mut gateway));
+}
+
+#[test]
 fn nothing_is_forwarded_and_all_of_it_is_counted() {
     let mut gateway = gateway();
     let remote_pod = Ipv4Addr::new(10, 1, 2, 9);
