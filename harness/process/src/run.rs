@@ -14,7 +14,8 @@ use crate::spawn::{ChildCommand, SpawnError, Spawner, Stream};
 pub struct Finished {
     /// How it ended.
     pub status: ExitStatus,
-    /// Standard output as [`Kept`] gives it; empty when the caller sent it elsewhere.
+    /// Standard output, lossily decoded: at most 32 MiB, and a last line that says what was cut. Empty
+    /// when the caller sent it elsewhere.
     pub stdout: String,
     /// Standard error, likewise.
     pub stderr: String,

@@ -62,9 +62,9 @@ pub(super) fn play(dice: &mut Dice, log: &mut Log, alarm: &Arc<Alarm>) {
     };
     let mut peers: Vec<Peer> = Vec::new();
     let mut frame = Vec::new();
-    // In some cases as many clients as there is room for, and more.
-    let crowd = dice.one_in(256);
-    while !log.is_full() || (crowd && log.inputs() < 1200) {
+    // In some cases more clients than there is room for.
+    let crowd = dice.one_in(64);
+    while !log.is_full() {
         let few = if crowd { 64 } else { 4 };
         for _ in 0..=dice.below(few) {
             if dice.percent(4) {
