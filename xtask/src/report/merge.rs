@@ -40,6 +40,9 @@ pub(crate) enum Extent<'a> {
     Whole,
     /// A person ended it: why what has no result has none.
     CutShort(&'a str),
+    /// It is not over: why what has no result has none. What a scenario says of itself counts until
+    /// nextest has its say.
+    UnderWay(&'a str),
     /// No scenario was run at all: why.
     Nothing(&'a str),
 }
@@ -121,6 +124,11 @@ fn merged_with(
     extent: Extent<'_>,
 ) -> Vec<ScenarioRecord> {
     let selection = merged.selection;
+    let ended_well = Seen {
+        passed: true,
+        message: String::new(),
+        seconds: 0.0,
+    };
     catalogue
         .iter()
         .filter_map(|scenario| {
@@ -141,7 +149,11 @@ fn merged_with(
                             true => scenario.sabotages,
                             false => &[],
                         };
-                        record(scenario, sabotages, attempts, seen.get(scenario.name))
+                        let seen = match extent {
+                            Extent::UnderWay(_) => Some(&ended_well),
+                            _ => seen.get(scenario.name),
+                        };
+                        record(scenario, sabotages, attempts, seen)
                     }
                 },
                 Err(error) => ScenarioRecord {
@@ -156,7 +168,7 @@ fn merged_with(
 /// Why a scenario has no result, when that is not its own fault.
 fn without_result<'a>(attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str> {
     match extent {
-        Extent::CutShort(reason) => attempts
+        Extent::CutShort(reason) | Extent::UnderWay(reason) => attempts
             .last()
             .is_none_or(Option::is_none)
             .then_some(reason),
@@ -506,5 +518,36 @@ mod tests {
             [Verdict::Failed, Verdict::Skipped, Verdict::Skipped]
         );
         assert_eq!(records[2].reason, "ended by Ctrl-C");
+    }
+
+    #[test]
+    fn while_a_run_goes_on_what_a_scenario_says_of_itself_counts() {
+        let catalogue = [sabotaged("a"), sabotaged("b"), sabotaged("c")];
+        let selection = Selection {
+            scenarios: ["a", "b", "c"].map(String::from).to_vec(),
+            skipped: Vec::new(),
+        };
+        let merged = |extent| {
+            let left = |name: &str| {
+                Ok(match name {
+                    "a" => vec![Some(passed("a"))],
+                    "b" => vec![None],
+                    _ => Vec::new(),
+                })
+            };
+            let all = all_of(&selection);
+            let records = merged_with(&catalogue, &all, left, &BTreeMap::new(), extent);
+            records
+                .into_iter()
+                .map(|record| record.outcome)
+                .collect::<Vec<_>>()
+        };
+        let [passed, failed, skipped] = [Verdict::Passed, Verdict::Failed, Verdict::Skipped];
+        assert_eq!(
+            merged(Extent::UnderWay("not yet")),
+            [passed, skipped, skipped]
+        );
+        // At its end nextest must have seen it.
+        assert_eq!(merged(Extent::Whole), [failed, failed, failed]);
     }
 }

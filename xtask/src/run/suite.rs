@@ -131,12 +131,14 @@ impl Suite<'_> {
 
     /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
-    /// How fast they go is noted in `pace`, and what is left by that is shown.
+    /// How fast they go is noted in `pace`, and what is left by that is shown. Each time that one more
+    /// has its result, and once before the first, `so_far` is told.
     pub(crate) fn run(
         &self,
         cell_dir: &Path,
         names: &[String],
         pace: &mut Pace,
+        so_far: &mut dyn FnMut(&UnderWay),
     ) -> Result<Ran, Stop> {
         let session = self.session;
         let selected = self.catalogue.iter();
@@ -160,9 +162,14 @@ impl Suite<'_> {
         let mut keeper = self.keep.map(Keeper::new);
         let mut standstill = Standstill::default();
         let cell = self.plan.cell.to_string();
+        let mut told = None;
         let ended = nextest.run(session, || {
             let (under_way, now) = (UnderWay::look(cell_dir, names), Instant::now());
             standstill.look(under_way.stands_still(), now);
+            if told != Some(under_way.done.len()) {
+                told = Some(under_way.done.len());
+                so_far(&under_way);
+            }
             pace.look(&under_way, |name| durations::on_cell(name, &cell), now);
             let (step, left) = if interrupted.has_come() {
                 (ENDING.to_owned(), None)

@@ -1,10 +1,8 @@
 //! `cargo xtask test`: the main job, phase by phase.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host, tools};
 use podwire_process::plain;
@@ -23,12 +21,13 @@ use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::report::merge::{self, Extent, Merged, Seen};
-use crate::report::results::{self, Results};
-use crate::report::{breaks, junit, summary};
+use crate::report::results::{self, Results, ScenarioRecord};
+use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
 use crate::run::suite::{self, CutShort, Suite};
+use crate::run::under_way::UnderWay;
 use crate::run::{build, look};
 use crate::say::progress;
 use crate::say::stop::Stop;
@@ -116,6 +115,11 @@ struct Run<'a> {
     /// When a person ended the run: why scenarios have no result.
     cut_short: Option<CutShort>,
 }
+
+/// What `results.json` says while the run goes on, and of one that nobody let end.
+const UNFINISHED: &str = "the run was under way; what killed it left no time to say more";
+/// Why a scenario has no result then.
+const NOT_RUN_YET: &str = "not run, or not to its end";
 
 /// How the phases ended.
 enum Done {
@@ -226,7 +230,29 @@ impl Run<'_> {
         let cell_dir = bare::cell_dir(&self.run_dir, order.cell);
         suite.context(stages)?.write(&cell_dir)?;
         let names = &order.selection.scenarios;
-        let ran = suite.run(&cell_dir, names, &mut self.pace)?;
+        let (results, seen) = (&self.results, &self.seen);
+        let (order_of_all, run_dir, phases) = (self.order, &self.run_dir, &self.preparation.phases);
+        let mut so_far = |under_way: &UnderWay| {
+            let results = Results {
+                error: Some(UNFINISHED.to_owned()),
+                phases: phases.clone(),
+                scenarios: records(order_of_all, run_dir, seen, |cell| {
+                    match seen.contains_key(&cell) {
+                        true => Extent::Whole,
+                        false => Extent::UnderWay(NOT_RUN_YET),
+                    }
+                }),
+                ..results.clone()
+            };
+            // The verdicts are the scenarios'; what cannot be written now is tried again at the end.
+            if let Err(error) = files::write(run_dir, &results) {
+                let done = under_way.done.len();
+                session
+                    .progress
+                    .line(&format!("after {done} scenarios: {error:#}"));
+            }
+        };
+        let ran = suite.run(&cell_dir, names, &mut self.pace, &mut so_far)?;
         self.preparation.waited(ran.waited);
         self.cut_short = ran.cut_short;
         self.seen.insert(order.cell, ran.seen);
@@ -343,25 +369,12 @@ impl Run<'_> {
             (None, Some(reason)) => Extent::CutShort(reason),
             (None, None) => Extent::Whole,
         };
-        let cells = self.order.cells.iter();
-        self.results.scenarios = cells
-            .flat_map(|order| {
-                let seen = self.seen.remove(&order.cell);
-                // A person who ended the run in one cell has never seen the next.
-                let merged = Merged {
-                    run_dir: &self.run_dir,
-                    cell: order.cell,
-                    selection: &order.selection,
-                    seen: seen.as_ref(),
-                    sabotaged: self.order.args.broken.is_none(),
-                };
-                merge::merge(self.order.catalogue, &merged, extent)
-            })
-            .collect();
+        // A person who ended the run in one cell has never seen the next.
+        self.results.scenarios = records(self.order, &self.run_dir, &self.seen, |_| extent);
         let broken = self.order.args.broken.filter(|_| done.is_ok());
         self.results.broken = broken
             .map(|broken| breaks::judge(broken, self.order.catalogue, &self.results.scenarios));
-        self.write()?;
+        files::write(&self.run_dir, &self.results)?;
         self.remember_scenarios()?;
         if let (Some(broken), Some(verdict)) = (broken, &self.results.broken) {
             out!("\n{}", breaks::report(broken, verdict));
@@ -407,13 +420,24 @@ impl Run<'_> {
         }
         self.preparation.measured.store(self.session.cache.root())
     }
+}
 
-    fn write(&self) -> anyhow::Result<()> {
-        let json = self.run_dir.join("results.json");
-        fs::write(&json, serde_json::to_vec_pretty(&self.results)?)
-            .with_context(|| format!("cannot write {}", json.display()))?;
-        let xml = self.run_dir.join("junit.xml");
-        fs::write(&xml, junit::report(&self.results).to_string()?)
-            .with_context(|| format!("cannot write {}", xml.display()))
-    }
+/// What became of the scenarios of all cells, each of which has run as far as `extent` says.
+fn records<'a>(
+    order: &Order<'_>,
+    run_dir: &Path,
+    seen: &BTreeMap<Cell, BTreeMap<String, Seen>>,
+    extent: impl Fn(Cell) -> Extent<'a>,
+) -> Vec<ScenarioRecord> {
+    let of_cell = |cell: &CellOrder| {
+        let merged = Merged {
+            run_dir,
+            cell: cell.cell,
+            selection: &cell.selection,
+            seen: seen.get(&cell.cell),
+            sabotaged: order.args.broken.is_none(),
+        };
+        merge::merge(order.catalogue, &merged, extent(cell.cell))
+    };
+    order.cells.iter().flat_map(of_cell).collect()
 }

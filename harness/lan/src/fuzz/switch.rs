@@ -181,7 +181,10 @@ pub(super) fn framing(dice: &mut Dice, log: &mut Log) {
             append(&mut streams[port], &frame);
         }
         if dice.one_in(64) {
-            dice.octets(&mut streams[port], 4);
+            // A length that no frame has. One that some frame has would cut the sealed frames behind it
+            // anew, and nobody could say of the pieces whether they are what was sent.
+            streams[port].push(0x80);
+            dice.octets(&mut streams[port], LENGTH - 1);
         }
         let stream = &mut streams[port];
         let room = inputs[port].room();

@@ -1,0 +1,51 @@
+//! The files of a run: `results.json` and `junit.xml`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::report::junit;
+use crate::report::results::Results;
+
+/// Writes both. Each is there whole, or as it was before, whatever ends this process meanwhile.
+pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
+    let replace = |name: &str, text: &[u8]| {
+        let beside = run_dir.join(format!(".{name}.new"));
+        let path = run_dir.join(name);
+        fs::write(&beside, text)
+            .and_then(|()| fs::rename(&beside, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    replace("results.json", &serde_json::to_vec_pretty(results)?)?;
+    replace("junit.xml", junit::report(results).to_string()?.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::results;
+
+    #[test]
+    fn results_are_replaced_whole_by_newer_ones() {
+        let run = tempfile::tempdir().unwrap();
+        let read = || -> Results {
+            let text = fs::read(run.path().join("results.json")).unwrap();
+            serde_json::from_slice(&text).unwrap()
+        };
+        let earlier = Results {
+            error: Some("the run was under way".into()),
+            ..results()
+        };
+        write(run.path(), &earlier).unwrap();
+        assert_eq!(read(), earlier);
+        // Somebody who reads the earlier one goes on reading it.
+        let held = fs::File::open(run.path().join("results.json")).unwrap();
+        write(run.path(), &results()).unwrap();
+        assert_eq!(read(), results());
+        let old: Results = serde_json::from_reader(held).unwrap();
+        assert_eq!(old, earlier);
+        let names = fs::read_dir(run.path()).unwrap().count();
+        assert_eq!(names, 2, "nothing is left beside them");
+    }
+}
