@@ -140,7 +140,8 @@ fn check_client(segment: &[u8], client: Ipv4Addr) {
         && let Some(at) = data.windows(mark.len()).position(|part| part == mark)
     {
         let named = format!("{client}\"}}\n");
-        let named = named.as_bytes() == &data[at + mark.len()..];
+        // A client's window may cut the segment anywhere.
+        let named = named.as_bytes().starts_with(&data[at + mark.len()..]);
         assert!(named, "{client} is told that it is somebody else");
     }
 }
