@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, FileTimes, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
 
-use podwire_process::Report;
+use podwire_process::{Report, held};
 use podwire_vm::keys::{KeyError, SshKeyPair, ssh_key_pair};
 use russh::keys::PrivateKey;
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,20 @@ impl Drop for Staging {
     }
 }
 
+/// What is on its way out of the cache.
+#[derive(Debug)]
+struct Aside {
+    path: PathBuf,
+    /// As long as it is locked, nobody else takes it for a leftover and removes it too.
+    _locked: Option<File>,
+}
+
+impl Aside {
+    fn remove(self) -> Result<(), CacheError> {
+        remove_all(&self.path).map_err(CacheError::io("remove", &self.path))
+    }
+}
+
 /// Figures of the file system that holds the cache, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
@@ -358,28 +372,19 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`] when it can be neither opened nor locked.
     pub fn hold(&self, folder: &Path) -> Result<bool, CacheError> {
-        loop {
-            let opened = match File::open(folder) {
-                Ok(opened) => opened,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                Err(error) => return Err(CacheError::io("open", folder)(error)),
-            };
-            opened
-                .lock_shared()
-                .map_err(CacheError::io("lock", folder))?;
-            // It may have been removed, or replaced, while this process waited for the lock.
-            if !is_at(&opened, folder) {
-                continue;
-            }
-            let now = FileTimes::new().set_modified(SystemTime::now());
-            // It only decides what goes first when space is needed.
-            let _ = File::create(folder.join(USED)).and_then(|used| used.set_times(now));
-            self.held
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(folder.to_owned(), opened);
-            return Ok(true);
-        }
+        let held = match held(folder) {
+            Ok(held) => held,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(CacheError::io("hold", folder)(error)),
+        };
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        // It only decides what goes first when space is needed.
+        let _ = File::create(folder.join(USED)).and_then(|used| used.set_times(now));
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(folder.to_owned(), held);
+        Ok(true)
     }
 
     /// Where a build's log goes; it stays as long as this process may write to it.
@@ -454,29 +459,47 @@ impl Cache {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;
         }
-        self.discard(&to)?;
-        fs::rename(staging.path(), &to).map_err(CacheError::io("publish", &to))?;
-        drop(staging);
-        self.hold(&to)?;
+        self.place(staging, &to)?;
         Ok(to)
     }
 
-    /// Removes something: first out of its place in one step, so that no other process can pick up
-    /// half of it.
-    fn discard(&self, path: &Path) -> Result<(), CacheError> {
+    /// Moves a staging folder to its place, in use from now on; what was there before is removed.
+    fn place(&self, staging: Staging, to: &Path) -> Result<(), CacheError> {
+        let placing = self.placing()?;
+        let old = self.set_aside(to)?;
+        fs::rename(staging.path(), to).map_err(CacheError::io("publish", to))?;
+        drop(staging);
+        self.hold(to)?;
+        drop(placing);
+        old.map_or(Ok(()), Aside::remove)
+    }
+
+    /// Held while something comes to its place or goes: else whoever removes what was there may remove
+    /// what has just come.
+    fn placing(&self) -> Result<CacheLock, CacheError> {
+        let (file, path) = self.open_lock("places")?;
+        file.lock().map_err(CacheError::io("lock", &path))?;
+        Ok(CacheLock { _file: file })
+    }
+
+    /// Moves something out of its place in one step, so that no other process can pick up half of it;
+    /// nothing when there is none. The caller holds [`Cache::placing`].
+    fn set_aside(&self, path: &Path) -> Result<Option<Aside>, CacheError> {
         let moved = self.temporary(&format!("{REMOVED}{}", file_name(path)), |aside| {
             fs::rename(path, aside)
         });
-        let aside = match moved {
+        let path = match moved {
             Ok(((), aside)) => aside,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(CacheError::io("remove", path)(error)),
         };
-        // As long as it is locked, nobody else takes it for a leftover and removes it too.
-        let _locked = File::open(&aside).inspect(|aside| {
+        let locked = File::open(&path).inspect(|aside| {
             let _ = aside.try_lock_shared();
         });
-        remove_all(&aside).map_err(CacheError::io("remove", aside))
+        Ok(Some(Aside {
+            path,
+            _locked: locked.ok(),
+        }))
     }
 
     /// The file system that holds the cache.
@@ -515,10 +538,7 @@ impl Cache {
                 0o644,
             )?;
         }
-        self.discard(&dir)?;
-        fs::rename(staging.path(), &dir).map_err(CacheError::io("publish", &dir))?;
-        drop(staging);
-        self.hold(&dir)?;
+        self.place(staging, &dir)?;
         read_keys(&dir)
     }
 }
@@ -582,13 +602,6 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let of = |metadata: io::Result<fs::Metadata>| metadata.ok().map(identity);
-    let there = of(fs::metadata(path));
-    there.is_some() && of(file.metadata()) == there
 }
 
 /// Removes a file or a folder with all in it, write-protected folders (Go's modules) included.
@@ -662,6 +675,7 @@ pub(crate) mod tests_support {
 mod tests {
     use super::tests_support::Silent;
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
     use std::sync::mpsc;
     use std::time::Duration;
 

@@ -7,10 +7,12 @@
 //! - [`run()`]: one host command with a time limit and its output kept;
 //! - [`Kept`], [`BoundedLog`]: what somebody else prints, with a bound;
 //! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes;
+//! - [`held`], [`held_alone`]: folders that are in use as long as they are locked;
 //! - [`Report`]: what a long job tells whoever watches it;
 //! - [`plain`]: what others said, as it may be shown to him.
 
 mod ancestors;
+mod folder;
 mod kept;
 pub mod plain;
 mod report;
@@ -18,6 +20,7 @@ mod run;
 mod spawn;
 
 pub use ancestors::{AncestorError, watch_ancestors};
+pub use folder::{held, held_alone};
 pub use kept::{BoundedLog, Kept};
 pub use report::Report;
 pub use run::{Finished, RunError, run};

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
-use podwire_process::Report;
+use podwire_process::{Report, held_alone};
 
-use super::{Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
+use super::{Aside, Cache, CacheError, SEAL, TEMPORARY, USED, children, file_name};
 
 /// What podwire keeps in the cache folder and may be removed.
 const GROUPS: [Group; 18] = [
@@ -205,25 +205,21 @@ impl Cache {
     /// [`CacheError::Io`] with the path that could not be removed, for example for what an
     /// interrupted `sudo` step left behind.
     pub fn remove_entry(&self, entry: &Entry) -> Result<Removal, CacheError> {
-        match File::open(&entry.path) {
-            Ok(alone) => match alone.try_lock() {
-                Ok(()) => {
-                    self.discard(&entry.path)?;
-                    // Until here nobody else could take it for his own.
-                    drop(alone);
-                    Ok(Removal::Removed)
-                }
-                Err(TryLockError::WouldBlock) => Ok(Removal::InUse),
-                Err(TryLockError::Error(error)) => Err(CacheError::io("lock", &entry.path)(error)),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Removed),
+        let placing = self.placing()?;
+        let alone = match held_alone(&entry.path) {
+            Ok(Some(alone)) => Some(alone),
+            Ok(None) => return Ok(Removal::InUse),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Removed),
             // Not this user's: nobody can have locked it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.discard(&entry.path)?;
-                Ok(Removal::Removed)
-            }
-            Err(error) => Err(CacheError::io("open", &entry.path)(error)),
-        }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => return Err(CacheError::io("hold", &entry.path)(error)),
+        };
+        let aside = self.set_aside(&entry.path)?;
+        drop(placing);
+        aside.map_or(Ok(()), Aside::remove)?;
+        // Until here nobody else could take it for his own.
+        drop(alone);
+        Ok(Removal::Removed)
     }
 
     /// Bytes that the cache may occupy: what was asked for, or what its entries occupy and what is free
@@ -559,6 +555,24 @@ mod tests {
         assert_eq!(last.make_room(&room(0), &Silent).unwrap().removed.len(), 1);
         let found = last.find(Kind::Bundle, "k", Check::Sizes).unwrap();
         assert_eq!(found, Found::Absent);
+    }
+
+    #[test]
+    fn what_has_come_to_the_place_of_what_was_to_go_stays() {
+        let (_dir, cache) = cache();
+        let place = stage(&cache, "made", 5);
+        let entry = cache.entries().unwrap().remove(0);
+        let placing = cache.placing().unwrap();
+        let other = cache.clone();
+        let removing = std::thread::spawn(move || other.remove_entry(&entry).unwrap());
+        // One that begins only later finds what is there then: nothing is shown, nothing fails.
+        std::thread::sleep(Duration::from_millis(200));
+        fs::rename(&place, cache.root().join("old")).unwrap();
+        stage(&cache, "made", 0);
+        assert!(cache.hold(&place).unwrap());
+        drop(placing);
+        assert_eq!(removing.join().unwrap(), Removal::InUse);
+        assert!(place.exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims};
+use podwire_process::held_alone;
 use podwire_scenario::bare;
 
 use crate::command::cli::CleanArgs;
@@ -120,8 +121,11 @@ fn remove(session: &Session, doomed: Vec<Entry>) -> Result<(u64, Vec<Entry>), St
 
 fn remove_entry(session: &Session, entry: &Entry) -> Result<Removal, Stop> {
     if entry.group == RUNS {
-        fs::remove_dir_all(&entry.path)
-            .with_context(|| format!("cannot remove {}", entry.path.display()))?;
+        let cannot = || format!("cannot remove {}", entry.path.display());
+        let Some(_alone) = held_alone(&entry.path).with_context(cannot)? else {
+            return Ok(Removal::InUse);
+        };
+        fs::remove_dir_all(&entry.path).with_context(cannot)?;
         return Ok(Removal::Removed);
     }
     match session.cache.remove_entry(entry) {

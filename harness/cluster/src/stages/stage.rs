@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use podwire_lan::SegmentState;
+use podwire_process::held;
 use podwire_vm::memory::digest;
 use serde::{Deserialize, Serialize};
 
@@ -141,20 +142,14 @@ impl Stage {
             dir: dir.to_owned(),
             reason,
         };
-        let folder = File::open(dir).map_err(|error| unusable(error.to_string()))?;
-        // Held alone for a moment by whoever looks whether it is in use, or by whoever removes it:
-        // then there is nothing left to read.
-        let locked = folder.lock_shared();
-        locked.map_err(|error| unusable(error.to_string()))?;
+        let folder = held(dir).map_err(|error| unusable(error.to_string()))?;
         let manifest = StageManifest::read(dir)?;
         // A layer over the image is beside it; its disk is based on the image's.
         let image = [&manifest.image.disk, &manifest.image.kernel];
         let folders: BTreeSet<&Path> = image.into_iter().filter_map(|file| file.parent()).collect();
-        let locked = folders.into_iter().map(|image| {
-            let image = File::open(image)?;
-            image.lock_shared().map(|()| image)
-        });
-        let image = locked
+        let image = folders
+            .into_iter()
+            .map(held)
             .collect::<io::Result<Vec<File>>>()
             .map_err(|error| unusable(format!("its image: {error}")))?;
         if let Some(damage) = manifest.damage(dir) {

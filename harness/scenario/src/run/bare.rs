@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::{Cell, ClusterError, StageManifest, host_cpu};
-use podwire_process::Spawner;
+use podwire_process::{Spawner, held};
 use podwire_vm::accelerator::qemu_version;
 use time::OffsetDateTime;
 
@@ -69,8 +69,7 @@ pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<RunFolder, ContextErr
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    let held = File::open(&path)?;
-                    held.lock_shared()?;
+                    let held = held(&path)?;
                     return Ok(RunFolder { path, _held: held });
                 }
             }
