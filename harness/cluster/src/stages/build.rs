@@ -1,8 +1,8 @@
 //! From a stage to the next one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -371,6 +371,7 @@ impl Beside {
         }
         let folder = tempfile::Builder::new()
             .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
             .map_err(ClusterError::file("make a folder in", parent))?;
         let held = File::open(folder.path()).and_then(|held| held.lock().map(|()| held));
@@ -533,6 +534,27 @@ fn write_private(path: &Path, manifest: &StageManifest) -> Result<(), ClusterErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::cell::{Bootstrap, Cell};
+    use podwire_vm::Accelerator;
+
+    #[test]
+    fn a_stage_is_for_its_owner_only_from_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = ImageFiles {
+            name: "image".into(),
+            disk: "disk".into(),
+            kernel: "kernel".into(),
+            initrd: "initrd".into(),
+            append: String::new(),
+        };
+        let cell = Cell::usual(Bootstrap::ByHand);
+        let plan = ClusterPlan::new(1, cell, "1.36.4", &image, Accelerator::Tcg, "", "", None);
+        let mut plan = plan.unwrap();
+        plan.control_plane.memory_mib = 1;
+        let beside = Beside::new(&dir.path().join("stage"), &plan).unwrap();
+        let mode = fs::metadata(beside.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 
     #[test]
     fn a_clock_that_runs_too_fast_or_too_slow_is_told() {

@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::{Cell, ClusterError, StageManifest, host_cpu};
@@ -65,7 +66,8 @@ pub fn new_run(runs: &Path, now: OffsetDateTime) -> Result<RunFolder, ContextErr
     let make = || -> io::Result<RunFolder> {
         fs::create_dir_all(runs)?;
         for path in names {
-            match fs::create_dir(&path) {
+            // Clones' disks and memory hold keys, and so does the evidence.
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -250,6 +252,7 @@ mod tests {
     use crate::scenario::{Cells, Profile};
     use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, ProxyMode, StageName};
     use podwire_vm::Accelerator;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
     fn scenario() -> Scenario {
@@ -336,6 +339,8 @@ mod tests {
         let first = new_run(runs.path(), now).unwrap();
         let second = new_run(runs.path(), now).unwrap();
         assert_ne!(*first, *second, "the same second, the same process");
+        let mode = fs::metadata(&*first).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "guests' keys are in it");
         let path = first.to_owned();
         assert!(in_use(&path) && in_use(&second));
         drop(first);
