@@ -8,11 +8,13 @@
 //! - [`Kept`], [`BoundedLog`]: what somebody else prints, with a bound;
 //! - [`watch_ancestors`]: the opposite direction, a process that goes when one of those above it goes;
 //! - [`held`], [`held_alone`]: folders that are in use as long as they are locked;
+//! - [`hangup_is_ignored`]: whether a terminal's end is to be outlived;
 //! - [`Report`]: what a long job tells whoever watches it;
 //! - [`plain`]: what others said, as it may be shown to him.
 
 mod ancestors;
 mod folder;
+mod hangup;
 mod kept;
 pub mod plain;
 mod report;
@@ -21,6 +23,7 @@ mod spawn;
 
 pub use ancestors::{AncestorError, watch_ancestors};
 pub use folder::{held, held_alone};
+pub use hangup::hangup_is_ignored;
 pub use kept::{BoundedLog, Kept};
 pub use report::Report;
 pub use run::{Finished, RunError, run};

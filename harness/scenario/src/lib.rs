@@ -45,6 +45,7 @@ pub use podwire_lan::Ipv4Net;
 pub use podwire_probe::Outcome as RequestOutcome;
 pub use run::bare;
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
+pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
 pub use run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};

@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub(crate) mod context;
+pub(crate) mod ending;
 pub(crate) mod limits;
 mod page;
 pub(crate) mod place;

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: everything that this process started, directly or not, ends at once.
+//! Ctrl-C, SIGTERM and SIGHUP: everything that this process started, directly or not, ends at once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use podwire_scenario::Ending;
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,18 +76,15 @@ impl Interrupts {
             awaited: Arc::new(watch::Sender::new(Awaited::No)),
         };
         let mine = interrupts.clone();
-        let (mut interrupt, mut terminate) = {
+        let (mut interrupt, mut ending) = {
             let _guard = runtime.enter();
-            (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            )
+            (signal(SignalKind::interrupt())?, Ending::listen()?)
         };
         runtime.spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+                    () = ending.come() => {}
                 }
                 if !mine.was_expected() {
                     mine.end()

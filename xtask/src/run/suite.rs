@@ -59,7 +59,7 @@ pub(crate) struct Ran {
     pub(crate) waited: Duration,
 }
 
-/// What a person's Ctrl-C (or a SIGTERM) has ended before all scenarios had run.
+/// What a person's Ctrl-C (or SIGTERM, or SIGHUP) has ended before all scenarios had run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CutShort {
     /// Scenarios at work.

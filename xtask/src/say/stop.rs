@@ -13,11 +13,11 @@ pub(crate) enum Stop {
     Usage(String),
     /// The machine, or something to be set up on it, does not do what is needed.
     Setup(anyhow::Error),
-    /// Somebody ended it with Ctrl-C or SIGTERM; what there is to say has been printed.
+    /// Somebody ended it with Ctrl-C, SIGTERM or SIGHUP; what there is to say has been printed.
     Interrupted,
 }
 
-/// Exit code of a run that somebody ended with Ctrl-C or SIGTERM.
+/// Exit code of a run that somebody ended with Ctrl-C, SIGTERM or SIGHUP.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Stop {

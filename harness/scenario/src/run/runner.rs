@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::check::assert;
 use crate::lab::Lab;
 use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
+use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
 use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
@@ -120,7 +121,7 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
 enum Stop {
     /// Its own limit has passed.
     Limit,
-    /// nextest asks it to end (SIGTERM).
+    /// nextest asks it to end, see [`Ending`].
     Terminated,
 }
 
@@ -374,11 +375,11 @@ impl Attempt {
         (verdict, None)
     }
 
-    /// Serves the lab of a failed scenario in the run's folder until SIGINT or SIGTERM: `cargo xtask
+    /// Serves the lab of a failed scenario in the run's folder until a signal ends it: `cargo xtask
     /// ssh` and the like reach it. One run serves one lab; another that fails meanwhile ends as usual.
     async fn hold(&self, lab: Lab, run_dir: &Path, reason: &str) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut ending = Ending::listen()?;
         let served = Served {
             what: format!(
                 "scenario {}, which failed: {}",
@@ -397,7 +398,7 @@ impl Attempt {
                 lab.step("kept for a look, until Ctrl-C");
                 tokio::select! {
                     _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+                    () = ending.come() => {}
                 }
             }
             Err(AccessError::Taken { .. }) => lab.step("not kept: one is kept already"),
@@ -486,7 +487,7 @@ impl Attempt {
                 "the scenario's limit of {:.0} s has passed",
                 self.limit().as_secs_f64()
             ),
-            Stop::Terminated => anyhow!("the scenario was told to end (SIGTERM)"),
+            Stop::Terminated => anyhow!("the scenario was told to end (SIGTERM or SIGHUP)"),
         }
     }
 
@@ -499,15 +500,14 @@ impl Attempt {
         let (sender, told) = watch::channel(None);
         let limit = self.limit();
         let listening = tokio::spawn(async move {
-            let (Ok(mut terminate), Ok(mut interrupt)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
+            let (Ok(mut ending), Ok(mut interrupt)) =
+                (Ending::listen(), signal(SignalKind::interrupt()))
+            else {
                 return;
             };
             let stop = tokio::select! {
                 () = tokio::time::sleep(limit) => Stop::Limit,
-                _ = terminate.recv() => Stop::Terminated,
+                () = ending.come() => Stop::Terminated,
                 _ = interrupt.recv() => std::process::exit(INTERRUPTED),
             };
             // The attempt may have ended by itself meanwhile.
