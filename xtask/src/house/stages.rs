@@ -1,7 +1,6 @@
 //! `cargo xtask stages`: the frozen clusters in the cache.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use podwire_cluster::{
 };
 use podwire_images::image::{NodeImage, System};
 use podwire_images::{BundleOrder, Entry, Removal, bundle, image};
+use podwire_process::held;
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
@@ -34,6 +34,8 @@ struct Listed {
     in_use: bool,
     /// Whether it is being made, or was when its run was interrupted.
     unfinished: bool,
+    /// Whether another version of podwire has made it, and this one cannot say what it is.
+    other_version: bool,
     /// What is in it; nothing when its manifest cannot be read.
     #[serde(flatten)]
     content: Option<Content>,
@@ -125,15 +127,12 @@ fn list(session: &Session, verify: bool) -> Result<Vec<Listed>, Stop> {
     // Whoever holds it is making a stage.
     let making = session.cache.try_lock("stage")?.is_none();
     let entries = session.cache.entries()?;
-    let found: Vec<(Entry, Result<StageManifest, String>)> = entries
+    let found: Vec<(Entry, Result<StageManifest, ClusterError>)> = entries
         .into_iter()
         .filter(|entry| entry.group == STAGES)
         .map(|mut entry| {
             entry.in_use |= making && entry.is_unfinished();
-            let manifest = StageManifest::read(&entry.path).map_err(|error| match error {
-                ClusterError::Stage { reason, .. } => reason,
-                other => other.to_string(),
-            });
+            let manifest = StageManifest::read(&entry.path);
             (entry, manifest)
         })
         .collect();
@@ -181,8 +180,7 @@ fn read_all(session: &Session, entry: &Entry, manifest: &StageManifest) -> Vec<S
         manifest.name,
         name(&entry.path)
     ));
-    let held = File::open(&entry.path).and_then(|folder| folder.lock_shared().map(|()| folder));
-    match held {
+    match held(&entry.path) {
         Ok(_held) => manifest.damage_by_content(&entry.path),
         Err(error) => vec![error.to_string()],
     }
@@ -249,13 +247,15 @@ fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<N
 impl Listed {
     fn of(
         entry: &Entry,
-        manifest: Result<&StageManifest, &String>,
+        manifest: Result<&StageManifest, &ClusterError>,
         today: &Today,
     ) -> anyhow::Result<Self> {
         let unfinished = entry.is_unfinished();
         let (content, damage, rebuilt_because) = match manifest {
             _ if unfinished => (None, None, Vec::new()),
-            Err(why) => (None, Some(why.clone()), Vec::new()),
+            Err(ClusterError::OtherVersion { .. }) => (None, None, Vec::new()),
+            Err(ClusterError::Stage { reason, .. }) => (None, Some(reason.clone()), Vec::new()),
+            Err(other) => (None, Some(other.to_string()), Vec::new()),
             Ok(manifest) => {
                 let damage = manifest.damage(&entry.path);
                 let because = differences(manifest, today)?;
@@ -269,6 +269,8 @@ impl Listed {
             used: used.unwrap_or_default().as_secs(),
             in_use: entry.in_use,
             unfinished,
+            other_version: !unfinished
+                && matches!(manifest, Err(ClusterError::OtherVersion { .. })),
             content,
             damage: Vec::from_iter(damage),
             rebuilt_because,
@@ -443,6 +445,9 @@ impl Listed {
             (false, true) => state.push("in use"),
             (false, false) => {}
         }
+        if self.other_version {
+            state.push("another version's");
+        }
         if !self.damage.is_empty() || !self.rebuilt_because.is_empty() {
             state.push("would be made again");
         }
@@ -519,7 +524,7 @@ mod tests {
     #[test]
     fn stages_are_listed_with_what_they_cost_and_what_becomes_of_them() {
         let now = SystemTime::UNIX_EPOCH + HOUR * 1000;
-        let listed = |entry: Entry, manifest: Result<StageManifest, String>| {
+        let listed = |entry: Entry, manifest: Result<StageManifest, ClusterError>| {
             Listed::of(&entry, manifest.as_ref(), &today()).unwrap()
         };
         let whole = |plan, name| {
@@ -543,6 +548,10 @@ mod tests {
             digest: String::new(),
         };
         damaged.files.insert("control-plane/ram".into(), sealed);
+        let unusable = |reason: &str| ClusterError::Stage {
+            dir: "d".into(),
+            reason: reason.into(),
+        };
         let used = Entry {
             in_use: true,
             ..cache_entry(STAGES, "a", 2)
@@ -553,11 +562,18 @@ mod tests {
             listed(cache_entry(STAGES, "c", 3), Ok(damaged)),
             listed(
                 cache_entry(STAGES, "d", 0),
-                Err("stage.json makes no sense".into()),
+                Err(unusable("stage.json makes no sense")),
             ),
             listed(
                 cache_entry(STAGES, ".building-e", 0),
-                Err("no stage.json yet".into()),
+                Err(unusable("no stage.json yet")),
+            ),
+            listed(
+                cache_entry(STAGES, "f", 4),
+                Err(ClusterError::OtherVersion {
+                    dir: "f".into(),
+                    source: serde_json::from_str::<StageManifest>("{}").unwrap_err(),
+                }),
             ),
         ];
         insta::assert_snapshot!(text(&all, now), @"
@@ -570,7 +586,8 @@ mod tests {
         d                                                                           1.5 GiB              1 s ago        would be made again
           damaged: stage.json makes no sense
         .building-e                                                                 1.5 GiB              1 s ago        left by an interrupted run
-        7.5 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
+        f                                                                           1.5 GiB              4 h 0 min ago  another version's
+        9.0 GiB in all; `cargo xtask clean --older-than 7d` or `--max-size 10GiB` removes what was not used for long
         ");
         let json = serde_json::to_value(&all[1]).unwrap();
         assert_eq!(json["stage"], "cni");

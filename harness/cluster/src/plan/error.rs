@@ -239,6 +239,17 @@ pub enum ClusterError {
         /// The stage's folder.
         dir: PathBuf,
     },
+    /// A stage whose manifest says other things than this version of podwire reads.
+    #[error(
+        "the stage {dir:?} was made by another version of podwire, and is kept for that; delete it \
+         if nobody uses that version any more"
+    )]
+    OtherVersion {
+        /// The stage's folder.
+        dir: PathBuf,
+        /// What of its manifest is not understood.
+        source: serde_json::Error,
+    },
     /// A stage is not what its manifest says.
     #[error("the stage {dir:?} is unusable: {reason}; delete it, and the next run builds it again")]
     Stage {

@@ -1,9 +1,9 @@
 //! The stages in a folder of the cache.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use podwire_process::Report;
+use podwire_process::{Report, held_alone};
 
 use super::build::{Maker, UNFINISHED};
 use super::stage::{Stage, StageManifest};
@@ -63,7 +63,7 @@ impl Stages {
     ) -> Result<Stage, ClusterError> {
         let (mut found, missing) = self.nearest(plan, name)?;
         if !missing.is_empty() {
-            self.sweep()?;
+            self.sweep(report)?;
         }
         for name in missing {
             let logs = logs.join(name.to_string());
@@ -78,7 +78,10 @@ impl Stages {
             };
             let dir = self.dir(plan, *name)?;
             if dir.exists() {
-                return Err(ClusterError::DamagedInUse { dir });
+                return Err(match StageManifest::read(&dir) {
+                    Err(other @ ClusterError::OtherVersion { .. }) => other,
+                    _ => ClusterError::DamagedInUse { dir },
+                });
             }
             found = Some(maker.make(*name, found.as_ref(), &dir).await?);
         }
@@ -116,19 +119,26 @@ impl Stages {
         Ok((None, line))
     }
 
-    /// Removes what was left unfinished, and what is in the place of a stage but damaged.
-    fn sweep(&self) -> Result<(), ClusterError> {
+    /// Removes what was left unfinished, and what is in the place of a stage but damaged. What another
+    /// version of podwire has made is neither, and stays.
+    fn sweep(&self, report: &dyn Report) -> Result<(), ClusterError> {
         let Ok(entries) = fs::read_dir(&self.root) else {
             return Ok(());
         };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let whole = || StageManifest::read(&path).is_ok_and(|it| it.damage(&path).is_none());
-            if !name.starts_with(UNFINISHED) && whole() {
+            let stays = || match StageManifest::read(&path) {
+                Ok(manifest) => manifest.damage(&path).is_none(),
+                Err(other @ ClusterError::OtherVersion { .. }) => {
+                    report.step(&other.to_string());
+                    true
+                }
+                Err(_) => false,
+            };
+            if !name.starts_with(UNFINISHED) && stays() {
                 continue;
             }
-            let unused = File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok());
-            if unused {
+            if let Ok(Some(_alone)) = held_alone(&path) {
                 fs::remove_dir_all(&path).map_err(ClusterError::file("remove", &path))?;
             }
         }
@@ -143,11 +153,16 @@ mod tests {
     use crate::stages::stage::tests::stage;
     use podwire_process::Spawner;
     use podwire_vm::Accelerator;
+    use std::cell::RefCell;
+    use std::fs::File;
 
-    struct Silent;
+    #[derive(Default)]
+    struct Heard(RefCell<Vec<String>>);
 
-    impl Report for Silent {
-        fn step(&self, _: &str) {}
+    impl Report for Heard {
+        fn step(&self, text: &str) {
+            self.0.borrow_mut().push(text.to_owned());
+        }
         fn waiting(&self, _: &str) {}
     }
 
@@ -193,6 +208,10 @@ mod tests {
 
     /// Asks for the first stage of that cluster.
     async fn get(stages: &Stages) -> ClusterError {
+        get_heard(stages, &Heard::default()).await
+    }
+
+    async fn get_heard(stages: &Stages, heard: &Heard) -> ClusterError {
         let host = Host {
             spawner: Spawner::start().unwrap(),
             qemu: "no-qemu".into(),
@@ -204,7 +223,7 @@ mod tests {
         let logs = tempfile::tempdir().unwrap();
         let (plan, booted) = (absurd_plan(), StageName::Booted);
         let got = stages
-            .get(&host, &plan, &image(), booted, logs.path(), &Silent)
+            .get(&host, &plan, &image(), booted, logs.path(), heard)
             .await;
         got.unwrap_err()
     }
@@ -285,5 +304,37 @@ mod tests {
             matches!(&refused, ClusterError::DamagedInUse { dir } if *dir == booted),
             "{refused:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_another_version_made_stays_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, stages) = (dir.path(), Stages::at(dir.path()));
+        let other = root.join("0123");
+        fs::create_dir(&other).unwrap();
+        stage(&other);
+        let manifest = other.join("stage.json");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let text = text.replacen(r#""plan":"#, r#""plans":"#, 1);
+        fs::write(&manifest, &text).unwrap();
+        let heard = Heard::default();
+        get_heard(&stages, &heard).await;
+        assert_eq!(children(root), ["0123"]);
+        let heard = heard.0.into_inner();
+        let told = |text: &String| text.contains("0123") && text.contains("another version");
+        assert!(heard.iter().any(told), "{heard:?}");
+
+        // The same steps, kept in another form.
+        let booted = stages.dir(&absurd_plan(), StageName::Booted).unwrap();
+        fs::rename(&other, &booted).unwrap();
+        let refused = get(&stages).await;
+        assert!(
+            matches!(&refused, ClusterError::OtherVersion { dir, .. } if *dir == booted),
+            "{refused:?}"
+        );
+        // Half a manifest is nobody's.
+        fs::write(booted.join("stage.json"), &text[..text.len() / 2]).unwrap();
+        get(&stages).await;
+        assert_eq!(children(root), [""; 0]);
     }
 }

@@ -136,7 +136,7 @@ impl Stage {
     /// there with the sizes that it says.
     ///
     /// # Errors
-    /// [`ClusterError::Stage`].
+    /// [`ClusterError::Stage`]; [`ClusterError::OtherVersion`].
     pub fn open(dir: &Path) -> Result<Self, ClusterError> {
         let unusable = |reason: String| ClusterError::Stage {
             dir: dir.to_owned(),
@@ -208,7 +208,7 @@ impl StageManifest {
     /// Reads the manifest of the stage in a folder, and looks at nothing else.
     ///
     /// # Errors
-    /// [`ClusterError::Stage`].
+    /// [`ClusterError::Stage`]; [`ClusterError::OtherVersion`].
     pub fn read(dir: &Path) -> Result<Self, ClusterError> {
         let unusable = |reason: String| ClusterError::Stage {
             dir: dir.to_owned(),
@@ -216,8 +216,14 @@ impl StageManifest {
         };
         let text = fs::read(dir.join(MANIFEST))
             .map_err(|error| unusable(format!("{MANIFEST} cannot be read: {error}")))?;
-        serde_json::from_slice(&text)
-            .map_err(|error| unusable(format!("{MANIFEST} makes no sense: {error}")))
+        serde_json::from_slice(&text).map_err(|error| match error.is_data() {
+            // What was cut short or altered is no JSON.
+            true => ClusterError::OtherVersion {
+                dir: dir.to_owned(),
+                source: error,
+            },
+            false => unusable(format!("{MANIFEST} makes no sense: {error}")),
+        })
     }
 
     /// What of the stage in that folder, or of its image, is missing or has another size; nothing
