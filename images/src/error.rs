@@ -163,6 +163,14 @@ pub enum Error {
         /// What the pin says.
         pinned: Digest,
     },
+    /// apt's list names the keyring, and takes a path apart at blanks.
+    #[error(
+        "{path:?} has a blank in it, which apt's lists cannot name: move the project to a folder without"
+    )]
+    Blank {
+        /// The folder of the keyrings.
+        path: PathBuf,
+    },
     /// A cloud image is not laid out as expected.
     #[error("{path:?} is no disk of a cloud image: {reason}")]
     CloudDisk {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use podwire_process::{ChildCommand, run};
+use podwire_process::ChildCommand;
 
 use super::cloud;
 use super::contents;
@@ -375,14 +375,6 @@ impl<'a> Build<'a> {
         }
         self.write("input/references", contents.references().join("\n") + "\n")?;
         Ok(())
-    }
-
-    /// What a short program printed.
-    pub(super) fn output(&self, program: &str, args: &[&str]) -> Result<String, Error> {
-        let path = crate::host::find_program(program).unwrap_or(program.into());
-        let command = ChildCommand::new(path).args(args.iter().copied());
-        let done = run(self.workshop.spawner, command, CUSTOMISE_LIMIT)?;
-        Ok(done.success(program)?.stdout)
     }
 
     pub(super) fn folder(&self, name: &str) -> Result<(), Error> {

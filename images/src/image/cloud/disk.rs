@@ -5,8 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::super::build::Build;
+use podwire_process::{ChildCommand, Spawner, run};
+
+use super::super::build::CUSTOMISE_LIMIT;
 use crate::Error;
+use crate::host::find_program;
 
 const SECTOR: u64 = 512;
 
@@ -70,16 +73,22 @@ pub(super) struct Found {
     pub initrd: String,
 }
 
-/// Copies kernel, initrd and dpkg's status from a raw disk into `to`, which is there already.
+/// Copies kernel, initrd and dpkg's status from a raw disk into `to`, which is there already; both are
+/// names in the build's folder `work`.
 ///
 /// # Errors
 /// [`Error::CloudDisk`] for one that is not laid out as a cloud image; [`Error::Step`].
-pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found, Error> {
+pub(super) fn extract(
+    spawner: &Spawner,
+    work: &Path,
+    disk: &str,
+    to: &str,
+) -> Result<Found, Error> {
     let strange = |reason: String| Error::CloudDisk {
-        path: disk.to_owned(),
+        path: work.join(disk),
         reason,
     };
-    let partitions = partitions(disk).map_err(Error::file("read", disk))?;
+    let partitions = partitions(&work.join(disk)).map_err(Error::file("read", disk))?;
     let labelled = |label: &str| partitions.iter().find(|it| it.label == label);
     let root = labelled("cloudimg-rootfs").ok_or_else(|| {
         let labels: Vec<&str> = partitions.iter().map(|it| it.label.as_str()).collect();
@@ -89,14 +98,18 @@ pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found
         ))
     })?;
     let debugfs = |partition: &Partition, request: &str| {
-        let image = format!("{}?offset={}", disk.display(), partition.offset);
-        build.output("debugfs", &["-R", request, &image])
+        // It takes a request apart at blanks, which the build's folder may have in its name.
+        let image = format!("{disk}?offset={}", partition.offset);
+        let program = find_program("debugfs").unwrap_or("debugfs".into());
+        let command = ChildCommand::new(program).args(["-R", request, &image]);
+        let done = run(spawner, command.dir(work), CUSTOMISE_LIMIT)?;
+        Ok::<_, Error>(done.success("debugfs")?.stdout)
     };
     let dump = |partition: &Partition, from: &str, name: &str| {
-        let target = to.join(name);
-        debugfs(partition, &format!("dump {from} {}", target.display()))?;
+        let target = format!("{to}/{name}");
+        debugfs(partition, &format!("dump {from} {target}"))?;
         // debugfs succeeds whatever came of it.
-        match target.metadata() {
+        match work.join(target).metadata() {
             Ok(about) if about.len() > 0 => Ok(()),
             _ => Err(strange(format!("there is no {from} in it"))),
         }
@@ -134,6 +147,7 @@ pub(super) fn extract(build: &Build<'_>, disk: &Path, to: &Path) -> Result<Found
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn numbers_in_a_partition_table_are_not_believed() {
@@ -154,5 +168,46 @@ mod tests {
         // All entries are the first.
         assert_eq!(disk(2, 0, u64::MAX).unwrap(), []);
         assert_eq!(disk(2, 0, u64::MAX / SECTOR).unwrap(), []);
+    }
+
+    #[test]
+    fn a_folder_with_a_blank_in_its_name_is_no_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("my cache");
+        let (root, to) = (work.join("root"), work.join("boot"));
+        for folder in [&root.join("var/lib/dpkg"), &root.join("boot"), &to] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let files = [
+            ("var/lib/dpkg/status", "Package: apt"),
+            ("boot/vmlinuz-6.8", "kernel"),
+            ("boot/initrd.img-6.8", "initrd"),
+        ];
+        for (file, text) in files {
+            fs::write(root.join(file), text).unwrap();
+        }
+        let mke2fs = find_program("mke2fs").expect("debugfs and mke2fs come together");
+        let made = ChildCommand::new(mke2fs)
+            .args(["-q", "-F", "-t", "ext4", "-L", "cloudimg-rootfs"])
+            .args(["-E", "offset=1048576", "-d", "root", "disk", "8M"])
+            .dir(&work);
+        let spawner = Spawner::start().unwrap();
+        let done = run(&spawner, made, CUSTOMISE_LIMIT).unwrap();
+        done.success("mke2fs").unwrap();
+        let disk = File::options().write(true).open(work.join("disk")).unwrap();
+        let mut table = vec![0; 1024];
+        table[..8].copy_from_slice(b"EFI PART");
+        table[72..80].copy_from_slice(&2_u64.to_le_bytes());
+        table[80..84].copy_from_slice(&1_u32.to_le_bytes());
+        table[84..88].copy_from_slice(&128_u32.to_le_bytes());
+        table[512 + 32..512 + 40].copy_from_slice(&2048_u64.to_le_bytes());
+        disk.write_all_at(&table, SECTOR).unwrap();
+
+        let found = extract(&spawner, &work, "disk", "boot").unwrap();
+        assert_eq!(found.kernel, "vmlinuz-6.8");
+        for (file, text) in files {
+            let name = file.rsplit('/').next().unwrap();
+            assert_eq!(fs::read_to_string(to.join(name)).unwrap(), text);
+        }
     }
 }

@@ -73,6 +73,10 @@ impl Build<'_> {
     ) -> Result<Lock, Error> {
         let work = self.work.path();
         let report = self.workshop.report;
+        let keyring = self.workshop.source.join("images/keys");
+        if keyring.to_string_lossy().contains(char::is_whitespace) {
+            return Err(Error::Blank { path: keyring });
+        }
         let pin = Pin::of(&inquiry.lock, self.workshop.source)?;
         let image = Published::new(self.workshop, order.sources, cloud)?.image(&pin)?;
 
@@ -84,7 +88,7 @@ impl Build<'_> {
             .args(["convert", "-O", "raw"])
             .args([&image, &disk]);
         self.step("unpacking the cloud image", convert, CUSTOMISE_LIMIT)?;
-        let boot = disk::extract(self, &disk, &work.join("boot"))?;
+        let boot = disk::extract(self.workshop.spawner, work, "out/disk.raw", "boot")?;
         let file = File::options().write(true).open(&disk);
         let file = file.map_err(Error::file("open", &disk))?;
         let published = file.metadata().map_err(Error::file("read", &disk))?.len();
