@@ -28,6 +28,12 @@ impl fmt::Display for Privilege {
     }
 }
 
+/// Does what the step does: some systems let a user make the namespace but give it no power (AppArmor on
+/// Ubuntu 24.04). Mounts over a folder that is there, whatever the environment says: nothing that the
+/// user has set may lead to sudo.
+const TRY: &str = "mount -t tmpfs tmpfs \"$1\" && mkdir \"$1/proc\" && \
+                   mount -t proc proc \"$1/proc\" && touch \"$1/file\" && chown 42:42 \"$1/file\"";
+
 /// Mounts and processes of a step end with it, however it ends.
 const APART: [&str; 4] = ["--mount", "--pid", "--fork", "--kill-child"];
 
@@ -57,15 +63,9 @@ pub fn privilege(spawner: &Spawner) -> Result<Privilege, Error> {
     if rustix::process::geteuid().is_root() {
         return Ok(Privilege::Root);
     }
-    // Some systems let a user make the namespace but give it no power (AppArmor on Ubuntu 24.04):
-    // only doing what the step does can tell.
-    let script = "dir=$(mktemp -d) && mount -t tmpfs tmpfs \"$dir\" && \
-                  mkdir \"$dir/proc\" && mount -t proc proc \"$dir/proc\" && \
-                  touch \"$dir/file\" && chown 42:42 \"$dir/file\"; status=$?; \
-                  umount -R \"$dir\"; rmdir \"$dir\"; exit $status";
     let tried = run(
         spawner,
-        Privilege::UserNamespace.command("sh", ["-c", script]),
+        Privilege::UserNamespace.command("sh", ["-c", TRY, "sh", "/tmp"]),
         Duration::from_secs(20),
     );
     let why = match tried {
@@ -89,5 +89,17 @@ mod tests {
         insta::assert_snapshot!(shown(Privilege::Root), @"unshare --mount --pid --fork --kill-child sh x.sh");
         insta::assert_snapshot!(shown(Privilege::UserNamespace), @"unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child sh x.sh");
         insta::assert_snapshot!(shown(Privilege::Sudo), @"sudo unshare --mount --pid --fork --kill-child sh x.sh");
+    }
+
+    #[test]
+    fn nothing_that_the_environment_says_leads_to_sudo() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("mount() {{ :; }}; chown() {{ :; }}; {TRY}");
+        let command = ChildCommand::new("sh")
+            .args(["-c", &script, "sh"])
+            .args([dir.path()])
+            .env("TMPDIR", "/nonexistent");
+        let done = run(&Spawner::start().unwrap(), command, Duration::from_secs(60)).unwrap();
+        assert!(done.status.success(), "{}", done.stderr);
     }
 }
