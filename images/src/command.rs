@@ -47,10 +47,19 @@ pub(crate) fn run_step(
             break status.to_string();
         }
         if started.elapsed() > limit {
-            // It may have ended in between: either way it is gone after the wait.
-            let _ = child.kill();
+            // It may have ended in between. What is root's through sudo cannot be killed: it ends with its
+            // input, which the wait closes, or by itself.
+            let killed = child.kill();
+            let seconds = limit.as_secs();
+            if killed.is_err() {
+                let text = format!("{step} is over its limit of {seconds} s: waiting for its end");
+                workshop.report.waiting(&text);
+            }
             let _ = child.wait();
-            break format!("killed after its limit of {} s", limit.as_secs());
+            break match killed {
+                Ok(()) => format!("killed after its limit of {seconds} s"),
+                Err(_) => format!("ended after its limit of {seconds} s"),
+            };
         }
         thread::sleep(POLL);
         let last = last_lines(log, 1);

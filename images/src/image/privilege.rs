@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
-use podwire_process::{ChildCommand, Spawner, run};
+use podwire_process::{ChildCommand, Spawner, Stream, run};
 
 use crate::Error;
 use crate::host::find_program;
@@ -34,6 +34,20 @@ impl fmt::Display for Privilege {
 const TRY: &str = "mount -t tmpfs tmpfs \"$1\" && mkdir \"$1/proc\" && \
                    mount -t proc proc \"$1/proc\" && touch \"$1/file\" && chown 42:42 \"$1/file\"";
 
+/// Runs the words that follow until they end, or until its input does. What has become root through sudo
+/// cannot be signalled by the user, and the kernel has forgotten that it was to die with its parent; but
+/// the pipe closes when whoever started it ends, or waits for it after its limit.
+const WATCHED: &str = "exec 3<&0; \"$@\" </dev/null 3<&- & step=$!; \
+                       { read -r line <&3; kill -KILL $step; } 2>/dev/null & watch=$!; \
+                       wait $step; status=$?; kill $watch 2>/dev/null; exit $status";
+
+/// What the given words run, [`WATCHED`].
+fn watched(by: ChildCommand) -> ChildCommand {
+    let mut command = by.args(["sh", "-c", WATCHED, "sh"]);
+    command.stdin = Stream::Piped;
+    command
+}
+
 /// Mounts and processes of a step end with it, however it ends.
 const APART: [&str; 4] = ["--mount", "--pid", "--fork", "--kill-child"];
 
@@ -49,7 +63,7 @@ impl Privilege {
             Self::UserNamespace => {
                 ChildCommand::new("unshare").args(["--user", "--map-root-user", "--map-auto"])
             }
-            Self::Sudo => ChildCommand::new("sudo").args(["unshare"]),
+            Self::Sudo => watched(ChildCommand::new("sudo")).args(["unshare"]),
         };
         command.args(APART).args([program]).args(args)
     }
@@ -82,13 +96,20 @@ pub fn privilege(spawner: &Spawner) -> Result<Privilege, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::time::Instant;
 
     #[test]
     fn every_way_keeps_mounts_and_processes_apart() {
         let shown = |privilege: Privilege| privilege.command("sh", ["x.sh"]).display();
         insta::assert_snapshot!(shown(Privilege::Root), @"unshare --mount --pid --fork --kill-child sh x.sh");
         insta::assert_snapshot!(shown(Privilege::UserNamespace), @"unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child sh x.sh");
-        insta::assert_snapshot!(shown(Privilege::Sudo), @"sudo unshare --mount --pid --fork --kill-child sh x.sh");
+        let sudo = shown(Privilege::Sudo);
+        assert!(sudo.starts_with("sudo sh -c "), "{sudo}");
+        let step = " sh unshare --mount --pid --fork --kill-child sh x.sh";
+        assert!(sudo.ends_with(step), "{sudo}");
+        let sudo = Privilege::Sudo.command("sh", ["x.sh"]);
+        assert!(matches!(sudo.stdin, Stream::Piped));
     }
 
     #[test]
@@ -101,5 +122,35 @@ mod tests {
             .env("TMPDIR", "/nonexistent");
         let done = run(&Spawner::start().unwrap(), command, Duration::from_secs(60)).unwrap();
         assert!(done.status.success(), "{}", done.stderr);
+    }
+
+    #[test]
+    fn a_watched_command_ends_with_its_input_and_gives_its_own_status() {
+        let spawner = Spawner::start().unwrap();
+        // It runs what it is given, as sudo does.
+        let through_env = |script| watched(ChildCommand::new("env")).args(["sh", "-c", script]);
+        let done = run(&spawner, through_env("exit 7"), Duration::from_secs(60));
+        assert_eq!(done.unwrap().status.code(), Some(7));
+
+        let mut command = through_env("echo begun; exec sleep 600");
+        command.stdout = Stream::Piped;
+        let mut child = spawner.spawn(command).unwrap();
+        let mut printed = child.stdout.take().unwrap();
+        printed.read_exact(&mut [0; 6]).unwrap();
+        // As at the end of whoever started it; what is root's feels no signal of his.
+        drop(child.stdin.take());
+        let started = Instant::now();
+        let ended = loop {
+            match child.try_wait().unwrap() {
+                None if started.elapsed() < Duration::from_secs(60) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                ended => break ended,
+            }
+        };
+        child.kill().unwrap();
+        assert!(ended.is_some_and(|status| !status.success()), "{ended:?}");
+        // It was all that had the pipe open.
+        assert_eq!(printed.read(&mut [0; 1]).unwrap(), 0);
     }
 }

@@ -163,7 +163,7 @@ pub(crate) fn kill_descendants() {
             break;
         }
         for pid in running {
-            // Gone already, or started through sudo, which passes the terminal's Ctrl-C on.
+            // Gone already, or root's through sudo, which ends with the pipe from this process.
             let _ = kill_process(pid, Signal::KILL);
         }
         thread::sleep(Duration::from_millis(20));
