@@ -9,7 +9,9 @@ page() {
   fi
   echo 'podwire ended before it had results. Its last words:'
   echo
+  # None at all when not even the step before has begun.
+  if [ ! -e "$SAID" ]; then return; fi
   # As a code block by its indent: nothing in it can end it.
-  tail -n 40 "$SAID" 2>/dev/null | tr -d '\000-\010\013-\037\177' | cut -c -400 | sed 's/^/    /'
+  tail -n 40 "$SAID" | tr -d '\000-\010\013-\037\177' | cut -c -400 | sed 's/^/    /'
 }
 page | head -c 65536

@@ -11,7 +11,8 @@ while IFS= read -r line; do
   if [ -n "$line" ]; then args+=("$line"); fi
 done <<<"$ARGS"
 # Of an earlier use of the action in this job: not what this one has to say.
-rm -rf "$RESULTS" "$SAID"
+rm -rf "$RESULTS"
+: >"$SAID"
 # rust-toolchain.toml names the version; rustup, which the runner has, installs it.
 (cd "$ACTION" && rustup show && cargo build --locked --package xtask)
 # Whoever cancels a job signals the step's shell alone: there must be none any more.

@@ -154,6 +154,15 @@ fn what_an_earlier_step_left_is_not_this_ones() {
 }
 
 #[test]
+fn a_step_that_never_began_leaves_a_page_all_the_same() {
+    let page = Runner::new("exit 2").page();
+    assert!(
+        page.starts_with("podwire ended before it had results."),
+        "{page}"
+    );
+}
+
+#[test]
 fn a_page_is_no_longer_than_a_page() {
     let runner = Runner::new("exit 2");
     fs::write(
