@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::MachineFault;
 use crate::machine::{Machine, VmError};
 use crate::memory::digest;
-use crate::processor::{Accelerator, KvmProcessor};
+use crate::processor::{Accelerator, KvmProcessor, cpuinfo_field};
 use crate::spec::{MachineSpec, Ram};
 
 /// Printed by the probe when the guest's first process runs, and when its work is done.
@@ -230,7 +230,7 @@ async fn first_that_works(
         Ok(_) => {
             let on = host_processor();
             let mut tried = String::new();
-            let mut next = Some(KvmProcessor::Host);
+            let mut next = Some(KvmProcessor::HOST);
             while let Some(processor) = next {
                 let (kvm, model) = (Accelerator::Kvm(processor), processor.model());
                 let failed = match attempt(kvm).await? {
@@ -308,11 +308,8 @@ fn times(said: &str) -> Option<Duration> {
 /// The model of the host's processor, as /proc/cpuinfo has it.
 fn host_processor() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    let model = lines.find(|(key, _)| key.trim() == "model name");
-    model
-        .map_or("an unknown processor", |(_, model)| model.trim())
-        .to_owned()
+    let model = cpuinfo_field(&cpuinfo, "model name");
+    model.unwrap_or("an unknown processor").to_owned()
 }
 
 /// A fault in one line; the attempt's folder holds the rest.

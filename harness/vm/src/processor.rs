@@ -19,9 +19,7 @@ pub enum Accelerator {
 /// What a guest under KVM is shown of the host's processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KvmProcessor {
-    /// All of it.
-    Host,
-    /// All but some features.
+    /// All but some features, or none.
     HostWithout(Features),
     /// A named model that every host of the last fifteen years can be.
     Named,
@@ -71,51 +69,41 @@ impl Accelerator {
     /// `kvm,host,pmu=off`.
     pub fn id(self) -> String {
         match self {
-            Self::Kvm(KvmProcessor::Host) | Self::Tcg => self.name().to_owned(),
+            Self::Kvm(KvmProcessor::HOST) | Self::Tcg => self.name().to_owned(),
             Self::Kvm(processor) => format!("kvm,{}", processor.model()),
         }
     }
 }
 
 impl KvmProcessor {
+    /// All of the host's.
+    pub const HOST: Self = Self::host_without(false, false);
+
     /// All of them, the first to be tried first.
     const ALL: [Self; 5] = [
-        Self::Host,
-        Self::HostWithout(Features {
-            pmu: true,
-            arch_capabilities: false,
-        }),
-        Self::HostWithout(Features {
-            pmu: false,
-            arch_capabilities: true,
-        }),
-        Self::HostWithout(Features {
-            pmu: true,
-            arch_capabilities: true,
-        }),
+        Self::HOST,
+        Self::host_without(true, false),
+        Self::host_without(false, true),
+        Self::host_without(true, true),
         Self::Named,
     ];
+
+    const fn host_without(pmu: bool, arch_capabilities: bool) -> Self {
+        Self::HostWithout(Features {
+            pmu,
+            arch_capabilities,
+        })
+    }
 
     /// QEMU's `-cpu` argument (QEMU manual, "CPU models").
     pub fn model(self) -> &'static str {
         match self {
-            Self::Host
-            | Self::HostWithout(Features {
-                pmu: false,
-                arch_capabilities: false,
-            }) => "host",
-            Self::HostWithout(Features {
-                pmu: true,
-                arch_capabilities: false,
-            }) => "host,pmu=off",
-            Self::HostWithout(Features {
-                pmu: false,
-                arch_capabilities: true,
-            }) => "host,arch-capabilities=off",
-            Self::HostWithout(Features {
-                pmu: true,
-                arch_capabilities: true,
-            }) => "host,pmu=off,arch-capabilities=off",
+            Self::HostWithout(without) => match (without.pmu, without.arch_capabilities) {
+                (false, false) => "host",
+                (true, false) => "host,pmu=off",
+                (false, true) => "host,arch-capabilities=off",
+                (true, true) => "host,pmu=off,arch-capabilities=off",
+            },
             Self::Named => "Nehalem",
         }
     }
@@ -123,10 +111,8 @@ impl KvmProcessor {
     /// What to try after this one failed for that reason: without what QEMU named, where it named
     /// something that it was shown, then the named model, then nothing.
     pub fn after(self, reason: &str) -> Option<Self> {
-        let without = match self {
-            Self::Host => Features::default(),
-            Self::HostWithout(features) => features,
-            Self::Named => return None,
+        let Self::HostWithout(without) = self else {
+            return None;
         };
         let named = Features::named_in(reason);
         let more = Features {
@@ -174,6 +160,13 @@ impl Features {
     }
 }
 
+/// A field of the first processor in the text of /proc/cpuinfo (proc_cpuinfo(5)): `model name`.
+pub fn cpuinfo_field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let found = fields.find(|(key, _)| key.trim() == name);
+    found.map(|(_, value)| value.trim())
+}
+
 fn models() -> Vec<&'static str> {
     KvmProcessor::ALL.iter().map(|it| it.model()).collect()
 }
@@ -218,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_qemu_names_is_left_out_and_then_a_named_model_tried() {
-        let mut tried = vec![KvmProcessor::Host];
+        let mut tried = vec![KvmProcessor::HOST];
         for reason in [NESTED, "failed to set MSR 0x38f to 0x0", "it crashed"] {
             let next = tried[tried.len() - 1].after(reason);
             tried.extend(next);
@@ -238,15 +231,15 @@ mod tests {
 
     #[test]
     fn what_is_left_out_already_and_what_nobody_named_leads_to_the_named_model() {
-        let without = KvmProcessor::Host.after(NESTED).unwrap();
+        let without = KvmProcessor::HOST.after(NESTED).unwrap();
         assert_eq!(without.after(NESTED), Some(KvmProcessor::Named));
         assert_eq!(
-            KvmProcessor::Host.after("the guest was not up"),
+            KvmProcessor::HOST.after("the guest was not up"),
             Some(KvmProcessor::Named)
         );
         // A register of neither feature.
         assert_eq!(
-            KvmProcessor::Host.after("failed to set MSR 0x1b to 0xfee00900"),
+            KvmProcessor::HOST.after("failed to set MSR 0x1b to 0xfee00900"),
             Some(KvmProcessor::Named)
         );
     }
@@ -267,7 +260,7 @@ mod tests {
         for accelerator in kvm.chain([Accelerator::Tcg]) {
             assert_eq!(accelerator.id().parse(), Ok(accelerator));
         }
-        let host = Accelerator::Kvm(KvmProcessor::Host);
+        let host = Accelerator::Kvm(KvmProcessor::HOST);
         assert_eq!(serde_json::to_string(&host).unwrap(), "\"kvm\"");
         let error = "kvm,host,-vmx".parse::<Accelerator>().unwrap_err();
         assert!(error.to_string().contains("host,pmu=off"), "{error}");

@@ -399,8 +399,8 @@ pub(crate) mod tests {
             ram: Ram::Clone("/stage/ram".into()),
             incoming: true,
             rtc_base: Some("2026-11-21T13:00:00".into()),
-            accelerator: Accelerator::Kvm(KvmProcessor::Host),
-            cpu_model: Accelerator::Kvm(KvmProcessor::Host).cpu_model().into(),
+            accelerator: Accelerator::Kvm(KvmProcessor::HOST),
+            cpu_model: Accelerator::Kvm(KvmProcessor::HOST).cpu_model().into(),
             ..node()
         };
         insta::assert_snapshot!(shown(clone.command_line(&descriptors())), @r"
@@ -485,7 +485,7 @@ pub(crate) mod tests {
     #[test]
     fn an_emulated_machine_takes_memory_for_its_translated_code() {
         let kvm = MachineSpec {
-            accelerator: Accelerator::Kvm(KvmProcessor::Host),
+            accelerator: Accelerator::Kvm(KvmProcessor::HOST),
             ..node()
         };
         assert_eq!(kvm.host_memory_mib(), 2048 + 64);

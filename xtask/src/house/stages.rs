@@ -499,7 +499,7 @@ mod tests {
         let other = Today {
             qemu: Some("10.0.2".into()),
             host_cpu: Some("Other CPU".into()),
-            accelerator: Some(Accelerator::Kvm(KvmProcessor::Host)),
+            accelerator: Some(Accelerator::Kvm(KvmProcessor::HOST)),
             images: BTreeMap::from([("image-a".to_owned(), Some(image_files("image-b")))]),
         };
         insta::assert_snapshot!(differences(&stage, &other).unwrap().join("\n"), @r"

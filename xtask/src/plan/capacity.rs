@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn two_emulated_cores_carry_one_clone() {
         use Accelerator::Tcg;
-        let kvm = Accelerator::Kvm(KvmProcessor::Host);
+        let kvm = Accelerator::Kvm(KvmProcessor::HOST);
         assert_eq!(at_once(2, 20 << 30, Tcg, 5056), 1);
         assert_eq!(at_once(4, 14 << 30, kvm, 5056), 2);
         assert_eq!(at_once(16, 64 << 30, kvm, 5056), 8);

@@ -152,11 +152,11 @@ mod tests {
         let loaded = Durations::load(cache.path());
         assert_eq!(loaded, durations);
         assert_eq!(
-            loaded.phase(Phase::Stage, Some(Accelerator::Kvm(KvmProcessor::Host))),
+            loaded.phase(Phase::Stage, Some(Accelerator::Kvm(KvmProcessor::HOST))),
             None
         );
         assert_eq!(
-            loaded.phase(Phase::Bundle, Some(Accelerator::Kvm(KvmProcessor::Host))),
+            loaded.phase(Phase::Bundle, Some(Accelerator::Kvm(KvmProcessor::HOST))),
             Some(300.0)
         );
         fs::write(cache.path().join(FILE), "{").unwrap();

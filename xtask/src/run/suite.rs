@@ -231,7 +231,7 @@ mod tests {
             tested(&plan, ImageFrom::Debian, &provenance)
         };
         insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");
-        insta::assert_snapshot!(tested(Accelerator::Kvm(KvmProcessor::Host)), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
+        insta::assert_snapshot!(tested(Accelerator::Kvm(KvmProcessor::HOST)), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
     }
 
     use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use podwire_vm::{Accelerator, MachineSpec, Ram};
+use podwire_vm::{Accelerator, MachineSpec, Ram, cpuinfo_field};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -250,13 +250,7 @@ pub fn host_cpu() -> Result<String, ClusterError> {
 }
 
 fn cpu_identity(cpuinfo: &str) -> String {
-    let field = |name: &str| {
-        cpuinfo
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(key, _)| key.trim() == name)
-            .map_or("", |(_, value)| value.trim())
-    };
+    let field = |name: &str| cpuinfo_field(cpuinfo, name).unwrap_or_default();
     let flags = Sha256::digest(field("flags"));
     format!(
         "{}, flags {:02x}{:02x}{:02x}{:02x}",
@@ -278,7 +272,7 @@ mod tests {
     #[test]
     fn emulated_daemons_run_one_thread_at_a_time_and_sleep_a_little_longer() {
         assert_eq!(
-            command_line("root=/dev/vda", Accelerator::Kvm(KvmProcessor::Host)),
+            command_line("root=/dev/vda", Accelerator::Kvm(KvmProcessor::HOST)),
             "root=/dev/vda"
         );
         let emulated = command_line("root=/dev/vda", Accelerator::Tcg);
@@ -305,7 +299,7 @@ mod tests {
             Cell::usual(Bootstrap::ByHand),
             "",
             &image,
-            Accelerator::Kvm(KvmProcessor::Host),
+            Accelerator::Kvm(KvmProcessor::HOST),
             "",
             "",
             None,

@@ -167,7 +167,7 @@ mod tests {
         vary("image".into(), true, &|it| it.image = more(&image));
         vary("append".into(), true, &|it| it.append = more(&append));
         assert_eq!(accelerator, Accelerator::Tcg);
-        let kvm = Accelerator::Kvm(KvmProcessor::Host);
+        let kvm = Accelerator::Kvm(KvmProcessor::HOST);
         vary("accelerator".into(), true, &|it| it.accelerator = kvm);
         let named = Accelerator::Kvm(KvmProcessor::Named);
         vary("processor".into(), true, &|it| it.accelerator = named);

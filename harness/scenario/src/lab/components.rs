@@ -1,9 +1,9 @@
 //! The components of a cluster by hand, started with other flags.
 
+use anyhow::ensure;
 use podwire_cluster::{Component, Settings, component};
 
 use crate::lab::Lab;
-use crate::lab::command::Answer;
 use crate::lab::node::Node;
 
 impl Lab {
@@ -24,14 +24,16 @@ impl Lab {
 }
 
 impl Node<'_> {
-    /// Has systemd start a component with the flags that it has now, one that runs anew. What systemd
-    /// says is the answer: a component that says itself when it is ready may fail to become so.
+    /// Has systemd start a component with the flags that it has now, one that runs anew. It may end
+    /// right afterwards: see [`Node::last_words`].
     ///
     /// # Errors
-    /// When the node does not answer.
-    pub async fn start_component(self, component: &Component) -> anyhow::Result<Answer> {
+    /// When systemd does not start it, or the node does not answer.
+    pub async fn start_component(self, component: &Component) -> anyhow::Result<()> {
         let cluster = self.lab().cluster();
-        Ok(cluster.start_component(self.number(), component).await?)
+        let started = cluster.start_component(self.number(), component).await?;
+        ensure!(started.succeeded(), "systemd does not start it: {started}");
+        Ok(())
     }
 
     /// Stops a component; one that does not run stays so.

@@ -2,14 +2,14 @@
 //! `cargo xtask test` has prepared, as long as that is still good.
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::{Cell, ClusterError, StageManifest, host_cpu};
-use podwire_process::{Spawner, held};
+use podwire_process::{Spawner, held, held_alone};
 use podwire_vm::accelerator::qemu_version;
 use time::OffsetDateTime;
 
@@ -45,8 +45,7 @@ impl Deref for RunFolder {
 
 /// Whether somebody works in a run's folder.
 pub fn in_use(run: &Path) -> bool {
-    let asked = File::open(run).map(|folder| folder.try_lock());
-    matches!(asked, Ok(Err(TryLockError::WouldBlock)))
+    matches!(held_alone(run), Ok(None))
 }
 
 /// Makes the run's folder of a new run in `runs`, named by the time and this process.
