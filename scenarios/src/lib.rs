@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 mod control_plane;
+mod field;
 mod harness;
 mod kubeadm;
 mod one_node;
@@ -32,8 +33,16 @@ pub fn all() -> Vec<Scenario> {
         whole_network::rejoin_by_hand::REJOIN,
         whole_network::every_pair::EVERY_PAIR,
         whole_network::cluster_ip::CLUSTER_IP,
-        whole_network::scale_to_zero::SCALE_TO_ZERO,
         whole_network::leave_and_return::LEAVE_AND_RETURN,
+        field::every_name::EVERY_NAME,
+        field::affinity::AFFINITY,
+        field::scale_to_zero::SCALE_TO_ZERO,
+        field::node_port::NODE_PORT,
+        field::networkd::NETWORKD,
+        field::worker_boots::REBOOT,
+        field::worker_boots::POWER_CUT,
+        field::address_taken_over::ADDRESS_TAKEN_OVER,
+        field::foreign_cni_file::FOREIGN_CNI_FILE,
         kubeadm::packages::PACKAGES,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,

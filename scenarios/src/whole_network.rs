@@ -5,4 +5,3 @@ pub(crate) mod every_pair;
 pub(crate) mod leave_and_return;
 pub(crate) mod own_addresses;
 pub(crate) mod rejoin_by_hand;
-pub(crate) mod scale_to_zero;

@@ -3,5 +3,6 @@
 pub mod assert;
 pub(crate) mod balance;
 pub(crate) mod failure;
+pub(crate) mod names;
 pub(crate) mod record;
 mod timeline;

@@ -68,11 +68,13 @@ pub enum Profile {
 pub enum Cells {
     /// All: it asserts what holds whoever made the cluster.
     Any,
+    /// Each node's Pods hang on a bridge: any Pod network but the user's own.
+    WithBridge,
     /// It looks at what the steps by hand have left.
     ByHand,
     /// It looks at what kubeadm has left, or runs it.
     Kubeadm,
-    /// The same, where each node's Pods hang on a bridge: any Pod network but the user's own.
+    /// Both: kubeadm, and a bridge.
     KubeadmWithBridge,
 }
 
@@ -164,8 +166,9 @@ impl Cells {
             Self::Any => true,
             Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
             Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
+            Self::WithBridge => cell.network != PodNetwork::Manifest,
             Self::KubeadmWithBridge => {
-                cell.bootstrap == Bootstrap::Kubeadm && cell.network != PodNetwork::Manifest
+                Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }
         }
     }

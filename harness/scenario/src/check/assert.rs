@@ -9,6 +9,7 @@ use podwire_probe::{Outcome, TargetReport};
 
 use crate::check::balance::{REQUESTS_PER_BACKEND, band};
 use crate::check::failure::{Cause, Failure};
+pub use crate::check::names::resolved;
 
 impl From<Outcome> for Cause {
     fn from(outcome: Outcome) -> Self {

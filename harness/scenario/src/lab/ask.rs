@@ -36,6 +36,16 @@ impl<'lab> Ask<'lab> {
         self
     }
 
+    /// At this port instead of port 80.
+    pub fn at_port(mut self, port: u16) -> Self {
+        for target in &mut self.request.targets {
+            if let Some((host, _)) = target.rsplit_once(':') {
+                *target = format!("{host}:{port}");
+            }
+        }
+        self
+    }
+
     /// No more than so many time-outs are waited for.
     pub(super) fn at_most_time_outs(mut self, count: u32) -> Self {
         self.request = self.request.concurrency(count).give_up_after(count);

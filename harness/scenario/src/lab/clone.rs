@@ -1,6 +1,7 @@
 //! A scenario's own running cluster, with a log of what was done to it.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct Lab {
     injected: Mutex<Option<Instant>>,
     /// What a sabotage's injection leaves to its check.
     kept: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// Nodes that were rebooted, by number: their containers began anew.
+    booted_anew: Mutex<BTreeSet<u32>>,
     traffic: TrafficLog,
 }
 
@@ -44,6 +47,7 @@ impl Lab {
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
             injected: Mutex::new(None),
             kept: Mutex::default(),
+            booted_anew: Mutex::default(),
             traffic: TrafficLog::default(),
         }
     }
@@ -118,6 +122,19 @@ impl Lab {
         found
             .cloned()
             .with_context(|| format!("no {what} was kept"))
+    }
+
+    /// Says that a node is about to boot: from now on its containers may have restarted.
+    pub(super) fn boots_anew(&self, node: u32) {
+        let booted = self.booted_anew.lock();
+        booted.unwrap_or_else(PoisonError::into_inner).insert(node);
+    }
+
+    pub(super) fn has_booted_anew(&self, node: u32) -> bool {
+        let booted = self.booted_anew.lock();
+        booted
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&node)
     }
 
     pub(super) fn traffic(&self) -> &TrafficLog {

@@ -1,11 +1,25 @@
 //! What the segment's gateway saw: packets that nobody took, and a host outside.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use podwire_cluster::addresses;
-use podwire_lan::ContactProtocol;
+use podwire_lan::{ContactProtocol, LanError, SegmentStream};
+use podwire_probe::{Counted, Identity, Outcome, TargetReport};
+use tokio::time::timeout;
 
 use crate::lab::Lab;
+
+/// What a request from outside may take. As in guests it is not stretched: where nobody answers, it is
+/// always waited for.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Octets of an answer at most.
+const ANSWER: usize = 64 * 1024;
 
 /// What left the nodes by their default route and went nowhere.
 pub struct Wire<'lab> {
@@ -54,6 +68,36 @@ impl Outside<'_> {
         addresses::OUTSIDE
     }
 
+    /// The address of [`Outside::ask`]'s client: the nodes' router.
+    pub fn client(&self) -> Ipv4Addr {
+        addresses::GATEWAY
+    }
+
+    /// A client that is no part of the cluster asks an address of a node at a port, once; it waits ten
+    /// seconds.
+    ///
+    /// # Errors
+    /// When there is no segment any more; what became of the request is in the report.
+    pub async fn ask(&self, to: Ipv4Addr, port: u16) -> anyhow::Result<TargetReport> {
+        let to = SocketAddrV4::new(to, port);
+        let gateway = self.lab.cluster().segment().gateway();
+        let counted = match gateway.connect(to, REQUEST).await {
+            Ok(stream) => match timeout(REQUEST, fetch(stream, to)).await {
+                Ok(Ok(counted)) => counted,
+                Ok(Err(error)) => ended(Outcome::Other, error.to_string()),
+                Err(_) => ended(Outcome::TimedOut, "connected, and not answered".to_owned()),
+            },
+            Err(LanError::Stopped) => return Err(LanError::Stopped.into()),
+            Err(error) => ended(outcome(&error), error.to_string()),
+        };
+        Ok(TargetReport {
+            target: to.to_string(),
+            results: vec![counted],
+            unsent: 0,
+            attempts: Vec::new(),
+        })
+    }
+
     /// How many echo requests it got from this address.
     pub fn pings_from(&self, source: Ipv4Addr) -> u64 {
         let log = self.lab.cluster().segment().gateway().outside_log();
@@ -70,4 +114,54 @@ impl Outside<'_> {
         let lines = log.iter().map(|it| format!("{} x{}", it.source, it.count));
         lines.collect::<Vec<_>>().join(", ")
     }
+}
+
+fn outcome(error: &LanError) -> Outcome {
+    match error {
+        LanError::Refused { .. } => Outcome::Refused,
+        LanError::TimedOut { .. } => Outcome::TimedOut,
+        LanError::NoRoute { .. } => Outcome::NoRoute,
+        _ => Outcome::Other,
+    }
+}
+
+fn ended(outcome: Outcome, error: String) -> Counted {
+    Counted {
+        outcome,
+        host: None,
+        client: None,
+        count: 1,
+        error: Some(error),
+    }
+}
+
+/// One request on a connection of its own.
+async fn fetch(stream: SegmentStream, to: SocketAddrV4) -> anyhow::Result<Counted> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/").header("Host", to.to_string());
+    // It ends with its sender, and the connection with it.
+    let asked = async move {
+        let answer = sender
+            .send_request(request.body(Empty::<Bytes>::new())?)
+            .await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("a broken answer: {error}"))?;
+        Ok::<_, anyhow::Error>((status, body.to_bytes()))
+    };
+    let (asked, _) = futures::future::join(asked, connection).await;
+    let (status, body) = asked?;
+    if status != StatusCode::OK {
+        return Ok(ended(Outcome::HttpStatus, status.to_string()));
+    }
+    Ok(match serde_json::from_slice::<Identity>(&body) {
+        Ok(identity) => Counted {
+            outcome: Outcome::Answered,
+            host: Some(identity.host),
+            client: Some(identity.client),
+            count: 1,
+            error: None,
+        },
+        Err(error) => ended(Outcome::Malformed, error.to_string()),
+    })
 }

@@ -184,6 +184,7 @@ impl<'lab> Node<'lab> {
     /// When it does not come back.
     pub async fn reboot(self) -> anyhow::Result<()> {
         self.lab.step(format!("reboot {self}"));
+        self.lab.boots_anew(self.number);
         Ok(self.lab.cluster().reboot(self.number).await?)
     }
 
@@ -194,8 +195,19 @@ impl<'lab> Node<'lab> {
     /// When it does not come back.
     pub async fn cut_power(self) -> anyhow::Result<()> {
         self.lab.step(format!("cut {self}'s power"));
+        self.lab.boots_anew(self.number);
         self.run("sync").await?;
         Ok(self.lab.cluster().cut_power(self.number).await?)
+    }
+
+    /// When its kernel began: seconds since 1970, by its own clock.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn booted_at(self) -> anyhow::Result<i64> {
+        let answer = self.run("sed -n 's/^btime //p' /proc/stat").await?;
+        let booted = answer.text().parse();
+        booted.with_context(|| format!("no time of boot in {:?}", answer.text()))
     }
 
     /// Takes its card's link away, or gives it back.

@@ -216,6 +216,18 @@ impl Service<'_> {
         Ok(address.with_context(none)?.parse()?)
     }
 
+    /// The port of every node that leads to it (`type: NodePort`).
+    ///
+    /// # Errors
+    /// When the API does not answer, or it has none.
+    pub async fn node_port(&self) -> anyhow::Result<u16> {
+        let spec = self.api().get(&self.name).await?.spec;
+        let ports = spec.and_then(|spec| spec.ports).unwrap_or_default();
+        let port = ports.first().and_then(|port| port.node_port);
+        let none = || format!("the Service {} has no port of nodes", self.name);
+        Ok(u16::try_from(port.with_context(none)?)?)
+    }
+
     /// The addresses that its EndpointSlices call ready.
     ///
     /// # Errors

@@ -231,11 +231,14 @@ impl Lab {
         self.system_pods().labelled("k8s-app=kube-dns")
     }
 
-    /// How often the containers of each Pod of the namespace `default` have restarted.
+    /// How often the containers of each Pod of the namespace `default` have restarted, but those of nodes
+    /// that the scenario has rebooted.
     pub(crate) async fn restarts(&self) -> anyhow::Result<Restarts> {
         let pods = self.pods().anybodys().await?;
+        let stayed = |pod: &Pod| !pod.node().is_some_and(|node| self.has_booted_anew(node));
         Ok(pods
             .into_iter()
+            .filter(stayed)
             .map(|pod| {
                 (
                     (pod.name().to_owned(), pod.uid().to_owned()),

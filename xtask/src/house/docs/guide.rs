@@ -36,11 +36,14 @@ const ORDER: [&str; 16] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 3] = [
+const CHECKS: [&str; 4] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
+    "harness/scenario/src/check/names.rs",
 ];
+/// Those of [`CHECKS`] whose functions an author calls by the name of the module.
+const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
 const LOOKS: [&str; 2] = [
@@ -156,13 +159,15 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let mut checks = Vec::new();
     for path in CHECKS {
         let functions = source::functions(&read(path)?).into_iter();
-        checks.extend(functions.map(|it| match path == CHECKS[0] && it.is_free() {
-            true => Item {
-                code: format!("assert::{}", it.code),
-                ..it
-            },
-            false => it,
-        }));
+        checks.extend(
+            functions.map(|it| match ASSERT.contains(&path) && it.is_free() {
+                true => Item {
+                    code: format!("assert::{}", it.code),
+                    ..it
+                },
+                false => it,
+            }),
+        );
     }
     parts.push(("checks".into(), table("a check", &checks)));
     let mut given = String::new();

@@ -1,0 +1,11 @@
+//! What breaks in the field (chapter F): reported faults of real clusters, in every cell that can have
+//! them.
+
+pub(crate) mod address_taken_over;
+pub(crate) mod affinity;
+pub(crate) mod every_name;
+pub(crate) mod foreign_cni_file;
+pub(crate) mod networkd;
+pub(crate) mod node_port;
+pub(crate) mod scale_to_zero;
+pub(crate) mod worker_boots;

@@ -1,0 +1,85 @@
+//! A new Pod with an old address.
+
+use std::net::Ipv4Addr;
+use std::slice;
+
+use podwire_scenario::{
+    Cause, Cells, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName, secs, steps,
+};
+
+use crate::catalogue::F16;
+
+/// F16: a Pod takes over an address whose owner others have just talked to.
+pub(crate) const ADDRESS_TAKEN_OVER: Scenario = Scenario {
+    about: "A new Pod that gets the address of one which has just gone is reached at once, from its own \
+            node and from everybody else",
+    covers: &[F16],
+    cells: Cells::WithBridge,
+    profile: Profile::Full,
+    sabotages: &[Sabotage {
+        name: "old-neighbour",
+        about: "the node keeps the neighbour entry of the Pod that is gone",
+        expects: Cause::TimedOut,
+        inject: steps!(|lab| {
+            let heir = an_heir(lab).await?;
+            lab.step(format!("point {}'s neighbour entry at nobody", heir.address));
+            let bridge = format!("ip -o route get {} | grep -o 'dev [^ ]*'", heir.address);
+            let entry = format!(
+                "ip neighbour replace {} lladdr 02:00:00:00:00:01 nud permanent $({bridge})",
+                heir.address
+            );
+            lab.node(heir.node).run(entry).await.map(drop)
+        }),
+        check: steps!(reached_from_everywhere),
+    }],
+    ..Scenario::new("address_taken_over", StageName::Workload, steps!(taken_over))
+};
+
+async fn taken_over(lab: &Lab) -> anyhow::Result<()> {
+    an_heir(lab).await?;
+    reached_from_everywhere(lab).await
+}
+
+/// Where the plugin `host-local` keeps the addresses that it has given: a file each, and one with the
+/// last.
+const GIVEN: &str = "/var/lib/cni/networks/*";
+
+/// A Pod goes that everybody has just talked to, and the next one of its node gets its address.
+async fn an_heir(lab: &Lab) -> anyhow::Result<Party> {
+    let node = lab.last_node();
+    lab.step(format!("a Pod on {node}, which everybody talks to"));
+    lab.start_pod("owner", node).await?;
+    let owner = lab.pods().labelled("app=owner").until_running(1).await?.remove(0);
+    everybody_reaches(lab, &owner).await?;
+
+    let address = owner.address;
+    lab.step(format!("it goes, and its node gives {address} to the next"));
+    lab.pods().labelled("app=owner").delete_all().await?;
+    lab.eventually(format!("{address} to be free"), secs(20), async || {
+        let left = node.run(format!("ls {GIVEN}/{address}")).may_fail().await?;
+        let state = format!("{} is there", left.text());
+        Ok(Probe::when(!left.succeeded(), Cause::NotReady, state)
+            .needs(Needs::Kubelet(node.number())))
+    })
+    .await?;
+    let before = Ipv4Addr::from(u32::from(address) - 1);
+    node.run(format!("echo {before} > $(echo {GIVEN}/last_reserved_ip.0)")).await?;
+    lab.start_pod("heir", node).await?;
+    let heir = lab.pods().labelled("app=heir").until_running(1).await?.remove(0);
+    anyhow::ensure!(heir.address == address, "{heir} has another address than {address}");
+    lab.keep(heir.clone());
+    Ok(heir)
+}
+
+async fn reached_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
+    let heir: Party = lab.kept()?;
+    lab.step(format!("everybody reaches {heir} with the first request"));
+    everybody_reaches(lab, &heir).await
+}
+
+async fn everybody_reaches(lab: &Lab, pod: &Party) -> anyhow::Result<()> {
+    let mut everybody = lab.node_parties();
+    everybody.extend(lab.pods().all_running().await?);
+    let mesh = lab.mesh(&everybody, slice::from_ref(pod)).await?;
+    Ok(mesh.all_answer(&format!("every node and Pod to reach {pod}"))?)
+}

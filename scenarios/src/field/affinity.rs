@@ -1,0 +1,140 @@
+//! One Pod for each client, and how long.
+
+use std::collections::BTreeMap;
+use std::slice;
+
+use podwire_scenario::{
+    Break, Cause, Evidence, Lab, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
+    StageName, assert, ensure, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::F6;
+
+/// F6: session affinity as a promise, and its end.
+pub(crate) const AFFINITY: Scenario = Scenario {
+    about: "A Service with session affinity leads a client to one Pod while that lives, to another one \
+            when it is gone, and forgets whoever did not ask for longer than its time-out",
+    covers: &[F6],
+    profile: Profile::Full,
+    limit: secs(240),
+    sabotages: &[
+        Sabotage {
+            name: "no-affinity",
+            about: "the Service has no session affinity",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| green(lab, "None", TIME_OUT).await),
+            check: steps!(one_pod_answers),
+        },
+        Sabotage {
+            name: "sticks-to-the-dead",
+            about: "the client's node goes on sending its connections to the Pod that is gone",
+            expects: Cause::NoRoute,
+            inject: steps!(|lab| {
+                green(lab, "ClientIP", TIME_OUT).await?;
+                let gone = its_pod_goes(lab).await?;
+                lab.step(format!("translate connections to {gone} as before"));
+                let service = lab.service("green").address().await?;
+                let chain = "type nat hook output priority -110";
+                let rule = format!("ip daddr {service} dnat to {}", gone.address);
+                lab.last_node().add_rule(chain, &rule).await
+            }),
+            check: steps!(one_pod_answers),
+        },
+        Sabotage {
+            name: "never-forgets",
+            about: "the time-out is a day",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| green(lab, "ClientIP", 24 * 60 * 60).await),
+            check: steps!(forgets),
+        },
+    ],
+    red_when: &[Break::KubeProxy, Break::PodRange],
+    ..Scenario::new("session_affinity", StageName::Workload, steps!(affinity))
+};
+
+/// So many that nine clients all find the Pod that they had, by chance, once in 10^5.
+const PODS: usize = 4;
+/// Seconds, on the clock of the client's node.
+const TIME_OUT: u32 = 15;
+
+async fn affinity(lab: &Lab) -> anyhow::Result<()> {
+    green(lab, "ClientIP", TIME_OUT).await?;
+    one_pod_answers(lab).await?;
+    its_pod_goes(lab).await?;
+    one_pod_answers(lab).await?;
+    forgets(lab).await
+}
+
+async fn green(lab: &Lab, affinity: &str, time_out: u32) -> anyhow::Result<()> {
+    lab.step(format!("a Service green of {PODS} Pods, affinity {affinity}"));
+    let mut service = json!({ "sessionAffinity": affinity });
+    if affinity == "ClientIP" {
+        service["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": time_out } });
+    }
+    lab.deployment("green").create(PODS, json!({})).await?;
+    lab.service("green").create(service).await?;
+    lab.deployment("green").pods().until_running(PODS).await.map(drop)
+}
+
+async fn one_pod_answers(lab: &Lab) -> anyhow::Result<()> {
+    who_answers(lab).await.map(drop)
+}
+
+/// The one Pod that answers all requests of one client.
+async fn who_answers(lab: &Lab) -> anyhow::Result<Party> {
+    let (client, service) = (lab.last_node(), lab.service("green"));
+    lab.step(format!("sixteen requests from {client}: one Pod answers them all"));
+    let spec = service.listed().await?.and_then(|it| it.spec).unwrap_or_default();
+    let has_none = spec.session_affinity.as_deref() != Some("ClientIP");
+    let never = has_none.then(|| Evidence::certain("the Service has no session affinity"));
+    let address = service.address().await?;
+    lab.eventually("one Pod to answer, and nobody else", secs(20), async || {
+        let pods = lab.deployment("green").pods().running().await?;
+        let report = lab.ask(client, address).times(16).await?;
+        let answered = report.all(RequestOutcome::Answered);
+        let hosts = report.hosts();
+        let alone = pods.into_iter().find(|pod| answered && hosts.keys().eq([&pod.name]));
+        let unanswered = report.results.iter().map(|it| it.outcome);
+        let cause = unanswered.filter(|it| *it != RequestOutcome::Answered).map(Cause::from).next();
+        let look = Probe::of(alone, cause.unwrap_or(Cause::WrongAnswer), report.to_string());
+        Ok(look.given(never.clone()).needs(service.needs_from(client).await?))
+    })
+    .await
+}
+
+/// The client's Pod is deleted, and its node's kube-proxy has followed.
+async fn its_pod_goes(lab: &Lab) -> anyhow::Result<Party> {
+    let gone = who_answers(lab).await?;
+    lab.step(format!("delete {gone}"));
+    lab.deployment("green").pods().delete(&gone.name).await?;
+    lab.service("green").until_no_endpoints(slice::from_ref(&gone)).await?;
+    lab.service("green").until_no_rules(slice::from_ref(&gone), lab.last_node()).await?;
+    Ok(gone)
+}
+
+/// Every node and every Pod of the workload is a client. Who is asked by each.
+async fn every_client_asks(lab: &Lab) -> anyhow::Result<BTreeMap<String, String>> {
+    let address = lab.service("green").address().await?;
+    let mut clients = lab.node_parties();
+    clients.extend(lab.pods().all_running().await?);
+    let mut answered = BTreeMap::new();
+    for client in clients {
+        let report = lab.ask(&client, address).await?;
+        assert::all_ended("the Service to answer", &report, RequestOutcome::Answered)?;
+        answered.extend(report.hosts().into_keys().map(|it| (client.name.clone(), it.to_owned())));
+    }
+    Ok(answered)
+}
+
+async fn forgets(lab: &Lab) -> anyhow::Result<()> {
+    who_answers(lab).await?;
+    lab.step("every node and every Pod asks once");
+    let before = every_client_asks(lab).await?;
+    lab.step(format!("nobody asks for longer than {TIME_OUT} s"));
+    lab.node(1).run(format!("sleep {}", TIME_OUT + 3)).within(secs(60)).await?;
+    lab.step("all ask again: some of them get another Pod");
+    let after = every_client_asks(lab).await?;
+    ensure!(before != after, NotReady, "some client to be forgotten", "as before: {after:?}");
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! What the names of a cluster answer, from everywhere.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use anyhow::Context as _;
+use podwire_scenario::RequestOutcome::Answered;
+use podwire_scenario::{
+    Cause, Cells, Lab, Needs, Party, Probe, Sabotage, Scenario, StageName, assert, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::F9;
+
+/// F9: names inside and outside the cluster, from a Pod of every node.
+pub(crate) const EVERY_NAME: Scenario = Scenario {
+    about: "From a Pod of every node the cluster's DNS knows a Service, a headless Service whose Pods \
+            were replaced, a Pod and a host outside, denies what there is not, and a name leads there",
+    covers: &[F9],
+    cells: Cells::Kubeadm,
+    limit: secs(180),
+    sabotages: &[
+        Sabotage {
+            name: "unheard-from-one-node",
+            about: "the last node drops what its Pod asks the DNS",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                let asker = askers(lab).await?.pop().context("nobody asks")?;
+                let rule = format!("ip saddr {} udp dport 53 drop", asker.address);
+                lab.last_node().add_rule("type filter hook prerouting priority -300", &rule).await
+            }),
+            check: steps!(every_name),
+        },
+        Sabotage {
+            name: "nothing-outside",
+            about: "the cluster's DNS is refused by the one that knows the names outside",
+            expects: Cause::Other,
+            inject: steps!(|lab| {
+                askers(lab).await?;
+                for node in lab.nodes() {
+                    let chain = "type filter hook prerouting priority -300";
+                    node.add_rule(chain, "ip daddr 172.30.0.1 udp dport 53 reject").await?;
+                }
+                Ok(())
+            }),
+            check: steps!(every_name),
+        },
+    ],
+    ..Scenario::new("every_name", StageName::Workload, steps!(names))
+};
+
+async fn names(lab: &Lab) -> anyhow::Result<()> {
+    askers(lab).await?;
+    every_name(lab).await?;
+
+    lab.step("roll out new Pods");
+    lab.deployment("green").roll_out().await?;
+    until_known(lab).await?;
+    every_name(lab).await
+}
+
+/// A Pod on every node that asks the cluster's DNS, and a headless Service for all of them.
+async fn askers(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+    lab.step("a Deployment green, a Pod on every node, and its headless Service");
+    let count = lab.nodes().count();
+    let apart = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": { "matchLabels": { "app": "green" } },
+    }]);
+    let spread = json!({ "topologySpreadConstraints": apart });
+    lab.deployment("green").create(count, spread).await?;
+    lab.service("green").create(json!({ "clusterIP": "None" })).await?;
+    lab.deployment("green").pods().until_running(count).await?;
+    until_known(lab).await
+}
+
+const BLUE: &str = "blue.default.svc.cluster.local";
+const HEADLESS: &str = "green.default.svc.cluster.local";
+
+/// The DNS follows the API, and each of its Pods by itself.
+async fn until_known(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+    lab.eventually("the headless Service's name to be known", secs(40), async || {
+        let pods = lab.deployment("green").pods().running().await?;
+        let wanted = pods.iter().map(|pod| pod.address).collect();
+        for asker in pods.iter().cycle().take(4 * pods.len()) {
+            let answer = lab.resolve(asker, HEADLESS).await?;
+            if let Err(failure) = assert::resolved(&answer, &wanted) {
+                let state = format!("{asker}: {}", failure.seen);
+                return Ok(Probe::not_yet(failure.cause, state).needs(Needs::ClusterDns));
+            }
+        }
+        Ok(Probe::Done(pods))
+    })
+    .await
+}
+
+async fn every_name(lab: &Lab) -> anyhow::Result<()> {
+    let pods = lab.deployment("green").pods().all_running().await?;
+    let names = what_names_lead_to(lab, &pods).await?;
+    for asker in &pods {
+        lab.step(format!("{asker} asks for every name, and for one that there is not"));
+        for (name, addresses) in &names {
+            assert::resolved(&lab.resolve(asker, name).await?, addresses)?;
+        }
+        let led = "the Service's name to lead to its Pods";
+        lab.ask(asker, BLUE).times(8).all_end(Answered, led).await?;
+    }
+    Ok(())
+}
+
+type Names = Vec<(String, BTreeSet<Ipv4Addr>)>;
+
+async fn what_names_lead_to(lab: &Lab, pods: &[Party]) -> anyhow::Result<Names> {
+    let of_pod = |pod: &Party| {
+        let dashed = pod.address.to_string().replace('.', "-");
+        (format!("{dashed}.default.pod.cluster.local"), [pod.address].into())
+    };
+    let mut names: Names = pods.iter().map(of_pod).collect();
+    names.extend([
+        (BLUE.to_owned(), [lab.service("blue").address().await?].into()),
+        (HEADLESS.to_owned(), pods.iter().map(|pod| pod.address).collect()),
+        ("outside.test".to_owned(), [lab.outside().address()].into()),
+        ("nobody.default.svc.cluster.local".to_owned(), BTreeSet::new()),
+    ]);
+    Ok(names)
+}

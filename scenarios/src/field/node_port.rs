@@ -1,0 +1,155 @@
+//! A Service at the nodes' own addresses.
+
+use std::net::Ipv4Addr;
+
+use podwire_scenario::RequestOutcome::{Answered, TimedOut};
+use podwire_scenario::{
+    Break, Cause, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, TargetReport, assert,
+    ensure, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::F5;
+
+/// F5: NodePort under both traffic policies, from a client outside and from every node.
+pub(crate) const NODE_PORT: Scenario = Scenario {
+    about: "A Service's NodePort answers at every node under the traffic policy Cluster, as a client of that \
+            node; under Local only where its Pod is, which then sees the client itself",
+    covers: &[F5],
+    profile: Profile::Full,
+    nodes: 3,
+    limit: secs(180),
+    sabotages: &[
+        Sabotage {
+            name: "one-node-drops",
+            about: "the first node drops what comes for the NodePort",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                green(lab, "Cluster").await?;
+                let port = lab.service("green").node_port().await?;
+                let chain = "type filter hook prerouting priority -300";
+                lab.node(1).add_rule(chain, &format!("tcp dport {port} drop")).await
+            }),
+            check: steps!(every_node_answers),
+        },
+        Sabotage {
+            name: "answers-without-a-pod",
+            about: "nodes without a Pod answer as well, by the policy Cluster",
+            expects: Cause::Answered,
+            inject: steps!(|lab| green(lab, "Cluster").await),
+            check: steps!(only_its_node_answers),
+        },
+        Sabotage {
+            name: "hides-the-client",
+            about: "the Pod's node puts its own address in the client's place",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                green(lab, "Local").await?;
+                let pod = lab.pods().labelled("app=green").first().await?;
+                let chain = "type nat hook postrouting priority 99";
+                let rule = format!("ip daddr {} masquerade", pod.address);
+                its_node(lab).add_rule(chain, &rule).await
+            }),
+            check: steps!(only_its_node_answers),
+        },
+    ],
+    red_when: &[Break::KubeProxy],
+    ..Scenario::new("node_port", StageName::Workload, steps!(node_port))
+};
+
+async fn node_port(lab: &Lab) -> anyhow::Result<()> {
+    green(lab, "Cluster").await?;
+    every_node_answers(lab).await?;
+    green(lab, "Local").await?;
+    only_its_node_answers(lab).await
+}
+
+/// Where the only Pod is: neither the first node nor one whose number says anything.
+fn its_node(lab: &Lab) -> Node<'_> {
+    lab.node(2)
+}
+
+async fn green(lab: &Lab, policy: &str) -> anyhow::Result<()> {
+    lab.step(format!("a Service green of one Pod on {}, policy {policy}", its_node(lab)));
+    lab.start_pod("green", its_node(lab)).await?;
+    let spec = json!({ "type": "NodePort", "externalTrafficPolicy": policy });
+    lab.service("green").create(spec).await?;
+    lab.pods().labelled("app=green").until_running(1).await?;
+    until_followed(lab, policy).await
+}
+
+/// Every node's kube-proxy has the policy: those without the Pod answer, or do not.
+async fn until_followed(lab: &Lab, policy: &str) -> anyhow::Result<()> {
+    let (service, port) = (lab.service("green"), lab.service("green").node_port().await?);
+    for node in lab.nodes() {
+        let expected = format!("{node} to follow the policy {policy}");
+        let answers = policy == "Cluster" || node.number() == its_node(lab).number();
+        lab.eventually(expected, secs(20), async || {
+            let report = lab.outside().ask(node.address(), port).await?;
+            let follows = report.all(Answered) == answers;
+            let look = Probe::when(follows, Cause::NotReady, report.to_string());
+            Ok(look.needs(service.needs_to_be_followed_on(node).await?))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn every_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    for node in lab.nodes() {
+        lab.step(format!("{node} answers everybody, as a client with one of its own addresses"));
+        let own = node.addresses().await?;
+        for asked in everybody_asks(lab, node).await? {
+            assert::all_ended("the NodePort to answer", &asked.report, Answered)?;
+            seen_as(&asked, |client| own.contains(&client))?;
+        }
+    }
+    Ok(())
+}
+
+async fn only_its_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    for node in lab.nodes() {
+        let answers = node.number() == its_node(lab).number();
+        lab.step(match answers {
+            true => format!("{node} has the Pod, which sees every client's own address"),
+            false => format!("{node} has no Pod, and does not answer"),
+        });
+        for asked in everybody_asks(lab, node).await? {
+            if !answers {
+                assert::all_ended("a node without a Pod not to answer", &asked.report, TimedOut)?;
+                continue;
+            }
+            assert::all_ended("the Pod's node to answer", &asked.report, Answered)?;
+            seen_as(&asked, |client| client == asked.by)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who asked, and what became of it.
+struct Asked {
+    by: Ipv4Addr,
+    report: TargetReport,
+}
+
+/// A client outside and every other node ask a node at the Service's port. What a node asks itself is
+/// no matter of the traffic policy: it is a client inside (Kubernetes, "Virtual IPs and Service Proxies").
+async fn everybody_asks(lab: &Lab, node: Node<'_>) -> anyhow::Result<Vec<Asked>> {
+    let (port, address, outside) =
+        (lab.service("green").node_port().await?, node.address(), lab.outside());
+    let report = outside.ask(address, port).await?;
+    let mut all = vec![Asked { by: outside.client(), report }];
+    for other in lab.nodes().filter(|other| other.number() != node.number()) {
+        let report = lab.ask(other, address).at_port(port).await?;
+        all.push(Asked { by: other.address(), report });
+    }
+    Ok(all)
+}
+
+fn seen_as(asked: &Asked, right: impl Fn(Ipv4Addr) -> bool) -> anyhow::Result<()> {
+    let (by, seen) = (asked.by, asked.report.clients());
+    let right = seen.keys().all(|client| client.parse().is_ok_and(&right));
+    let expected = "the Pod to see the client that the traffic policy promises";
+    ensure!(right, WrongAnswer, "{expected}", "{by} was seen as {seen:?}");
+    Ok(())
+}

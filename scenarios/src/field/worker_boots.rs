@@ -1,0 +1,156 @@
+//! A worker goes down and comes back, with its Pods.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use podwire_scenario::{
+    Bootstrap, Cause, Cells, Lab, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
+};
+
+use crate::catalogue::F14;
+
+/// F14, with a word of warning.
+pub(crate) const REBOOT: Scenario = Scenario {
+    about: "A worker reboots: its Pods run again, each with an address of its own, its node has given \
+            out these and no others, and everybody reaches everybody",
+    covers: &[F14],
+    cells: Cells::WithBridge,
+    profile: Profile::Full,
+    limit: secs(300),
+    sabotages: &[
+        Sabotage {
+            name: "kubelet-not-enabled",
+            about: "the worker's kubelet is not enabled",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| {
+                lab.last_node().run("systemctl disable kubelet").await?;
+                lab.last_node().reboot().await
+            }),
+            check: steps!(its_pods_are_back),
+        },
+        Sabotage {
+            name: "leaked-address",
+            about: "the worker keeps an address for a Pod that is no more",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let pod = lab.pods().on(lab.last_node()).first().await?;
+                let leaked = Ipv4Addr::from(u32::from(pod.address) | 0xfe);
+                let given = format!("echo nobody > $(echo {GIVEN})/{leaked}");
+                lab.last_node().run(given).await.map(drop)
+            }),
+            check: steps!(gave_out_what_pods_have),
+        },
+        Sabotage {
+            name: "stale-neighbour",
+            about: "another node keeps a neighbour entry for the worker that is not its own any more",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                let worker = lab.last_node().address();
+                let entry = "lladdr 02:00:00:00:00:01 nud permanent";
+                let card = format!("$(ip -o route get {worker} | grep -o 'dev [^ ]*')");
+                let replace = format!("ip neighbour replace {worker} {entry} {card}");
+                lab.node(2).run(replace).await.map(drop)
+            }),
+            check: steps!(everybody_reaches_everybody),
+        },
+    ],
+    ..Scenario::new(
+        "worker_reboots",
+        StageName::Workload,
+        steps!(|lab| {
+            lab.last_node().reboot().await?;
+            as_before(lab).await
+        }),
+    )
+};
+
+/// F14, without one.
+pub(crate) const POWER_CUT: Scenario = Scenario {
+    about: "A worker loses its power: what its container engine and its plugins kept on the disk does \
+            not keep its Pods from coming back, as after a reboot",
+    covers: &[F14],
+    cells: Cells::WithBridge,
+    profile: Profile::Full,
+    limit: secs(300),
+    sabotages: &[Sabotage {
+        name: "containerd-not-enabled",
+        about: "the worker's container engine is not enabled",
+        expects: Cause::NotReady,
+        inject: steps!(|lab| {
+            lab.last_node().run("systemctl mask containerd").await?;
+            lab.last_node().cut_power().await
+        }),
+        check: steps!(its_pods_are_back),
+    }],
+    ..Scenario::new(
+        "worker_loses_power",
+        StageName::Workload,
+        steps!(|lab| {
+            lab.last_node().cut_power().await?;
+            as_before(lab).await
+        }),
+    )
+};
+
+async fn as_before(lab: &Lab) -> anyhow::Result<()> {
+    its_pods_are_back(lab).await?;
+    typed_again(lab).await?;
+    lab.pod_addresses_unique_and_in_range().await?;
+    gave_out_what_pods_have(lab).await?;
+    everybody_reaches_everybody(lab).await
+}
+
+async fn its_pods_are_back(lab: &Lab) -> anyhow::Result<()> {
+    let worker = lab.last_node();
+    let booted = worker.booted_at().await?;
+    lab.step(format!("{worker}'s Pods run since its boot"));
+    let pods = lab.pods().everywhere().on(worker).within(secs(120));
+    pods.until(format!("every Pod of {worker} Ready, since its boot"), |pods| {
+        let waiting = pods.iter().find(|pod| !pod.runs_since(booted));
+        let state = waiting.map(|pod| format!("{pod} is not")).unwrap_or_default();
+        Probe::when(waiting.is_none() && !pods.is_empty(), Cause::NotReady, state)
+            .needs(Needs::Kubelet(worker.number()))
+    })
+    .await?;
+    lab.all_nodes_ready().await
+}
+
+/// What a person typed is gone with the kernel that it was typed to.
+async fn typed_again(lab: &Lab) -> anyhow::Result<()> {
+    if lab.pod_network() == PodNetwork::Routes {
+        lab.add_all_routes().await?;
+    }
+    if lab.bootstrap() == Bootstrap::ByHand {
+        lab.start_kube_proxy().await?;
+    }
+    Ok(())
+}
+
+/// Where the plugin `host-local` keeps the addresses that it has given, a file for each.
+const GIVEN: &str = "/var/lib/cni/networks/*";
+
+async fn gave_out_what_pods_have(lab: &Lab) -> anyhow::Result<()> {
+    let worker = lab.last_node();
+    lab.step(format!("{worker} has given out the addresses of its Pods, and no others"));
+    let listed = worker.run(format!("cd {GIVEN} && ls -d [0-9]*")).await?;
+    let given: BTreeSet<Ipv4Addr> =
+        listed.text().lines().filter_map(|it| it.parse().ok()).collect();
+    let pods = lab.pods().everywhere().on(worker).await?;
+    let on_bridge = pods.iter().filter(|pod| !pod.is_on_host_network());
+    let have: BTreeSet<_> = on_bridge.filter_map(|pod| pod.address()).collect();
+    let expected = "exactly the addresses of its Pods";
+    ensure!(
+        given == have,
+        WrongAnswer,
+        "{worker} to have given {expected}",
+        "{given:?}, not {have:?}"
+    );
+    Ok(())
+}
+
+async fn everybody_reaches_everybody(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("everybody reaches everybody");
+    let mesh = lab.mesh_of_everybody().await?;
+    Ok(mesh.all_answer("every pair to answer, as before")?)
+}
