@@ -182,8 +182,8 @@ fn measure_ours(plan: &SwitchBenchPlan, frame_bytes: usize) -> Result<Rate, Benc
         },
         SegmentOptions::default(),
     )?;
-    let mut sender = StreamEnd::new(segment.attach("sender")?.1);
-    let mut receiver = StreamEnd::new(segment.attach("receiver")?.1);
+    let mut sender = StreamEnd::new(segment.attach("sender")?);
+    let mut receiver = StreamEnd::new(segment.attach("receiver")?);
     run(plan, frame_bytes, "our switch", &mut sender, &mut receiver)
 }
 

@@ -9,6 +9,7 @@
 //! Nothing is configured on the host, no port of the host is opened, no privilege is needed.
 //!
 //! ```text
+//!                                               rules
 //!  QEMU --socket-- [reactor] -- FrameBuffer --> Switch --> SendQueue --socket-- QEMU
 //!                                                 |  ^
 //!                                                 v  |
@@ -29,6 +30,8 @@ mod mailbox;
 mod plan;
 mod queue;
 mod reactor;
+mod rules;
+mod rules_handle;
 mod segment;
 mod state;
 mod switch;
@@ -40,6 +43,11 @@ pub use gateway::{
     SegmentStream,
 };
 pub use plan::{Lease, PlanError, SegmentPlan};
+pub use rules::filter::{AddressFilter, Check, FilterReport};
+pub use rules::report::{Realised, RuleId, RuleReport, RulesReport};
+pub use rules::rule::{Impairment, Packets, Protocol, Rule, RuleError, Selector};
+pub use rules::units::{BitRate, Percent, Size, Time, UnitError};
+pub use rules_handle::RulesHandle;
 pub use segment::{Segment, SegmentOptions};
 pub use state::{HeldFrame, LearnedMac, PortState, SegmentState};
-pub use switch::{Drops, PortCounters, PortId};
+pub use switch::{Drops, PortCounters};

@@ -9,14 +9,17 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
-use crate::{LanError, PortCounters, PortId, SegmentState};
+use crate::rules::filter::AddressFilter;
+use crate::rules::report::{RuleId, RulesReport};
+use crate::rules::rule::Rule;
+use crate::{LanError, PortCounters, SegmentState};
 
 /// What the segment's thread is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
     Attach {
         name: String,
-        reply: SyncSender<Result<(PortId, OwnedFd), LanError>>,
+        reply: SyncSender<Result<OwnedFd, LanError>>,
     },
     Hold {
         reply: SyncSender<()>,
@@ -24,10 +27,25 @@ pub(crate) enum Command {
     Release {
         reply: SyncSender<()>,
     },
-    SetCut {
-        port: PortId,
-        cut: bool,
+    SetRule {
+        rule: Box<Rule>,
+        merge: bool,
+        reply: SyncSender<Result<RuleId, LanError>>,
+    },
+    Heal {
+        id: RuleId,
+        reply: SyncSender<bool>,
+    },
+    SetFilter {
+        filter: AddressFilter,
         reply: SyncSender<Result<(), LanError>>,
+    },
+    RemoveFilter {
+        port: String,
+        reply: SyncSender<Result<bool, LanError>>,
+    },
+    Rules {
+        reply: SyncSender<RulesReport>,
     },
     Counters {
         reply: SyncSender<Vec<PortCounters>>,

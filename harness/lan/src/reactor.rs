@@ -15,7 +15,7 @@ use crate::framing::{Filled, FrameBuffer};
 use crate::gateway::{Gateway, GatewayHandle};
 use crate::mac_table::AGEING;
 use crate::mailbox::{Alarm, Command, Mailbox};
-use crate::switch::{PortId, Switch};
+use crate::switch::Switch;
 use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
 
 /// The gateway's port.
@@ -122,6 +122,7 @@ impl Reactor {
                 }
             }
             let now = clock(self.started);
+            self.switch.send_due(now);
             for event in &events {
                 match event.data.u64() {
                     ALARM => self.alarm.silence(),
@@ -153,7 +154,9 @@ impl Reactor {
             .gateway
             .deadline()
             .map(|deadline| deadline.saturating_sub(now));
-        let wait = hold.into_iter().chain(gateway).min()?;
+        let delayed = self.switch.first_due();
+        let delayed = delayed.map(|due| due.saturating_sub(now));
+        let wait = hold.into_iter().chain(gateway).chain(delayed).min()?;
         Timespec::try_from(wait).ok()
     }
 
@@ -175,8 +178,20 @@ impl Reactor {
                     self.switch.release(now);
                     let _ = reply.send(());
                 }
-                Command::SetCut { port, cut, reply } => {
-                    let _ = reply.send(self.set_cut(port, cut));
+                Command::SetRule { rule, merge, reply } => {
+                    let _ = reply.send(self.switch.set_rule(*rule, merge));
+                }
+                Command::Heal { id, reply } => {
+                    let _ = reply.send(self.switch.heal(id));
+                }
+                Command::SetFilter { filter, reply } => {
+                    let _ = reply.send(self.switch.set_filter(filter));
+                }
+                Command::RemoveFilter { port, reply } => {
+                    let _ = reply.send(self.switch.remove_filter(&port));
+                }
+                Command::Rules { reply } => {
+                    let _ = reply.send(self.switch.rules());
                 }
                 Command::Counters { reply } => {
                     let _ = reply.send(self.switch.counters());
@@ -196,15 +211,13 @@ impl Reactor {
         false
     }
 
-    fn attach(&mut self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
-        let in_use = || LanError::PortInUse {
-            name: name.to_owned(),
-        };
+    fn attach(&mut self, name: &str) -> Result<OwnedFd, LanError> {
         let port = self.switch.port(name);
         if self.switch.is_attached(port) {
-            return Err(in_use());
+            return Err(LanError::PortInUse {
+                name: name.to_owned(),
+            });
         }
-        let number = u32::try_from(port).map_err(|_| in_use())?;
         let (ours, theirs) = self.cable(port).map_err(|errno| LanError::System {
             doing: "create a pair of sockets for a port",
             source: errno.into(),
@@ -216,7 +229,7 @@ impl Reactor {
             blocked: false,
         });
         self.switch.attach(port);
-        Ok((PortId(number), theirs))
+        Ok(theirs)
     }
 
     fn cable(&self, port: usize) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
@@ -237,15 +250,6 @@ impl Reactor {
             epoll::EventFlags::IN,
         )?;
         Ok((ours, theirs))
-    }
-
-    fn set_cut(&mut self, port: PortId, cut: bool) -> Result<(), LanError> {
-        let index = port.0 as usize;
-        if index >= self.switch.ports() {
-            return Err(LanError::NoSuchPort { port: port.0 });
-        }
-        self.switch.set_cut(index, cut);
-        Ok(())
     }
 
     fn write_capture(&self) -> Result<std::path::PathBuf, LanError> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::reactor::Reactor;
-use crate::{LanError, PortCounters, PortId, SegmentPlan, SegmentState};
+use crate::rules_handle::RulesHandle;
+use crate::{LanError, PortCounters, SegmentPlan, SegmentState};
 
 /// How a segment runs, apart from what is on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Segment {
         Self::restore(plan, options, SegmentState::default())
     }
 
-    /// Starts a segment with a frozen one's stations, cut cables and frames under way. Machines
+    /// Starts a segment with a frozen one's stations and frames under way. Machines
     /// find their ports by name. Usually with [`SegmentOptions::start_held`], and released once
     /// every machine runs.
     ///
@@ -104,7 +105,7 @@ impl Segment {
     /// # Errors
     /// [`LanError::PortInUse`] while a machine is attached under this name, [`LanError::System`] if
     /// the kernel gives no sockets, [`LanError::Stopped`].
-    pub fn attach(&self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
+    pub fn attach(&self, name: &str) -> Result<OwnedFd, LanError> {
         let name = name.to_owned();
         self.mailbox.ask(|reply| Command::Attach { name, reply })?
     }
@@ -128,14 +129,10 @@ impl Segment {
         self.mailbox.ask(|reply| Command::Release { reply })
     }
 
-    /// Cuts or mends the cable of a port: frames in either direction are lost and counted. The
-    /// machine does not see it (its link stays up), as with a broken path behind a switch.
-    ///
-    /// # Errors
-    /// [`LanError::NoSuchPort`], [`LanError::Stopped`].
-    pub fn set_cut(&self, port: PortId, cut: bool) -> Result<(), LanError> {
-        self.mailbox
-            .ask(|reply| Command::SetCut { port, cut, reply })?
+    /// What becomes of its frames, apart from being switched.
+    #[must_use]
+    pub fn rules(&self) -> RulesHandle {
+        RulesHandle::new(self.mailbox.clone())
     }
 
     /// What went through each port; the gateway is the first.

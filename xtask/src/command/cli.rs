@@ -383,7 +383,7 @@ pub(crate) struct ScenariosArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FuzzArgs {
-    /// Only this: arp, dhcp, dns, icmp, udp, tcp, framing, held; several by repeating it
+    /// Only this: arp, dhcp, dns, icmp, udp, tcp, framing, held, rules; several by repeating it
     #[arg(long = "target", value_name = "NAME")]
     pub(crate) targets: Vec<Target>,
     /// Where chance begins: the same inputs with the same number [default: another each time]

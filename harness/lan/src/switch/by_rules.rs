@@ -1,0 +1,248 @@
+//! The switch with rules: frame by frame, since each may have a fate of its own.
+
+use std::time::Duration;
+
+use super::{Run, Switch, Verdict};
+use crate::LanError;
+use crate::framing::{LENGTH, Oversized, append, first_frame};
+use crate::rules::filter::AddressFilter;
+use crate::rules::report::{RuleId, RulesReport};
+use crate::rules::rule::Rule;
+use crate::rules::{self, Headers};
+
+impl Switch {
+    /// What [`Switch::ingress`] does, under rules.
+    pub(super) fn ingress_by_rules(
+        &mut self,
+        from: usize,
+        batch: &[u8],
+        now: Duration,
+    ) -> Result<usize, Oversized> {
+        self.send_due(now);
+        let mut at = 0;
+        loop {
+            let frame = match first_frame(&batch[at..]) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(at),
+                Err(oversized) => return Err(oversized),
+            };
+            at += LENGTH + frame.len();
+            let counters = &mut self.ports[from].counters;
+            counters.frames_in += 1;
+            counters.bytes_in += frame.len() as u64;
+            if let Some(capture) = &mut self.capture {
+                capture.record(from, frame, now);
+            }
+            let headers = Headers::of(frame);
+            if !self.rules.lets_in(from, &headers) {
+                self.ports[from].counters.dropped.filtered += 1;
+                continue;
+            }
+            match self.judge(from, frame, now) {
+                Verdict::To(to) => self.send_by_rules(from, to, frame, &headers, now),
+                Verdict::Flood => {
+                    for to in (0..self.ports.len()).filter(|to| *to != from) {
+                        self.send_by_rules(from, to, frame, &headers, now);
+                    }
+                }
+                Verdict::Filter => {}
+            }
+        }
+    }
+
+    fn send_by_rules(
+        &mut self,
+        from: usize,
+        to: usize,
+        frame: &[u8],
+        headers: &Headers,
+        now: Duration,
+    ) {
+        let named = |number: usize| rules::Port {
+            number,
+            name: &self.ports[number].counters.name,
+        };
+        let mut passed = std::mem::take(&mut self.passed);
+        let count = (self.rules).pass(&named(from), &named(to), frame, headers, now, &mut passed);
+        self.send_passed(to, count, passed);
+    }
+
+    /// Queues framed frames that the rules let go on.
+    fn send_passed(&mut self, to: usize, count: u64, mut passed: Vec<u8>) {
+        let run = (count > 0).then_some(Run {
+            to,
+            start: 0,
+            count,
+        });
+        self.send(run, &passed, passed.len());
+        passed.clear();
+        self.passed = passed;
+    }
+
+    /// Queues the delayed frames whose time has come, but on a held segment.
+    pub(crate) fn send_due(&mut self, now: Duration) {
+        if self.held.is_some() {
+            return;
+        }
+        while let Some(delayed) = self.rules.pop_due(now) {
+            self.send_delayed(&delayed);
+        }
+    }
+
+    fn send_delayed(&mut self, delayed: &rules::Delayed) {
+        let mut passed = std::mem::take(&mut self.passed);
+        append(&mut passed, &delayed.frame);
+        self.send_passed(delayed.to, 1, passed);
+    }
+
+    /// When the next delayed frame is to be [sent](Switch::send_due).
+    pub(crate) fn first_due(&self) -> Option<Duration> {
+        let first = self.rules.first_due();
+        first.filter(|_| self.held.is_none())
+    }
+
+    /// Puts a rule before all others, or, to `merge` it, into the first with the same selector.
+    pub(crate) fn set_rule(&mut self, rule: Rule, merge: bool) -> Result<RuleId, LanError> {
+        let port = |name: &Option<String>| match name {
+            Some(name) => self.named(name).map(Some),
+            None => Ok(None),
+        };
+        let (from, to) = (port(&rule.selector.from)?, port(&rule.selector.to)?);
+        Ok(if merge {
+            self.rules.merge(rule, from, to)?
+        } else {
+            self.rules.add(rule, from, to)?
+        })
+    }
+
+    /// Takes a rule away. What waits for it goes on at once: nothing that comes later overtakes it.
+    pub(crate) fn heal(&mut self, id: RuleId) -> bool {
+        let Some(waiting) = self.rules.heal(id) else {
+            return false;
+        };
+        for delayed in waiting {
+            self.send_delayed(&delayed);
+        }
+        true
+    }
+
+    pub(crate) fn set_filter(&mut self, filter: AddressFilter) -> Result<(), LanError> {
+        let port = self.named(&filter.port)?;
+        self.rules.set_filter(port, filter);
+        Ok(())
+    }
+
+    /// Whether there was one.
+    pub(crate) fn remove_filter(&mut self, port: &str) -> Result<bool, LanError> {
+        let port = self.named(port)?;
+        Ok(self.rules.remove_filter(port))
+    }
+
+    pub(crate) fn rules(&self) -> RulesReport {
+        self.rules.report()
+    }
+
+    fn named(&self, name: &str) -> Result<usize, LanError> {
+        self.find(name).ok_or_else(|| LanError::UnknownPort {
+            name: name.to_owned(),
+            known: (self.ports.iter())
+                .map(|port| port.counters.name.clone())
+                .collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::MacAddr;
+    use crate::rules::filter::Check;
+    use crate::rules::rule::Selector;
+    use crate::switch::tests::{LIMIT, NOW, frame, received, send, station, switch};
+
+    pub(in crate::switch) fn rule(switch: &mut Switch, from: &str, impairment: &str) -> RuleId {
+        let rule = Rule {
+            selector: Selector::from(from),
+            impairment: serde_json::from_str(impairment).unwrap(),
+        };
+        switch.set_rule(rule, false).unwrap()
+    }
+
+    fn call(from: u8) -> Vec<Vec<u8>> {
+        vec![frame(MacAddr::BROADCAST, station(from), &[from])]
+    }
+
+    #[test]
+    fn a_rule_takes_its_ports_frames_until_it_is_healed() {
+        let mut switch = switch(3, false);
+        let cut = rule(&mut switch, "port1", r#"{"cut":true}"#);
+        send(&mut switch, 1, &call(1));
+        send(&mut switch, 2, &call(2));
+        assert_eq!(received(&mut switch, 0), call(2));
+        assert_eq!(received(&mut switch, 1), call(2));
+        assert_eq!(received(&mut switch, 2).len(), 0);
+        assert_eq!(switch.rules().rules[0].realised.cut, 2, "one for each port");
+        assert!(switch.heal(cut));
+        send(&mut switch, 1, &call(1));
+        assert_eq!(received(&mut switch, 2), call(1));
+        let error = switch.set_rule(Rule::default(), false).unwrap_err();
+        assert!(matches!(error, LanError::Rule(_)), "{error}");
+        let selector = Selector::from("port9");
+        let unknown = Rule {
+            selector,
+            ..Rule::default()
+        };
+        let error = switch.set_rule(unknown, true).unwrap_err();
+        insta::assert_snapshot!(error, @r#"the segment has no port "port9"; it has port0, port1, port2"#);
+    }
+
+    #[test]
+    fn delayed_frames_leave_when_due_unless_the_segment_is_held() {
+        let mut switch = switch(2, false);
+        let slow = rule(&mut switch, "port1", r#"{"delay":"40ms"}"#);
+        let at = |millis| NOW + Duration::from_millis(millis);
+        send(&mut switch, 1, &call(1));
+        switch.send_due(at(39));
+        assert_eq!(received(&mut switch, 0).len(), 0);
+        assert_eq!(switch.first_due(), Some(at(40)));
+        switch.hold();
+        switch.send_due(at(40));
+        assert_eq!(switch.first_due(), None);
+        assert_eq!(received(&mut switch, 0).len(), 0);
+        let mut thawed = Switch::new(LIMIT, true, None);
+        thawed.restore(switch.state(at(41)), NOW);
+        assert_eq!(received(&mut thawed, 0), call(1), "its delay stays behind");
+        send(&mut switch, 1, &call(2));
+        switch.release(at(42));
+        assert_eq!(received(&mut switch, 0), call(1));
+        assert_eq!(switch.first_due(), Some(at(82)));
+        assert!(switch.heal(slow));
+        assert_eq!(
+            received(&mut switch, 0),
+            call(2),
+            "nothing is left to wait for"
+        );
+    }
+
+    #[test]
+    fn a_filter_s_losses_are_its_port_s() {
+        let mut switch = switch(2, false);
+        let filter = AddressFilter {
+            port: "port1".to_owned(),
+            own: Vec::new(),
+            check: Check::Source,
+        };
+        switch.set_filter(filter).unwrap();
+        let datagram = crate::rules::udp([10, 1, 1, 2], [10, 1, 2, 3], (1, 2), b"");
+        send(&mut switch, 1, &[datagram]);
+        assert_eq!(received(&mut switch, 0).len(), 0);
+        assert_eq!(switch.counters()[1].dropped.filtered, 1);
+        assert!(
+            switch.state(NOW).stations.is_empty(),
+            "nobody is learned of it"
+        );
+        assert!(switch.remove_filter("port1").unwrap());
+        assert!(!switch.remove_filter("port1").unwrap());
+        assert!(switch.remove_filter("port9").is_err());
+    }
+}
