@@ -83,8 +83,7 @@ impl Pair {
                 ..Impairment::default()
             },
         };
-        let rules = cut.both_ways().into_iter();
-        rules.map(|rule| self.segment.rules().add(rule)).collect()
+        self.segment.rules().add(cut.both_ways())
     }
 
     /// The way into machine `n`, as soon as it answers; fails at once when the machine does.

@@ -24,7 +24,7 @@ use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
 use crate::house::{check, clean, docs, doctor, fuzz, stages};
-use crate::lab::{access, up};
+use crate::lab::{access, impair, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
 use crate::run::test;
@@ -44,6 +44,8 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Ssh(args) => return access::ssh(&args),
         Command::Console(args) => access::console(&args),
         Command::Kubectl(args) => return access::kubectl(&args),
+        Command::Impair(args) => impair::impair(&args),
+        Command::Heal(args) => impair::heal(&args),
         Command::Scenarios(args) => list(&args),
         Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),

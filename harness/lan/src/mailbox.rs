@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
+use crate::rules::Mode;
 use crate::rules::filter::AddressFilter;
 use crate::rules::report::{RuleId, RulesReport};
 use crate::rules::rule::Rule;
@@ -27,10 +28,10 @@ pub(crate) enum Command {
     Release {
         reply: SyncSender<()>,
     },
-    SetRule {
-        rule: Box<Rule>,
-        merge: bool,
-        reply: SyncSender<Result<RuleId, LanError>>,
+    SetRules {
+        rules: Vec<Rule>,
+        mode: Mode,
+        reply: SyncSender<Result<Vec<RuleId>, LanError>>,
     },
     Heal {
         id: RuleId,

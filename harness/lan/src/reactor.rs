@@ -178,8 +178,8 @@ impl Reactor {
                     self.switch.release(now);
                     let _ = reply.send(());
                 }
-                Command::SetRule { rule, merge, reply } => {
-                    let _ = reply.send(self.switch.set_rule(*rule, merge));
+                Command::SetRules { rules, mode, reply } => {
+                    let _ = reply.send(self.switch.set_rules(&rules, mode));
                 }
                 Command::Heal { id, reply } => {
                     let _ = reply.send(self.switch.heal(id));

@@ -30,6 +30,15 @@ use self::waiting::Waiting;
 pub(crate) use self::waiting::{Delayed, LIMIT};
 use crate::framing::append;
 
+/// How a rule is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Beside those that there are, whatever they select.
+    Add,
+    /// Into the first with the same selector, if there is one.
+    Merge,
+}
+
 /// A port as rules know it.
 #[derive(Debug)]
 pub(crate) struct Port<'a> {
@@ -64,38 +73,44 @@ impl Rules {
         self.active.is_empty() && self.filters.is_empty()
     }
 
-    /// Puts a rule before all others. `from` and `to` are the ports that it names.
-    pub(crate) fn add(
-        &mut self,
-        rule: Rule,
-        from: Option<usize>,
-        to: Option<usize>,
-    ) -> Result<RuleId, RuleError> {
+    /// What a rule is once it is [set](Rules::set): with the settings of the first with the same selector,
+    /// where they merge.
+    pub(crate) fn proposed(&self, rule: &Rule, mode: Mode) -> Result<Rule, RuleError> {
+        let known = self.place(rule).filter(|_| mode == Mode::Merge);
+        let rule = match known {
+            None => rule.clone(),
+            Some(place) => Rule {
+                impairment: (self.active[place].rule.impairment).merged(&rule.impairment),
+                selector: rule.selector.clone(),
+            },
+        };
         rule.check()?;
-        self.last += 1;
-        let id = RuleId(self.last);
-        self.active.insert(0, Active::new(id, rule, from, to));
-        Ok(id)
+        Ok(rule)
     }
 
-    /// Merges a rule into the first with the same selector, which keeps its place; otherwise adds it.
-    pub(crate) fn merge(
+    /// Sets a rule as it was [proposed](Rules::proposed): before all others, or in the place of the one
+    /// that it merges with. `from` and `to` are the ports that it names.
+    pub(crate) fn set(
         &mut self,
-        rule: Rule,
+        proposed: Rule,
+        mode: Mode,
         from: Option<usize>,
         to: Option<usize>,
-    ) -> Result<RuleId, RuleError> {
-        let mut active = self.active.iter_mut();
-        let Some(known) = active.find(|known| known.rule.selector == rule.selector) else {
-            return self.add(rule, from, to);
-        };
-        let merged = Rule {
-            impairment: known.rule.impairment.merged(&rule.impairment),
-            selector: rule.selector,
-        };
-        merged.check()?;
-        known.rule = merged;
-        Ok(known.id)
+    ) -> RuleId {
+        if let Some(place) = self.place(&proposed).filter(|_| mode == Mode::Merge) {
+            let known = &mut self.active[place];
+            known.rule = proposed;
+            return known.id;
+        }
+        self.last += 1;
+        let id = RuleId(self.last);
+        self.active.insert(0, Active::new(id, proposed, from, to));
+        id
+    }
+
+    fn place(&self, rule: &Rule) -> Option<usize> {
+        let mut active = self.active.iter();
+        active.position(|known| known.rule.selector == rule.selector)
     }
 
     /// Takes a rule away, and gives the frames that wait for it, the first to leave first: they are to

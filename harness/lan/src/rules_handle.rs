@@ -1,6 +1,7 @@
 //! The handle on a running segment's rules.
 
 use crate::mailbox::{Command, Mailbox};
+use crate::rules::Mode;
 use crate::{AddressFilter, LanError, Rule, RuleId, RulesReport};
 
 /// Sets and takes away what becomes of a segment's frames. As many may be handed out as are needed.
@@ -14,28 +15,29 @@ impl RulesHandle {
         RulesHandle { mailbox }
     }
 
-    /// Puts a rule before all others: what it selects, no older rule sees.
+    /// Puts rules before all others, in this order: what they select, no older rule sees. All of them
+    /// or none.
     ///
     /// # Errors
     /// [`LanError::Rule`] for one that contradicts itself, [`LanError::UnknownPort`],
     /// [`LanError::Stopped`].
-    pub fn add(&self, rule: Rule) -> Result<RuleId, LanError> {
-        self.set(rule, false)
+    pub fn add(&self, rules: Vec<Rule>) -> Result<Vec<RuleId>, LanError> {
+        self.set(rules, Mode::Add)
     }
 
-    /// Merges a rule into the first with the same selector, see
-    /// [`Impairment::merged`](crate::Impairment::merged). Where there is none it is added.
+    /// Merges each rule into the first with the same selector, see
+    /// [`Impairment::merged`](crate::Impairment::merged). Where there is none it is added. All of
+    /// them or none.
     ///
     /// # Errors
-    /// As [`RulesHandle::add`]; what was set before stays as it was.
-    pub fn merge(&self, rule: Rule) -> Result<RuleId, LanError> {
-        self.set(rule, true)
+    /// As [`RulesHandle::add`].
+    pub fn merge(&self, rules: Vec<Rule>) -> Result<Vec<RuleId>, LanError> {
+        self.set(rules, Mode::Merge)
     }
 
-    fn set(&self, rule: Rule, merge: bool) -> Result<RuleId, LanError> {
-        let rule = Box::new(rule);
+    fn set(&self, rules: Vec<Rule>, mode: Mode) -> Result<Vec<RuleId>, LanError> {
         self.mailbox
-            .ask(|reply| Command::SetRule { rule, merge, reply })?
+            .ask(|reply| Command::SetRules { rules, mode, reply })?
     }
 
     /// Takes a rule away; false when it was gone already. The frames that wait for it go on at once.

@@ -30,10 +30,7 @@ fn cut(segment: &Segment) -> Vec<RuleId> {
             ..Impairment::default()
         },
     };
-    let rules = rule.both_ways().into_iter();
-    rules
-        .map(|rule| segment.rules().add(rule).unwrap())
-        .collect()
+    segment.rules().add(rule.both_ways()).unwrap()
 }
 
 fn to(port: u16) -> SocketAddrV4 {

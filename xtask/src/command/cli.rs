@@ -11,6 +11,7 @@ use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, 
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
+use podwire_lan::{BitRate, Check, Ipv4Net, Percent, Protocol, Size, Time};
 
 use crate::plan::shard::Shard;
 
@@ -42,6 +43,10 @@ pub(crate) enum Command {
     Console(ConsoleArgs),
     /// kubectl, on the control-plane node of a running cluster
     Kubectl(KubectlArgs),
+    /// Lose, delay or damage what a node of a running cluster sends, or let it through only so fast
+    Impair(ImpairArgs),
+    /// Take away what impairs a node of a running cluster, or all of it
+    Heal(HealArgs),
     /// Look at this machine: what podwire needs, what it finds, how to fix the rest
     Doctor(DoctorArgs),
     /// Build the node image alone (and what it needs)
@@ -307,6 +312,121 @@ pub(crate) struct KubectlArgs {
     /// Arguments of kubectl. Files and folders that -f names are those of this machine
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
+}
+
+/// Units are those of tc(8): us, ms, s; %; bit, kbit, mbit, gbit; b, kb, mb.
+#[derive(Debug, Args)]
+pub(crate) struct ImpairArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Whose frames: node1, node2, ..., gateway, or any
+    #[arg(required_unless_present = "show")]
+    pub(crate) node: Option<String>,
+    /// Print what is set, as asked and as realised
+    #[arg(long, conflicts_with_all = ["node", "to", "both", "check", "PacketArgs", "ImpairmentArgs"])]
+    pub(crate) show: bool,
+    /// Only those for this one: node1, node2, ..., gateway [default: for any]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: Option<String>,
+    /// Also what comes back
+    #[arg(long)]
+    pub(crate) both: bool,
+    #[command(flatten)]
+    pub(crate) packets: PacketArgs,
+    #[command(flatten)]
+    pub(crate) impairment: ImpairmentArgs,
+    /// Drop what does not carry the node's own address, as a cloud does: source (of what it sends),
+    /// destination (of what it gets), or both
+    #[arg(long, value_name = "DIRECTION", value_parser = parse_check, conflicts_with_all = ["to", "both"])]
+    pub(crate) check: Option<Check>,
+}
+
+/// Which packets; those in VXLAN and in IP-in-IP count as well.
+#[derive(Debug, Args)]
+pub(crate) struct PacketArgs {
+    /// Only arp, icmp, tcp or udp
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<Protocol>,
+    /// Only from these addresses: 10.1.2.0/24, 10.1.2.3
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub(crate) source: Option<Ipv4Net>,
+    /// Only to these addresses
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub(crate) destination: Option<Ipv4Net>,
+    /// Only from this port of tcp or udp
+    #[arg(long, value_name = "PORT")]
+    pub(crate) source_port: Option<u16>,
+    /// Only to this port of tcp or udp
+    #[arg(long, value_name = "PORT")]
+    pub(crate) destination_port: Option<u16>,
+}
+
+/// What becomes of them. Given again for the same frames, it is added to what is set.
+#[derive(Debug, Args)]
+pub(crate) struct ImpairmentArgs {
+    /// All vanish
+    #[arg(long)]
+    pub(crate) cut: bool,
+    /// Those vanish whose IP packet is longer than this: 1400
+    #[arg(long, value_name = "OCTETS")]
+    pub(crate) hole: Option<u16>,
+    /// How much later they arrive: 40ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) delay: Option<Time>,
+    /// How much more or less than that: 5ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) jitter: Option<Time>,
+    /// Let jitter change the order of a flow's frames
+    #[arg(long)]
+    pub(crate) reorder: bool,
+    /// How many are lost: 1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) loss: Option<Percent>,
+    /// How many are lost in a row, on average: 4
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) burst: Option<u32>,
+    /// How many come twice: 1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) duplicate: Option<Percent>,
+    /// In how many a bit is flipped: 0.1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) corrupt: Option<Percent>,
+    /// How fast they leave, all together: 100mbit
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<BitRate>,
+    /// How much waits for that at most: 64kb [default: what 1000 full frames have]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) queue: Option<Size>,
+    /// What chance begins with [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// What is set for this node, in either direction: node1, node2, ... [default: everything]
+    pub(crate) node: Option<String>,
+}
+
+fn parse_net(text: &str) -> Result<Ipv4Net, String> {
+    let net = if text.contains('/') {
+        text.to_owned()
+    } else {
+        format!("{text}/32")
+    };
+    net.parse()
+        .map_err(|_| "it is an address or a range: 10.1.2.3, 10.1.2.0/24".to_owned())
+}
+
+fn parse_check(text: &str) -> Result<Check, String> {
+    match text {
+        "source" => Ok(Check::Source),
+        "destination" => Ok(Check::Destination),
+        "both" => Ok(Check::Both),
+        _ => Err("it is source, destination or both".to_owned()),
+    }
 }
 
 fn parse_size(text: &str) -> Result<ByteSize, String> {

@@ -10,10 +10,10 @@ use super::case::Log;
 use super::dice::Dice;
 use crate::framing::{LENGTH, MAX_FRAME, append, first_frame};
 use crate::mac_table::AGEING;
-use crate::rules::Headers;
 use crate::rules::filter::{AddressFilter, Check};
 use crate::rules::report::Realised;
 use crate::rules::rule::{Impairment, Packets, Protocol, Rule, Selector};
+use crate::rules::{Headers, Mode};
 use crate::switch::Switch;
 use crate::{Ipv4Net, LanError};
 
@@ -149,9 +149,10 @@ impl Subject {
             log.note("rule", &[]);
             let rule = self.rule(dice);
             let makes_sense = rule.check().is_ok();
-            let merge = dice.percent(50);
-            let refused = self.switch.set_rule(rule, merge).err();
-            assert!(merge || makes_sense == refused.is_none(), "{refused:?}");
+            let mode = dice.pick(&[Mode::Add, Mode::Merge]);
+            let refused = self.switch.set_rules(&[rule], mode).err();
+            let right = mode == Mode::Merge || makes_sense == refused.is_none();
+            assert!(right, "{refused:?}");
             refused
         };
         if let Some(error) = refused {

@@ -26,7 +26,8 @@ fn add(rules: &mut Rules, from: Option<usize>, to: Option<usize>, impairment: &s
         ..Selector::default()
     };
     let rule = rule(selector, impairment);
-    rules.add(rule, from, to).unwrap()
+    let proposed = rules.proposed(&rule, Mode::Add).unwrap();
+    rules.set(proposed, Mode::Add, from, to)
 }
 
 /// What goes on at once of a frame between two ports.
@@ -67,7 +68,8 @@ fn the_same_selector_given_twice_is_one_rule() {
     let selector = Selector::between("node1", "node2");
     let mut merge = |selector: &Selector, impairment: &str| {
         let rule = rule(selector.clone(), impairment);
-        rules.merge(rule, Some(1), Some(2))
+        let proposed = rules.proposed(&rule, Mode::Merge)?;
+        Ok::<_, RuleError>(rules.set(proposed, Mode::Merge, Some(1), Some(2)))
     };
     let first = merge(&selector, r#"{"delay":"40ms"}"#).unwrap();
     let other = Selector::from("node1");

@@ -8,7 +8,7 @@ use crate::framing::{LENGTH, Oversized, append, first_frame};
 use crate::rules::filter::AddressFilter;
 use crate::rules::report::{RuleId, RulesReport};
 use crate::rules::rule::Rule;
-use crate::rules::{self, Headers};
+use crate::rules::{self, Headers, Mode};
 
 impl Switch {
     /// What [`Switch::ingress`] does, under rules.
@@ -101,18 +101,26 @@ impl Switch {
         first.filter(|_| self.held.is_none())
     }
 
-    /// Puts a rule before all others, or, to `merge` it, into the first with the same selector.
-    pub(crate) fn set_rule(&mut self, rule: Rule, merge: bool) -> Result<RuleId, LanError> {
+    /// Sets all of these rules, the first before the others, or none of them.
+    pub(crate) fn set_rules(
+        &mut self,
+        rules: &[Rule],
+        mode: Mode,
+    ) -> Result<Vec<RuleId>, LanError> {
         let port = |name: &Option<String>| match name {
             Some(name) => self.named(name).map(Some),
             None => Ok(None),
         };
-        let (from, to) = (port(&rule.selector.from)?, port(&rule.selector.to)?);
-        Ok(if merge {
-            self.rules.merge(rule, from, to)?
-        } else {
-            self.rules.add(rule, from, to)?
-        })
+        let proposed = rules.iter().map(|rule| {
+            let (from, to) = (port(&rule.selector.from)?, port(&rule.selector.to)?);
+            Ok((self.rules.proposed(rule, mode)?, from, to))
+        });
+        let proposed: Vec<_> = proposed.collect::<Result<_, LanError>>()?;
+        let set = proposed.into_iter().rev();
+        let set = set.map(|(rule, from, to)| self.rules.set(rule, mode, from, to));
+        let mut ids: Vec<_> = set.collect();
+        ids.reverse();
+        Ok(ids)
     }
 
     /// Takes a rule away. What waits for it goes on at once: nothing that comes later overtakes it.
@@ -165,7 +173,7 @@ pub(super) mod tests {
             selector: Selector::from(from),
             impairment: serde_json::from_str(impairment).unwrap(),
         };
-        switch.set_rule(rule, false).unwrap()
+        switch.set_rules(&[rule], Mode::Add).unwrap()[0]
     }
 
     fn call(from: u8) -> Vec<Vec<u8>> {
@@ -185,15 +193,24 @@ pub(super) mod tests {
         assert!(switch.heal(cut));
         send(&mut switch, 1, &call(1));
         assert_eq!(received(&mut switch, 2), call(1));
-        let error = switch.set_rule(Rule::default(), false).unwrap_err();
-        assert!(matches!(error, LanError::Rule(_)), "{error}");
-        let selector = Selector::from("port9");
-        let unknown = Rule {
-            selector,
-            ..Rule::default()
+    }
+
+    #[test]
+    fn all_of_some_rules_are_set_or_none() {
+        let mut switch = switch(3, false);
+        let cut = |from: &str| Rule {
+            selector: Selector::from(from),
+            impairment: serde_json::from_str(r#"{"cut":true}"#).unwrap(),
         };
-        let error = switch.set_rule(unknown, true).unwrap_err();
-        insta::assert_snapshot!(error, @r#"the segment has no port "port9"; it has port0, port1, port2"#);
+        let refused = |switch: &mut Switch, rule: Rule| {
+            let error = switch.set_rules(&[cut("port1"), rule], Mode::Merge);
+            error.unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(refused(&mut switch, cut("port9")), @r#"the segment has no port "port9"; it has port0, port1, port2"#);
+        insta::assert_snapshot!(refused(&mut switch, Rule::default()), @"the rule is wrong: the rule does nothing; give one of cut, hole, delay, loss, duplicate, corrupt, rate");
+        assert!(switch.rules().rules.is_empty());
+        let set = switch.set_rules(&[cut("port1"), cut("port2")], Mode::Merge);
+        assert_eq!(set.unwrap().len(), 2);
     }
 
     #[test]
