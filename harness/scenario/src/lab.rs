@@ -7,6 +7,7 @@ pub(crate) mod command;
 mod components;
 mod faults;
 mod gateway;
+pub(crate) mod impair;
 pub(crate) mod kubeadm;
 mod leaving;
 pub(crate) mod node;

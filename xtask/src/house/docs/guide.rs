@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -30,6 +30,7 @@ const ORDER: [&str; 16] = [
     "until.rs",
     "stream.rs",
     "faults.rs",
+    "impair.rs",
     "leaving.rs",
     "kubeadm.rs",
     "gateway.rs",
@@ -51,7 +52,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 14] = [
+const GIVEN: [(&str, &str, &str); 16] = [
     ("Party", "Party", CHECKS[0]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
@@ -82,6 +83,8 @@ const GIVEN: [(&str, &str, &str); 14] = [
         "harness/cluster/src/parts/kubeadm.rs",
     ),
     ("Identity", "Identity", "harness/cluster/src/parts/pki.rs"),
+    ("Packets", "Packets", "harness/lan/src/rules/rule.rs"),
+    ("Realised", "Realised", "harness/lan/src/rules/report.rs"),
 ];
 
 /// How the line before such a part begins, and the line behind it.
