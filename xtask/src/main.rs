@@ -24,7 +24,7 @@ use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
 use crate::house::{check, clean, docs, doctor, fuzz, stages};
-use crate::lab::{access, impair, up};
+use crate::lab::{access, capture, impair, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
 use crate::run::test;
@@ -46,6 +46,7 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Kubectl(args) => return access::kubectl(&args),
         Command::Impair(args) => impair::impair(&args),
         Command::Heal(args) => impair::heal(&args),
+        Command::Capture(args) => capture::capture(&args),
         Command::Scenarios(args) => list(&args),
         Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use podwire_lan::{Check, Rule, RulesReport};
+use podwire_lan::{CaptureCount, Check, Rule, RulesReport};
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -107,6 +107,42 @@ impl Link {
         check: Option<(String, Check)>,
     ) -> Result<RulesReport, AccessError> {
         self.wire(WireRequest::Impair { rules, check }).await
+    }
+
+    /// Gives `take` the segment's frames as a pcapng stream, from now on, until `enough` or the
+    /// cluster's end: those that enter and leave by a node's port, or each once. Says how many there were,
+    /// and how many were lost because `take` was too slow.
+    ///
+    /// # Errors
+    /// [`AccessError::Refused`] for a node that is not there and an expression that is none;
+    /// [`AccessError::Protocol`]; [`AccessError::Local`] when `take` fails.
+    pub async fn capture(
+        mut self,
+        node: Option<String>,
+        filter: String,
+        enough: impl Future<Output = ()>,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<CaptureCount, AccessError> {
+        let Answer::Capture = self.ask(Request::Capture { node, filter }).await? else {
+            return Err(unexpected());
+        };
+        let mut count = CaptureCount::default();
+        let mut buffer = vec![0; 64 << 10];
+        let mut enough = std::pin::pin!(enough);
+        loop {
+            let read = tokio::select! {
+                read = self.stream.read(&mut buffer) => read.unwrap_or(0),
+                () = &mut enough => 0,
+            };
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(count);
+            };
+            count.feed(bytes).map_err(|error| AccessError::Protocol {
+                what: "sends something that is no capture",
+                source: Some(error.into()),
+            })?;
+            take(bytes).map_err(AccessError::local("write the capture"))?;
+        }
     }
 
     /// All that is set on the segment.

@@ -33,6 +33,13 @@ pub(crate) enum Request {
     Describe,
     /// Something of the segment's.
     Wire(WireRequest),
+    /// The segment's frames, as they are switched.
+    Capture {
+        /// Only what enters and leaves by this node's port.
+        node: Option<String>,
+        /// Which frames, in the words of [`podwire_lan::Filter`].
+        filter: String,
+    },
 }
 
 /// What a client wants of the segment.
@@ -70,6 +77,8 @@ pub(crate) enum Answer {
     Console,
     /// Nothing follows.
     Description(Description),
+    /// What follows is a pcapng stream.
+    Capture,
     /// Nothing follows: what was set or healed, or all that is set.
     Rules(RulesReport),
     /// Nothing follows.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podwire_cluster::Cluster;
-use podwire_lan::{GatewayHandle, LanError, RulesHandle, Segment, SegmentStream};
+use podwire_lan::{GatewayHandle, LanError, RulesHandle, Segment, SegmentStream, TapsHandle};
 use time::OffsetDateTime;
 use tokio::fs::File;
 use tokio::io::{
@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::protocol::{self, Answer, Request};
 use crate::socket::Socket;
-use crate::{AccessError, Description, NodeAddress};
+use crate::{AccessError, Description, NodeAddress, wire};
 
 const SSH_PORT: u16 = 22;
 /// How much of the console's past a new reader gets.
@@ -82,6 +82,7 @@ impl Door {
             limit: served.limit,
             dialler: segment.gateway(),
             rules: segment.rules(),
+            taps: segment.taps(),
         };
         Self::of(house, dir, &served.what)
     }
@@ -148,6 +149,7 @@ pub(crate) struct House<D> {
     pub(crate) limit: Duration,
     pub(crate) dialler: D,
     pub(crate) rules: RulesHandle,
+    pub(crate) taps: TapsHandle,
 }
 
 /// One node behind a door.
@@ -191,6 +193,10 @@ impl<D: Dial> House<D> {
             Ok(Request::Console { node }) => self.console(&node, &mut stream).await,
             Ok(Request::Wire(request)) => match self.wire(request) {
                 Ok(report) => protocol::write(&mut stream, &Answer::Rules(report)).await,
+                Err(error) => refuse(&mut stream, &error).await,
+            },
+            Ok(Request::Capture { node, filter }) => match self.tap(node.as_deref(), &filter) {
+                Ok(tap) => wire::capture(tap, &mut stream).await,
                 Err(error) => refuse(&mut stream, &error).await,
             },
             Err(error) => refuse(&mut stream, &error).await,

@@ -161,6 +161,7 @@ fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> (Segment, Door
             key: PrivateKey::from_openssh(&shown.private).unwrap(),
         },
         rules: segment.rules(),
+        taps: segment.taps(),
     };
     let door = Door::of(house, dir, "a cluster of 2 nodes").unwrap();
     (segment, door)
@@ -384,6 +385,58 @@ async fn what_cannot_be_set_is_told_and_sets_nothing() {
     assert_eq!(said(&link(&dir).await.rules().await.unwrap()), [""; 0]);
     let heal = link(&dir).await.heal(Some("node9".into())).await;
     assert!(matches!(heal, Err(AccessError::Refused(_))));
+}
+
+#[tokio::test]
+async fn frames_are_captured_as_they_are_switched_until_the_cluster_ends() {
+    let (dir, (segment, door)) = open();
+    let socket = std::os::unix::net::UnixStream::from(segment.attach("guest").unwrap());
+    let capture = link(&dir).await;
+    let (seen, mut began) = tokio::sync::mpsc::unbounded_channel();
+    let capturing = tokio::spawn(async move {
+        let take = |bytes: &[u8]| seen.send(bytes.to_vec()).map_err(std::io::Error::other);
+        let filter = "arp and host 172.30.0.11".to_owned();
+        let forever = std::future::pending();
+        let node = Some("guest".to_owned());
+        let count = capture.capture(node, filter, forever, take).await.unwrap();
+        (count.frames(), count.lost())
+    });
+    // The head of the stream: whoever reads along is there.
+    let mut stream = began.recv().await.unwrap();
+    // Who is the gateway? The answer comes back by the same port.
+    let mac = [0x52, 0x54, 0, 0, 0x0a, 0x0b];
+    let header = [&[0xff; 6][..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac].concat();
+    let question = [&header[..], &[172, 30, 0, 11], &[0; 6], &[172, 30, 0, 1]].concat();
+    let length = u32::try_from(question.len()).unwrap().to_be_bytes();
+    let framed = [&length[..], &question].concat();
+    std::io::Write::write_all(&mut &socket, &framed).unwrap();
+    while stream.windows(6).filter(|it| *it == mac).count() < 4 {
+        stream.extend(began.recv().await.unwrap());
+    }
+    drop(door);
+    drop(segment);
+    assert_eq!(capturing.await.unwrap(), (2, 0));
+}
+
+#[tokio::test]
+async fn a_capture_ends_when_it_is_enough_and_a_wrong_one_is_told() {
+    let (dir, _door) = open();
+    let nothing = |_: &[u8]| Ok(());
+    let count = async |node: Option<&str>, filter: &str| {
+        let link = link(&dir).await;
+        let at_once = std::future::ready(());
+        let node = node.map(str::to_owned);
+        link.capture(node, filter.to_owned(), at_once, nothing)
+            .await
+    };
+    assert_eq!(count(None, "tcp").await.unwrap().frames(), 0);
+    let refused = |error| match error {
+        Err(AccessError::Refused(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    let wrong = refused(count(None, "tcpp").await);
+    assert!(wrong.contains("not known"), "{wrong}");
+    insta::assert_snapshot!(refused(count(Some("node9"), "").await), @r#"the segment has no port "node9"; it has gateway, node1, node2"#);
 }
 
 #[tokio::test]

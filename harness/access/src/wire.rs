@@ -1,9 +1,11 @@
-//! The segment's rules, for the person at the terminal.
+//! The segment's rules and frames, for the person at the terminal.
 
-use podwire_lan::{AddressFilter, Check, Ipv4Net, LanError, RulesReport};
+use podwire_lan::{AddressFilter, Check, FilterError, Ipv4Net, LanError, RulesReport, Tap};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
 
 use crate::AccessError;
-use crate::protocol::WireRequest;
+use crate::protocol::{self, Answer, WireRequest};
 use crate::server::{Dial, House};
 
 impl<D: Dial> House<D> {
@@ -28,6 +30,13 @@ impl<D: Dial> House<D> {
             WireRequest::Show => self.rules.report().map_err(refused),
             WireRequest::Heal { node } => self.heal(node.as_deref()),
         }
+    }
+
+    pub(crate) fn tap(&self, node: Option<&str>, filter: &str) -> Result<Tap, AccessError> {
+        let filter = filter.parse();
+        let filter =
+            filter.map_err(|error: FilterError| AccessError::Refused(error.to_string()))?;
+        self.taps.open(node, filter).map_err(refused)
     }
 
     fn filter(&self, node: String, check: Check) -> Result<AddressFilter, AccessError> {
@@ -60,6 +69,32 @@ impl<D: Dial> House<D> {
             self.rules.remove_filter(port).map_err(refused)?;
         }
         Ok(report)
+    }
+}
+
+/// Sends frames on until the reader leaves or the segment ends.
+pub(crate) async fn capture(
+    mut tap: Tap,
+    stream: &mut BufReader<UnixStream>,
+) -> Result<(), AccessError> {
+    protocol::write(stream, &Answer::Capture).await?;
+    let mut ignored = [0; 256];
+    loop {
+        let bytes = tokio::select! {
+            bytes = tap.next() => bytes,
+            read = stream.read(&mut ignored) => match read {
+                Ok(0) | Err(_) => None,
+                Ok(_) => continue,
+            },
+        };
+        let Some(bytes) = bytes else {
+            return Ok(());
+        };
+        stream
+            .write_all(&bytes)
+            .await
+            .map_err(AccessError::closed)?;
+        stream.flush().await.map_err(AccessError::closed)?;
     }
 }
 

@@ -86,6 +86,13 @@ pub enum LanError {
         #[source]
         source: io::Error,
     },
+    /// Nobody can read along.
+    #[error("cannot begin a pcapng stream")]
+    Tap {
+        /// Why.
+        #[source]
+        source: pcap_file::PcapError,
+    },
     /// The segment was started without a capture.
     #[error("this segment captures nothing; start it with SegmentOptions::capture")]
     NoCapture,

@@ -35,6 +35,8 @@ mod rules_handle;
 mod segment;
 mod state;
 mod switch;
+mod tap;
+mod taps_handle;
 
 pub use address::{AddressError, Ipv4Net, MacAddr};
 pub use error::LanError;
@@ -51,3 +53,6 @@ pub use rules_handle::RulesHandle;
 pub use segment::{Segment, SegmentOptions};
 pub use state::{HeldFrame, LearnedMac, PortState, SegmentState};
 pub use switch::{Drops, PortCounters};
+pub use tap::filter::{Filter, FilterError};
+pub use tap::{CaptureCount, NotPcapng, Tap};
+pub use taps_handle::TapsHandle;

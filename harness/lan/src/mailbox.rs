@@ -13,6 +13,8 @@ use crate::rules::Mode;
 use crate::rules::filter::AddressFilter;
 use crate::rules::report::{RuleId, RulesReport};
 use crate::rules::rule::Rule;
+use crate::tap::Tap;
+use crate::tap::filter::Filter;
 use crate::{LanError, PortCounters, SegmentState};
 
 /// What the segment's thread is asked for.
@@ -47,6 +49,11 @@ pub(crate) enum Command {
     },
     Rules {
         reply: SyncSender<RulesReport>,
+    },
+    Tap {
+        port: Option<String>,
+        filter: Filter,
+        reply: SyncSender<Result<Tap, LanError>>,
     },
     Counters {
         reply: SyncSender<Vec<PortCounters>>,

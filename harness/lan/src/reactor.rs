@@ -190,6 +190,13 @@ impl Reactor {
                 Command::RemoveFilter { port, reply } => {
                     let _ = reply.send(self.switch.remove_filter(&port));
                 }
+                Command::Tap {
+                    port,
+                    filter,
+                    reply,
+                } => {
+                    let _ = reply.send(self.switch.tap(port.as_deref(), filter));
+                }
                 Command::Rules { reply } => {
                     let _ = reply.send(self.switch.rules());
                 }

@@ -11,6 +11,7 @@ use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::reactor::Reactor;
 use crate::rules_handle::RulesHandle;
+use crate::taps_handle::TapsHandle;
 use crate::{LanError, PortCounters, SegmentPlan, SegmentState};
 
 /// How a segment runs, apart from what is on it.
@@ -133,6 +134,12 @@ impl Segment {
     #[must_use]
     pub fn rules(&self) -> RulesHandle {
         RulesHandle::new(self.mailbox.clone())
+    }
+
+    /// Lets people read along.
+    #[must_use]
+    pub fn taps(&self) -> TapsHandle {
+        TapsHandle::new(self.mailbox.clone())
     }
 
     /// What went through each port; the gateway is the first.

@@ -17,6 +17,7 @@ use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
 use crate::rules::{self, Rules};
 use crate::state::{HeldFrame, LearnedMac, PortState, SegmentState};
+use crate::tap::Taps;
 
 /// What went through a port since the segment started. "In" is from the machine to the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,7 @@ pub(crate) struct Switch {
     /// While the segment is held: what ports sent, in order.
     held: Option<VecDeque<(usize, Vec<u8>)>>,
     capture: Option<Capture>,
+    taps: Taps,
     rules: Rules,
     /// Framed frames on their way from the rules to a queue; kept for its memory.
     passed: Vec<u8>,
@@ -99,6 +101,7 @@ impl Switch {
             queue_limit,
             held: held.then(VecDeque::new),
             capture,
+            taps: Taps::default(),
             rules: Rules::new(rules::LIMIT),
             passed: Vec::new(),
         }
@@ -109,6 +112,7 @@ impl Switch {
         if let Some(port) = self.find(name) {
             return port;
         }
+        self.taps.port_added(name);
         self.ports.push(Port {
             attached: false,
             queue: SendQueue::new(self.queue_limit),
@@ -220,6 +224,7 @@ impl Switch {
             if let Some(capture) = &mut self.capture {
                 capture.record(from, frame, now);
             }
+            self.taps.entered(from, frame);
             let verdict = match frame.get(..HEADER).map(|header| &header[..ADDRESSES]) {
                 Some(header) if header == previous.0 => previous.1,
                 header => {
@@ -291,6 +296,7 @@ impl Switch {
             dropped.detached += count;
         } else {
             let pushed = port.queue.push(&batch[start..end], count);
+            self.taps.left(to, &batch[start..end], pushed.frames);
             dropped.queue_full += pushed.dropped;
             port.counters.frames_out += pushed.frames;
             port.counters.bytes_out += pushed.bytes;

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Impair(ImpairArgs),
     /// Take away what impairs a node of a running cluster, or all of it
     Heal(HealArgs),
+    /// What is sent on a running cluster's network, as pcapng: a file, or live for Wireshark
+    Capture(CaptureArgs),
     /// Look at this machine: what podwire needs, what it finds, how to fix the rest
     Doctor(DoctorArgs),
     /// Build the node image alone (and what it needs)
@@ -408,6 +410,28 @@ pub(crate) struct HealArgs {
     pub(crate) run: RunArgs,
     /// What is set for this node, in either direction: node1, node2, ... [default: everything]
     pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Only what this node sends and gets, as it comes to it: node1, node2, ..., gateway [default: all that
+    /// is sent, once]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Which frames: arp, icmp, tcp, udp, host 10.1.2.3, net 10.1.0.0/16, port 80, and, or, not,
+    /// parentheses; also inside VXLAN and IP-in-IP [default: all]
+    #[arg(
+        long,
+        value_name = "EXPR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) filter: String,
+    /// Where to; `-` is standard output
+    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    pub(crate) write: PathBuf,
 }
 
 fn parse_net(text: &str) -> Result<Ipv4Net, String> {

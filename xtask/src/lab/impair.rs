@@ -93,7 +93,7 @@ fn asked(args: &ImpairArgs) -> Result<Asked, Stop> {
 }
 
 /// What the cluster refuses was wrong on the command line.
-fn usage(error: AccessError) -> Stop {
+pub(super) fn usage(error: AccessError) -> Stop {
     match error {
         AccessError::Refused(reason) => Stop::Usage(reason),
         other => other.into(),

@@ -51,10 +51,15 @@ impl Headers {
         }
     }
 
+    /// The frame's packet, and the one inside.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = &Packet> {
+        std::iter::once(&self.outer).chain(&self.inner)
+    }
+
     /// Whether one of the packets is meant.
     pub(crate) fn meets(&self, packets: &Packets) -> bool {
         let any = *packets == Packets::default();
-        any || self.outer.meets(packets) || self.inner.is_some_and(|inner| inner.meets(packets))
+        any || self.packets().any(|packet| packet.meets(packets))
     }
 
     /// Which flow it belongs to: the innermost packet's addresses, protocol and ports; the two stations
@@ -132,6 +137,11 @@ impl Packet {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Some((source, destination)),
             _ => None,
         }
+    }
+
+    /// Source and destination port, of TCP or UDP.
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+        self.ports
     }
 
     pub(crate) fn is(&self, protocol: Protocol) -> bool {

@@ -9,6 +9,8 @@ use crate::rules::filter::AddressFilter;
 use crate::rules::report::{RuleId, RulesReport};
 use crate::rules::rule::Rule;
 use crate::rules::{self, Headers, Mode};
+use crate::tap::Tap;
+use crate::tap::filter::Filter;
 
 impl Switch {
     /// What [`Switch::ingress`] does, under rules.
@@ -33,6 +35,7 @@ impl Switch {
             if let Some(capture) = &mut self.capture {
                 capture.record(from, frame, now);
             }
+            self.taps.entered(from, frame);
             let headers = Headers::of(frame);
             if !self.rules.lets_in(from, &headers) {
                 self.ports[from].counters.dropped.filtered += 1;
@@ -148,6 +151,14 @@ impl Switch {
 
     pub(crate) fn rules(&self) -> RulesReport {
         self.rules.report()
+    }
+
+    /// Lets somebody read along: all that enters, or what enters and leaves by a port.
+    pub(crate) fn tap(&mut self, port: Option<&str>, filter: Filter) -> Result<Tap, LanError> {
+        let port = port.map(|port| self.named(port)).transpose()?;
+        let names = self.ports.iter().map(|port| port.counters.name.clone());
+        let tap = self.taps.add(port, filter, names.collect());
+        tap.map_err(|source| LanError::Tap { source })
     }
 
     fn named(&self, name: &str) -> Result<usize, LanError> {
