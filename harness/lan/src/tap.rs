@@ -290,6 +290,21 @@ mod tests {
         assert!(slow.next().await.is_none());
     }
 
+    #[tokio::test]
+    async fn nothing_behind_a_lost_frame_is_taken_before_the_reader_is_told() {
+        let mut taps = Taps::default();
+        let mut slow = tap(&mut taps, None, "");
+        taps.0[0].limit = 200;
+        taps.entered(0, &datagram(1, 40_000));
+        taps.entered(0, &[0; 180]);
+        taps.entered(0, &datagram(2, 40_000)[..42]);
+        let mut count = CaptureCount::default();
+        count.feed(&slow.next().await.unwrap()).unwrap();
+        taps.entered(0, &datagram(3, 40_000));
+        count.feed(&slow.next().await.unwrap()).unwrap();
+        assert_eq!((count.frames(), count.lost()), (2, 2));
+    }
+
     #[test]
     fn what_is_not_pcapng_is_refused() {
         let mut count = CaptureCount::default();

@@ -253,6 +253,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn more_delayed_frames_than_a_queue_takes_are_frozen_and_come_back() {
+        let mut switch = switch(2, false);
+        rule(&mut switch, "port1", r#"{"delay":"40ms"}"#);
+        let big = frame(MacAddr::BROADCAST, station(1), &[1; 30_000]);
+        send(&mut switch, 1, &vec![big; 5]);
+        switch.hold();
+        let mut thawed = Switch::new(LIMIT, true, None);
+        thawed.restore(switch.state(NOW), NOW);
+        assert_eq!(received(&mut thawed, 0).len(), 5);
+    }
+
+    #[test]
     fn a_filter_s_losses_are_its_port_s() {
         let mut switch = switch(2, false);
         let filter = AddressFilter {
