@@ -83,4 +83,7 @@ pub enum LanError {
     /// The segment was started without a capture.
     #[error("this segment captures nothing; start it with SegmentOptions::capture")]
     NoCapture,
+    /// The segment was started without a witness.
+    #[error("this segment remembers no frames; start it with SegmentOptions::watch")]
+    NotWatched,
 }

@@ -32,6 +32,7 @@ mod reactor;
 mod segment;
 mod state;
 mod switch;
+pub mod witness;
 
 pub use address::{AddressError, Ipv4Net, MacAddr};
 pub use error::LanError;

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
+use crate::witness::tap::Taken;
 use crate::{LanError, PortCounters, PortId, SegmentState};
 
 /// What the segment's thread is asked for.
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     },
     State {
         reply: SyncSender<SegmentState>,
+    },
+    /// What the switch saw since the last time, and the names of all ports.
+    TakeSeen {
+        reply: SyncSender<Option<(Taken, Vec<String>)>>,
     },
     WriteCapture {
         reply: SyncSender<Result<PathBuf, LanError>>,

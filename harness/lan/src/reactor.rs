@@ -16,6 +16,7 @@ use crate::gateway::{Gateway, GatewayHandle};
 use crate::mac_table::AGEING;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::switch::{PortId, Switch};
+use crate::witness::tap::Tap;
 use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
 
 /// The gateway's port.
@@ -83,6 +84,9 @@ impl Reactor {
         let now = clock(started);
         let capture = options.capture.map(|path| Capture::new(path, now));
         let mut switch = Switch::new(options.queue_bytes, options.start_held, capture);
+        if options.watch {
+            switch.watch();
+        }
         let gateway = switch.port(GATEWAY_NAME);
         debug_assert_eq!(gateway, GATEWAY);
         switch.attach(gateway);
@@ -185,6 +189,11 @@ impl Reactor {
                     self.drain_inputs(now);
                     let _ = reply.send(self.switch.state(now));
                 }
+                Command::TakeSeen { reply } => {
+                    let names = self.port_names();
+                    let taken = self.switch.tap().map(Tap::take);
+                    let _ = reply.send(taken.map(|taken| (taken, names)));
+                }
                 Command::WriteCapture { reply } => {
                     let _ = reply.send(self.write_capture());
                 }
@@ -250,17 +259,17 @@ impl Reactor {
 
     fn write_capture(&self) -> Result<std::path::PathBuf, LanError> {
         let capture = self.switch.capture().ok_or(LanError::NoCapture)?;
-        let names: Vec<String> = self
-            .switch
-            .counters()
-            .into_iter()
-            .map(|counters| counters.name)
-            .collect();
+        let names = self.port_names();
         let path = capture.path().to_owned();
         match capture.flush(&names) {
             Ok(()) => Ok(path),
             Err(source) => Err(LanError::Capture { path, source }),
         }
+    }
+
+    fn port_names(&self) -> Vec<String> {
+        let counters = self.switch.counters().into_iter();
+        counters.map(|counters| counters.name).collect()
     }
 
     fn serve(&mut self, port: usize, ready: epoll::EventFlags, now: Duration) {

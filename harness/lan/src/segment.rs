@@ -2,14 +2,15 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::reactor::Reactor;
+use crate::witness::Witness;
 use crate::{LanError, PortCounters, PortId, SegmentPlan, SegmentState};
 
 /// How a segment runs, apart from what is on it.
@@ -18,6 +19,8 @@ pub struct SegmentOptions {
     /// Keep the last frames (32 MiB at most, jumbo frames cut) and write them to this file, as
     /// pcapng, on [`Segment::write_capture`] and when the segment ends.
     pub capture: Option<PathBuf>,
+    /// Remember the beginnings of the last frames (48 MiB at most), see [`Segment::ask`].
+    pub watch: bool,
     /// Start [held](Segment::hold).
     pub start_held: bool,
     /// Octets that wait for one port at most before frames for it are dropped, and octets of memory
@@ -29,11 +32,12 @@ pub struct SegmentOptions {
 }
 
 impl Default for SegmentOptions {
-    /// No capture, not held, queues of 4 MiB (some 2700 frames of 1500 octets), half a second for a
+    /// No capture, not watched, not held, queues of 4 MiB (some 2700 frames of 1500 octets), half a second for a
     /// machine that is to take what is under way.
     fn default() -> Self {
         SegmentOptions {
             capture: None,
+            watch: false,
             start_held: false,
             queue_bytes: 4 * 1024 * 1024,
             drain_limit: Duration::from_millis(500),
@@ -46,6 +50,7 @@ impl Default for SegmentOptions {
 pub struct Segment {
     mailbox: Mailbox,
     gateway: GatewayHandle,
+    witness: Mutex<Witness>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -93,6 +98,7 @@ impl Segment {
         Ok(Segment {
             mailbox,
             gateway,
+            witness: Mutex::default(),
             thread: Some(thread),
         })
     }
@@ -159,6 +165,19 @@ impl Segment {
     #[must_use]
     pub fn gateway(&self) -> GatewayHandle {
         self.gateway.clone()
+    }
+
+    /// Asks about what the switch saw until now. It is read by the caller's thread: the segment's own
+    /// goes on switching.
+    ///
+    /// # Errors
+    /// [`LanError::NotWatched`] without [`SegmentOptions::watch`], [`LanError::Stopped`].
+    pub fn ask<T>(&self, question: impl FnOnce(&Witness) -> T) -> Result<T, LanError> {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.mailbox.ask(|reply| Command::TakeSeen { reply })?;
+        let (taken, names) = taken.ok_or(LanError::NotWatched)?;
+        witness.learn(taken, &names);
+        Ok(question(&witness))
     }
 
     /// Writes what was captured so far, as a complete pcapng file, and gives its path.

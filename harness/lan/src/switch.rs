@@ -14,6 +14,7 @@ use crate::framing::{LENGTH, Oversized, append, first_frame};
 use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
 use crate::state::{HeldFrame, LearnedMac, PortState, SegmentState};
+use crate::witness::tap::{Fate, Lost, Tap};
 
 /// A port of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +79,8 @@ struct Run {
     to: usize,
     start: usize,
     count: u64,
+    /// The first one's number, where the segment is watched.
+    first: u64,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ pub(crate) struct Switch {
     /// While the segment is held: what ports sent, in order.
     held: Option<VecDeque<(usize, Vec<u8>)>>,
     capture: Option<Capture>,
+    tap: Option<Tap>,
 }
 
 impl Switch {
@@ -98,7 +102,17 @@ impl Switch {
             queue_limit,
             held: held.then(VecDeque::new),
             capture,
+            tap: None,
         }
+    }
+
+    /// Notes from now on what it sees.
+    pub(crate) fn watch(&mut self) {
+        self.tap = Some(Tap::default());
+    }
+
+    pub(crate) fn tap(&mut self) -> Option<&mut Tap> {
+        self.tap.as_mut()
     }
 
     /// The port of that name; it is made if there is none.
@@ -230,6 +244,7 @@ impl Switch {
                     }
                 }
             };
+            let number = self.note(from, frame, cut, verdict, now);
             match (verdict, &mut run) {
                 (Verdict::To(port), Some(run)) if run.to == port => run.count += 1,
                 (verdict, _) => {
@@ -240,6 +255,7 @@ impl Switch {
                                 to,
                                 start,
                                 count: 1,
+                                first: number,
                             })
                         }
                         Verdict::Flood => {
@@ -249,6 +265,7 @@ impl Switch {
                                         to,
                                         start,
                                         count: 1,
+                                        first: number,
                                     }),
                                     batch,
                                     at,
@@ -284,21 +301,55 @@ impl Switch {
     }
 
     fn send(&mut self, run: Option<Run>, batch: &[u8], end: usize) {
-        let Some(Run { to, start, count }) = run else {
+        let Some(Run {
+            to,
+            start,
+            count,
+            first,
+        }) = run
+        else {
             return;
         };
         let port = &mut self.ports[to];
         let dropped = &mut port.counters.dropped;
-        if !port.attached {
+        // The later ones of a run are those that are lost.
+        let (kept, why) = if !port.attached {
             dropped.detached += count;
+            (0, Lost::Detached)
         } else if port.cut {
             dropped.cut += count;
+            (0, Lost::Cut)
         } else {
             let pushed = port.queue.push(&batch[start..end], count);
             dropped.queue_full += pushed.dropped;
             port.counters.frames_out += pushed.frames;
             port.counters.bytes_out += pushed.bytes;
+            (pushed.frames, Lost::QueueFull)
+        };
+        if let Some(tap) = &mut self.tap {
+            tap.lost(first + kept, count - kept, to, why);
         }
+    }
+
+    /// Notes a frame where the segment is watched, and gives its number.
+    fn note(
+        &mut self,
+        from: usize,
+        frame: &[u8],
+        cut: bool,
+        verdict: Verdict,
+        now: Duration,
+    ) -> u64 {
+        let Some(tap) = &mut self.tap else {
+            return 0;
+        };
+        let fate = match verdict {
+            Verdict::To(port) => Fate::To(port),
+            Verdict::Flood => Fate::Flood,
+            Verdict::Filter if cut => Fate::Cut,
+            Verdict::Filter => Fate::Nowhere,
+        };
+        tap.saw((from, self.ports.len()), frame, fate, now)
     }
 
     fn hold_back(&mut self, from: usize, batch: &[u8]) -> Result<usize, Oversized> {

@@ -10,6 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::{Cable, LONG, frame, mac, plan};
+use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_lan::{
     HeldFrame, LanError, MacAddr, PortCounters, PortId, Segment, SegmentOptions, SegmentState,
 };
@@ -80,6 +81,40 @@ fn a_machine_that_never_reads_stalls_nobody_and_its_losses_are_counted() {
         u64::from(rounds)
     );
     assert_eq!(counters(&segment, "node2").dropped.queue_full, 0);
+}
+
+#[test]
+fn a_watched_segment_tells_what_it_carried_and_another_nothing() {
+    let segment = start(SegmentOptions {
+        watch: true,
+        ..SegmentOptions::default()
+    });
+    let (mut one, mut two) = two(&segment);
+    let before = segment.ask(Witness::now).unwrap();
+    one.send(&frame(mac(2), mac(1), &[7; 100]));
+    assert_eq!(two.receive().len(), 114);
+    let seen = segment.ask(|witness| witness.all(before)).unwrap();
+    let [seen] = &seen.frames[..] else {
+        panic!("{seen}");
+    };
+    assert_eq!(
+        (&*seen.from, &*seen.to[0], seen.length),
+        ("node1", "node2", 114)
+    );
+    assert_eq!(
+        segment.ask(|witness| witness.all(witness.now())).unwrap(),
+        Seen::default()
+    );
+    let everything = segment
+        .ask(|witness| witness.all(Moment::default()))
+        .unwrap();
+    assert_eq!(everything.frames.len(), 3);
+    let behind = segment.ask(|witness| witness.port_of(mac(2))).unwrap();
+    assert_eq!(behind.as_deref(), Some("node2"));
+
+    let unwatched = start(SegmentOptions::default());
+    let error = unwatched.ask(Witness::now).unwrap_err();
+    assert!(matches!(error, LanError::NotWatched), "{error}");
 }
 
 #[test]

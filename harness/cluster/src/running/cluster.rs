@@ -276,6 +276,7 @@ pub(crate) fn restored_segment(
 ) -> Result<Segment, ClusterError> {
     let options = SegmentOptions {
         capture: Some(dir.join("segment.pcapng")),
+        watch: true,
         start_held: true,
         ..SegmentOptions::default()
     };
