@@ -31,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         harness::evidence::WITHOUT_NETWORK,
         whole_network::rejoin_by_hand::REJOIN,
         whole_network::every_pair::EVERY_PAIR,
+        whole_network::direct_way::DIRECT_WAY,
         whole_network::cluster_ip::CLUSTER_IP,
         whole_network::scale_to_zero::SCALE_TO_ZERO,
         whole_network::leave_and_return::LEAVE_AND_RETURN,

@@ -5,3 +5,4 @@ pub(crate) mod balance;
 pub(crate) mod failure;
 pub(crate) mod record;
 mod timeline;
+pub(crate) mod wire;

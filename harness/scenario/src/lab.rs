@@ -20,5 +20,6 @@ mod stream;
 mod tls;
 pub(crate) mod traffic;
 mod watch;
+pub(crate) mod wire;
 
 pub use clone::{Lab, STEPS};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use podwire_lan::Ipv4Net;
+use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, TargetReport};
 
 use crate::check::balance::{REQUESTS_PER_BACKEND, band};
@@ -66,6 +67,8 @@ pub struct Cell {
     pub host: Option<String>,
     /// The client address that the answering side saw.
     pub client: Option<String>,
+    /// How far a request that was not answered came, as the wire tells.
+    pub came: Option<String>,
 }
 
 impl fmt::Display for Cell {
@@ -77,6 +80,9 @@ impl fmt::Display for Cell {
         if let Some(client) = &self.client {
             write!(f, ", which saw {client}")?;
         }
+        if let Some(came) = &self.came {
+            write!(f, "; {came}")?;
+        }
         Ok(())
     }
 }
@@ -86,6 +92,8 @@ impl fmt::Display for Cell {
 pub struct Mesh {
     /// The requests, in a stable order.
     pub cells: Vec<Cell>,
+    /// Before they were sent, as the wire counts.
+    pub since: Moment,
 }
 
 impl Mesh {
@@ -420,6 +428,7 @@ mod tests {
             outcome,
             host: answered.then(|| to.name.clone()),
             client: answered.then(|| from.address.to_string()),
+            came: None,
         }
     }
 
@@ -431,6 +440,7 @@ mod tests {
                 cell(&a, &b, across),
                 cell(&b, &a, Outcome::Answered),
             ],
+            ..Mesh::default()
         }
     }
 

@@ -37,6 +37,12 @@ pub enum Cause {
     Absent,
     /// It exists, but has not reached the state expected of it.
     NotReady,
+    /// It was answered, but its packets took another way than they should.
+    WrongPath,
+    /// It was answered, but packets were lost on the way and had to be sent again.
+    SentAgain,
+    /// One connection was opened twice: somebody on the way forgot the first attempt.
+    SecondSyn,
     /// Something ended or restarted that should have gone on.
     Died,
     /// None of the classes above.
@@ -59,6 +65,9 @@ impl fmt::Display for Cause {
             Self::OutsideRange => "outside its range",
             Self::Absent => "absent",
             Self::NotReady => "not ready",
+            Self::WrongPath => "wrong path",
+            Self::SentAgain => "sent again",
+            Self::SecondSyn => "second SYN",
             Self::Died => "died",
             Self::Other => "other",
         })

@@ -11,6 +11,7 @@ use podwire_probe::{
 };
 
 use crate::check::assert::{self, Cell, Mesh, Party};
+use crate::check::wire::Crossing;
 use crate::lab::Lab;
 
 /// A command on a node that asks a name, without the question itself.
@@ -149,8 +150,12 @@ impl Lab {
     pub async fn mesh(&self, senders: &[Party], pods: &[Party]) -> anyhow::Result<Mesh> {
         let targets = pods.iter().map(|pod| format!("{}:80", pod.address));
         let request = FetchRequest::new(targets).concurrency(64);
+        let since = self.wire().now()?;
         let reports = try_join_all(senders.iter().map(|from| self.fetch(from, &request))).await?;
-        let mut mesh = Mesh::default();
+        let mut mesh = Mesh {
+            since,
+            ..Mesh::default()
+        };
         for (from, report) in senders.iter().zip(reports) {
             for (to, target) in pods.iter().zip(report.targets) {
                 let result = target.results.into_iter().next();
@@ -161,10 +166,37 @@ impl Lab {
                     outcome: result.outcome,
                     host: result.host,
                     client: result.client,
+                    came: None,
                 });
             }
         }
+        for from in senders {
+            self.tell_what_was_lost(from, &mut mesh).await?;
+        }
         Ok(mesh)
+    }
+
+    /// How far each of one sender's requests came that nobody answered.
+    async fn tell_what_was_lost(&self, from: &Party, mesh: &mut Mesh) -> anyhow::Result<()> {
+        let since = mesh.since;
+        let own = mesh.cells.iter_mut().filter(|cell| cell.from == *from);
+        let lost: Vec<&mut Cell> = own
+            .filter(|cell| cell.outcome == Outcome::TimedOut)
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let clients = self.wire().clients_of(from).await;
+        for cell in lost {
+            let crossing = Crossing {
+                from: from.clone(),
+                to: cell.to.clone(),
+                clients: clients.clone(),
+                answered: false,
+            };
+            cell.came = Some(self.wire().last_seen(&crossing, since)?);
+        }
+        Ok(())
     }
 
     /// One request from every node, and from one Pod of each, to every Pod that the workload is to

@@ -112,6 +112,83 @@ impl Node<'_> {
             .await
     }
 
+    /// Has what it sends to a node go to a third one first, by a wrong entry among its neighbours; the
+    /// third hands it on, so that everybody answers.
+    ///
+    /// # Errors
+    /// When one of the nodes does not carry it out.
+    pub async fn send_by_a_detour(self, over: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("send what goes from {self} to {to} over {over}"));
+        over.hand_on_half_connections(self).await?;
+        let (address, wrong) = (to.address(), addresses::node_mac(over.number()));
+        let card = format!("$(ip -o route get {address} | sed -n 's/.* dev \\([^ ]*\\) .*/\\1/p')");
+        self.run(format!(
+            "ip neighbour replace {address} lladdr {wrong} nud permanent dev {card}"
+        ))
+        .await?;
+        Ok(())
+    }
+
+    /// Has what it sends to a node's Pods go to a third one first, by its routes; the third hands it on,
+    /// so that everybody answers.
+    ///
+    /// # Errors
+    /// When one of the nodes does not carry it out.
+    pub async fn route_by_a_detour(self, over: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "route what goes from {self} to {to}'s Pods over {over}"
+        ));
+        over.hand_on_half_connections(self).await?;
+        let ranges = self.lab().cluster().pod_ranges().await?;
+        let range = ranges.and_then(|ranges| ranges.get(&to.number()).copied());
+        let targets = match range {
+            Some(range) => vec![range.to_string()],
+            None => {
+                let pods = self.lab().pods().on(to).running().await?;
+                pods.iter().map(|pod| pod.address.to_string()).collect()
+            }
+        };
+        for target in targets {
+            self.run(format!("ip route replace {target} via {}", over.address()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what another sends over it, although it sees one direction of each connection only: to
+    /// the kernel's connection tracking that is invalid, and kube-proxy's rules drop it.
+    async fn hand_on_half_connections(self, of: Node<'_>) -> anyhow::Result<()> {
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!(
+            "ether saddr {} ip daddr != {} ip daddr != {own} notrack",
+            addresses::node_mac(of.number()),
+            self.address()
+        );
+        self.add_rule("type filter hook prerouting priority raw", &rule)
+            .await
+    }
+
+    /// Loses the first packet of each connection to one of its Pods' port 80, once it has come.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn lose_first_packets(self) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "lose the first packet of each connection to {self}'s Pods"
+        ));
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rules = format!(
+            "nft 'add table ip sabotage; \
+             add set ip sabotage seen {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1m; }}; \
+             add chain ip sabotage it {{ type filter hook prerouting priority raw; }}; \
+             add rule ip sabotage it ip daddr {own} tcp dport 80 tcp flags & (syn | ack) == syn \
+             ip saddr . tcp sport != @seen add @seen {{ ip saddr . tcp sport }} drop'"
+        );
+        self.run(rules).await?;
+        Ok(())
+    }
+
     /// Adds a rule of nft(8) at a hook of the kernel, before or beside everybody else's: `type filter
     /// hook forward priority 0`, `ip daddr 10.1.2.2 drop`.
     ///

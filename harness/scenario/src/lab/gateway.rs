@@ -1,4 +1,4 @@
-//! What the segment's gateway saw: packets that nobody took, and a host outside.
+//! The host outside the cluster, which the segment's gateway plays.
 
 use std::net::Ipv4Addr;
 
@@ -7,44 +7,15 @@ use podwire_lan::ContactProtocol;
 
 use crate::lab::Lab;
 
-/// What left the nodes by their default route and went nowhere.
-pub struct Wire<'lab> {
-    lab: &'lab Lab,
-}
-
 /// The host outside the cluster, which the gateway plays.
 pub struct Outside<'lab> {
     lab: &'lab Lab,
 }
 
 impl Lab {
-    /// The wire's end, where a packet without a route shows.
-    pub fn wire(&self) -> Wire<'_> {
-        Wire { lab: self }
-    }
-
     /// The host outside the cluster.
     pub fn outside(&self) -> Outside<'_> {
         Outside { lab: self }
-    }
-}
-
-impl Wire<'_> {
-    /// How many packets to Pods and Services the gateway got, and dropped.
-    pub fn dropped(&self) -> u64 {
-        self.lab
-            .cluster()
-            .segment()
-            .gateway()
-            .counters()
-            .dropped_unrouted
-    }
-
-    /// How many of them were for this address.
-    pub fn dropped_for(&self, address: Ipv4Addr) -> u64 {
-        let flows = self.lab.cluster().segment().gateway().dropped();
-        let flows = flows.iter().filter(|flow| flow.destination == address);
-        flows.map(|flow| flow.packets).sum()
     }
 }
 

@@ -8,6 +8,7 @@ use podwire_probe::Outcome;
 
 use crate::check::assert::{self, Party};
 use crate::check::failure::{Cause, Failure};
+use crate::check::wire::Requests;
 use crate::lab::node::Node;
 use crate::lab::objects::{Service, ready};
 use crate::wait::needs::Needs;
@@ -189,20 +190,33 @@ impl Service<'_> {
     }
 
     /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
-    /// to have.
+    /// to have. What it gives is for [`Wire::carried`](crate::Wire::carried): by which way they went.
     ///
     /// # Errors
-    /// A [`Failure`] with each Pod's count, when they do not; when not all run.
-    pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<()> {
+    /// A [`Failure`] with each Pod's count, when they do not, and how far those came that were not
+    /// answered; when not all run.
+    pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<Requests> {
+        let from = from.into();
         let pods = self.lab.deployment(&self.name).pods().all_running().await?;
-        let backends: Vec<String> = pods.into_iter().map(|pod| pod.name).collect();
+        let backends: Vec<String> = pods.iter().map(|pod| pod.name.clone()).collect();
         let requests = assert::requests_for(backends.len());
-        let report = self
-            .lab
-            .ask(from, self.address().await?)
-            .times(requests)
-            .await?;
-        Ok(assert::balanced(&report, &backends)?)
+        let address = self.address().await?;
+        let since = self.lab.wire().now()?;
+        let report = self.lab.ask(&from, address).times(requests).await?;
+        let mut sent = Requests::to_service(since, &from, &pods, &report);
+        let Err(failure) = assert::balanced(&report, &backends) else {
+            return Ok(sent);
+        };
+        let clients = self.lab.wire().clients_of(&from).await;
+        sent.crossings
+            .iter_mut()
+            .for_each(|it| it.clients.extend(&clients));
+        let seen = match self.lab.wire().trouble(&sent) {
+            Ok(trouble) => failure.seen + &trouble,
+            // What was seen is worth more than that no more could be.
+            Err(_) => failure.seen,
+        };
+        Err(Failure { seen, ..failure }.into())
     }
 }
 

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -32,6 +32,7 @@ const ORDER: [&str; 16] = [
     "faults.rs",
     "leaving.rs",
     "kubeadm.rs",
+    "wire.rs",
     "gateway.rs",
 ];
 
