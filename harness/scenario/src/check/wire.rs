@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use podwire_cluster::addresses::{node_mac, node_name};
-use podwire_lan::witness::{Again, Lost, Moment, Seen, Sighting, connections, second_syns};
+use podwire_cluster::addresses::{SERVICES, node_mac, node_name, node_number};
+use podwire_lan::witness::{
+    Again, Lost, Moment, Seen, Sighting, connections, second_syns, unusual,
+};
 use podwire_probe::{Outcome, TargetReport};
 
-use crate::check::assert::{Mesh, Party};
+use crate::check::assert::{Cell, Mesh, Party};
 use crate::check::failure::{Cause, Failure};
 
 /// The gateway's port.
@@ -16,6 +18,8 @@ const GATEWAY: &str = "gateway";
 /// Requests that a failure tells of in full, and frames of each.
 const TOLD: usize = 6;
 const FRAMES: usize = 4;
+/// Lines of what stood out.
+const LINES: usize = 20;
 
 /// Requests of one party to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub struct Requests {
 
 impl From<&Mesh> for Requests {
     fn from(mesh: &Mesh) -> Self {
-        let crossing = |cell: &crate::check::assert::Cell| Crossing {
+        let crossing = |cell: &Cell| Crossing {
             from: cell.from.clone(),
             to: cell.to.clone(),
             clients: cell
@@ -151,7 +155,7 @@ impl Crossing {
 /// Whether a frame went to this port, and was for the machine behind it. One that was flooded went to
 /// others, who did not take it.
 fn arrives(frame: &Sighting, port: &str) -> bool {
-    let number = podwire_cluster::addresses::node_number(port);
+    let number = node_number(port);
     let its_own = frame.addresses.map(|(_, to)| to) == number.map(node_mac);
     match (&*frame.to, frame.flooded) {
         ([only], false) => **only == *port,
@@ -344,9 +348,36 @@ pub(crate) fn unanswered(seen: &[(Crossing, Seen)]) -> String {
     }
 }
 
-/// Whether a frame went to the gateway because it was sent there.
-pub(crate) fn to_the_gateway(frame: &Sighting) -> bool {
-    !frame.flooded && matches!(&*frame.to, [only] if **only == *GATEWAY)
+/// Whether a frame was sent to the gateway although it is for a Service, or for a Pod that takes part in
+/// these requests: what is still under way to a Pod that is gone is another matter.
+pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -> bool {
+    let sent_there = !frame.flooded && matches!(&*frame.to, [only] if **only == *GATEWAY);
+    let Some(IpAddr::V4(destination)) = frame.packet().map(|packet| packet.destination) else {
+        return false;
+    };
+    let mut parties = crossings.iter().flat_map(|it| [&it.from, &it.to]);
+    let takes_part = parties.any(|party| party.pod && party.address == destination);
+    sent_there && (takes_part || SERVICES.contains(destination))
+}
+
+/// What stood out between nodes, in words; nothing where nothing did. What the gateway takes part in is
+/// the harness's own: its connections to nodes, which it ends as it likes.
+pub(crate) fn stood_out(seen: &Seen) -> Option<String> {
+    let mut all = unusual(&seen.frames);
+    all.retain(|it| it.from != GATEWAY && it.to != GATEWAY);
+    if all.is_empty() {
+        return None;
+    }
+    let lines = all.iter().take(LINES).map(|it| format!("{it}\n"));
+    let more = match all.len().saturating_sub(LINES) {
+        0 => String::new(),
+        more => format!("and {more} more kinds\n"),
+    };
+    let forgotten = match seen.forgotten {
+        0 => String::new(),
+        count => format!("the first {count} frames are forgotten\n"),
+    };
+    Some(lines.collect::<String>() + &more + &forgotten)
 }
 
 fn next_hop(last: &Sighting, to: &str, party: &Party) -> String {

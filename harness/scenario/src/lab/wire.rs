@@ -1,15 +1,21 @@
 //! What crossed the wire between the nodes: by which way, how often, and what came to its end.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use anyhow::Context as _;
 use podwire_cluster::{PodNetwork, addresses};
-use podwire_lan::witness::{Moment, Seen, Sighting, Witness};
+use podwire_lan::witness::{Moment, Seen, Witness};
 
 use crate::check::assert::Party;
 use crate::check::wire::{self, Crossing, Observed, Requests};
 use crate::lab::Lab;
+
+/// What stood out on the wire, in the attempt's folder.
+pub(crate) const STOOD_OUT: &str = "wire.txt";
 
 /// The segment that the nodes share: its switch has seen every frame.
 #[derive(Clone, Copy)]
@@ -85,6 +91,21 @@ impl Wire<'_> {
         Ok(wire::carried(&observed, hidden)?)
     }
 
+    /// Leaves in a folder what stood out since the clone's beginning, if anything did.
+    pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<()> {
+        let seen = self.ask(|witness| witness.all(Moment::default()))?;
+        let path = folder.join(STOOD_OUT);
+        let left = match wire::stood_out(&seen) {
+            Some(told) => fs::write(&path, told),
+            // A run before this one may have left some.
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        left.with_context(|| format!("cannot change {}", path.display()))
+    }
+
     /// The addresses by which others may know a sender.
     pub(super) async fn clients_of(&self, from: &Party) -> BTreeSet<Ipv4Addr> {
         let own = BTreeSet::from([from.address]);
@@ -115,13 +136,9 @@ impl Wire<'_> {
     fn observed(&self, requests: &Requests) -> anyhow::Result<Observed> {
         let Requests { since, crossings } = requests;
         let ranges = [addresses::PODS, addresses::SERVICES];
-        let for_them = |frame: &Sighting| match frame.packet().map(|it| it.destination) {
-            Some(IpAddr::V4(address)) => ranges.iter().any(|range| range.contains(address)),
-            _ => false,
-        };
         self.ask(|witness| {
             let mut to_gateway = witness.touching(&ranges, *since).frames;
-            to_gateway.retain(|frame| wire::to_the_gateway(frame) && for_them(frame));
+            to_gateway.retain(|frame| wire::strayed_to_the_gateway(frame, crossings));
             let crossings = crossings.iter();
             let crossings = crossings.map(|it| (it.clone(), seen(witness, it, *since)));
             Observed {

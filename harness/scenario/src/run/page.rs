@@ -9,6 +9,7 @@ use podwire_process::plain;
 use crate::check::failure::Failure;
 use crate::lab;
 use crate::lab::traffic;
+use crate::lab::wire::STOOD_OUT;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
 /// Its name in the attempt's folder.
@@ -30,7 +31,7 @@ pub(crate) fn sabotage_lab(name: &str) -> String {
 
 const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
 
-/// What an attempt has to say, when it failed or drew a timeline.
+/// What an attempt has to say, when it failed, drew a timeline or saw something unusual.
 pub(crate) struct Page<'a> {
     pub(crate) name: &'a str,
     pub(crate) about: &'a str,
@@ -52,6 +53,7 @@ impl Page<'_> {
         self.verdict.is_err()
             || self.unsettled.is_some()
             || self.folder.join(traffic::TIMELINE).exists()
+            || self.folder.join(STOOD_OUT).exists()
     }
 
     /// The whole page. What others have said is in it, and commands no terminal that shows it.
@@ -218,6 +220,9 @@ impl fmt::Display for Page<'_> {
         if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
             writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
         }
+        if let Ok(told) = std::fs::read_to_string(self.folder.join(STOOD_OUT)) {
+            writeln!(f, "## What stood out on the wire\n\n```\n{told}```\n")?;
+        }
         if !self.proofs.is_empty() {
             writeln!(f, "## Sabotages\n")?;
             for proof in self.proofs {
@@ -296,6 +301,16 @@ mod tests {
         fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
         let caught = [proof("no-route", &failure(Cause::TimedOut))];
         insta::assert_snapshot!(page(&Ok(()), &caught, folder.path()));
+    }
+
+    #[test]
+    fn what_stood_out_is_told_of_what_passed_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(STOOD_OUT), "a -> b: TCP reset (1); x\n").unwrap();
+        let page = page(&Ok(()), &[], folder.path());
+        let told = "## What stood out on the wire\n\n```\na -> b: TCP reset (1); x\n```\n";
+        assert!(page.contains(told), "{page}");
+        assert!(page.starts_with("# drain passed"), "{page}");
     }
 
     #[test]

@@ -357,6 +357,9 @@ impl Attempt {
                 Ok(()) => self.leave_timeline(&lab).await,
                 Err(error) => self.collect(&lab, error).await,
             }
+            if let Err(error) = lab.wire().leave_what_stood_out(&self.folder) {
+                lab.step(format!("what stood out on the wire is not told: {error:#}"));
+            }
         }
         let failed = match role {
             Role::Main(_) => verdict.is_err(),

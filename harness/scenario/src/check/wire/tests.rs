@@ -6,7 +6,6 @@ use podwire_lan::MacAddr;
 use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport};
 
 use super::*;
-use crate::check::assert::Cell;
 
 fn party(name: &str, node: u32, address: [u8; 4]) -> Party {
     Party {
@@ -297,8 +296,18 @@ fn a_connection_that_is_opened_twice_fails_also_where_the_second_goes_elsewhere(
 fn nothing_for_a_pod_goes_to_the_gateway() {
     let (a, b) = (a(), b());
     let frames = seen(&[Sent::new(("node1", "gateway"), &a, &b)]).frames;
-    assert!(to_the_gateway(&frames[0]));
-    assert!(!to_the_gateway(&direct(&a, &b).frames[0]));
+    let between = [crossing(&a, &b)];
+    assert!(strayed_to_the_gateway(&frames[0], &between));
+    assert!(!strayed_to_the_gateway(&direct(&a, &b).frames[0], &between));
+    let gone = party("gone", 2, [10, 1, 2, 9]);
+    let late = seen(&[Sent::new(("node1", "gateway"), &a, &gone)]).frames;
+    assert!(!strayed_to_the_gateway(&late[0], &between));
+    let service = party("service", 0, [10, 0, 0, 42]);
+    let untranslated = seen(&[Sent::new(("node1", "gateway"), &a, &service)]).frames;
+    assert!(strayed_to_the_gateway(&untranslated[0], &between));
+    let mut flooded = frames[0].clone();
+    flooded.flooded = true;
+    assert!(!strayed_to_the_gateway(&flooded, &between));
     let observed = Observed {
         to_gateway: frames,
         ..observed([(crossing(&a, &b), direct(&a, &b))])
@@ -352,6 +361,26 @@ fn of_a_service_s_requests_those_are_told_that_nobody_answered() {
     insta::assert_snapshot!(unanswered(&[(crossing(&a, &b), both)]), @"
     On the wire and not answered, 1 connections:
       a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): what came last was the request: 0.000000 s node1 -> node2: 10.1.1.2:40001 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next
+    ");
+}
+
+#[test]
+fn what_stood_out_between_nodes_is_told_and_the_gateway_s_is_not() {
+    let (a, b) = (a(), b());
+    let reset = |way| {
+        let mut reset = Sent::new(way, &a, &b);
+        reset.tcp.syn = false;
+        reset.tcp.rst = true;
+        reset
+    };
+    assert_eq!(stood_out(&direct(&a, &b)), None);
+    let own = [reset(("gateway", "node2")), reset(("node1", "gateway"))];
+    assert_eq!(stood_out(&seen(&own)), None);
+    let mut told = seen(&[reset(("node1", "node2")), reset(("node1", "node2"))]);
+    told.forgotten = 7;
+    insta::assert_snapshot!(stood_out(&told).unwrap(), @"
+    node1 -> node2: TCP reset (2); 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST
+    the first 7 frames are forgotten
     ");
 }
 
