@@ -73,6 +73,13 @@ pub(crate) enum ProfileName {
     Full,
 }
 
+/// What a run makes of what stands out on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WireMode {
+    /// A failure
+    Strict,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     /// Install missing system packages without asking (also: take current package versions where
@@ -112,6 +119,10 @@ pub(crate) struct TestArgs {
     /// Let skipped scenarios fail the run (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,
+    /// strict: what stands out on the wire (lost and sent again, resets, ICMP errors, wrong checksums,
+    /// a slow pair of nodes) fails a scenario that has passed otherwise. Nothing implies it
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) wire: Option<WireMode>,
     /// Run each scenario this often, each time in a fresh clone, until it fails; its sabotages once
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,

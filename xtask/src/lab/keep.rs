@@ -95,6 +95,7 @@ mod tests {
             tested: String::new(),
             again: String::new(),
             repeat: 1,
+            strict_wire: false,
         }
     }
 

@@ -43,6 +43,9 @@ pub enum Cause {
     SentAgain,
     /// One connection was opened twice: somebody on the way forgot the first attempt.
     SecondSyn,
+    /// Everything was as expected, but something stood out on the wire, and the run wants nothing to
+    /// (`--wire strict`).
+    Unusual,
     /// Something ended or restarted that should have gone on.
     Died,
     /// None of the classes above.
@@ -68,6 +71,7 @@ impl fmt::Display for Cause {
             Self::WrongPath => "wrong path",
             Self::SentAgain => "sent again",
             Self::SecondSyn => "second SYN",
+            Self::Unusual => "unusual",
             Self::Died => "died",
             Self::Other => "other",
         })

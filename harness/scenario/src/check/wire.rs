@@ -348,6 +348,13 @@ pub(crate) fn unanswered(seen: &[(Crossing, Seen)]) -> String {
     }
 }
 
+/// What a run that wants nothing to stand out says of what did.
+pub(crate) fn too_unusual(told: &str) -> Failure {
+    let expected = "nothing to stand out on the wire (`--wire strict`)";
+    let failure = Failure::new(Cause::Unusual, expected, format!("\n{}", told.trim_end()));
+    failure.look("the wire capture of the evidence, at the times and ports above")
+}
+
 /// Whether a frame was sent to the gateway although it is for a Service, or for a Pod that takes part in
 /// these requests: what is still under way to a Pod that is gone is another matter.
 pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -> bool {

@@ -91,11 +91,12 @@ impl Wire<'_> {
         Ok(wire::carried(&observed, hidden)?)
     }
 
-    /// Leaves in a folder what stood out since the clone's beginning, if anything did.
-    pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<()> {
+    /// Leaves in a folder what stood out since the clone's beginning, if anything did, and gives it.
+    pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<Option<String>> {
         let seen = self.ask(|witness| witness.all(Moment::default()))?;
         let path = folder.join(STOOD_OUT);
-        let left = match wire::stood_out(&seen) {
+        let told = wire::stood_out(&seen);
+        let left = match &told {
             Some(told) => fs::write(&path, told),
             // A run before this one may have left some.
             None => match fs::remove_file(&path) {
@@ -103,7 +104,8 @@ impl Wire<'_> {
                 _ => Ok(()),
             },
         };
-        left.with_context(|| format!("cannot change {}", path.display()))
+        left.with_context(|| format!("cannot change {}", path.display()))?;
+        Ok(told)
     }
 
     /// The addresses by which others may know a sender.

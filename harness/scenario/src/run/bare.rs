@@ -159,6 +159,7 @@ fn prepared(runs: &Path, scenario: &Scenario) -> Result<(Cell, CellContext), Str
                     // It was that run's person who wanted to look.
                     keep: None,
                     repeat: 1,
+                    strict_wire: false,
                     ..context
                 };
                 return Ok((cell, context));
@@ -291,6 +292,7 @@ mod tests {
             tested: String::new(),
             again: String::new(),
             repeat: 3,
+            strict_wire: true,
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::check::assert;
+use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
@@ -352,13 +353,14 @@ impl Attempt {
             phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
         }
 
+        let verdict = match role {
+            Role::Main(_) => self.what_stood_out(&lab, verdict),
+            Role::Sabotage(_) => verdict,
+        };
         if main {
             match &verdict {
                 Ok(()) => self.leave_timeline(&lab).await,
                 Err(error) => self.collect(&lab, error).await,
-            }
-            if let Err(error) = lab.wire().leave_what_stood_out(&self.folder) {
-                lab.step(format!("what stood out on the wire is not told: {error:#}"));
             }
         }
         let failed = match role {
@@ -421,6 +423,20 @@ impl Attempt {
         let evidence = lab.cluster().evidence(&folder);
         let all = futures::future::join(self.leave_timeline(lab), evidence);
         let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// Leaves what stood out on the wire. Where the run wants nothing to, what has passed fails by it.
+    fn what_stood_out(&self, lab: &Lab, verdict: anyhow::Result<()>) -> anyhow::Result<()> {
+        let strict = self.context.strict_wire && verdict.is_ok();
+        match lab.wire().leave_what_stood_out(&self.folder) {
+            Ok(Some(told)) if strict => Err(wire::too_unusual(&told).into()),
+            Err(error) if strict => Err(error),
+            Ok(_) => verdict,
+            Err(error) => {
+                lab.step(format!("what stood out on the wire is not told: {error:#}"));
+                verdict
+            }
+        }
     }
 
     /// Leaves the timeline of the traffic that the lab had, if it had any.

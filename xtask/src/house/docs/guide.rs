@@ -52,7 +52,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 14] = [
+const GIVEN: [(&str, &str, &str); 16] = [
     ("Party", "Party", CHECKS[0]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
@@ -68,6 +68,8 @@ const GIVEN: [(&str, &str, &str); 14] = [
     ),
     ("Mesh", "Mesh", CHECKS[0]),
     ("Cell", "Cell", CHECKS[0]),
+    ("Seen", "Seen", "harness/lan/src/witness.rs"),
+    ("Sighting", "Sighting", "harness/lan/src/witness.rs"),
     ("Record", "Record", CHECKS[1]),
     ("Mark", "Mark", CHECKS[1]),
     ("Gap", "Gap", CHECKS[1]),

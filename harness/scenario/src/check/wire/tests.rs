@@ -378,6 +378,9 @@ fn what_stood_out_between_nodes_is_told_and_the_gateway_s_is_not() {
     assert_eq!(stood_out(&seen(&own)), None);
     let mut told = seen(&[reset(("node1", "node2")), reset(("node1", "node2"))]);
     told.forgotten = 7;
+    let failure = too_unusual(&stood_out(&told).unwrap());
+    assert_eq!(failure.cause, Cause::Unusual);
+    assert!(failure.seen.contains("TCP reset (2)"), "{failure}");
     insta::assert_snapshot!(stood_out(&told).unwrap(), @"
     node1 -> node2: TCP reset (2); 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST
     the first 7 frames are forgotten
