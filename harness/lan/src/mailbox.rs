@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
-use crate::witness::tap::Taken;
+use crate::witness::notes::Taken;
 use crate::{LanError, PortCounters, PortId, SegmentState};
 
 /// What the segment's thread is asked for.

@@ -16,7 +16,7 @@ use crate::gateway::{Gateway, GatewayHandle};
 use crate::mac_table::AGEING;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::switch::{PortId, Switch};
-use crate::witness::tap::Tap;
+use crate::witness::notes::Notes;
 use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
 
 /// The gateway's port.
@@ -191,7 +191,7 @@ impl Reactor {
                 }
                 Command::TakeSeen { reply } => {
                     let names = self.port_names();
-                    let taken = self.switch.tap().map(Tap::take);
+                    let taken = self.switch.notes().map(Notes::take);
                     let _ = reply.send(taken.map(|taken| (taken, names)));
                 }
                 Command::WriteCapture { reply } => {

@@ -14,7 +14,7 @@ use crate::framing::{LENGTH, Oversized, append, first_frame};
 use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
 use crate::state::{HeldFrame, LearnedMac, PortState, SegmentState};
-use crate::witness::tap::{Fate, Lost, Tap};
+use crate::witness::notes::{Fate, Lost, Notes};
 
 /// A port of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +91,7 @@ pub(crate) struct Switch {
     /// While the segment is held: what ports sent, in order.
     held: Option<VecDeque<(usize, Vec<u8>)>>,
     capture: Option<Capture>,
-    tap: Option<Tap>,
+    notes: Option<Notes>,
 }
 
 impl Switch {
@@ -102,17 +102,17 @@ impl Switch {
             queue_limit,
             held: held.then(VecDeque::new),
             capture,
-            tap: None,
+            notes: None,
         }
     }
 
     /// Notes from now on what it sees.
     pub(crate) fn watch(&mut self) {
-        self.tap = Some(Tap::default());
+        self.notes = Some(Notes::default());
     }
 
-    pub(crate) fn tap(&mut self) -> Option<&mut Tap> {
-        self.tap.as_mut()
+    pub(crate) fn notes(&mut self) -> Option<&mut Notes> {
+        self.notes.as_mut()
     }
 
     /// The port of that name; it is made if there is none.
@@ -326,8 +326,8 @@ impl Switch {
             port.counters.bytes_out += pushed.bytes;
             (pushed.frames, Lost::QueueFull)
         };
-        if let Some(tap) = &mut self.tap {
-            tap.lost(first + kept, count - kept, to, why);
+        if let Some(notes) = &mut self.notes {
+            notes.lost(first + kept, count - kept, to, why);
         }
     }
 
@@ -340,7 +340,7 @@ impl Switch {
         verdict: Verdict,
         now: Duration,
     ) -> u64 {
-        let Some(tap) = &mut self.tap else {
+        let Some(notes) = &mut self.notes else {
             return 0;
         };
         let fate = match verdict {
@@ -349,7 +349,7 @@ impl Switch {
             Verdict::Filter if cut => Fate::Cut,
             Verdict::Filter => Fate::Nowhere,
         };
-        tap.saw((from, self.ports.len()), frame, fate, now)
+        notes.saw((from, self.ports.len()), frame, fate, now)
     }
 
     fn hold_back(&mut self, from: usize, batch: &[u8]) -> Result<usize, Oversized> {

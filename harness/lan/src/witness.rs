@@ -1,17 +1,17 @@
 //! The wire as a witness: which frames the switch saw, from where to where, when, and what they were.
 //!
-//! The switch notes the beginning of each frame ([`tap`]); whoever asks reads them ([`decode`]), by
+//! The switch notes the beginning of each frame ([`notes`]); whoever asks reads them ([`decode`]), by
 //! the flow that they belong to. Memory is bounded on both sides, and an answer says how much of what
 //! it was asked for is forgotten.
 //!
 //! ```text
-//! Switch -- Tap (ring of frames' beginnings) --taken on a question--> Witness (by flow) --> Seen
+//! Switch -- Notes (ring of frames' beginnings) --taken on a question--> Witness (by flow) --> Seen
 //! ```
 
 mod decode;
 mod facts;
+pub(crate) mod notes;
 mod story;
-pub(crate) mod tap;
 #[cfg(test)]
 mod tests;
 mod unusual;
@@ -26,9 +26,9 @@ use self::decode::Rest;
 pub use self::facts::{
     Arp, Checksum, Content, Flow, Icmp, Packet, Tcp, Transport, Tunnel, TunnelKind, Udp,
 };
+pub use self::notes::Lost;
+use self::notes::{Fate, Head, KEPT, Taken};
 pub use self::story::{Again, Connection, Repeat, SecondSyn, connections, second_syns};
-pub use self::tap::Lost;
-use self::tap::{Fate, Head, KEPT, Taken};
 pub use self::unusual::{Unusual, What, unusual};
 use crate::frame::addresses;
 use crate::mac_table::AGEING;
@@ -115,14 +115,14 @@ impl Witness {
         }
     }
 
-    /// Learns what a tap had since the last time; the names are those of all ports.
+    /// Learns what was noted since the last time; the names are those of all ports.
     pub(crate) fn learn(&mut self, mut taken: Taken, names: &[String]) {
         let known = self.names.len();
         let new = names.iter().skip(known).map(|name| Arc::from(&**name));
         self.names.extend(new);
         let first = taken.next - taken.heads.len() as u64;
         if first > self.next {
-            // The tap has lost some between: what is remembered has no holes.
+            // Some were lost in between: what is remembered has no holes.
             self.heads.clear();
             self.next = first;
         }

@@ -4,7 +4,7 @@ use etherparse::{ArpPacket, IcmpEchoHeader, Icmpv4Type, PacketBuilder, icmpv4};
 use proptest::prelude::*;
 
 use super::decode;
-use super::tap::{Tap, sum};
+use super::notes::{Notes, sum};
 use super::*;
 use crate::framing::append;
 use wire::{NODE1, NODE2, NODE3, ip, mac, octets, payload};
@@ -227,17 +227,17 @@ fn what_is_forgotten_is_said() {
     assert_eq!(none, Seen::default());
 }
 
-/// A tap that was full before anybody asked leaves no hole in what is remembered.
+/// A ring that was full before anybody asked leaves no hole in what is remembered.
 #[test]
-fn a_full_tap_makes_everything_older_forgotten() {
+fn a_full_ring_makes_everything_older_forgotten() {
     let mut witness = Witness::with_capacity(100);
-    let mut tap = Tap::with_capacity(4);
+    let mut notes = Notes::with_capacity(4);
     let frame = Segment::new(1000, "S").frame();
     let mut see = |count: usize, witness: &mut Witness| {
         for _ in 0..count {
-            tap.saw((0, 2), &frame, Fate::To(1), AGEING);
+            notes.saw((0, 2), &frame, Fate::To(1), AGEING);
         }
-        witness.learn(tap.take(), &["a".into(), "b".into()]);
+        witness.learn(notes.take(), &["a".into(), "b".into()]);
         witness.between(ip("10.1.1.2"), ip("10.1.2.2"), Moment::default())
     };
     assert_eq!(see(3, &mut witness).frames.len(), 3);

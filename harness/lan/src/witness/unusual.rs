@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::witness::Sighting;
 use crate::witness::facts::Transport;
+use crate::witness::notes::Lost;
 use crate::witness::story::{Again, connections, second_syns};
-use crate::witness::tap::Lost;
 
 /// A copy that is so young when the last frame is seen may still be answered.
 const YOUNG: Duration = Duration::from_secs(3);

@@ -209,7 +209,7 @@ impl Wire {
             .into_iter()
             .map(|it| it.name)
             .collect();
-        let taken = self.switch.tap().unwrap().take();
+        let taken = self.switch.notes().unwrap().take();
         self.witness.learn(taken, &names);
     }
 

@@ -94,7 +94,7 @@ pub(super) fn sum(octets: &[u8]) -> u64 {
 
 /// The ring. Frames are numbered from 0 in the order in which the switch saw them.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub(crate) struct Notes {
     heads: Vec<Head>,
     /// The oldest, once the ring is full.
     oldest: usize,
@@ -103,7 +103,7 @@ pub(crate) struct Tap {
     capacity: usize,
 }
 
-/// What a tap had.
+/// What was noted.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(super) heads: Vec<Head>,
@@ -113,16 +113,16 @@ pub(crate) struct Taken {
     pub(super) losses: VecDeque<Loss>,
 }
 
-impl Default for Tap {
+impl Default for Notes {
     fn default() -> Self {
-        Tap::with_capacity(RING / size_of::<Head>())
+        Notes::with_capacity(RING / size_of::<Head>())
     }
 }
 
-impl Tap {
+impl Notes {
     /// A ring of so many frames.
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Tap {
+        Notes {
             heads: Vec::with_capacity(capacity),
             oldest: 0,
             next: 0,
@@ -185,9 +185,9 @@ impl Tap {
 
     /// Gives all there is, and goes on with an empty ring.
     pub(crate) fn take(&mut self) -> Taken {
-        let fresh = Tap {
+        let fresh = Notes {
             next: self.next,
-            ..Tap::with_capacity(self.capacity)
+            ..Notes::with_capacity(self.capacity)
         };
         let full = std::mem::replace(self, fresh);
         Taken {
