@@ -12,15 +12,17 @@ use serde::de::DeserializeOwned;
 
 use crate::dns::{self, AddressError, AskError};
 use crate::http::{self, Message, MessageError, Until, left};
+use crate::kind::{Kind, Octets};
 use crate::report::{Attempt, FetchReport, FetchRequest, Outcome};
 use crate::resolve::{ResolveReport, ResolveRequest};
+use crate::transfer::{self, Said};
 
 /// The beginning of an answer that goes into an error's text.
 const SHOWN: usize = 200;
 
-struct Failure {
-    outcome: Outcome,
-    error: String,
+pub(crate) struct Failure {
+    pub(crate) outcome: Outcome,
+    pub(crate) error: String,
 }
 
 /// Why another `probe` made no report.
@@ -62,10 +64,8 @@ pub fn fetch(request: &FetchRequest) -> FetchReport {
             if is_given_up(index) {
                 continue;
             }
-            let attempt = attempt(
-                &request.targets[index],
-                Duration::from_millis(request.limit_ms),
-            );
+            let limit = Duration::from_millis(request.limit_ms);
+            let attempt = attempt(&request.targets[index], request.kind, limit);
             if attempt.outcome == Outcome::TimedOut {
                 time_outs[index].fetch_add(1, Ordering::Relaxed);
             }
@@ -123,41 +123,57 @@ fn via<Report: DeserializeOwned>(
     serde_json::from_slice(&message.body).map_err(malformed)
 }
 
-pub(crate) fn attempt(target: &str, limit: Duration) -> Attempt {
+/// One request, and how it ended.
+pub(crate) fn attempt(target: &str, kind: Kind, limit: Duration) -> Attempt {
     let started = Instant::now();
-    let result = exchange(target, None, limit);
-    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    match result {
-        Ok(message) => {
-            // Any server may answer; only our own says who it is.
-            let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
-            let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
-            Attempt {
-                outcome: Outcome::Answered,
-                millis,
-                host: text("host"),
-                client: text("client"),
-                error: None,
-            }
+    let (result, octets) = match kind {
+        Kind::Http => (ask(target, limit), None),
+        Kind::Transfer { up, down } => {
+            let mut octets = Octets::default();
+            let result = transfer::carry(target, (up, down), limit, &mut octets);
+            (result, Some(octets))
         }
-        Err(failure) => Attempt {
-            outcome: failure.outcome,
-            millis,
-            host: None,
-            client: None,
-            error: Some(failure.error),
-        },
+    };
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ended = |outcome, said: Said, error| Attempt {
+        outcome,
+        millis,
+        host: said.host,
+        client: said.client,
+        octets,
+        error,
+    };
+    match result {
+        Ok(said) => ended(Outcome::Answered, said, None),
+        Err(failure) => ended(failure.outcome, Said::default(), Some(failure.error)),
     }
+}
+
+/// Any server may answer; only our own says who it is.
+fn ask(target: &str, limit: Duration) -> Result<Said, Failure> {
+    let message = exchange(target, None, limit)?;
+    let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
+    let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+    Ok(Said {
+        host: text("host"),
+        client: text("client"),
+    })
+}
+
+/// A connection to the target, once its name has an address.
+pub(crate) fn connect(target: &Target<'_>, end: Instant) -> Result<TcpStream, Failure> {
+    let address = target.resolve(end)?;
+    let wait = left(end).map_err(|error| failed("connect", &error))?;
+    TcpStream::connect_timeout(&address, wait).map_err(|error| failed("connect", &error))
 }
 
 fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Message, Failure> {
     let end = Instant::now() + limit;
     let target = Target::parse(target)?;
-    let address = target.resolve(end)?;
-    let wait = left(end).map_err(|error| failed("connect", &error))?;
-    let stream =
-        TcpStream::connect_timeout(&address, wait).map_err(|error| failed("connect", &error))?;
-    let mut stream = Until { stream, end };
+    let mut stream = Until {
+        stream: connect(&target, end)?,
+        end,
+    };
     let head = match body {
         None => format!("GET {} HTTP/1.1\r\n", target.path),
         Some(body) => format!(
@@ -180,21 +196,23 @@ fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Messag
             error: why.to_owned(),
         },
     })?;
-    let status = message
-        .start
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1))
-        .and_then(|status| status.parse::<u16>().ok());
-    match status {
+    match http::status(&message.start) {
         Some(200) => Ok(message),
-        Some(status) => Err(Failure {
+        _ => Err(refused(&message)),
+    }
+}
+
+/// An answer with another status than 200, or none.
+pub(crate) fn refused(message: &Message) -> Failure {
+    match http::status(&message.start) {
+        Some(status) => Failure {
             outcome: Outcome::HttpStatus,
             error: format!("{status}: {}", shown(&message.body)),
-        }),
-        None => Err(Failure {
+        },
+        None => Failure {
             outcome: Outcome::Malformed,
             error: format!("not HTTP: {}", shown(message.start.as_bytes())),
-        }),
+        },
     }
 }
 
@@ -203,14 +221,14 @@ fn shown(bytes: &[u8]) -> String {
     text.trim().chars().take(SHOWN).collect()
 }
 
-struct Target<'a> {
-    host: &'a str,
+pub(crate) struct Target<'a> {
+    pub(crate) host: &'a str,
     port: u16,
-    path: &'a str,
+    pub(crate) path: &'a str,
 }
 
 impl<'a> Target<'a> {
-    fn parse(text: &'a str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Failure> {
         let rest = text.strip_prefix("http://").unwrap_or(text);
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -252,7 +270,7 @@ impl<'a> Target<'a> {
     }
 }
 
-fn failed(what: &str, error: &io::Error) -> Failure {
+pub(crate) fn failed(what: &str, error: &io::Error) -> Failure {
     use io::ErrorKind as Kind;
     let outcome = match error.kind() {
         Kind::ConnectionRefused => Outcome::Refused,

@@ -17,15 +17,18 @@ pub mod agent;
 mod client;
 mod dns;
 mod http;
+mod kind;
 mod ping;
 mod report;
 mod resolve;
 mod server;
 mod stream;
 mod traffic;
+mod transfer;
 
 pub use client::{ViaError, fetch, fetch_via, resolve_via};
 pub use dns::{Record, RecordData, RecordKind};
+pub use kind::{Kind, MAX_OCTETS, Octets};
 pub use ping::ping;
 pub use report::{
     Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,

@@ -12,6 +12,7 @@ use crate::report::{FetchRequest, Identity};
 use crate::resolve::resolve;
 use crate::stream::{Streams, echo};
 use crate::traffic::{Traffic, TrafficError, TrafficRecord};
+use crate::transfer;
 
 /// A client that opens a connection and says nothing is dropped after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -28,6 +29,7 @@ pub fn host_name() -> io::Result<String> {
 
 /// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here,
 /// and `POST /resolve` what a [`ResolveRequest`](crate::ResolveRequest) says.
+/// `POST /transfer/N` takes a body of any size up to 16 MiB and answers with N octets.
 /// `POST /streams` with an address and a port opens a connection to the server there and keeps it
 /// busy; `GET /streams` says how far each has come, as
 /// [`StreamReport`](crate::StreamReport)s. `POST /traffic` with a
@@ -84,13 +86,23 @@ fn answer(stream: TcpStream, host: &str, streams: &Streams, traffic: &Traffic) {
         stream,
         end: Instant::now() + REQUEST_LIMIT,
     };
-    let (status, body) = match http::read(&mut stream, false) {
-        Ok(message) if message.start.starts_with("POST /echo ") => {
+    let read = http::head(&mut stream).and_then(|head| {
+        let down = transfer::wanted(&head.start);
+        let Some(down) = down else {
+            return http::body(head, &mut stream, false).map(Some);
+        };
+        let identity = identity(&stream.stream, host).map_err(MessageError::Io)?;
+        transfer::serve(&stream.stream, &head, identity, down).map_err(MessageError::Io)?;
+        Ok(None)
+    });
+    let (status, body) = match read {
+        Ok(None) => return,
+        Ok(Some(message)) if message.start.starts_with("POST /echo ") => {
             // It ends with its connection, and whoever opened it knows why.
             let _ = echo(stream.stream);
             return;
         }
-        Ok(message) => respond(&stream.stream, host, streams, traffic, &message),
+        Ok(Some(message)) => respond(&stream.stream, host, streams, traffic, &message),
         Err(MessageError::Malformed(why)) => ("400 Bad Request", why.to_owned()),
         Err(MessageError::Io(_)) => return,
     };
@@ -149,8 +161,8 @@ fn respond(
         _ => {
             return (
                 "404 Not Found",
-                "GET /, POST /fetch, POST /resolve, GET and POST /streams, GET, POST and DELETE \
-                 /traffic are all there is"
+                "GET /, POST /fetch, POST /resolve, POST /transfer/OCTETS, GET and POST /streams, \
+                 GET, POST and DELETE /traffic are all there is"
                     .into(),
             );
         }

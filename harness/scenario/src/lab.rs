@@ -1,6 +1,6 @@
 //! What can be done to a scenario's own running cluster, in the documents' words.
 
-mod ask;
+pub(crate) mod ask;
 mod begins;
 mod clone;
 pub(crate) mod command;

@@ -30,6 +30,7 @@ pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use check::failure::{Cause, Failure};
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
 pub use futures::try_join;
+pub use lab::ask::{Ask, AskEach};
 pub use lab::command::{Answer, Command};
 pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
 pub use lab::node::Node;
@@ -42,7 +43,7 @@ pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
 pub use podwire_cluster::{Break, Component, PodNetwork, StageName};
 pub use podwire_lan::Ipv4Net;
-pub use podwire_probe::Outcome as RequestOutcome;
+pub use podwire_probe::{Kind, Outcome as RequestOutcome};
 pub use run::bare;
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use run::ending::Ending;
@@ -57,6 +58,11 @@ pub use scenario::{Cells, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
 pub use wait::evidence::Evidence;
 pub use wait::needs::Needs;
 pub use wait::probe::Probe;
+
+/// So many mebibytes, in octets.
+pub const fn mib(mebibytes: u64) -> u64 {
+    mebibytes << 20
+}
 
 /// So many seconds.
 pub const fn secs(seconds: u64) -> std::time::Duration {

@@ -94,6 +94,7 @@ mod tests {
                 outcome: RequestOutcome::Answered,
                 host: Some("blue".into()),
                 client: Some(client.into()),
+                error: None,
             }],
         };
         let own = [[172, 30, 0, 11], [10, 1, 1, 1]].map(Ipv4Addr::from);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
-use podwire_probe::{FetchReport, FetchRequest, Outcome, TargetReport};
+use podwire_probe::{Counted, FetchReport, FetchRequest, Kind, Octets, Outcome, TargetReport};
 use podwire_vm::{ExitStatus, Output};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -181,11 +181,34 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
             .give_up_after
             .is_some_and(|most| target.count(Outcome::TimedOut) >= most);
         let whole = all
-            && target.results.iter().all(|it| it.count > 0)
+            && target
+                .results
+                .iter()
+                .all(|it| it.count > 0 && can_be(request.kind, it))
             && (*unsent == 0 || given_up)
             && (!request.each || target.attempts.len() as u64 == ended);
         (!whole).then(|| format!("{} requests asked for, reported {target}", request.count))
     })
+}
+
+/// Whether requests of this kind can have carried what is told of them: all of it where they are
+/// answered, and no more than that where they are not.
+fn can_be(kind: Kind, told: &Counted) -> bool {
+    match (kind, told.octets) {
+        (Kind::Http, octets) => octets.is_none(),
+        (Kind::Transfer { .. }, None) => false,
+        (Kind::Transfer { up, down }, Some(octets)) => {
+            let of_all = |octets: u64| octets.saturating_mul(told.count.into());
+            let all = Octets {
+                sent: of_all(up),
+                received: of_all(down),
+            };
+            match told.outcome {
+                Outcome::Answered => octets == all,
+                _ => octets.sent <= all.sent && octets.received <= all.received,
+            }
+        }
+    }
 }
 
 /// What is kept of a Pod's stream, which is read to its end.
@@ -279,6 +302,35 @@ mod tests {
             ..request.clone()
         };
         assert!(of(&each, &[&whole, &whole]).is_some());
+    }
+
+    #[test]
+    fn a_transfer_that_is_told_of_has_carried_what_was_asked_and_no_more() {
+        let kind = Kind::Transfer { up: 7, down: 1000 };
+        let request = FetchRequest::new(["a"]).count(2).kind(kind);
+        let of = |request: &FetchRequest, outcome: &str, octets: serde_json::Value| {
+            let result = json!({ "outcome": outcome, "host": "x", "count": 2, "octets": octets });
+            let report = json!({ "targets": [{ "target": "a", "results": [result] }] });
+            misreported(request, &serde_json::from_value(report).unwrap()).is_none()
+        };
+        let octets = |sent: u64, received: u64| json!({ "sent": sent, "received": received });
+        assert!(of(&request, "answered", octets(14, 2000)));
+        for wrong in [
+            octets(14, 1999),
+            octets(13, 2000),
+            octets(0, 0),
+            octets(14, u64::MAX),
+            json!(null),
+        ] {
+            assert!(!of(&request, "answered", wrong));
+        }
+        assert!(of(&request, "timed_out", octets(14, 3)));
+        assert!(of(&request, "timed_out", octets(0, 0)));
+        assert!(!of(&request, "timed_out", octets(15, 0)));
+        assert!(!of(&request, "timed_out", json!(null)));
+        let plain = FetchRequest::new(["a"]).count(2);
+        assert!(of(&plain, "answered", json!(null)));
+        assert!(!of(&plain, "answered", octets(0, 0)));
     }
 
     #[test]

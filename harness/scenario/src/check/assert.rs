@@ -19,6 +19,7 @@ impl From<Outcome> for Cause {
             Outcome::NoRoute => Self::NoRoute,
             Outcome::NameNotFound => Self::NameNotFound,
             Outcome::HttpStatus => Self::HttpStatus,
+            Outcome::Corrupted => Self::Corrupted,
             Outcome::Reset | Outcome::Malformed | Outcome::Other => Self::Other,
         }
     }
@@ -66,6 +67,8 @@ pub struct Cell {
     pub host: Option<String>,
     /// The client address that the answering side saw.
     pub client: Option<String>,
+    /// What went wrong, where something did.
+    pub error: Option<String>,
 }
 
 impl fmt::Display for Cell {
@@ -76,6 +79,9 @@ impl fmt::Display for Cell {
         }
         if let Some(client) = &self.client {
             write!(f, ", which saw {client}")?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, " ({error})")?;
         }
         Ok(())
     }
@@ -420,6 +426,7 @@ mod tests {
             outcome,
             host: answered.then(|| to.name.clone()),
             client: answered.then(|| from.address.to_string()),
+            error: None,
         }
     }
 
@@ -459,6 +466,17 @@ mod tests {
             Mesh::default().all_answer("all").unwrap_err().cause,
             Cause::Absent
         );
+    }
+
+    #[test]
+    fn a_pair_tells_what_went_wrong() {
+        let mut stalled = mesh(Outcome::TimedOut);
+        stalled.cells[1].error = Some("receive: nothing moves after 0 of 9 octets".into());
+        let failure = stalled.all_answer("all").unwrap_err();
+        insta::assert_snapshot!(failure, @"
+        expected all; seen (timed out): 1 of 3 pairs did otherwise:
+          a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): timed out (receive: nothing moves after 0 of 9 octets)
+        ");
     }
 
     #[test]
@@ -519,6 +537,8 @@ mod tests {
                     outcome: Outcome::Answered,
                     host: Some((*host).into()),
                     client: None,
+                    octets: None,
+                    slowest_ms: None,
                     count: *count,
                     error: None,
                 })
@@ -557,6 +577,8 @@ mod tests {
                 outcome: Outcome::TimedOut,
                 host: None,
                 client: None,
+                octets: None,
+                slowest_ms: None,
                 count: lost,
                 error: None,
             });

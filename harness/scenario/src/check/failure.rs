@@ -27,6 +27,8 @@ pub enum Cause {
     Answered,
     /// Somebody answered who should not have, or saw another client address than the sender's.
     WrongAnswer,
+    /// Other octets arrived than were sent.
+    Corrupted,
     /// The counts of answers lie outside the band that fair balancing allows.
     Unbalanced,
     /// Two have what only one may have.
@@ -54,6 +56,7 @@ impl fmt::Display for Cause {
             Self::HttpStatus => "HTTP status",
             Self::Answered => "answered",
             Self::WrongAnswer => "wrong answer",
+            Self::Corrupted => "corrupted",
             Self::Unbalanced => "unbalanced",
             Self::NotUnique => "not unique",
             Self::OutsideRange => "outside its range",

@@ -573,6 +573,7 @@ pub(crate) mod tests {
                 millis,
                 host,
                 client: None,
+                octets: None,
                 error: None,
             })
         };

@@ -1,5 +1,7 @@
 //! Faults of a node's data path, and the routes of a network by hand.
 
+use std::net::Ipv4Addr;
+
 use podwire_cluster::{addresses, cni};
 use podwire_lan::Ipv4Net;
 
@@ -38,6 +40,18 @@ impl Lab {
         let own: Vec<String> = own.iter().map(|pod| pod.address.to_string()).collect();
         Ok(format!("{{ {} }}", own.join(", ")))
     }
+}
+
+/// Around a set of nft(8).
+const BRACES: [char; 2] = ['{', '}'];
+
+/// The device in what `ip -o route get` says: letters, digits and what else Linux's own have in their
+/// names.
+fn device_in(route: &str) -> Option<String> {
+    let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
+    let device = words.nth(1)?;
+    let plain = |each: char| each.is_ascii_alphanumeric() || ".-_".contains(each);
+    device.chars().all(plain).then(|| device.to_owned())
 }
 
 impl Node<'_> {
@@ -99,6 +113,75 @@ impl Node<'_> {
             .await
     }
 
+    /// Drops what it forwards to its own Pods when it is longer than so many octets, IP header
+    /// included, and tells nobody: a hole in the path's MTU.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_large_packets_to_its_pods(self, longest: u32) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "drop what is longer than {longest} octets on its way to {self}'s Pods"
+        ));
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!("ip daddr {own} ip length > {longest} drop");
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Drops what leaves it for another node or that node's Pods when it is longer than so many octets,
+    /// IP header included, and tells nobody. Where a tunnel carries the Pods' packets these are the
+    /// tunnel's.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_large_packets_on_the_way_to(
+        self,
+        other: Node<'_>,
+        longest: u32,
+    ) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "drop what is longer than {longest} octets on its way from {self} to {other}"
+        ));
+        let card = self.device_to(other.address()).await?;
+        let pods = self.lab().addresses_of_pods(other).await?;
+        let there = format!("{{ {}, {} }}", other.address(), pods.trim_matches(BRACES));
+        let rule = format!("oifname {card} ip daddr {there} ip length > {longest} drop");
+        self.add_rule("type filter hook postrouting priority 0", &rule)
+            .await
+    }
+
+    /// Has the way to another node's Pods carry packets of so many octets, IP header included, and
+    /// keeps from telling those who send longer ones (RFC 1191: "fragmentation needed").
+    ///
+    /// # Errors
+    /// When the node does not carry it out, or the other has no Pod.
+    pub async fn hide_a_narrow_way_to_pods_of(
+        self,
+        other: Node<'_>,
+        mtu: u32,
+    ) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "{self}'s way to {other}'s Pods carries {mtu} octets, and {self} does not tell"
+        ));
+        let pod = self.lab().pods().on(other).first().await?;
+        let device = self.device_to(pod.address).await?;
+        self.add_rule(
+            "type filter hook output priority 0",
+            "icmp type destination-unreachable icmp code 4 drop",
+        )
+        .await?;
+        self.run(format!("ip link set dev {device} mtu {mtu}"))
+            .await?;
+        Ok(())
+    }
+
+    /// The device by which it sends to an address.
+    async fn device_to(self, address: Ipv4Addr) -> anyhow::Result<String> {
+        let route = self.run(format!("ip -o route get {address}")).await?;
+        let device = device_in(route.text());
+        device.with_context(|| format!("{self} names no device in {:?}", route.text()))
+    }
+
     /// Drops every request to a Pod's port 80 that it forwards: those of its own Pods to others, and
     /// those that come for them.
     ///
@@ -125,5 +208,22 @@ impl Node<'_> {
         );
         self.run(rules).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_names_its_device() {
+        let of = |text: &str| device_in(text);
+        let by_card = "10.1.2.2 via 172.30.0.12 dev enp1s0 src 172.30.0.11 uid 0 \\    cache";
+        assert_eq!(of(by_card).as_deref(), Some("enp1s0"));
+        let by_tunnel = "10.1.2.2 via 10.1.2.0 dev flannel.1 src 10.1.1.0 uid 0";
+        assert_eq!(of(by_tunnel).as_deref(), Some("flannel.1"));
+        assert_eq!(of("unreachable 10.1.2.2"), None);
+        assert_eq!(of("10.1.2.2 dev"), None);
+        assert_eq!(of("10.1.2.2 dev $(reboot)"), None);
     }
 }

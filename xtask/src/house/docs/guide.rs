@@ -146,6 +146,10 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let variants = source::variants(&read(path)?, kind);
         parts.push((name.into(), table(&format!("`{kind}::`"), &variants)));
     }
+    let kinds = read("harness/probe/src/kind.rs")?;
+    let mut of_kinds = source::variants(&kinds, "Kind");
+    of_kinds.extend(source::functions_of(&kinds, "Kind", "Kind"));
+    parts.push(("kinds".into(), table("`Kind::`", &of_kinds)));
     let outcomes = source::variants(&read("harness/probe/src/report.rs")?, "Outcome");
     parts.push(("outcomes".into(), table("`RequestOutcome::`", &outcomes)));
     let mut looks = Vec::new();

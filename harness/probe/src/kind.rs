@@ -1,0 +1,106 @@
+//! What a request is.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The most octets of a transfer in each direction: 16 MiB.
+pub const MAX_OCTETS: u64 = 16 << 20;
+
+/// Octets that a transfer carries within its limit at least, or it is not worth waiting for.
+const SLOWEST: u64 = 256 << 10;
+
+/// What kind of request is sent to a target.
+///
+/// ```
+/// use podwire_probe::Kind;
+/// let kind: Kind = serde_json::from_str(r#"{"transfer":{"up":1,"down":1048576}}"#).unwrap();
+/// assert_eq!(kind, Kind::Transfer { up: 1, down: 1 << 20 });
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Kind {
+    /// An HTTP request in a segment, and an answer in another.
+    #[default]
+    Http,
+    /// Octets there, and then octets back, each way compared with what was sent by a digest.
+    Transfer {
+        /// Octets to the server, `MAX_OCTETS` at most.
+        up: u64,
+        /// Octets from the server, `MAX_OCTETS` at most.
+        down: u64,
+    },
+}
+
+impl Kind {
+    /// A transfer of so many octets in each direction.
+    pub fn both_ways(octets: u64) -> Self {
+        Self::Transfer {
+            up: octets,
+            down: octets,
+        }
+    }
+
+    pub(crate) fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
+
+    /// The longest that a request with this limit takes. A transfer's limit is for a time without an
+    /// octet that arrives.
+    pub fn longest(self, limit: Duration) -> Duration {
+        match self {
+            Self::Http => limit,
+            Self::Transfer { up, down } => {
+                let times = 1 + up.saturating_add(down).div_ceil(SLOWEST);
+                limit.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+            }
+        }
+    }
+}
+
+/// As it stands before the word for the request.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http => f.write_str("HTTP"),
+            Self::Transfer { up, down } => write!(f, "transfer of {up} octets there, {down} back"),
+        }
+    }
+}
+
+/// What a transfer has carried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Octets {
+    /// Octets that the other side's kernel has acknowledged.
+    pub sent: u64,
+    /// Octets that came back.
+    pub received: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_may_take_longer_the_larger_it_is_and_never_for_ever() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Kind::Http.longest(second), second);
+        assert_eq!(Kind::both_ways(1).longest(second), 2 * second);
+        assert_eq!(Kind::both_ways(1 << 20).longest(second), 9 * second);
+        assert_eq!(Kind::both_ways(MAX_OCTETS).longest(second), 129 * second);
+        Kind::both_ways(u64::MAX).longest(Duration::MAX);
+    }
+
+    #[test]
+    fn a_field_that_no_kind_has_is_an_error() {
+        for text in [
+            r#"{"transfer":{"up":1,"down":1,"left":1}}"#,
+            r#"{"transfer":{"up":1}}"#,
+            r#"{"transfer":{"up":-1,"down":1}}"#,
+            r#""transfer""#,
+        ] {
+            assert!(serde_json::from_str::<Kind>(text).is_err(), "{text}");
+        }
+    }
+}
