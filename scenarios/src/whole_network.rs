@@ -6,3 +6,4 @@ pub(crate) mod leave_and_return;
 pub(crate) mod own_addresses;
 pub(crate) mod rejoin_by_hand;
 pub(crate) mod scale_to_zero;
+pub(crate) mod transfers;
