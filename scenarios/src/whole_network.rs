@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster_ip;
 pub(crate) mod every_pair;
+pub(crate) mod hairpin;
 pub(crate) mod leave_and_return;
 pub(crate) mod own_addresses;
 pub(crate) mod rejoin_by_hand;

@@ -54,7 +54,7 @@ async fn transfers(lab: &Lab) -> anyhow::Result<()> {
     let pods = lab.pod_of_each_node().await?;
     let mut targets = pods.clone();
     for pod in &pods {
-        targets.push(lab.service(format!("to-node{}", pod.node)).create_for(pod).await?);
+        targets.push(lab.service(&pod.name).create_for(pod).await?);
     }
     let senders = lab.everybody().await?;
     lab.step("every Pod answers everybody, at its own address and at its Service's");

@@ -144,21 +144,6 @@ impl<'lab> IntoFuture for AskEach<'lab> {
     }
 }
 
-/// Who would have to act for a request like this to be answered.
-fn way(cell: &Cell) -> Needs {
-    match addresses::SERVICES.contains(cell.to.address) {
-        true => Needs::KubeProxy {
-            node: cell.from.node,
-            service: cell.to.address,
-            pods: Vec::new(),
-        },
-        false => Needs::Way {
-            from: cell.from.clone(),
-            to: cell.to.clone(),
-        },
-    }
-}
-
 impl Lab {
     /// Asks an address or a name at port 80, from a node or from inside a Pod:
     /// `lab.ask(node1, "10.0.0.42").times(100).await?`.
@@ -282,12 +267,29 @@ impl Lab {
                 return Ok(Probe::Done(()));
             };
             let silent = |cell: &&Cell| cell.host.as_ref() != Some(&cell.to.name);
-            let needs = mesh.cells.iter().find(silent).map(way);
-            Ok(Probe::not_yet(failure.cause, failure.seen)
-                .look(failure.look)
-                .needs(needs.unwrap_or(Needs::Time)))
+            let needs = match mesh.cells.iter().find(silent) {
+                Some(cell) => self.way(cell).await?,
+                None => Needs::Time,
+            };
+            let seen = Probe::not_yet(failure.cause, failure.seen);
+            Ok(seen.look(failure.look).needs(needs))
         });
         seen.await
+    }
+
+    /// Who would have to act for a request like this to be answered.
+    async fn way(&self, cell: &Cell) -> anyhow::Result<Needs> {
+        let Cell { from, to, .. } = cell;
+        if !addresses::SERVICES.contains(to.address) {
+            let (from, to) = (from.clone(), to.clone());
+            return Ok(Needs::Way { from, to });
+        }
+        let pod = self.pods().anybodys().named(&to.name).await?;
+        Ok(Needs::KubeProxy {
+            node: from.node,
+            service: to.address,
+            pods: pod.and_then(|pod| pod.address()).into_iter().collect(),
+        })
     }
 
     /// One request from every node, and from one Pod of each, to every Pod that the workload is to

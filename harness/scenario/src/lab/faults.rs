@@ -113,6 +113,51 @@ impl Node<'_> {
             .await
     }
 
+    /// Has what its Pods answer each other get past the kernel's rules, so that what went through a
+    /// Service comes back untranslated (`bridge-nf-call-iptables`, bridge-netfilter of the kernel's
+    /// docs); where no bridge carries its Pods' packets, these answers are dropped.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn lose_answers_between_its_pods(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("{self}'s Pods answer each other past the rules"));
+        let bridges = self.run("ls -d /sys/class/net/*/bridge").may_fail().await?;
+        if bridges.succeeded() {
+            self.run("sysctl -w net.bridge.bridge-nf-call-iptables=0")
+                .await?;
+            return Ok(());
+        }
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!("ip saddr {own} ip daddr {own} tcp sport 80 drop");
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Gives no Pod of its own back what it has sent, as a bridge's port without hairpin mode does
+    /// (bridge(8)); where no bridge carries its Pods' packets, a rule drops them.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn forbid_hairpins(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("no Pod of {self} gets back what it has sent"));
+        let ports = self.run("ls /sys/class/net/*/brport/hairpin_mode");
+        if ports.may_fail().await?.succeeded() {
+            self.run("for port in /sys/class/net/*/brport/hairpin_mode; do echo 0 > $port; done")
+                .await?;
+            return Ok(());
+        }
+        let own = self.lab().pods().on(self).running().await?;
+        let own: Vec<String> = own
+            .iter()
+            .map(|pod| format!("{0} . {0}", pod.address))
+            .collect();
+        let rule = format!("ip saddr . ip daddr {{ {} }} drop", own.join(", "));
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
     /// Drops what it forwards to its own Pods when it is longer than so many octets, IP header
     /// included, and tells nobody: a hole in the path's MTU.
     ///
