@@ -15,7 +15,7 @@ use crate::http::{self, Message, MessageError, Until, left};
 use crate::kind::{Kind, Octets};
 use crate::report::{Attempt, FetchReport, FetchRequest, Outcome};
 use crate::resolve::{ResolveReport, ResolveRequest};
-use crate::transfer::{self, Said};
+use crate::{ping, transfer, udp};
 
 /// The beginning of an answer that goes into an error's text.
 const SHOWN: usize = 200;
@@ -23,6 +23,13 @@ const SHOWN: usize = 200;
 pub(crate) struct Failure {
     pub(crate) outcome: Outcome,
     pub(crate) error: String,
+}
+
+/// Who answered, and as whom he saw the client; nothing where he does not say.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) host: Option<String>,
+    pub(crate) client: Option<String>,
 }
 
 /// Why another `probe` made no report.
@@ -133,6 +140,8 @@ pub(crate) fn attempt(target: &str, kind: Kind, limit: Duration) -> Attempt {
             let result = transfer::carry(target, (up, down), limit, &mut octets);
             (result, Some(octets))
         }
+        Kind::Udp => (udp::ask(target, limit), None),
+        Kind::Ping => (echo(target, limit), None),
     };
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let ended = |outcome, said: Said, error| Attempt {
@@ -158,6 +167,23 @@ fn ask(target: &str, limit: Duration) -> Result<Said, Failure> {
         host: text("host"),
         client: text("client"),
     })
+}
+
+/// Echoes name nobody: who answers is who has the address.
+fn echo(target: &str, limit: Duration) -> Result<Said, Failure> {
+    let end = Instant::now() + limit;
+    let SocketAddr::V4(to) = Target::parse(target)?.resolve(end)? else {
+        return Err(Failure {
+            outcome: Outcome::Other,
+            error: format!("{target:?} is no IPv4 address"),
+        });
+    };
+    let wait = left(end).map_err(|error| failed("ping", &error))?;
+    match ping::ping(*to.ip(), 1, wait) {
+        Ok(1) => Ok(Said::default()),
+        Ok(_) => Err(failed("ping", &io::ErrorKind::TimedOut.into())),
+        Err(error) => Err(failed("ping", &error)),
+    }
 }
 
 /// A connection to the target, once its name has an address.
@@ -247,7 +273,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn resolve(&self, end: Instant) -> Result<SocketAddr, Failure> {
+    /// Its address, once its name has one.
+    pub(crate) fn resolve(&self, end: Instant) -> Result<SocketAddr, Failure> {
         if let Ok(address) = self.host.parse::<IpAddr>() {
             return Ok((address, self.port).into());
         }

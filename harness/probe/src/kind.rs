@@ -1,6 +1,5 @@
 //! What a request is.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +30,10 @@ pub enum Kind {
         /// Octets from the server, `MAX_OCTETS` at most.
         down: u64,
     },
+    /// A question in a UDP datagram, and its answer in another.
+    Udp,
+    /// An ICMP echo request (RFC 792), whose reply names nobody; the target's port does not matter.
+    Ping,
 }
 
 impl Kind {
@@ -50,21 +53,11 @@ impl Kind {
     /// octet that arrives.
     pub fn longest(self, limit: Duration) -> Duration {
         match self {
-            Self::Http => limit,
+            Self::Http | Self::Udp | Self::Ping => limit,
             Self::Transfer { up, down } => {
                 let times = 1 + up.saturating_add(down).div_ceil(SLOWEST);
                 limit.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
             }
-        }
-    }
-}
-
-/// As it stands before the word for the request.
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http => f.write_str("HTTP"),
-            Self::Transfer { up, down } => write!(f, "transfer of {up} octets there, {down} back"),
         }
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod agent;
 mod client;
+mod datagrams;
 mod dns;
 mod http;
 mod kind;
@@ -25,8 +26,10 @@ mod server;
 mod stream;
 mod traffic;
 mod transfer;
+mod udp;
 
 pub use client::{ViaError, fetch, fetch_via, resolve_via};
+pub use datagrams::{DatagramsReceived, DatagramsReport, DatagramsRequest, DatagramsSent};
 pub use dns::{Record, RecordData, RecordKind};
 pub use kind::{Kind, MAX_OCTETS, Octets};
 pub use ping::ping;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
-use crate::client::{Failure, Target, connect, failed, refused};
+use crate::client::{Failure, Said, Target, connect, failed, refused};
 use crate::http::{self, Head, left};
 use crate::kind::{Kind, MAX_OCTETS, Octets};
 use crate::report::{Identity, Outcome};
@@ -39,13 +39,6 @@ struct Receipt {
     identity: Identity,
     octets: u64,
     digest: String,
-}
-
-/// Who answered, and as whom he saw the client; nothing where he does not say.
-#[derive(Default)]
-pub(crate) struct Said {
-    pub(crate) host: Option<String>,
-    pub(crate) client: Option<String>,
 }
 
 /// How many octets a request's first line wants back, when it is for a transfer.

@@ -195,7 +195,7 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
 /// answered, and no more than that where they are not.
 fn can_be(kind: Kind, told: &Counted) -> bool {
     match (kind, told.octets) {
-        (Kind::Http, octets) => octets.is_none(),
+        (Kind::Http | Kind::Udp | Kind::Ping, octets) => octets.is_none(),
         (Kind::Transfer { .. }, None) => false,
         (Kind::Transfer { up, down }, Some(octets)) => {
             let of_all = |octets: u64| octets.saturating_mul(told.count.into());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use podwire_lan::Ipv4Net;
-use podwire_probe::{Outcome, TargetReport};
+use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
 
 use crate::check::balance::{REQUESTS_PER_BACKEND, band};
 use crate::check::failure::{Cause, Failure};
@@ -21,6 +21,21 @@ impl From<Outcome> for Cause {
             Outcome::HttpStatus => Self::HttpStatus,
             Outcome::Corrupted => Self::Corrupted,
             Outcome::Reset | Outcome::Malformed | Outcome::Other => Self::Other,
+        }
+    }
+}
+
+impl From<ResolveOutcome> for Cause {
+    fn from(outcome: ResolveOutcome) -> Self {
+        match outcome {
+            ResolveOutcome::Answered => Self::Answered,
+            ResolveOutcome::NameNotFound => Self::NameNotFound,
+            ResolveOutcome::NoData => Self::Absent,
+            ResolveOutcome::TimedOut => Self::TimedOut,
+            ResolveOutcome::Unreachable => Self::NoRoute,
+            ResolveOutcome::ErrorCode | ResolveOutcome::Malformed | ResolveOutcome::Other => {
+                Self::Other
+            }
         }
     }
 }

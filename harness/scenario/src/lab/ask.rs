@@ -37,7 +37,7 @@ const STANDSTILL: Duration = Duration::from_secs(10);
 fn of_kind(request: FetchRequest, kind: Kind) -> FetchRequest {
     let request = request.kind(kind);
     match kind {
-        Kind::Http => request,
+        Kind::Http | Kind::Udp | Kind::Ping => request,
         Kind::Transfer { .. } => request.limit(STANDSTILL).concurrency(TRANSFERS_AT_ONCE),
     }
 }
@@ -125,7 +125,11 @@ impl<'lab> AskEach<'lab> {
                     from: from.clone(),
                     to: to.clone(),
                     outcome: result.outcome,
-                    host: result.host,
+                    // An echo's reply names nobody, and is only taken from the address that was asked.
+                    host: match self.request.kind {
+                        Kind::Ping if result.outcome == Outcome::Answered => Some(to.name.clone()),
+                        _ => result.host,
+                    },
                     client: result.client,
                     error: result.error,
                 });

@@ -113,6 +113,23 @@ impl Node<'_> {
             .await
     }
 
+    /// Sends on what goes to this address, or comes from it, under the addresses that are in it: no rule
+    /// translates what conntrack does not see (nft(8), "notrack").
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn leave_untranslated(self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "{self} translates nothing that goes to {address} or comes from it"
+        ));
+        for direction in ["daddr", "saddr"] {
+            let rule = format!("ip {direction} {address} notrack");
+            self.add_rule("type filter hook prerouting priority -300", &rule)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Has what its Pods answer each other get past the kernel's rules, so that what went through a
     /// Service comes back untranslated (`bridge-nf-call-iptables`, bridge-netfilter of the kernel's
     /// docs); where no bridge carries its Pods' packets, these answers are dropped.

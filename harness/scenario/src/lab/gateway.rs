@@ -54,20 +54,26 @@ impl Outside<'_> {
         addresses::OUTSIDE
     }
 
-    /// How many echo requests it got from this address.
-    pub fn pings_from(&self, source: Ipv4Addr) -> u64 {
+    /// Its name in the DNS that nodes ask.
+    pub fn name(&self) -> &'static str {
+        addresses::OUTSIDE_NAME
+    }
+
+    /// How often it was contacted so from this address: echo requests, connections, datagrams. Questions
+    /// to the gateway's DNS are counted here, too.
+    pub fn contacts_from(&self, source: Ipv4Addr, protocol: ContactProtocol) -> u64 {
         let log = self.lab.cluster().segment().gateway().outside_log();
-        let pings = log
-            .iter()
-            .filter(|contact| contact.protocol == ContactProtocol::Icmp);
-        let own = pings.filter(|contact| contact.source == source);
+        let alike = log.iter().filter(|contact| contact.protocol == protocol);
+        let own = alike.filter(|contact| contact.source == source);
         own.map(|contact| contact.count).sum()
     }
 
     /// Who contacted it, and how often, in one line.
     pub fn contacts(&self) -> String {
         let log = self.lab.cluster().segment().gateway().outside_log();
-        let lines = log.iter().map(|it| format!("{} x{}", it.source, it.count));
+        let lines = log
+            .iter()
+            .map(|it| format!("{} {:?} x{}", it.source, it.protocol, it.count));
         lines.collect::<Vec<_>>().join(", ")
     }
 }
