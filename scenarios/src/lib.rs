@@ -34,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         whole_network::cluster_ip::CLUSTER_IP,
         whole_network::hairpin::FROM_EVERYWHERE,
         whole_network::transfers::TRANSFERS,
+        whole_network::egress::EGRESS,
         whole_network::scale_to_zero::SCALE_TO_ZERO,
         whole_network::leave_and_return::LEAVE_AND_RETURN,
         kubeadm::packages::PACKAGES,

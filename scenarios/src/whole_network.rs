@@ -1,6 +1,7 @@
 //! What holds for the whole network, whoever made the cluster, and after a node was away (chapter E).
 
 pub(crate) mod cluster_ip;
+pub(crate) mod egress;
 pub(crate) mod every_pair;
 pub(crate) mod hairpin;
 pub(crate) mod leave_and_return;
