@@ -35,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         whole_network::hairpin::FROM_EVERYWHERE,
         whole_network::transfers::TRANSFERS,
         whole_network::egress::EGRESS,
+        whole_network::udp::UDP,
         whole_network::scale_to_zero::SCALE_TO_ZERO,
         whole_network::leave_and_return::LEAVE_AND_RETURN,
         kubeadm::packages::PACKAGES,

@@ -9,3 +9,4 @@ pub(crate) mod own_addresses;
 pub(crate) mod rejoin_by_hand;
 pub(crate) mod scale_to_zero;
 pub(crate) mod transfers;
+pub(crate) mod udp;

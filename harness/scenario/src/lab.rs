@@ -5,6 +5,7 @@ mod begins;
 mod clone;
 pub(crate) mod command;
 mod components;
+pub(crate) mod datagrams;
 mod faults;
 mod gateway;
 pub(crate) mod kubeadm;

@@ -27,11 +27,13 @@ mod wait;
 
 pub use check::assert::{self, Party};
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
 pub use futures::try_join;
 pub use lab::ask::{Ask, AskEach};
 pub use lab::command::{Answer, Command};
+pub use lab::datagrams::Datagrams;
 pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
 pub use lab::node::Node;
 pub use lab::nodes::ListedNode;

@@ -16,7 +16,8 @@ claims! {
     F4 shows ["kubernetes/kubernetes#139628", "kubernetes/kubernetes#141371"]
         "UDP: a Service spreads over its Pods; a client that keeps its source port follows when \
          its endpoint goes, when none is left, when the Service is deleted."
-        today "Versions differ: say which does what.";
+        today "Up to 1.36.4 a flow goes on to its former endpoint where none is left, or the Service \
+               is deleted.";
     F5 shows ["kubernetes/kubernetes#131765", "k0sproject/k0s#5760"]
         "NodePort from outside and from every node, traffic policy Cluster and Local with the \
          client address that each promises; externalIPs; a load balancer's address from inside. \

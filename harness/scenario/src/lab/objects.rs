@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use podwire_probe::Kind;
 use serde_json::{Value, json};
 
 use crate::check::assert::Party;
@@ -68,6 +69,7 @@ impl Lab {
         Service {
             lab: self,
             name: name.into(),
+            kind: Kind::Http,
         }
     }
 
@@ -174,11 +176,18 @@ impl<'lab> Deployment<'lab> {
 pub struct Service<'lab> {
     pub(super) lab: &'lab Lab,
     pub(super) name: String,
+    pub(super) kind: Kind,
 }
 
 impl Service<'_> {
     fn api(&self) -> Api<ApiService> {
         Api::default_namespaced(self.lab.cluster().api())
+    }
+
+    /// It, asked by another kind of request than HTTP: `by(Kind::Udp)`.
+    pub fn by(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// Makes one for the Pods with the label `app=NAME`, port 80; `more` goes into its spec.

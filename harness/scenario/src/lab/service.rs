@@ -70,7 +70,7 @@ impl Service<'_> {
                 if let Err(shared) = assert::addresses_unique(&running) {
                     return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
                 }
-                let asked = self.lab.ask(&from, address).times(requests);
+                let asked = self.lab.ask(&from, address).by(self.kind).times(requests);
                 let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
                 let hosts = report.hosts();
                 let silent = running
@@ -153,7 +153,8 @@ impl Service<'_> {
         let expected = format!("{node} to get one Pod only");
         self.lab
             .eventually(expected, FOLLOWS, async || {
-                let report = self.lab.ask(node, address).times(16).await?;
+                let asked = self.lab.ask(node, address).by(self.kind);
+                let report = asked.times(16).await?;
                 let pods = report.hosts().len();
                 let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
                 Ok(stuck.needs(needs.clone()))
@@ -173,7 +174,8 @@ impl Service<'_> {
         };
         let told = async {
             let pods = self.pods().await?;
-            let mesh = self.lab.mesh(std::slice::from_ref(from), &pods).await?;
+            let mesh = self.lab.mesh(std::slice::from_ref(from), &pods);
+            let mesh = mesh.by(self.kind).await?;
             let cells = mesh.cells.iter().map(|cell| format!("\n  {cell}"));
             Ok::<_, anyhow::Error>(cells.collect::<String>())
         };
@@ -200,6 +202,7 @@ impl Service<'_> {
         let report = self
             .lab
             .ask(from, self.address().await?)
+            .by(self.kind)
             .times(requests)
             .await?;
         Ok(assert::balanced(&report, &backends)?)

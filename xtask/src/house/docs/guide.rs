@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -29,6 +29,7 @@ const ORDER: [&str; 16] = [
     "traffic.rs",
     "until.rs",
     "stream.rs",
+    "datagrams.rs",
     "faults.rs",
     "leaving.rs",
     "kubeadm.rs",
@@ -36,10 +37,11 @@ const ORDER: [&str; 16] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 3] = [
+const CHECKS: [&str; 4] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
+    "harness/scenario/src/check/datagrams.rs",
 ];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
@@ -51,7 +53,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 14] = [
+const GIVEN: [(&str, &str, &str); 15] = [
     ("Party", "Party", CHECKS[0]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
@@ -76,6 +78,7 @@ const GIVEN: [(&str, &str, &str); 14] = [
         "StreamReport",
         "harness/probe/src/report.rs",
     ),
+    ("Received", "Received", CHECKS[3]),
     (
         "JoinCommand",
         "JoinCommand",
