@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::Outcome;
+
 /// The most octets of a transfer in each direction: 16 MiB.
 pub const MAX_OCTETS: u64 = 16 << 20;
 
@@ -47,6 +49,23 @@ impl Kind {
 
     pub(crate) fn is_http(&self) -> bool {
         *self == Self::Http
+    }
+
+    /// Whether `count` requests of this kind that ended so can have carried what is told of them: all of
+    /// it where they were answered, and no more than that where they were not.
+    pub fn can_have_carried(self, outcome: Outcome, count: u32, told: Option<Octets>) -> bool {
+        let (Self::Transfer { up, down }, Some(told)) = (self, told) else {
+            return matches!(self, Self::Transfer { .. }) == told.is_some();
+        };
+        let of_all = |octets: u64| octets.saturating_mul(count.into());
+        let all = Octets {
+            sent: of_all(up),
+            received: of_all(down),
+        };
+        match outcome {
+            Outcome::Answered => told == all,
+            _ => told.sent <= all.sent && told.received <= all.received,
+        }
     }
 
     /// The longest that a request with this limit takes. A transfer's limit is for a time without an

@@ -24,6 +24,7 @@ mod report;
 mod resolve;
 mod server;
 mod stream;
+mod target;
 mod traffic;
 mod transfer;
 mod udp;
@@ -33,9 +34,8 @@ pub use datagrams::{DatagramsReceived, DatagramsReport, DatagramsRequest, Datagr
 pub use dns::{Record, RecordData, RecordKind};
 pub use kind::{Kind, MAX_OCTETS, Octets};
 pub use ping::ping;
-pub use report::{
-    Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,
-};
+pub use report::{Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, TargetReport};
 pub use resolve::{ResolveOutcome, ResolveReport, ResolveRequest, resolve};
 pub use server::{Server, host_name};
+pub use stream::{StreamReport, StreamRequest};
 pub use traffic::{MAX_REQUESTS, Sent, TrafficEnd, TrafficRecord, TrafficRequest};

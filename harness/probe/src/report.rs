@@ -170,17 +170,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// An open connection to another server, see `POST /streams`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamReport {
-    /// Where it leads, address and port.
-    pub to: String,
-    /// How many numbers have come back, each in its turn.
-    pub echoed: u64,
-    /// Why it has ended; nothing while it goes on.
-    pub failure: Option<String>,
-}
-
 /// What `GET /` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -34,8 +34,8 @@ pub fn host_name() -> io::Result<String> {
 /// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here,
 /// and `POST /resolve` what a [`ResolveRequest`](crate::ResolveRequest) says.
 /// `POST /transfer/N` takes a body of any size up to 16 MiB and answers with N octets.
-/// `POST /streams` with an address and a port opens a connection to the server there and keeps it
-/// busy; `GET /streams` says how far each has come, as
+/// `POST /streams` with a [`StreamRequest`](crate::StreamRequest) opens a connection to another server
+/// and keeps it busy; `GET /streams` says how far each has come, as
 /// [`StreamReport`](crate::StreamReport)s. `POST /traffic` with a
 /// [`TrafficRequest`](crate::TrafficRequest) starts steady traffic from here, of which there is one
 /// at a time; `GET /traffic` gives its [`TrafficRecord`] so far, and `DELETE /traffic` stops it and
@@ -186,16 +186,13 @@ fn respond(stream: &TcpStream, serves: &Serves, message: &http::Message) -> (&'s
         (Some("GET"), Some("/streams")) => {
             serde_json::to_string(&streams.reports()).map_err(|error| error.to_string())
         }
-        (Some("POST"), Some("/streams")) => {
-            let to = String::from_utf8_lossy(&message.body);
-            match to.trim().parse() {
-                Ok(to) => streams
-                    .open(to)
-                    .map(|()| "{}".to_owned())
-                    .map_err(|error| format!("{to}: {error}")),
-                Err(error) => return ("400 Bad Request", format!("{to}: {error}")),
-            }
-        }
+        (Some("POST"), Some("/streams")) => match serde_json::from_slice(&message.body) {
+            Ok(request) => streams
+                .open(request)
+                .map(|()| "{}".to_owned())
+                .map_err(|error| format!("{}: {error}", request.to)),
+            Err(error) => return ("400 Bad Request", error.to_string()),
+        },
         (Some("POST"), Some("/traffic")) => match serde_json::from_slice(&message.body) {
             Ok(request) => return told(traffic.start(request)),
             Err(error) => return ("400 Bad Request", error.to_string()),
@@ -332,7 +329,8 @@ mod tests {
             let answer = http::read(&mut stream, true).unwrap();
             (answer.start, String::from_utf8(answer.body).unwrap())
         };
-        assert_eq!(ask("POST /streams", &two).0, "HTTP/1.1 200 OK");
+        let request = format!(r#"{{"to":"{two}"}}"#);
+        assert_eq!(ask("POST /streams", &request).0, "HTTP/1.1 200 OK");
         assert_eq!(
             ask("POST /streams", "nowhere").0,
             "HTTP/1.1 400 Bad Request"
@@ -342,7 +340,8 @@ mod tests {
             let (_, reports) = ask("GET /streams", "");
             let reports: Vec<crate::StreamReport> = serde_json::from_str(&reports).unwrap();
             let [report] = reports.try_into().unwrap();
-            assert_eq!((report.to, report.failure), (two.clone(), None));
+            assert_eq!(report.request.to.to_string(), two);
+            assert_eq!((report.request.interval_ms, report.failure), (50, None));
             if report.echoed > 2 {
                 return;
             }

@@ -441,6 +441,35 @@ mod tests {
     }
 
     #[test]
+    fn steady_transfers_and_datagrams_are_recorded_alike() {
+        let to = server("one");
+        for kind in [Kind::both_ways(20_000), Kind::Udp] {
+            let traffic = Traffic::default();
+            let request = TrafficRequest {
+                kind,
+                ..request(to, 200, LONG)
+            };
+            traffic.start(request).unwrap();
+            until(&traffic, |record| outcomes(record, Outcome::Answered) > 2);
+            let record = traffic.stop().unwrap();
+            for sent in &record.requests {
+                let end = sent.end.as_ref().unwrap();
+                assert!(
+                    kind.can_have_carried(Outcome::Answered, 1, end.octets),
+                    "{end:?}"
+                );
+                assert_eq!(end.host.as_deref(), Some("one"));
+            }
+        }
+        let endless = TrafficRequest {
+            kind: Kind::both_ways(crate::MAX_OCTETS),
+            ..request(to, 200, LONG)
+        };
+        let refused = Traffic::default().start(endless);
+        assert!(matches!(refused, Err(TrafficError::Request(_))));
+    }
+
+    #[test]
     fn the_record_tells_an_interruption_request_by_request() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let target = listener.local_addr().unwrap();

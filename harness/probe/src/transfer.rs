@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
-use crate::client::{Failure, Said, Target, connect, failed, refused};
 use crate::http::{self, Head, left};
 use crate::kind::{Kind, MAX_OCTETS, Octets};
 use crate::report::{Identity, Outcome};
+use crate::target::{Failure, Said, Target, connect, failed, refused};
 
 /// What is read, made or written at once.
 const CHUNK: usize = 16 * 1024;
@@ -191,7 +191,7 @@ fn halted(way: &str, error: &io::Error, after: u64, of: u64) -> Failure {
     }
     let failure = failed(way, error);
     let error = match failure.outcome {
-        Outcome::TimedOut => format!("{way}: nothing moves after {after} of {of} octets"),
+        Outcome::TimedOut => format!("{way}: {error} after {after} of {of} octets"),
         _ => format!("{}, after {after} of {of} octets", failure.error),
     };
     Failure { error, ..failure }
@@ -285,12 +285,14 @@ impl<S: Borrow<TcpStream>> Moving<S> {
     ) -> io::Result<T> {
         let mut before = self.unacknowledged();
         loop {
-            let wait = self.idle.min(left(self.end)?);
+            let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "it takes too long");
+            let wait = self.idle.min(left(self.end).map_err(too_slow)?);
             match work(self.stream.borrow(), wait) {
                 Err(error) if is_time_out(&error) => {
                     let now = self.unacknowledged();
-                    if now >= before {
-                        return Err(io::ErrorKind::TimedOut.into());
+                    if now >= before && wait == self.idle {
+                        let still = io::Error::new(io::ErrorKind::TimedOut, "nothing moves");
+                        return Err(still);
                     }
                     before = now;
                 }
@@ -475,6 +477,27 @@ mod tests {
             octets.received
         );
         assert_eq!(down.error.unwrap(), error);
+    }
+
+    #[test]
+    fn what_moves_too_slowly_is_told_from_what_stands_still() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut moving = Moving {
+            stream: TcpStream::connect(listener.local_addr().unwrap()).unwrap(),
+            idle: Duration::from_millis(20),
+            end: Instant::now() + LONG,
+        };
+        let still = moving.read(&mut [0]).unwrap_err();
+        assert_eq!(
+            halted("receive", &still, 1, 2).error,
+            "receive: nothing moves after 1 of 2 octets"
+        );
+        moving.idle = LONG;
+        moving.end = Instant::now() + Duration::from_millis(20);
+        let slow = moving.read(&mut [0]).unwrap_err();
+        let slow = halted("receive", &slow, 1, 2);
+        assert_eq!(slow.outcome, Outcome::TimedOut);
+        assert_eq!(slow.error, "receive: it takes too long after 1 of 2 octets");
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Failure, Said, Target, failed};
 use crate::datagrams::{self, Datagrams};
 use crate::http::left;
 use crate::report::Outcome;
+use crate::target::{Failure, Said, Target, failed};
 
 /// More than any datagram of these has.
 const BUFFER: usize = 2048;
@@ -147,9 +147,14 @@ mod tests {
     #[test]
     fn only_the_answer_to_its_own_question_counts() {
         let strange = other(|socket, question, from| {
-            let answer = br#"{"host":"right","client":"a"}"#;
-            for prefix in [b"0000000000000000".as_slice(), b"", question] {
-                socket.send_to(&[prefix, answer].concat(), from).unwrap();
+            for (prefix, host) in [
+                (b"0000000000000000".as_slice(), "late"),
+                (b"", "unasked"),
+                (question, "right"),
+            ] {
+                let answer = format!(r#"{{"host":"{host}","client":"a"}}"#);
+                let datagram = [prefix, answer.as_bytes()].concat();
+                socket.send_to(&datagram, from).unwrap();
             }
         });
         let done = attempt(&strange, Kind::Udp, LONG);

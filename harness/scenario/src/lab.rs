@@ -17,6 +17,7 @@ pub(crate) mod pods;
 mod prospects;
 mod senders;
 mod service;
+mod serving;
 mod stream;
 mod tls;
 pub(crate) mod traffic;

@@ -39,7 +39,7 @@ pub use lab::node::Node;
 pub use lab::nodes::ListedNode;
 pub use lab::objects::{Deployment, Service};
 pub use lab::pods::{Pod, Pods};
-pub use lab::traffic::Traffic;
+pub use lab::traffic::{StartTraffic, Traffic};
 pub use lab::{Lab, STEPS};
 pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;

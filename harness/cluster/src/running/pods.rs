@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
-use podwire_probe::{Counted, FetchReport, FetchRequest, Kind, Octets, Outcome, TargetReport};
+use podwire_probe::{Counted, FetchReport, FetchRequest, Outcome, TargetReport};
 use podwire_vm::{ExitStatus, Output};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -173,6 +173,15 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
         let told: Vec<&str> = report.targets.iter().map(|it| it.target.as_str()).collect();
         return Some(format!("asked {:?}, reported {told:?}", request.targets));
     }
+    let can_be = |it: &Counted| {
+        let Counted {
+            outcome,
+            count,
+            octets,
+            ..
+        } = it;
+        request.kind.can_have_carried(*outcome, *count, *octets)
+    };
     report.targets.iter().find_map(|target| {
         let ended: u64 = target.results.iter().map(|it| u64::from(it.count)).sum();
         let TargetReport { unsent, .. } = target;
@@ -181,34 +190,11 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
             .give_up_after
             .is_some_and(|most| target.count(Outcome::TimedOut) >= most);
         let whole = all
-            && target
-                .results
-                .iter()
-                .all(|it| it.count > 0 && can_be(request.kind, it))
+            && target.results.iter().all(|it| it.count > 0 && can_be(it))
             && (*unsent == 0 || given_up)
             && (!request.each || target.attempts.len() as u64 == ended);
         (!whole).then(|| format!("{} requests asked for, reported {target}", request.count))
     })
-}
-
-/// Whether requests of this kind can have carried what is told of them: all of it where they are
-/// answered, and no more than that where they are not.
-fn can_be(kind: Kind, told: &Counted) -> bool {
-    match (kind, told.octets) {
-        (Kind::Http | Kind::Udp | Kind::Ping, octets) => octets.is_none(),
-        (Kind::Transfer { .. }, None) => false,
-        (Kind::Transfer { up, down }, Some(octets)) => {
-            let of_all = |octets: u64| octets.saturating_mul(told.count.into());
-            let all = Octets {
-                sent: of_all(up),
-                received: of_all(down),
-            };
-            match told.outcome {
-                Outcome::Answered => octets == all,
-                _ => octets.sent <= all.sent && octets.received <= all.received,
-            }
-        }
-    }
 }
 
 /// What is kept of a Pod's stream, which is read to its end.
@@ -244,6 +230,7 @@ fn placed(pod: Pod) -> Option<(u32, Ipv4Addr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podwire_probe::Kind;
     use serde_json::json;
 
     #[test]

@@ -10,6 +10,7 @@ use crate::check::assert::Party;
 use crate::check::datagrams::{Received, counted};
 use crate::check::failure::Cause;
 use crate::lab::Lab;
+use crate::lab::serving::place;
 use crate::wait::probe::Probe;
 
 /// From one to the next, in milliseconds.
@@ -21,7 +22,7 @@ const SENT: Duration = Duration::from_secs(20);
 /// For one question.
 const QUESTION: Duration = Duration::from_secs(20);
 
-/// A Pod that sends datagrams to port 80 of an address, ten a second and all from one port, once it is
+/// A Pod or a node that sends datagrams to port 80 of an address, ten a second and all from one port, once it is
 /// told to and as long as it lives.
 pub struct Datagrams<'lab> {
     lab: &'lab Lab,
@@ -30,7 +31,7 @@ pub struct Datagrams<'lab> {
 }
 
 impl Lab {
-    /// Datagrams from a Pod to port 80 of an address.
+    /// Datagrams from a Pod or a node to port 80 of an address.
     pub fn datagrams(&self, from: &Party, to: Ipv4Addr) -> Datagrams<'_> {
         Datagrams {
             lab: self,
@@ -54,7 +55,7 @@ impl Lab {
             "curl -sS --fail-with-body --max-time {} -X {method} --data-binary @- \
              http://{}/datagrams",
             limit.as_secs(),
-            pod.address
+            place(pod)
         );
         let node = self.cluster().node(pod.node);
         let answer = node.run_with_input(&command, body.as_bytes(), limit).await;
@@ -77,6 +78,7 @@ impl Datagrams<'_> {
             "datagrams from port {} of {from} to {to}",
             Self::SOURCE_PORT
         ));
+        self.lab.serve_on(from).await?;
         let body = serde_json::to_string(&self.request)?;
         let report = self.lab.datagrams_of(from, "POST", &body).await?;
         self.sent_in(&report).map(drop)

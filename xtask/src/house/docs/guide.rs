@@ -76,7 +76,7 @@ const GIVEN: [(&str, &str, &str); 15] = [
     (
         "StreamReport",
         "StreamReport",
-        "harness/probe/src/report.rs",
+        "harness/probe/src/stream.rs",
     ),
     ("Received", "Received", CHECKS[3]),
     (
