@@ -236,7 +236,7 @@ fn datagrams_to_the_outside_host_and_questions_are_logged_by_who_sent_them() {
         |from, to, payload: &[u8]| described(&mut gateway, &datagram((from, 40_000), to, payload));
     insta::assert_snapshot!(asked(POD, (plan.outside, 80), b"0123"), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 UDP");
     insta::assert_snapshot!(asked(NODE1_ADDRESS, (plan.outside, 9), b"0123"), @"to 52:54:00:00:01:01: 192.0.2.10 -> 172.30.0.11 destination unreachable 3");
-    insta::assert_snapshot!(asked(POD, (plan.gateway, 80), b"0123"), @"");
+    insta::assert_snapshot!(asked(POD, (plan.gateway, 80), b"0123"), @"to 52:54:00:00:01:01: 172.30.0.1 -> 10.1.1.7 destination unreachable 3");
     insta::assert_snapshot!(asked(POD, (plan.outside, 80), &[0; 65]), @"");
     let question = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
     insta::assert_snapshot!(asked(NODE1_ADDRESS, (plan.gateway, 53), question), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 UDP");
