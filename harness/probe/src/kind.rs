@@ -52,19 +52,21 @@ impl Kind {
     }
 
     /// Whether `count` requests of this kind that ended so can have carried what is told of them: all of
-    /// it where they were answered, and no more than that where they were not.
+    /// it where they were answered, and no more than that where they were not. What was never sent tells
+    /// of nothing.
     pub fn can_have_carried(self, outcome: Outcome, count: u32, told: Option<Octets>) -> bool {
-        let (Self::Transfer { up, down }, Some(told)) = (self, told) else {
-            return matches!(self, Self::Transfer { .. }) == told.is_some();
-        };
-        let of_all = |octets: u64| octets.saturating_mul(count.into());
-        let all = Octets {
-            sent: of_all(up),
-            received: of_all(down),
-        };
-        match outcome {
-            Outcome::Answered => told == all,
-            _ => told.sent <= all.sent && told.received <= all.received,
+        let answered = outcome == Outcome::Answered;
+        match (self, told) {
+            (Self::Transfer { up, down }, Some(told)) => {
+                let of_all = |octets: u64| octets.saturating_mul(count.into());
+                let (up, down) = (of_all(up), of_all(down));
+                match answered {
+                    true => (told.sent, told.received) == (up, down),
+                    false => told.sent <= up && told.received <= down,
+                }
+            }
+            (Self::Transfer { .. }, None) => !answered,
+            (Self::Http | Self::Udp | Self::Ping, told) => told.is_none(),
         }
     }
 
@@ -102,6 +104,25 @@ mod tests {
         assert_eq!(Kind::both_ways(1 << 20).longest(second), 9 * second);
         assert_eq!(Kind::both_ways(MAX_OCTETS).longest(second), 129 * second);
         Kind::both_ways(u64::MAX).longest(Duration::MAX);
+    }
+
+    #[test]
+    fn what_is_told_of_requests_is_what_they_can_have_carried() {
+        let kind = Kind::Transfer { up: 7, down: 1000 };
+        let of = |outcome, sent, received| {
+            kind.can_have_carried(outcome, 2, Some(Octets { sent, received }))
+        };
+        assert!(of(Outcome::Answered, 14, 2000));
+        assert!(!of(Outcome::Answered, 14, 1999) && !of(Outcome::Answered, 13, 2000));
+        assert!(of(Outcome::TimedOut, 14, 3) && of(Outcome::TimedOut, 0, 0));
+        assert!(!of(Outcome::TimedOut, 15, 0) && !of(Outcome::Reset, 0, u64::MAX));
+        assert!(!kind.can_have_carried(Outcome::Answered, 1, None));
+        assert!(kind.can_have_carried(Outcome::Other, 1, None));
+        let none = Some(Octets::default());
+        for kind in [Kind::Http, Kind::Udp, Kind::Ping] {
+            assert!(kind.can_have_carried(Outcome::Answered, 1, None));
+            assert!(!kind.can_have_carried(Outcome::Answered, 1, none));
+        }
     }
 
     #[test]
