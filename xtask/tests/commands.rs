@@ -177,3 +177,43 @@ fn the_cluster_of_a_failed_scenario_is_kept_and_reached_until_ctrl_c() {
     assert!(!run.join("access.sock").exists());
     assert_eq!(done("ssh node2 hostname").status.code(), Some(3));
 }
+
+/// A run whose first Node never registers: its kubelets end at once.
+const NO_KUBELET: &str =
+    "test --yes --nodes 2 --bootstrap by-hand --filter static_routes --replace kubelet=/bin/false";
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_stage_that_cannot_be_made_leaves_its_nodes_evidence_and_nothing_in_the_cache() {
+    let failed = done(NO_KUBELET);
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(3), "{told}");
+    let evidence = latest().join("stages/by-hand-nftables-routes/joined/evidence");
+    let folder = evidence.display().to_string();
+    assert!(told.contains(&folder), "{told}");
+    let results = fs::read_to_string(latest().join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let error = results["error"].as_str().unwrap();
+    assert!(error.contains(&folder), "{error}");
+    for node in ["node1", "node2"] {
+        let read = |name: &str| fs::read_to_string(evidence.join(node).join(name)).unwrap();
+        assert!(read("network.txt").contains("# ip route"));
+        assert!(read("kubelet.txt").contains("kubelet.service: Main process exited"));
+        assert!(read("containerd.txt").contains("containerd.service"));
+        assert!(read("journal.txt").contains(&format!(" {node} ")));
+    }
+    let api = fs::read_to_string(evidence.join("node1/api.txt")).unwrap();
+    assert!(api.contains("# kubectl get nodes"), "{api}");
+    assert!(evidence.join("segment.pcapng").exists());
+    let stages = said("stages --json");
+    assert!(!stages.contains(r#""unfinished": true"#), "{stages}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn ctrl_c_does_not_wait_for_evidence() {
+    let mut test = Running::start(NO_KUBELET);
+    test.wait_for("collect the nodes' evidence");
+    let (code, heard) = test.interrupt();
+    assert_eq!(code, Some(130), "{heard:#?}");
+}

@@ -20,6 +20,9 @@ pub(crate) const EVIDENCE: &str = "evidence";
 /// The folder of the scenario's own lab, beside it.
 pub(crate) const LAB: &str = "scenario";
 
+/// The folder of what its preparation leaves, beside it.
+pub(crate) const PREPARATION: &str = "preparation";
+
 /// How the name of the folder of a sabotage's lab begins.
 pub(crate) const SABOTAGE: &str = "sabotage-";
 
@@ -63,6 +66,11 @@ impl Page<'_> {
         self.folder.join(name).exists()
     }
 
+    /// How far it came, if it failed: to its own lab, or to its preparation.
+    fn last_lab(&self) -> Option<&'static str> {
+        [LAB, PREPARATION].into_iter().find(|lab| self.has(lab))
+    }
+
     /// What there is to read beside the page.
     fn files(&self) -> Vec<String> {
         let mut files = Vec::new();
@@ -79,6 +87,11 @@ impl Page<'_> {
                  API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
                     .to_owned(),
             );
+        }
+        if self.has(PREPARATION) {
+            files.push(format!(
+                "`{PREPARATION}/`: the lab of its preparation: {LABS}"
+            ));
         }
         if self.has(LAB) {
             files.push(format!("`{LAB}/`: the lab itself: {LABS}"));
@@ -143,9 +156,9 @@ impl Page<'_> {
     fn not_carried_out(&self, f: &mut fmt::Formatter<'_>, error: &anyhow::Error) -> fmt::Result {
         writeln!(f, "## It could not be carried out\n\n{error:#}\n")?;
         let consoles = if self.has(EVIDENCE) {
-            "`evidence/*/console.log`"
-        } else if self.has(LAB) {
-            "in `scenario/`"
+            "`evidence/*/console.log`".to_owned()
+        } else if let Some(lab) = self.last_lab() {
+            format!("in `{lab}/`")
         } else {
             return writeln!(f, "No assertion failed: there was no cluster yet.\n");
         };
@@ -229,7 +242,10 @@ impl fmt::Display for Page<'_> {
             }
             writeln!(f)?;
         }
-        self.steps(f, "##", LAB)?;
+        match uncaught {
+            None if self.verdict.is_err() => self.steps(f, "##", self.last_lab().unwrap_or(LAB))?,
+            _ => self.steps(f, "##", LAB)?,
+        }
         let files = self.files();
         if !files.is_empty() {
             writeln!(f, "## Files here\n")?;
@@ -355,6 +371,12 @@ mod tests {
         let early = page(&verdict, &[], folder.path());
         assert!(!early.contains("console"), "{early}");
         assert!(early.contains("there was no cluster yet"), "{early}");
+        let preparation = folder.path().join(PREPARATION);
+        fs::create_dir_all(&preparation).unwrap();
+        fs::write(preparation.join(lab::STEPS), "    1.5  drain node3\n").unwrap();
+        let prepared = page(&verdict, &[], folder.path());
+        assert!(prepared.contains("(in `preparation/`)"), "{prepared}");
+        assert!(prepared.contains("1.5  drain node3"), "{prepared}");
         fs::create_dir_all(folder.path().join(LAB)).unwrap();
         let cloned = page(&verdict, &[], folder.path());
         assert!(
