@@ -12,8 +12,11 @@ while IFS= read -r line; do
 done <<<"$ARGS"
 # Of an earlier use of the action in this job: not what this one has to say.
 rm -rf "$RESULTS"
-: >"$SAID"
+# Locked for as long as somebody writes to it, which may be longer than this step.
+exec 9>"$SAID"
+flock 9
+exec 2> >(tee "$SAID" >&2) 9>&-
 # rust-toolchain.toml names the version; rustup, which the runner has, installs it.
 (cd "$ACTION" && rustup show && cargo build --locked --package xtask)
 # Whoever cancels a job signals the step's shell alone: there must be none any more.
-exec "$CARGO_TARGET_DIR/debug/xtask" test "${args[@]}" 2> >(tee "$SAID" >&2)
+exec "$CARGO_TARGET_DIR/debug/xtask" test "${args[@]}"

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -121,21 +121,28 @@ fn whoever_cancels_the_step_reaches_xtask() {
 fn a_run_without_results_says_why_on_the_page_as_text() {
     let runner =
         Runner::new("printf 'error: no such program: out/kube-proxy\\n\\033[2J```\\n' >&2; exit 2");
-    let tested = runner.step("test.sh").output().unwrap();
-    assert_eq!(tested.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&tested.stderr).into_owned();
-    assert!(said.contains("no such program"), "{said}");
-    let mut page = runner.page();
     // What is copied to the file is on its way while the step ends.
-    while !page.contains("```") {
-        thread::sleep(Duration::from_millis(20));
-        page = runner.page();
-    }
+    runner.program("bin/tee", "sleep 0.5; exec /usr/bin/tee \"$@\"");
+    let mut step = runner.step("test.sh");
+    let log = File::create(runner.path("log")).unwrap();
+    let tested = step.stdout(Stdio::null()).stderr(log).status();
+    assert_eq!(tested.unwrap().code(), Some(2));
     assert_eq!(
-        page,
+        runner.page(),
         "podwire ended before it had results. Its last words:\n\n    \
          error: no such program: out/kube-proxy\n    [2J```\n"
     );
+    let log = fs::read_to_string(runner.path("log")).unwrap();
+    assert!(log.contains("no such program"), "{log}");
+}
+
+#[test]
+fn a_podwire_that_cannot_be_built_says_so_on_the_page() {
+    let runner = Runner::new("exit 0");
+    runner.program("bin/cargo", "echo 'error: no space left' >&2; exit 101");
+    let tested = runner.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(101));
+    assert!(runner.page().ends_with("    error: no space left\n"));
 }
 
 #[test]
