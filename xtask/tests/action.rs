@@ -198,3 +198,50 @@ fn a_device_that_is_not_there_or_opens_needs_nobody() {
     assert!(kvm(Path::new("/dev/null")));
     assert!(!runner.path("asked").exists());
 }
+
+/// A key of its own in each run, else a red run's half of a cache would stay the last word.
+#[test]
+fn caches_are_restored_and_saved_apart_and_saved_after_a_red_run_too() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in ["action.yml", ".github/workflows/ci.yml"] {
+        let text = fs::read_to_string(project.join(file)).unwrap();
+        assert!(!text.contains("uses: actions/cache@"), "{file}");
+        let steps: Vec<&str> = text.split("- name: ").collect();
+        let with = |what: &str| -> Vec<&str> {
+            let uses = format!("uses: actions/cache/{what}@");
+            let steps = steps.iter().filter(|step| step.contains(&uses));
+            steps.copied().collect()
+        };
+        let (restored, saved) = (with("restore"), with("save"));
+        assert_eq!((restored.len(), saved.len()), (2, 2), "{file}");
+        for (restored, saved) in restored.into_iter().zip(saved) {
+            assert!(saved.contains("if: always()"), "{file}: {saved}");
+            let key = line_of(restored, "key: ");
+            assert!(
+                key.contains("${{ github.run_id }}-${{ github.run_attempt }}"),
+                "{file}: {key}"
+            );
+            let id = restored
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("id: "));
+            let again = match id {
+                Some(id) => format!("key: ${{{{ steps.{id}.outputs.cache-primary-key }}}}"),
+                None => key.to_owned(),
+            };
+            assert_eq!(line_of(saved, "key: "), again, "{file}");
+            assert_eq!(paths(restored), paths(saved), "{file}");
+        }
+    }
+}
+
+fn line_of<'a>(step: &'a str, begins: &str) -> &'a str {
+    let mut lines = step.lines().map(str::trim);
+    lines.find(|line| line.starts_with(begins)).unwrap()
+}
+
+/// What is between `path:` and `key:`.
+fn paths(step: &str) -> Vec<&str> {
+    let lines = step.lines().map(str::trim);
+    let lines = lines.skip_while(|line| !line.starts_with("path:"));
+    lines.take_while(|line| !line.starts_with("key:")).collect()
+}
