@@ -15,7 +15,10 @@ rm -rf "$RESULTS"
 # Locked for as long as somebody writes to it, which may be longer than this step.
 exec 9>"$SAID"
 flock 9
+# Where the step has a terminal, that ends with the step, and hangs up on whoever still writes.
+trap '' HUP
 exec 2> >(tee "$SAID" >&2) 9>&-
+trap - HUP
 # rust-toolchain.toml names the version; rustup, which the runner has, installs it.
 (cd "$ACTION" && rustup show && cargo build --locked --package xtask)
 # Whoever cancels a job signals the step's shell alone: there must be none any more.

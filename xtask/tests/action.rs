@@ -1,7 +1,11 @@
 //! The action's steps, as a runner carries them out: with a `cargo` and an `xtask` that only tell what they
 //! were asked.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -59,6 +63,18 @@ impl Runner {
         command
     }
 
+    /// What a program writes into a file, once it is there.
+    fn awaited(&self, name: &str) -> String {
+        // Two minutes: only what hangs comes so far.
+        for _ in 0..6000 {
+            match fs::read_to_string(self.path(name)) {
+                Ok(text) => return text,
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        panic!("{name} is never written")
+    }
+
     fn page(&self) -> String {
         let page = self.step("page.sh").output().unwrap();
         assert!(page.status.success(), "{page:?}");
@@ -105,28 +121,36 @@ fn whoever_cancels_the_step_reaches_xtask() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    while !runner.path("ready").exists() {
-        assert!(running.try_wait().unwrap().is_none(), "it ended");
-        thread::sleep(Duration::from_millis(20));
-    }
+    runner.awaited("ready");
     // A runner signals the process that it started, and nobody below it.
     let pid = running.id().to_string();
     let signalled = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     assert!(signalled.success());
     let ended = running.wait().unwrap();
     assert_eq!((ended.code(), ended.signal()), (Some(130), None));
+
+    let hung_up = Runner::new("kill -HUP $$; exit 0");
+    let ended = hung_up.step("test.sh").status().unwrap();
+    assert_eq!(ended.signal(), Some(1));
 }
 
 #[test]
 fn a_run_without_results_says_why_on_the_page_as_text() {
     let runner =
         Runner::new("printf 'error: no such program: out/kube-proxy\\n\\033[2J```\\n' >&2; exit 2");
-    // What is copied to the file is on its way while the step ends.
-    runner.program("bin/tee", "sleep 0.5; exec /usr/bin/tee \"$@\"");
+    // What is copied to the file is still on its way when the step has ended, and its terminal with it.
+    let slow = "echo $$ >../copier.new && mv ../copier.new ../copier
+                until [ -e ../go-on ]; do sleep 0.05; done
+                exec /usr/bin/tee \"$@\"";
+    runner.program("bin/tee", slow);
     let mut step = runner.step("test.sh");
     let log = File::create(runner.path("log")).unwrap();
     let tested = step.stdout(Stdio::null()).stderr(log).status();
     assert_eq!(tested.unwrap().code(), Some(2));
+    let copier = runner.awaited("copier");
+    let hung_up = Command::new("kill").args(["-HUP", copier.trim()]).status();
+    assert!(hung_up.unwrap().success());
+    fs::write(runner.path("go-on"), "").unwrap();
     assert_eq!(
         runner.page(),
         "podwire ended before it had results. Its last words:\n\n    \
