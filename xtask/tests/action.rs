@@ -139,7 +139,8 @@ fn a_run_without_results_says_why_on_the_page_as_text() {
     let runner =
         Runner::new("printf 'error: no such program: out/kube-proxy\\n\\033[2J```\\n' >&2; exit 2");
     // What is copied to the file is still on its way when the step has ended, and its terminal with it.
-    let slow = "echo $$ >../copier.new && mv ../copier.new ../copier
+    let slow = "case $1 in *.build) exec /usr/bin/tee \"$@\" ;; esac
+                echo $$ >../copier.new && mv ../copier.new ../copier
                 until [ -e ../go-on ]; do sleep 0.05; done
                 exec /usr/bin/tee \"$@\"";
     runner.program("bin/tee", slow);
@@ -167,6 +168,16 @@ fn a_podwire_that_cannot_be_built_says_so_on_the_page() {
     let tested = runner.step("test.sh").output().unwrap();
     assert_eq!(tested.status.code(), Some(101));
     assert!(runner.page().ends_with("    error: no space left\n"));
+
+    let refused = Runner::new("echo 'error: no such filter' >&2; exit 2");
+    refused.program("bin/cargo", "echo '   Compiling xtask' >&2");
+    let tested = refused.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(2));
+    let page = refused.page();
+    assert!(
+        page.ends_with("Its last words:\n\n    error: no such filter\n"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn refused_green_and_red_each_begin_with_what_the_one_before_has_built() {
         "{page}"
     );
     assert!(page.contains("nothing_of_that_name"), "{page}");
+    assert!(!page.contains("Compiling"), "{page}");
     assert!(!refused.artifact("podwire-results").exists());
 
     let green = github.push(&step(QUICK, emulated));
