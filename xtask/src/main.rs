@@ -23,7 +23,7 @@ use crate::bench::{clone, last_run, red, suite, switch};
 use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
-use crate::house::{check, clean, docs, doctor, fuzz, stages};
+use crate::house::{chaos, check, clean, docs, doctor, fuzz, stages};
 use crate::lab::{access, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
@@ -46,6 +46,7 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Kubectl(args) => return access::kubectl(&args),
         Command::Scenarios(args) => list(&args),
         Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
+        Command::Chaos(args) => chaos::chaos(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Up(args) => up::up(&Session::start()?, &args),
         Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Check,
     /// Give the segment what no guest of good will sends, for as long as asked
     Fuzz(FuzzArgs),
+    /// Kill runs at random, fill their disk, cut their files, and look what becomes of the next run
+    Chaos(ChaosArgs),
     /// Write anew what is made of the code: docs/scenarios.md, and parts of docs/writing-a-scenario.md
     Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
@@ -177,7 +179,7 @@ impl FromStr for AskedNetwork {
 }
 
 /// Where Kubernetes comes from.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SourceArgs {
     /// Kubernetes version, 1.36.4 or 1.35; of a release any whole one since 1.33 [default: the newest
     /// that has a folder in images/bundle/]
@@ -395,6 +397,33 @@ pub(crate) struct FuzzArgs {
     /// Stop after so long
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// Begin no more rounds after so long; what is made before the first does not count [default: 600]
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
+    /// Where chance begins: the same rounds with the same number [default: another each time]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Begin with that round of the seed's
+    #[arg(long, value_name = "ROUND", default_value_t = 1)]
+    pub(crate) from: usize,
+    /// Only print so many of the seed's rounds
+    #[arg(long, value_name = "N")]
+    pub(crate) draw: Option<usize>,
+    /// Only these scenarios: a name, part of a name, or a covered id; several by comma [default:
+    /// three short ones, from different stages]
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// Who puts Kubernetes onto the machines: by-hand or kubeadm
+    #[arg(long, value_name = "NAME", default_value_t = Bootstrap::ByHand)]
+    pub(crate) bootstrap: Bootstrap,
+    /// Where its own cache and its runs go, in a folder that is removed unless something was wrong
+    /// [default: target/podwire/chaos]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,203 @@
+//! What a run has said about each scenario and each of its sabotages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use podwire_scenario::ScenarioResult;
+use rustix::process::Pid;
+
+use crate::report::results::{Results, Verdict};
+
+/// By the scenario and its cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Verdicts(BTreeMap<String, Said>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    scenario: String,
+    outcome: Verdict,
+    /// Whether each sabotage was caught.
+    sabotages: BTreeMap<String, bool>,
+}
+
+impl Verdicts {
+    /// Of a run's folder; nothing when it has no results.
+    ///
+    /// # Errors
+    /// That there are some which cannot be read, or are no results: half written ones, for example.
+    pub(super) fn read(run: &Path) -> anyhow::Result<Option<Self>> {
+        let path = run.join("results.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let results: Results = serde_json::from_slice(&text)
+            .with_context(|| format!("{} makes no sense", path.display()))?;
+        Ok(Some(Self::of(&results)))
+    }
+
+    fn of(results: &Results) -> Self {
+        let scenarios = results.scenarios.iter().map(|record| {
+            let sabotages = record.sabotages.iter();
+            let said = Said {
+                scenario: record.name.clone(),
+                outcome: record.outcome,
+                sabotages: sabotages.map(|it| (it.name.clone(), it.caught)).collect(),
+            };
+            (format!("{} on {}", record.name, record.cell), said)
+        });
+        Self(scenarios.collect())
+    }
+
+    /// What differs from those of the reference, in words; `all` of the reference's scenarios are to be
+    /// there, or some of them.
+    pub(super) fn differences(&self, reference: &Self, all: bool) -> Vec<String> {
+        let missing = reference
+            .0
+            .keys()
+            .filter(|name| all && !self.0.contains_key(*name));
+        let mut found: Vec<String> = missing.map(|name| format!("{name}: missing")).collect();
+        for (name, said) in &self.0 {
+            let Some(before) = reference.0.get(name) else {
+                found.push(format!("{name}: not in the reference"));
+                continue;
+            };
+            if said.outcome != before.outcome {
+                found.push(format!(
+                    "{name}: {} instead of {}",
+                    said.outcome, before.outcome
+                ));
+            }
+            let names: BTreeSet<&String> = said
+                .sabotages
+                .keys()
+                .chain(before.sabotages.keys())
+                .collect();
+            for sabotage in names {
+                let word = |of: &Said| match of.sabotages.get(sabotage) {
+                    None => "without a verdict",
+                    Some(true) => "caught",
+                    Some(false) => "not caught",
+                };
+                let (now, then) = (word(said), word(before));
+                if now != then {
+                    found.push(format!(
+                        "{name}, sabotage {sabotage}: {now} instead of {then}"
+                    ));
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Those of these scenarios that have passed.
+    pub(super) fn passed(&self, of: &BTreeSet<String>) -> Vec<String> {
+        let passed = self
+            .0
+            .iter()
+            .filter(|(_, said)| said.outcome == Verdict::Passed);
+        passed
+            .filter(|(_, said)| of.contains(&said.scenario))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+}
+
+/// The folder of the run of that process, the newest if others had its number; nothing when it has made
+/// none.
+pub(super) fn run_of(runs: &Path, process: Pid) -> Option<PathBuf> {
+    let number = process.as_raw_nonzero().to_string();
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    // The time comes first: 20261121T130500Z-4711, and -2 behind it for a second one.
+    let named = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.split('-').nth(1)) == Some(number.as_str())
+    };
+    entries.map(|entry| entry.path()).filter(named).max()
+}
+
+/// Whether a scenario of that run has left a result, on any of its clusters.
+pub(super) fn has_result(run: &Path, scenario: &str) -> bool {
+    let cells = fs::read_dir(run).into_iter().flatten().flatten();
+    cells
+        .map(|cell| ScenarioResult::folder(&cell.path(), scenario, 1))
+        .any(|folder| folder.join(ScenarioResult::FILE).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn what_a_run_says_otherwise_is_told_scenario_by_scenario() {
+        let reference = Verdicts::of(&fixture::results());
+        assert_eq!(reference.differences(&reference, true), [""; 0]);
+        let none = Verdicts::default();
+        assert_eq!(none.differences(&reference, false), [""; 0]);
+        assert_eq!(none.differences(&reference, true).len(), reference.count());
+        assert_eq!(reference.differences(&none, false).len(), reference.count());
+
+        let mut other = fixture::results();
+        other.scenarios[0].outcome = Verdict::Failed;
+        other.scenarios[0].sabotages.clear();
+        let other = Verdicts::of(&other);
+        insta::assert_snapshot!(other.differences(&reference, true).join("\n"), @"
+        pod_addresses on by-hand/nftables/routes: failed instead of passed
+        pod_addresses on by-hand/nftables/routes, sabotage same_range: without a verdict instead of caught
+        ");
+    }
+
+    #[test]
+    fn half_of_the_results_are_no_results() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Verdicts::read(dir.path()).unwrap(), None);
+        let text = serde_json::to_vec(&fixture::results()).unwrap();
+        let path = dir.path().join("results.json");
+        fs::write(&path, &text).unwrap();
+        let read = Verdicts::read(dir.path()).unwrap();
+        assert_eq!(read, Some(Verdicts::of(&fixture::results())));
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        Verdicts::read(dir.path()).unwrap_err();
+    }
+
+    #[test]
+    fn a_scenario_that_was_killed_and_passed_is_seen() {
+        let verdicts = Verdicts::of(&fixture::results());
+        let name = &fixture::results().scenarios[0].name;
+        let killed = BTreeSet::from([name.clone()]);
+        assert_eq!(verdicts.passed(&killed).len(), 1);
+        assert_eq!(verdicts.passed(&BTreeSet::new()), [""; 0]);
+    }
+
+    #[test]
+    fn a_run_is_found_by_its_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = dir.path();
+        let pid = |number| Pid::from_raw(number).unwrap();
+        assert_eq!(run_of(&runs.join("none"), pid(7)), None);
+        for name in [
+            "20261121T130500Z-7",
+            "20261121T130501Z-7",
+            "20261121T130500Z-7-2",
+            "20261121T130502Z-77",
+        ] {
+            fs::create_dir(runs.join(name)).unwrap();
+        }
+        assert_eq!(run_of(runs, pid(7)), Some(runs.join("20261121T130501Z-7")));
+        assert_eq!(run_of(runs, pid(8)), None);
+        let run = runs.join("20261121T130501Z-7");
+        assert!(!has_result(&run, "a"));
+        let folder = ScenarioResult::folder(&run.join("by-hand-nftables-routes"), "a", 1);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(ScenarioResult::FILE), "{}").unwrap();
+        assert!(has_result(&run, "a"));
+    }
+}
