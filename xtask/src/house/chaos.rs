@@ -14,6 +14,7 @@ mod draw;
 mod full;
 mod ground;
 mod own;
+mod runs;
 mod tally;
 mod verdicts;
 
@@ -27,9 +28,10 @@ use podwire_scenario::Scenario;
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
-use self::campaign::{Campaign, End};
+use self::campaign::Campaign;
 use self::ground::Ground;
 use self::own::Own;
+use self::runs::{End, Runs};
 use self::tally::Tally;
 use crate::command::cli::{ChaosArgs, SourceArgs};
 use crate::command::session::Session;
@@ -102,19 +104,21 @@ pub(crate) fn chaos(
     let interrupted = session.interrupts.expect();
     let mark = format!("{seed}-{name}");
     let mut campaign = Campaign {
-        session,
-        ground: &ground,
-        own: Own::marked(&mark),
-        mark,
-        bootstrap: args.bootstrap.to_string(),
+        runs: Runs {
+            session,
+            ground: &ground,
+            own: Own::marked(&mark),
+            mark,
+            bootstrap: args.bootstrap.to_string(),
+            interrupted: &interrupted,
+        },
         filter: filter.to_owned(),
-        interrupted: &interrupted,
         tally: Tally::default(),
     };
     let reference = match campaign.reference() {
         Ok(reference) => reference,
         Err(end) => {
-            campaign.own.kill_all(&[]);
+            campaign.runs.own.kill_all(&[]);
             progress.idle();
             return match end {
                 End::Interrupted => {
@@ -143,7 +147,7 @@ pub(crate) fn chaos(
         }
     }
     // Of a run in which something was wrong.
-    campaign.own.kill_all(&[]);
+    campaign.runs.own.kill_all(&[]);
     progress.idle();
     out!("{}", campaign.tally.report(seed, started.elapsed()));
     match end {

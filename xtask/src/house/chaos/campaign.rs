@@ -1,47 +1,27 @@
 //! The rounds: what was drawn is done to a run of the real program, then what must hold is looked at.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::process::{Child, ExitStatus};
+use std::fs;
+use std::process::ExitStatus;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context as _;
-use podwire_process::{ChildCommand, Stream};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::draw::{Act, Deed, Part, Stroke, Target, Which};
 use super::full::Full;
-use super::ground::Ground;
-use super::own::{MARK, Own, Process};
+use super::own::Process;
+use super::runs::{End, Ended, LOOK, Running, Runs, must};
 use super::tally::{Tally, how};
 use super::verdicts::{self, Verdicts};
-use crate::command::interrupt::Expected;
-use crate::command::session::Session;
-
-/// How long after the end of a run its processes may still be there, and its locks.
-const LINGER: Duration = Duration::from_secs(30);
-
-/// How long a run gets to end by itself when the campaign is over.
-const GRACE: Duration = Duration::from_secs(20);
-
-/// What is waited for is looked at so often.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The scenario that runs on a full disk: the stages that lead to it are small.
 const SMALL: &str = "nodes_have_their_own_identity";
 
 /// A campaign on its ground.
 pub(super) struct Campaign<'a> {
-    pub(super) session: &'a Session,
-    pub(super) ground: &'a Ground,
-    pub(super) own: Own,
-    pub(super) mark: String,
-    /// The bootstrap, as every run gets it.
-    pub(super) bootstrap: String,
+    pub(super) runs: Runs<'a>,
     pub(super) filter: String,
-    /// Ctrl-C.
-    pub(super) interrupted: &'a Expected,
     pub(super) tally: Tally,
 }
 
@@ -54,51 +34,23 @@ pub(super) struct Reference {
     limit: Duration,
 }
 
-/// Why there are no more rounds.
-pub(super) enum End {
-    /// What must hold does not.
-    Violation(String),
-    /// Ctrl-C.
-    Interrupted,
-    /// Something that is not podwire's fault.
-    Error(anyhow::Error),
-}
-
-impl<E: Into<anyhow::Error>> From<E> for End {
-    fn from(error: E) -> Self {
-        Self::Error(error.into())
-    }
-}
-
-/// A run of xtask that has ended.
-struct Ended {
-    pid: Pid,
-    status: ExitStatus,
-    log: String,
-    took: Duration,
-}
-
-/// A run of xtask.
-struct Running {
-    child: Child,
-    pid: Pid,
-    started: Instant,
-    log: String,
-}
-
 impl Campaign<'_> {
     /// Makes the stages and looks twice what the scenarios say.
     pub(super) fn reference(&mut self) -> Result<Reference, End> {
         // Nothing can be said about how long it takes before it has run.
         let endless = Duration::from_hours(24);
-        let step = |it: &Self, text: &str| it.session.progress.step(text);
+        let step = |it: &Self, text: &str| it.runs.session.progress.step(text);
         step(self, "a run to compare with; it makes the stages");
-        let first = self.run("reference-1", &self.test(&self.filter), None, endless)?;
+        let first = self
+            .runs
+            .run("reference-1", &self.runs.test(&self.filter), None, endless)?;
         let verdicts = self.good(&first, None)?;
         step(self, "the same run with its stages in the cache");
-        let second = self.run("reference-2", &self.test(&self.filter), None, endless)?;
+        let second = self
+            .runs
+            .run("reference-2", &self.runs.test(&self.filter), None, endless)?;
         self.good(&second, Some((&verdicts, true)))?;
-        self.aftermath(None)?;
+        self.runs.aftermath(None)?;
         Ok(Reference {
             verdicts,
             usual: second.took,
@@ -113,8 +65,11 @@ impl Campaign<'_> {
         act: &Act,
         reference: &Reference,
     ) -> Result<(), End> {
-        self.session.progress.line(&format!("round {name}: {act}"));
-        self.session.progress.step(&format!("round {name}"));
+        self.runs
+            .session
+            .progress
+            .line(&format!("round {name}: {act}"));
+        self.runs.session.progress.step(&format!("round {name}"));
         match act {
             Act::Strikes { anew, strokes } => self.strikes(name, *anew, strokes, reference)?,
             Act::Full { room_mib } => self.full(name, (*room_mib).into(), reference)?,
@@ -129,7 +84,7 @@ impl Campaign<'_> {
                 left,
             } => self.cut(name, *target, *which, *left, reference)?,
         }
-        self.ground.clear_runs()?;
+        self.runs.ground.clear_runs()?;
         self.tally.rounds += 1;
         Ok(())
     }
@@ -141,12 +96,17 @@ impl Campaign<'_> {
         strokes: &[Stroke],
         reference: &Reference,
     ) -> Result<(), End> {
-        for stage in self.ground.remove_newest(anew)? {
-            self.session
+        for stage in self.runs.ground.remove_newest(anew)? {
+            self.runs
+                .session
                 .progress
                 .line(&format!("  without the stage {stage}"));
         }
-        let mut running = self.start(&format!("{name}-struck"), &self.test(&self.filter), None)?;
+        let mut running = self.runs.start(
+            &format!("{name}-struck"),
+            &self.runs.test(&self.filter),
+            None,
+        )?;
         let mut killed = BTreeSet::new();
         let mut ended = None;
         for (number, stroke) in strokes.iter().enumerate() {
@@ -158,15 +118,16 @@ impl Campaign<'_> {
         }
         let status = match ended {
             Some(status) => status,
-            None => self.wait(&mut running, reference.limit)?,
+            None => self.runs.wait(&mut running, reference.limit)?,
         };
         let ended = running.ended(status);
         self.tally.ended(status);
-        self.session
+        self.runs
+            .session
             .progress
             .line(&format!("  it ended with {}", how(status)));
         self.truthful(&ended, &killed, reference)?;
-        self.aftermath(None)?;
+        self.runs.aftermath(None)?;
         self.whole_stages(name, None, reference)?;
         self.proof(name, &self.filter.clone(), None, reference)
     }
@@ -181,7 +142,7 @@ impl Campaign<'_> {
     ) -> Result<Option<ExitStatus>, End> {
         let due = stroke.after.of_time(reference.usual);
         loop {
-            if let Some(status) = self.look(running, reference.limit)? {
+            if let Some(status) = self.runs.look(running, reference.limit)? {
                 return Ok(Some(status));
             }
             if running.started.elapsed() >= due && self.struck(running, stroke, killed)? {
@@ -198,7 +159,7 @@ impl Campaign<'_> {
         stroke: &Stroke,
         killed: &mut BTreeSet<String>,
     ) -> Result<bool, End> {
-        let all = self.own.running(&[]);
+        let all = self.runs.own.running(&[]);
         let wanted = |it: &&Process| it.role(running.pid) == Some(stroke.victim);
         let victims: Vec<&Process> = all.iter().filter(wanted).collect();
         let Some(victim) = stroke.which.of(&victims) else {
@@ -209,24 +170,27 @@ impl Campaign<'_> {
             Deed::Terminate => Signal::TERM,
             Deed::Stop(_) => Signal::STOP,
         };
-        if self.own.send(victim, signal).is_err() {
+        if self.runs.own.send(victim, signal).is_err() {
             // It has just ended: another is looked for.
             return Ok(false);
         }
         let Stroke {
             victim: role, deed, ..
         } = stroke;
-        self.session.progress.line(&format!("  {deed}: {victim}"));
+        self.runs
+            .session
+            .progress
+            .line(&format!("  {deed}: {victim}"));
         match deed {
             Deed::Stop(time) => {
                 thread::sleep(*time);
                 // Whoever watches over it may have killed it meanwhile.
-                let _ = self.own.send(victim, Signal::CONT);
+                let _ = self.runs.own.send(victim, Signal::CONT);
                 self.tally.done(format!("SIGSTOP to {role}"), false);
             }
             Deed::Kill | Deed::Terminate => self.tally.done(format!("{deed} to {role}"), true),
         }
-        let runs = self.ground.output().join("runs");
+        let runs = self.runs.ground.output().join("runs");
         if let (Deed::Kill, Some(scenario), Some(run)) = (
             deed,
             victim.scenario(),
@@ -239,23 +203,26 @@ impl Campaign<'_> {
     }
 
     fn full(&mut self, name: &str, room_mib: u64, reference: &Reference) -> Result<(), End> {
-        let stages = self.ground.cache().join("stages");
-        let full = match Full::new(&self.session.spawner, &stages) {
+        let stages = self.runs.ground.cache().join("stages");
+        let full = match Full::new(&self.runs.session.spawner, &stages) {
             Ok(full) => full,
             Err(error) => {
-                self.session
+                self.runs
+                    .session
                     .progress
                     .line(&format!("  left out: {error:#}"));
                 self.tally.done("a full disk, left out", false);
                 return Ok(());
             }
         };
-        let arguments = self.test(SMALL);
-        let mut running = self.start(&format!("{name}-full"), &arguments, Some(&full))?;
+        let arguments = self.runs.test(SMALL);
+        let mut running = self
+            .runs
+            .start(&format!("{name}-full"), &arguments, Some(&full))?;
         let mut status = None;
         while status.is_none() && full.used_mib()? < room_mib {
             thread::sleep(LOOK);
-            status = self.look(&mut running, reference.limit)?;
+            status = self.runs.look(&mut running, reference.limit)?;
         }
         let status = match status {
             Some(status) => {
@@ -264,22 +231,23 @@ impl Campaign<'_> {
             }
             None => {
                 full.fill()?;
-                self.wait(&mut running, reference.limit)?
+                self.runs.wait(&mut running, reference.limit)?
             }
         };
         let ended = running.ended(status);
-        let seen = fs::read_to_string(self.ground.log(&ended.log)).unwrap_or_default();
+        let seen = fs::read_to_string(self.runs.ground.log(&ended.log)).unwrap_or_default();
         let seen = match seen.contains("No space left") {
             true => "a full disk, which the run names",
             false => "a full disk",
         };
         self.tally.done(seen, false);
         self.tally.ended(status);
-        self.session
+        self.runs
+            .session
             .progress
             .line(&format!("  it ended with {}", how(status)));
         self.truthful(&ended, &BTreeSet::new(), reference)?;
-        self.aftermath(Some(&full))?;
+        self.runs.aftermath(Some(&full))?;
         full.widen()?;
         self.proof(name, SMALL, Some(&full), reference)?;
         self.whole_stages(name, Some(&full), reference)
@@ -293,12 +261,12 @@ impl Campaign<'_> {
         left: Part,
         reference: &Reference,
     ) -> Result<(), End> {
-        let Some(cut) = self.ground.cut(target, which, left)? else {
+        let Some(cut) = self.runs.ground.cut(target, which, left)? else {
             self.tally.missed(1);
             return Ok(());
         };
         let file = cut.file.display();
-        self.session.progress.line(&format!(
+        self.runs.session.progress.line(&format!(
             "  {} of {} bytes are left of {file}",
             cut.is, cut.was
         ));
@@ -310,7 +278,7 @@ impl Campaign<'_> {
         if found == Some(3) {
             self.whole_stages(&format!("{name}-again"), None, reference)
         } else {
-            self.must(found == Some(0), || {
+            must(found == Some(0), || {
                 format!("`stages --verify` ended with {found:?} instead of 0 or 3")
             })
         }
@@ -324,29 +292,29 @@ impl Campaign<'_> {
         left: Part,
         reference: &Reference,
     ) -> Result<(), End> {
-        let Some(cut) = self.ground.cut(Target::Sealed, which, left)? else {
+        let Some(cut) = self.runs.ground.cut(Target::Sealed, which, left)? else {
             self.tally.missed(1);
             return Ok(());
         };
         let file = cut.file.display().to_string();
-        self.session.progress.line(&format!(
+        self.runs.session.progress.line(&format!(
             "  {} of {} bytes are left of {file}",
             cut.is, cut.was
         ));
         self.tally.done(format!("{} is cut", Target::Sealed), false);
         let log = format!("{name}-plan");
-        let mut arguments = self.test(&self.filter);
+        let mut arguments = self.runs.test(&self.filter);
         arguments.push("--plan".into());
-        let ended = self.run(&log, &arguments, None, reference.limit)?;
-        let said = fs::read_to_string(self.ground.log(&log))?;
+        let ended = self.runs.run(&log, &arguments, None, reference.limit)?;
+        let said = fs::read_to_string(self.runs.ground.log(&log))?;
         cut.put_back()?;
-        self.must(said.contains("is damaged and is made again"), || {
+        must(said.contains("is damaged and is made again"), || {
             format!(
                 "{file} was cut short, and the plan ({}) does not say that it is damaged",
                 how(ended.status)
             )
         })?;
-        self.aftermath(None)?;
+        self.runs.aftermath(None)?;
         self.proof(name, &self.filter.clone(), None, reference)
     }
 
@@ -359,10 +327,10 @@ impl Campaign<'_> {
     ) -> Result<(), End> {
         let code = ended.status.code();
         let known = matches!(code, None | Some(0 | 1 | 3 | 130));
-        self.must(known, || {
+        must(known, || {
             format!("a run ended with {}, which no run does", how(ended.status))
         })?;
-        let runs = self.ground.output().join("runs");
+        let runs = self.runs.ground.output().join("runs");
         let said = match verdicts::run_of(&runs, ended.pid) {
             None => None,
             Some(run) => match Verdicts::read(&run) {
@@ -372,7 +340,7 @@ impl Campaign<'_> {
         };
         if let Some(said) = &said {
             let passed = said.passed(killed);
-            self.must(passed.is_empty(), || {
+            must(passed.is_empty(), || {
                 format!(
                     "passed, although killed before the result: {}",
                     passed.join(", ")
@@ -382,37 +350,11 @@ impl Campaign<'_> {
         if code == Some(0) {
             let said = said.unwrap_or_default();
             let differences = said.differences(&reference.verdicts, false);
-            self.must(said.count() > 0 && differences.is_empty(), || {
+            must(said.count() > 0 && differences.is_empty(), || {
                 format!("a run ended with 0, but: {}", differences.join("; "))
             })?;
         }
         Ok(())
-    }
-
-    /// That nothing of a run is left: neither a process nor a lock.
-    fn aftermath(&mut self, full: Option<&Full>) -> Result<(), End> {
-        let but: Vec<Pid> = full.iter().map(|full| full.holder()).collect();
-        let since = Instant::now();
-        loop {
-            let running = self.own.running(&but);
-            let locked = match running.is_empty() {
-                true => self.ground.locked()?,
-                false => Vec::new(),
-            };
-            if running.is_empty() && locked.is_empty() {
-                return Ok(());
-            }
-            if since.elapsed() > LINGER {
-                let running: Vec<String> = running.iter().map(Process::to_string).collect();
-                self.own.kill_all(&but);
-                return Err(End::Violation(format!(
-                    "{} s after the run's end there are still:\n{}",
-                    LINGER.as_secs(),
-                    [running, locked].concat().join("\n")
-                )));
-            }
-            thread::sleep(LOOK * 4);
-        }
     }
 
     /// The run afterwards: green, with the same verdicts.
@@ -424,16 +366,18 @@ impl Campaign<'_> {
         reference: &Reference,
     ) -> Result<(), End> {
         let log = format!("{name}-after");
-        let ended = self.run(&log, &self.test(filter), full, reference.limit)?;
+        let ended = self
+            .runs
+            .run(&log, &self.runs.test(filter), full, reference.limit)?;
         let all = full.is_none();
         self.good(&ended, Some((&reference.verdicts, all)))?;
         self.tally.green += 1;
-        self.aftermath(full)
+        self.runs.aftermath(full)
     }
 
     /// That a run passed; with a reference, that it says the same.
     fn good(&self, ended: &Ended, reference: Option<(&Verdicts, bool)>) -> Result<Verdicts, End> {
-        let runs = self.ground.output().join("runs");
+        let runs = self.runs.ground.output().join("runs");
         let run = verdicts::run_of(&runs, ended.pid);
         let said = run.map(|run| Verdicts::read(&run)).transpose()?.flatten();
         let said = said.unwrap_or_default();
@@ -444,10 +388,10 @@ impl Campaign<'_> {
         if ended.status.code() != Some(0) {
             wrong.insert(0, how(ended.status));
         }
-        self.must(wrong.is_empty(), || {
+        must(wrong.is_empty(), || {
             format!(
                 "the run {} is not as it should be: {}",
-                self.ground.log(&ended.log).display(),
+                self.runs.ground.log(&ended.log).display(),
                 wrong.join("; ")
             )
         })?;
@@ -461,8 +405,8 @@ impl Campaign<'_> {
         reference: &Reference,
     ) -> Result<(), End> {
         let code = self.stages_verified(name, full, reference)?;
-        let log = self.ground.log(&format!("{name}-stages"));
-        self.must(code == Some(0), || {
+        let log = self.runs.ground.log(&format!("{name}-stages"));
+        must(code == Some(0), || {
             format!(
                 "`stages --verify` ended with {code:?} instead of 0: {}",
                 log.display()
@@ -478,120 +422,8 @@ impl Campaign<'_> {
     ) -> Result<Option<i32>, End> {
         let log = format!("{name}-stages");
         let arguments = ["stages", "--verify"].map(String::from);
-        let ended = self.run(&log, &arguments, full, reference.limit)?;
-        self.aftermath(full)?;
+        let ended = self.runs.run(&log, &arguments, full, reference.limit)?;
+        self.runs.aftermath(full)?;
         Ok(ended.status.code())
-    }
-
-    fn must(&self, holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), End> {
-        match holds {
-            true => Ok(()),
-            false => Err(End::Violation(otherwise())),
-        }
-    }
-
-    fn test(&self, filter: &str) -> Vec<String> {
-        let words = ["test", "--bootstrap", &self.bootstrap, "--filter", filter];
-        words.map(String::from).to_vec()
-    }
-
-    /// A run from its beginning to its end, to which nothing is done.
-    fn run(
-        &mut self,
-        log: &str,
-        arguments: &[String],
-        full: Option<&Full>,
-        limit: Duration,
-    ) -> Result<Ended, End> {
-        let mut running = self.start(log, arguments, full)?;
-        let status = self.wait(&mut running, limit)?;
-        Ok(running.ended(status))
-    }
-
-    fn start(&self, log: &str, arguments: &[String], full: Option<&Full>) -> Result<Running, End> {
-        // This very program, even if cargo has made another of it meanwhile.
-        let program = format!("/proc/{}/exe", std::process::id());
-        let mut command = match full {
-            Some(full) => full.enter().args([program]),
-            None => ChildCommand::new(program),
-        };
-        let path = self.ground.log(log);
-        let file =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        command = command
-            .args(arguments)
-            .dir(&self.session.workspace.root)
-            .env("PODWIRE_CACHE", self.ground.cache())
-            .env(
-                podwire_scenario::bare::OUTPUT_VARIABLE,
-                self.ground.output(),
-            )
-            .env(MARK, &self.mark);
-        command.own_group = true;
-        command.stdout = Stream::File(file.try_clone()?);
-        command.stderr = Stream::File(file);
-        let child = self.session.spawner.spawn(command)?;
-        Ok(Running {
-            pid: Pid::from_child(&child),
-            child,
-            started: Instant::now(),
-            log: log.to_owned(),
-        })
-    }
-
-    fn wait(&mut self, running: &mut Running, limit: Duration) -> Result<ExitStatus, End> {
-        loop {
-            if let Some(status) = self.look(running, limit)? {
-                return Ok(status);
-            }
-            thread::sleep(LOOK);
-        }
-    }
-
-    /// How the run ended, if it has.
-    fn look(&mut self, running: &mut Running, limit: Duration) -> Result<Option<ExitStatus>, End> {
-        if let Some(status) = running.child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if self.interrupted.has_come() {
-            self.end(running);
-            return Err(End::Interrupted);
-        }
-        if running.started.elapsed() > limit {
-            self.end(running);
-            return Err(End::Violation(format!(
-                "the run {} had not ended after {} s",
-                self.ground.log(&running.log).display(),
-                limit.as_secs()
-            )));
-        }
-        Ok(None)
-    }
-
-    /// Ends a run before its time.
-    fn end(&mut self, running: &mut Running) {
-        let since = Instant::now();
-        let mut told = false;
-        while since.elapsed() < GRACE && matches!(running.child.try_wait(), Ok(None)) {
-            if !told {
-                let _ = rustix::process::kill_process(running.pid, Signal::TERM);
-                told = true;
-            }
-            thread::sleep(LOOK);
-        }
-        let _ = running.child.kill();
-        let _ = running.child.wait();
-        self.own.kill_all(&[]);
-    }
-}
-
-impl Running {
-    fn ended(self, status: ExitStatus) -> Ended {
-        Ended {
-            pid: self.pid,
-            status,
-            took: self.started.elapsed(),
-            log: self.log,
-        }
     }
 }
