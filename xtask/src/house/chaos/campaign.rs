@@ -1,6 +1,7 @@
 //! The rounds: what was drawn is done to a run of the real program, then what must hold is looked at.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::process::ExitStatus;
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::draw::{Act, Deed, Part, Stroke, Target, Which};
+use super::draw::{Act, Deed, Part, Stroke, Target, Victim, Which};
 use super::full::Full;
 use super::own::Process;
 use super::runs::{End, Ended, LOOK, Running, Runs, must};
@@ -23,6 +24,15 @@ pub(super) struct Campaign<'a> {
     pub(super) runs: Runs<'a>,
     pub(super) filter: String,
     pub(super) tally: Tally,
+}
+
+/// Whom a run has lost.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Scenarios whose process was killed before it had a result.
+    scenarios: BTreeSet<String>,
+    /// Whether xtask itself got a signal that ends it.
+    xtask: bool,
 }
 
 /// What the runs say and take when nothing is done to them.
@@ -58,6 +68,10 @@ impl Campaign<'_> {
         })
     }
 
+    fn say(&self, text: fmt::Arguments<'_>) {
+        self.runs.session.progress.line(&text.to_string());
+    }
+
     /// One round. Its name is in its logs' names.
     pub(super) fn round(
         &mut self,
@@ -65,10 +79,7 @@ impl Campaign<'_> {
         act: &Act,
         reference: &Reference,
     ) -> Result<(), End> {
-        self.runs
-            .session
-            .progress
-            .line(&format!("round {name}: {act}"));
+        self.say(format_args!("round {name}: {act}"));
         self.runs.session.progress.step(&format!("round {name}"));
         match act {
             Act::Strikes { anew, strokes } => self.strikes(name, *anew, strokes, reference)?,
@@ -97,20 +108,17 @@ impl Campaign<'_> {
         reference: &Reference,
     ) -> Result<(), End> {
         for stage in self.runs.ground.remove_newest(anew)? {
-            self.runs
-                .session
-                .progress
-                .line(&format!("  without the stage {stage}"));
+            self.say(format_args!("  without the stage {stage}"));
         }
         let mut running = self.runs.start(
             &format!("{name}-struck"),
             &self.runs.test(&self.filter),
             None,
         )?;
-        let mut killed = BTreeSet::new();
+        let mut lost = Lost::default();
         let mut ended = None;
         for (number, stroke) in strokes.iter().enumerate() {
-            ended = self.strike(&mut running, stroke, reference, &mut killed)?;
+            ended = self.strike(&mut running, stroke, reference, &mut lost)?;
             if ended.is_some() {
                 self.tally.missed(strokes.len() - number);
                 break;
@@ -122,11 +130,8 @@ impl Campaign<'_> {
         };
         let ended = running.ended(status);
         self.tally.ended(status);
-        self.runs
-            .session
-            .progress
-            .line(&format!("  it ended with {}", how(status)));
-        self.truthful(&ended, &killed, reference)?;
+        self.say(format_args!("  it ended with {}", how(status)));
+        self.truthful(&ended, &lost, reference)?;
         self.runs.aftermath(None)?;
         self.whole_stages(name, None, reference)?;
         self.proof(name, &self.filter.clone(), None, reference)
@@ -138,14 +143,14 @@ impl Campaign<'_> {
         running: &mut Running,
         stroke: &Stroke,
         reference: &Reference,
-        killed: &mut BTreeSet<String>,
+        lost: &mut Lost,
     ) -> Result<Option<ExitStatus>, End> {
         let due = stroke.after.of_time(reference.usual);
         loop {
             if let Some(status) = self.runs.look(running, reference.limit)? {
                 return Ok(Some(status));
             }
-            if running.started.elapsed() >= due && self.struck(running, stroke, killed)? {
+            if running.started.elapsed() >= due && self.struck(running, stroke, lost)? {
                 return Ok(None);
             }
             thread::sleep(LOOK);
@@ -153,12 +158,7 @@ impl Campaign<'_> {
     }
 
     /// Whether there was a victim.
-    fn struck(
-        &mut self,
-        running: &Running,
-        stroke: &Stroke,
-        killed: &mut BTreeSet<String>,
-    ) -> Result<bool, End> {
+    fn struck(&mut self, running: &Running, stroke: &Stroke, lost: &mut Lost) -> Result<bool, End> {
         let all = self.runs.own.running(&[]);
         let wanted = |it: &&Process| it.role(running.pid) == Some(stroke.victim);
         let victims: Vec<&Process> = all.iter().filter(wanted).collect();
@@ -177,10 +177,7 @@ impl Campaign<'_> {
         let Stroke {
             victim: role, deed, ..
         } = stroke;
-        self.runs
-            .session
-            .progress
-            .line(&format!("  {deed}: {victim}"));
+        self.say(format_args!("  {deed}: {victim}"));
         match deed {
             Deed::Stop(time) => {
                 thread::sleep(*time);
@@ -188,7 +185,10 @@ impl Campaign<'_> {
                 let _ = self.runs.own.send(victim, Signal::CONT);
                 self.tally.done(format!("SIGSTOP to {role}"), false);
             }
-            Deed::Kill | Deed::Terminate => self.tally.done(format!("{deed} to {role}"), true),
+            Deed::Kill | Deed::Terminate => {
+                lost.xtask |= *role == Victim::Xtask;
+                self.tally.done(format!("{deed} to {role}"), true);
+            }
         }
         let runs = self.runs.ground.output().join("runs");
         if let (Deed::Kill, Some(scenario), Some(run)) = (
@@ -197,7 +197,7 @@ impl Campaign<'_> {
             verdicts::run_of(&runs, running.pid),
         ) && !verdicts::has_result(&run, &scenario)
         {
-            killed.insert(scenario);
+            lost.scenarios.insert(scenario);
         }
         Ok(true)
     }
@@ -207,10 +207,7 @@ impl Campaign<'_> {
         let full = match Full::new(&self.runs.session.spawner, &stages) {
             Ok(full) => full,
             Err(error) => {
-                self.runs
-                    .session
-                    .progress
-                    .line(&format!("  left out: {error:#}"));
+                self.say(format_args!("  left out: {error:#}"));
                 self.tally.done("a full disk, left out", false);
                 return Ok(());
             }
@@ -242,11 +239,8 @@ impl Campaign<'_> {
         };
         self.tally.done(seen, false);
         self.tally.ended(status);
-        self.runs
-            .session
-            .progress
-            .line(&format!("  it ended with {}", how(status)));
-        self.truthful(&ended, &BTreeSet::new(), reference)?;
+        self.say(format_args!("  it ended with {}", how(status)));
+        self.truthful(&ended, &Lost::default(), reference)?;
         self.runs.aftermath(Some(&full))?;
         full.widen()?;
         self.proof(name, SMALL, Some(&full), reference)?;
@@ -266,7 +260,7 @@ impl Campaign<'_> {
             return Ok(());
         };
         let file = cut.file.display();
-        self.runs.session.progress.line(&format!(
+        self.say(format_args!(
             "  {} of {} bytes are left of {file}",
             cut.is, cut.was
         ));
@@ -297,7 +291,7 @@ impl Campaign<'_> {
             return Ok(());
         };
         let file = cut.file.display().to_string();
-        self.runs.session.progress.line(&format!(
+        self.say(format_args!(
             "  {} of {} bytes are left of {file}",
             cut.is, cut.was
         ));
@@ -319,14 +313,12 @@ impl Campaign<'_> {
     }
 
     /// What a run that something was done to says about itself.
-    fn truthful(
-        &self,
-        ended: &Ended,
-        killed: &BTreeSet<String>,
-        reference: &Reference,
-    ) -> Result<(), End> {
+    fn truthful(&self, ended: &Ended, lost: &Lost, reference: &Reference) -> Result<(), End> {
         let code = ended.status.code();
-        let known = matches!(code, None | Some(0 | 1 | 3 | 130));
+        let known = match code {
+            Some(code) => [0, 1, 3, 130].contains(&code),
+            None => lost.xtask,
+        };
         must(known, || {
             format!("a run ended with {}, which no run does", how(ended.status))
         })?;
@@ -339,7 +331,7 @@ impl Campaign<'_> {
             },
         };
         if let Some(said) = &said {
-            let passed = said.passed(killed);
+            let passed = said.passed(&lost.scenarios);
             must(passed.is_empty(), || {
                 format!(
                     "passed, although killed before the result: {}",
