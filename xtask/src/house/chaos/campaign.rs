@@ -1,6 +1,5 @@
 //! The rounds: what was drawn is done to a run of the real program, then what must hold is looked at.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::process::ExitStatus;
@@ -14,7 +13,7 @@ use super::full::Full;
 use super::own::Process;
 use super::runs::{End, Ended, LOOK, Running, Runs, must};
 use super::tally::{Tally, how};
-use super::verdicts::{self, Verdicts};
+use super::verdicts::{self, Lost, Verdicts};
 
 /// The scenario that runs on a full disk: the stages that lead to it are small.
 const SMALL: &str = "nodes_have_their_own_identity";
@@ -24,15 +23,6 @@ pub(super) struct Campaign<'a> {
     pub(super) runs: Runs<'a>,
     pub(super) filter: String,
     pub(super) tally: Tally,
-}
-
-/// Whom a run has lost.
-#[derive(Debug, Default)]
-struct Lost {
-    /// Scenarios whose process was killed before it had a result.
-    scenarios: BTreeSet<String>,
-    /// Whether xtask itself got a signal that ends it.
-    xtask: bool,
 }
 
 /// What the runs say and take when nothing is done to them.
@@ -314,39 +304,16 @@ impl Campaign<'_> {
 
     /// What a run that something was done to says about itself.
     fn truthful(&self, ended: &Ended, lost: &Lost, reference: &Reference) -> Result<(), End> {
-        let code = ended.status.code();
-        let known = match code {
-            Some(code) => [0, 1, 3, 130].contains(&code),
-            None => lost.xtask,
-        };
-        must(known, || {
-            format!("a run ended with {}, which no run does", how(ended.status))
-        })?;
         let runs = self.runs.ground.output().join("runs");
         let said = match verdicts::run_of(&runs, ended.pid) {
             None => None,
-            Some(run) => match Verdicts::read(&run) {
-                Ok(said) => said,
-                Err(error) => return Err(End::Violation(format!("{error:#}"))),
-            },
+            // Half a report is podwire's fault.
+            Some(run) => {
+                Verdicts::read(&run).map_err(|error| End::Violation(format!("{error:#}")))?
+            }
         };
-        if let Some(said) = &said {
-            let passed = said.passed(&lost.scenarios);
-            must(passed.is_empty(), || {
-                format!(
-                    "passed, although killed before the result: {}",
-                    passed.join(", ")
-                )
-            })?;
-        }
-        if code == Some(0) {
-            let said = said.unwrap_or_default();
-            let differences = said.differences(&reference.verdicts, false);
-            must(said.count() > 0 && differences.is_empty(), || {
-                format!("a run ended with 0, but: {}", differences.join("; "))
-            })?;
-        }
-        Ok(())
+        let unbelievable = lost.belie(ended.status, said.as_ref(), &reference.verdicts);
+        must(unbelievable.is_none(), || unbelievable.unwrap_or_default())
     }
 
     /// The run afterwards: green, with the same verdicts.

@@ -20,6 +20,9 @@ use rustix::process::{Pid, geteuid};
 /// more. It takes as much memory as is written.
 const SIZE_MIB: u64 = 8 << 10;
 
+/// What mount(8) says of where it comes from.
+const SOURCE: &str = "podwire-chaos";
+
 /// How long mount(8) may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -42,7 +45,7 @@ impl Full {
     pub(super) fn new(spawner: &Spawner, folder: &Path) -> anyhow::Result<Self> {
         let user = !geteuid().is_root();
         let script = format!(
-            "mount -t tmpfs -o mode=0700,size={SIZE_MIB}m podwire-chaos \"$0\" && echo mounted && exec sleep infinity"
+            "mount -t tmpfs -o mode=0700,size={SIZE_MIB}m {SOURCE} \"$0\" && echo mounted && exec sleep infinity"
         );
         let flags: &[&str] = match user {
             true => &["--user", "--map-root-user", "--mount"],
@@ -128,7 +131,9 @@ impl Full {
         let size = format!("remount,size={mib}m");
         let command = self
             .enter()
-            .args(["mount", "-o", &size])
+            // With its source named, mount(8) repeats none of the options that it has, whose owner it
+            // would name by a number of outside.
+            .args(["mount", "-t", "tmpfs", "-o", &size, SOURCE])
             .args([&self.folder]);
         let shown = command.display();
         run(&self.spawner, command, LIMIT)?.success(&shown)?;

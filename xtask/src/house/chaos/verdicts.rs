@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use anyhow::Context as _;
 use podwire_scenario::ScenarioResult;
 use rustix::process::Pid;
 
+use super::tally::how;
 use crate::report::results::{Results, Verdict};
 
 /// By the scenario and its cell.
@@ -52,8 +54,8 @@ impl Verdicts {
         Self(scenarios.collect())
     }
 
-    /// What differs from those of the reference, in words; `all` of the reference's scenarios are to be
-    /// there, or some of them.
+    /// What differs from those of the reference, in words; `all` scenarios are to be in both, or those
+    /// that are not count for nothing.
     pub(super) fn differences(&self, reference: &Self, all: bool) -> Vec<String> {
         let missing = reference
             .0
@@ -62,7 +64,9 @@ impl Verdicts {
         let mut found: Vec<String> = missing.map(|name| format!("{name}: missing")).collect();
         for (name, said) in &self.0 {
             let Some(before) = reference.0.get(name) else {
-                found.push(format!("{name}: not in the reference"));
+                if all {
+                    found.push(format!("{name}: not in the reference"));
+                }
                 continue;
             };
             if said.outcome != before.outcome {
@@ -110,6 +114,60 @@ impl Verdicts {
     }
 }
 
+/// Whom a run has lost.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Scenarios whose process was killed before it had a result.
+    pub(super) scenarios: BTreeSet<String>,
+    /// Whether xtask itself got a signal that ends it.
+    pub(super) xtask: bool,
+}
+
+impl Lost {
+    /// What cannot be true of what such a run says, by how it ended and by its report; nothing, if all can.
+    pub(super) fn belie(
+        &self,
+        status: ExitStatus,
+        said: Option<&Verdicts>,
+        reference: &Verdicts,
+    ) -> Option<String> {
+        let documented = match status.code() {
+            Some(code) => [0, 1, 3, 130].contains(&code),
+            None => self.xtask,
+        };
+        if !documented {
+            return Some(format!(
+                "a run ended with {}, which no run does",
+                how(status)
+            ));
+        }
+        let passed = said
+            .map(|said| said.passed(&self.scenarios))
+            .unwrap_or_default();
+        if !passed.is_empty() {
+            let passed = passed.join(", ");
+            return Some(format!(
+                "passed, although killed before the result: {passed}"
+            ));
+        }
+        if status.code() != Some(0) {
+            return None;
+        }
+        let Some(said) = said else {
+            return Some("a run ended with 0, and has no report".to_owned());
+        };
+        let differences = said.differences(reference, false);
+        match (said.count(), differences.as_slice()) {
+            (0, _) => Some("a run ended with 0, and nothing had run".to_owned()),
+            (_, []) => None,
+            _ => Some(format!(
+                "a run ended with 0, but: {}",
+                differences.join("; ")
+            )),
+        }
+    }
+}
+
 /// The folder of the run of that process, the newest if others had its number; nothing when it has made
 /// none.
 pub(super) fn run_of(runs: &Path, process: Pid) -> Option<PathBuf> {
@@ -135,6 +193,7 @@ pub(super) fn has_result(run: &Path, scenario: &str) -> bool {
 mod tests {
     use super::*;
     use crate::report::fixture;
+    use std::os::unix::process::ExitStatusExt as _;
 
     #[test]
     fn what_a_run_says_otherwise_is_told_scenario_by_scenario() {
@@ -143,7 +202,8 @@ mod tests {
         let none = Verdicts::default();
         assert_eq!(none.differences(&reference, false), [""; 0]);
         assert_eq!(none.differences(&reference, true).len(), reference.count());
-        assert_eq!(reference.differences(&none, false).len(), reference.count());
+        assert_eq!(reference.differences(&none, false), [""; 0]);
+        assert_eq!(reference.differences(&none, true).len(), reference.count());
 
         let mut other = fixture::results();
         other.scenarios[0].outcome = Verdict::Failed;
@@ -169,12 +229,52 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_that_was_killed_and_passed_is_seen() {
-        let verdicts = Verdicts::of(&fixture::results());
-        let name = &fixture::results().scenarios[0].name;
-        let killed = BTreeSet::from([name.clone()]);
-        assert_eq!(verdicts.passed(&killed).len(), 1);
-        assert_eq!(verdicts.passed(&BTreeSet::new()), [""; 0]);
+    fn a_run_is_not_believed_what_cannot_be() {
+        let reference = Verdicts::of(&fixture::results());
+        let mut red = fixture::results();
+        red.scenarios[0].outcome = Verdict::Failed;
+        let red = Verdicts::of(&red);
+        let (code, signal) = (
+            |code: i32| ExitStatus::from_raw(code << 8),
+            ExitStatus::from_raw,
+        );
+        let nobody = Lost::default();
+        let belied = |lost: &Lost, status, said| lost.belie(status, said, &reference);
+        for (status, said) in [
+            (code(0), Some(&reference)),
+            (code(1), Some(&red)),
+            (code(3), None),
+            (code(130), None),
+        ] {
+            assert_eq!(belied(&nobody, status, said), None);
+        }
+        let xtask = Lost {
+            xtask: true,
+            ..Lost::default()
+        };
+        assert_eq!(belied(&xtask, signal(9), None), None);
+        let scenario = Lost {
+            scenarios: BTreeSet::from([fixture::results().scenarios[0].name.clone()]),
+            xtask: false,
+        };
+        assert_eq!(belied(&scenario, code(1), Some(&red)), None);
+        let wrong = [
+            belied(&nobody, signal(9), None),
+            belied(&nobody, code(101), Some(&red)),
+            belied(&nobody, code(0), Some(&red)),
+            belied(&nobody, code(0), None),
+            belied(&nobody, code(0), Some(&Verdicts::default())),
+            belied(&scenario, code(1), Some(&reference)),
+        ];
+        let wrong = wrong.map(Option::unwrap_or_default).join("\n");
+        insta::assert_snapshot!(wrong, @"
+        a run ended with signal 9, which no run does
+        a run ended with exit code 101, which no run does
+        a run ended with 0, but: pod_addresses on by-hand/nftables/routes: failed instead of passed
+        a run ended with 0, and has no report
+        a run ended with 0, and nothing had run
+        passed, although killed before the result: pod_addresses on by-hand/nftables/routes
+        ");
     }
 
     #[test]
