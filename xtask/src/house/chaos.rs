@@ -109,7 +109,7 @@ pub(crate) fn chaos(
             ground: &ground,
             own: Own::marked(&mark),
             mark,
-            bootstrap: args.bootstrap.to_string(),
+            bootstrap: args.bootstrap,
             interrupted: &interrupted,
         },
         filter: filter.to_owned(),

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
+use podwire_cluster::Bootstrap;
 use rustix::process::Signal;
 
 use super::draw::{Act, Deed, Part, Stroke, Target, Victim, Which};
@@ -15,8 +16,16 @@ use super::runs::{End, Ended, LOOK, Running, Runs, must};
 use super::tally::{Tally, how};
 use super::verdicts::{self, Lost, Verdicts};
 
-/// The scenario that runs on a full disk: the stages that lead to it are small.
-const SMALL: &str = "nodes_have_their_own_identity";
+/// How many times as long a run takes that makes stages; some are hit while they are frozen.
+const STAGES: u32 = 3;
+
+/// The scenario that runs on a full disk: few stages lead to it, and small ones.
+fn small(bootstrap: Bootstrap) -> &'static str {
+    match bootstrap {
+        Bootstrap::ByHand => "first_start",
+        Bootstrap::Kubeadm => "kubeadm_init",
+    }
+}
 
 /// A campaign on its ground.
 pub(super) struct Campaign<'a> {
@@ -108,7 +117,12 @@ impl Campaign<'_> {
         let mut lost = Lost::default();
         let mut ended = None;
         for (number, stroke) in strokes.iter().enumerate() {
-            ended = self.strike(&mut running, stroke, reference, &mut lost)?;
+            let takes = match anew {
+                0 => reference.usual,
+                _ => reference.usual * STAGES,
+            };
+            let due = stroke.after.of_time(takes);
+            ended = self.strike(&mut running, stroke, due, reference.limit, &mut lost)?;
             if ended.is_some() {
                 self.tally.missed(strokes.len() - number);
                 break;
@@ -127,17 +141,17 @@ impl Campaign<'_> {
         self.proof(name, &self.filter.clone(), None, reference)
     }
 
-    /// Does it as soon as there is somebody to do it to; gives the run's end if that came before.
+    /// Does it once it is due and there is somebody to do it to; gives the run's end if that came before.
     fn strike(
         &mut self,
         running: &mut Running,
         stroke: &Stroke,
-        reference: &Reference,
+        due: Duration,
+        limit: Duration,
         lost: &mut Lost,
     ) -> Result<Option<ExitStatus>, End> {
-        let due = stroke.after.of_time(reference.usual);
         loop {
-            if let Some(status) = self.runs.look(running, reference.limit)? {
+            if let Some(status) = self.runs.look(running, limit)? {
                 return Ok(Some(status));
             }
             if running.started.elapsed() >= due && self.struck(running, stroke, lost)? {
@@ -202,7 +216,8 @@ impl Campaign<'_> {
                 return Ok(());
             }
         };
-        let arguments = self.runs.test(SMALL);
+        let small = small(self.runs.bootstrap);
+        let arguments = self.runs.test(small);
         let mut running = self
             .runs
             .start(&format!("{name}-full"), &arguments, Some(&full))?;
@@ -233,7 +248,7 @@ impl Campaign<'_> {
         self.truthful(&ended, &Lost::default(), reference)?;
         self.runs.aftermath(Some(&full))?;
         full.widen()?;
-        self.proof(name, SMALL, Some(&full), reference)?;
+        self.proof(name, small, Some(&full), reference)?;
         self.whole_stages(name, Some(&full), reference)
     }
 
@@ -384,5 +399,25 @@ impl Campaign<'_> {
         let ended = self.runs.run(&log, &arguments, full, reference.limit)?;
         self.runs.aftermath(full)?;
         Ok(ended.status.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podwire_cluster::{Cell, StageName};
+
+    use super::*;
+
+    #[test]
+    fn what_runs_on_a_full_disk_needs_little_of_it() {
+        for bootstrap in Bootstrap::ALL {
+            let catalogue = podwire_scenarios::all();
+            let mut named = catalogue.iter();
+            let scenario = named.find(|it| it.name == small(bootstrap)).unwrap();
+            let cell = Cell::usual(bootstrap);
+            assert!(scenario.fits(cell), "{bootstrap}");
+            let few = [StageName::Booted, StageName::Identified, scenario.stage];
+            assert!(scenario.stage.line(cell).iter().all(|it| few.contains(it)));
+        }
     }
 }

@@ -53,7 +53,11 @@ impl Process {
         let program = Path::new(self.words.first()?).file_name()?.to_str()?;
         match program {
             "cargo-nextest" if self.parent == xtask.as_raw_nonzero().get() => Some(Victim::Nextest),
-            _ if program.starts_with("qemu-system-") => Some(Victim::Qemu),
+            // One that has a machine, and none that is asked for its version.
+            _ if program.starts_with("qemu-system-") => {
+                let machine = self.words.iter().any(|word| word == "-machine");
+                machine.then_some(Victim::Qemu)
+            }
             // The catalogue's test program, with cargo's digest.
             _ if program.starts_with("scenarios-") => Some(Victim::Scenario),
             _ => None,
@@ -258,8 +262,10 @@ mod tests {
         assert_eq!(role(process(12, 11, true, nextest)), Some(Victim::Nextest));
         // The one that nextest starts tests with.
         assert_eq!(role(process(13, 12, true, nextest)), None);
-        let qemu = process(14, 13, true, "/usr/bin/qemu-system-x86_64 -name n");
+        let qemu = process(14, 13, true, "/usr/bin/qemu-system-x86_64 -machine q35");
         assert_eq!(role(qemu), Some(Victim::Qemu));
+        let asked = process(14, 11, true, "/usr/bin/qemu-system-x86_64 --version");
+        assert_eq!(role(asked), None);
         let line = "/t/debug/deps/scenarios-0a1b --nocapture --exact outside_host";
         let scenario = process(15, 12, true, line);
         assert_eq!(scenario.scenario().as_deref(), Some("outside_host"));

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use podwire_cluster::Bootstrap;
 use podwire_process::{ChildCommand, Stream};
 use podwire_scenario::bare::OUTPUT_VARIABLE;
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,7 +33,7 @@ pub(super) struct Runs<'a> {
     pub(super) own: Own,
     pub(super) mark: String,
     /// The bootstrap, as every run gets it.
-    pub(super) bootstrap: String,
+    pub(super) bootstrap: Bootstrap,
     /// Ctrl-C.
     pub(super) interrupted: &'a Expected,
 }
@@ -71,7 +72,8 @@ pub(super) struct Running {
 
 impl Runs<'_> {
     pub(super) fn test(&self, filter: &str) -> Vec<String> {
-        let words = ["test", "--bootstrap", &self.bootstrap, "--filter", filter];
+        let bootstrap = self.bootstrap.to_string();
+        let words = ["test", "--bootstrap", &bootstrap, "--filter", filter];
         words.map(String::from).to_vec()
     }
 
