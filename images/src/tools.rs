@@ -1,6 +1,8 @@
 //! Tools that no package gives: pinned, and built or fetched into the cache, never into the user's
 //! home.
 
+mod act;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use crate::command::run_step;
 use crate::digest::Inputs;
 use crate::host::find_program;
 use crate::{Check, Error, Kind, Workshop};
+
+pub use act::act;
 
 /// The Go release that builds the bundle; any Go since 1.21 fetches it as a module.
 pub const GO_VERSION: &str = "1.26.8";

@@ -1,4 +1,4 @@
-//! What holds for the whole network, whoever made the cluster, and after a node was away (chapter E).
+//! What holds for the whole network, whoever made the cluster, and after a node was away (chapters E and F).
 
 pub(crate) mod cluster_ip;
 pub(crate) mod every_pair;

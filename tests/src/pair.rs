@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use podwire_lan::{
-    Ipv4Net, Lease, MacAddr, PortId, Segment, SegmentOptions, SegmentPlan, SegmentState,
+    Impairment, Ipv4Net, LanError, Lease, MacAddr, Rule, RuleId, Segment, SegmentOptions,
+    SegmentPlan, SegmentState, Selector,
 };
 use podwire_vm::{Guest, Machine, MachineSpec, Nic, Ram, create_overlay};
 
@@ -61,22 +62,28 @@ fn plan() -> SegmentPlan {
 pub struct Pair {
     /// The segment.
     pub segment: Segment,
-    machines: Vec<(Machine, PortId)>,
+    machines: Vec<Machine>,
 }
 
 impl Pair {
     /// Machine 1 or 2.
     pub fn machine(&self, n: u8) -> &Machine {
-        &self.at(n).0
-    }
-
-    /// Its port on the segment.
-    pub fn port(&self, n: u8) -> PortId {
-        self.at(n).1
-    }
-
-    fn at(&self, n: u8) -> &(Machine, PortId) {
         &self.machines[usize::from(n) - 1]
+    }
+
+    /// Cuts its cable: the rules that mend it when they are healed.
+    ///
+    /// # Errors
+    /// When the segment has ended.
+    pub fn cut(&self, n: u8) -> Result<Vec<RuleId>, LanError> {
+        let cut = Rule {
+            selector: Selector::from(&name(n)),
+            impairment: Impairment {
+                cut: true,
+                ..Impairment::default()
+            },
+        };
+        self.segment.rules().add(cut.both_ways())
     }
 
     /// The way into machine `n`, as soon as it answers; fails at once when the machine does.
@@ -92,7 +99,7 @@ impl Pair {
 
     /// Ends both.
     pub async fn kill(self) {
-        for (machine, _) in self.machines {
+        for machine in self.machines {
             machine.kill().await;
         }
     }
@@ -106,7 +113,7 @@ impl Pair {
     ) -> Result<Self> {
         let mut machines = Vec::new();
         for n in MACHINES {
-            let (port, fd) = segment.attach(&name(n))?;
+            let fd = segment.attach(&name(n))?;
             let nic = Nic {
                 mac: mac(n).to_string(),
                 fd,
@@ -119,7 +126,7 @@ impl Pair {
             let logs = dir.join(name(n));
             let machine =
                 Machine::launch(&setup.spawner, &setup.qemu, spec, Some(nic), &logs).await?;
-            machines.push((machine, port));
+            machines.push(machine);
         }
         Ok(Self { segment, machines })
     }
@@ -216,11 +223,11 @@ impl Frozen {
         let ram = |n| Ram::Clone(ram(&self.dir, n));
         let pair = Pair::launch(setup, segment, dir, now, &ram).await?;
         let launched = started.elapsed();
-        for (n, (machine, _)) in MACHINES.iter().zip(&pair.machines) {
+        for (n, machine) in MACHINES.iter().zip(&pair.machines) {
             machine.load(&state(&self.dir, *n)).await?;
         }
         let loaded = started.elapsed();
-        for (machine, _) in &pair.machines {
+        for machine in &pair.machines {
             machine.resume().await?;
         }
         pair.segment.release()?;
@@ -264,12 +271,12 @@ async fn freeze_a_pair(setup: &Setup, dir: &Path) -> Result<()> {
     }
     let freezing = Instant::now();
     pair.segment.hold()?;
-    for (machine, _) in &pair.machines {
+    for machine in &pair.machines {
         machine.pause().await?;
     }
     let held = pair.segment.state()?;
     let stopped = freezing.elapsed();
-    for (n, (machine, _)) in MACHINES.iter().zip(&pair.machines) {
+    for (n, machine) in MACHINES.iter().zip(&pair.machines) {
         machine.save(&state(dir, *n)).await?;
     }
     eprintln!(

@@ -71,7 +71,7 @@ async fn two_clones_at_once_share_neither_memory_nor_disk_nor_segment() {
 
     // The same address is another machine on either segment.
     assert!(ping(&a, &address(2).to_string()).await);
-    pair_a.segment.set_cut(pair_a.port(2), true).unwrap();
+    pair_a.cut(2).unwrap();
     assert!(!ping(&a, &address(2).to_string()).await);
     assert!(ping(&b, &address(2).to_string()).await);
     pair_a.kill().await;
@@ -140,10 +140,12 @@ async fn machines_find_each_other_by_dhcp_and_dns_and_a_cut_cable_parts_them() {
     assert!(ping(&guest, "172.30.0.1").await, "the gateway is silent");
     assert!(ping(&guest, "node2").await, "node2 is silent");
 
-    pair.segment.set_cut(pair.port(2), true).unwrap();
+    let cut = pair.cut(2).unwrap();
     assert!(!ping(&guest, &address(2).to_string()).await);
     assert!(ping(&guest, "172.30.0.1").await, "the wrong cable was cut");
-    pair.segment.set_cut(pair.port(2), false).unwrap();
+    for rule in cut {
+        pair.segment.rules().heal(rule).unwrap();
+    }
     assert!(
         ping(&guest, &address(2).to_string()).await,
         "the cable was not mended"

@@ -1,5 +1,6 @@
 //! Whether this machine will do, what podwire keeps on it, and the project's own checks.
 
+pub(crate) mod chaos;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod docs;

@@ -23,8 +23,8 @@ use crate::bench::{clone, last_run, red, suite, switch};
 use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
-use crate::house::{check, clean, docs, doctor, fuzz, stages};
-use crate::lab::{access, up};
+use crate::house::{chaos, check, clean, docs, doctor, fuzz, stages};
+use crate::lab::{access, capture, impair, up};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
 use crate::run::test;
@@ -44,8 +44,12 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Ssh(args) => return access::ssh(&args),
         Command::Console(args) => access::console(&args),
         Command::Kubectl(args) => return access::kubectl(&args),
+        Command::Impair(args) => impair::impair(&args),
+        Command::Heal(args) => impair::heal(&args),
+        Command::Capture(args) => capture::capture(&args),
         Command::Scenarios(args) => list(&args),
         Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
+        Command::Chaos(args) => chaos::chaos(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Up(args) => up::up(&Session::start()?, &args),
         Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),

@@ -1,9 +1,13 @@
 //! The action's steps, as a runner carries them out: with a `cargo` and an `xtask` that only tell what they
 //! were asked.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -59,6 +63,18 @@ impl Runner {
         command
     }
 
+    /// What a program writes into a file, once it is there.
+    fn awaited(&self, name: &str) -> String {
+        // Two minutes: only what hangs comes so far.
+        for _ in 0..6000 {
+            match fs::read_to_string(self.path(name)) {
+                Ok(text) => return text,
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        panic!("{name} is never written")
+    }
+
     fn page(&self) -> String {
         let page = self.step("page.sh").output().unwrap();
         assert!(page.status.success(), "{page:?}");
@@ -105,36 +121,62 @@ fn whoever_cancels_the_step_reaches_xtask() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    while !runner.path("ready").exists() {
-        assert!(running.try_wait().unwrap().is_none(), "it ended");
-        thread::sleep(Duration::from_millis(20));
-    }
+    runner.awaited("ready");
     // A runner signals the process that it started, and nobody below it.
     let pid = running.id().to_string();
     let signalled = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     assert!(signalled.success());
     let ended = running.wait().unwrap();
     assert_eq!((ended.code(), ended.signal()), (Some(130), None));
+
+    let hung_up = Runner::new("kill -HUP $$; exit 0");
+    let ended = hung_up.step("test.sh").status().unwrap();
+    assert_eq!(ended.signal(), Some(1));
 }
 
 #[test]
 fn a_run_without_results_says_why_on_the_page_as_text() {
     let runner =
         Runner::new("printf 'error: no such program: out/kube-proxy\\n\\033[2J```\\n' >&2; exit 2");
-    let tested = runner.step("test.sh").output().unwrap();
-    assert_eq!(tested.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&tested.stderr).into_owned();
-    assert!(said.contains("no such program"), "{said}");
-    let mut page = runner.page();
-    // What is copied to the file is on its way while the step ends.
-    while !page.contains("```") {
-        thread::sleep(Duration::from_millis(20));
-        page = runner.page();
-    }
+    // What is copied to the file is still on its way when the step has ended, and its terminal with it.
+    let slow = "case $1 in *.build) exec /usr/bin/tee \"$@\" ;; esac
+                echo $$ >../copier.new && mv ../copier.new ../copier
+                until [ -e ../go-on ]; do sleep 0.05; done
+                exec /usr/bin/tee \"$@\"";
+    runner.program("bin/tee", slow);
+    let mut step = runner.step("test.sh");
+    let log = File::create(runner.path("log")).unwrap();
+    let tested = step.stdout(Stdio::null()).stderr(log).status();
+    assert_eq!(tested.unwrap().code(), Some(2));
+    let copier = runner.awaited("copier");
+    let hung_up = Command::new("kill").args(["-HUP", copier.trim()]).status();
+    assert!(hung_up.unwrap().success());
+    fs::write(runner.path("go-on"), "").unwrap();
     assert_eq!(
-        page,
+        runner.page(),
         "podwire ended before it had results. Its last words:\n\n    \
          error: no such program: out/kube-proxy\n    [2J```\n"
+    );
+    let log = fs::read_to_string(runner.path("log")).unwrap();
+    assert!(log.contains("no such program"), "{log}");
+}
+
+#[test]
+fn a_podwire_that_cannot_be_built_says_so_on_the_page() {
+    let runner = Runner::new("exit 0");
+    runner.program("bin/cargo", "echo 'error: no space left' >&2; exit 101");
+    let tested = runner.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(101));
+    assert!(runner.page().ends_with("    error: no space left\n"));
+
+    let refused = Runner::new("echo 'error: no such filter' >&2; exit 2");
+    refused.program("bin/cargo", "echo '   Compiling xtask' >&2");
+    let tested = refused.step("test.sh").output().unwrap();
+    assert_eq!(tested.status.code(), Some(2));
+    let page = refused.page();
+    assert!(
+        page.ends_with("Its last words:\n\n    error: no such filter\n"),
+        "{page}"
     );
 }
 
@@ -190,4 +232,51 @@ fn a_device_that_is_not_there_or_opens_needs_nobody() {
     assert!(kvm(&runner.path("none")));
     assert!(kvm(Path::new("/dev/null")));
     assert!(!runner.path("asked").exists());
+}
+
+/// A key of its own in each run, else a red run's half of a cache would stay the last word.
+#[test]
+fn caches_are_restored_and_saved_apart_and_saved_after_a_red_run_too() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in ["action.yml", ".github/workflows/ci.yml"] {
+        let text = fs::read_to_string(project.join(file)).unwrap();
+        assert!(!text.contains("uses: actions/cache@"), "{file}");
+        let steps: Vec<&str> = text.split("- name: ").collect();
+        let with = |what: &str| -> Vec<&str> {
+            let uses = format!("uses: actions/cache/{what}@");
+            let steps = steps.iter().filter(|step| step.contains(&uses));
+            steps.copied().collect()
+        };
+        let (restored, saved) = (with("restore"), with("save"));
+        assert_eq!((restored.len(), saved.len()), (2, 2), "{file}");
+        for (restored, saved) in restored.into_iter().zip(saved) {
+            assert!(saved.contains("if: always()"), "{file}: {saved}");
+            let key = line_of(restored, "key: ");
+            assert!(
+                key.contains("${{ github.run_id }}-${{ github.run_attempt }}"),
+                "{file}: {key}"
+            );
+            let id = restored
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("id: "));
+            let again = match id {
+                Some(id) => format!("key: ${{{{ steps.{id}.outputs.cache-primary-key }}}}"),
+                None => key.to_owned(),
+            };
+            assert_eq!(line_of(saved, "key: "), again, "{file}");
+            assert_eq!(paths(restored), paths(saved), "{file}");
+        }
+    }
+}
+
+fn line_of<'a>(step: &'a str, begins: &str) -> &'a str {
+    let mut lines = step.lines().map(str::trim);
+    lines.find(|line| line.starts_with(begins)).unwrap()
+}
+
+/// What is between `path:` and `key:`.
+fn paths(step: &str) -> Vec<&str> {
+    let lines = step.lines().map(str::trim);
+    let lines = lines.skip_while(|line| !line.starts_with("path:"));
+    lines.take_while(|line| !line.starts_with("key:")).collect()
 }

@@ -133,12 +133,54 @@ fn is_reached() {
     assert_eq!(line.trim_end(), "printed");
 }
 
+/// The network between two nodes is read along, made bad, and good again.
+fn is_impaired_and_captured() {
+    let ping = "ssh node1 probe ping 172.30.0.12 2";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wire.pcapng");
+    let words = format!("capture --node node2 --filter icmp -w {}", file.display());
+    let mut capture = Running::start(&words);
+    capture.wait_for("Ctrl-C ends it");
+    // The file's header is written when the switch has begun to tell.
+    while fs::metadata(&file).map_or(0, |file| file.len()) == 0 {
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    said(ping);
+    said(
+        "impair node1 --to node2 --delay 40ms --jitter 5ms --loss 1% --burst 4 --rate 100mbit --seed 7",
+    );
+    said("impair node1 --to node2 --cut");
+    let shown = said("impair --show");
+    for part in ["node1", "node2", "40ms", "cut"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    assert_ne!(done(ping).status.code(), Some(0));
+    let unknown = done("impair node1 --delay 40");
+    assert_eq!(unknown.status.code(), Some(2));
+    said("heal node1");
+    said(ping);
+
+    let (code, heard) = capture.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+    // A reader of other people's: tcpdump of the node.
+    let read = xtask("ssh node1 tcpdump -nr -")
+        .stdin(fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let read = String::from_utf8_lossy(&read.stdout).into_owned();
+    // Those that were cut never came to node 2.
+    assert_eq!(read.matches("ICMP echo request").count(), 4, "{read}");
+    assert_eq!(read.matches("ICMP echo reply").count(), 4, "{read}");
+}
+
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     let mut up = Running::start("up --yes --nodes 2 --bootstrap by-hand");
     up.wait_for("from another terminal");
     is_reached();
+    is_impaired_and_captured();
     let (code, heard) = up.interrupt();
     assert_eq!(code, Some(0), "{heard:#?}");
     let refused = done("ssh node2 hostname");
@@ -176,4 +218,44 @@ fn the_cluster_of_a_failed_scenario_is_kept_and_reached_until_ctrl_c() {
     assert!(run.join("results.json").exists());
     assert!(!run.join("access.sock").exists());
     assert_eq!(done("ssh node2 hostname").status.code(), Some(3));
+}
+
+/// A run whose first Node never registers: its kubelets end at once.
+const NO_KUBELET: &str =
+    "test --yes --nodes 2 --bootstrap by-hand --filter static_routes --replace kubelet=/bin/false";
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_stage_that_cannot_be_made_leaves_its_nodes_evidence_and_nothing_in_the_cache() {
+    let failed = done(NO_KUBELET);
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(3), "{told}");
+    let evidence = latest().join("stages/by-hand-nftables-routes/joined/evidence");
+    let folder = evidence.display().to_string();
+    assert!(told.contains(&folder), "{told}");
+    let results = fs::read_to_string(latest().join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let error = results["error"].as_str().unwrap();
+    assert!(error.contains(&folder), "{error}");
+    for node in ["node1", "node2"] {
+        let read = |name: &str| fs::read_to_string(evidence.join(node).join(name)).unwrap();
+        assert!(read("network.txt").contains("# ip route"));
+        assert!(read("kubelet.txt").contains("kubelet.service: Main process exited"));
+        assert!(read("containerd.txt").contains("containerd.service"));
+        assert!(read("journal.txt").contains(&format!(" {node} ")));
+    }
+    let api = fs::read_to_string(evidence.join("node1/api.txt")).unwrap();
+    assert!(api.contains("# kubectl get nodes"), "{api}");
+    assert!(evidence.join("segment.pcapng").exists());
+    let stages = said("stages --json");
+    assert!(!stages.contains(r#""unfinished": true"#), "{stages}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn ctrl_c_does_not_wait_for_evidence() {
+    let mut test = Running::start(NO_KUBELET);
+    test.wait_for("collect the nodes' evidence");
+    let (code, heard) = test.interrupt();
+    assert_eq!(code, Some(130), "{heard:#?}");
 }

@@ -1,9 +1,10 @@
 //! A way into a running cluster for the person at the terminal.
 //!
 //! ```text
-//! cargo xtask ssh, console, kubectl          the process that runs the cluster
+//! cargo xtask ssh, console, kubectl, ...     the process that runs the cluster
 //!   find -> access.sock in the run's folder ──> Door ──> gateway ──> node's sshd
-//!                                                   └──> node's console.log
+//!                                                   ├──> node's console.log
+//!                                                   └──> segment's rules and frames
 //! ```
 //!
 //! - [`Door`] serves a running cluster on a Unix socket in a folder, for as long as it lives;
@@ -26,6 +27,7 @@ mod socket;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use error::AccessError;
 pub use link::Link;

@@ -4,11 +4,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use podwire_lan::{CaptureCount, Check, Rule, RulesReport};
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::protocol::{self, Answer, Request};
+use crate::protocol::{self, Answer, Request, WireRequest};
 use crate::{AccessError, Description, Shell, socket};
 
 /// A process that is stopped, or about to end, does not answer.
@@ -91,6 +92,79 @@ impl Link {
                 return Ok(());
             };
             show(bytes).map_err(AccessError::local("write to standard output"))?;
+        }
+    }
+
+    /// Merges rules into those of the segment, all of them or none, and has the addresses of a node checked.
+    /// Gives these rules as they are now, and that filter.
+    ///
+    /// # Errors
+    /// [`AccessError::Refused`] for what contradicts itself, or names what is not there;
+    /// [`AccessError::Protocol`].
+    pub async fn impair(
+        self,
+        rules: Vec<Rule>,
+        check: Option<(String, Check)>,
+    ) -> Result<RulesReport, AccessError> {
+        self.wire(WireRequest::Impair { rules, check }).await
+    }
+
+    /// Gives `take` the segment's frames as a pcapng stream, from now on, until `enough` or the
+    /// cluster's end: those that enter and leave by a node's port, or each once. Says how many there were,
+    /// and how many were lost because `take` was too slow.
+    ///
+    /// # Errors
+    /// [`AccessError::Refused`] for a node that is not there and an expression that is none;
+    /// [`AccessError::Protocol`]; [`AccessError::Local`] when `take` fails.
+    pub async fn capture(
+        mut self,
+        node: Option<String>,
+        filter: String,
+        enough: impl Future<Output = ()>,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<CaptureCount, AccessError> {
+        let Answer::Capture = self.ask(Request::Capture { node, filter }).await? else {
+            return Err(unexpected());
+        };
+        let mut count = CaptureCount::default();
+        let mut buffer = vec![0; 64 << 10];
+        let mut enough = std::pin::pin!(enough);
+        loop {
+            let read = tokio::select! {
+                read = self.stream.read(&mut buffer) => read.unwrap_or(0),
+                () = &mut enough => 0,
+            };
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(count);
+            };
+            count.feed(bytes).map_err(|error| AccessError::Protocol {
+                what: "sends something that is no capture",
+                source: Some(error.into()),
+            })?;
+            take(bytes).map_err(AccessError::local("write the capture"))?;
+        }
+    }
+
+    /// All that is set on the segment.
+    ///
+    /// # Errors
+    /// [`AccessError::Protocol`].
+    pub async fn rules(self) -> Result<RulesReport, AccessError> {
+        self.wire(WireRequest::Show).await
+    }
+
+    /// Heals what is set for a node, in either direction, or everything; gives what that was.
+    ///
+    /// # Errors
+    /// [`AccessError::Refused`] for a node that is not there; [`AccessError::Protocol`].
+    pub async fn heal(self, node: Option<String>) -> Result<RulesReport, AccessError> {
+        self.wire(WireRequest::Heal { node }).await
+    }
+
+    async fn wire(mut self, request: WireRequest) -> Result<RulesReport, AccessError> {
+        match self.ask(Request::Wire(request)).await? {
+            Answer::Rules(report) => Ok(report),
+            _ => Err(unexpected()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use podwire_lan::{Check, Rule, RulesReport};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{
@@ -30,6 +31,35 @@ pub(crate) enum Request {
     },
     /// What runs here.
     Describe,
+    /// Something of the segment's.
+    Wire(WireRequest),
+    /// The segment's frames, as they are switched.
+    Capture {
+        /// Only what enters and leaves by this node's port.
+        node: Option<String>,
+        /// Which frames, in the words of [`podwire_lan::Filter`].
+        filter: String,
+    },
+}
+
+/// What a client wants of the segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WireRequest {
+    /// Rules to be merged, all of them or none, and an address filter.
+    Impair {
+        /// The rules.
+        rules: Vec<Rule>,
+        /// The node whose addresses are checked, and how.
+        check: Option<(String, Check)>,
+    },
+    /// What is set.
+    Show,
+    /// To heal what is set for a node, in either direction, or everything.
+    Heal {
+        /// Its name.
+        node: Option<String>,
+    },
 }
 
 /// What it gets.
@@ -47,6 +77,10 @@ pub(crate) enum Answer {
     Console,
     /// Nothing follows.
     Description(Description),
+    /// What follows is a pcapng stream.
+    Capture,
+    /// Nothing follows: what was set or healed, or all that is set.
+    Rules(RulesReport),
     /// Nothing follows.
     Refused {
         /// Why, for a person.
@@ -123,6 +157,8 @@ mod tests {
         };
         insta::assert_snapshot!(serde_json::to_string(&ssh).unwrap(), @r#"{"ssh":{"node":"node1"}}"#);
         insta::assert_snapshot!(serde_json::to_string(&Request::Describe).unwrap(), @r#""describe""#);
+        let heal = Request::Wire(WireRequest::Heal { node: None });
+        insta::assert_snapshot!(serde_json::to_string(&heal).unwrap(), @r#"{"wire":{"heal":{"node":null}}}"#);
     }
 
     #[tokio::test]

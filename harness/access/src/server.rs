@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podwire_cluster::Cluster;
-use podwire_lan::{GatewayHandle, LanError, SegmentStream};
+use podwire_lan::{GatewayHandle, LanError, RulesHandle, Segment, SegmentStream, TapsHandle};
 use time::OffsetDateTime;
 use tokio::fs::File;
 use tokio::io::{
@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::protocol::{self, Answer, Request};
 use crate::socket::Socket;
-use crate::{AccessError, Description, NodeAddress};
+use crate::{AccessError, Description, NodeAddress, wire};
 
 const SSH_PORT: u16 = 22;
 /// How much of the console's past a new reader gets.
@@ -63,16 +63,16 @@ impl Door {
             host_key: node.host_key().to_owned(),
             console: cluster.dir().join(node.name()).join(CONSOLE),
         });
-        Self::to(rooms.collect(), cluster.segment().gateway(), dir, served)
+        Self::to(rooms.collect(), cluster.segment(), dir, served)
     }
 
-    /// Serves these nodes, which `gateway` reaches, as [`Door::open`] does those of a cluster.
+    /// Serves these nodes of a segment, as [`Door::open`] does those of a cluster.
     ///
     /// # Errors
     /// As [`Door::open`].
     pub fn to(
         rooms: Vec<Room>,
-        gateway: GatewayHandle,
+        segment: &Segment,
         dir: &Path,
         served: &Served,
     ) -> Result<Self, AccessError> {
@@ -80,7 +80,9 @@ impl Door {
             rooms,
             user_key: served.user_key.clone(),
             limit: served.limit,
-            dialler: gateway,
+            dialler: segment.gateway(),
+            rules: segment.rules(),
+            taps: segment.taps(),
         };
         Self::of(house, dir, &served.what)
     }
@@ -146,6 +148,8 @@ pub(crate) struct House<D> {
     pub(crate) user_key: PathBuf,
     pub(crate) limit: Duration,
     pub(crate) dialler: D,
+    pub(crate) rules: RulesHandle,
+    pub(crate) taps: TapsHandle,
 }
 
 /// One node behind a door.
@@ -187,6 +191,14 @@ impl<D: Dial> House<D> {
             }
             Ok(Request::Ssh { node }) => self.ssh(&node, &mut stream).await,
             Ok(Request::Console { node }) => self.console(&node, &mut stream).await,
+            Ok(Request::Wire(request)) => match self.wire(request) {
+                Ok(report) => protocol::write(&mut stream, &Answer::Rules(report)).await,
+                Err(error) => refuse(&mut stream, &error).await,
+            },
+            Ok(Request::Capture { node, filter }) => match self.tap(node.as_deref(), &filter) {
+                Ok(tap) => wire::capture(tap, &mut stream).await,
+                Err(error) => refuse(&mut stream, &error).await,
+            },
             Err(error) => refuse(&mut stream, &error).await,
         };
     }
@@ -234,7 +246,7 @@ impl<D: Dial> House<D> {
         follow(record, stream).await.map_err(AccessError::closed)
     }
 
-    fn room(&self, node: &str) -> Result<&Room, AccessError> {
+    pub(crate) fn room(&self, node: &str) -> Result<&Room, AccessError> {
         let room = self.rooms.iter().find(|room| room.node.name == node);
         room.ok_or_else(|| {
             let names: Vec<&str> = self

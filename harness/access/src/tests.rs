@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use podwire_lan::LanError;
+use podwire_cluster::addresses;
+use podwire_lan::{Check, Impairment, LanError, Rule, Segment, SegmentOptions, Selector};
 use podwire_vm::SshError;
 use podwire_vm::keys::{SshKeyPair, ssh_key_pair};
 use russh::keys::PrivateKey;
@@ -136,7 +137,12 @@ fn shell(command: &str) -> Command {
     shell
 }
 
-fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> Door {
+/// A door, and the segment whose rules it sets: nothing goes over it.
+fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> (Segment, Door) {
+    let segment = Segment::start(addresses::segment(2), SegmentOptions::default()).unwrap();
+    for node in ["node1", "node2"] {
+        segment.attach(node).unwrap();
+    }
     let user_key = dir.join("user");
     fs::write(&user_key, ssh_key_pair("user").unwrap().private).unwrap();
     let room = |name: &str, address| Room {
@@ -154,11 +160,14 @@ fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> Door {
         dialler: Nodes {
             key: PrivateKey::from_openssh(&shown.private).unwrap(),
         },
+        rules: segment.rules(),
+        taps: segment.taps(),
     };
-    Door::of(house, dir, "a cluster of 2 nodes").unwrap()
+    let door = Door::of(house, dir, "a cluster of 2 nodes").unwrap();
+    (segment, door)
 }
 
-fn open() -> (TempDir, Door) {
+fn open() -> (TempDir, (Segment, Door)) {
     let dir = tempfile::tempdir().unwrap();
     let key = ssh_key_pair("host").unwrap();
     let door = door(dir.path(), &key, &key);
@@ -272,7 +281,7 @@ async fn what_runs_is_found_until_its_door_closes() {
     let dir = runs.path().join("20261121T130500Z-1");
     fs::create_dir(&dir).unwrap();
     let key = ssh_key_pair("host").unwrap();
-    let door = door(&dir, &key, &key);
+    let (_segment, door) = door(&dir, &key, &key);
     let found = running(runs.path()).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].run, "20261121T130500Z-1");
@@ -284,7 +293,7 @@ async fn what_runs_is_found_until_its_door_closes() {
 
 #[tokio::test]
 async fn a_console_is_shown_from_its_last_lines_on_until_the_door_closes() {
-    let (dir, door) = open();
+    let (dir, (_segment, door)) = open();
     let record = dir.path().join("node1");
     let mut text = String::new();
     for n in 0..5000 {
@@ -313,6 +322,121 @@ async fn a_console_is_shown_from_its_last_lines_on_until_the_door_closes() {
     assert_eq!(seen.recv().await.unwrap(), "a new one\n");
     drop(door);
     reader.await.unwrap().unwrap();
+}
+
+/// What is set, a line each.
+fn said(report: &podwire_lan::RulesReport) -> Vec<String> {
+    let rules = report.rules.iter();
+    let rules = rules.map(|it| format!("{}: {}", it.rule.selector, it.rule.impairment));
+    let filters = report.filters.iter();
+    let filters = filters.map(|it| format!("{} {:?}", it.filter.port, it.filter.own));
+    rules.chain(filters).collect()
+}
+
+fn rule(from: &str, impairment: &str) -> Rule {
+    Rule {
+        selector: Selector::from(from),
+        impairment: serde_json::from_str::<Impairment>(impairment).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_merges_is_shown_and_heals() {
+    let (dir, _door) = open();
+    let slow = rule("node2", r#"{"delay":"40ms"}"#).both_ways();
+    let set = link(&dir).await.impair(slow.clone(), None).await.unwrap();
+    assert_eq!(
+        said(&set),
+        ["node2 -> any: delay 40ms", "any -> node2: delay 40ms"]
+    );
+    let lossy = vec![rule("node2", r#"{"loss":"1%"}"#)];
+    let check = Some(("node1".to_owned(), Check::Source));
+    let set = link(&dir).await.impair(lossy, check).await.unwrap();
+    assert_eq!(
+        said(&set),
+        ["node2 -> any: delay 40ms loss 1%", "node1 [172.30.0.11/32]"]
+    );
+    let cut = vec![rule("node1", r#"{"cut":true}"#)];
+    link(&dir).await.impair(cut, None).await.unwrap();
+    let healed = link(&dir).await.heal(Some("node2".into())).await.unwrap();
+    assert_eq!(healed.rules.len(), 2);
+    let left = ["node1 -> any: cut", "node1 [172.30.0.11/32]"];
+    assert_eq!(said(&link(&dir).await.rules().await.unwrap()), left);
+    assert_eq!(said(&link(&dir).await.heal(None).await.unwrap()), left);
+    assert_eq!(said(&link(&dir).await.rules().await.unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_set_is_told_and_sets_nothing() {
+    let (dir, _door) = open();
+    let refused = async |rules: Vec<Rule>, check: Option<(&str, Check)>| {
+        let check = check.map(|(node, check)| (node.to_owned(), check));
+        match link(&dir).await.impair(rules, check).await {
+            Err(AccessError::Refused(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let sound = rule("node1", r#"{"cut":true}"#);
+    let jitter = rule("node2", r#"{"jitter":"5ms"}"#);
+    insta::assert_snapshot!(refused(vec![sound.clone(), jitter], None).await, @"the rule is wrong: a jitter of 5ms is more than the delay, 0us: give a delay of at least that");
+    let nobody = rule("node9", r#"{"cut":true}"#);
+    insta::assert_snapshot!(refused(vec![sound.clone(), nobody], None).await, @r#"the segment has no port "node9"; it has gateway, node1, node2"#);
+    insta::assert_snapshot!(refused(vec![sound], Some(("node9", Check::Both))).await, @"there is no node `node9`; there are: node1, node2");
+    assert_eq!(said(&link(&dir).await.rules().await.unwrap()), [""; 0]);
+    let heal = link(&dir).await.heal(Some("node9".into())).await;
+    assert!(matches!(heal, Err(AccessError::Refused(_))));
+}
+
+#[tokio::test]
+async fn frames_are_captured_as_they_are_switched_until_the_cluster_ends() {
+    let (dir, (segment, door)) = open();
+    let socket = std::os::unix::net::UnixStream::from(segment.attach("guest").unwrap());
+    let capture = link(&dir).await;
+    let (seen, mut began) = tokio::sync::mpsc::unbounded_channel();
+    let capturing = tokio::spawn(async move {
+        let take = |bytes: &[u8]| seen.send(bytes.to_vec()).map_err(std::io::Error::other);
+        let filter = "arp and host 172.30.0.11".to_owned();
+        let forever = std::future::pending();
+        let node = Some("guest".to_owned());
+        let count = capture.capture(node, filter, forever, take).await.unwrap();
+        (count.frames(), count.lost())
+    });
+    // The head of the stream: whoever reads along is there.
+    let mut stream = began.recv().await.unwrap();
+    // Who is the gateway? The answer comes back by the same port.
+    let mac = [0x52, 0x54, 0, 0, 0x0a, 0x0b];
+    let header = [&[0xff; 6][..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac].concat();
+    let question = [&header[..], &[172, 30, 0, 11], &[0; 6], &[172, 30, 0, 1]].concat();
+    let length = u32::try_from(question.len()).unwrap().to_be_bytes();
+    let framed = [&length[..], &question].concat();
+    std::io::Write::write_all(&mut &socket, &framed).unwrap();
+    while stream.windows(6).filter(|it| *it == mac).count() < 4 {
+        stream.extend(began.recv().await.unwrap());
+    }
+    drop(door);
+    drop(segment);
+    assert_eq!(capturing.await.unwrap(), (2, 0));
+}
+
+#[tokio::test]
+async fn a_capture_ends_when_it_is_enough_and_a_wrong_one_is_told() {
+    let (dir, _door) = open();
+    let nothing = |_: &[u8]| Ok(());
+    let count = async |node: Option<&str>, filter: &str| {
+        let link = link(&dir).await;
+        let at_once = std::future::ready(());
+        let node = node.map(str::to_owned);
+        link.capture(node, filter.to_owned(), at_once, nothing)
+            .await
+    };
+    assert_eq!(count(None, "tcp").await.unwrap().frames(), 0);
+    let refused = |error| match error {
+        Err(AccessError::Refused(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    let wrong = refused(count(None, "tcpp").await);
+    assert!(wrong.contains("not known"), "{wrong}");
+    insta::assert_snapshot!(refused(count(Some("node9"), "").await), @r#"the segment has no port "node9"; it has gateway, node1, node2"#);
 }
 
 #[tokio::test]

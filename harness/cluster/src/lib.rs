@@ -36,6 +36,7 @@ pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};
 pub use running::apply::apply;
 pub use running::cluster::Cluster;
+pub use running::evidence::EVIDENCE;
 pub use running::host::{Host, stretched};
 pub use running::node::Node;
 pub use running::phase::Phase;

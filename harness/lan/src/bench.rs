@@ -1,4 +1,5 @@
-//! The switch measured against `vde_switch` (VDE 2) on the same work.
+//! The switch measured against `vde_switch` (VDE 2) on the same work, and against itself while it is
+//! watched.
 //!
 //! One thread sends frames into a port, one takes them from another; between them is the switch
 //! under test, in its own thread (ours) or process (VDE's). Both sides do to the switch's sockets
@@ -31,7 +32,7 @@ const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 /// How long a switch that loses everything is waited for.
 const STALL: Duration = Duration::from_secs(5);
 
-/// What to measure. The default takes some 12 s.
+/// What to measure. The default takes some 18 s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchBenchPlan {
     /// Frame lengths in octets, without the check sequence, at least 14.
@@ -81,6 +82,9 @@ pub struct SwitchComparison {
     pub vde_switch: Rate,
     /// Our frames per second, divided by theirs.
     pub ratio: f64,
+    /// Our frames per second while the segment is watched, divided by those while it is not: the
+    /// median of the rounds' ratios.
+    pub watched: f64,
 }
 
 /// The result.
@@ -145,17 +149,22 @@ pub fn switch(
         if !(crate::frame::HEADER..=MAX_FRAME).contains(&frame_bytes) {
             return Err(BenchError::FrameLength { frame_bytes });
         }
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut watched) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.rounds.max(1) {
-            ours.push(measure_ours(plan, frame_bytes)?);
+            let unwatched = measure_ours(plan, frame_bytes, false)?;
+            let seen = measure_ours(plan, frame_bytes, true)?;
+            watched.push(seen.frames_per_second / unwatched.frames_per_second);
+            ours.push(unwatched);
             theirs.push(measure_vde(plan, frame_bytes, vde_switch, dir)?);
         }
+        watched.sort_by(f64::total_cmp);
         let (ours, vde_switch) = (median(ours), median(theirs));
         comparisons.push(SwitchComparison {
             frame_bytes,
             ours,
             vde_switch,
             ratio: ours.frames_per_second / vde_switch.frames_per_second,
+            watched: watched[watched.len() / 2],
         });
     }
     Ok(SwitchBench { comparisons })
@@ -166,7 +175,11 @@ fn median(mut rates: Vec<Rate>) -> Rate {
     rates.swap_remove(rates.len() / 2)
 }
 
-fn measure_ours(plan: &SwitchBenchPlan, frame_bytes: usize) -> Result<Rate, BenchError> {
+fn measure_ours(
+    plan: &SwitchBenchPlan,
+    frame_bytes: usize,
+    watch: bool,
+) -> Result<Rate, BenchError> {
     let segment = Segment::start(
         SegmentPlan {
             subnet: Ipv4Net {
@@ -180,10 +193,13 @@ fn measure_ours(plan: &SwitchBenchPlan, frame_bytes: usize) -> Result<Rate, Benc
             outside_name: "outside.test".to_owned(),
             unrouted: Vec::new(),
         },
-        SegmentOptions::default(),
+        SegmentOptions {
+            watch,
+            ..SegmentOptions::default()
+        },
     )?;
-    let mut sender = StreamEnd::new(segment.attach("sender")?.1);
-    let mut receiver = StreamEnd::new(segment.attach("receiver")?.1);
+    let mut sender = StreamEnd::new(segment.attach("sender")?);
+    let mut receiver = StreamEnd::new(segment.attach("receiver")?);
     run(plan, frame_bytes, "our switch", &mut sender, &mut receiver)
 }
 
@@ -490,8 +506,10 @@ mod tests {
                 frames: 50,
                 ..short()
             };
-            let rate = measure_ours(&plan, frame_bytes).unwrap();
-            assert_eq!((rate.frames, rate.lost), (50, 0), "{frame_bytes}");
+            for watch in [false, true] {
+                let rate = measure_ours(&plan, frame_bytes, watch).unwrap();
+                assert_eq!((rate.frames, rate.lost), (50, 0), "{frame_bytes} {watch}");
+            }
         }
     }
 

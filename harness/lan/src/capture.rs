@@ -55,18 +55,11 @@ impl Capture {
     }
 
     pub(crate) fn record(&mut self, port: usize, frame: &[u8], now: Duration) {
-        let kept = &frame[..frame.len().min(SNAP)];
-        if self.newer.len() + RECORD + kept.len() > self.arena {
+        if self.newer.len() + RECORD + frame.len().min(SNAP) > self.arena {
             std::mem::swap(&mut self.older, &mut self.newer);
             self.newer.clear();
         }
-        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_ne_bytes();
-        let time = u64::try_from((self.origin + now).as_nanos()).unwrap_or(u64::MAX);
-        self.newer.extend_from_slice(&number(port));
-        self.newer.extend_from_slice(&time.to_ne_bytes());
-        self.newer.extend_from_slice(&number(frame.len()));
-        self.newer.extend_from_slice(&number(kept.len()));
-        self.newer.extend_from_slice(kept);
+        push_record(&mut self.newer, port, frame, self.origin + now);
     }
 
     /// Writes a complete file, one interface for each of `names`, and puts it in place of the
@@ -85,46 +78,78 @@ impl Capture {
     fn write(&self, names: &[String], to: impl Write) -> Result<(), PcapError> {
         let mut writer = PcapNgWriter::new(to)?;
         for name in names {
-            writer.write_pcapng_block(InterfaceDescriptionBlock {
-                linktype: DataLink::ETHERNET,
-                snaplen: u32::try_from(SNAP).unwrap_or(u32::MAX),
-                options: vec![
-                    InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
-                    // pcap-file writes nanoseconds; without this option they would be read as
-                    // microseconds.
-                    InterfaceDescriptionOption::IfTsResol(9),
-                ],
-            })?;
+            writer.write_pcapng_block(interface(name))?;
         }
         for arena in [&self.older, &self.newer] {
             let mut rest = &arena[..];
-            while let Some((port, time, length, data)) = next_record(&mut rest) {
-                writer.write_pcapng_block(EnhancedPacketBlock {
-                    interface_id: port,
-                    timestamp: Duration::from_nanos(time),
-                    original_len: length,
-                    data: Cow::Borrowed(data),
-                    options: Vec::new(),
-                })?;
+            while let Some(record) = next_record(&mut rest) {
+                writer.write_pcapng_block(packet(&record))?;
             }
         }
         writer.get_mut().flush().map_err(PcapError::IoError)
     }
 }
 
-fn next_record<'a>(rest: &mut &'a [u8]) -> Option<(u32, u64, u32, &'a [u8])> {
+/// A frame in memory.
+pub(crate) struct Record<'a> {
+    port: u32,
+    /// Nanoseconds since 1970.
+    time: u64,
+    /// Octets on the wire.
+    length: u32,
+    data: &'a [u8],
+}
+
+/// Appends a record of a frame that a port has sent, or got, at a time since 1970.
+pub(crate) fn push_record(to: &mut Vec<u8>, port: usize, frame: &[u8], time: Duration) {
+    let kept = &frame[..frame.len().min(SNAP)];
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_ne_bytes();
+    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    to.extend_from_slice(&number(port));
+    to.extend_from_slice(&time.to_ne_bytes());
+    to.extend_from_slice(&number(frame.len()));
+    to.extend_from_slice(&number(kept.len()));
+    to.extend_from_slice(kept);
+}
+
+/// Takes the first record.
+pub(crate) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let (port, tail) = rest.split_first_chunk()?;
     let (time, tail) = tail.split_first_chunk()?;
     let (length, tail) = tail.split_first_chunk()?;
     let (kept, tail) = tail.split_first_chunk()?;
     let (data, tail) = tail.split_at_checked(u32::from_ne_bytes(*kept) as usize)?;
     *rest = tail;
-    Some((
-        u32::from_ne_bytes(*port),
-        u64::from_ne_bytes(*time),
-        u32::from_ne_bytes(*length),
+    Some(Record {
+        port: u32::from_ne_bytes(*port),
+        time: u64::from_ne_bytes(*time),
+        length: u32::from_ne_bytes(*length),
         data,
-    ))
+    })
+}
+
+/// A port as pcapng has it; they come in the order of their numbers.
+pub(crate) fn interface(name: &str) -> InterfaceDescriptionBlock<'_> {
+    InterfaceDescriptionBlock {
+        linktype: DataLink::ETHERNET,
+        snaplen: u32::try_from(SNAP).unwrap_or(u32::MAX),
+        options: vec![
+            InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
+            // pcap-file writes nanoseconds; without this option they would be read as microseconds.
+            InterfaceDescriptionOption::IfTsResol(9),
+        ],
+    }
+}
+
+/// A frame as pcapng has it.
+pub(crate) fn packet<'a>(record: &Record<'a>) -> EnhancedPacketBlock<'a> {
+    EnhancedPacketBlock {
+        interface_id: record.port,
+        timestamp: Duration::from_nanos(record.time),
+        original_len: record.length,
+        data: Cow::Borrowed(record.data),
+        options: Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PlanError;
+use crate::rules::rule::RuleError;
 
 /// A segment, a port or a connection could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +33,16 @@ pub enum LanError {
         name: String,
     },
     /// No such port.
-    #[error("the segment has no port number {port}; it comes from another segment")]
-    NoSuchPort {
-        /// The port's number.
-        port: u32,
+    #[error("the segment has no port {name:?}; it has {}", known.join(", "))]
+    UnknownPort {
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
     },
+    /// A rule contradicts itself.
+    #[error("the rule is wrong: {0}")]
+    Rule(#[from] RuleError),
     /// The machine answered, and nothing listens there.
     #[error("connection to {to} refused: the machine is up and nothing listens on port {}", to.port())]
     Refused {
@@ -80,7 +86,17 @@ pub enum LanError {
         #[source]
         source: io::Error,
     },
+    /// Nobody can read along.
+    #[error("cannot begin a pcapng stream")]
+    Tap {
+        /// Why.
+        #[source]
+        source: pcap_file::PcapError,
+    },
     /// The segment was started without a capture.
     #[error("this segment captures nothing; start it with SegmentOptions::capture")]
     NoCapture,
+    /// The segment was started without a witness.
+    #[error("this segment remembers no frames; start it with SegmentOptions::watch")]
+    NotWatched,
 }

@@ -8,6 +8,7 @@ mod case;
 mod dice;
 mod frames;
 mod gateway;
+mod rules;
 mod switch;
 mod tcp;
 
@@ -43,11 +44,13 @@ pub enum Target {
     Framing,
     /// What a held segment keeps, and its state, there and back.
     Held,
+    /// The switch with rules, whatever they are.
+    Rules,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 8] = [
+    pub const ALL: [Target; 9] = [
         Target::Arp,
         Target::Dhcp,
         Target::Dns,
@@ -56,6 +59,7 @@ impl Target {
         Target::Tcp,
         Target::Framing,
         Target::Held,
+        Target::Rules,
     ];
 
     fn name(self) -> &'static str {
@@ -68,6 +72,7 @@ impl Target {
             Target::Tcp => "tcp",
             Target::Framing => "framing",
             Target::Held => "held",
+            Target::Rules => "rules",
         }
     }
 
@@ -81,6 +86,7 @@ impl Target {
             Target::Tcp => tcp::play(dice, log, alarm),
             Target::Framing => switch::framing(dice, log),
             Target::Held => switch::held(dice, log),
+            Target::Rules => rules::play(dice, log),
         }
     }
 }

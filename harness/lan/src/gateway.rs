@@ -328,7 +328,16 @@ impl Gateway {
                 let to = SocketAddrV4::new(source, datagram.src_port());
                 let server = SocketAddrV4::new(destination, dns::PORT);
                 self.send_udp(from, server, to, &answer);
-                lock(&self.records).counters.dns_answered += 1;
+                let mut records = lock(&self.records);
+                records.counters.dns_answered += 1;
+                records.contact(source, ContactProtocol::Dns);
+            }
+        } else if datagram.dst_port() == outside::PORT && destination == self.plan.outside {
+            let to = SocketAddrV4::new(source, datagram.src_port());
+            let server = SocketAddrV4::new(destination, outside::PORT);
+            if let Some(answer) = outside::answer_datagram(payload, source) {
+                self.send_udp(from, server, to, &answer);
+                lock(&self.records).contact(source, ContactProtocol::Udp);
             }
         } else if ours {
             // The stack says that the port is unreachable.

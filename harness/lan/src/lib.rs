@@ -9,6 +9,7 @@
 //! Nothing is configured on the host, no port of the host is opened, no privilege is needed.
 //!
 //! ```text
+//!                                               rules
 //!  QEMU --socket-- [reactor] -- FrameBuffer --> Switch --> SendQueue --socket-- QEMU
 //!                                                 |  ^
 //!                                                 v  |
@@ -29,9 +30,14 @@ mod mailbox;
 mod plan;
 mod queue;
 mod reactor;
+mod rules;
+mod rules_handle;
 mod segment;
 mod state;
 mod switch;
+mod tap;
+mod taps_handle;
+pub mod witness;
 
 pub use address::{AddressError, Ipv4Net, MacAddr};
 pub use error::LanError;
@@ -40,6 +46,14 @@ pub use gateway::{
     SegmentStream,
 };
 pub use plan::{Lease, PlanError, SegmentPlan};
+pub use rules::filter::{AddressFilter, Check, FilterReport};
+pub use rules::report::{Realised, RuleId, RuleReport, RulesReport};
+pub use rules::rule::{Impairment, Packets, Protocol, Rule, RuleError, Selector};
+pub use rules::units::{BitRate, Percent, Size, Time, UnitError};
+pub use rules_handle::RulesHandle;
 pub use segment::{Segment, SegmentOptions};
 pub use state::{HeldFrame, LearnedMac, PortState, SegmentState};
-pub use switch::{Drops, PortCounters, PortId};
+pub use switch::{Drops, PortCounters};
+pub use tap::filter::{Filter, FilterError};
+pub use tap::{CaptureCount, NotPcapng, Tap};
+pub use taps_handle::TapsHandle;

@@ -9,14 +9,21 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
-use crate::{LanError, PortCounters, PortId, SegmentState};
+use crate::rules::Mode;
+use crate::rules::filter::AddressFilter;
+use crate::rules::report::{RuleId, RulesReport};
+use crate::rules::rule::Rule;
+use crate::tap::Tap;
+use crate::tap::filter::Filter;
+use crate::witness::notes::Taken;
+use crate::{LanError, PortCounters, SegmentState};
 
 /// What the segment's thread is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
     Attach {
         name: String,
-        reply: SyncSender<Result<(PortId, OwnedFd), LanError>>,
+        reply: SyncSender<Result<OwnedFd, LanError>>,
     },
     Hold {
         reply: SyncSender<()>,
@@ -24,16 +31,40 @@ pub(crate) enum Command {
     Release {
         reply: SyncSender<()>,
     },
-    SetCut {
-        port: PortId,
-        cut: bool,
+    SetRules {
+        rules: Vec<Rule>,
+        mode: Mode,
+        reply: SyncSender<Result<Vec<RuleId>, LanError>>,
+    },
+    Heal {
+        id: RuleId,
+        reply: SyncSender<bool>,
+    },
+    SetFilter {
+        filter: AddressFilter,
         reply: SyncSender<Result<(), LanError>>,
+    },
+    RemoveFilter {
+        port: String,
+        reply: SyncSender<Result<bool, LanError>>,
+    },
+    Rules {
+        reply: SyncSender<RulesReport>,
+    },
+    Tap {
+        port: Option<String>,
+        filter: Filter,
+        reply: SyncSender<Result<Tap, LanError>>,
     },
     Counters {
         reply: SyncSender<Vec<PortCounters>>,
     },
     State {
         reply: SyncSender<SegmentState>,
+    },
+    /// What the switch saw since the last time, and the names of all ports.
+    TakeSeen {
+        reply: SyncSender<Option<(Taken, Vec<String>)>>,
     },
     WriteCapture {
         reply: SyncSender<Result<PathBuf, LanError>>,

@@ -66,6 +66,11 @@ impl SendQueue {
         }
     }
 
+    /// Takes framed frames that a bounded memory held before, whatever the limit.
+    pub(crate) fn restore(&mut self, run: &[u8]) {
+        self.bytes.extend(run);
+    }
+
     /// What to write next.
     pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
         let (head, tail) = self.bytes.as_slices();

@@ -15,7 +15,8 @@ use crate::framing::{Filled, FrameBuffer};
 use crate::gateway::{Gateway, GatewayHandle};
 use crate::mac_table::AGEING;
 use crate::mailbox::{Alarm, Command, Mailbox};
-use crate::switch::{PortId, Switch};
+use crate::switch::Switch;
+use crate::witness::notes::Notes;
 use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
 
 /// The gateway's port.
@@ -83,6 +84,9 @@ impl Reactor {
         let now = clock(started);
         let capture = options.capture.map(|path| Capture::new(path, now));
         let mut switch = Switch::new(options.queue_bytes, options.start_held, capture);
+        if options.watch {
+            switch.watch();
+        }
         let gateway = switch.port(GATEWAY_NAME);
         debug_assert_eq!(gateway, GATEWAY);
         switch.attach(gateway);
@@ -122,6 +126,7 @@ impl Reactor {
                 }
             }
             let now = clock(self.started);
+            self.switch.send_due(now);
             for event in &events {
                 match event.data.u64() {
                     ALARM => self.alarm.silence(),
@@ -153,7 +158,9 @@ impl Reactor {
             .gateway
             .deadline()
             .map(|deadline| deadline.saturating_sub(now));
-        let wait = hold.into_iter().chain(gateway).min()?;
+        let delayed = self.switch.first_due();
+        let delayed = delayed.map(|due| due.saturating_sub(now));
+        let wait = hold.into_iter().chain(gateway).chain(delayed).min()?;
         Timespec::try_from(wait).ok()
     }
 
@@ -175,8 +182,27 @@ impl Reactor {
                     self.switch.release(now);
                     let _ = reply.send(());
                 }
-                Command::SetCut { port, cut, reply } => {
-                    let _ = reply.send(self.set_cut(port, cut));
+                Command::SetRules { rules, mode, reply } => {
+                    let _ = reply.send(self.switch.set_rules(&rules, mode));
+                }
+                Command::Heal { id, reply } => {
+                    let _ = reply.send(self.switch.heal(id));
+                }
+                Command::SetFilter { filter, reply } => {
+                    let _ = reply.send(self.switch.set_filter(filter));
+                }
+                Command::RemoveFilter { port, reply } => {
+                    let _ = reply.send(self.switch.remove_filter(&port));
+                }
+                Command::Tap {
+                    port,
+                    filter,
+                    reply,
+                } => {
+                    let _ = reply.send(self.switch.tap(port.as_deref(), filter));
+                }
+                Command::Rules { reply } => {
+                    let _ = reply.send(self.switch.rules());
                 }
                 Command::Counters { reply } => {
                     let _ = reply.send(self.switch.counters());
@@ -184,6 +210,11 @@ impl Reactor {
                 Command::State { reply } => {
                     self.drain_inputs(now);
                     let _ = reply.send(self.switch.state(now));
+                }
+                Command::TakeSeen { reply } => {
+                    let names = self.port_names();
+                    let taken = self.switch.notes().map(Notes::take);
+                    let _ = reply.send(taken.map(|taken| (taken, names)));
                 }
                 Command::WriteCapture { reply } => {
                     let _ = reply.send(self.write_capture());
@@ -196,15 +227,13 @@ impl Reactor {
         false
     }
 
-    fn attach(&mut self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
-        let in_use = || LanError::PortInUse {
-            name: name.to_owned(),
-        };
+    fn attach(&mut self, name: &str) -> Result<OwnedFd, LanError> {
         let port = self.switch.port(name);
         if self.switch.is_attached(port) {
-            return Err(in_use());
+            return Err(LanError::PortInUse {
+                name: name.to_owned(),
+            });
         }
-        let number = u32::try_from(port).map_err(|_| in_use())?;
         let (ours, theirs) = self.cable(port).map_err(|errno| LanError::System {
             doing: "create a pair of sockets for a port",
             source: errno.into(),
@@ -216,7 +245,7 @@ impl Reactor {
             blocked: false,
         });
         self.switch.attach(port);
-        Ok((PortId(number), theirs))
+        Ok(theirs)
     }
 
     fn cable(&self, port: usize) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
@@ -239,28 +268,19 @@ impl Reactor {
         Ok((ours, theirs))
     }
 
-    fn set_cut(&mut self, port: PortId, cut: bool) -> Result<(), LanError> {
-        let index = port.0 as usize;
-        if index >= self.switch.ports() {
-            return Err(LanError::NoSuchPort { port: port.0 });
-        }
-        self.switch.set_cut(index, cut);
-        Ok(())
-    }
-
     fn write_capture(&self) -> Result<std::path::PathBuf, LanError> {
         let capture = self.switch.capture().ok_or(LanError::NoCapture)?;
-        let names: Vec<String> = self
-            .switch
-            .counters()
-            .into_iter()
-            .map(|counters| counters.name)
-            .collect();
+        let names = self.port_names();
         let path = capture.path().to_owned();
         match capture.flush(&names) {
             Ok(()) => Ok(path),
             Err(source) => Err(LanError::Capture { path, source }),
         }
+    }
+
+    fn port_names(&self) -> Vec<String> {
+        let counters = self.switch.counters().into_iter();
+        counters.map(|counters| counters.name).collect()
     }
 
     fn serve(&mut self, port: usize, ready: epoll::EventFlags, now: Duration) {

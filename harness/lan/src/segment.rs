@@ -2,15 +2,18 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::reactor::Reactor;
-use crate::{LanError, PortCounters, PortId, SegmentPlan, SegmentState};
+use crate::rules_handle::RulesHandle;
+use crate::taps_handle::TapsHandle;
+use crate::witness::Witness;
+use crate::{LanError, PortCounters, SegmentPlan, SegmentState};
 
 /// How a segment runs, apart from what is on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct SegmentOptions {
     /// Keep the last frames (32 MiB at most, jumbo frames cut) and write them to this file, as
     /// pcapng, on [`Segment::write_capture`] and when the segment ends.
     pub capture: Option<PathBuf>,
+    /// Remember the beginnings of the last frames (48 MiB at most), see [`Segment::ask`].
+    pub watch: bool,
     /// Start [held](Segment::hold).
     pub start_held: bool,
     /// Octets that wait for one port at most before frames for it are dropped, and octets of memory
@@ -29,11 +34,12 @@ pub struct SegmentOptions {
 }
 
 impl Default for SegmentOptions {
-    /// No capture, not held, queues of 4 MiB (some 2700 frames of 1500 octets), half a second for a
+    /// No capture, not watched, not held, queues of 4 MiB (some 2700 frames of 1500 octets), half a second for a
     /// machine that is to take what is under way.
     fn default() -> Self {
         SegmentOptions {
             capture: None,
+            watch: false,
             start_held: false,
             queue_bytes: 4 * 1024 * 1024,
             drain_limit: Duration::from_millis(500),
@@ -46,6 +52,7 @@ impl Default for SegmentOptions {
 pub struct Segment {
     mailbox: Mailbox,
     gateway: GatewayHandle,
+    witness: Mutex<Witness>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,7 +66,7 @@ impl Segment {
         Self::restore(plan, options, SegmentState::default())
     }
 
-    /// Starts a segment with a frozen one's stations, cut cables and frames under way. Machines
+    /// Starts a segment with a frozen one's stations and frames under way. Machines
     /// find their ports by name. Usually with [`SegmentOptions::start_held`], and released once
     /// every machine runs.
     ///
@@ -93,6 +100,7 @@ impl Segment {
         Ok(Segment {
             mailbox,
             gateway,
+            witness: Mutex::default(),
             thread: Some(thread),
         })
     }
@@ -104,7 +112,7 @@ impl Segment {
     /// # Errors
     /// [`LanError::PortInUse`] while a machine is attached under this name, [`LanError::System`] if
     /// the kernel gives no sockets, [`LanError::Stopped`].
-    pub fn attach(&self, name: &str) -> Result<(PortId, OwnedFd), LanError> {
+    pub fn attach(&self, name: &str) -> Result<OwnedFd, LanError> {
         let name = name.to_owned();
         self.mailbox.ask(|reply| Command::Attach { name, reply })?
     }
@@ -128,14 +136,16 @@ impl Segment {
         self.mailbox.ask(|reply| Command::Release { reply })
     }
 
-    /// Cuts or mends the cable of a port: frames in either direction are lost and counted. The
-    /// machine does not see it (its link stays up), as with a broken path behind a switch.
-    ///
-    /// # Errors
-    /// [`LanError::NoSuchPort`], [`LanError::Stopped`].
-    pub fn set_cut(&self, port: PortId, cut: bool) -> Result<(), LanError> {
-        self.mailbox
-            .ask(|reply| Command::SetCut { port, cut, reply })?
+    /// What becomes of its frames, apart from being switched.
+    #[must_use]
+    pub fn rules(&self) -> RulesHandle {
+        RulesHandle::new(self.mailbox.clone())
+    }
+
+    /// Lets people read along.
+    #[must_use]
+    pub fn taps(&self) -> TapsHandle {
+        TapsHandle::new(self.mailbox.clone())
     }
 
     /// What went through each port; the gateway is the first.
@@ -159,6 +169,19 @@ impl Segment {
     #[must_use]
     pub fn gateway(&self) -> GatewayHandle {
         self.gateway.clone()
+    }
+
+    /// Asks about what the switch saw until now. It is read by the caller's thread: the segment's own
+    /// goes on switching.
+    ///
+    /// # Errors
+    /// [`LanError::NotWatched`] without [`SegmentOptions::watch`], [`LanError::Stopped`].
+    pub fn ask<T>(&self, question: impl FnOnce(&Witness) -> T) -> Result<T, LanError> {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.mailbox.ask(|reply| Command::TakeSeen { reply })?;
+        let (taken, names) = taken.ok_or(LanError::NotWatched)?;
+        witness.learn(taken, &names);
+        Ok(question(&witness))
     }
 
     /// Writes what was captured so far, as a complete pcapng file, and gives its path.

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::MacAddr;
 
-/// All of a segment that a frozen cluster needs again: who is where, which cables are cut, which
-/// frames are under way. Ports are named, so that machines find theirs when they attach again.
+/// All of a segment that a frozen cluster needs again: who is where, and which frames are under way.
+/// Ports are named, so that machines find theirs when they attach again. Rules are no part of it: they
+/// are what somebody does to the segment for a while.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentState {
     /// The ports, in order.
@@ -14,7 +15,8 @@ pub struct SegmentState {
     pub stations: Vec<LearnedMac>,
     /// Frames that ports have sent and that are not switched yet, in order.
     pub held: Vec<HeldFrame>,
-    /// Frames that are switched and wait for their port, in order.
+    /// Frames that are switched and wait for their port, in order. Those that a rule delays come last:
+    /// without the rule, nothing is left for them to wait for.
     pub queued: Vec<HeldFrame>,
 }
 
@@ -23,8 +25,6 @@ pub struct SegmentState {
 pub struct PortState {
     /// Its name.
     pub name: String,
-    /// Whether its cable is cut.
-    pub cut: bool,
 }
 
 /// A station of a frozen segment.
@@ -93,7 +93,6 @@ mod tests {
         let state = SegmentState {
             ports: vec![PortState {
                 name: "node1".to_owned(),
-                cut: true,
             }],
             stations: vec![LearnedMac {
                 mac: MacAddr([0x52, 0x54, 0, 0, 1, 1]),
@@ -106,7 +105,7 @@ mod tests {
             }],
             queued: Vec::new(),
         };
-        insta::assert_snapshot!(serde_json::to_string(&state).unwrap(), @r#"{"ports":[{"name":"node1","cut":true}],"stations":[{"mac":"52:54:00:00:01:01","port":"node1","age_ms":1500}],"held":[{"port":"node1","frame":"00ab"}],"queued":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&state).unwrap(), @r#"{"ports":[{"name":"node1"}],"stations":[{"mac":"52:54:00:00:01:01","port":"node1","age_ms":1500}],"held":[{"port":"node1","frame":"00ab"}],"queued":[]}"#);
     }
 
     proptest! {

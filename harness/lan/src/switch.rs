@@ -3,6 +3,8 @@
 //! It is a bridge in the sense of IEEE 802.1D-2004 clause 7, without spanning tree and without VLAN
 //! filtering: a tag is payload to it, and stations are learned by address alone.
 
+mod by_rules;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -13,11 +15,10 @@ use crate::frame::{ADDRESSES, HEADER, addresses};
 use crate::framing::{LENGTH, Oversized, append, first_frame};
 use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
+use crate::rules::{self, Rules};
 use crate::state::{HeldFrame, LearnedMac, PortState, SegmentState};
-
-/// A port of one segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortId(pub(crate) u32);
+use crate::tap::Taps;
+use crate::witness::notes::{Fate, Lost, Notes};
 
 /// What went through a port since the segment started. "In" is from the machine to the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +44,8 @@ pub struct Drops {
     pub queue_full: u64,
     /// From the machine, beyond what a held segment stores.
     pub held_full: u64,
-    /// To or from the machine, over a cut cable.
-    pub cut: u64,
+    /// From the machine, which its address filter did not let in.
+    pub filtered: u64,
     /// For a machine that is not attached.
     pub detached: u64,
     /// From the machine, too short to have addresses.
@@ -56,7 +57,6 @@ pub struct Drops {
 #[derive(Debug)]
 struct Port {
     attached: bool,
-    cut: bool,
     queue: SendQueue,
     /// What this port's frames in [`Switch::held`] cost, see [`held_cost`].
     held: usize,
@@ -72,12 +72,24 @@ enum Verdict {
     Filter,
 }
 
+impl From<Verdict> for Fate {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::To(port) => Self::To(port),
+            Verdict::Flood => Self::Flood,
+            Verdict::Filter => Self::Nowhere,
+        }
+    }
+}
+
 /// Consecutive frames of a batch for one port: they are copied at once.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     to: usize,
     start: usize,
     count: u64,
+    /// The first one's number, where the segment is watched.
+    first: u64,
 }
 
 #[derive(Debug)]
@@ -88,6 +100,11 @@ pub(crate) struct Switch {
     /// While the segment is held: what ports sent, in order.
     held: Option<VecDeque<(usize, Vec<u8>)>>,
     capture: Option<Capture>,
+    taps: Taps,
+    rules: Rules,
+    /// Framed frames on their way from the rules to a queue; kept for its memory.
+    passed: Vec<u8>,
+    notes: Option<Notes>,
 }
 
 impl Switch {
@@ -98,7 +115,20 @@ impl Switch {
             queue_limit,
             held: held.then(VecDeque::new),
             capture,
+            taps: Taps::default(),
+            rules: Rules::new(rules::LIMIT),
+            passed: Vec::new(),
+            notes: None,
         }
+    }
+
+    /// Notes from now on what it sees.
+    pub(crate) fn watch(&mut self) {
+        self.notes = Some(Notes::default());
+    }
+
+    pub(crate) fn notes(&mut self) -> Option<&mut Notes> {
+        self.notes.as_mut()
     }
 
     /// The port of that name; it is made if there is none.
@@ -106,9 +136,9 @@ impl Switch {
         if let Some(port) = self.find(name) {
             return port;
         }
+        self.taps.port_added(name);
         self.ports.push(Port {
             attached: false,
-            cut: false,
             queue: SendQueue::new(self.queue_limit),
             held: 0,
             counters: PortCounters {
@@ -145,10 +175,6 @@ impl Switch {
         port.counters.dropped.detached += port.queue.take().len() as u64;
     }
 
-    pub(crate) fn set_cut(&mut self, port: usize, cut: bool) {
-        self.ports[port].cut = cut;
-    }
-
     pub(crate) fn queue(&mut self, port: usize) -> &mut SendQueue {
         &mut self.ports[port].queue
     }
@@ -176,10 +202,13 @@ impl Switch {
         self.held.get_or_insert_default();
     }
 
-    /// Switches what was held, in order, and everything from now on.
+    /// Switches what was held, in order, and everything from now on. Delayed frames whose time came
+    /// meanwhile were sent earlier, and go first.
     pub(crate) fn release(&mut self, now: Duration) {
         let mut batch = Vec::new();
-        for (from, frame) in self.held.take().unwrap_or_default() {
+        let held = self.held.take().unwrap_or_default();
+        self.send_due(now);
+        for (from, frame) in held {
             self.ports[from].held -= held_cost(&frame);
             batch.clear();
             append(&mut batch, &frame);
@@ -199,7 +228,9 @@ impl Switch {
         if self.held.is_some() {
             return self.hold_back(from, batch);
         }
-        let cut = self.ports[from].cut;
+        if !self.rules.is_idle() {
+            return self.ingress_by_rules(from, batch, now);
+        }
         let (mut at, mut frames, mut bytes) = (0, 0, 0);
         let mut run: Option<Run> = None;
         // Frames come in trains between the same two stations: one look at the table serves all.
@@ -214,22 +245,19 @@ impl Switch {
             at += LENGTH + frame.len();
             frames += 1;
             bytes += frame.len() as u64;
-            let verdict = if cut {
-                self.ports[from].counters.dropped.cut += 1;
-                Verdict::Filter
-            } else {
-                if let Some(capture) = &mut self.capture {
-                    capture.record(from, frame, now);
-                }
-                match frame.get(..HEADER).map(|header| &header[..ADDRESSES]) {
-                    Some(header) if header == previous.0 => previous.1,
-                    header => {
-                        let verdict = self.judge(from, frame, now);
-                        previous = (header.unwrap_or_default(), verdict);
-                        verdict
-                    }
+            if let Some(capture) = &mut self.capture {
+                capture.record(from, frame, now);
+            }
+            self.taps.entered(from, frame);
+            let verdict = match frame.get(..HEADER).map(|header| &header[..ADDRESSES]) {
+                Some(header) if header == previous.0 => previous.1,
+                header => {
+                    let verdict = self.judge(from, frame, now);
+                    previous = (header.unwrap_or_default(), verdict);
+                    verdict
                 }
             };
+            let number = self.note(from, frame, verdict.into(), now);
             match (verdict, &mut run) {
                 (Verdict::To(port), Some(run)) if run.to == port => run.count += 1,
                 (verdict, _) => {
@@ -240,6 +268,7 @@ impl Switch {
                                 to,
                                 start,
                                 count: 1,
+                                first: number,
                             })
                         }
                         Verdict::Flood => {
@@ -249,6 +278,7 @@ impl Switch {
                                         to,
                                         start,
                                         count: 1,
+                                        first: number,
                                     }),
                                     batch,
                                     at,
@@ -284,21 +314,37 @@ impl Switch {
     }
 
     fn send(&mut self, run: Option<Run>, batch: &[u8], end: usize) {
-        let Some(Run { to, start, count }) = run else {
+        let Some(run) = run else {
             return;
         };
-        let port = &mut self.ports[to];
+        let (kept, why) = self.enqueue(run, &batch[run.start..end]);
+        if let Some(notes) = &mut self.notes {
+            // The later ones of a run are those that are lost.
+            notes.lost(run.first + kept, run.count - kept, run.to, why);
+        }
+    }
+
+    /// Says how many of a run's frames its port has taken, and why it took no more.
+    fn enqueue(&mut self, run: Run, frames: &[u8]) -> (u64, Lost) {
+        let port = &mut self.ports[run.to];
         let dropped = &mut port.counters.dropped;
         if !port.attached {
-            dropped.detached += count;
-        } else if port.cut {
-            dropped.cut += count;
-        } else {
-            let pushed = port.queue.push(&batch[start..end], count);
-            dropped.queue_full += pushed.dropped;
-            port.counters.frames_out += pushed.frames;
-            port.counters.bytes_out += pushed.bytes;
+            dropped.detached += run.count;
+            return (0, Lost::Detached);
         }
+        let pushed = port.queue.push(frames, run.count);
+        self.taps.left(run.to, frames, pushed.frames);
+        dropped.queue_full += pushed.dropped;
+        port.counters.frames_out += pushed.frames;
+        port.counters.bytes_out += pushed.bytes;
+        (pushed.frames, Lost::QueueFull)
+    }
+
+    /// Notes a frame where the segment is watched, and gives its number.
+    fn note(&mut self, from: usize, frame: &[u8], fate: Fate, now: Duration) -> u64 {
+        let ports = self.ports.len();
+        let notes = self.notes.as_mut();
+        notes.map_or(0, |notes| notes.saw((from, ports), frame, fate, now))
     }
 
     fn hold_back(&mut self, from: usize, batch: &[u8]) -> Result<usize, Oversized> {
@@ -330,7 +376,6 @@ impl Switch {
                 .iter()
                 .map(|port| PortState {
                     name: port.counters.name.clone(),
-                    cut: port.cut,
                 })
                 .collect(),
             stations: self
@@ -354,8 +399,9 @@ impl Switch {
                 .collect(),
             queued: (0..self.ports.len())
                 .flat_map(|port| {
-                    let frames = self.ports[port].queue.frames();
-                    frames.into_iter().map(move |frame| (port, frame))
+                    let queued = self.ports[port].queue.frames().into_iter();
+                    let delayed = self.rules.delayed_for(port).map(<[u8]>::to_vec);
+                    queued.chain(delayed).map(move |frame| (port, frame))
                 })
                 .map(|(port, frame)| HeldFrame {
                     port: name(port),
@@ -368,8 +414,7 @@ impl Switch {
     /// Takes a state into a fresh switch. Its ports wait for their machines.
     pub(crate) fn restore(&mut self, state: SegmentState, now: Duration) {
         for port in &state.ports {
-            let index = self.port(&port.name);
-            self.ports[index].cut = port.cut;
+            self.port(&port.name);
         }
         for station in state.stations {
             let port = self.port(&station.port);
@@ -385,7 +430,7 @@ impl Switch {
             let port = self.port(&queued.port);
             framed.clear();
             append(&mut framed, &queued.frame);
-            self.ports[port].queue.push(&framed, 1);
+            self.ports[port].queue.restore(&framed);
         }
     }
 }
@@ -403,14 +448,14 @@ mod tests {
     use crate::MacAddr;
     use crate::mac_table::AGEING;
 
-    const LIMIT: usize = 64 * 1024;
-    const NOW: Duration = AGEING;
+    pub(super) const LIMIT: usize = 64 * 1024;
+    pub(super) const NOW: Duration = AGEING;
 
-    fn station(n: u8) -> MacAddr {
+    pub(super) fn station(n: u8) -> MacAddr {
         MacAddr([0x52, 0x54, 0, 0, 1, n])
     }
 
-    fn frame(to: MacAddr, from: MacAddr, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn frame(to: MacAddr, from: MacAddr, payload: &[u8]) -> Vec<u8> {
         [&to.0[..], &from.0, &[0x08, 0x00], payload].concat()
     }
 
@@ -423,7 +468,7 @@ mod tests {
     }
 
     /// A switch with ports 0, 1, 2, ... and their machines.
-    fn switch(ports: usize, held: bool) -> Switch {
+    pub(super) fn switch(ports: usize, held: bool) -> Switch {
         let mut switch = Switch::new(LIMIT, held, None);
         for n in 0..ports {
             let port = switch.port(&format!("port{n}"));
@@ -432,12 +477,12 @@ mod tests {
         switch
     }
 
-    fn send(switch: &mut Switch, from: usize, frames: &[Vec<u8>]) {
+    pub(super) fn send(switch: &mut Switch, from: usize, frames: &[Vec<u8>]) {
         let batch = framed(frames);
         assert_eq!(switch.ingress(from, &batch, NOW), Ok(batch.len()));
     }
 
-    fn received(switch: &mut Switch, port: usize) -> Vec<Vec<u8>> {
+    pub(super) fn received(switch: &mut Switch, port: usize) -> Vec<Vec<u8>> {
         switch.queue(port).take()
     }
 
@@ -544,33 +589,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_cable_loses_both_directions_and_counts_them() {
-        let mut switch = switch(3, false);
-        switch.set_cut(1, true);
-        send(
-            &mut switch,
-            1,
-            &[frame(MacAddr::BROADCAST, station(1), b"")],
-        );
-        send(
-            &mut switch,
-            2,
-            &[frame(MacAddr::BROADCAST, station(2), b"")],
-        );
-        assert_eq!(received(&mut switch, 1).len(), 0);
-        assert_eq!(received(&mut switch, 2).len(), 0);
-        assert_eq!(received(&mut switch, 0).len(), 1);
-        assert_eq!(switch.counters()[1].dropped.cut, 2);
-        switch.set_cut(1, false);
-        send(
-            &mut switch,
-            2,
-            &[frame(MacAddr::BROADCAST, station(2), b"")],
-        );
-        assert_eq!(received(&mut switch, 1).len(), 1);
-    }
-
-    #[test]
     fn a_machine_that_left_is_forgotten() {
         let mut switch = switch(3, false);
         send(
@@ -646,7 +664,6 @@ mod tests {
             1,
             &[frame(MacAddr::BROADCAST, station(1), b"queued")],
         );
-        old.set_cut(2, true);
         old.hold();
         send(&mut old, 0, &[frame(station(1), station(9), b"held")]);
         let later = NOW + Duration::from_secs(100);
@@ -674,13 +691,17 @@ mod tests {
 
     proptest! {
         /// What each port gets does not depend on how the frames were batched, and is what a
-        /// switch does that looks at one frame at a time.
+        /// switch does that looks at one frame at a time; also under a rule that takes nothing.
         #[test]
         fn batches_change_nothing(
             traffic in prop::collection::vec((0usize..4, 0u8..7, 0u8..6, 0usize..80), 1..200),
             held in any::<bool>(),
+            ruled in any::<bool>(),
         ) {
             let mut batched = switch(4, held);
+            if ruled {
+                by_rules::tests::rule(&mut batched, "port1", r#"{"hole":65535}"#);
+            }
             let mut single = switch(4, false);
             let mut pending: (usize, Vec<Vec<u8>>) = (0, Vec::new());
             let mut total = 0;

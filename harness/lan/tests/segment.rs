@@ -10,17 +10,18 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::{Cable, LONG, frame, mac, plan};
+use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_lan::{
-    HeldFrame, LanError, MacAddr, PortCounters, PortId, Segment, SegmentOptions, SegmentState,
+    HeldFrame, Impairment, LanError, MacAddr, PortCounters, Rule, RuleId, Segment, SegmentOptions,
+    SegmentState, Selector,
 };
 
 fn start(options: SegmentOptions) -> Segment {
     Segment::start(plan(), options).unwrap()
 }
 
-fn attach(segment: &Segment, name: &str) -> (PortId, Cable) {
-    let (port, socket) = segment.attach(name).unwrap();
-    (port, Cable::new(socket))
+fn attach(segment: &Segment, name: &str) -> Cable {
+    Cable::new(segment.attach(name).unwrap())
 }
 
 fn counters(segment: &Segment, name: &str) -> PortCounters {
@@ -30,8 +31,8 @@ fn counters(segment: &Segment, name: &str) -> PortCounters {
 
 /// Two machines that know each other.
 fn two(segment: &Segment) -> (Cable, Cable) {
-    let (_, mut one) = attach(segment, "node1");
-    let (_, mut two) = attach(segment, "node2");
+    let mut one = attach(segment, "node1");
+    let mut two = attach(segment, "node2");
     two.send(&frame(MacAddr::BROADCAST, mac(2), b"hello"));
     assert_eq!(one.receive(), frame(MacAddr::BROADCAST, mac(2), b"hello"));
     one.send(&frame(mac(2), mac(1), b"hello yourself"));
@@ -63,7 +64,7 @@ fn a_machine_that_never_reads_stalls_nobody_and_its_losses_are_counted() {
         ..SegmentOptions::default()
     });
     let (mut one, mut two) = two(&segment);
-    let (_, mut stuck) = attach(&segment, "stuck");
+    let mut stuck = attach(&segment, "stuck");
     stuck.send(&frame(MacAddr::BROADCAST, mac(3), b"my last words"));
     assert_eq!(one.receive().len(), two.receive().len());
     let jumbo = vec![7; 60_000];
@@ -80,6 +81,40 @@ fn a_machine_that_never_reads_stalls_nobody_and_its_losses_are_counted() {
         u64::from(rounds)
     );
     assert_eq!(counters(&segment, "node2").dropped.queue_full, 0);
+}
+
+#[test]
+fn a_watched_segment_tells_what_it_carried_and_another_nothing() {
+    let segment = start(SegmentOptions {
+        watch: true,
+        ..SegmentOptions::default()
+    });
+    let (mut one, mut two) = two(&segment);
+    let before = segment.ask(Witness::now).unwrap();
+    one.send(&frame(mac(2), mac(1), &[7; 100]));
+    assert_eq!(two.receive().len(), 114);
+    let seen = segment.ask(|witness| witness.all(before)).unwrap();
+    let [seen] = &seen.frames[..] else {
+        panic!("{seen}");
+    };
+    assert_eq!(
+        (&*seen.from, &*seen.to[0], seen.length),
+        ("node1", "node2", 114)
+    );
+    assert_eq!(
+        segment.ask(|witness| witness.all(witness.now())).unwrap(),
+        Seen::default()
+    );
+    let everything = segment
+        .ask(|witness| witness.all(Moment::default()))
+        .unwrap();
+    assert_eq!(everything.frames.len(), 3);
+    let behind = segment.ask(|witness| witness.port_of(mac(2))).unwrap();
+    assert_eq!(behind.as_deref(), Some("node2"));
+
+    let unwatched = start(SegmentOptions::default());
+    let error = unwatched.ask(Witness::now).unwrap_err();
+    assert!(matches!(error, LanError::NotWatched), "{error}");
 }
 
 #[test]
@@ -105,35 +140,91 @@ fn a_stuck_machine_gets_what_was_kept_whole_once_it_reads() {
     assert_eq!(two.receive(), frame(mac(2), mac(1), b"and now"));
 }
 
+/// Sets a rule for what enters by a port, and one for what leaves by it.
+fn impair(segment: &Segment, port: &str, impairment: &str) -> Vec<RuleId> {
+    let rule = Rule {
+        selector: Selector::from(port),
+        impairment: serde_json::from_str::<Impairment>(impairment).unwrap(),
+    };
+    segment.rules().add(rule.both_ways()).unwrap()
+}
+
 #[test]
 fn a_cut_cable_carries_nothing_until_it_is_mended() {
     let segment = start(SegmentOptions::default());
     let (mut one, mut two) = two(&segment);
-    let (port, mut three) = attach(&segment, "node3");
-    segment.set_cut(port, true).unwrap();
+    let mut three = attach(&segment, "node3");
+    let cut = impair(&segment, "node3", r#"{"cut":true}"#);
     three.send(&frame(MacAddr::BROADCAST, mac(3), b"hear me"));
     one.send(&frame(MacAddr::BROADCAST, mac(1), b"hear all"));
     two.receive();
     assert!(three.is_silent());
     assert!(one.is_silent());
-    segment.set_cut(port, false).unwrap();
+    let report = segment.rules().report().unwrap();
+    let counts: Vec<u64> = report.rules.iter().map(|it| it.realised.cut).collect();
+    // The gateway, node1 and node2 would have got the first, node3 the second.
+    assert_eq!(counts, [3, 1]);
+    for rule in cut {
+        assert!(segment.rules().heal(rule).unwrap());
+        assert!(!segment.rules().heal(rule).unwrap());
+    }
     three.send(&frame(MacAddr::BROADCAST, mac(3), b"hear me now"));
     assert_eq!(
         one.receive(),
         frame(MacAddr::BROADCAST, mac(3), b"hear me now")
     );
-    assert_eq!(counters(&segment, "node3").dropped.cut, 2);
 }
 
 #[test]
-fn a_port_of_another_segment_is_refused() {
-    let (first, second) = (
-        start(SegmentOptions::default()),
-        start(SegmentOptions::default()),
-    );
-    let (port, _) = first.attach("node1").unwrap();
-    let error = second.set_cut(port, true).unwrap_err();
-    assert!(matches!(error, LanError::NoSuchPort { .. }), "{error}");
+fn a_delayed_frame_arrives_when_nothing_else_wakes_the_segment_and_not_before() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    let delay = Duration::from_millis(30);
+    impair(&segment, "node1", r#"{"delay":"30ms"}"#);
+    for n in 0..10 {
+        let sent = Instant::now();
+        one.send(&frame(mac(2), mac(1), &[n]));
+        assert_eq!(two.receive(), frame(mac(2), mac(1), &[n]));
+        assert!(sent.elapsed() >= delay);
+    }
+    let realised = &segment.rules().report().unwrap().rules[0].realised;
+    assert_eq!((realised.passed, realised.waiting), (10, 0));
+    assert!(realised.mean_delay().unwrap() >= delay);
+}
+
+#[test]
+fn a_delayed_frame_waits_for_the_release_of_a_held_segment() {
+    let segment = start(SegmentOptions::default());
+    let (mut one, mut two) = two(&segment);
+    impair(&segment, "node1", r#"{"delay":"30ms"}"#);
+    one.send(&frame(mac(2), mac(1), b"late"));
+    while segment.rules().report().unwrap().rules[0].realised.waiting == 0 {
+        std::thread::yield_now();
+    }
+    segment.hold().unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    assert!(two.is_silent());
+    let queued = segment.state().unwrap().queued;
+    assert_eq!(queued.len(), 1, "it is part of the state");
+    segment.release().unwrap();
+    assert_eq!(two.receive(), frame(mac(2), mac(1), b"late"));
+}
+
+#[test]
+fn rules_for_ports_that_are_not_there_are_refused() {
+    let segment = start(SegmentOptions::default());
+    let rule = Rule {
+        selector: Selector::between("node1", "node2"),
+        impairment: serde_json::from_str(r#"{"cut":true}"#).unwrap(),
+    };
+    let error = segment.rules().add(vec![rule.clone()]).unwrap_err();
+    assert!(matches!(error, LanError::UnknownPort { .. }), "{error}");
+    let _cables = two(&segment);
+    let first = segment.rules().merge(vec![rule.clone()]).unwrap();
+    assert_eq!(segment.rules().merge(vec![rule]).unwrap(), first);
+    let handle = segment.rules();
+    drop(segment);
+    assert!(matches!(handle.report(), Err(LanError::Stopped)));
 }
 
 #[test]
@@ -177,8 +268,8 @@ fn hold_waits_for_machines_to_take_what_is_under_way_but_not_for_ever() {
     assert_eq!(reader.join().unwrap(), frame(mac(2), mac(1), b"under way"));
 
     let segment = start(SegmentOptions::default());
-    let (_, mut one) = attach(&segment, "node1");
-    let (_, _nobody_reads) = attach(&segment, "stuck");
+    let mut one = attach(&segment, "node1");
+    let _nobody_reads = attach(&segment, "stuck");
     one.send(&frame(MacAddr::BROADCAST, mac(1), b"to all"));
     let (sender, held) = channel();
     std::thread::spawn(move || sender.send(segment.hold()));
@@ -186,11 +277,10 @@ fn hold_waits_for_machines_to_take_what_is_under_way_but_not_for_ever() {
 }
 
 #[test]
-fn a_frozen_segment_comes_back_with_its_stations_cuts_and_frames() {
+fn a_frozen_segment_comes_back_with_its_stations_and_frames() {
     let old = start(SegmentOptions::default());
     let (mut one, mut two) = two(&old);
-    let (port, _cable) = attach(&old, "node3");
-    old.set_cut(port, true).unwrap();
+    let _cable = attach(&old, "node3");
     old.hold().unwrap();
     one.send(&frame(mac(2), mac(1), b"sent before, received after"));
     let json = serde_json::to_string(&old.state().unwrap()).unwrap();
@@ -208,9 +298,9 @@ fn a_frozen_segment_comes_back_with_its_stations_cuts_and_frames() {
         ..SegmentOptions::default()
     };
     let new = Segment::restore(plan(), options, state).unwrap();
-    let (_, mut two) = attach(&new, "node2");
-    let (_, mut one) = attach(&new, "node1");
-    let (_, mut three) = attach(&new, "node3");
+    let mut two = attach(&new, "node2");
+    let mut one = attach(&new, "node1");
+    let mut three = attach(&new, "node3");
     assert!(two.is_silent());
     new.release().unwrap();
     assert_eq!(
@@ -242,7 +332,7 @@ fn a_machine_comes_back_on_its_own_port() {
     let deadline = Instant::now() + LONG;
     let mut two = loop {
         match segment.attach("node2") {
-            Ok((_, socket)) => break Cable::new(socket),
+            Ok(socket) => break Cable::new(socket),
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -262,7 +352,7 @@ fn a_machine_comes_back_on_its_own_port() {
 fn a_length_that_no_frame_has_ends_that_connection_alone() {
     let segment = start(SegmentOptions::default());
     let (mut one, mut two) = two(&segment);
-    let (_, mut broken) = attach(&segment, "broken");
+    let mut broken = attach(&segment, "broken");
     broken.send_raw(&[0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
     assert!(broken.is_closed());
     assert_eq!(counters(&segment, "broken").dropped.oversized, 1);

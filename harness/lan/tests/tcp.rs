@@ -9,14 +9,28 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use common::{COUNT, Cable, ECHO, Host, LONG, RESET, SERVERS, address, plan};
-use podwire_lan::{GatewayHandle, LanError, PortId, Segment, SegmentOptions, SegmentStream};
+use podwire_lan::{
+    GatewayHandle, Impairment, LanError, Rule, RuleId, Segment, SegmentOptions, SegmentStream,
+    Selector,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fn start() -> (Segment, PortId, Host) {
+fn start() -> (Segment, Host) {
     let segment = Segment::start(plan(), SegmentOptions::default()).unwrap();
-    let (port, socket) = segment.attach("node1").unwrap();
-    let host = Host::start(1, socket);
-    (segment, port, host)
+    let host = Host::start(1, segment.attach("node1").unwrap());
+    (segment, host)
+}
+
+/// Cuts the host's cable.
+fn cut(segment: &Segment) -> Vec<RuleId> {
+    let rule = Rule {
+        selector: Selector::from("node1"),
+        impairment: Impairment {
+            cut: true,
+            ..Impairment::default()
+        },
+    };
+    segment.rules().add(rule.both_ways()).unwrap()
 }
 
 fn to(port: u16) -> SocketAddrV4 {
@@ -46,7 +60,7 @@ async fn echo(stream: SegmentStream, bytes: Vec<u8>) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_arrives_whole_in_both_directions() {
-    let (segment, _, _host) = start();
+    let (segment, _host) = start();
     let sent = pattern(16 * 1024 * 1024);
     let back = echo(open(&segment.gateway(), ECHO).await, sent.clone()).await;
     assert!(back == sent, "{} octets came back", back.len());
@@ -54,7 +68,7 @@ async fn bulk_arrives_whole_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_connections_at_once_do_not_mix() {
-    let (segment, _, host) = start();
+    let (segment, host) = start();
     let tasks: Vec<_> = (0..40)
         .map(|n| {
             let gateway = segment.gateway();
@@ -73,7 +87,7 @@ async fn many_connections_at_once_do_not_mix() {
 
 #[tokio::test]
 async fn a_half_closed_connection_still_receives() {
-    let (segment, _, host) = start();
+    let (segment, host) = start();
     let mut stream = open(&segment.gateway(), COUNT).await;
     stream.write_all(&pattern(300_000)).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -87,7 +101,7 @@ async fn a_half_closed_connection_still_receives() {
 
 #[tokio::test]
 async fn what_was_written_before_an_orderly_end_arrives_though_the_stream_is_dropped() {
-    let (segment, _, host) = start();
+    let (segment, host) = start();
     let mut stream = open(&segment.gateway(), COUNT).await;
     stream.write_all(&pattern(200_000)).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -102,7 +116,7 @@ async fn what_was_written_before_an_orderly_end_arrives_though_the_stream_is_dro
 
 #[tokio::test]
 async fn a_dropped_stream_resets_its_connection() {
-    let (segment, _, host) = start();
+    let (segment, host) = start();
     let mut stream = open(&segment.gateway(), ECHO).await;
     stream.write_all(b"x").await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
@@ -116,7 +130,7 @@ async fn a_dropped_stream_resets_its_connection() {
 
 #[tokio::test]
 async fn failures_are_told_apart() {
-    let (segment, port, _host) = start();
+    let (segment, _host) = start();
     let gateway = segment.gateway();
     let short = Duration::from_millis(300);
     let error =
@@ -132,7 +146,7 @@ async fn failures_are_told_apart() {
     }
     let far = SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 2), 22);
     insta::assert_snapshot!(error(gateway.connect(far, LONG).await), @"10.1.1.2 is not on the segment; the gateway reaches only its machines");
-    segment.set_cut(port, true).unwrap();
+    cut(&segment);
     insta::assert_snapshot!(error(gateway.connect(to(ECHO), short).await), @"connection to 172.30.0.11:7 timed out after 0.3 s: the machine's MAC address is known, and it does not answer");
     drop(segment);
     insta::assert_snapshot!(error(gateway.connect(to(ECHO), LONG).await), @"the segment is stopped; start another");
@@ -140,7 +154,7 @@ async fn failures_are_told_apart() {
 
 #[tokio::test]
 async fn a_stopped_segment_ends_its_streams() {
-    let (segment, _, _host) = start();
+    let (segment, _host) = start();
     let mut stream = open(&segment.gateway(), ECHO).await;
     let reader = tokio::spawn(async move {
         let error = stream.read(&mut [0]).await.unwrap_err();
@@ -155,7 +169,7 @@ async fn a_stopped_segment_ends_its_streams() {
 
 #[tokio::test]
 async fn a_writer_learns_that_the_machine_has_gone_away() {
-    let (segment, _, _host) = start();
+    let (segment, _host) = start();
     let stream = open(&segment.gateway(), RESET).await;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let written = tokio::time::timeout(LONG, async {
@@ -174,7 +188,7 @@ async fn a_writer_learns_that_the_machine_has_gone_away() {
 
 #[tokio::test]
 async fn a_connection_nobody_waits_for_leaves_nothing() {
-    let (segment, _, host) = start();
+    let (segment, host) = start();
     let gateway = segment.gateway();
     // Fewer than the host can serve at once, however late it comes to it; both times together are
     // more.
@@ -192,15 +206,17 @@ async fn a_connection_nobody_waits_for_leaves_nothing() {
 
 #[tokio::test]
 async fn a_cut_cable_pauses_a_connection_and_mending_it_goes_on() {
-    let (segment, port, _host) = start();
+    let (segment, _host) = start();
     let mut stream = open(&segment.gateway(), ECHO).await;
-    segment.set_cut(port, true).unwrap();
+    let cut = cut(&segment);
     stream.write_all(b"patience").await.unwrap();
     let mut back = [0; 8];
     let early =
         tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut back)).await;
     assert!(early.is_err());
-    segment.set_cut(port, false).unwrap();
+    for rule in cut {
+        segment.rules().heal(rule).unwrap();
+    }
     tokio::time::timeout(LONG, stream.read_exact(&mut back))
         .await
         .unwrap()
@@ -210,7 +226,7 @@ async fn a_cut_cable_pauses_a_connection_and_mending_it_goes_on() {
 
 #[tokio::test]
 async fn a_reader_that_lags_loses_nothing() {
-    let (segment, _, _host) = start();
+    let (segment, _host) = start();
     let stream = open(&segment.gateway(), ECHO).await;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let sent = pattern(3 * 1024 * 1024);
@@ -234,7 +250,7 @@ fn the_outside_host_serves_pods_through_the_node_that_sent_for_them() {
     };
 
     let segment = Segment::start(plan(), SegmentOptions::default()).unwrap();
-    let mut cable = Cable::new(segment.attach("node1").unwrap().1);
+    let mut cable = Cable::new(segment.attach("node1").unwrap());
     let pod = Ipv4Addr::new(10, 1, 1, 7);
     let outside = plan().outside;
     let send = |cable: &mut Cable, control, seq, ack, payload: &[u8]| {

@@ -1,7 +1,7 @@
 //! The client: many requests, each on a fresh connection.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
@@ -10,18 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::dns::{self, AddressError, AskError};
 use crate::http::{self, Message, MessageError, Until, left};
+use crate::kind::{Kind, Octets};
 use crate::report::{Attempt, FetchReport, FetchRequest, Outcome};
 use crate::resolve::{ResolveReport, ResolveRequest};
-
-/// The beginning of an answer that goes into an error's text.
-const SHOWN: usize = 200;
-
-struct Failure {
-    outcome: Outcome,
-    error: String,
-}
+use crate::target::{Failure, Said, Target, connect, failed, refused};
+use crate::{ping, transfer, udp};
 
 /// Why another `probe` made no report.
 #[derive(Debug)]
@@ -62,10 +56,8 @@ pub fn fetch(request: &FetchRequest) -> FetchReport {
             if is_given_up(index) {
                 continue;
             }
-            let attempt = attempt(
-                &request.targets[index],
-                Duration::from_millis(request.limit_ms),
-            );
+            let limit = Duration::from_millis(request.limit_ms);
+            let attempt = attempt(&request.targets[index], request.kind, limit);
             if attempt.outcome == Outcome::TimedOut {
                 time_outs[index].fetch_add(1, Ordering::Relaxed);
             }
@@ -123,41 +115,69 @@ fn via<Report: DeserializeOwned>(
     serde_json::from_slice(&message.body).map_err(malformed)
 }
 
-pub(crate) fn attempt(target: &str, limit: Duration) -> Attempt {
+/// One request, and how it ended.
+pub(crate) fn attempt(target: &str, kind: Kind, limit: Duration) -> Attempt {
     let started = Instant::now();
-    let result = exchange(target, None, limit);
-    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    match result {
-        Ok(message) => {
-            // Any server may answer; only our own says who it is.
-            let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
-            let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
-            Attempt {
-                outcome: Outcome::Answered,
-                millis,
-                host: text("host"),
-                client: text("client"),
-                error: None,
-            }
+    let (result, octets) = match kind {
+        Kind::Http => (ask(target, limit), None),
+        Kind::Transfer { up, down } => {
+            let mut octets = Octets::default();
+            let result = transfer::carry(target, (up, down), limit, &mut octets);
+            (result, Some(octets))
         }
-        Err(failure) => Attempt {
-            outcome: failure.outcome,
-            millis,
-            host: None,
-            client: None,
-            error: Some(failure.error),
-        },
+        Kind::Udp => (udp::ask(target, limit), None),
+        Kind::Ping => (echo(target, limit), None),
+    };
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ended = |outcome, said: Said, error| Attempt {
+        outcome,
+        millis,
+        host: said.host,
+        client: said.client,
+        octets,
+        error,
+    };
+    match result {
+        Ok(said) => ended(Outcome::Answered, said, None),
+        Err(failure) => ended(failure.outcome, Said::default(), Some(failure.error)),
+    }
+}
+
+/// Any server may answer; only our own says who it is.
+fn ask(target: &str, limit: Duration) -> Result<Said, Failure> {
+    let message = exchange(target, None, limit)?;
+    let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
+    let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+    Ok(Said {
+        host: text("host"),
+        client: text("client"),
+    })
+}
+
+/// Echoes name nobody: who answers is who has the address.
+fn echo(target: &str, limit: Duration) -> Result<Said, Failure> {
+    let end = Instant::now() + limit;
+    let SocketAddr::V4(to) = Target::parse(target)?.resolve(end)? else {
+        return Err(Failure {
+            outcome: Outcome::Other,
+            error: format!("{target:?} is no IPv4 address"),
+        });
+    };
+    let wait = left(end).map_err(|error| failed("ping", &error))?;
+    match ping::ping(*to.ip(), 1, wait) {
+        Ok(1) => Ok(Said::default()),
+        Ok(_) => Err(failed("ping", &io::ErrorKind::TimedOut.into())),
+        Err(error) => Err(failed("ping", &error)),
     }
 }
 
 fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Message, Failure> {
     let end = Instant::now() + limit;
     let target = Target::parse(target)?;
-    let address = target.resolve(end)?;
-    let wait = left(end).map_err(|error| failed("connect", &error))?;
-    let stream =
-        TcpStream::connect_timeout(&address, wait).map_err(|error| failed("connect", &error))?;
-    let mut stream = Until { stream, end };
+    let mut stream = Until {
+        stream: connect(&target, end)?,
+        end,
+    };
     let head = match body {
         None => format!("GET {} HTTP/1.1\r\n", target.path),
         Some(body) => format!(
@@ -180,95 +200,9 @@ fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Messag
             error: why.to_owned(),
         },
     })?;
-    let status = message
-        .start
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1))
-        .and_then(|status| status.parse::<u16>().ok());
-    match status {
+    match http::status(&message.start) {
         Some(200) => Ok(message),
-        Some(status) => Err(Failure {
-            outcome: Outcome::HttpStatus,
-            error: format!("{status}: {}", shown(&message.body)),
-        }),
-        None => Err(Failure {
-            outcome: Outcome::Malformed,
-            error: format!("not HTTP: {}", shown(message.start.as_bytes())),
-        }),
-    }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.trim().chars().take(SHOWN).collect()
-}
-
-struct Target<'a> {
-    host: &'a str,
-    port: u16,
-    path: &'a str,
-}
-
-impl<'a> Target<'a> {
-    fn parse(text: &'a str) -> Result<Self, Failure> {
-        let rest = text.strip_prefix("http://").unwrap_or(text);
-        let (authority, path) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, "/"),
-        };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().ok()),
-            None => (authority, Some(80)),
-        };
-        match port {
-            Some(port) if !host.is_empty() => Ok(Self { host, port, path }),
-            _ => Err(Failure {
-                outcome: Outcome::Other,
-                error: format!("{text:?} is no target: HOST, HOST:PORT or http://HOST[:PORT]/PATH"),
-            }),
-        }
-    }
-
-    fn resolve(&self, end: Instant) -> Result<SocketAddr, Failure> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok((address, self.port).into());
-        }
-        let address = dns::address(self.host, end).map_err(|error| match error {
-            AddressError::NotFound => Failure {
-                outcome: Outcome::NameNotFound,
-                error: format!("no such name: {}", self.host),
-            },
-            AddressError::Code(code) => Failure {
-                outcome: Outcome::Other,
-                error: format!("DNS error code {code}"),
-            },
-            AddressError::Ask(AskError::Io(error)) => failed("resolve", &error),
-            AddressError::Ask(error) => Failure {
-                outcome: Outcome::Other,
-                error: error.to_string(),
-            },
-        })?;
-        Ok((address, self.port).into())
-    }
-}
-
-fn failed(what: &str, error: &io::Error) -> Failure {
-    use io::ErrorKind as Kind;
-    let outcome = match error.kind() {
-        Kind::ConnectionRefused => Outcome::Refused,
-        // A socket's own time limit shows as WouldBlock.
-        Kind::TimedOut | Kind::WouldBlock => Outcome::TimedOut,
-        Kind::HostUnreachable | Kind::NetworkUnreachable => Outcome::NoRoute,
-        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Outcome::Reset,
-        _ => Outcome::Other,
-    };
-    let error = match outcome {
-        Outcome::TimedOut => "no answer in time".to_owned(),
-        _ => error.to_string(),
-    };
-    Failure {
-        outcome,
-        error: format!("{what}: {error}"),
+        _ => Err(refused(&message)),
     }
 }
 
@@ -276,7 +210,7 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     /// A server that does one thing with every connection; gives its address.
     fn server(each: impl Fn(TcpStream) + Send + 'static) -> String {
@@ -366,17 +300,5 @@ mod tests {
         let report = fetch(&FetchRequest::new([target]).limit(LONG));
         assert!(report.targets[0].all(Outcome::Answered));
         assert_eq!(report.targets[0].results[0].host, None);
-    }
-
-    #[test]
-    fn a_target_is_split_into_its_parts() {
-        let parts = |text: &'static str| {
-            let target = Target::parse(text).ok().unwrap();
-            (target.host, target.port, target.path)
-        };
-        assert_eq!(parts("node1"), ("node1", 80, "/"));
-        assert_eq!(parts("10.1.1.2:8080"), ("10.1.1.2", 8080, "/"));
-        assert_eq!(parts("http://a.test:1/b/c"), ("a.test", 1, "/b/c"));
-        assert!(Target::parse("a:99999").is_err());
     }
 }

@@ -51,9 +51,31 @@ impl Read for Until {
     }
 }
 
-/// Reads one message. Without a length, a request has no body (RFC 9112, 6.3) and an answer's
-/// lasts until the connection ends.
-pub(crate) fn read(stream: &mut impl Read, answer: bool) -> Result<Message, MessageError> {
+/// The head of a message, and what was read beyond it.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) start: String,
+    /// Octets of the body, where the head says so.
+    pub(crate) length: Option<usize>,
+    /// The beginning of the body.
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Head {
+    /// The status of an answer, when it is one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        status(&self.start)
+    }
+}
+
+/// The status in an answer's first line (RFC 9112, 4).
+pub(crate) fn status(start: &str) -> Option<u16> {
+    let rest = start.strip_prefix("HTTP/1.")?;
+    rest.split(' ').nth(1)?.parse().ok()
+}
+
+/// Reads one message's head.
+pub(crate) fn head(stream: &mut impl Read) -> Result<Head, MessageError> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     let head_end = loop {
@@ -71,7 +93,7 @@ pub(crate) fn read(stream: &mut impl Read, answer: bool) -> Result<Message, Mess
             n => bytes.extend_from_slice(&chunk[..n]),
         }
     };
-    let mut body = bytes.split_off(head_end + 4);
+    let rest = bytes.split_off(head_end + 4);
     let head = String::from_utf8(bytes).map_err(|_| MessageError::Malformed("not HTTP"))?;
     let mut lines = head.split("\r\n");
     let start = lines.next().unwrap_or_default().to_owned();
@@ -81,6 +103,26 @@ pub(crate) fn read(stream: &mut impl Read, answer: bool) -> Result<Message, Mess
         .map(|(_, value)| value.trim().parse::<usize>())
         .transpose()
         .map_err(|_| MessageError::Malformed("a Content-Length that is no number"))?;
+    Ok(Head {
+        start,
+        length,
+        rest,
+    })
+}
+
+/// Reads the body behind a head. Without a length, a request has none (RFC 9112, 6.3) and an answer's
+/// lasts until the connection ends.
+pub(crate) fn body(
+    head: Head,
+    stream: &mut impl Read,
+    answer: bool,
+) -> Result<Message, MessageError> {
+    let Head {
+        start,
+        length,
+        rest: mut body,
+    } = head;
+    let mut chunk = [0; 4096];
     let wanted = length.unwrap_or(if answer { usize::MAX } else { 0 });
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(MessageError::Malformed("a body beyond all measure"));
@@ -97,6 +139,12 @@ pub(crate) fn read(stream: &mut impl Read, answer: bool) -> Result<Message, Mess
     }
     body.truncate(wanted);
     Ok(Message { start, body })
+}
+
+/// Reads one message, head and body.
+pub(crate) fn read(stream: &mut impl Read, answer: bool) -> Result<Message, MessageError> {
+    let head = head(stream)?;
+    body(head, stream, answer)
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

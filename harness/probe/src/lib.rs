@@ -15,21 +15,27 @@
 
 pub mod agent;
 mod client;
+mod datagrams;
 mod dns;
 mod http;
+mod kind;
 mod ping;
 mod report;
 mod resolve;
 mod server;
 mod stream;
+mod target;
 mod traffic;
+mod transfer;
+mod udp;
 
 pub use client::{ViaError, fetch, fetch_via, resolve_via};
+pub use datagrams::{DatagramsReceived, DatagramsReport, DatagramsRequest, DatagramsSent};
 pub use dns::{Record, RecordData, RecordKind};
+pub use kind::{Kind, MAX_OCTETS, Octets};
 pub use ping::ping;
-pub use report::{
-    Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, StreamReport, TargetReport,
-};
+pub use report::{Attempt, Counted, FetchReport, FetchRequest, Identity, Outcome, TargetReport};
 pub use resolve::{ResolveOutcome, ResolveReport, ResolveRequest, resolve};
 pub use server::{Server, host_name};
+pub use stream::{StreamReport, StreamRequest};
 pub use traffic::{MAX_REQUESTS, Sent, TrafficEnd, TrafficRecord, TrafficRequest};

@@ -1,5 +1,6 @@
 //! ICMP echo (RFC 792) over a raw socket: a scratch image has no `ping`.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ const HEADER: usize = 8;
 /// When the kernel gives no raw socket (it wants `CAP_NET_RAW`) or has no route.
 pub fn ping(to: Ipv4Addr, count: u16, limit: Duration) -> io::Result<u16> {
     let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))?;
-    // Unique among the pings of one network namespace, which is all that sees the replies.
-    let id = std::process::id() as u16;
+    // Every ping of a network namespace sees all replies, and those of one process may be many.
+    let id = RandomState::new().hash_one(to) as u16;
     let mut answered = 0;
     for sequence in 0..count {
         let started = Instant::now();

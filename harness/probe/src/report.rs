@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::kind::{Kind, Octets};
+
 /// What to fetch, and how.
 ///
 /// ```
@@ -19,6 +21,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct FetchRequest {
     /// `HOST`, `HOST:PORT` or `http://HOST[:PORT][/PATH]`. Names are taken as absolute.
     pub targets: Vec<String>,
+    /// What each request is; HTTP when absent.
+    #[serde(default, skip_serializing_if = "Kind::is_http")]
+    pub kind: Kind,
     /// Requests per target, each on a connection of its own; 1 when absent.
     #[serde(default = "one")]
     pub count: u32,
@@ -26,7 +31,8 @@ pub struct FetchRequest {
     #[serde(default = "eight")]
     pub concurrency: u32,
     /// What one request may take from its name's resolution to the answer's last byte, in
-    /// milliseconds; 5000 when absent.
+    /// milliseconds; 5000 when absent. A transfer may go on for longer as long as something moves, see
+    /// [`Kind::longest`].
     #[serde(default = "five_seconds")]
     pub limit_ms: u64,
     /// Whether the report lists every attempt beside the counts.
@@ -60,12 +66,20 @@ impl FetchRequest {
     pub fn new(targets: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             targets: targets.into_iter().map(Into::into).collect(),
+            kind: Kind::Http,
             count: one(),
             concurrency: eight(),
             limit_ms: five_seconds(),
             each: false,
             give_up_after: None,
         }
+    }
+
+    /// The same with requests of another kind.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The same with another number of requests per target.
@@ -108,7 +122,8 @@ impl FetchRequest {
     pub fn longest(&self) -> Duration {
         let requests = self.targets.len() as u64 * u64::from(self.count);
         let rounds = requests.div_ceil(u64::from(self.concurrency.max(1)));
-        Duration::from_millis(self.limit_ms.saturating_mul(rounds))
+        let each = self.kind.longest(Duration::from_millis(self.limit_ms));
+        each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 }
 
@@ -116,7 +131,7 @@ impl FetchRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// HTTP status 200 with a whole body.
+    /// HTTP status 200 with a whole body; a transfer whose octets are those that were sent.
     Answered,
     /// The connection was refused (a TCP reset for the SYN, or an ICMP port unreachable).
     Refused,
@@ -132,6 +147,8 @@ pub enum Outcome {
     HttpStatus,
     /// An answer that is not HTTP, or an incomplete one.
     Malformed,
+    /// Other octets came than were sent.
+    Corrupted,
     /// None of these: the error's text says what.
     Other,
 }
@@ -147,20 +164,10 @@ impl fmt::Display for Outcome {
             Self::NameNotFound => "name not found",
             Self::HttpStatus => "HTTP status",
             Self::Malformed => "malformed",
+            Self::Corrupted => "corrupted",
             Self::Other => "other",
         })
     }
-}
-
-/// An open connection to another server, see `POST /streams`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamReport {
-    /// Where it leads, address and port.
-    pub to: String,
-    /// How many numbers have come back, each in its turn.
-    pub echoed: u64,
-    /// Why it has ended; nothing while it goes on.
-    pub failure: Option<String>,
 }
 
 /// What `GET /` answers.
@@ -224,6 +231,12 @@ pub struct Counted {
     pub client: Option<String>,
     /// How many of them.
     pub count: u32,
+    /// What all of them carried, when they were transfers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets: Option<Octets>,
+    /// How long the slowest of them took, when they were transfers, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_ms: Option<u64>,
     /// The first of their error texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -242,6 +255,9 @@ pub struct Attempt {
     /// Which client address it saw, when it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// What it carried, when it was a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets: Option<Octets>,
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -277,16 +293,22 @@ fn counted(attempts: &[Attempt]) -> Vec<Counted> {
             attempt.host.clone(),
             attempt.client.clone(),
         );
-        groups
-            .entry(key)
-            .and_modify(|group| group.count += 1)
-            .or_insert_with(|| Counted {
-                outcome: attempt.outcome,
-                host: attempt.host.clone(),
-                client: attempt.client.clone(),
-                count: 1,
-                error: attempt.error.clone(),
-            });
+        let group = groups.entry(key).or_insert_with(|| Counted {
+            outcome: attempt.outcome,
+            host: attempt.host.clone(),
+            client: attempt.client.clone(),
+            count: 0,
+            octets: None,
+            slowest_ms: None,
+            error: attempt.error.clone(),
+        });
+        group.count += 1;
+        if let Some(octets) = attempt.octets {
+            let all = group.octets.get_or_insert_default();
+            all.sent += octets.sent;
+            all.received += octets.received;
+            group.slowest_ms = group.slowest_ms.max(Some(attempt.millis));
+        }
     }
     groups.into_values().collect()
 }
@@ -345,6 +367,10 @@ impl fmt::Display for TargetReport {
             if let Some(client) = &each.client {
                 write!(f, " (saw {client})")?;
             }
+            if let Some(Octets { sent, received }) = each.octets {
+                let millis = each.slowest_ms.unwrap_or_default();
+                write!(f, ", {sent} octets there, {received} back in {millis} ms")?;
+            }
             if let Some(error) = &each.error {
                 write!(f, " ({error})")?;
             }
@@ -379,6 +405,7 @@ mod tests {
             millis: 1,
             host: host.map(Into::into),
             client: host.map(|_| "10.1.1.1".into()),
+            octets: None,
             error: error.map(Into::into),
         }
     }

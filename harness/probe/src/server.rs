@@ -2,19 +2,24 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::fetch;
+use crate::datagrams::{Datagrams, DatagramsError, DatagramsReport};
 use crate::http::{self, MessageError, Until};
 use crate::report::{FetchRequest, Identity};
 use crate::resolve::resolve;
 use crate::stream::{Streams, echo};
 use crate::traffic::{Traffic, TrafficError, TrafficRecord};
+use crate::{transfer, udp};
 
 /// A client that opens a connection and says nothing is dropped after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Of a thread that answers.
+const STACK: usize = 256 * 1024;
 
 /// The kernel's host name; a container has its own, which is the Pod's name.
 ///
@@ -28,33 +33,72 @@ pub fn host_name() -> io::Result<String> {
 
 /// `GET /` answers with an [`Identity`]; `POST /fetch` does what a [`FetchRequest`] says, from here,
 /// and `POST /resolve` what a [`ResolveRequest`](crate::ResolveRequest) says.
-/// `POST /streams` with an address and a port opens a connection to the server there and keeps it
-/// busy; `GET /streams` says how far each has come, as
+/// `POST /transfer/N` takes a body of any size up to 16 MiB and answers with N octets.
+/// `POST /streams` with a [`StreamRequest`](crate::StreamRequest) opens a connection to another server
+/// and keeps it busy; `GET /streams` says how far each has come, as
 /// [`StreamReport`](crate::StreamReport)s. `POST /traffic` with a
 /// [`TrafficRequest`](crate::TrafficRequest) starts steady traffic from here, of which there is one
 /// at a time; `GET /traffic` gives its [`TrafficRecord`] so far, and `DELETE /traffic` stops it and
-/// gives the whole one.
+/// gives the whole one. The UDP port of the same number answers questions, and counts the datagrams
+/// that want no answer: `POST /datagrams` with a [`DatagramsRequest`](crate::DatagramsRequest) sends
+/// such from here, `DELETE /datagrams` ends that, and `GET /datagrams` says what was sent and what came.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    socket: UdpSocket,
+    serves: Serves,
+}
+
+/// What all connections share. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Serves {
     host: String,
     streams: Streams,
     traffic: Traffic,
+    datagrams: Datagrams,
 }
 
+/// How often two ports of one number are looked for.
+const TRIES: u32 = 50;
+
 impl Server {
-    /// Listens on all IPv4 addresses and answers in the name of `host`; port 0 takes a free one.
+    /// Listens on all IPv4 addresses, by TCP and UDP, and answers in the name of `host`; port 0 takes
+    /// one that is free for both.
     ///
     /// # Errors
     /// When the port is taken or needs a privilege.
     pub fn bind(port: u16, host: String) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let mut tries = 0;
+        let (listener, socket) = loop {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+            match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, listener.local_addr()?.port())) {
+                Ok(socket) => break (listener, socket),
+                // Somebody else has the other port of this number.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {
+                    tries += 1;
+                    if tries == TRIES {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        };
         Ok(Self {
             listener,
-            host,
-            streams: Streams::default(),
-            traffic: Traffic::default(),
+            socket,
+            serves: Serves {
+                host,
+                streams: Streams::default(),
+                traffic: Traffic::default(),
+                datagrams: Datagrams::default(),
+            },
         })
+    }
+
+    /// The datagrams that it sends and gets.
+    #[cfg(test)]
+    pub(crate) fn datagrams(&self) -> Datagrams {
+        self.serves.datagrams.clone()
     }
 
     /// Where it listens.
@@ -67,30 +111,42 @@ impl Server {
 
     /// Answers for ever, each connection in a thread of its own.
     pub fn run(self) {
+        let (socket, serves) = (self.socket, self.serves.clone());
+        let handler = || thread::Builder::new().stack_size(STACK);
+        // No thread left: the client gets no answer.
+        let _ = handler().spawn(move || udp::serve(&socket, &serves.host, &serves.datagrams));
         for stream in self.listener.incoming() {
             // A connection that is gone before it is accepted concerns only its client.
             let Ok(stream) = stream else { continue };
-            let (host, streams) = (self.host.clone(), self.streams.clone());
-            let traffic = self.traffic.clone();
-            let handler = thread::Builder::new().stack_size(256 * 1024);
+            let serves = self.serves.clone();
             // No thread left: the client sees its connection closed.
-            let _ = handler.spawn(move || answer(stream, &host, &streams, &traffic));
+            let _ = handler().spawn(move || answer(stream, &serves));
         }
     }
 }
 
-fn answer(stream: TcpStream, host: &str, streams: &Streams, traffic: &Traffic) {
+fn answer(stream: TcpStream, serves: &Serves) {
     let mut stream = Until {
         stream,
         end: Instant::now() + REQUEST_LIMIT,
     };
-    let (status, body) = match http::read(&mut stream, false) {
-        Ok(message) if message.start.starts_with("POST /echo ") => {
+    let read = http::head(&mut stream).and_then(|head| {
+        let down = transfer::wanted(&head.start);
+        let Some(down) = down else {
+            return http::body(head, &mut stream, false).map(Some);
+        };
+        let identity = identity(&stream.stream, &serves.host).map_err(MessageError::Io)?;
+        transfer::serve(&stream.stream, &head, identity, down).map_err(MessageError::Io)?;
+        Ok(None)
+    });
+    let (status, body) = match read {
+        Ok(None) => return,
+        Ok(Some(message)) if message.start.starts_with("POST /echo ") => {
             // It ends with its connection, and whoever opened it knows why.
             let _ = echo(stream.stream);
             return;
         }
-        Ok(message) => respond(&stream.stream, host, streams, traffic, &message),
+        Ok(Some(message)) => respond(&stream.stream, serves, &message),
         Err(MessageError::Malformed(why)) => ("400 Bad Request", why.to_owned()),
         Err(MessageError::Io(_)) => return,
     };
@@ -105,13 +161,13 @@ fn answer(stream: TcpStream, host: &str, streams: &Streams, traffic: &Traffic) {
         .write_all(&[head.as_bytes(), body.as_bytes()].concat());
 }
 
-fn respond(
-    stream: &TcpStream,
-    host: &str,
-    streams: &Streams,
-    traffic: &Traffic,
-    message: &http::Message,
-) -> (&'static str, String) {
+fn respond(stream: &TcpStream, serves: &Serves, message: &http::Message) -> (&'static str, String) {
+    let Serves {
+        host,
+        streams,
+        traffic,
+        datagrams,
+    } = serves;
     let mut words = message.start.split(' ');
     let json = match (words.next(), words.next()) {
         (Some("GET"), Some("/")) => identity(stream, host)
@@ -130,27 +186,33 @@ fn respond(
         (Some("GET"), Some("/streams")) => {
             serde_json::to_string(&streams.reports()).map_err(|error| error.to_string())
         }
-        (Some("POST"), Some("/streams")) => {
-            let to = String::from_utf8_lossy(&message.body);
-            match to.trim().parse() {
-                Ok(to) => streams
-                    .open(to)
-                    .map(|()| "{}".to_owned())
-                    .map_err(|error| format!("{to}: {error}")),
-                Err(error) => return ("400 Bad Request", format!("{to}: {error}")),
-            }
-        }
+        (Some("POST"), Some("/streams")) => match serde_json::from_slice(&message.body) {
+            Ok(request) => streams
+                .open(request)
+                .map(|()| "{}".to_owned())
+                .map_err(|error| format!("{}: {error}", request.to)),
+            Err(error) => return ("400 Bad Request", error.to_string()),
+        },
         (Some("POST"), Some("/traffic")) => match serde_json::from_slice(&message.body) {
             Ok(request) => return told(traffic.start(request)),
             Err(error) => return ("400 Bad Request", error.to_string()),
         },
         (Some("GET"), Some("/traffic")) => return told(traffic.record()),
         (Some("DELETE"), Some("/traffic")) => return told(traffic.stop()),
+        (Some("POST"), Some("/datagrams")) => match serde_json::from_slice(&message.body) {
+            Ok(request) => return counted(datagrams.start(request), &datagrams.report()),
+            Err(error) => return ("400 Bad Request", error.to_string()),
+        },
+        (Some("GET"), Some("/datagrams")) => return counted(Ok(()), &datagrams.report()),
+        (Some("DELETE"), Some("/datagrams")) => {
+            datagrams.stop();
+            return counted(Ok(()), &datagrams.report());
+        }
         _ => {
             return (
                 "404 Not Found",
-                "GET /, POST /fetch, POST /resolve, GET and POST /streams, GET, POST and DELETE \
-                 /traffic are all there is"
+                "GET /, POST /fetch, POST /resolve, POST /transfer/OCTETS, GET and POST /streams, \
+                 GET, POST and DELETE /traffic and /datagrams are all there is"
                     .into(),
             );
         }
@@ -177,6 +239,19 @@ fn told(record: Result<TrafficRecord, TrafficError>) -> (&'static str, String) {
             "no traffic was started from here: POST /traffic does".into(),
         ),
         Err(TrafficError::Io(error)) => ("500 Internal Server Error", error.to_string()),
+    }
+}
+
+fn counted(done: Result<(), DatagramsError>, report: &DatagramsReport) -> (&'static str, String) {
+    match done.map(|()| serde_json::to_string(report)) {
+        Ok(Ok(json)) => ("200 OK", json),
+        Ok(Err(error)) => ("500 Internal Server Error", error.to_string()),
+        Err(DatagramsError::Request(why)) => ("400 Bad Request", why.into()),
+        Err(DatagramsError::Running) => (
+            "409 Conflict",
+            "datagrams are sent from here already: DELETE /datagrams ends that".into(),
+        ),
+        Err(DatagramsError::Io(error)) => ("500 Internal Server Error", error.to_string()),
     }
 }
 
@@ -254,7 +329,8 @@ mod tests {
             let answer = http::read(&mut stream, true).unwrap();
             (answer.start, String::from_utf8(answer.body).unwrap())
         };
-        assert_eq!(ask("POST /streams", &two).0, "HTTP/1.1 200 OK");
+        let request = format!(r#"{{"to":"{two}"}}"#);
+        assert_eq!(ask("POST /streams", &request).0, "HTTP/1.1 200 OK");
         assert_eq!(
             ask("POST /streams", "nowhere").0,
             "HTTP/1.1 400 Bad Request"
@@ -264,13 +340,48 @@ mod tests {
             let (_, reports) = ask("GET /streams", "");
             let reports: Vec<crate::StreamReport> = serde_json::from_str(&reports).unwrap();
             let [report] = reports.try_into().unwrap();
-            assert_eq!((report.to, report.failure), (two.clone(), None));
+            assert_eq!(report.request.to.to_string(), two);
+            assert_eq!((report.request.interval_ms, report.failure), (50, None));
             if report.echoed > 2 {
                 return;
             }
             assert!(begun.elapsed() < LONG);
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    #[test]
+    fn datagrams_are_sent_and_told_of_over_http() {
+        let (one, two) = (started("one"), started("two"));
+        let ask = |to: &str, method: &str, body: &str| {
+            let mut stream = TcpStream::connect(to).unwrap();
+            let length = body.len();
+            let head = format!("{method} /datagrams HTTP/1.1\r\nContent-Length: {length}\r\n");
+            write!(stream, "{head}\r\n{body}").unwrap();
+            let answer = http::read(&mut stream, true).unwrap();
+            let report = serde_json::from_slice::<DatagramsReport>(&answer.body);
+            (http::status(&answer.start).unwrap(), report.ok())
+        };
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap();
+        let port = port.port();
+        let request = format!(r#"{{"to":"{two}","source_port":{port},"interval_ms":10}}"#);
+        assert_eq!(ask(&one, "POST", "{}").0, 400);
+        let (status, report) = ask(&one, "POST", &request);
+        assert_eq!(status, 200);
+        assert_eq!(report.unwrap().sent.unwrap().request.source_port, port);
+        assert_eq!(ask(&one, "POST", &request).0, 409);
+        let begun = Instant::now();
+        loop {
+            let received = ask(&two, "GET", "").1.unwrap().received;
+            if received.iter().any(|it| it.count > 2) {
+                assert_eq!(received[0].from.port(), port);
+                break;
+            }
+            assert!(begun.elapsed() < LONG);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let ended = ask(&one, "DELETE", "").1.unwrap().sent.unwrap();
+        assert!(!ended.goes_on && ended.sent > 2, "{ended:?}");
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::report::StreamReport;
+use serde::{Deserialize, Serialize};
 
-/// Between two numbers.
-const PACE: Duration = Duration::from_millis(50);
+/// Connections that one server has opened at most, also those that have ended.
+const MAX_STREAMS: usize = 64;
 /// For the connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Asks for [`echo`], and is answered with [`GO`].
@@ -21,17 +21,75 @@ const GO: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 /// Bytes of one number, big-endian.
 const NUMBER: usize = 8;
 
+/// Where to open one: the body of `POST /streams`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRequest {
+    /// The server that is to say the numbers back.
+    pub to: SocketAddr,
+    /// From a number that came back to the next one, in milliseconds; 50 when absent.
+    #[serde(default = "pace")]
+    pub interval_ms: u64,
+}
+
+fn pace() -> u64 {
+    50
+}
+
+/// An open connection to another server, see `POST /streams`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// Where it leads, and at what pace.
+    pub request: StreamRequest,
+    /// How many numbers have come back, each in its turn.
+    pub echoed: u64,
+    /// How long the one took that was away for longest, in milliseconds; also one that is away now.
+    pub longest_ms: u64,
+    /// Why it has ended; nothing while it goes on.
+    pub failure: Option<String>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    report: StreamReport,
+    /// Since when a number is away.
+    away: Option<Instant>,
+}
+
+impl Stream {
+    fn report(&self) -> StreamReport {
+        let away = self.away.map_or(0, |since| {
+            u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        });
+        StreamReport {
+            longest_ms: self.report.longest_ms.max(away),
+            ..self.report.clone()
+        }
+    }
+
+    /// The number that is away has come back, or never will.
+    fn back(&mut self) {
+        self.report = self.report();
+        self.away = None;
+    }
+}
+
 /// The streams that a server has opened. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Streams(Arc<Mutex<Vec<StreamReport>>>);
+pub(crate) struct Streams(Arc<Mutex<Vec<Stream>>>);
 
 impl Streams {
-    /// Opens one to the server at `to`, which goes on until it breaks.
+    /// Opens one, which goes on until it breaks.
     ///
     /// # Errors
     /// When the other server cannot be reached, or does not take part.
-    pub(crate) fn open(&self, to: SocketAddr) -> io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
+    pub(crate) fn open(&self, request: StreamRequest) -> io::Result<()> {
+        if self.with(|all| all.len()) >= MAX_STREAMS {
+            return Err(io::Error::other(format!(
+                "{MAX_STREAMS} were opened already"
+            )));
+        }
+        let mut stream = TcpStream::connect_timeout(&request.to, CONNECT)?;
         stream.set_read_timeout(Some(CONNECT))?;
         stream.write_all(ASK)?;
         let mut answer = [0; GO.len()];
@@ -43,26 +101,35 @@ impl Streams {
         stream.set_read_timeout(None)?;
         stream.set_nodelay(true)?;
         let index = self.with(|all| {
-            all.push(StreamReport {
-                to: to.to_string(),
-                echoed: 0,
-                failure: None,
+            all.push(Stream {
+                report: StreamReport {
+                    request,
+                    echoed: 0,
+                    longest_ms: 0,
+                    failure: None,
+                },
+                away: None,
             });
             all.len() - 1
         });
         let streams = self.clone();
         let work = move || {
-            let failure = streams.count_into(stream, index);
-            streams.with(|all| all[index].failure = Some(failure.to_string()));
+            let pace = Duration::from_millis(request.interval_ms);
+            let failure = streams.count_into(stream, index, pace);
+            streams.with(|all| {
+                all[index].back();
+                all[index].report.failure = Some(failure.to_string());
+            });
         };
         thread::Builder::new().stack_size(256 * 1024).spawn(work)?;
         Ok(())
     }
 
-    fn count_into(&self, mut stream: TcpStream, index: usize) -> io::Error {
+    fn count_into(&self, mut stream: TcpStream, index: usize, pace: Duration) -> io::Error {
         let mut number = 0_u64;
         loop {
             let mut back = [0; NUMBER];
+            self.with(|all| all[index].away = Some(Instant::now()));
             let sent = stream.write_all(&number.to_be_bytes());
             if let Err(error) = sent.and_then(|()| stream.read_exact(&mut back)) {
                 return error;
@@ -72,16 +139,19 @@ impl Streams {
                 return io::Error::other(format!("{back} came back instead of {number}"));
             }
             number += 1;
-            self.with(|all| all[index].echoed = number);
-            thread::sleep(PACE);
+            self.with(|all| {
+                all[index].back();
+                all[index].report.echoed = number;
+            });
+            thread::sleep(pace);
         }
     }
 
     pub(crate) fn reports(&self) -> Vec<StreamReport> {
-        self.with(|all| all.clone())
+        self.with(|all| all.iter().map(Stream::report).collect())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Vec<StreamReport>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<Stream>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -100,7 +170,10 @@ pub(crate) fn echo(mut stream: TcpStream) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::time::Instant;
+
+    fn quick(to: SocketAddr) -> StreamRequest {
+        StreamRequest { to, interval_ms: 5 }
+    }
 
     fn until(streams: &Streams, done: impl Fn(&StreamReport) -> bool) -> StreamReport {
         let started = Instant::now();
@@ -129,7 +202,9 @@ mod tests {
     #[test]
     fn every_number_that_comes_back_counts() {
         let streams = Streams::default();
-        streams.open(other(|stream| drop(echo(stream)))).unwrap();
+        streams
+            .open(quick(other(|stream| drop(echo(stream)))))
+            .unwrap();
         let report = until(&streams, |report| report.echoed > 3);
         assert_eq!(report.failure, None);
     }
@@ -143,23 +218,62 @@ mod tests {
             // Not closed before that was seen.
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        streams.open(wrong).unwrap();
+        streams.open(quick(wrong)).unwrap();
         let failed = |report: &StreamReport| report.failure.is_some();
         let failure = until(&streams, failed).failure.unwrap();
         assert_eq!(failure, "7 came back instead of 0");
 
         let streams = Streams::default();
         streams
-            .open(other(|mut s| s.write_all(GO).unwrap()))
+            .open(quick(other(|mut s| s.write_all(GO).unwrap())))
             .unwrap();
         until(&streams, failed);
+    }
+
+    #[test]
+    fn a_number_that_stays_away_is_told_with_how_long_while_it_does() {
+        let streams = Streams::default();
+        let (go_on, told) = std::sync::mpsc::channel();
+        let slow = other(move |mut stream| {
+            stream.write_all(GO).unwrap();
+            told.recv().unwrap();
+            stream.write_all(&0_u64.to_be_bytes()).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        streams.open(quick(slow)).unwrap();
+        let away = until(&streams, |report| report.longest_ms > 20);
+        assert_eq!((away.echoed, away.failure), (0, None));
+        go_on.send(()).unwrap();
+        let back = until(&streams, |report| report.echoed == 1);
+        assert!(back.longest_ms >= away.longest_ms, "{back:?}");
+    }
+
+    #[test]
+    fn streams_are_opened_within_bounds() {
+        let streams = Streams::default();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept() {
+                stream.read_exact(&mut [0; ASK.len()]).unwrap();
+                stream.write_all(GO).unwrap();
+                open.push(stream);
+            }
+        });
+        for _ in 0..MAX_STREAMS {
+            streams.open(quick(to)).unwrap();
+        }
+        let refused = streams.open(quick(to)).unwrap_err();
+        assert_eq!(refused.to_string(), "64 were opened already");
+        assert_eq!(streams.reports().len(), MAX_STREAMS);
     }
 
     #[test]
     fn who_does_not_take_part_is_an_error_at_once() {
         let streams = Streams::default();
         let refuses = other(|mut stream| stream.write_all(b"HTTP/1.1 404 Not").unwrap());
-        assert!(streams.open(refuses).is_err());
+        assert!(streams.open(quick(refuses)).is_err());
         assert_eq!(streams.reports(), []);
     }
 }

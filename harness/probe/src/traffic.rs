@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::client;
+use crate::kind::Kind;
 use crate::report::{Attempt, Outcome};
 
 /// What one record holds at most, which bounds the sender's memory: over half an hour at ten
@@ -39,10 +40,13 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct TrafficRequest {
     /// `HOST`, `HOST:PORT` or `http://HOST[:PORT][/PATH]`. Names are taken as absolute.
     pub target: String,
+    /// What each request is; HTTP when absent.
+    #[serde(default, skip_serializing_if = "Kind::is_http")]
+    pub kind: Kind,
     /// From the start of one request to that of the next, in milliseconds; 100 when absent.
     #[serde(default = "tenth")]
     pub interval_ms: u64,
-    /// What one request may take, in milliseconds; 5000 when absent.
+    /// What one request may take, in milliseconds; 5000 when absent. See [`Kind::longest`].
     #[serde(default = "five_seconds")]
     pub limit_ms: u64,
 }
@@ -60,23 +64,33 @@ impl TrafficRequest {
     pub fn new(target: impl Into<String>) -> Self {
         Self {
             target: target.into(),
+            kind: Kind::Http,
             interval_ms: tenth(),
             limit_ms: five_seconds(),
         }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms)
+    }
+
+    fn longest(&self) -> Duration {
+        self.kind.longest(self.limit())
     }
 
     fn check(&self) -> Result<(), String> {
         if self.interval_ms == 0 {
             return Err("an interval of 0 ms is no pace".into());
         }
-        let in_flight = self.limit_ms.div_ceil(self.interval_ms);
+        let in_flight = millis(self.longest()).div_ceil(self.interval_ms);
         // Half of what there may be: on a busy machine a request ends a little beyond its limit.
         let most = MAX_IN_FLIGHT / 2;
         if in_flight > most as u64 {
             return Err(format!(
-                "a request every {} ms with a limit of {} ms each: {in_flight} may come to be under \
-                 way at once, and {most} are the most; send less often or wait less long",
-                self.interval_ms, self.limit_ms
+                "a request every {} ms that may take {} ms: {in_flight} may come to be under way at \
+                 once, and {most} are the most; send less often or wait less long",
+                self.interval_ms,
+                millis(self.longest())
             ));
         }
         Ok(())
@@ -300,8 +314,8 @@ impl Sender {
         }
         let work = Arc::clone(self);
         let request = move || {
-            let limit = Duration::from_millis(work.request.limit_ms);
-            let mut attempt = client::attempt(&work.request.target, limit);
+            let TrafficRequest { target, kind, .. } = &work.request;
+            let mut attempt = client::attempt(target, *kind, work.request.limit());
             attempt.millis = millis(sent.elapsed());
             work.end(number, attempt);
         };
@@ -323,7 +337,7 @@ impl Sender {
         let mut log = self.log();
         log.ended.get_or_insert(TrafficEnd::Stopped);
         self.changed.notify_all();
-        let longest = Duration::from_millis(self.request.limit_ms) + GRACE;
+        let longest = self.request.longest() + GRACE;
         // What is still under way then shows as such in the record.
         drop(
             self.changed
@@ -338,6 +352,7 @@ fn not_sent(why: &str) -> Attempt {
         millis: 0,
         host: None,
         client: None,
+        octets: None,
         error: Some(format!("not sent: {why}")),
     }
 }
@@ -375,6 +390,7 @@ mod tests {
     fn request(target: impl ToString, interval_ms: u64, limit_ms: u64) -> TrafficRequest {
         TrafficRequest {
             target: target.to_string(),
+            kind: Kind::Http,
             interval_ms,
             limit_ms,
         }
@@ -422,6 +438,35 @@ mod tests {
         }
         // Stopping again, as after an answer that got lost, gives the same requests.
         assert_eq!(traffic.stop().unwrap().requests, record.requests);
+    }
+
+    #[test]
+    fn steady_transfers_and_datagrams_are_recorded_alike() {
+        let to = server("one");
+        for kind in [Kind::both_ways(20_000), Kind::Udp] {
+            let traffic = Traffic::default();
+            let request = TrafficRequest {
+                kind,
+                ..request(to, 200, LONG)
+            };
+            traffic.start(request).unwrap();
+            until(&traffic, |record| outcomes(record, Outcome::Answered) > 2);
+            let record = traffic.stop().unwrap();
+            for sent in &record.requests {
+                let end = sent.end.as_ref().unwrap();
+                assert!(
+                    kind.can_have_carried(Outcome::Answered, 1, end.octets),
+                    "{end:?}"
+                );
+                assert_eq!(end.host.as_deref(), Some("one"));
+            }
+        }
+        let endless = TrafficRequest {
+            kind: Kind::both_ways(crate::MAX_OCTETS),
+            ..request(to, 200, LONG)
+        };
+        let refused = Traffic::default().start(endless);
+        assert!(matches!(refused, Err(TrafficError::Request(_))));
     }
 
     #[test]

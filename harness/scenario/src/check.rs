@@ -2,7 +2,9 @@
 
 pub mod assert;
 pub(crate) mod balance;
+pub(crate) mod datagrams;
 pub(crate) mod failure;
 pub(crate) mod names;
 pub(crate) mod record;
 mod timeline;
+pub(crate) mod wire;

@@ -27,22 +27,29 @@ mod wait;
 
 pub use check::assert::{self, Party};
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
+pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
+pub use lab::ask::{Ask, AskEach};
 pub use lab::command::{Answer, Command};
+pub use lab::datagrams::Datagrams;
+pub use lab::impair::{Checked, Impaired, Impairing};
 pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
 pub use lab::node::Node;
 pub use lab::nodes::ListedNode;
 pub use lab::objects::{Deployment, Service};
 pub use lab::pods::{Pod, Pods};
-pub use lab::traffic::Traffic;
+pub use lab::traffic::{StartTraffic, Traffic};
+pub use lab::wire::Wire;
 pub use lab::{Lab, STEPS};
 pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
 pub use podwire_cluster::{Bootstrap, Break, Component, PodNetwork, StageName};
-pub use podwire_lan::Ipv4Net;
-pub use podwire_probe::{Outcome as RequestOutcome, TargetReport};
+pub use podwire_lan::witness::{Moment, Seen, Sighting};
+pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, Packets, Protocol, Realised};
+pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
 pub use run::bare;
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use run::ending::Ending;
@@ -57,6 +64,11 @@ pub use scenario::{Cells, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
 pub use wait::evidence::Evidence;
 pub use wait::needs::Needs;
 pub use wait::probe::Probe;
+
+/// So many mebibytes, in octets.
+pub const fn mib(mebibytes: u64) -> u64 {
+    mebibytes << 20
+}
 
 /// So many seconds.
 pub const fn secs(seconds: u64) -> std::time::Duration {

@@ -16,7 +16,8 @@ claims! {
     F4 shows ["kubernetes/kubernetes#139628", "kubernetes/kubernetes#141371"]
         "UDP: a Service spreads over its Pods; a client that keeps its source port follows when \
          its endpoint goes, when none is left, when the Service is deleted."
-        today "Versions differ: say which does what.";
+        today "Up to 1.36.4 a flow goes on to its former endpoint where none is left, or the Service \
+               is deleted.";
     F5 shows ["kubernetes/kubernetes#131765", "k0sproject/k0s#5760"]
         "NodePort from outside and from every node, traffic policy Cluster and Local with the \
          client address that each promises; externalIPs; a load balancer's address from inside. \
@@ -39,7 +40,10 @@ claims! {
          how long, in each mode; what does not.";
     F12 shows ["systemd/systemd#25451", "flannel-io/flannel#1434"]
         "networkd restarted, reloaded, its link reconfigured, taken down and up: routes and rules \
-         as before.";
+         as before."
+        today "networkd has to be told that they are not its own (`ManageForeignRoutes=no`) and to keep \
+               the lease meanwhile (`KeepConfiguration=`): with a card's last address the kernel drops \
+               all of its routes. What is typed by hand does not outlive a link that goes down.";
     F13 shows ["kubernetes/kubernetes#109811"]
         "kube-proxy and the network's daemon restarted; kube-proxy's mode changed; under steady \
          traffic of new TCP, kept TCP, fixed-port UDP: lost, longest gap, cause; nothing left of \
@@ -52,7 +56,9 @@ claims! {
          forwarding entry.";
     F16 shows ["containernetworking/plugins#858"]
         "A new Pod that takes over an address is reachable at once, from its own node and from \
-         others.";
+         others."
+        today "The bridge plugin 1.9.1 announces it to nobody: the node's entry for the Pod before \
+               lives on for up to a minute, and so long nobody reaches the new one through it.";
     F17 shows ["kubernetes/kubernetes#33618", "k3s-io/k3s#72"]
         "A second card, a second address: Node address, routes and tunnel use the ones meant.";
     F18 shows ["containernetworking/plugins#629"]

@@ -2,20 +2,23 @@
 
 use std::net::Ipv4Addr;
 use std::slice;
+use std::time::Instant;
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName, secs, steps,
+    Cause, Cells, Evidence, Failure, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
+    StageName, secs, steps,
 };
 
 use crate::catalogue::F16;
 
 /// F16: a Pod takes over an address whose owner others have just talked to.
 pub(crate) const ADDRESS_TAKEN_OVER: Scenario = Scenario {
-    about: "A new Pod that gets the address of one which has just gone is reached at once, from its own \
-            node and from everybody else",
+    about: "A new Pod that gets the address of one which has just gone is reached from its own node and \
+            from everybody else, as soon as the node's neighbour entry has had its time",
     covers: &[F16],
     cells: Cells::WithBridge,
     profile: Profile::Full,
+    limit: secs(180),
     sabotages: &[Sabotage {
         name: "old-neighbour",
         about: "the node keeps the neighbour entry of the Pod that is gone",
@@ -71,10 +74,24 @@ async fn an_heir(lab: &Lab) -> anyhow::Result<Party> {
     Ok(heir)
 }
 
+/// From its own node as soon as the old neighbour entry there has had its time, if not at once.
 async fn reached_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
     let heir: Party = lab.kept()?;
-    lab.step(format!("everybody reaches {heir} with the first request"));
-    everybody_reaches(lab, &heir).await
+    let (node, begun) = (lab.node(heir.node), Instant::now());
+    lab.step(format!("everybody reaches {heir}"));
+    lab.eventually(format!("every node and Pod to reach {heir}"), secs(60), async || {
+        let entry = node.run(format!("ip neighbour show {}", heir.address)).await?;
+        let stays = entry.text().contains("PERMANENT");
+        let stays = stays.then(|| Evidence::certain(format!("{node} keeps {}", entry.text())));
+        let state = match everybody_reaches(lab, &heir).await {
+            Ok(()) => return Ok(Probe::Done(())),
+            Err(error) => error.downcast::<Failure>()?,
+        };
+        Ok(Probe::not_yet(state.cause, state.seen).given(stays))
+    })
+    .await?;
+    lab.step(format!("after {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(())
 }
 
 async fn everybody_reaches(lab: &Lab, pod: &Party) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use podwire_scenario::{
-    Break, Cause, Evidence, Lab, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
+    Break, Cause, Evidence, Lab, Node, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
     StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
@@ -23,21 +23,19 @@ pub(crate) const AFFINITY: Scenario = Scenario {
             name: "no-affinity",
             about: "the Service has no session affinity",
             expects: Cause::WrongAnswer,
-            inject: steps!(|lab| green(lab, "None", TIME_OUT).await),
+            inject: steps!(|lab| sticky(lab, "None", TIME_OUT).await),
             check: steps!(one_pod_answers),
         },
         Sabotage {
             name: "sticks-to-the-dead",
-            about: "the client's node goes on sending its connections to the Pod that is gone",
-            expects: Cause::NoRoute,
+            about: "the client's node leads its connections to a Pod that there is not",
+            expects: Cause::TimedOut,
             inject: steps!(|lab| {
-                green(lab, "ClientIP", TIME_OUT).await?;
-                let gone = its_pod_goes(lab).await?;
-                lab.step(format!("translate connections to {gone} as before"));
-                let service = lab.service("green").address().await?;
-                let chain = "type nat hook output priority -110";
-                let rule = format!("ip daddr {service} dnat to {}", gone.address);
-                lab.last_node().add_rule(chain, &rule).await
+                sticky(lab, "ClientIP", TIME_OUT).await?;
+                its_pod_goes(lab).await?;
+                let service = lab.service(STICKY).address().await?;
+                let rule = format!("ip daddr {service} dnat to 10.1.250.2");
+                lab.last_node().add_rule("type nat hook output priority -110", &rule).await
             }),
             check: steps!(one_pod_answers),
         },
@@ -45,7 +43,7 @@ pub(crate) const AFFINITY: Scenario = Scenario {
             name: "never-forgets",
             about: "the time-out is a day",
             expects: Cause::NotReady,
-            inject: steps!(|lab| green(lab, "ClientIP", 24 * 60 * 60).await),
+            inject: steps!(|lab| sticky(lab, "ClientIP", 24 * 60 * 60).await),
             check: steps!(forgets),
         },
     ],
@@ -53,28 +51,41 @@ pub(crate) const AFFINITY: Scenario = Scenario {
     ..Scenario::new("session_affinity", StageName::Workload, steps!(affinity))
 };
 
-/// So many that nine clients all find the Pod that they had, by chance, once in 10^5.
-const PODS: usize = 4;
+const STICKY: &str = "sticky";
 /// Seconds, on the clock of the client's node.
 const TIME_OUT: u32 = 15;
 
 async fn affinity(lab: &Lab) -> anyhow::Result<()> {
-    green(lab, "ClientIP", TIME_OUT).await?;
+    sticky(lab, "ClientIP", TIME_OUT).await?;
     one_pod_answers(lab).await?;
     its_pod_goes(lab).await?;
     one_pod_answers(lab).await?;
     forgets(lab).await
 }
 
-async fn green(lab: &Lab, affinity: &str, time_out: u32) -> anyhow::Result<()> {
-    lab.step(format!("a Service green of {PODS} Pods, affinity {affinity}"));
-    let mut service = json!({ "sessionAffinity": affinity });
+/// A Service of its own for the workload's Pods.
+async fn sticky(lab: &Lab, affinity: &str, time_out: u32) -> anyhow::Result<()> {
+    lab.step(format!("a second Service for the Pods of blue, affinity {affinity}"));
+    let mut service = json!({ "selector": { "app": "blue" }, "sessionAffinity": affinity });
     if affinity == "ClientIP" {
         service["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": time_out } });
     }
-    lab.deployment("green").create(PODS, json!({})).await?;
-    lab.service("green").create(service).await?;
-    lab.deployment("green").pods().until_running(PODS).await.map(drop)
+    lab.service(STICKY).create(service).await?;
+    for node in lab.nodes() {
+        knows_it(lab, node).await?;
+    }
+    Ok(())
+}
+
+async fn knows_it(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
+    let (service, address) = (lab.service(STICKY), lab.service(STICKY).address().await?);
+    lab.eventually(format!("the second Service to answer {node}"), secs(20), async || {
+        let report = lab.ask(node, address).await?;
+        let answered = report.all(RequestOutcome::Answered);
+        let look = Probe::when(answered, Cause::NotReady, report.to_string());
+        Ok(look.needs(service.needs_from(node).await?))
+    })
+    .await
 }
 
 async fn one_pod_answers(lab: &Lab) -> anyhow::Result<()> {
@@ -83,14 +94,14 @@ async fn one_pod_answers(lab: &Lab) -> anyhow::Result<()> {
 
 /// The one Pod that answers all requests of one client.
 async fn who_answers(lab: &Lab) -> anyhow::Result<Party> {
-    let (client, service) = (lab.last_node(), lab.service("green"));
+    let (client, service) = (lab.last_node(), lab.service(STICKY));
     lab.step(format!("sixteen requests from {client}: one Pod answers them all"));
     let spec = service.listed().await?.and_then(|it| it.spec).unwrap_or_default();
     let has_none = spec.session_affinity.as_deref() != Some("ClientIP");
     let never = has_none.then(|| Evidence::certain("the Service has no session affinity"));
     let address = service.address().await?;
     lab.eventually("one Pod to answer, and nobody else", secs(20), async || {
-        let pods = lab.deployment("green").pods().running().await?;
+        let pods = lab.pods().running().await?;
         let report = lab.ask(client, address).times(16).await?;
         let answered = report.all(RequestOutcome::Answered);
         let hosts = report.hosts();
@@ -107,15 +118,16 @@ async fn who_answers(lab: &Lab) -> anyhow::Result<Party> {
 async fn its_pod_goes(lab: &Lab) -> anyhow::Result<Party> {
     let gone = who_answers(lab).await?;
     lab.step(format!("delete {gone}"));
-    lab.deployment("green").pods().delete(&gone.name).await?;
-    lab.service("green").until_no_endpoints(slice::from_ref(&gone)).await?;
-    lab.service("green").until_no_rules(slice::from_ref(&gone), lab.last_node()).await?;
+    lab.pods().delete(&gone.name).await?;
+    lab.service(STICKY).until_no_endpoints(slice::from_ref(&gone)).await?;
+    lab.service(STICKY).until_no_rules(slice::from_ref(&gone), lab.last_node()).await?;
     Ok(gone)
 }
 
-/// Every node and every Pod of the workload is a client. Who is asked by each.
+/// Every node and every Pod of the workload is a client: so many that all of nine find the Pod again
+/// that they had, among six, once in ten million. Who answers each.
 async fn every_client_asks(lab: &Lab) -> anyhow::Result<BTreeMap<String, String>> {
-    let address = lab.service("green").address().await?;
+    let address = lab.service(STICKY).address().await?;
     let mut clients = lab.node_parties();
     clients.extend(lab.pods().all_running().await?);
     let mut answered = BTreeMap::new();

@@ -1,5 +1,7 @@
 //! A cluster that was frozen and brought back has not noticed.
 
+use std::time::Duration;
+
 use podwire_scenario::{
     Break, Cause, Lab, Needs, Probe, Sabotage, Scenario, StageName, secs, steps,
 };
@@ -33,11 +35,13 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
 
 /// How many numbers must have come back before the freeze, and how many more after it.
 const NUMBERS: u64 = 20;
+/// From one to the next.
+const PACE: Duration = Duration::from_millis(50);
 
 async fn open_connection(lab: &Lab) -> anyhow::Result<()> {
     let from = lab.pods().on(lab.node(1)).first().await?;
     let to = lab.pods().on(lab.node(2)).first().await?;
-    lab.open_stream(&from, &to).await?;
+    lab.open_stream(&from, &to, PACE).await?;
     numbers_beyond(lab, NUMBERS).await.map(drop)
 }
 
@@ -59,10 +63,10 @@ async fn goes_on(lab: &Lab) -> anyhow::Result<()> {
 async fn numbers_beyond(lab: &Lab, count: u64) -> anyhow::Result<u64> {
     let from = lab.pods().on(lab.node(1)).first().await?;
     let to = lab.pods().on(lab.node(2)).first().await?;
-    let way = Needs::Way { from: from.clone(), to };
+    let way = Needs::Way { from: from.clone(), to: to.clone() };
     let expected = format!("more than {count} numbers to come back, each in its turn");
     lab.eventually(expected, secs(10), async || {
-        let stream = lab.stream_of(&from).await?;
+        let stream = lab.stream_between(&from, &to).await?;
         let state = format!("{} came back", stream.echoed);
         if let Some(why) = stream.failure {
             return Ok(Probe::hopeless(Cause::Died, format!("{state}: {why}")));

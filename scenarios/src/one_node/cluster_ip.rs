@@ -102,7 +102,7 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
 
 async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
     lab.step("send a hundred requests per Pod, each on a fresh connection (B14)");
-    lab.service("blue").spreads_evenly(lab.node(1)).await
+    lab.service("blue").spreads_evenly(lab.node(1)).await.map(drop)
 }
 
 /// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use podwire_scenario::{Cause, Lab, Sabotage, Scenario, StageName, ensure, secs, steps};
+use podwire_scenario::{
+    Cause, ContactProtocol, Lab, Sabotage, Scenario, StageName, ensure, secs, steps,
+};
 
 use crate::catalogue::B11;
 
@@ -37,11 +39,12 @@ async fn seen_as_its_node(lab: &Lab) -> anyhow::Result<()> {
 /// `kubectl exec POD -- probe ping OUTSIDE`: exec itself goes through the API server to the kubelet.
 async fn outside_sees(lab: &Lab, wanted: Ipv4Addr, whose: &str) -> anyhow::Result<()> {
     let (pod, outside) = (lab.pods().on(lab.node(1)).first().await?, lab.outside());
-    let before = outside.pings_from(wanted);
+    let before = outside.contacts_from(wanted, ContactProtocol::Icmp);
     let address = outside.address().to_string();
     lab.step(format!("exec a ping to {address} in {}", pod.name));
     let ping = lab.exec(&pod, &["/probe", "ping", &address, "3"]).await?;
-    let (after, all, said) = (outside.pings_from(wanted), outside.contacts(), ping.said());
+    let after = outside.contacts_from(wanted, ContactProtocol::Icmp);
+    let (all, said) = (outside.contacts(), ping.said());
     ensure!(
         after > before,
         WrongAnswer,

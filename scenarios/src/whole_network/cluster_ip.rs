@@ -7,7 +7,7 @@ use crate::catalogue::E36;
 /// E36: the balancing rule, from everywhere.
 pub(crate) const CLUSTER_IP: Scenario = Scenario {
     about: "Requests to a ClusterIP with at least five Pods behind it spread evenly over them, from \
-            every node and from a Pod",
+            every node and from a Pod; each crosses the wire once, by the direct way",
     covers: &[E36],
     sabotages: &[
         Sabotage {
@@ -29,6 +29,14 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
                 let (node1, node2) = (lab.node(1), lab.node(2));
                 node1.drop_what_goes_to_pods_of(node2).await
             }),
+            check: steps!(spreads_from_everywhere),
+        },
+        Sabotage {
+            name: "first-packet-lost",
+            about: "node 2 loses the first packet of each connection, which is answered when it comes \
+                    again",
+            expects: Cause::SentAgain,
+            inject: steps!(|lab| lab.node(2).lose_first_packets().await),
             check: steps!(spreads_from_everywhere),
         },
     ],
@@ -68,7 +76,8 @@ pub(super) async fn every_sender_sees_every_pod(lab: &Lab) -> anyhow::Result<()>
 pub(super) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
     for from in senders(lab).await? {
         lab.step(format!("a hundred requests per Pod from {from} (E36)"));
-        lab.service("blue").spreads_evenly(&from).await?;
+        let sent = lab.service("blue").spreads_evenly(&from).await?;
+        lab.wire().carried(sent)?;
     }
     Ok(())
 }

@@ -13,9 +13,10 @@ use crate::catalogue::E35;
 /// E35: every ordered pair.
 pub(crate) const EVERY_PAIR: Scenario = Scenario {
     about: "All Nodes are Ready, and from every node and from a Pod of each every Pod answers by \
-            its own name, and sees the sender's own address",
+            its own name, and sees the sender's own address; each request crosses the wire once, by \
+            the direct way",
     covers: &[E35],
-    limit: secs(90),
+    limit: secs(120),
     sabotages: &[
         Sabotage {
             name: "masquerade-between-nodes",
@@ -34,6 +35,14 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             }),
             check: steps!(every_pair),
         },
+        Sabotage {
+            name: "first-packet-lost",
+            about: "node 2 loses the first packet of each connection, which is answered when it comes \
+                    again",
+            expects: Cause::SentAgain,
+            inject: steps!(|lab| lab.node(2).lose_first_packets().await),
+            check: steps!(every_pair),
+        },
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("every_pair", StageName::Workload, steps!(every_pair))
@@ -49,7 +58,8 @@ pub(super) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
     for node in lab.nodes() {
         own.insert(node.number(), node.addresses().await?);
     }
-    Ok(senders_seen(&mesh, &own)?)
+    senders_seen(&mesh, &own)?;
+    lab.wire().carried(&mesh)
 }
 
 /// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's. A node speaks to a
@@ -94,7 +104,10 @@ mod tests {
                 outcome: RequestOutcome::Answered,
                 host: Some("blue".into()),
                 client: Some(client.into()),
+                error: None,
+                came: None,
             }],
+            ..Mesh::default()
         };
         let own = [[172, 30, 0, 11], [10, 1, 1, 1]].map(Ipv4Addr::from);
         let of_node = BTreeMap::from([(1, BTreeSet::from(own))]);

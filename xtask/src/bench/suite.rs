@@ -145,6 +145,7 @@ pub(crate) fn on_stages<T>(
             catalogue,
             keep: None,
             repeat: 1,
+            strict_wire: false,
             system: ImageFrom::Debian,
             provenance: &bundle.provenance(),
             again: &format!("cargo xtask test --bootstrap {}", by_hand.bootstrap),

@@ -31,6 +31,7 @@ fn compared(bench: &SwitchBench) -> String {
             "vde_switch: frames/s",
             "Gbit/s",
             "ours / vde_switch",
+            "watched / unwatched",
         ]
         .map(String::from)
         .to_vec(),
@@ -43,6 +44,7 @@ fn compared(bench: &SwitchBench) -> String {
             format!("{:.0}", comparison.vde_switch.frames_per_second),
             format!("{:.2}", comparison.vde_switch.gigabits_per_second),
             format!("{:.2}", comparison.ratio),
+            format!("{:.3}", comparison.watched),
         ]
     }));
     table(&rows)
@@ -68,6 +70,7 @@ mod tests {
                 ours: rate(1_500_000.0),
                 vde_switch: rate(1_000_000.0),
                 ratio: 1.5,
+                watched: 0.975,
             }],
         };
         insta::assert_snapshot!(compared(&bench));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use podwire_cluster::Cell;
 use podwire_process::ChildCommand;
 
-use crate::command::cli::{AskedNetwork, TestArgs};
+use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
 
 /// `cargo xtask test ...`, with what its clusters depend on and nothing else. Settings of the
 /// environment and of images/sources.toml are not repeated: they hold for the next run as well.
@@ -44,6 +44,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
             "--break",
             args.broken.map(|broken| broken.to_string().into()),
         ),
+        one("--wire", args.wire.map(|WireMode::Strict| "strict".into())),
     ];
     let archives = args.network.pod_images.iter();
     let archives = archives.map(|path| ("--pod-images", path.clone().into_os_string()));
@@ -79,6 +80,10 @@ mod tests {
     #[test]
     fn a_failure_names_the_cluster_that_it_was_seen_on() {
         let kubeadm = |line: &str| again(line, Bootstrap::Kubeadm);
+        assert_eq!(
+            kubeadm("--wire strict --keep"),
+            "cargo xtask test --bootstrap kubeadm --wire strict"
+        );
         assert_eq!(
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"

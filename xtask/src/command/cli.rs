@@ -11,6 +11,7 @@ use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, 
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
+use podwire_lan::{BitRate, Check, Ipv4Net, Percent, Protocol, Size, Time};
 
 use crate::plan::shard::Shard;
 
@@ -42,6 +43,12 @@ pub(crate) enum Command {
     Console(ConsoleArgs),
     /// kubectl, on the control-plane node of a running cluster
     Kubectl(KubectlArgs),
+    /// Lose, delay or damage what a node of a running cluster sends, or let it through only so fast
+    Impair(ImpairArgs),
+    /// Take away what impairs a node of a running cluster, or all of it
+    Heal(HealArgs),
+    /// What is sent on a running cluster's network, as pcapng: a file, or live for Wireshark
+    Capture(CaptureArgs),
     /// Look at this machine: what podwire needs, what it finds, how to fix the rest
     Doctor(DoctorArgs),
     /// Build the node image alone (and what it needs)
@@ -54,6 +61,8 @@ pub(crate) enum Command {
     Check,
     /// Give the segment what no guest of good will sends, for as long as asked
     Fuzz(FuzzArgs),
+    /// Kill runs at random, fill their disk, cut their files, and look what becomes of the next run
+    Chaos(ChaosArgs),
     /// Write anew what is made of the code: docs/scenarios.md, and parts of docs/writing-a-scenario.md
     Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
@@ -71,6 +80,13 @@ pub(crate) enum ProfileName {
     Default,
     /// All of them
     Full,
+}
+
+/// What a run makes of what stands out on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WireMode {
+    /// A failure
+    Strict,
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +128,10 @@ pub(crate) struct TestArgs {
     /// Let skipped scenarios fail the run (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,
+    /// strict: what stands out on the wire (lost and sent again, resets, ICMP errors, wrong checksums,
+    /// a slow pair of nodes) fails a scenario that has passed otherwise. Nothing implies it
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) wire: Option<WireMode>,
     /// Run each scenario this often, each time in a fresh clone, until it fails; its sabotages once
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
@@ -177,7 +197,7 @@ impl FromStr for AskedNetwork {
 }
 
 /// Where Kubernetes comes from.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SourceArgs {
     /// Kubernetes version, 1.36.4 or 1.35; of a release any whole one since 1.33 [default: the newest
     /// that has a folder in images/bundle/]
@@ -309,6 +329,143 @@ pub(crate) struct KubectlArgs {
     pub(crate) args: Vec<String>,
 }
 
+/// Units are those of tc(8): us, ms, s; %; bit, kbit, mbit, gbit; b, kb, mb.
+#[derive(Debug, Args)]
+pub(crate) struct ImpairArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Whose frames: node1, node2, ..., gateway, or any
+    #[arg(required_unless_present = "show")]
+    pub(crate) node: Option<String>,
+    /// Print what is set, as asked and as realised
+    #[arg(long, conflicts_with_all = ["node", "to", "both", "check", "PacketArgs", "ImpairmentArgs"])]
+    pub(crate) show: bool,
+    /// Only those for this one: node1, node2, ..., gateway [default: for any]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: Option<String>,
+    /// Also what comes back
+    #[arg(long)]
+    pub(crate) both: bool,
+    #[command(flatten)]
+    pub(crate) packets: PacketArgs,
+    #[command(flatten)]
+    pub(crate) impairment: ImpairmentArgs,
+    /// Drop what does not carry the node's own address, as a cloud does: source (of what it sends),
+    /// destination (of what it gets), or both
+    #[arg(long, value_name = "DIRECTION", value_parser = parse_check, conflicts_with_all = ["to", "both"])]
+    pub(crate) check: Option<Check>,
+}
+
+/// Which packets; those in VXLAN and in IP-in-IP count as well.
+#[derive(Debug, Args)]
+pub(crate) struct PacketArgs {
+    /// Only arp, icmp, tcp or udp
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<Protocol>,
+    /// Only from these addresses: 10.1.2.0/24, 10.1.2.3
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub(crate) source: Option<Ipv4Net>,
+    /// Only to these addresses
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub(crate) destination: Option<Ipv4Net>,
+    /// Only from this port of tcp or udp
+    #[arg(long, value_name = "PORT")]
+    pub(crate) source_port: Option<u16>,
+    /// Only to this port of tcp or udp
+    #[arg(long, value_name = "PORT")]
+    pub(crate) destination_port: Option<u16>,
+}
+
+/// What becomes of them. Given again for the same frames, it is added to what is set.
+#[derive(Debug, Args)]
+pub(crate) struct ImpairmentArgs {
+    /// All vanish
+    #[arg(long)]
+    pub(crate) cut: bool,
+    /// Those vanish whose IP packet is longer than this: 1400
+    #[arg(long, value_name = "OCTETS")]
+    pub(crate) hole: Option<u16>,
+    /// How much later they arrive: 40ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) delay: Option<Time>,
+    /// How much more or less than that: 5ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) jitter: Option<Time>,
+    /// Let jitter change the order of a flow's frames
+    #[arg(long)]
+    pub(crate) reorder: bool,
+    /// How many are lost: 1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) loss: Option<Percent>,
+    /// How many are lost in a row, on average: 4
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) burst: Option<u32>,
+    /// How many come twice: 1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) duplicate: Option<Percent>,
+    /// In how many a bit is flipped: 0.1%
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) corrupt: Option<Percent>,
+    /// How fast they leave, all together: 100mbit
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<BitRate>,
+    /// How much waits for that at most: 64kb [default: what 1000 full frames have]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) queue: Option<Size>,
+    /// What chance begins with [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// What is set for this node, in either direction: node1, node2, ... [default: everything]
+    pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Only what this node sends and gets, as it comes to it: node1, node2, ..., gateway [default: all that
+    /// is sent, once]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Which frames: arp, icmp, tcp, udp, host 10.1.2.3, net 10.1.0.0/16, port 80, and, or, not,
+    /// parentheses; also inside VXLAN and IP-in-IP [default: all]
+    #[arg(
+        long,
+        value_name = "EXPR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) filter: String,
+    /// Where to; `-` is standard output
+    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    pub(crate) write: PathBuf,
+}
+
+fn parse_net(text: &str) -> Result<Ipv4Net, String> {
+    let net = if text.contains('/') {
+        text.to_owned()
+    } else {
+        format!("{text}/32")
+    };
+    net.parse()
+        .map_err(|_| "it is an address or a range: 10.1.2.3, 10.1.2.0/24".to_owned())
+}
+
+fn parse_check(text: &str) -> Result<Check, String> {
+    match text {
+        "source" => Ok(Check::Source),
+        "destination" => Ok(Check::Destination),
+        "both" => Ok(Check::Both),
+        _ => Err("it is source, destination or both".to_owned()),
+    }
+}
+
 fn parse_size(text: &str) -> Result<ByteSize, String> {
     text.parse()
         .map_err(|_| "it is a number with a unit: 10GiB, 500M".to_owned())
@@ -383,7 +540,7 @@ pub(crate) struct ScenariosArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FuzzArgs {
-    /// Only this: arp, dhcp, dns, icmp, udp, tcp, framing, held; several by repeating it
+    /// Only this: arp, dhcp, dns, icmp, udp, tcp, framing, held, rules; several by repeating it
     #[arg(long = "target", value_name = "NAME")]
     pub(crate) targets: Vec<Target>,
     /// Where chance begins: the same inputs with the same number [default: another each time]
@@ -395,6 +552,33 @@ pub(crate) struct FuzzArgs {
     /// Stop after so long
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// Begin no more rounds after so long; what is made before the first does not count [default: 600]
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
+    /// Where chance begins: the same rounds with the same number [default: another each time]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Begin with that round of the seed's
+    #[arg(long, value_name = "ROUND", default_value_t = 1)]
+    pub(crate) from: usize,
+    /// Only print so many of the seed's rounds
+    #[arg(long, value_name = "N")]
+    pub(crate) draw: Option<usize>,
+    /// Only these scenarios: a name, part of a name, or a covered id; several by comma [default:
+    /// three short ones, from different stages]
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// Who puts Kubernetes onto the machines: by-hand or kubeadm
+    #[arg(long, value_name = "NAME", default_value_t = Bootstrap::ByHand)]
+    pub(crate) bootstrap: Bootstrap,
+    /// Where its own cache and its runs go, in a folder that is removed unless something was wrong
+    /// [default: target/podwire/chaos]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

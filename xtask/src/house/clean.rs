@@ -11,6 +11,7 @@ use podwire_scenario::bare;
 
 use crate::command::cli::CleanArgs;
 use crate::command::session::Session;
+use crate::house::chaos;
 use crate::prepare::space::{self, Worth};
 use crate::prepare::stage_cache::STAGES;
 use crate::say::stop::Stop;
@@ -140,17 +141,22 @@ fn remove_entry(session: &Session, entry: &Entry) -> Result<Removal, Stop> {
     }
 }
 
+/// The folders of runs, and of campaigns: these have caches of their own in them.
 fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
     let latest = fs::canonicalize(session.workspace.latest()).ok();
-    let folder = session.workspace.runs();
-    if !folder.exists() {
-        return Ok(Vec::new());
+    let campaigns = session.workspace.output.join(chaos::CHAOS);
+    let mut paths = Vec::new();
+    for folder in [session.workspace.runs(), campaigns] {
+        if !folder.exists() {
+            continue;
+        }
+        let cannot = || format!("cannot list {}", folder.display());
+        for entry in fs::read_dir(&folder).with_context(cannot)? {
+            paths.push(entry.with_context(cannot)?.path());
+        }
     }
     let mut entries = Vec::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?
-    {
-        let path = entry?.path();
+    for path in paths {
         let last = latest.is_some() && fs::canonicalize(&path).ok() == latest;
         let group = if last { LAST_RUN } else { RUNS };
         entries.push(Entry {

@@ -16,7 +16,7 @@ use crate::say::text::table;
 /// A command on a node, or a shell there.
 pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {
     drive(async {
-        let link = reach(&args.run, &args.node).await?;
+        let link = reach(&args.run, Some(&args.node)).await?;
         let shell = link.ssh(&args.node).await?;
         let command = (!args.command.is_empty()).then(|| args.command.join(" "));
         // Only now: while the session comes about, Ctrl-C ends this process.
@@ -31,7 +31,7 @@ pub(crate) fn ssh(args: &SshArgs) -> Result<u8, Stop> {
 /// What a node prints on its serial line.
 pub(crate) fn console(args: &ConsoleArgs) -> Result<(), Stop> {
     drive(async {
-        let link = reach(&args.run, &args.node).await?;
+        let link = reach(&args.run, Some(&args.node)).await?;
         errln!(
             "what {} prints on its serial line; Ctrl-C leaves",
             args.node
@@ -55,7 +55,7 @@ fn plainly(mut to: impl Write) -> impl FnMut(&[u8]) -> io::Result<()> {
 pub(crate) fn kubectl(args: &KubectlArgs) -> Result<u8, Stop> {
     let kubectl = Kubectl::new(&args.args);
     drive(async {
-        let link = reach(&args.run, kubectl::NODE).await?;
+        let link = reach(&args.run, Some(kubectl::NODE)).await?;
         let shell = link.ssh(kubectl::NODE).await?;
         match kubectl.run(&shell).await {
             Ok(exit) => Ok(status(&exit, kubectl::NODE)),
@@ -80,15 +80,16 @@ pub(crate) fn ways(description: &Description, run: &str) -> String {
         "{}:\n{}from another terminal:\n  \
            cargo xtask ssh {last}\n  \
            cargo xtask console {last}\n  \
-           cargo xtask kubectl get pods -A -o wide\n\
-         (where several clusters run: --run {run} behind ssh, console or kubectl)\n",
+           cargo xtask kubectl get pods -A -o wide\n  \
+           cargo xtask impair {last} --delay 40ms --loss 1%\n\
+         (where several clusters run: --run {run} behind ssh, console, kubectl or impair)\n",
         description.what,
         table(&nodes),
     )
 }
 
-/// Connects to the cluster that is meant, which must have the node.
-async fn reach(args: &RunArgs, node: &str) -> Result<Link, Stop> {
+/// Connects to the cluster that is meant, which must have the node where one is named.
+pub(super) async fn reach(args: &RunArgs, node: Option<&str>) -> Result<Link, Stop> {
     let runs = Workspace::find()?.runs();
     let running = find::running(&runs).await?;
     let prefix = args.run.as_deref();
@@ -99,7 +100,9 @@ async fn reach(args: &RunArgs, node: &str) -> Result<Link, Stop> {
         errln!("{}", several(&running, chosen));
     }
     let nodes = &chosen.description.nodes;
-    if !nodes.iter().any(|known| known.name == node) {
+    if let Some(node) = node
+        && !nodes.iter().any(|known| known.name == node)
+    {
         let names: Vec<&str> = nodes.iter().map(|known| known.name.as_str()).collect();
         return Err(Stop::Usage(format!(
             "the cluster has no node `{node}`; it has {}",
@@ -154,7 +157,7 @@ fn status(exit: &Exit, node: &str) -> u8 {
 }
 
 /// Drives something to its end, and does not wait for a terminal that nobody types at.
-fn drive<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+pub(super) fn drive<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -95,6 +95,7 @@ mod tests {
             tested: String::new(),
             again: String::new(),
             repeat: 1,
+            strict_wire: false,
         }
     }
 
@@ -115,7 +116,7 @@ mod tests {
             limit: Duration::from_secs(1),
         };
         let run_dir = context.keep.unwrap();
-        Door::to(vec![room], segment.gateway(), &run_dir, &served)
+        Door::to(vec![room], segment, &run_dir, &served)
     }
 
     #[tokio::test]
@@ -169,7 +170,8 @@ mod tests {
           cargo xtask ssh node1
           cargo xtask console node1
           cargo xtask kubectl get pods -A -o wide
-        (where several clusters run: --run 20261121T130500Z-1 behind ssh, console or kubectl)
+          cargo xtask impair node1 --delay 40ms --loss 1%
+        (where several clusters run: --run 20261121T130500Z-1 behind ssh, console, kubectl or impair)
         Ctrl-C ends it, and with it the run: what has not run by then is skipped
         ");
     }

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use podwire_cluster::{Host, ImageFiles, Stage};
+use podwire_cluster::{Host, ImageFiles, Stage, Stages};
 use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
-use podwire_scenario::WAITING;
+use podwire_scenario::{WAITING, bare};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
 
@@ -240,7 +240,8 @@ impl<'a> Preparation<'a> {
         })
     }
 
-    /// These stages, made as far as they are missing, in the order given; consoles go to `logs`.
+    /// These stages, made as far as they are missing, in the order given; consoles go to `logs`, and so
+    /// does evidence of what failed or did not settle.
     /// They are in use as long as the values live.
     pub(crate) fn stages(
         &mut self,
@@ -268,10 +269,11 @@ impl<'a> Preparation<'a> {
                     }
                     // One after the other: where there is little room, what nothing starts from may
                     // go as soon as the next is made of it.
+                    let logs = bare::cell_dir(logs, plan.cell);
                     for step in missing {
                         cached = false;
                         space::make_room(session, it.wanted.max_size, orders)?;
-                        let get = stages.get(host, plan, image, *step, logs, &session.progress);
+                        let get = stages.get(host, plan, image, *step, &logs, &session.progress);
                         session.wait_for(get).with_context(|| {
                             format!(
                                 "the cluster of {} did not come up; consoles are in {}",
@@ -289,13 +291,45 @@ impl<'a> Preparation<'a> {
             Ok((all, cached))
         })?;
         for (StageOrder { plan, .. }, stages) in orders.iter().zip(&made) {
+            let logs = bare::cell_dir(logs, plan.cell);
             let said = stages.iter().map(|stage| &stage.manifest);
-            let said = said.filter_map(|manifest| manifest.not_settled(plan.cell));
+            let said = said.filter_map(|manifest| {
+                let said = manifest.not_settled(plan.cell)?;
+                Some(with_evidence(said, &Stages::evidence(&logs, manifest.name)))
+            });
             for said in said {
                 self.session.progress.line(&said);
                 self.unsettled.push(said);
             }
         }
         Ok(made)
+    }
+}
+
+/// What is said of a stage, and where its evidence is: only the run that made it has any.
+fn with_evidence(said: String, evidence: &Path) -> String {
+    match evidence.exists() {
+        true => format!(
+            "{said}; what its nodes had to say is in {}",
+            evidence.display()
+        ),
+        false => said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_made_a_stage_says_where_its_evidence_is() {
+        let made = tempfile::tempdir().unwrap();
+        let said = |evidence: &Path| with_evidence("5 of 6 Pods run".into(), evidence);
+        assert_eq!(said(&made.path().join("none")), "5 of 6 Pods run");
+        let evidence = made.path().display();
+        assert_eq!(
+            said(made.path()),
+            format!("5 of 6 Pods run; what its nodes had to say is in {evidence}")
+        );
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) keep: Option<&'a Path>,
     /// How often each scenario runs.
     pub(crate) repeat: u32,
+    /// Whether what stands out on the wire fails a scenario.
+    pub(crate) strict_wire: bool,
     /// What the nodes run.
     pub(crate) system: ImageFrom,
     /// Where the Kubernetes under test came from.
@@ -114,6 +116,7 @@ impl Suite<'_> {
             },
             keep: self.keep.map(Path::to_owned),
             repeat: self.repeat,
+            strict_wire: self.strict_wire,
             tested: tested(self.plan, self.system, self.provenance),
             again: self.again.to_owned(),
         })

@@ -10,7 +10,7 @@ use podwire_scenario::Scenario;
 use podwire_scenario::bare::{self, RunFolder};
 use time::OffsetDateTime;
 
-use crate::command::cli::TestArgs;
+use crate::command::cli::{TestArgs, WireMode};
 use crate::command::session::Session;
 use crate::command::{again, consent};
 use crate::plan::durations::{self, Durations, ScenarioTime};
@@ -217,6 +217,7 @@ impl Run<'_> {
             catalogue: self.order.catalogue,
             keep: self.order.args.keep.then_some(&*self.run_dir),
             repeat: self.order.args.repeat,
+            strict_wire: self.order.args.wire == Some(WireMode::Strict),
             system: self.order.system.from,
             provenance: &self.results.provenance,
             again: &again::command(self.order.args, order.cell),

@@ -250,6 +250,14 @@ pub enum ClusterError {
         /// What of its manifest is not understood.
         source: serde_json::Error,
     },
+    /// A cluster whose nodes answered does not come to what it was to be: a clone, or a stage.
+    #[error("a cluster failed; what its nodes had to say is in {evidence:?}")]
+    Failed {
+        /// The folder with it, see [`Cluster::evidence`](crate::Cluster::evidence).
+        evidence: PathBuf,
+        /// What failed.
+        source: Box<ClusterError>,
+    },
     /// A stage is not what its manifest says.
     #[error("the stage {dir:?} is unusable: {reason}; delete it, and the next run builds it again")]
     Stage {

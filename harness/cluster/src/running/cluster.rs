@@ -80,7 +80,7 @@ impl Cluster {
         let step = Instant::now();
         let answering = async {
             let (nodes, first) = answering(host, powered, &keys).await?;
-            Ok((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
+            Ok::<_, ClusterError>((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
         };
         let api_ready = async {
             if credentials.access.is_none() {
@@ -89,8 +89,10 @@ impl Cluster {
             api_answers(host, &api).await?;
             Ok::<_, ClusterError>(Some(Phase::since(Phase::API_READY, step)))
         };
-        let ((nodes, answers), api_phase) = tokio::try_join!(answering, api_ready)?;
-        Ok(Self {
+        // An API that is not ready is asked about on nodes that answer.
+        let api_ready = async { Ok::<_, ClusterError>(api_ready.await) };
+        let ((nodes, answers), api_ready) = tokio::try_join!(answering, api_ready)?;
+        let mut cluster = Self {
             host: host.clone(),
             plan: plan.clone(),
             credentials,
@@ -98,12 +100,16 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
             api,
-            phases: phases.into_iter().chain(answers).chain(api_phase).collect(),
+            phases: phases.into_iter().chain(answers).collect(),
             segment,
-        })
+        };
+        let api_phase = cluster.explained(api_ready).await?;
+        cluster.phases.extend(api_phase);
+        Ok(cluster)
     }
 
-    /// Machines that have just been cloned from booted ones, as the nodes of a cluster to be.
+    /// Machines that have just been cloned from booted ones, as the nodes of a cluster to be; see
+    /// [`Cluster::on_the_segment`].
     pub(crate) async fn new_nodes(
         host: &Host,
         plan: &ClusterPlan,
@@ -115,7 +121,6 @@ impl Cluster {
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
         let (nodes, _) = answering(host, powered, &keys).await?;
-        try_join_all(nodes.iter().map(|node| node.on_the_segment(host))).await?;
         Ok(Self {
             host: host.clone(),
             plan: plan.clone(),
@@ -127,6 +132,16 @@ impl Cluster {
             phases: Vec::new(),
             segment,
         })
+    }
+
+    /// Waits until all nodes have taken their leases.
+    pub(crate) async fn on_the_segment(&self) -> Result<(), ClusterError> {
+        let leases = self
+            .nodes
+            .iter()
+            .map(|node| node.on_the_segment(&self.host));
+        try_join_all(leases).await?;
+        Ok(())
     }
 
     /// Its plan.
@@ -255,6 +270,41 @@ impl Cluster {
         self.dir.join(node.name())
     }
 
+    /// What there is of a cluster without a machine.
+    #[cfg(test)]
+    pub(crate) fn without_nodes(dir: &Path) -> Self {
+        use crate::plan::cell::{Bootstrap, Cell};
+        use podwire_process::Spawner;
+        use podwire_vm::Accelerator;
+
+        let image = ImageFiles {
+            name: String::new(),
+            disk: PathBuf::new(),
+            kernel: PathBuf::new(),
+            initrd: PathBuf::new(),
+            append: String::new(),
+        };
+        let (cell, tcg) = (Cell::usual(Bootstrap::ByHand), Accelerator::Tcg);
+        Self {
+            host: Host {
+                spawner: Spawner::start().unwrap(),
+                qemu: PathBuf::new(),
+                qemu_img: PathBuf::new(),
+                accelerator: tcg,
+                speed_factor: 1.0,
+                tsc_khz: None,
+            },
+            plan: ClusterPlan::new(1, cell, "", &image, tcg, "", "", None).unwrap(),
+            credentials: Credentials::default(),
+            broken: None,
+            dir: dir.to_owned(),
+            nodes: Vec::new(),
+            api: api::none(),
+            phases: Vec::new(),
+            segment: Segment::start(addresses::segment(1), SegmentOptions::default()).unwrap(),
+        }
+    }
+
     /// Ends its machines and its segment.
     pub async fn stop(self) {
         let (nodes, segment) = self.taken_apart();
@@ -276,6 +326,7 @@ pub(crate) fn restored_segment(
 ) -> Result<Segment, ClusterError> {
     let options = SegmentOptions {
         capture: Some(dir.join("segment.pcapng")),
+        watch: true,
         start_held: true,
         ..SegmentOptions::default()
     };

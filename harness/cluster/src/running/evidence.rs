@@ -1,15 +1,23 @@
 //! What is kept of a cluster in which something failed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::api::chain;
 use super::cluster::Cluster;
 use super::node::Node;
+use crate::plan::error::ClusterError;
+
+/// Host time, before stretching, that collecting the evidence of one failure may take.
+pub const EVIDENCE: Duration = Duration::from_secs(45);
+
+/// The folder of the evidence that a cluster leaves in its own.
+pub(crate) const FOLDER: &str = "evidence";
 
 /// One command; a guest that is in trouble must not hold up the rest.
 const COMMAND: Duration = Duration::from_secs(10);
@@ -65,6 +73,30 @@ impl Cluster {
         join_all(numbers.map(|number| self.node_evidence(number, dir))).await;
     }
 
+    /// Leaves evidence in the cluster's own folder, and gives where it is: what is there when
+    /// [`EVIDENCE`] has passed has to do.
+    pub(crate) async fn leave_evidence(&self) -> PathBuf {
+        let dir = self.dir().join(FOLDER);
+        let limit = self.host().limit(EVIDENCE);
+        let _ = timeout(limit, self.evidence(&dir)).await;
+        dir
+    }
+
+    /// What came of something that is done to make the cluster; an error once evidence is left, and it
+    /// says where.
+    pub(crate) async fn explained<T>(
+        &self,
+        done: Result<T, ClusterError>,
+    ) -> Result<T, ClusterError> {
+        match done {
+            Ok(done) => Ok(done),
+            Err(source) => Err(ClusterError::Failed {
+                evidence: self.leave_evidence().await,
+                source: Box::new(source),
+            }),
+        }
+    }
+
     fn segment_evidence(&self, dir: &Path) {
         let segment = self.segment();
         let gateway = segment.gateway();
@@ -108,4 +140,23 @@ fn keep(path: &Path, text: &str) {
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
     // A full disk costs evidence, not the verdict.
     let _ = folder.and_then(|()| fs::write(path, text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_fails_says_where_the_evidence_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::without_nodes(dir.path());
+        assert_eq!(cluster.explained(Ok(7)).await.unwrap(), 7);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let failed = cluster.explained(Err::<(), _>(ClusterError::NoPki)).await;
+        let said = chain(&failed.unwrap_err());
+        let said = said.replace(&dir.path().display().to_string(), "STAGE");
+        insta::assert_snapshot!(said, @r#"a cluster failed; what its nodes had to say is in "STAGE/evidence": kubeadm keeps the cluster's keys on node1, in /etc/kubernetes/pki"#);
+        assert!(dir.path().join("evidence/segment.json").exists());
+    }
 }

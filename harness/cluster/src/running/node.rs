@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podwire_lan::{PortId, Segment};
+use podwire_lan::Segment;
 use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output};
 
 use super::api::chain;
@@ -23,11 +23,10 @@ const CONSOLE_LINES: usize = 20;
 const JOURNAL_LINES: u32 = 30;
 const SHORT: Duration = Duration::from_secs(5);
 
-/// A node: its machine, and its port on the segment.
+/// A node: its machine, whose port on the segment has the node's name.
 pub struct Node {
     number: u32,
     name: String,
-    port: PortId,
     machine: Machine,
     host_key: String,
 }
@@ -35,7 +34,6 @@ pub struct Node {
 /// A machine that was started and may not answer yet.
 pub(crate) struct Powered {
     number: u32,
-    port: PortId,
     pub(crate) machine: Machine,
 }
 
@@ -50,18 +48,14 @@ impl Powered {
         plugged: bool,
         dir: &Path,
     ) -> Result<Self, ClusterError> {
-        let (port, fd) = segment.attach(&addresses::node_name(number))?;
+        let fd = segment.attach(&addresses::node_name(number))?;
         let nic = Nic {
             mac: addresses::node_mac(number).to_string(),
             fd,
             plugged,
         };
         let machine = host.launch(spec, Some(nic), dir).await?;
-        Ok(Self {
-            number,
-            port,
-            machine,
-        })
+        Ok(Self { number, machine })
     }
 
     /// Waits until the guest's agent answers. `host_key` is what its sshd shows (one line of
@@ -74,7 +68,6 @@ impl Powered {
         let node = Node {
             number: self.number,
             name: addresses::node_name(self.number),
-            port: self.port,
             machine: self.machine,
             host_key: host_key.unwrap_or_default().to_owned(),
         };
@@ -98,11 +91,6 @@ impl Node {
     /// Its address on the segment.
     pub fn address(&self) -> Ipv4Addr {
         addresses::node_address(self.number)
-    }
-
-    /// Its port on the segment: [`Segment::set_cut`] takes the cable off.
-    pub fn port(&self) -> PortId {
-        self.port
     }
 
     /// What its sshd shows: one line, as in `known_hosts` behind the name.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::{AttachParams, ListParams};
 use podwire_lan::Ipv4Net;
-use podwire_probe::{FetchReport, FetchRequest, Outcome, TargetReport};
+use podwire_probe::{Counted, FetchReport, FetchRequest, Outcome, TargetReport};
 use podwire_vm::{ExitStatus, Output};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -173,6 +173,15 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
         let told: Vec<&str> = report.targets.iter().map(|it| it.target.as_str()).collect();
         return Some(format!("asked {:?}, reported {told:?}", request.targets));
     }
+    let can_be = |it: &Counted| {
+        let Counted {
+            outcome,
+            count,
+            octets,
+            ..
+        } = it;
+        request.kind.can_have_carried(*outcome, *count, *octets)
+    };
     report.targets.iter().find_map(|target| {
         let ended: u64 = target.results.iter().map(|it| u64::from(it.count)).sum();
         let TargetReport { unsent, .. } = target;
@@ -181,7 +190,7 @@ fn misreported(request: &FetchRequest, report: &FetchReport) -> Option<String> {
             .give_up_after
             .is_some_and(|most| target.count(Outcome::TimedOut) >= most);
         let whole = all
-            && target.results.iter().all(|it| it.count > 0)
+            && target.results.iter().all(|it| it.count > 0 && can_be(it))
             && (*unsent == 0 || given_up)
             && (!request.each || target.attempts.len() as u64 == ended);
         (!whole).then(|| format!("{} requests asked for, reported {target}", request.count))
@@ -221,6 +230,7 @@ fn placed(pod: Pod) -> Option<(u32, Ipv4Addr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podwire_probe::Kind;
     use serde_json::json;
 
     #[test]
@@ -279,6 +289,21 @@ mod tests {
             ..request.clone()
         };
         assert!(of(&each, &[&whole, &whole]).is_some());
+    }
+
+    #[test]
+    fn a_transfer_that_is_told_of_has_carried_what_was_asked() {
+        let kind = Kind::Transfer { up: 7, down: 1000 };
+        let request = FetchRequest::new(["a"]).count(2).kind(kind);
+        let of = |octets: serde_json::Value| {
+            let result =
+                json!({ "outcome": "answered", "host": "x", "count": 2, "octets": octets });
+            let report = json!({ "targets": [{ "target": "a", "results": [result] }] });
+            misreported(&request, &serde_json::from_value(report).unwrap()).is_none()
+        };
+        assert!(of(json!({ "sent": 14, "received": 2000 })));
+        assert!(!of(json!({ "sent": 14, "received": 1999 })));
+        assert!(!of(json!(null)));
     }
 
     #[test]

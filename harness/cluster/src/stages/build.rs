@@ -41,6 +41,8 @@ const BOOT: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(3);
 /// What an image writes to its console when nothing more is to start.
 const IS_UP: &str = "podwire: the machine is up";
+/// What is told of a cluster that failed, or has not settled, while its nodes are asked why.
+const COLLECTING: &str = "collect the nodes' evidence";
 /// Begins the names of folders in which a stage is being made.
 pub(crate) const UNFINISHED: &str = ".building-";
 
@@ -164,16 +166,35 @@ impl Maker<'_> {
         manifest.phases.push(Phase::since("wake", started));
         manifest.phases.extend_from_slice(cluster.timings());
 
-        let clocks = Clocks::read(&cluster).await?;
         let stepping = Instant::now();
-        manifest.unsettled = cluster.carry_out(step, self.report).await?;
+        let stages = parent.dir.parent().unwrap_or(&parent.dir);
+        let stepped = self.stepped(step, &mut cluster, stages).await;
+        manifest.unsettled = explained(stepped, &cluster, self.report).await?;
         manifest.phases.push(Phase::since("step", stepping));
+        if manifest.unsettled.is_some() {
+            self.report.step(COLLECTING);
+            cluster.leave_evidence().await;
+        }
 
         self.report.step("freeze the cluster");
-        let stages = parent.dir.parent().unwrap_or(&parent.dir);
-        clocks.run_as_here(&Clocks::read(&cluster).await?, stages)?;
         freeze(self.host, cluster, &files, &mut manifest, self.report).await?;
         Ok((manifest, files))
+    }
+
+    /// Does what the step says with a cluster that has just begun: what had not settled by its end.
+    async fn stepped(
+        &self,
+        step: &Step,
+        cluster: &mut Cluster,
+        stages: &Path,
+    ) -> Result<Option<String>, ClusterError> {
+        if matches!(step.begins, Beginning::Plug(_)) {
+            cluster.on_the_segment().await?;
+        }
+        let clocks = Clocks::read(cluster).await?;
+        let unsettled = cluster.carry_out(step, self.report).await?;
+        clocks.run_as_here(&Clocks::read(cluster).await?, stages)?;
+        Ok(unsettled)
     }
 
     /// Copies of these of a stage's machines, one for each node: they may be written, the stage never.
@@ -418,6 +439,18 @@ fn published(
     Stage::open(dir)
 }
 
+/// What came of a stage's cluster; see [`Cluster::explained`].
+async fn explained<T>(
+    done: Result<T, ClusterError>,
+    cluster: &Cluster,
+    report: &dyn Report,
+) -> Result<T, ClusterError> {
+    if done.is_err() {
+        report.step(COLLECTING);
+    }
+    cluster.explained(done).await
+}
+
 /// Once the nodes have little to do, stops all of them together with the switch held, writes their
 /// state into their files, and ends them. What is known of the cluster then goes into the manifest.
 async fn freeze(
@@ -430,7 +463,8 @@ async fn freeze(
     let freezing = Instant::now();
     let limit = host.limit(COMMAND);
     let synced = cluster.nodes().iter();
-    try_join_all(synced.map(|node| node.run_ok("sync", limit))).await?;
+    let synced = try_join_all(synced.map(|node| node.run_ok("sync", limit))).await;
+    explained(synced, &cluster, report).await?;
     manifest.credentials = Some(cluster.credentials().clone());
     let (nodes, segment) = cluster.taken_apart();
     let machines = try_join_all(nodes.into_iter().map(|node| node.hang_up(host))).await?;

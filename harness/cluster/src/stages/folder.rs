@@ -10,6 +10,7 @@ use super::stage::{Stage, StageManifest};
 use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
 use crate::plan::error::ClusterError;
 use crate::plan::stage_name::StageName;
+use crate::running::evidence::FOLDER;
 use crate::running::host::Host;
 
 /// A folder with one folder per stage, named by its key.
@@ -43,8 +44,15 @@ impl Stages {
         Ok(found.map(|stage| stage.as_of(plan)))
     }
 
+    /// Where [`Stages::get`] leaves what the nodes of a stage had to say that could not be made, or was
+    /// frozen before it had settled.
+    pub fn evidence(logs: &Path, name: StageName) -> PathBuf {
+        logs_of(logs, name).join(FOLDER)
+    }
+
     /// The stage, and the ones it is made of as far as they are missing: each is made of its parent
-    /// and moved into place when it is whole. Consoles and transcripts go to folders in `logs`.
+    /// and moved into place when it is whole. Consoles and transcripts go to folders in `logs`, and so
+    /// does [evidence](Stages::evidence).
     ///
     /// The caller sees to it that nobody else makes stages in the folder meanwhile: what others have
     /// left unfinished in it is removed.
@@ -66,7 +74,7 @@ impl Stages {
             self.sweep(report)?;
         }
         for name in missing {
-            let logs = logs.join(name.to_string());
+            let logs = logs_of(logs, *name);
             fs::create_dir_all(&logs).map_err(ClusterError::file("make the folder", &logs))?;
             report.step(&format!("stage {name}: {}", name.about()));
             let maker = Maker {
@@ -144,6 +152,11 @@ impl Stages {
         }
         Ok(())
     }
+}
+
+/// Where the making of one stage keeps what it leaves.
+fn logs_of(logs: &Path, name: StageName) -> PathBuf {
+    logs.join(name.to_string())
 }
 
 #[cfg(test)]

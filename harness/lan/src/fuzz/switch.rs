@@ -241,19 +241,14 @@ pub(super) fn held(dice: &mut Dice, log: &mut Log) {
                 subject.switch.release(subject.now);
             }
             6 => {
-                let cut = dice.percent(50);
-                log.note(if cut { "cut" } else { "mend" }, &[]);
-                subject.switch.set_cut(port, cut);
-            }
-            7 => {
                 log.note("plug", &[]);
                 subject.plug(port);
             }
-            8 => {
+            7 => {
                 log.note("thaw", &[]);
                 subject.thaw();
             }
-            9..=16 => subject.drain(port, dice.below(2000)),
+            8..=15 => subject.drain(port, dice.below(2000)),
             _ => {}
         }
     }

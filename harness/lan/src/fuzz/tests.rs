@@ -83,5 +83,5 @@ fn targets_go_by_their_names() {
         assert_eq!(target.to_string().parse(), Ok(target));
     }
     let error = "http".parse::<Target>().unwrap_err();
-    insta::assert_snapshot!(error, @r#"there is no target "http"; there are: arp, dhcp, dns, icmp, udp, tcp, framing, held"#);
+    insta::assert_snapshot!(error, @r#"there is no target "http"; there are: arp, dhcp, dns, icmp, udp, tcp, framing, held, rules"#);
 }

@@ -1,7 +1,7 @@
 //! A host outside the cluster: it answers, and remembers who asked.
 //!
 //! Its HTTP server knows one answer, the client's address as it sees it. Every connection gets one
-//! answer and is closed.
+//! answer and is closed. A datagram is answered with the same, behind what the client sent.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,8 +14,11 @@ use smoltcp::wire::{IpAddress, TcpPacket};
 use super::link::Link;
 use super::tcp::Stack;
 
-/// Where it serves HTTP.
+/// Where it serves HTTP, and answers datagrams.
 pub(super) const PORT: u16 = 80;
+
+/// Octets of a datagram that is answered at most: nobody gets much more than was sent.
+const QUESTION: usize = 64;
 
 /// Octets of a request's head at most, and of a connection's buffers.
 const BUFFER: usize = 8 * 1024;
@@ -175,11 +178,21 @@ impl Serving {
     }
 }
 
+fn seen_as(client: Ipv4Addr) -> String {
+    format!("{{\"client\": \"{client}\"}}")
+}
+
+/// The answer to a datagram; none to one that is too long for a question.
+pub(super) fn answer_datagram(question: &[u8], client: Ipv4Addr) -> Option<Vec<u8>> {
+    let short = question.len() <= QUESTION;
+    short.then(|| [question, seen_as(client).as_bytes()].concat())
+}
+
 /// The answer to a request's head; none while it is not complete (RFC 9112 section 2.1).
 fn answer(head: &[u8], client: Ipv4Addr) -> Option<String> {
     let complete = head.windows(4).any(|end| end == b"\r\n\r\n");
     let (status, body) = if complete && (head.starts_with(b"GET ") || head.starts_with(b"HEAD ")) {
-        ("200 OK", format!("{{\"client\": \"{client}\"}}\n"))
+        ("200 OK", format!("{}\n", seen_as(client)))
     } else if complete {
         ("405 Method Not Allowed", String::new())
     } else if head.len() >= BUFFER {
@@ -216,6 +229,14 @@ mod tests {
 
         {"client": "10.1.2.7"}
         "#);
+    }
+
+    #[test]
+    fn a_datagram_comes_back_with_the_clients_address_behind_it() {
+        let answer = answer_datagram(b"0123", CLIENT).unwrap();
+        insta::assert_snapshot!(String::from_utf8(answer).unwrap(), @r#"0123{"client": "10.1.2.7"}"#);
+        assert!(answer_datagram(&[0; QUESTION], CLIENT).is_some());
+        assert_eq!(answer_datagram(&[0; QUESTION + 1], CLIENT), None);
     }
 
     #[test]

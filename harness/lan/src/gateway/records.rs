@@ -71,6 +71,10 @@ pub enum ContactProtocol {
     Icmp,
     /// A TCP connection that was accepted.
     Tcp,
+    /// A UDP datagram that was answered.
+    Udp,
+    /// A question to the gateway's DNS, which is counted here as well.
+    Dns,
 }
 
 /// Who talked to the outside host.
@@ -80,7 +84,7 @@ pub struct OutsideContact {
     pub source: Ipv4Addr,
     /// How.
     pub protocol: ContactProtocol,
-    /// Echo requests, or connections.
+    /// Echo requests, connections, datagrams or questions.
     pub count: u64,
 }
 

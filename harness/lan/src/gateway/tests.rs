@@ -74,6 +74,24 @@ fn echo(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     )
 }
 
+fn datagram(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
+    let datagram = UdpRepr {
+        src_port: from.1,
+        dst_port: to.1,
+    };
+    let length = datagram.header_len() + payload.len();
+    ipv4(from.0, to.0, IpProtocol::Udp, length, |bytes| {
+        datagram.emit(
+            &mut UdpPacket::new_unchecked(bytes),
+            &from.0.into(),
+            &to.0.into(),
+            payload.len(),
+            |to| to.copy_from_slice(payload),
+            &ChecksumCapabilities::default(),
+        );
+    })
+}
+
 fn syn(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
     segment(source, destination, port, TcpControl::Syn, (1, None), b"")
 }
@@ -211,6 +229,22 @@ fn echo_requests_are_answered_and_the_outside_host_logs_who_asked() {
 }
 
 #[test]
+fn datagrams_to_the_outside_host_and_questions_are_logged_by_who_sent_them() {
+    let mut gateway = gateway();
+    let plan = example();
+    let mut asked =
+        |from, to, payload: &[u8]| described(&mut gateway, &datagram((from, 40_000), to, payload));
+    insta::assert_snapshot!(asked(POD, (plan.outside, 80), b"0123"), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 UDP");
+    insta::assert_snapshot!(asked(NODE1_ADDRESS, (plan.outside, 9), b"0123"), @"to 52:54:00:00:01:01: 192.0.2.10 -> 172.30.0.11 destination unreachable 3");
+    insta::assert_snapshot!(asked(POD, (plan.gateway, 80), b"0123"), @"to 52:54:00:00:01:01: 172.30.0.1 -> 10.1.1.7 destination unreachable 3");
+    insta::assert_snapshot!(asked(POD, (plan.outside, 80), &[0; 65]), @"");
+    let question = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+    insta::assert_snapshot!(asked(NODE1_ADDRESS, (plan.gateway, 53), question), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 UDP");
+    let records = lock(&gateway.records);
+    insta::assert_snapshot!(serde_json::to_string(&records.contacts()).unwrap(), @r#"[{"source":"10.1.1.7","protocol":"udp","count":1},{"source":"172.30.0.11","protocol":"dns","count":1}]"#);
+}
+
+#[test]
 fn an_echo_reply_carries_what_the_request_did() {
     let reply = &answers(&mut gateway(), &echo(NODE1_ADDRESS, example().gateway))[0];
     assert_eq!(reply[14 + 20 + 8..], *b"are you there");
@@ -342,21 +376,8 @@ fn discover(mac: MacAddr, options: &[u8]) -> Vec<u8> {
     message.extend([53, 1, 1]);
     message.extend(options);
     message.push(255);
-    let datagram = UdpRepr {
-        src_port: 68,
-        dst_port: 67,
-    };
     let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-    let mut frame = ipv4(from, to, IpProtocol::Udp, 8 + message.len(), |bytes| {
-        datagram.emit(
-            &mut UdpPacket::new_unchecked(bytes),
-            &from.into(),
-            &to.into(),
-            message.len(),
-            |payload| payload.copy_from_slice(&message),
-            &ChecksumCapabilities::default(),
-        );
-    });
+    let mut frame = datagram((from, 68), (to, 67), &message);
     frame[..6].copy_from_slice(&MacAddr::BROADCAST.0);
     frame
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use podwire_lan::Ipv4Net;
-use podwire_probe::{Outcome, TargetReport};
+use podwire_lan::witness::Moment;
+use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
 
 use crate::check::balance::{REQUESTS_PER_BACKEND, band};
 use crate::check::failure::{Cause, Failure};
@@ -20,7 +21,23 @@ impl From<Outcome> for Cause {
             Outcome::NoRoute => Self::NoRoute,
             Outcome::NameNotFound => Self::NameNotFound,
             Outcome::HttpStatus => Self::HttpStatus,
+            Outcome::Corrupted => Self::Corrupted,
             Outcome::Reset | Outcome::Malformed | Outcome::Other => Self::Other,
+        }
+    }
+}
+
+impl From<ResolveOutcome> for Cause {
+    fn from(outcome: ResolveOutcome) -> Self {
+        match outcome {
+            ResolveOutcome::Answered => Self::Answered,
+            ResolveOutcome::NameNotFound => Self::NameNotFound,
+            ResolveOutcome::NoData => Self::Absent,
+            ResolveOutcome::TimedOut => Self::TimedOut,
+            ResolveOutcome::Unreachable => Self::NoRoute,
+            ResolveOutcome::ErrorCode | ResolveOutcome::Malformed | ResolveOutcome::Other => {
+                Self::Other
+            }
         }
     }
 }
@@ -67,6 +84,10 @@ pub struct Cell {
     pub host: Option<String>,
     /// The client address that the answering side saw.
     pub client: Option<String>,
+    /// What went wrong, where something did.
+    pub error: Option<String>,
+    /// How far a request that was not answered came, as the wire tells.
+    pub came: Option<String>,
 }
 
 impl fmt::Display for Cell {
@@ -78,6 +99,12 @@ impl fmt::Display for Cell {
         if let Some(client) = &self.client {
             write!(f, ", which saw {client}")?;
         }
+        if let Some(error) = &self.error {
+            write!(f, " ({error})")?;
+        }
+        if let Some(came) = &self.came {
+            write!(f, "; {came}")?;
+        }
         Ok(())
     }
 }
@@ -87,6 +114,8 @@ impl fmt::Display for Cell {
 pub struct Mesh {
     /// The requests, in a stable order.
     pub cells: Vec<Cell>,
+    /// Before they were sent, as the wire counts.
+    pub since: Moment,
 }
 
 impl Mesh {
@@ -421,6 +450,8 @@ mod tests {
             outcome,
             host: answered.then(|| to.name.clone()),
             client: answered.then(|| from.address.to_string()),
+            error: None,
+            came: None,
         }
     }
 
@@ -432,6 +463,7 @@ mod tests {
                 cell(&a, &b, across),
                 cell(&b, &a, Outcome::Answered),
             ],
+            ..Mesh::default()
         }
     }
 
@@ -460,6 +492,17 @@ mod tests {
             Mesh::default().all_answer("all").unwrap_err().cause,
             Cause::Absent
         );
+    }
+
+    #[test]
+    fn a_pair_tells_what_went_wrong() {
+        let mut stalled = mesh(Outcome::TimedOut);
+        stalled.cells[1].error = Some("receive: nothing moves after 0 of 9 octets".into());
+        let failure = stalled.all_answer("all").unwrap_err();
+        insta::assert_snapshot!(failure, @"
+        expected all; seen (timed out): 1 of 3 pairs did otherwise:
+          a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): timed out (receive: nothing moves after 0 of 9 octets)
+        ");
     }
 
     #[test]
@@ -520,6 +563,8 @@ mod tests {
                     outcome: Outcome::Answered,
                     host: Some((*host).into()),
                     client: None,
+                    octets: None,
+                    slowest_ms: None,
                     count: *count,
                     error: None,
                 })
@@ -558,6 +603,8 @@ mod tests {
                 outcome: Outcome::TimedOut,
                 host: None,
                 client: None,
+                octets: None,
+                slowest_ms: None,
                 count: lost,
                 error: None,
             });

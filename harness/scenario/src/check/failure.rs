@@ -27,6 +27,8 @@ pub enum Cause {
     Answered,
     /// Somebody answered who should not have, or saw another client address than the sender's.
     WrongAnswer,
+    /// Other octets arrived than were sent.
+    Corrupted,
     /// The counts of answers lie outside the band that fair balancing allows.
     Unbalanced,
     /// Two have what only one may have.
@@ -37,6 +39,15 @@ pub enum Cause {
     Absent,
     /// It exists, but has not reached the state expected of it.
     NotReady,
+    /// It was answered, but its packets took another way than they should.
+    WrongPath,
+    /// It was answered, but packets were lost on the way and had to be sent again.
+    SentAgain,
+    /// One connection was opened twice: somebody on the way forgot the first attempt.
+    SecondSyn,
+    /// Everything was as expected, but something stood out on the wire, and the run wants nothing to
+    /// (`--wire strict`).
+    Unusual,
     /// Something ended or restarted that should have gone on.
     Died,
     /// None of the classes above.
@@ -54,11 +65,16 @@ impl fmt::Display for Cause {
             Self::HttpStatus => "HTTP status",
             Self::Answered => "answered",
             Self::WrongAnswer => "wrong answer",
+            Self::Corrupted => "corrupted",
             Self::Unbalanced => "unbalanced",
             Self::NotUnique => "not unique",
             Self::OutsideRange => "outside its range",
             Self::Absent => "absent",
             Self::NotReady => "not ready",
+            Self::WrongPath => "wrong path",
+            Self::SentAgain => "sent again",
+            Self::SecondSyn => "second SYN",
+            Self::Unusual => "unusual",
             Self::Died => "died",
             Self::Other => "other",
         })

@@ -7,21 +7,6 @@ use podwire_probe::{ResolveOutcome, ResolveReport};
 
 use crate::check::failure::{Cause, Failure};
 
-impl From<ResolveOutcome> for Cause {
-    fn from(outcome: ResolveOutcome) -> Self {
-        match outcome {
-            ResolveOutcome::Answered => Self::Answered,
-            ResolveOutcome::NameNotFound => Self::NameNotFound,
-            ResolveOutcome::NoData => Self::Absent,
-            ResolveOutcome::TimedOut => Self::TimedOut,
-            ResolveOutcome::Unreachable => Self::Refused,
-            ResolveOutcome::ErrorCode | ResolveOutcome::Malformed | ResolveOutcome::Other => {
-                Self::Other
-            }
-        }
-    }
-}
-
 /// A name leads to exactly these addresses, each once; where there are none, it does not exist
 /// (NXDOMAIN).
 ///

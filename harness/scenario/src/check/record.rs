@@ -56,6 +56,15 @@ pub(crate) fn misrecorded(request: &TrafficRequest, record: &TrafficRecord) -> O
             ));
         }
         before = *at_ms;
+        let carried = end.as_ref().is_none_or(|end| {
+            let kind = request.kind;
+            kind.can_have_carried(end.outcome, 1, end.octets)
+        });
+        if !carried {
+            return Some(format!(
+                "request {number} cannot have carried what is told of it"
+            ));
+        }
     }
     None
 }
@@ -554,6 +563,7 @@ pub(crate) fn seconds(ms: u64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use podwire_probe::Octets;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
@@ -573,6 +583,7 @@ pub(crate) mod tests {
                 millis,
                 host,
                 client: None,
+                octets: None,
                 error: None,
             })
         };
@@ -676,6 +687,10 @@ pub(crate) mod tests {
         assert!(wrong(&|it| it.elapsed_ms = 5000));
         assert!(wrong(&|it| it.requests[0].at_ms = 150));
         assert!(wrong(&|it| it.requests[2].at_ms = u64::MAX));
+        assert!(wrong(&|it| {
+            let end = it.requests[0].end.as_mut().unwrap();
+            end.octets = Some(Octets::default());
+        }));
     }
 
     fn pod(name: &str) -> Party {

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
+use podwire_cluster::addresses;
 use podwire_probe::{
-    FetchReport, FetchRequest, Outcome, RecordKind, ResolveReport, ResolveRequest, TargetReport,
+    FetchReport, FetchRequest, Kind, Outcome, RecordKind, ResolveReport, ResolveRequest,
+    TargetReport,
 };
 
 use crate::check::assert::{self, Cell, Mesh, Party};
+use crate::check::wire::Crossing;
 use crate::lab::Lab;
+use crate::wait::needs::Needs;
+use crate::wait::probe::Probe;
 
 /// A command on a node that asks a name, without the question itself.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -19,6 +24,24 @@ const QUESTION: Duration = Duration::from_secs(10);
 const AT_ONCE: u32 = 16;
 /// So many time-outs are no loss of a packet here and there, which a verdict would have to weigh.
 const TIME_OUTS: u32 = 3 * AT_ONCE;
+
+/// Small requests of a mesh that are under way at once, from each sender.
+const MESH_AT_ONCE: u32 = 64;
+/// Transfers that are under way at once, from each sender. What they carry is all in its kernel.
+const TRANSFERS_AT_ONCE: u32 = 4;
+/// For the EndpointSlice to follow its Pods, kube-proxy the EndpointSlice, and everybody to ask.
+const ALL_ANSWER: Duration = Duration::from_secs(30);
+/// So long nothing of a transfer may move: a segment that was lost is sent again five times until then.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
+/// The request, with as much time and company as its kind needs.
+fn of_kind(request: FetchRequest, kind: Kind) -> FetchRequest {
+    let request = request.kind(kind);
+    match kind {
+        Kind::Http | Kind::Udp | Kind::Ping => request,
+        Kind::Transfer { .. } => request.limit(STANDSTILL).concurrency(TRANSFERS_AT_ONCE),
+    }
+}
 
 /// Requests from one party to one target, sent when it is awaited: one, unless said otherwise, each on
 /// a connection of its own with five seconds to be answered.
@@ -46,6 +69,13 @@ impl<'lab> Ask<'lab> {
         self
     }
 
+    /// Requests of another kind than HTTP: `by(Kind::both_ways(mib(1)))`. A transfer stands still for ten
+    /// seconds before it has timed out, and may take its time as long as something moves.
+    pub fn by(mut self, kind: Kind) -> Self {
+        self.request = of_kind(self.request, kind);
+        self
+    }
+
     /// No more than so many time-outs are waited for.
     pub(super) fn at_most_time_outs(mut self, count: u32) -> Self {
         self.request = self.request.concurrency(count).give_up_after(count);
@@ -70,6 +100,66 @@ impl<'lab> Ask<'lab> {
 
 impl<'lab> IntoFuture for Ask<'lab> {
     type Output = anyhow::Result<TargetReport>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'lab>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+/// Requests from each of several parties to each of several, sent when it is awaited.
+#[must_use = "requests are sent when they are awaited"]
+pub struct AskEach<'lab> {
+    lab: &'lab Lab,
+    senders: Vec<Party>,
+    targets: Vec<Party>,
+    request: FetchRequest,
+}
+
+impl<'lab> AskEach<'lab> {
+    /// Requests of another kind than HTTP, see [`Ask::by`].
+    pub fn by(mut self, kind: Kind) -> Self {
+        self.request = of_kind(self.request, kind);
+        self
+    }
+
+    async fn send(self) -> anyhow::Result<Mesh> {
+        let since = self.lab.wire().now()?;
+        let reports = self.senders.iter();
+        let reports = reports.map(|from| self.lab.fetch(from, &self.request));
+        let reports = try_join_all(reports).await?;
+        let mut mesh = Mesh {
+            since,
+            ..Mesh::default()
+        };
+        for (from, report) in self.senders.iter().zip(reports) {
+            for (to, target) in self.targets.iter().zip(report.targets) {
+                let result = target.results.into_iter().next();
+                let result = result.with_context(|| format!("no result for {from} -> {to}"))?;
+                mesh.cells.push(Cell {
+                    from: from.clone(),
+                    to: to.clone(),
+                    outcome: result.outcome,
+                    // An echo's reply names nobody, and is only taken from the address that was asked.
+                    host: match self.request.kind {
+                        Kind::Ping if result.outcome == Outcome::Answered => Some(to.name.clone()),
+                        _ => result.host,
+                    },
+                    client: result.client,
+                    error: result.error,
+                    came: None,
+                });
+            }
+        }
+        for from in &self.senders {
+            self.lab.tell_what_was_lost(from, &mut mesh).await?;
+        }
+        Ok(mesh)
+    }
+}
+
+impl<'lab> IntoFuture for AskEach<'lab> {
+    type Output = anyhow::Result<Mesh>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'lab>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -152,36 +242,108 @@ impl Lab {
         report.with_context(|| format!("cannot send requests from {from}"))
     }
 
-    /// One request from every sender to every Pod.
+    /// One request from every sender to every Pod, HTTP unless said otherwise.
+    pub fn mesh(&self, senders: &[Party], pods: &[Party]) -> AskEach<'_> {
+        let targets = pods.iter().map(|pod| format!("{}:80", pod.address));
+        AskEach {
+            lab: self,
+            senders: senders.to_vec(),
+            targets: pods.to_vec(),
+            request: FetchRequest::new(targets).concurrency(MESH_AT_ONCE),
+        }
+    }
+
+    /// The first Pod of the workload on each node, once all run that the workload is to have.
     ///
     /// # Errors
-    /// When a sender cannot be reached; what became of the requests is in the mesh.
-    pub async fn mesh(&self, senders: &[Party], pods: &[Party]) -> anyhow::Result<Mesh> {
-        let targets = pods.iter().map(|pod| format!("{}:80", pod.address));
-        let request = FetchRequest::new(targets).concurrency(64);
-        let reports = try_join_all(senders.iter().map(|from| self.fetch(from, &request))).await?;
-        let mut mesh = Mesh::default();
-        for (from, report) in senders.iter().zip(reports) {
-            for (to, target) in pods.iter().zip(report.targets) {
-                let result = target.results.into_iter().next();
-                let result = result.with_context(|| format!("no result for {from} -> {to}"))?;
-                mesh.cells.push(Cell {
-                    from: from.clone(),
-                    to: to.clone(),
-                    outcome: result.outcome,
-                    host: result.host,
-                    client: result.client,
-                });
-            }
+    /// A [`Failure`](crate::Failure) when not all run, or a node has none.
+    pub async fn pod_of_each_node(&self) -> anyhow::Result<Vec<Party>> {
+        let pods = self.pods().all_running().await?;
+        Ok(assert::one_per_node(&pods, self.node_count())?)
+    }
+
+    /// Every node, and the first Pod of the workload on each, as senders.
+    ///
+    /// # Errors
+    /// As [`Lab::pod_of_each_node`].
+    pub async fn everybody(&self) -> anyhow::Result<Vec<Party>> {
+        let mut senders = self.node_parties();
+        senders.extend(self.pod_of_each_node().await?);
+        Ok(senders)
+    }
+
+    /// Waits until each of these answers a request of every sender, by its own name. For what has only
+    /// just come about: a Service that kube-proxy has yet to hear of.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) that lists the pairs which do otherwise, when it does not come to
+    /// that.
+    pub async fn until_all_answer(
+        &self,
+        senders: &[Party],
+        targets: &[Party],
+    ) -> anyhow::Result<()> {
+        let expected = "each of them to answer everybody";
+        let seen = self.eventually(expected, ALL_ANSWER, async || {
+            let mesh = self.mesh(senders, targets).await?;
+            let Err(failure) = mesh.all_answer(expected) else {
+                return Ok(Probe::Done(()));
+            };
+            let silent = |cell: &&Cell| cell.host.as_ref() != Some(&cell.to.name);
+            let needs = match mesh.cells.iter().find(silent) {
+                Some(cell) => self.way(cell).await?,
+                None => Needs::Time,
+            };
+            let seen = Probe::not_yet(failure.cause, failure.seen);
+            Ok(seen.look(failure.look).needs(needs))
+        });
+        seen.await
+    }
+
+    /// Who would have to act for a request like this to be answered.
+    async fn way(&self, cell: &Cell) -> anyhow::Result<Needs> {
+        let Cell { from, to, .. } = cell;
+        if !addresses::SERVICES.contains(to.address) {
+            let (from, to) = (from.clone(), to.clone());
+            return Ok(Needs::Way { from, to });
         }
-        Ok(mesh)
+        let pod = self.pods().anybodys().named(&to.name).await?;
+        Ok(Needs::KubeProxy {
+            node: from.node,
+            service: to.address,
+            pods: pod.and_then(|pod| pod.address()).into_iter().collect(),
+        })
+    }
+
+    /// How far each of one sender's requests came that nobody answered.
+    async fn tell_what_was_lost(&self, from: &Party, mesh: &mut Mesh) -> anyhow::Result<()> {
+        let since = mesh.since;
+        let own = mesh.cells.iter_mut().filter(|cell| cell.from == *from);
+        let lost: Vec<&mut Cell> = own
+            .filter(|cell| cell.outcome == Outcome::TimedOut)
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let clients = self.wire().clients_of(from).await;
+        for cell in lost {
+            let crossing = Crossing {
+                from: from.clone(),
+                to: cell.to.clone(),
+                clients: clients.clone(),
+                answered: false,
+            };
+            cell.came = Some(self.wire().last_seen(&crossing, since)?);
+        }
+        Ok(())
     }
 
     /// One request from every node, and from one Pod of each, to every Pod that the workload is to
     /// have: it waits until all of them run.
     ///
     /// # Errors
-    /// As [`Lab::mesh`]; a [`Failure`](crate::Failure) when not all run, or a node has none.
+    /// As [`Lab::everybody`]; when a sender cannot be reached. What became of the requests is in the
+    /// mesh.
     pub async fn mesh_of_everybody(&self) -> anyhow::Result<Mesh> {
         let pods = self.pods().all_running().await?;
         let mut senders = self.node_parties();

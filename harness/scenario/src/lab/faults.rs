@@ -1,5 +1,7 @@
 //! Faults of a node's data path, and the routes of a network by hand.
 
+use std::net::Ipv4Addr;
+
 use podwire_cluster::{addresses, cni};
 use podwire_lan::Ipv4Net;
 
@@ -38,6 +40,18 @@ impl Lab {
         let own: Vec<String> = own.iter().map(|pod| pod.address.to_string()).collect();
         Ok(format!("{{ {} }}", own.join(", ")))
     }
+}
+
+/// Around a set of nft(8).
+const BRACES: [char; 2] = ['{', '}'];
+
+/// The device in what `ip -o route get` says: letters, digits and what else Linux's own have in their
+/// names.
+fn device_in(route: &str) -> Option<String> {
+    let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
+    let device = words.nth(1)?;
+    let plain = |each: char| each.is_ascii_alphanumeric() || ".-_".contains(each);
+    device.chars().all(plain).then(|| device.to_owned())
 }
 
 impl Node<'_> {
@@ -99,6 +113,137 @@ impl Node<'_> {
             .await
     }
 
+    /// Sends on what goes to this address, or comes from it, under the addresses that are in it: no rule
+    /// translates what conntrack does not see (nft(8), "notrack").
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn leave_untranslated(self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "{self} translates nothing that goes to {address} or comes from it"
+        ));
+        for direction in ["daddr", "saddr"] {
+            let rule = format!("ip {direction} {address} notrack");
+            self.add_rule("type filter hook prerouting priority -300", &rule)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Has what its Pods answer each other get past the kernel's rules, so that what went through a
+    /// Service comes back untranslated (`bridge-nf-call-iptables`, bridge-netfilter of the kernel's
+    /// docs); where no bridge carries its Pods' packets, these answers are dropped.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn lose_answers_between_its_pods(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("{self}'s Pods answer each other past the rules"));
+        let bridges = self.run("ls -d /sys/class/net/*/bridge").may_fail().await?;
+        if bridges.succeeded() {
+            self.run("sysctl -w net.bridge.bridge-nf-call-iptables=0")
+                .await?;
+            return Ok(());
+        }
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!("ip saddr {own} ip daddr {own} tcp sport 80 drop");
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Gives no Pod of its own back what it has sent, as a bridge's port without hairpin mode does
+    /// (bridge(8)); where no bridge carries its Pods' packets, a rule drops them.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn forbid_hairpins(self) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("no Pod of {self} gets back what it has sent"));
+        let ports = self.run("ls /sys/class/net/*/brport/hairpin_mode");
+        if ports.may_fail().await?.succeeded() {
+            self.run("for port in /sys/class/net/*/brport/hairpin_mode; do echo 0 > $port; done")
+                .await?;
+            return Ok(());
+        }
+        let own = self.lab().pods().on(self).running().await?;
+        let own: Vec<String> = own
+            .iter()
+            .map(|pod| format!("{0} . {0}", pod.address))
+            .collect();
+        let rule = format!("ip saddr . ip daddr {{ {} }} drop", own.join(", "));
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Drops what it forwards to its own Pods when it is longer than so many octets, IP header
+    /// included, and tells nobody: a hole in the path's MTU.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_large_packets_to_its_pods(self, longest: u32) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "drop what is longer than {longest} octets on its way to {self}'s Pods"
+        ));
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!("ip daddr {own} ip length > {longest} drop");
+        self.add_rule("type filter hook forward priority 0", &rule)
+            .await
+    }
+
+    /// Drops what leaves it for another node or that node's Pods when it is longer than so many octets,
+    /// IP header included, and tells nobody. Where a tunnel carries the Pods' packets these are the
+    /// tunnel's.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn drop_large_packets_on_the_way_to(
+        self,
+        other: Node<'_>,
+        longest: u32,
+    ) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "drop what is longer than {longest} octets on its way from {self} to {other}"
+        ));
+        let card = self.device_to(other.address()).await?;
+        let pods = self.lab().addresses_of_pods(other).await?;
+        let there = format!("{{ {}, {} }}", other.address(), pods.trim_matches(BRACES));
+        let rule = format!("oifname {card} ip daddr {there} ip length > {longest} drop");
+        self.add_rule("type filter hook postrouting priority 0", &rule)
+            .await
+    }
+
+    /// Has the way to another node's Pods carry packets of so many octets, IP header included, and
+    /// keeps from telling those who send longer ones (RFC 1191: "fragmentation needed").
+    ///
+    /// # Errors
+    /// When the node does not carry it out, or the other has no Pod.
+    pub async fn hide_a_narrow_way_to_pods_of(
+        self,
+        other: Node<'_>,
+        mtu: u32,
+    ) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "{self}'s way to {other}'s Pods carries {mtu} octets, and {self} does not tell"
+        ));
+        let pod = self.lab().pods().on(other).first().await?;
+        let device = self.device_to(pod.address).await?;
+        self.add_rule(
+            "type filter hook output priority 0",
+            "icmp type destination-unreachable icmp code 4 drop",
+        )
+        .await?;
+        self.run(format!("ip link set dev {device} mtu {mtu}"))
+            .await?;
+        Ok(())
+    }
+
+    /// The device by which it sends to an address.
+    async fn device_to(self, address: Ipv4Addr) -> anyhow::Result<String> {
+        let route = self.run(format!("ip -o route get {address}")).await?;
+        let device = device_in(route.text());
+        device.with_context(|| format!("{self} names no device in {:?}", route.text()))
+    }
+
     /// Drops every request to a Pod's port 80 that it forwards: those of its own Pods to others, and
     /// those that come for them.
     ///
@@ -110,6 +255,83 @@ impl Node<'_> {
         let rule = format!("ip daddr {} tcp dport 80 drop", addresses::PODS);
         self.add_rule("type filter hook forward priority 0", &rule)
             .await
+    }
+
+    /// Has what it sends to a node go to a third one first, by a wrong entry among its neighbours; the
+    /// third hands it on, so that everybody answers.
+    ///
+    /// # Errors
+    /// When one of the nodes does not carry it out.
+    pub async fn send_by_a_detour(self, over: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+        self.lab()
+            .step(format!("send what goes from {self} to {to} over {over}"));
+        over.hand_on_half_connections(self).await?;
+        let (address, wrong) = (to.address(), addresses::node_mac(over.number()));
+        let card = format!("$(ip -o route get {address} | sed -n 's/.* dev \\([^ ]*\\) .*/\\1/p')");
+        self.run(format!(
+            "ip neighbour replace {address} lladdr {wrong} nud permanent dev {card}"
+        ))
+        .await?;
+        Ok(())
+    }
+
+    /// Has what it sends to a node's Pods go to a third one first, by its routes; the third hands it on,
+    /// so that everybody answers.
+    ///
+    /// # Errors
+    /// When one of the nodes does not carry it out.
+    pub async fn route_by_a_detour(self, over: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "route what goes from {self} to {to}'s Pods over {over}"
+        ));
+        over.hand_on_half_connections(self).await?;
+        let ranges = self.lab().cluster().pod_ranges().await?;
+        let range = ranges.and_then(|ranges| ranges.get(&to.number()).copied());
+        let targets = match range {
+            Some(range) => vec![range.to_string()],
+            None => {
+                let pods = self.lab().pods().on(to).running().await?;
+                pods.iter().map(|pod| pod.address.to_string()).collect()
+            }
+        };
+        for target in targets {
+            self.run(format!("ip route replace {target} via {}", over.address()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what another sends over it, although it sees one direction of each connection only: to
+    /// the kernel's connection tracking that is invalid, and kube-proxy's rules drop it.
+    async fn hand_on_half_connections(self, of: Node<'_>) -> anyhow::Result<()> {
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rule = format!(
+            "ether saddr {} ip daddr != {} ip daddr != {own} notrack",
+            addresses::node_mac(of.number()),
+            self.address()
+        );
+        self.add_rule("type filter hook prerouting priority raw", &rule)
+            .await
+    }
+
+    /// Loses the first packet of each connection to one of its Pods' port 80, once it has come.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn lose_first_packets(self) -> anyhow::Result<()> {
+        self.lab().step(format!(
+            "lose the first packet of each connection to {self}'s Pods"
+        ));
+        let own = self.lab().addresses_of_pods(self).await?;
+        let rules = format!(
+            "nft 'add table ip sabotage; \
+             add set ip sabotage seen {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1m; }}; \
+             add chain ip sabotage it {{ type filter hook prerouting priority raw; }}; \
+             add rule ip sabotage it ip daddr {own} tcp dport 80 tcp flags & (syn | ack) == syn \
+             ip saddr . tcp sport != @seen add @seen {{ ip saddr . tcp sport }} drop'"
+        );
+        self.run(rules).await?;
+        Ok(())
     }
 
     /// Adds a rule of nft(8) at a hook of the kernel, before or beside everybody else's: `type filter
@@ -125,5 +347,22 @@ impl Node<'_> {
         );
         self.run(rules).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_names_its_device() {
+        let of = |text: &str| device_in(text);
+        let by_card = "10.1.2.2 via 172.30.0.12 dev enp1s0 src 172.30.0.11 uid 0 \\    cache";
+        assert_eq!(of(by_card).as_deref(), Some("enp1s0"));
+        let by_tunnel = "10.1.2.2 via 10.1.2.0 dev flannel.1 src 10.1.1.0 uid 0";
+        assert_eq!(of(by_tunnel).as_deref(), Some("flannel.1"));
+        assert_eq!(of("unreachable 10.1.2.2"), None);
+        assert_eq!(of("10.1.2.2 dev"), None);
+        assert_eq!(of("10.1.2.2 dev $(reboot)"), None);
     }
 }

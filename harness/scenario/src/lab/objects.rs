@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use podwire_probe::Kind;
 use serde_json::{Value, json};
 
 use crate::check::assert::Party;
@@ -68,6 +69,7 @@ impl Lab {
         Service {
             lab: self,
             name: name.into(),
+            kind: Kind::Http,
         }
     }
 
@@ -174,11 +176,18 @@ impl<'lab> Deployment<'lab> {
 pub struct Service<'lab> {
     pub(super) lab: &'lab Lab,
     pub(super) name: String,
+    pub(super) kind: Kind,
 }
 
 impl Service<'_> {
     fn api(&self) -> Api<ApiService> {
         Api::default_namespaced(self.lab.cluster().api())
+    }
+
+    /// It, asked by another kind of request than HTTP: `by(Kind::Udp)`.
+    pub fn by(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// Makes one for the Pods with the label `app=NAME`, port 80; `more` goes into its spec.
@@ -188,6 +197,25 @@ impl Service<'_> {
     pub async fn create(&self, more: Value) -> anyhow::Result<()> {
         let mut spec = json!({ "selector": { "app": self.name }, "ports": [{ "port": 80 }] });
         extend(&mut spec, more);
+        self.apply(spec).await
+    }
+
+    /// Makes one that leads to this Pod alone, by an EndpointSlice written by hand (Kubernetes docs,
+    /// "Services without selectors"); gives the Pod as it is reached by the Service's ClusterIP.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn create_for(&self, pod: &Party) -> anyhow::Result<Party> {
+        self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
+        let slice = slice_of(&self.name, pod);
+        self.lab.apply(slice).await?;
+        Ok(Party {
+            address: self.address().await?,
+            ..pod.clone()
+        })
+    }
+
+    async fn apply(&self, spec: Value) -> anyhow::Result<()> {
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -259,6 +287,26 @@ impl Service<'_> {
     }
 }
 
+/// An EndpointSlice of this Service with this Pod alone.
+fn slice_of(service: &str, pod: &Party) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": service,
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [pod.address],
+            "conditions": { "ready": true },
+            "nodeName": format!("node{}", pod.node),
+        }],
+        // The port's name is the Service's, which has none.
+        "ports": [{ "name": "", "port": 80, "protocol": "TCP" }],
+    })
+}
+
 /// The addresses that these call ready.
 pub(super) fn ready(slices: &[EndpointSlice]) -> BTreeSet<Ipv4Addr> {
     let endpoints = slices.iter().filter_map(|slice| slice.endpoints.as_ref());
@@ -273,6 +321,22 @@ pub(super) fn ready(slices: &[EndpointSlice]) -> BTreeSet<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slice_by_hand_has_the_one_pod_ready() {
+        let pod = Party {
+            name: "blue-a".into(),
+            node: 2,
+            pod: true,
+            address: [10, 1, 2, 3].into(),
+        };
+        let slice: EndpointSlice = serde_json::from_value(slice_of("to-node2", &pod)).unwrap();
+        assert_eq!(ready(std::slice::from_ref(&slice)), [pod.address].into());
+        let labels = slice.metadata.labels.unwrap();
+        assert_eq!(labels["kubernetes.io/service-name"], "to-node2");
+        let port = &slice.ports.unwrap()[0];
+        assert_eq!((port.name.as_deref(), port.port), (Some(""), Some(80)));
+    }
 
     #[test]
     fn an_endpoint_that_does_not_say_that_it_is_ready_is_not() {

@@ -8,6 +8,7 @@ use podwire_probe::Outcome;
 
 use crate::check::assert::{self, Party};
 use crate::check::failure::{Cause, Failure};
+use crate::check::wire::Requests;
 use crate::lab::node::Node;
 use crate::lab::objects::{Service, ready};
 use crate::wait::needs::Needs;
@@ -70,7 +71,7 @@ impl Service<'_> {
                 if let Err(shared) = assert::addresses_unique(&running) {
                     return Ok(Probe::hopeless(shared.cause, shared.seen).look(shared.look));
                 }
-                let asked = self.lab.ask(&from, address).times(requests);
+                let asked = self.lab.ask(&from, address).by(self.kind).times(requests);
                 let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
                 let hosts = report.hosts();
                 let silent = running
@@ -153,7 +154,8 @@ impl Service<'_> {
         let expected = format!("{node} to get one Pod only");
         self.lab
             .eventually(expected, FOLLOWS, async || {
-                let report = self.lab.ask(node, address).times(16).await?;
+                let asked = self.lab.ask(node, address).by(self.kind);
+                let report = asked.times(16).await?;
                 let pods = report.hosts().len();
                 let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
                 Ok(stuck.needs(needs.clone()))
@@ -173,7 +175,8 @@ impl Service<'_> {
         };
         let told = async {
             let pods = self.pods().await?;
-            let mesh = self.lab.mesh(std::slice::from_ref(from), &pods).await?;
+            let mesh = self.lab.mesh(std::slice::from_ref(from), &pods);
+            let mesh = mesh.by(self.kind).await?;
             let cells = mesh.cells.iter().map(|cell| format!("\n  {cell}"));
             Ok::<_, anyhow::Error>(cells.collect::<String>())
         };
@@ -189,20 +192,38 @@ impl Service<'_> {
     }
 
     /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
-    /// to have.
+    /// to have. What it gives is for [`Wire::carried`](crate::Wire::carried): by which way they went.
     ///
     /// # Errors
-    /// A [`Failure`] with each Pod's count, when they do not; when not all run.
-    pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<()> {
+    /// A [`Failure`] with each Pod's count, when they do not, and how far those came that were not
+    /// answered; when not all run.
+    pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<Requests> {
+        let from = from.into();
         let pods = self.lab.deployment(&self.name).pods().all_running().await?;
-        let backends: Vec<String> = pods.into_iter().map(|pod| pod.name).collect();
+        let backends: Vec<String> = pods.iter().map(|pod| pod.name.clone()).collect();
         let requests = assert::requests_for(backends.len());
+        let address = self.address().await?;
+        let since = self.lab.wire().now()?;
         let report = self
             .lab
-            .ask(from, self.address().await?)
+            .ask(&from, address)
+            .by(self.kind)
             .times(requests)
             .await?;
-        Ok(assert::balanced(&report, &backends)?)
+        let mut sent = Requests::to_service(since, &from, &pods, &report);
+        let Err(failure) = assert::balanced(&report, &backends) else {
+            return Ok(sent);
+        };
+        let clients = self.lab.wire().clients_of(&from).await;
+        sent.crossings
+            .iter_mut()
+            .for_each(|it| it.clients.extend(&clients));
+        let seen = match self.lab.wire().trouble(&sent) {
+            Ok(trouble) => failure.seen + &trouble,
+            // What was seen is worth more than that no more could be.
+            Err(_) => failure.seen,
+        };
+        Err(Failure { seen, ..failure }.into())
     }
 }
 

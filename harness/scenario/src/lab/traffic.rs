@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use podwire_probe::{TrafficRecord, TrafficRequest};
+use podwire_probe::{Kind, TrafficRecord, TrafficRequest};
 use podwire_process::plain;
 
 use crate::check::assert::Party;
 use crate::check::record::{Reading, Record, misrecorded};
 use crate::lab::Lab;
 use crate::lab::senders::Sender;
+use crate::lab::serving::place;
 
 mod until;
 
@@ -22,21 +24,12 @@ pub(crate) const TIMELINE: &str = "timeline.txt";
 /// Every request of every sender, beside it.
 pub(crate) const REQUESTS: &str = "timeline.json";
 
-/// Where the sender of a node listens; the workload's Pods have theirs at port 80.
-const NODE_PORT: u16 = 8137;
-
 /// For one question to a sender, before stretching; the last one waits for what is under way.
 const QUESTION: Duration = Duration::from_secs(20);
 
 /// For the kernel at the other end of a node's own wire to accept a connection, which takes it no
 /// process: not stretched.
 const CONNECTED: Duration = Duration::from_secs(10);
-
-/// Serves at a port of the node; another traffic from there may have started it before.
-const SERVE: &str = "\
-systemctl is-active --quiet podwire-traffic || \
-systemd-run --quiet --collect --unit podwire-traffic probe serve --port $port && \
-until curl -s -o /dev/null http://127.0.0.1:$port/; do sleep 0.1; done";
 
 /// Steady traffic that goes on until it is stopped, or its lab ends. The lab's steps become its
 /// marks.
@@ -64,43 +57,71 @@ impl Traffic<'_> {
     }
 }
 
+/// Steady traffic that starts when it is awaited.
+#[must_use = "traffic starts when it is awaited"]
+pub struct StartTraffic<'lab> {
+    lab: &'lab Lab,
+    from: Party,
+    request: TrafficRequest,
+}
+
+impl<'lab> StartTraffic<'lab> {
+    /// Requests of another kind than HTTP: `by(Kind::Udp)`.
+    pub fn by(mut self, kind: Kind) -> Self {
+        self.request.kind = kind;
+        self
+    }
+
+    async fn start(self) -> anyhow::Result<Traffic<'lab>> {
+        let Self { lab, from, request } = self;
+        lab.step(format!("steady traffic from {from} to {}", request.target));
+        lab.serve_on(&from).await?;
+        let body = serde_json::to_vec(&request)?;
+        let (first, _) = lab.ask_sender(&from, &request, "POST", &body).await?;
+        let sender = Sender {
+            from,
+            request,
+            first,
+            others: Vec::new(),
+            nodes: lab.pod_nodes().await?,
+            done: None,
+        };
+        let mut senders = lab.traffic().senders();
+        senders.push(sender);
+        Ok(Traffic {
+            lab,
+            number: senders.len() - 1,
+        })
+    }
+}
+
+impl<'lab> IntoFuture for StartTraffic<'lab> {
+    type Output = anyhow::Result<Traffic<'lab>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'lab>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
 impl Lab {
     /// Sends a request to `target` (`HOST:PORT`) every so often, each on a fresh connection with
     /// five seconds to be answered, whatever becomes of those before it. From a node, or from inside
-    /// a Pod, which sends as long as it lives: one traffic at a time.
-    ///
-    /// # Errors
-    /// When the sender cannot be reached, or sends already.
-    pub async fn start_traffic(
+    /// a Pod, which sends as long as it lives: one traffic at a time. By HTTP, unless said otherwise;
+    /// it starts when it is awaited.
+    pub fn start_traffic(
         &self,
         from: &Party,
         target: impl Into<String>,
         every: Duration,
-    ) -> anyhow::Result<Traffic<'_>> {
+    ) -> StartTraffic<'_> {
         let mut request = TrafficRequest::new(target);
         request.interval_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
-        self.step(format!("steady traffic from {from} to {}", request.target));
-        if !from.pod {
-            let limit = self.limit(QUESTION);
-            let start = format!("port={NODE_PORT}; {SERVE}");
-            self.cluster().node(from.node).run_ok(&start, limit).await?;
-        }
-        let body = serde_json::to_vec(&request)?;
-        let (first, _) = self.ask_sender(from, &request, "POST", &body).await?;
-        let sender = Sender {
+        StartTraffic {
+            lab: self,
             from: from.clone(),
             request,
-            first,
-            others: Vec::new(),
-            nodes: self.pod_nodes().await?,
-            done: None,
-        };
-        let mut senders = self.traffic().senders();
-        senders.push(sender);
-        Ok(Traffic {
-            lab: self,
-            number: senders.len() - 1,
-        })
+        }
     }
 
     /// The traffic that was started last and that nobody stopped: what a sabotage's check asks of the
@@ -172,11 +193,7 @@ impl Lab {
         method: &str,
         body: &[u8],
     ) -> anyhow::Result<(Reading, TrafficRecord)> {
-        let place = if from.pod {
-            format!("{}:80", from.address)
-        } else {
-            format!("127.0.0.1:{NODE_PORT}")
-        };
+        let place = place(from);
         let limit = self.limit(QUESTION);
         let command = format!(
             "curl -sS --fail-with-body --connect-timeout {} --max-time {} -X {method} \

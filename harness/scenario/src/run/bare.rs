@@ -19,8 +19,14 @@ use crate::scenario::Scenario;
 /// The folder of all runs, in [`output`].
 pub const RUNS: &str = "runs";
 
+/// Where [`output`] is instead, for a run that is to leave a person's runs alone: a campaign's.
+pub const OUTPUT_VARIABLE: &str = "PODWIRE_OUTPUT";
+
 /// The folder of a workspace in which podwire keeps its runs, and the link to the newest.
 pub fn output(workspace: &Path) -> PathBuf {
+    if let Some(output) = env::var_os(OUTPUT_VARIABLE) {
+        return workspace.join(output);
+    }
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace.join(target).join("podwire")
 }
@@ -159,6 +165,7 @@ fn prepared(runs: &Path, scenario: &Scenario) -> Result<(Cell, CellContext), Str
                     // It was that run's person who wanted to look.
                     keep: None,
                     repeat: 1,
+                    strict_wire: false,
                     ..context
                 };
                 return Ok((cell, context));
@@ -291,6 +298,7 @@ mod tests {
             tested: String::new(),
             again: String::new(),
             repeat: 3,
+            strict_wire: true,
         }
     }
 

@@ -78,6 +78,8 @@ pub struct CellContext {
     pub again: String,
     /// How often a scenario runs, each time in a fresh clone, before its sabotages do; 1 at least.
     pub repeat: u32,
+    /// Whether what stands out on the wire fails a scenario that has passed otherwise.
+    pub strict_wire: bool,
 }
 
 /// A scenario's share of the machine, see [`podwire_admission`].

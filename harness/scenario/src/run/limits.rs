@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use podwire_cluster::stretched;
-
-/// Host time, before stretching, that collecting the evidence of one failure may take.
-const EVIDENCE: Duration = Duration::from_secs(45);
+use podwire_cluster::{EVIDENCE, stretched};
 
 /// Host time, before stretching, for the machines to end and their files to go.
 const ENDING: Duration = Duration::from_secs(60);

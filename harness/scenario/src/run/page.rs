@@ -9,6 +9,7 @@ use podwire_process::plain;
 use crate::check::failure::Failure;
 use crate::lab;
 use crate::lab::traffic;
+use crate::lab::wire::STOOD_OUT;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
 /// Its name in the attempt's folder.
@@ -20,6 +21,9 @@ pub(crate) const EVIDENCE: &str = "evidence";
 /// The folder of the scenario's own lab, beside it.
 pub(crate) const LAB: &str = "scenario";
 
+/// The folder of what its preparation leaves, beside it.
+pub(crate) const PREPARATION: &str = "preparation";
+
 /// How the name of the folder of a sabotage's lab begins.
 pub(crate) const SABOTAGE: &str = "sabotage-";
 
@@ -30,7 +34,7 @@ pub(crate) fn sabotage_lab(name: &str) -> String {
 
 const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
 
-/// What an attempt has to say, when it failed or drew a timeline.
+/// What an attempt has to say, when it failed, drew a timeline or saw something unusual.
 pub(crate) struct Page<'a> {
     pub(crate) name: &'a str,
     pub(crate) about: &'a str,
@@ -52,6 +56,7 @@ impl Page<'_> {
         self.verdict.is_err()
             || self.unsettled.is_some()
             || self.folder.join(traffic::TIMELINE).exists()
+            || self.folder.join(STOOD_OUT).exists()
     }
 
     /// The whole page. What others have said is in it, and commands no terminal that shows it.
@@ -61,6 +66,11 @@ impl Page<'_> {
 
     fn has(&self, name: &str) -> bool {
         self.folder.join(name).exists()
+    }
+
+    /// How far it came, if it failed: to its own lab, or to its preparation.
+    fn last_lab(&self) -> Option<&'static str> {
+        [LAB, PREPARATION].into_iter().find(|lab| self.has(lab))
     }
 
     /// What there is to read beside the page.
@@ -79,6 +89,11 @@ impl Page<'_> {
                  API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
                     .to_owned(),
             );
+        }
+        if self.has(PREPARATION) {
+            files.push(format!(
+                "`{PREPARATION}/`: the lab of its preparation: {LABS}"
+            ));
         }
         if self.has(LAB) {
             files.push(format!("`{LAB}/`: the lab itself: {LABS}"));
@@ -143,9 +158,9 @@ impl Page<'_> {
     fn not_carried_out(&self, f: &mut fmt::Formatter<'_>, error: &anyhow::Error) -> fmt::Result {
         writeln!(f, "## It could not be carried out\n\n{error:#}\n")?;
         let consoles = if self.has(EVIDENCE) {
-            "`evidence/*/console.log`"
-        } else if self.has(LAB) {
-            "in `scenario/`"
+            "`evidence/*/console.log`".to_owned()
+        } else if let Some(lab) = self.last_lab() {
+            format!("in `{lab}/`")
         } else {
             return writeln!(f, "No assertion failed: there was no cluster yet.\n");
         };
@@ -218,6 +233,9 @@ impl fmt::Display for Page<'_> {
         if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
             writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
         }
+        if let Ok(told) = std::fs::read_to_string(self.folder.join(STOOD_OUT)) {
+            writeln!(f, "## What stood out on the wire\n\n```\n{told}```\n")?;
+        }
         if !self.proofs.is_empty() {
             writeln!(f, "## Sabotages\n")?;
             for proof in self.proofs {
@@ -229,7 +247,10 @@ impl fmt::Display for Page<'_> {
             }
             writeln!(f)?;
         }
-        self.steps(f, "##", LAB)?;
+        match uncaught {
+            None if self.verdict.is_err() => self.steps(f, "##", self.last_lab().unwrap_or(LAB))?,
+            _ => self.steps(f, "##", LAB)?,
+        }
         let files = self.files();
         if !files.is_empty() {
             writeln!(f, "## Files here\n")?;
@@ -299,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn what_stood_out_is_told_of_what_passed_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(STOOD_OUT), "a -> b: TCP reset (1); x\n").unwrap();
+        let page = page(&Ok(()), &[], folder.path());
+        let told = "## What stood out on the wire\n\n```\na -> b: TCP reset (1); x\n```\n";
+        assert!(page.contains(told), "{page}");
+        assert!(page.starts_with("# drain passed"), "{page}");
+    }
+
+    #[test]
     fn what_failed_says_why_before_it_draws() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
@@ -355,6 +386,12 @@ mod tests {
         let early = page(&verdict, &[], folder.path());
         assert!(!early.contains("console"), "{early}");
         assert!(early.contains("there was no cluster yet"), "{early}");
+        let preparation = folder.path().join(PREPARATION);
+        fs::create_dir_all(&preparation).unwrap();
+        fs::write(preparation.join(lab::STEPS), "    1.5  drain node3\n").unwrap();
+        let prepared = page(&verdict, &[], folder.path());
+        assert!(prepared.contains("(in `preparation/`)"), "{prepared}");
+        assert!(prepared.contains("1.5  drain node3"), "{prepared}");
         fs::create_dir_all(folder.path().join(LAB)).unwrap();
         let cloned = page(&verdict, &[], folder.path());
         assert!(

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::check::assert;
+use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
@@ -189,10 +190,7 @@ impl Attempt {
         let mut phases = Vec::from_iter(waited);
         let mut proofs = Vec::new();
 
-        let stage = tokio::select! {
-            stage = self.stage(&mut phases) => stage,
-            stopped = stop.come() => Err(self.cut_short(stopped)),
-        };
+        let stage = self.stage(&stop, &mut phases).await;
         let (main, mut kept) = match &stage {
             Ok(stage) => self.main(stage, &stop, &mut phases).await,
             Err(_) => (Ok(()), None),
@@ -339,19 +337,17 @@ impl Attempt {
                 Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, sabotage).await,
             }
         };
-        let verdict = tokio::select! {
-            verdict = AssertUnwindSafe(run).catch_unwind() => {
-                verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
-            }
-            fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
-            stopped = stop.come() => Err(self.cut_short(stopped)),
-        };
+        let verdict = self.carried_out(run, &lab, stop).await;
         phases.push(phase(&format!("{role}: run"), running));
         if let Role::Sabotage(sabotage) = role {
             let injected = lab.injected_at().unwrap_or(running);
             phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
         }
 
+        let verdict = match role {
+            Role::Main(_) => self.what_stood_out(&lab, verdict),
+            Role::Sabotage(_) => verdict,
+        };
         if main {
             match &verdict {
                 Ok(()) => self.leave_timeline(&lab).await,
@@ -373,6 +369,22 @@ impl Attempt {
             let _ = fs::remove_dir_all(&dir);
         }
         (verdict, None)
+    }
+
+    /// Drives something in a lab to its end, or to what ends it before.
+    async fn carried_out(
+        &self,
+        run: impl Future<Output = anyhow::Result<()>>,
+        lab: &Lab,
+        stop: &Stopping,
+    ) -> anyhow::Result<()> {
+        tokio::select! {
+            verdict = AssertUnwindSafe(run).catch_unwind() => {
+                verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
+            }
+            fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
+            stopped = stop.come() => Err(self.cut_short(stopped)),
+        }
     }
 
     /// Serves the lab of a failed scenario in the run's folder until a signal ends it: `cargo xtask
@@ -420,6 +432,20 @@ impl Attempt {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
+    /// Leaves what stood out on the wire. Where the run wants nothing to, what has passed fails by it.
+    fn what_stood_out(&self, lab: &Lab, verdict: anyhow::Result<()>) -> anyhow::Result<()> {
+        let strict = self.context.strict_wire && verdict.is_ok();
+        match lab.wire().leave_what_stood_out(&self.folder) {
+            Ok(Some(told)) if strict => Err(wire::too_unusual(&told).into()),
+            Err(error) if strict => Err(error),
+            Ok(_) => verdict,
+            Err(error) => {
+                lab.step(format!("what stood out on the wire is not told: {error:#}"));
+                verdict
+            }
+        }
+    }
+
     /// Leaves the timeline of the traffic that the lab had, if it had any.
     async fn leave_timeline(&self, lab: &Lab) {
         if let Err(error) = lab.leave_timeline(&self.folder).await {
@@ -429,7 +455,7 @@ impl Attempt {
 
     /// What the scenario and its sabotages are clones of: the stage that it names, or what its
     /// preparation makes of that.
-    async fn stage(&self, phases: &mut Vec<PhaseTime>) -> anyhow::Result<Stage> {
+    async fn stage(&self, stop: &Stopping, phases: &mut Vec<PhaseTime>) -> anyhow::Result<Stage> {
         let stage = self
             .context
             .stages
@@ -448,29 +474,28 @@ impl Attempt {
             return Ok(stage);
         };
         let preparing = Instant::now();
-        let logs = self.folder.join("preparation");
+        let logs = self.folder.join(page::PREPARATION);
         fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-        let (cluster, thawed) = stage
-            .thawed(
-                &self.host,
-                &self.folder.join(PREPARED),
-                &logs,
-                self.context.broken,
-                &Told,
-            )
-            .await?;
+        let (dir, broken) = (self.folder.join(PREPARED), self.context.broken);
+        let (cluster, thawed) = tokio::select! {
+            thawed = stage.thawed(&self.host, &dir, &logs, broken, &Told) => thawed?,
+            stopped = stop.come() => return Err(self.cut_short(stopped)),
+        };
         let lab = Lab::new(cluster, &self.host, &logs, None);
         let prepared = async {
             lab.begins_as(self.scenario.stage).await?;
             prepare(&lab).await.context("the preparation failed")
         };
-        if let Err(error) = prepared.await {
+        if let Err(error) = self.carried_out(prepared, &lab, stop).await {
             self.collect(&lab, &error).await;
             lab.stop().await;
             return Err(error);
         }
         lab.step("freeze what was prepared");
-        let prepared = thawed.freeze(&self.host, lab.into_cluster(), &Told).await?;
+        let prepared = tokio::select! {
+            prepared = thawed.freeze(&self.host, lab.into_cluster(), &Told) => prepared?,
+            stopped = stop.come() => return Err(self.cut_short(stopped)),
+        };
         phases.push(phase(PREPARATION, preparing));
         Ok(prepared)
     }

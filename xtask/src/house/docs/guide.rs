@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 19] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -29,18 +29,22 @@ const ORDER: [&str; 16] = [
     "traffic.rs",
     "until.rs",
     "stream.rs",
+    "datagrams.rs",
     "faults.rs",
+    "impair.rs",
     "leaving.rs",
     "kubeadm.rs",
+    "wire.rs",
     "gateway.rs",
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 4] = [
+const CHECKS: [&str; 5] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
     "harness/scenario/src/check/names.rs",
+    "harness/scenario/src/check/datagrams.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
 const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
@@ -54,7 +58,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 14] = [
+const GIVEN: [(&str, &str, &str); 19] = [
     ("Party", "Party", CHECKS[0]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
@@ -70,6 +74,8 @@ const GIVEN: [(&str, &str, &str); 14] = [
     ),
     ("Mesh", "Mesh", CHECKS[0]),
     ("Cell", "Cell", CHECKS[0]),
+    ("Seen", "Seen", "harness/lan/src/witness.rs"),
+    ("Sighting", "Sighting", "harness/lan/src/witness.rs"),
     ("Record", "Record", CHECKS[1]),
     ("Mark", "Mark", CHECKS[1]),
     ("Gap", "Gap", CHECKS[1]),
@@ -77,14 +83,17 @@ const GIVEN: [(&str, &str, &str); 14] = [
     (
         "StreamReport",
         "StreamReport",
-        "harness/probe/src/report.rs",
+        "harness/probe/src/stream.rs",
     ),
+    ("Received", "Received", CHECKS[3]),
     (
         "JoinCommand",
         "JoinCommand",
         "harness/cluster/src/parts/kubeadm.rs",
     ),
     ("Identity", "Identity", "harness/cluster/src/parts/pki.rs"),
+    ("Packets", "Packets", "harness/lan/src/rules/rule.rs"),
+    ("Realised", "Realised", "harness/lan/src/rules/report.rs"),
 ];
 
 /// How the line before such a part begins, and the line behind it.
@@ -149,6 +158,10 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let variants = source::variants(&read(path)?, kind);
         parts.push((name.into(), table(&format!("`{kind}::`"), &variants)));
     }
+    let kinds = read("harness/probe/src/kind.rs")?;
+    let mut of_kinds = source::variants(&kinds, "Kind");
+    of_kinds.extend(source::functions_of(&kinds, "Kind", "Kind"));
+    parts.push(("kinds".into(), table("`Kind::`", &of_kinds)));
     let outcomes = source::variants(&read("harness/probe/src/report.rs")?, "Outcome");
     parts.push(("outcomes".into(), table("`RequestOutcome::`", &outcomes)));
     let mut looks = Vec::new();

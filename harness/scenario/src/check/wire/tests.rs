@@ -1,0 +1,428 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwire_cluster::addresses::GATEWAY_MAC;
+use podwire_lan::MacAddr;
+use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport};
+
+use super::*;
+
+fn party(name: &str, node: u32, address: [u8; 4]) -> Party {
+    Party {
+        name: name.into(),
+        node,
+        pod: address[0] == 10,
+        address: address.into(),
+    }
+}
+
+fn crossing(from: &Party, to: &Party) -> Crossing {
+    Crossing {
+        from: from.clone(),
+        to: to.clone(),
+        clients: BTreeSet::from([from.address]),
+        answered: true,
+    }
+}
+
+fn a() -> Party {
+    party("a", 1, [10, 1, 1, 2])
+}
+
+fn b() -> Party {
+    party("b", 2, [10, 1, 2, 2])
+}
+
+/// What a frame does, and by which way.
+#[derive(Clone)]
+struct Sent<'a> {
+    way: (&'a str, &'a str),
+    from: &'a Party,
+    to: &'a Party,
+    tcp: Tcp,
+}
+
+const CLIENT: u16 = 40000;
+
+fn mac(port: &str) -> MacAddr {
+    podwire_cluster::addresses::node_number(port).map_or(GATEWAY_MAC, node_mac)
+}
+
+impl<'a> Sent<'a> {
+    fn new(way: (&'a str, &'a str), from: &'a Party, to: &'a Party) -> Self {
+        Sent {
+            way,
+            from,
+            to,
+            tcp: Tcp {
+                source_port: CLIENT,
+                destination_port: 80,
+                seq: 1000,
+                ack: None,
+                syn: true,
+                fin: false,
+                rst: false,
+                payload: 0,
+                timestamps: Some((1, 0)),
+                block: None,
+                checksum: Checksum::Right,
+            },
+        }
+    }
+
+    /// The answer to it, by this way.
+    fn answer(&self, way: (&'a str, &'a str), payload: u32) -> Self {
+        let Tcp { timestamps, .. } = self.tcp;
+        Sent {
+            way,
+            from: self.to,
+            to: self.from,
+            tcp: Tcp {
+                source_port: self.tcp.destination_port,
+                destination_port: self.tcp.source_port,
+                seq: 9000,
+                ack: Some(self.tcp.end()),
+                syn: payload == 0,
+                payload,
+                timestamps: timestamps.map(|(own, _)| (500, own)),
+                ..self.tcp
+            },
+        }
+    }
+
+    fn again(&self, at: u32) -> Self {
+        let mut again = self.clone();
+        again.tcp.timestamps = Some((at, 0));
+        again
+    }
+}
+
+/// The frames, one each millisecond, as the switch tells of them.
+fn seen(sent: &[Sent<'_>]) -> Seen {
+    let frame = |(number, sent): (u64, &Sent<'_>)| Sighting {
+        number,
+        at: Duration::from_millis(number),
+        length: 74,
+        from: Arc::from(sent.way.0),
+        to: vec![Arc::from(sent.way.1)],
+        lost: vec![],
+        flooded: false,
+        addresses: Some((mac(sent.way.0), mac(sent.way.1))),
+        tunnel: None,
+        content: Content::Ip(Packet {
+            source: sent.from.address.into(),
+            destination: sent.to.address.into(),
+            id: Some(0),
+            ttl: 63,
+            checksum: Checksum::Right,
+            transport: Transport::Tcp(sent.tcp),
+        }),
+    };
+    Seen {
+        frames: (0..).zip(sent).map(frame).collect(),
+        forgotten: 0,
+    }
+}
+
+fn observed<const N: usize>(crossings: [(Crossing, Seen); N]) -> Observed {
+    Observed {
+        crossings: crossings.into(),
+        to_gateway: vec![],
+    }
+}
+
+fn judged(crossing: Crossing, seen: Seen) -> Result<(), Failure> {
+    carried(&observed([(crossing, seen)]), false)
+}
+
+fn direct(from: &Party, to: &Party) -> Seen {
+    let syn = Sent::new(("node1", "node2"), from, to);
+    let accepts = syn.answer(("node2", "node1"), 0);
+    let answers = syn.answer(("node2", "node1"), 100);
+    seen(&[syn, accepts, answers])
+}
+
+#[test]
+fn the_direct_way_is_right_in_both_directions() {
+    let (a, b) = (a(), b());
+    assert_eq!(judged(crossing(&a, &b), direct(&a, &b)), Ok(()));
+    // A node, which a Pod behind a tunnel knows by another of its addresses.
+    let node = party("node1", 1, [172, 30, 0, 11]);
+    let by_tunnel = Crossing {
+        clients: BTreeSet::from([[10, 1, 1, 0].into()]),
+        ..crossing(&node, &b)
+    };
+    let tunnel = party("node1", 1, [10, 1, 1, 0]);
+    assert_eq!(judged(by_tunnel, direct(&tunnel, &b)), Ok(()));
+}
+
+#[test]
+fn a_detour_is_told_although_everybody_answers() {
+    let (a, b) = (a(), b());
+    let first = Sent::new(("node1", "node3"), &a, &b);
+    let onward = Sent {
+        way: ("node3", "node2"),
+        ..first.clone()
+    };
+    let accepts = first.answer(("node2", "node1"), 0);
+    let detour = seen(&[first, onward, accepts]);
+    let failure = judged(crossing(&a, &b), detour).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+    insta::assert_snapshot!(failure, @"
+    expected each request to cross the wire once, from its sender's node to its receiver's, and none that stays within a node; seen (wrong path): 1 of 1 took another way:
+      a (10.1.1.2 on node1) -> b (10.1.2.2 on node2), which goes between node1 and node2:
+        0.000000 s node1 -> node3: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN
+        0.001000 s node3 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN
+    ");
+    insta::assert_snapshot!(failure.look, @"`ip route get 10.1.2.2` and `ip neighbour` of node1, and whose the Ethernet address is that they name: node1 52:54:00:00:01:01, node2 52:54:00:00:01:02");
+    // The answer alone goes astray.
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    let back = syn.answer(("node2", "node3"), 0);
+    let failure = judged(crossing(&a, &b), seen(&[syn, back])).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+}
+
+#[test]
+fn what_stays_within_a_node_has_no_business_on_the_wire() {
+    let (a, c) = (a(), party("c", 1, [10, 1, 1, 3]));
+    assert_eq!(judged(crossing(&a, &c), Seen::default()), Ok(()));
+    let failure = judged(crossing(&a, &c), direct(&a, &c)).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+    insta::assert_snapshot!(failure, @"
+    expected each request to cross the wire once, from its sender's node to its receiver's, and none that stays within a node; seen (wrong path): 1 of 1 took another way:
+      a (10.1.1.2 on node1) -> c (10.1.1.3 on node1), which has no business on the wire:
+        0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.1.3:80 TCP SYN
+        0.001000 s node2 -> node1: 10.1.1.3:80 > 10.1.1.2:40000 TCP SYN ACK
+        0.002000 s node2 -> node1: 10.1.1.3:80 > 10.1.1.2:40000 TCP ACK, 100 octets
+    ");
+}
+
+#[test]
+fn what_was_answered_was_on_the_wire_unless_it_may_be_hidden() {
+    let (a, b) = (a(), b());
+    let nothing = observed([(crossing(&a, &b), Seen::default())]);
+    let failure = carried(&nothing, false).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+    insta::assert_snapshot!(failure, @"
+    expected requests between nodes to be on the wire with the addresses that their ends see; seen (wrong path): answered, and not seen on the wire:
+      a (10.1.1.2 on node1) -> b (10.1.2.2 on node2)
+    ");
+    assert_eq!(carried(&nothing, true), Ok(()));
+    let unanswered = Crossing {
+        answered: false,
+        ..crossing(&a, &b)
+    };
+    assert_eq!(judged(unanswered, Seen::default()), Ok(()));
+}
+
+#[test]
+fn a_flooded_frame_is_for_the_machine_that_it_names() {
+    let (a, b) = (a(), b());
+    let mut flooded = direct(&a, &b);
+    let frame = &mut flooded.frames[0];
+    frame.flooded = true;
+    frame.to = ["gateway", "node2", "node3"].map(Arc::from).to_vec();
+    assert_eq!(judged(crossing(&a, &b), flooded.clone()), Ok(()));
+    flooded.frames[0].addresses = Some((mac("node1"), mac("node3")));
+    let failure = judged(crossing(&a, &b), flooded).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+}
+
+#[test]
+fn an_error_about_a_request_may_come_from_anybody() {
+    let (a, b) = (a(), b());
+    let mut with_error = direct(&a, &b);
+    let mut error = with_error.frames[0].clone();
+    error.from = "node3".into();
+    let about = |party: &Party, port| (party.address, port).into();
+    if let Content::Ip(packet) = &mut error.content {
+        packet.transport = Transport::Icmp(Icmp {
+            kind: 3,
+            code: 4,
+            echo: None,
+            mtu: Some(1400),
+            about: Some(Flow::new(6, about(&a, CLIENT), about(&b, 80))),
+            checksum: Checksum::Right,
+        });
+    }
+    with_error.frames.push(error);
+    assert_eq!(judged(crossing(&a, &b), with_error), Ok(()));
+}
+
+#[test]
+fn a_copy_after_a_loss_fails_and_one_that_was_needless_does_not() {
+    let (a, b) = (a(), b());
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    let copy = syn.again(1001);
+    let lost = [
+        syn.clone(),
+        copy.clone(),
+        copy.answer(("node2", "node1"), 0),
+    ];
+    let failure = judged(crossing(&a, &b), seen(&lost)).unwrap_err();
+    assert_eq!(failure.cause, Cause::SentAgain);
+    insta::assert_snapshot!(failure, @"
+    expected nothing to be lost behind the wire and sent again; seen (sent again): 1 of 1 connections:
+      0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; 1 ms later sent again: the first was lost behind the wire
+    ");
+    let late = [syn.clone(), copy, syn.answer(("node2", "node1"), 0)];
+    assert_eq!(judged(crossing(&a, &b), seen(&late)), Ok(()));
+}
+
+#[test]
+fn a_connection_that_is_opened_twice_fails_also_where_the_second_goes_elsewhere() {
+    let (a, b, c) = (a(), b(), party("c", 3, [10, 1, 3, 2]));
+    let first = Sent::new(("node1", "node2"), &a, &b);
+    let other = Sent {
+        way: ("node1", "node3"),
+        to: &c,
+        ..first.again(1001)
+    };
+    let both = seen(&[first, other]).frames;
+    let one = |index: usize| Seen {
+        frames: vec![both[index].clone()],
+        forgotten: 0,
+    };
+    let crossings = [(crossing(&a, &b), one(0)), (crossing(&a, &c), one(1))];
+    let failure = carried(&observed(crossings), false).unwrap_err();
+    assert_eq!(failure.cause, Cause::SecondSyn);
+    insta::assert_snapshot!(failure, @"
+    expected each connection to be opened once; seen (second SYN): 1 of 2 connections:
+      0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; 1 ms later a second SYN for this connection: 0.001000 s node1 -> node3: 10.1.1.2:40000 > 10.1.3.2:80 TCP SYN
+    ");
+}
+
+#[test]
+fn nothing_for_a_pod_goes_to_the_gateway() {
+    let (a, b) = (a(), b());
+    let frames = seen(&[Sent::new(("node1", "gateway"), &a, &b)]).frames;
+    let between = [crossing(&a, &b)];
+    assert!(strayed_to_the_gateway(&frames[0], &between));
+    assert!(!strayed_to_the_gateway(&direct(&a, &b).frames[0], &between));
+    let gone = party("gone", 2, [10, 1, 2, 9]);
+    let late = seen(&[Sent::new(("node1", "gateway"), &a, &gone)]).frames;
+    assert!(!strayed_to_the_gateway(&late[0], &between));
+    let service = party("service", 0, [10, 0, 0, 42]);
+    let untranslated = seen(&[Sent::new(("node1", "gateway"), &a, &service)]).frames;
+    assert!(strayed_to_the_gateway(&untranslated[0], &between));
+    let mut flooded = frames[0].clone();
+    flooded.flooded = true;
+    assert!(!strayed_to_the_gateway(&flooded, &between));
+    let observed = Observed {
+        to_gateway: frames,
+        ..observed([(crossing(&a, &b), direct(&a, &b))])
+    };
+    let failure = carried(&observed, false).unwrap_err();
+    assert_eq!(failure.cause, Cause::WrongPath);
+    insta::assert_snapshot!(failure, @"
+    expected nothing for a Pod or a Service to be sent to the gateway; seen (wrong path): 1 frames:
+      0.000000 s node1 -> gateway: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN
+    ");
+}
+
+#[test]
+fn a_lost_request_is_told_by_how_far_it_came() {
+    let (a, b, c) = (a(), b(), party("c", 1, [10, 1, 1, 3]));
+    let told = |sent: &[Sent<'_>]| last_seen(&crossing(&a, &b), &seen(sent));
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    insta::assert_snapshot!(told(&[]), @"nothing of it was on the wire: it never left node1");
+    insta::assert_snapshot!(told(std::slice::from_ref(&syn)), @"what came last was the request: 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next");
+    insta::assert_snapshot!(told(&[Sent { way: ("node1", "gateway"), ..syn.clone() }]), @"what came last was the request: 0.000000 s node1 -> gateway: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; it went to the gateway, which drops it: the next hop should have been node2");
+    insta::assert_snapshot!(told(&[Sent { way: ("node1", "node3"), ..syn.clone() }]), @"what came last was the request: 0.000000 s node1 -> node3: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; it went to node3: the next hop should have been node2");
+    let answer = syn.answer(("node2", "node1"), 0);
+    insta::assert_snapshot!(told(&[syn.clone(), answer.clone()]), @"what came last was the answer: 0.001000 s node2 -> node1: 10.1.2.2:80 > 10.1.1.2:40000 TCP SYN ACK; node1 got it, where a (10.1.1.2 on node1) should have had it next");
+    let astray = Sent {
+        way: ("node2", "gateway"),
+        ..answer
+    };
+    insta::assert_snapshot!(told(&[syn.clone(), astray]), @"what came last was the answer: 0.001000 s node2 -> gateway: 10.1.2.2:80 > 10.1.1.2:40000 TCP SYN ACK; it went to the gateway, which drops it: the next hop should have been node1");
+    let within = last_seen(&crossing(&a, &c), &Seen::default());
+    insta::assert_snapshot!(within, @"not on the wire, where it has no business: it was lost on node1");
+    let mut cut = seen(std::slice::from_ref(&syn));
+    cut.frames[0].to.clear();
+    cut.frames[0].lost.push((Arc::from("node2"), Lost::Rule));
+    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &cut), @"what came last was the request: 0.000000 s node1 -> nowhere (lost at node2: a rule took it): 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; the switch could not give it to node2: a rule took it");
+    let forgotten = Seen {
+        forgotten: 3,
+        ..Seen::default()
+    };
+    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &forgotten), @"nothing of it was on the wire: it never left node1 (3 older frames are forgotten)");
+}
+
+#[test]
+fn of_a_service_s_requests_those_are_told_that_nobody_answered() {
+    let (a, b) = (a(), b());
+    let answered = direct(&a, &b);
+    let mut silent = Sent::new(("node1", "node2"), &a, &b);
+    silent.tcp.source_port += 1;
+    let mut both = answered.clone();
+    both.frames.extend(seen(&[silent]).frames);
+    assert_eq!(unanswered(&[(crossing(&a, &b), answered)]), "");
+    insta::assert_snapshot!(unanswered(&[(crossing(&a, &b), both)]), @"
+    On the wire and not answered, 1 connections:
+      a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): what came last was the request: 0.000000 s node1 -> node2: 10.1.1.2:40001 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next
+    ");
+}
+
+#[test]
+fn what_stood_out_between_nodes_is_told_and_the_gateway_s_is_not() {
+    let (a, b) = (a(), b());
+    let reset = |way| {
+        let mut reset = Sent::new(way, &a, &b);
+        reset.tcp.syn = false;
+        reset.tcp.rst = true;
+        reset
+    };
+    assert_eq!(stood_out(&direct(&a, &b)), None);
+    let own = [reset(("gateway", "node2")), reset(("node1", "gateway"))];
+    assert_eq!(stood_out(&seen(&own)), None);
+    let mut told = seen(&[reset(("node1", "node2")), reset(("node1", "node2"))]);
+    told.forgotten = 7;
+    let failure = too_unusual(&stood_out(&told).unwrap());
+    assert_eq!(failure.cause, Cause::Unusual);
+    assert!(failure.seen.contains("TCP reset (2)"), "{failure}");
+    insta::assert_snapshot!(stood_out(&told).unwrap(), @"
+    node1 -> node2: TCP reset (2); 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST
+    the first 7 frames are forgotten
+    ");
+}
+
+#[test]
+fn a_mesh_and_a_service_s_answers_name_their_ends() {
+    let (a, b) = (a(), b());
+    let mesh = Mesh {
+        cells: vec![Cell {
+            from: a.clone(),
+            to: b.clone(),
+            outcome: Outcome::Answered,
+            host: Some("b".into()),
+            client: Some("10.1.1.2".into()),
+            error: None,
+            came: None,
+        }],
+        ..Mesh::default()
+    };
+    assert_eq!(Requests::from(&mesh).crossings, [crossing(&a, &b)]);
+    let report = TargetReport {
+        target: "10.0.0.42:80".into(),
+        results: vec![podwire_probe::Counted {
+            outcome: Outcome::Answered,
+            host: Some("b".into()),
+            client: Some("10.1.1.2".into()),
+            count: 3,
+            octets: None,
+            slowest_ms: None,
+            error: None,
+        }],
+        unsent: 0,
+        attempts: vec![],
+    };
+    let silent = party("c", 3, [10, 1, 3, 2]);
+    let pods = [b.clone(), silent.clone()];
+    let requests = Requests::to_service(Moment::default(), &a, &pods, &report);
+    let unanswered = Crossing {
+        answered: false,
+        ..crossing(&a, &silent)
+    };
+    assert_eq!(requests.crossings, [crossing(&a, &b), unanswered]);
+}

@@ -1,0 +1,170 @@
+//! What crossed the wire between the nodes: by which way, how often, and what came to its end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use anyhow::Context as _;
+use podwire_cluster::{PodNetwork, addresses};
+use podwire_lan::witness::{Moment, Seen, Witness};
+
+use crate::check::assert::Party;
+use crate::check::wire::{self, Crossing, Observed, Requests};
+use crate::lab::Lab;
+
+/// What stood out on the wire, in the attempt's folder.
+pub(crate) const STOOD_OUT: &str = "wire.txt";
+
+/// The segment that the nodes share: its switch has seen every frame.
+#[derive(Clone, Copy)]
+pub struct Wire<'lab> {
+    lab: &'lab Lab,
+}
+
+impl Lab {
+    /// The wire between the nodes, as the switch saw it.
+    pub fn wire(&self) -> Wire<'_> {
+        Wire { lab: self }
+    }
+}
+
+impl Wire<'_> {
+    /// How many packets to Pods and Services the gateway got, and dropped.
+    pub fn dropped(&self) -> u64 {
+        self.lab
+            .cluster()
+            .segment()
+            .gateway()
+            .counters()
+            .dropped_unrouted
+    }
+
+    /// How many of them were for this address.
+    pub fn dropped_for(&self, address: Ipv4Addr) -> u64 {
+        let flows = self.lab.cluster().segment().gateway().dropped();
+        let flows = flows.iter().filter(|flow| flow.destination == address);
+        flows.map(|flow| flow.packets).sum()
+    }
+
+    /// Now: for questions about what is seen from here on.
+    ///
+    /// # Errors
+    /// When the segment has stopped.
+    pub fn now(&self) -> anyhow::Result<Moment> {
+        self.ask(Witness::now)
+    }
+
+    /// The frames with packets between two addresses, in both directions, and ICMP errors about them:
+    /// when, from which node's port to which, in which tunnel, and what they say.
+    ///
+    /// # Errors
+    /// When the segment has stopped.
+    pub fn between(&self, one: Ipv4Addr, other: Ipv4Addr, since: Moment) -> anyhow::Result<Seen> {
+        self.ask(|witness| witness.between(one.into(), other.into(), since))
+    }
+
+    /// The wire carried these requests as it should: each once, from its sender's node to its
+    /// receiver's and no third one's, and none that stays within a node; nothing was lost behind it and
+    /// sent again, no connection was opened twice, nothing for a Pod or a Service went to the gateway.
+    /// `carried(&mesh)`, or what [`Service::spreads_evenly`](crate::Service::spreads_evenly) gives.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with the frames that went otherwise; when what was seen is forgotten
+    /// already.
+    pub fn carried(&self, requests: impl Into<Requests>) -> anyhow::Result<()> {
+        let requests = requests.into();
+        let observed = self.observed(&requests)?;
+        let forgotten = observed
+            .crossings
+            .iter()
+            .map(|(_, seen)| seen.forgotten)
+            .max();
+        let forgotten = forgotten.unwrap_or_default();
+        anyhow::ensure!(
+            forgotten == 0,
+            "the wire is asked too late: {forgotten} frames since then are forgotten"
+        );
+        // Whatever a network of the user's wraps its packets in.
+        let hidden = self.lab.pod_network() == PodNetwork::Manifest;
+        Ok(wire::carried(&observed, hidden)?)
+    }
+
+    /// Leaves in a folder what stood out since the clone's beginning, if anything did, and gives it.
+    pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<Option<String>> {
+        let seen = self.ask(|witness| witness.all(Moment::default()))?;
+        let path = folder.join(STOOD_OUT);
+        let told = wire::stood_out(&seen);
+        let left = match &told {
+            Some(told) => fs::write(&path, told),
+            // A run before this one may have left some.
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        left.with_context(|| format!("cannot change {}", path.display()))?;
+        Ok(told)
+    }
+
+    /// The addresses by which others may know a sender.
+    pub(super) async fn clients_of(&self, from: &Party) -> BTreeSet<Ipv4Addr> {
+        let own = BTreeSet::from([from.address]);
+        if from.pod {
+            return own;
+        }
+        // Without an answer its own has to do.
+        let all = self.lab.node(from.node).addresses().await;
+        all.map_or(own.clone(), |all| all.union(&own).copied().collect())
+    }
+
+    /// How far an unanswered request came.
+    pub(super) fn last_seen(&self, crossing: &Crossing, since: Moment) -> anyhow::Result<String> {
+        let seen = self.ask(|witness| seen(witness, crossing, since))?;
+        Ok(wire::last_seen(crossing, &seen))
+    }
+
+    /// How far unanswered requests came, and what else went wrong on their way.
+    pub(super) fn trouble(&self, requests: &Requests) -> anyhow::Result<String> {
+        let observed = self.observed(requests)?;
+        let mut told = wire::unanswered(&observed.crossings);
+        if let Err(failure) = wire::carried(&observed, true) {
+            told += &format!("\nOn the wire: {failure}");
+        }
+        Ok(told)
+    }
+
+    fn observed(&self, requests: &Requests) -> anyhow::Result<Observed> {
+        let Requests { since, crossings } = requests;
+        let ranges = [addresses::PODS, addresses::SERVICES];
+        self.ask(|witness| {
+            let mut to_gateway = witness.touching(&ranges, *since).frames;
+            to_gateway.retain(|frame| wire::strayed_to_the_gateway(frame, crossings));
+            let crossings = crossings.iter();
+            let crossings = crossings.map(|it| (it.clone(), seen(witness, it, *since)));
+            Observed {
+                crossings: crossings.collect(),
+                to_gateway,
+            }
+        })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Witness) -> T) -> anyhow::Result<T> {
+        let answer = self.lab.cluster().segment().ask(question);
+        answer.context("cannot ask what the wire has carried")
+    }
+}
+
+/// The frames between the two ends of a request.
+fn seen(witness: &Witness, crossing: &Crossing, since: Moment) -> Seen {
+    let to = IpAddr::from(crossing.to.address);
+    let mut all = witness.between(to, to, since);
+    all.frames.clear();
+    for client in &crossing.clients {
+        let seen = witness.between(IpAddr::from(*client), to, since);
+        all.frames.extend(seen.frames);
+    }
+    all.frames.sort_by_key(|frame| frame.number);
+    all
+}

@@ -1,0 +1,40 @@
+//! By which way requests go.
+
+use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, steps};
+
+use crate::catalogue::F2;
+
+/// F2: the path.
+pub(crate) const DIRECT_WAY: Scenario = Scenario {
+    about: "A request between two nodes crosses the wire once, from its sender's node to its \
+            receiver's and no third one's, and one within a node not at all; nothing for Pods or \
+            Services goes to the gateway",
+    covers: &[F2],
+    nodes: 3,
+    sabotages: &[
+        Sabotage {
+            name: "wrong-neighbour",
+            about: "node 1 has node 2's Ethernet address for the last node, and node 2 hands on what it \
+                gets",
+            expects: Cause::WrongPath,
+            inject: steps!(|lab| lab.node(1).send_by_a_detour(lab.node(2), lab.last_node()).await),
+            check: steps!(direct_way),
+        },
+        Sabotage {
+            name: "route-over-a-third-node",
+            about: "node 1 routes what goes to the last node's Pods over node 2",
+            expects: Cause::WrongPath,
+            inject: steps!(|lab| lab.node(1).route_by_a_detour(lab.node(2), lab.last_node()).await),
+            check: steps!(direct_way),
+        },
+    ],
+    red_when: &[Break::Route, Break::PodRange],
+    ..Scenario::new("direct_way", StageName::Workload, steps!(direct_way))
+};
+
+async fn direct_way(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("every ordered pair, and the way that its frames take (F2)");
+    let mesh = lab.mesh_of_everybody().await?;
+    mesh.all_answer("every ordered pair to answer")?;
+    lab.wire().carried(&mesh)
+}

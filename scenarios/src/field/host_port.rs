@@ -1,0 +1,114 @@
+//! A Pod's port at its node's address.
+
+use anyhow::Context as _;
+use podwire_scenario::RequestOutcome::{Answered, Refused};
+use podwire_scenario::{
+    Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, assert,
+    ensure, secs, steps,
+};
+use serde_json::{Value, json};
+
+use crate::catalogue::F8;
+
+/// F8: hostPort, and its end.
+pub(crate) const HOST_PORT: Scenario = Scenario {
+    about: "Where the CNI file chains the plugin portmap, a Pod with a hostPort answers at its node's address, \
+            from outside and from every other node; when it is gone, the node refuses",
+    covers: &[F8],
+    cells: Cells::WithBridge,
+    profile: Profile::Full,
+    limit: secs(180),
+    sabotages: &[
+        Sabotage {
+            name: "no-portmap",
+            about: "the CNI file does not name the plugin",
+            expects: Cause::Refused,
+            inject: steps!(a_pod_with_a_host_port),
+            check: steps!(its_node_answers),
+        },
+        Sabotage {
+            name: "pod-stays",
+            about: "the Pod is still there",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                chain_portmap(lab).await?;
+                a_pod_with_a_host_port(lab).await
+            }),
+            check: steps!(its_node_refuses),
+        },
+    ],
+    ..Scenario::new("host_port", StageName::Workload, steps!(host_port))
+};
+
+const PORT: u16 = 8080;
+const NAME: &str = "hosted";
+
+async fn host_port(lab: &Lab) -> anyhow::Result<()> {
+    chain_portmap(lab).await?;
+    a_pod_with_a_host_port(lab).await?;
+    its_node_answers(lab).await?;
+    lab.step("the Pod goes");
+    lab.pods().delete(NAME).await?;
+    its_node_refuses(lab).await
+}
+
+/// The node's own CNI file with one plugin more, under a name that sorts before it.
+async fn chain_portmap(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.last_node();
+    lab.step(format!("chain portmap in {node}'s CNI file"));
+    let own = node.run("cat /etc/cni/net.d/*.conf*").await?;
+    let own: Value = serde_json::from_str(own.text()).context("the node's CNI file")?;
+    let mut plugins = match own["plugins"].as_array() {
+        Some(plugins) => plugins.clone(),
+        None => vec![own.clone()],
+    };
+    plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+    let chained = json!({ "cniVersion": "1.0.0", "name": own["name"], "plugins": plugins });
+    node.write("/etc/cni/net.d/00-chained.conflist", chained.to_string()).await?;
+    // It reads the folder again when that changes, and tells nobody when it has.
+    node.restart("containerd").await
+}
+
+async fn a_pod_with_a_host_port(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.last_node();
+    lab.step(format!("a Pod on {node} with the hostPort {PORT}"));
+    let mut container = Pod::container();
+    container["ports"] = json!([{ "containerPort": 80, "hostPort": PORT }]);
+    lab.apply(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": NAME, "labels": { "app": NAME } },
+        "spec": { "nodeName": node.name(), "terminationGracePeriodSeconds": 2,
+                  "containers": [container] },
+    }))
+    .await?;
+    lab.pods().labelled(format!("app={NAME}")).until_running(1).await.map(drop)
+}
+
+async fn its_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.last_node();
+    lab.step(format!("{node} answers at port {PORT}, and it is the Pod"));
+    let mut reports = vec![lab.outside().ask(node.address(), PORT).await?];
+    for other in lab.nodes().filter(|other| other.number() != node.number()) {
+        reports.push(lab.ask(other, node.address()).at_port(PORT).await?);
+    }
+    for report in reports {
+        assert::all_ended("the hostPort to answer", &report, Answered)?;
+        let own = report.hosts().keys().eq([&NAME]);
+        ensure!(own, WrongAnswer, "the Pod {NAME} to answer", "{report}");
+    }
+    Ok(())
+}
+
+async fn its_node_refuses(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.last_node();
+    lab.step(format!("{node} refuses at port {PORT}"));
+    lab.eventually(format!("{node} to refuse at port {PORT}"), secs(20), async || {
+        let report = lab.outside().ask(node.address(), PORT).await?;
+        let outcome = report.results.first().map_or(Answered, |it| it.outcome);
+        let listed = lab.pods().named(NAME).await?;
+        let stays = listed.map(|pod| Evidence::certain(format!("{pod} is still there")));
+        let refused = Probe::when(outcome == Refused, outcome.into(), report.to_string());
+        Ok(refused.given(stays).needs(Needs::Kubelet(node.number())))
+    })
+    .await
+}
