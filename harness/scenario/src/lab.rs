@@ -9,6 +9,7 @@ pub(crate) mod datagrams;
 mod faults;
 mod gateway;
 pub(crate) mod impair;
+mod ipam;
 pub(crate) mod kubeadm;
 mod leaving;
 pub(crate) mod node;

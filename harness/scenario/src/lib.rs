@@ -48,7 +48,7 @@ pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
 pub use podwire_cluster::{Bootstrap, Break, Component, PodNetwork, StageName};
 pub use podwire_lan::witness::{Moment, Seen, Sighting};
-pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, Packets, Protocol, Realised};
+pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protocol, Realised};
 pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
 pub use run::bare;
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};

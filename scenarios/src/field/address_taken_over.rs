@@ -1,12 +1,11 @@
 //! A new Pod with an old address.
 
-use std::net::Ipv4Addr;
 use std::slice;
 use std::time::Instant;
 
 use podwire_scenario::{
-    Cause, Cells, Evidence, Failure, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
-    StageName, secs, steps,
+    Cause, Cells, Evidence, Failure, Lab, MacAddr, Needs, Party, Probe, Profile, Sabotage,
+    Scenario, StageName, secs, steps,
 };
 
 use crate::catalogue::F16;
@@ -25,27 +24,20 @@ pub(crate) const ADDRESS_TAKEN_OVER: Scenario = Scenario {
         expects: Cause::TimedOut,
         inject: steps!(|lab| {
             let heir = an_heir(lab).await?;
-            lab.step(format!("point {}'s neighbour entry at nobody", heir.address));
-            let bridge = format!("ip -o route get {} | grep -o 'dev [^ ]*'", heir.address);
-            let entry = format!(
-                "ip neighbour replace {} lladdr 02:00:00:00:00:01 nud permanent $({bridge})",
-                heir.address
-            );
-            lab.node(heir.node).run(entry).await.map(drop)
+            lab.node(heir.node).takes_for_neighbour(heir.address, NOBODYS).await
         }),
         check: steps!(reached_from_everywhere),
     }],
     ..Scenario::new("address_taken_over", StageName::Workload, steps!(taken_over))
 };
 
+/// An Ethernet address that no machine has.
+const NOBODYS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
 async fn taken_over(lab: &Lab) -> anyhow::Result<()> {
     an_heir(lab).await?;
     reached_from_everywhere(lab).await
 }
-
-/// Where the plugin `host-local` keeps the addresses that it has given: a file each, and one with the
-/// last.
-const GIVEN: &str = "/var/lib/cni/networks/*";
 
 /// A Pod goes that everybody has just talked to, and the next one of its node gets its address.
 async fn an_heir(lab: &Lab) -> anyhow::Result<Party> {
@@ -59,14 +51,11 @@ async fn an_heir(lab: &Lab) -> anyhow::Result<Party> {
     lab.step(format!("it goes, and its node gives {address} to the next"));
     lab.pods().labelled("app=owner").delete_all().await?;
     lab.eventually(format!("{address} to be free"), secs(20), async || {
-        let left = node.run(format!("ls {GIVEN}/{address}")).may_fail().await?;
-        let state = format!("{} is there", left.text());
-        Ok(Probe::when(!left.succeeded(), Cause::NotReady, state)
-            .needs(Needs::Kubelet(node.number())))
+        let left = node.given_addresses().await?.contains(&address);
+        Ok(Probe::when(!left, Cause::NotReady, "it is given").needs(Needs::Kubelet(node.number())))
     })
     .await?;
-    let before = Ipv4Addr::from(u32::from(address) - 1);
-    node.run(format!("echo {before} > $(echo {GIVEN}/last_reserved_ip.0)")).await?;
+    node.gives_next(address).await?;
     lab.start_pod("heir", node).await?;
     let heir = lab.pods().labelled("app=heir").until_running(1).await?.remove(0);
     anyhow::ensure!(heir.address == address, "{heir} has another address than {address}");

@@ -38,7 +38,7 @@ async fn networkd(lab: &Lab) -> anyhow::Result<()> {
 
 async fn stays_as_it_is(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.node(2);
-    let card = card(node).await?;
+    let card = node.device_to(lab.node(1).address()).await?;
     // As a Pod network's own rules may be.
     node.run("ip rule add priority 1000 to 10.1.0.0/16 lookup main").await?;
     let before = routing(node).await?;
@@ -57,7 +57,8 @@ async fn stays_as_it_is(lab: &Lab) -> anyhow::Result<()> {
 
 async fn link_goes_down_and_up(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.node(2);
-    let (card, before) = (card(node).await?, routing(node).await?);
+    let card = node.device_to(lab.node(1).address()).await?;
+    let before = routing(node).await?;
     lab.step(format!("{node}'s link goes down and up"));
     let down_and_up = format!("ip link set {card} down && sleep 1 && ip link set {card} up");
     node.run(down_and_up).await?;
@@ -76,11 +77,6 @@ async fn typed_routes_are_gone(lab: &Lab) -> anyhow::Result<()> {
     let left = others.find(|other| routes.contains(&other.pod_range().to_string()));
     ensure!(left.is_none(), Answered, "no route to other nodes' Pods on {node}", "{routes}");
     Ok(())
-}
-
-async fn card(node: Node<'_>) -> anyhow::Result<String> {
-    let said = node.run("ip -o -4 route show default | grep -o -m 1 'dev [^ ]*'").await?;
-    Ok(said.text().trim_start_matches("dev ").to_owned())
 }
 
 /// A line for each address, route and policy rule.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Bootstrap, Cause, Cells, Lab, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Bootstrap, Cause, Cells, Lab, MacAddr, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::F14;
@@ -36,8 +36,7 @@ pub(crate) const REBOOT: Scenario = Scenario {
             inject: steps!(|lab| {
                 let pod = lab.pods().on(lab.last_node()).first().await?;
                 let leaked = Ipv4Addr::from(u32::from(pod.address) | 0xfe);
-                let given = format!("echo nobody > $(echo {GIVEN})/{leaked}");
-                lab.last_node().run(given).await.map(drop)
+                lab.last_node().leaks_address(leaked).await
             }),
             check: steps!(gave_out_what_pods_have),
         },
@@ -46,11 +45,8 @@ pub(crate) const REBOOT: Scenario = Scenario {
             about: "another node keeps a neighbour entry for the worker that is not its own any more",
             expects: Cause::TimedOut,
             inject: steps!(|lab| {
-                let worker = lab.last_node().address();
-                let entry = "lladdr 02:00:00:00:00:01 nud permanent";
-                let card = format!("$(ip -o route get {worker} | grep -o 'dev [^ ]*')");
-                let replace = format!("ip neighbour replace {worker} {entry} {card}");
-                lab.node(2).run(replace).await.map(drop)
+                let nobodys = MacAddr([2, 0, 0, 0, 0, 1]);
+                lab.node(2).takes_for_neighbour(lab.last_node().address(), nobodys).await
             }),
             check: steps!(everybody_reaches_everybody),
         },
@@ -127,15 +123,10 @@ async fn typed_again(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the plugin `host-local` keeps the addresses that it has given, a file for each.
-const GIVEN: &str = "/var/lib/cni/networks/*";
-
 async fn gave_out_what_pods_have(lab: &Lab) -> anyhow::Result<()> {
     let worker = lab.last_node();
     lab.step(format!("{worker} has given out the addresses of its Pods, and no others"));
-    let listed = worker.run(format!("cd {GIVEN} && ls -d [0-9]*")).await?;
-    let given: BTreeSet<Ipv4Addr> =
-        listed.text().lines().filter_map(|it| it.parse().ok()).collect();
+    let given = worker.given_addresses().await?;
     let pods = lab.pods().everywhere().on(worker).await?;
     let on_bridge = pods.iter().filter(|pod| !pod.is_on_host_network());
     let have: BTreeSet<_> = on_bridge.filter_map(|pod| pod.address()).collect();

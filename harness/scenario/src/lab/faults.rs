@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use podwire_cluster::{addresses, cni};
-use podwire_lan::Ipv4Net;
+use podwire_lan::{Ipv4Net, MacAddr};
 
 use anyhow::Context as _;
 
@@ -238,7 +238,10 @@ impl Node<'_> {
     }
 
     /// The device by which it sends to an address.
-    async fn device_to(self, address: Ipv4Addr) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// When it does not answer, or has no way there.
+    pub async fn device_to(self, address: Ipv4Addr) -> anyhow::Result<String> {
         let route = self.run(format!("ip -o route get {address}")).await?;
         let device = device_in(route.text());
         device.with_context(|| format!("{self} names no device in {:?}", route.text()))
@@ -266,12 +269,18 @@ impl Node<'_> {
         self.lab()
             .step(format!("send what goes from {self} to {to} over {over}"));
         over.hand_on_half_connections(self).await?;
-        let (address, wrong) = (to.address(), addresses::node_mac(over.number()));
-        let card = format!("$(ip -o route get {address} | sed -n 's/.* dev \\([^ ]*\\) .*/\\1/p')");
-        self.run(format!(
-            "ip neighbour replace {address} lladdr {wrong} nud permanent dev {card}"
-        ))
-        .await?;
+        self.takes_for_neighbour(to.address(), addresses::node_mac(over.number()))
+            .await
+    }
+
+    /// Has it believe for good that an address, on whatever device it is, has this Ethernet address.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn takes_for_neighbour(self, address: Ipv4Addr, mac: MacAddr) -> anyhow::Result<()> {
+        let device = self.device_to(address).await?;
+        let entry = format!("{address} lladdr {mac} nud permanent dev {device}");
+        self.run(format!("ip neighbour replace {entry}")).await?;
         Ok(())
     }
 
