@@ -19,13 +19,15 @@ pub(crate) const EVERY_NAME: Scenario = Scenario {
     covers: &[F9],
     cells: Cells::Kubeadm,
     limit: secs(180),
+    prepare: Some(steps!(askers)),
     sabotages: &[
         Sabotage {
             name: "unheard-from-one-node",
             about: "the last node drops what its Pod asks the DNS",
             expects: Cause::TimedOut,
             inject: steps!(|lab| {
-                let asker = askers(lab).await?.pop().context("nobody asks")?;
+                let asker = lab.deployment("green").pods().all_running().await?.pop();
+                let asker = asker.context("nobody asks")?;
                 let rule = format!("ip saddr {} udp dport 53 drop", asker.address);
                 lab.last_node().add_rule("type filter hook prerouting priority -300", &rule).await
             }),
@@ -37,7 +39,6 @@ pub(crate) const EVERY_NAME: Scenario = Scenario {
             // It tries for as long as the Pod waits for its answer, and longer.
             expects: Cause::TimedOut,
             inject: steps!(|lab| {
-                askers(lab).await?;
                 for node in lab.nodes() {
                     let chain = "type filter hook prerouting priority -300";
                     node.add_rule(chain, "ip daddr 172.30.0.1 udp dport 53 drop").await?;
@@ -51,7 +52,6 @@ pub(crate) const EVERY_NAME: Scenario = Scenario {
 };
 
 async fn names(lab: &Lab) -> anyhow::Result<()> {
-    askers(lab).await?;
     every_name(lab).await?;
 
     lab.step("roll out new Pods");
@@ -61,7 +61,7 @@ async fn names(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// A Pod on every node that asks the cluster's DNS, and a headless Service for all of them.
-async fn askers(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+async fn askers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a Deployment green, a Pod on every node, and its headless Service");
     let count = lab.nodes().count();
     let apart = json!([{
@@ -79,7 +79,7 @@ const BLUE: &str = "blue.default.svc.cluster.local";
 const HEADLESS: &str = "green.default.svc.cluster.local";
 
 /// The DNS follows the API, and each of its Pods by itself.
-async fn until_known(lab: &Lab) -> anyhow::Result<Vec<Party>> {
+async fn until_known(lab: &Lab) -> anyhow::Result<()> {
     lab.eventually("the headless Service's name to be known", secs(40), async || {
         let pods = lab.deployment("green").pods().running().await?;
         let wanted = pods.iter().map(|pod| pod.address).collect();
@@ -90,7 +90,7 @@ async fn until_known(lab: &Lab) -> anyhow::Result<Vec<Party>> {
                 return Ok(Probe::not_yet(failure.cause, state).needs(Needs::ClusterDns));
             }
         }
-        Ok(Probe::Done(pods))
+        Ok(Probe::Done(()))
     })
     .await
 }

@@ -1,6 +1,6 @@
 //! A Service asked from everywhere, also by the Pods behind it.
 
-use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, secs, steps};
+use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, secs, steps};
 
 use crate::catalogue::F3;
 
@@ -15,21 +15,30 @@ pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
             name: "bridge-filtering-off-on-node-1",
             about: "node 1's Pods answer each other past the kernel's rules",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(1).lose_answers_between_its_pods().await),
+            inject: steps!(|lab| {
+                a_service_for_every_pod(lab).await?;
+                lab.node(1).lose_answers_between_its_pods().await
+            }),
             check: steps!(every_pod_answers_everybody),
         },
         Sabotage {
             name: "bridge-filtering-off-on-node-2",
             about: "node 2's Pods answer each other past the kernel's rules",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(2).lose_answers_between_its_pods().await),
+            inject: steps!(|lab| {
+                a_service_for_every_pod(lab).await?;
+                lab.node(2).lose_answers_between_its_pods().await
+            }),
             check: steps!(every_pod_answers_everybody),
         },
         Sabotage {
             name: "hairpin-off",
             about: "the last node gives no Pod back what it sent",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.last_node().forbid_hairpins().await),
+            inject: steps!(|lab| {
+                a_service_for_every_pod(lab).await?;
+                lab.last_node().forbid_hairpins().await
+            }),
             check: steps!(every_pod_answers_everybody),
         },
     ],
@@ -37,22 +46,29 @@ pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
     ..Scenario::new(
         "services_from_everywhere",
         StageName::Workload,
-        steps!(every_pod_answers_everybody),
+        steps!(|lab| {
+            a_service_for_every_pod(lab).await?;
+            every_pod_answers_everybody(lab).await
+        }),
     )
 };
 
 /// A Service for each Pod: which of them answers is no matter of chance, so one request for each pair
 /// is enough.
-async fn every_pod_answers_everybody(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("a Service of its own for every Pod");
+async fn a_service_for_every_pod(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a Service of its own for every Pod, until every node knows all of them");
     let mut services = Vec::new();
     for pod in lab.pods().all_running().await? {
         services.push(lab.service(&pod.name).create_for(&pod).await?);
     }
-    let senders = lab.everybody().await?;
+    lab.until_all_answer(&lab.everybody().await?, &services).await?;
+    lab.keep(services);
+    Ok(())
+}
+
+async fn every_pod_answers_everybody(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every Pod answers everybody at its ClusterIP, itself too (F3)");
-    lab.until_all_answer(&senders, &services).await?;
-    lab.step("and again, now that every node knows all Services");
-    let mesh = lab.mesh(&senders, &services).await?;
+    let services: Vec<Party> = lab.kept()?;
+    let mesh = lab.mesh(&lab.everybody().await?, &services).await?;
     Ok(mesh.all_answer("every Pod to answer everybody at its ClusterIP")?)
 }
