@@ -48,8 +48,11 @@ impl Runner {
     fn step(&self, name: &str) -> Command {
         let steps = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/steps");
         let path = std::env::var("PATH").unwrap();
-        let mut command = Command::new(steps.join(name));
+        // The caller's nohup(1) is none of the runner's.
+        let mut command = Command::new("/usr/bin/env");
         command
+            .arg("--default-signal=HUP")
+            .arg(steps.join(name))
             .current_dir(self.path("workspace"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("ACTION", self.path("action"))

@@ -106,7 +106,8 @@ async fn its_node_refuses(lab: &Lab) -> anyhow::Result<()> {
         let report = lab.outside().ask(node.address(), PORT).await?;
         let outcome = report.results.first().map_or(Answered, |it| it.outcome);
         let listed = lab.pods().named(NAME).await?;
-        let stays = listed.map(|pod| Evidence::certain(format!("{pod} is still there")));
+        let stays = listed.filter(|pod| !pod.is_terminating());
+        let stays = stays.map(|pod| Evidence::certain(format!("{pod} is still there")));
         let refused = Probe::when(outcome == Refused, outcome.into(), report.to_string());
         Ok(refused.given(stays).needs(Needs::Kubelet(node.number())))
     })
