@@ -8,3 +8,4 @@ pub(crate) mod junit;
 pub(crate) mod merge;
 pub(crate) mod results;
 pub(crate) mod summary;
+pub(crate) mod whole;

@@ -1,6 +1,8 @@
 //! More than a segment.
 
-use podwire_scenario::{Break, Cause, Kind, Lab, Party, Sabotage, Scenario, StageName, mib, secs, steps};
+use podwire_scenario::{
+    Break, Cause, Kind, Lab, Party, Sabotage, Scenario, StageName, mib, secs, steps,
+};
 
 use crate::catalogue::F1;
 

@@ -13,7 +13,7 @@ use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
 use podwire_lan::{BitRate, Check, Ipv4Net, Percent, Protocol, Size, Time};
 
-use crate::plan::shard::Shard;
+use crate::plan::shard::AskedShard;
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The main job: set up what is missing, build a cluster, run the scenarios, report
     Test(TestArgs),
+    /// Make one result of the parts of a run on several machines
+    Merge(MergeArgs),
     /// Run a cluster until Ctrl-C, and say how to reach it
     Up(UpArgs),
     /// A shell on a node of a running cluster, or one command
@@ -112,9 +114,10 @@ pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Only part M of N of the scenarios, for one of several machines: 1/3, 2/3 and 3/3 are all of
-    /// them. The harness's own tests run in each
+    /// them. `auto` takes the part from what GitLab sets, `auto/N` also from a Kubernetes Indexed Job.
+    /// The harness's own tests run in each; `cargo xtask merge` makes one result of all
     #[arg(long, value_name = "M/N")]
-    pub(crate) shard: Option<Shard>,
+    pub(crate) shard: Option<AskedShard>,
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
@@ -148,6 +151,16 @@ pub(crate) struct TestArgs {
     /// Fail when the package archive no longer has a locked version
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The folders of all parts' results, each with its results.json, in any order
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// Let skipped scenarios fail it (implied by CI=true, however a CI service writes it)
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// `--bootstrap` of a run.

@@ -49,6 +49,7 @@ pub(crate) fn results() -> Results {
         system: "debian".into(),
         nodes: 3,
         shard: None,
+        whole: None,
         repeat: 1,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),
@@ -83,6 +84,7 @@ pub(crate) fn results() -> Results {
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
             folder: None,
+            part: None,
         }],
         broken: None,
     }

@@ -188,6 +188,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
         folder: None,
+        part: None,
     }
 }
 
@@ -279,6 +280,7 @@ fn record(
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
         folder: folder.filter(|_| outcome == Verdict::Failed),
+        part: None,
     }
 }
 

@@ -8,6 +8,7 @@ use podwire_scenario::SabotageResult;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
+use crate::report::whole::Whole;
 
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub(crate) struct Results {
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) shard: Option<String>,
+    /// What this part has in common with the others, and what its machine's results are merged by.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) whole: Option<Whole>,
     /// How often each scenario ran, unless it failed.
     pub(crate) repeat: u32,
     /// The node image's name, once it is known.
@@ -98,6 +102,9 @@ pub(crate) struct ScenarioRecord {
     pub(crate) parts: BTreeMap<String, f64>,
     /// The last attempt's folder, relative to the run's; only after a failure.
     pub(crate) folder: Option<PathBuf>,
+    /// Which part it was of, `M/N`, and so which machine's; only in results that were merged.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) part: Option<String>,
 }
 
 /// Whether a built-in fault turned exactly the expected scenarios red.

@@ -1,6 +1,7 @@
 //! What `cargo xtask test` is asked for: which scenarios, on which clusters, of what.
 
 use std::collections::BTreeSet;
+use std::env;
 
 use podwire_cluster::{Bootstrap, Cell, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
@@ -12,9 +13,11 @@ use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
+use crate::plan::shard::Shard;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::report::whole::Selected;
 use crate::say::stop::Stop;
 
 /// What a run is about, settled before anything is looked at or done.
@@ -29,6 +32,8 @@ pub(crate) struct Order<'a> {
     pub(crate) pod_network: Option<Given>,
     /// A filter or a built-in fault is about scenarios alone.
     pub(crate) harness_tests: bool,
+    /// This machine's part, and all that the parts are to run together.
+    pub(crate) shard: Option<(Shard, Vec<Selected>)>,
 }
 
 impl<'a> Order<'a> {
@@ -71,10 +76,17 @@ impl<'a> Order<'a> {
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
-        if let Some(shard) = args.shard {
+        let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
+        let shard = shard.transpose().map_err(Stop::Usage)?;
+        let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
+        // Whose part begins the list also says what fits none of the clusters.
+        let mut begins = true;
+        if let Some((shard, _)) = &shard {
             let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
             let count = pairs.len();
-            pairs = pairs.drain(shard.range(&weights)).collect();
+            let range = shard.range(&weights);
+            begins = range.start == 0;
+            pairs = pairs.drain(range).collect();
             if pairs.is_empty() {
                 return Err(Stop::Usage(format!(
                     "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
@@ -93,7 +105,9 @@ impl<'a> Order<'a> {
         if let Some(none) = nothing_runs(&orders) {
             return Err(Stop::Usage(none));
         }
-        if let Some(first) = orders.first_mut() {
+        if let Some(first) = orders.first_mut()
+            && begins
+        {
             let others = others.iter().map(|scenario| Skipped {
                 name: scenario.name.to_owned(),
                 reason: belongs_elsewhere(scenario, &cells),
@@ -103,6 +117,7 @@ impl<'a> Order<'a> {
         Ok(Self {
             cells: orders,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
+            shard,
             args,
             catalogue,
             bundle,
@@ -185,6 +200,19 @@ impl<'a> Order<'a> {
         }
         all
     }
+}
+
+/// All that a run's parts are to do together: the scenarios on their clusters, and those that fit none of
+/// them, which are reported as skipped with the first.
+fn whole(pairs: &[(Cell, &Scenario)], others: &[&Scenario]) -> Vec<Selected> {
+    let first = pairs.first().map(|(cell, _)| *cell);
+    let others = others.iter().filter_map(|it| Some((first?, *it)));
+    let all = pairs.iter().copied().chain(others);
+    let selected = all.map(|(cell, scenario)| Selected {
+        cell: cell.to_string(),
+        name: scenario.name.to_owned(),
+    });
+    selected.collect()
 }
 
 /// What runs on one of the clusters.
