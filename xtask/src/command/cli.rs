@@ -657,7 +657,8 @@ pub(crate) enum BenchTarget {
     Red(BenchRedArgs),
     /// Scenarios on clones, beside the same with one cluster from nothing each
     Suite(BenchSuiteArgs),
-    /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work
+    /// Frames per second and processor time of the segment's switch, beside vde_switch and taps on a Linux
+    /// bridge on the same work, as far as these are here
     Switch,
 }
 
