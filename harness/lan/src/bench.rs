@@ -258,7 +258,7 @@ pub enum BenchError {
     #[error("our segment failed")]
     Segment(#[from] LanError),
     /// `vde_switch` could not be started.
-    #[error("cannot start {}; it is in the package vde-switch", program.display())]
+    #[error("cannot start {}; it is in the package vde2", program.display())]
     NoVdeSwitch {
         /// The program.
         program: PathBuf,
@@ -315,7 +315,7 @@ impl Rivals {
             Some(_) => present.push(Switch::VdeSwitch),
             None => missing.push(Missing {
                 switch: Switch::VdeSwitch,
-                why: "vde_switch is not on the path; it is in the package vde-switch (`apt-get install vde-switch`)"
+                why: "vde_switch is not on the path; it is in the package vde2 (`apt-get install vde2`)"
                     .to_owned(),
             }),
         }
@@ -478,7 +478,7 @@ mod tests {
         let (present, missing) = rivals.present();
         assert!(!present.contains(&Switch::VdeSwitch));
         assert_eq!(missing[0].switch, Switch::VdeSwitch);
-        insta::assert_snapshot!(missing[0].why, @"vde_switch is not on the path; it is in the package vde-switch (`apt-get install vde-switch`)");
+        insta::assert_snapshot!(missing[0].why, @"vde_switch is not on the path; it is in the package vde2 (`apt-get install vde2`)");
         // Each is one or the other.
         assert_eq!(present.len() + missing.len(), 2);
     }
@@ -496,7 +496,7 @@ mod tests {
             ..SwitchBenchPlan::default()
         };
         let error = switch(&plan, &rivals).unwrap_err();
-        insta::assert_snapshot!(error, @"cannot start no-vde-here; it is in the package vde-switch");
+        insta::assert_snapshot!(error, @"cannot start no-vde-here; it is in the package vde2");
     }
 
     #[test]
