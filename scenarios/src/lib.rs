@@ -30,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         one_node::cluster_ip::CLUSTER_IP,
         one_node::outside_host::OUTSIDE_HOST,
         harness::evidence::WITHOUT_NETWORK,
+        harness::short_hole::SHORT_HOLE,
         whole_network::rejoin_by_hand::REJOIN,
         whole_network::every_pair::EVERY_PAIR,
         whole_network::cluster_ip::CLUSTER_IP,

@@ -4,6 +4,7 @@ pub mod assert;
 pub(crate) mod balance;
 pub(crate) mod datagrams;
 pub(crate) mod failure;
+pub(crate) mod gaps;
 pub(crate) mod names;
 pub(crate) mod record;
 mod timeline;

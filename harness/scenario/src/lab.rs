@@ -8,6 +8,7 @@ mod components;
 pub(crate) mod datagrams;
 mod faults;
 mod gateway;
+mod holes;
 pub(crate) mod impair;
 mod ipam;
 pub(crate) mod kubeadm;

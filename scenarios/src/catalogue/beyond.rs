@@ -8,6 +8,9 @@ claims! {
         "Freeze a cluster and wake a clone of it → an open connection goes on, no byte is lost.";
     EVIDENCE = "harness: evidence" shows []
         "Take a node's link away → its evidence is collected all the same.";
+    SHORT_HOLE = "harness: short hole" shows []
+        "Take away what a Pod asks another for 200 ms (20 ms under KVM), under steady traffic → the wire shows \
+         a gap of that length, and none otherwise, however slow the guests are.";
     HEADLESS = "names: headless" shows []
         "Ask for the name of a headless Service → exactly its ready Pods, through a scale-down and a \
          rollout.";
