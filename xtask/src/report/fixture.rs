@@ -25,6 +25,7 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
             reason: "two Pods share 10.1.1.7".into(),
         }],
         phases: Vec::new(),
+        wire: Vec::new(),
         evidence: None,
     }
 }
@@ -82,6 +83,7 @@ pub(crate) fn results() -> Results {
             seconds: 31.5,
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
+            wire: Vec::new(),
             folder: None,
         }],
         broken: None,

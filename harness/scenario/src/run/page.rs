@@ -32,6 +32,12 @@ pub(crate) fn sabotage_lab(name: &str) -> String {
     format!("{SABOTAGE}{name}")
 }
 
+/// The lines of what stood out on the wire, if something did.
+pub(crate) fn stood_out(folder: &Path) -> Vec<String> {
+    let told = std::fs::read_to_string(folder.join(STOOD_OUT)).unwrap_or_default();
+    told.lines().map(plain::text).collect()
+}
+
 const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
 
 /// What an attempt has to say, when it failed, drew a timeline or saw something unusual.
@@ -327,6 +333,10 @@ mod tests {
         let told = "## What stood out on the wire\n\n```\na -> b: TCP reset (1); x\n```\n";
         assert!(page.contains(told), "{page}");
         assert!(page.starts_with("# drain passed"), "{page}");
+        let lines = ["a -> b: TCP reset (1); x"];
+        assert_eq!(stood_out(folder.path()), lines);
+        fs::remove_file(folder.path().join(STOOD_OUT)).unwrap();
+        assert_eq!(stood_out(folder.path()), [""; 0]);
     }
 
     #[test]

@@ -258,6 +258,7 @@ impl Attempt {
             seconds: started.elapsed().as_secs_f64(),
             sabotages: proofs.iter().map(Proof::result).collect(),
             phases,
+            wire: page::stood_out(&self.folder),
             evidence: evidence
                 .filter(|folder| folder.exists())
                 .map(|folder| relative(&folder, &self.cell_dir)),
