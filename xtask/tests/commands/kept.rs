@@ -27,7 +27,8 @@ pub(crate) fn is_left_alone() {
     assert!(!old.exists());
 
     let verified = done("stages --verify");
-    let told = String::from_utf8_lossy(&verified.stderr);
+    let told = [verified.stdout, verified.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
     assert_eq!(verified.status.code(), Some(0), "{told}");
     assert!(told.contains("nothing is damaged"), "{told}");
     assert_eq!(said("ssh node2 hostname").trim(), "node2");

@@ -113,7 +113,9 @@ impl Running {
 
 /// Where these commands keep their runs.
 fn output() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands")
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands");
+    fs::create_dir_all(&folder).unwrap();
+    fs::canonicalize(folder).unwrap()
 }
 
 fn latest() -> PathBuf {

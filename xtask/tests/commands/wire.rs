@@ -162,7 +162,8 @@ fn is_read_by_tshark(file: &Path) {
 
 /// On standard output, for as long as somebody reads it.
 pub(crate) fn is_captured_live() {
-    let mut capture = xtask("capture --filter icmp")
+    let mut capture = xtask("capture --filter")
+        .arg(format!("icmp and host {NODE2}"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
