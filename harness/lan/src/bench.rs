@@ -62,6 +62,9 @@ pub struct SwitchBenchPlan {
     pub limit: Duration,
     /// Measurements of each switch with each length, taken in turns.
     pub rounds: u32,
+    /// So long nothing arrives, of as many frames as may be on their way, before they are taken for lost: so
+    /// much time a switch loses that drops all of them.
+    pub patience: Duration,
 }
 
 impl Default for SwitchBenchPlan {
@@ -71,6 +74,7 @@ impl Default for SwitchBenchPlan {
             frames: 1_000_000,
             limit: Duration::from_secs(1),
             rounds: 5,
+            patience: Duration::from_millis(2),
         }
     }
 }

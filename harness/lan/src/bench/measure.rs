@@ -23,9 +23,6 @@ pub(super) const SHORTEST: usize = HEADER + size_of::<u64>();
 /// descriptors in QEMU (`tx_queue_size`).
 pub(super) const IN_FLIGHT: u64 = 256;
 
-/// So long nothing arrives of a full window before what is on its way is taken for lost.
-const PATIENCE: Duration = Duration::from_millis(20);
-
 /// A machine's end of a cable.
 pub(super) trait End: Send {
     /// Sends one frame.
@@ -60,7 +57,7 @@ pub(super) fn run(
             .map_err(|_| nothing())?;
     }
     let ended = AtomicBool::new(false);
-    let window = Window::default();
+    let window = Window::new(plan.patience);
     let before = (process_time(), elsewhere());
     let started = Instant::now();
     let (sent, by_sender, taken) = thread::scope(|scope| {
@@ -164,6 +161,8 @@ fn take(
 /// How many frames are on their way. A switch keeps their order: whatever was sent before the last one
 /// seen has arrived, or is lost.
 struct Window {
+    /// So long nothing arrives of a full window before what is on its way is taken for lost.
+    patience: Duration,
     /// One more than the number of the last frame seen.
     seen: AtomicU64,
     /// The sender waits for `seen` to come to this.
@@ -172,17 +171,16 @@ struct Window {
     given_up: AtomicU64,
 }
 
-impl Default for Window {
-    fn default() -> Self {
+impl Window {
+    fn new(patience: Duration) -> Self {
         Window {
+            patience,
             seen: AtomicU64::new(0),
             wanted: AtomicU64::new(u64::MAX),
             given_up: AtomicU64::new(0),
         }
     }
-}
 
-impl Window {
     fn on_the_way(&self, sent: u64) -> u64 {
         let seen = self.seen.load(Ordering::SeqCst);
         let given_up = self.given_up.load(Ordering::SeqCst);
@@ -202,8 +200,8 @@ impl Window {
                 break;
             }
             let waited = Instant::now();
-            thread::park_timeout(PATIENCE);
-            if waited.elapsed() >= PATIENCE && self.on_the_way(sent) == before {
+            thread::park_timeout(self.patience);
+            if waited.elapsed() >= self.patience && self.on_the_way(sent) == before {
                 self.given_up.store(sent, Ordering::SeqCst);
             }
         }
@@ -304,10 +302,11 @@ mod tests {
     }
 
     /// Frames and losses of two thousand, and how many waited at most.
-    fn ran(loses: fn(u64) -> bool) -> (u64, u64, usize) {
+    fn ran(loses: fn(u64) -> bool, patience: Duration) -> (u64, u64, usize) {
         let plan = SwitchBenchPlan {
             frames: 2000,
             limit: Duration::from_secs(600),
+            patience,
             ..SwitchBenchPlan::default()
         };
         let (forth, back) = (Way::new(loses), Way::new(|_| false));
@@ -329,17 +328,18 @@ mod tests {
 
     #[test]
     fn no_more_frames_are_on_their_way_than_the_window_has() {
-        let (frames, lost, most) = ran(|_| false);
+        let (frames, lost, most) = ran(|_| false, Duration::from_secs(600));
         assert_eq!((frames, lost), (2000, 0));
         assert!(most <= usize::try_from(IN_FLIGHT).unwrap(), "{most}");
     }
 
     #[test]
     fn what_is_lost_is_counted_and_ends_nothing() {
-        let (frames, lost, _) = ran(|number| number % 4 == 0);
+        let soon = Duration::from_millis(1);
+        let (frames, lost, _) = ran(|number| number % 4 == 0, soon);
         assert_eq!((frames, lost), (1500, 500));
         // No later frame tells of these.
-        let (frames, lost, _) = ran(|number| number >= 100);
+        let (frames, lost, _) = ran(|number| number >= 100, soon);
         assert_eq!((frames, lost), (100, 1900));
     }
 }
