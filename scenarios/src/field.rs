@@ -3,14 +3,18 @@
 
 pub(crate) mod address_taken_over;
 pub(crate) mod affinity;
+pub(crate) mod daemons;
+pub(crate) mod departed_node;
 pub(crate) mod direct_way;
 pub(crate) mod egress;
 pub(crate) mod every_name;
+pub(crate) mod flushed_rules;
 pub(crate) mod foreign_cni_file;
 pub(crate) mod hairpin;
 pub(crate) mod host_port;
 pub(crate) mod networkd;
 pub(crate) mod node_port;
+pub(crate) mod outer_addresses;
 pub(crate) mod scale_to_zero;
 pub(crate) mod transfers;
 pub(crate) mod udp;

@@ -70,6 +70,8 @@ pub enum Cells {
     Any,
     /// Each node's Pods hang on a bridge: any Pod network but the user's own.
     WithBridge,
+    /// flannel carries the Pods' packets, in either of its ways.
+    WithFlannel,
     /// It looks at what the steps by hand have left.
     ByHand,
     /// It looks at what kubeadm has left, or runs it.
@@ -167,6 +169,7 @@ impl Cells {
             Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
             Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
             Self::WithBridge => cell.network != PodNetwork::Manifest,
+            Self::WithFlannel => matches!(cell.network, PodNetwork::Flannel(_)),
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 22] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -31,6 +31,8 @@ const ORDER: [&str; 20] = [
     "stream.rs",
     "datagrams.rs",
     "faults.rs",
+    "strays.rs",
+    "daemons.rs",
     "ipam.rs",
     "impair.rs",
     "leaving.rs",
