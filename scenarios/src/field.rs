@@ -14,6 +14,7 @@ pub(crate) mod hairpin;
 pub(crate) mod host_port;
 pub(crate) mod networkd;
 pub(crate) mod node_port;
+pub(crate) mod node_setup;
 pub(crate) mod outer_addresses;
 pub(crate) mod scale_to_zero;
 pub(crate) mod transfers;

@@ -53,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         field::departed_node::DEPARTED_NODE,
         field::address_taken_over::ADDRESS_TAKEN_OVER,
         field::foreign_cni_file::FOREIGN_CNI_FILE,
+        field::node_setup::NODE_SETUP,
         kubeadm::packages::PACKAGES,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,

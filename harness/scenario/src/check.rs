@@ -5,6 +5,7 @@ pub(crate) mod balance;
 pub(crate) mod datagrams;
 pub(crate) mod failure;
 pub(crate) mod names;
+pub(crate) mod nodes;
 pub(crate) mod record;
 mod timeline;
 pub(crate) mod wire;

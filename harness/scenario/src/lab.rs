@@ -25,6 +25,7 @@ mod strays;
 mod stream;
 mod tls;
 pub(crate) mod traffic;
+pub(crate) mod troubles;
 mod watch;
 pub(crate) mod wire;
 

@@ -29,6 +29,7 @@ pub use check::assert::{self, Party};
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
 pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
+pub use check::nodes::NodeTrouble;
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
 pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;

@@ -76,7 +76,7 @@ pub(crate) const DAEMONS: Scenario = Scenario {
 };
 
 /// From one request, and one number, to the next.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_millis(250);
 /// For requests that should not fail at all, before stretching: one may, of a machine that is busy.
 const NONE: Duration = secs(1);
 /// For kube-proxy to start: its program, its connection, all Services, its first rules.

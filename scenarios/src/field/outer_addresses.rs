@@ -72,7 +72,7 @@ pub(crate) const OUTER_ADDRESSES: Scenario = Scenario {
             check: steps!(node_port_is_by_mode),
         },
     ],
-    red_when: &[Break::KubeProxy],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("outer_addresses", StageName::Workload, steps!(outer_addresses))
 };
 

@@ -9,6 +9,7 @@ use podwire_process::plain;
 use crate::check::failure::Failure;
 use crate::lab;
 use crate::lab::traffic;
+use crate::lab::troubles::NODES;
 use crate::lab::wire::STOOD_OUT;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
@@ -230,6 +231,9 @@ impl fmt::Display for Page<'_> {
                 None => self.not_carried_out(f, error)?,
             }
         }
+        if let Ok(told) = std::fs::read_to_string(self.folder.join(NODES)) {
+            writeln!(f, "## What stands out on the nodes\n\n```\n{told}```\n")?;
+        }
         if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
             writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
         }
@@ -317,6 +321,17 @@ mod tests {
         fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
         let caught = [proof("no-route", &failure(Cause::TimedOut))];
         insta::assert_snapshot!(page(&Ok(()), &caught, folder.path()));
+    }
+
+    #[test]
+    fn what_stands_out_on_the_nodes_is_told_of_what_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(NODES), "node2: its clock\n").unwrap();
+        let failure = Failure::new(Cause::TimedOut, "an answer", "none").look("the page");
+        let page = page(&Err(failure.into()), &[], folder.path());
+        let told = "## Where to look\n\nthe page\n\n\
+                    ## What stands out on the nodes\n\n```\nnode2: its clock\n```\n";
+        assert!(page.contains(told), "{page}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -39,6 +39,7 @@ const ORDER: [&str; 22] = [
     "kubeadm.rs",
     "wire.rs",
     "gateway.rs",
+    "troubles.rs",
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
@@ -156,6 +157,11 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         ("cells", "Cells", DECLARATION),
         ("causes", "Cause", FAILURE),
         ("needs", "Needs", NEEDS),
+        (
+            "troubles",
+            "NodeTrouble",
+            "harness/scenario/src/check/nodes.rs",
+        ),
         ("breaks", "Break", "harness/cluster/src/plan/breaks.rs"),
     ] {
         let variants = source::variants(&read(path)?, kind);
