@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
-    Break, Cause, Cells, Failure, LEFT_OUT, Lab, PodNetwork, Probe, Profile, ProxyMode, Sabotage,
-    Scenario, StageName, TargetReport, assert, ensure, fails, secs, steps,
+    Break, Cause, Cells, Failure, Kind, LEFT_OUT, Lab, PodNetwork, Probe, Profile, ProxyMode,
+    Sabotage, Scenario, StageName, fails, secs, steps,
 };
 use serde_json::json;
 
+use super::egress::answered_as;
 use crate::catalogue::F11;
 
 /// F11: `nft flush ruleset`, the first line of the firewall that Debian ships. `iptables` writes into the
@@ -159,20 +160,7 @@ async fn seen_outside(lab: &Lab) -> anyhow::Result<Result<(), Failure>> {
         _ => node.address(),
     };
     let report = lab.ask(&pod, lab.outside().address()).await?;
-    Ok(seen_as(&as_whom.to_string(), &report))
-}
-
-fn seen_as(address: &str, report: &TargetReport) -> Result<(), Failure> {
-    let expected = format!("the outside host to answer, and to see {address}");
-    assert::all_ended(&expected, report, Answered)?;
-    ensure!(
-        report.clients().keys().eq([&address]),
-        WrongAnswer,
-        "{expected}",
-        "{report}",
-        "`nft list ruleset` of the Pod's node: who hides its Pods, and who writes that anew?"
-    );
-    Ok(())
+    Ok(answered_as(as_whom, Kind::Http, &report))
 }
 
 #[cfg(test)]
@@ -186,18 +174,5 @@ mod tests {
         assert_eq!(cause("0"), Err(Cause::Answered));
         assert_eq!(cause("7"), Err(Cause::Refused));
         assert_eq!(cause(""), Err(Cause::Other));
-    }
-
-    #[test]
-    fn the_outside_host_tells_whom_it_sees() {
-        let of = |outcome: &str, client: &str| {
-            let result = json!({ "outcome": outcome, "client": client, "count": 1 });
-            let report = json!({ "target": "192.0.2.10:80", "results": [result] });
-            let report = serde_json::from_value(report).unwrap();
-            seen_as("172.30.0.13", &report).map_err(|failure| failure.cause)
-        };
-        assert_eq!(of("answered", "172.30.0.13"), Ok(()));
-        assert_eq!(of("answered", "10.1.3.2"), Err(Cause::WrongAnswer));
-        assert_eq!(of("timed_out", ""), Err(Cause::TimedOut));
     }
 }

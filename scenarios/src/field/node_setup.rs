@@ -138,22 +138,21 @@ async fn named(
     Ok(())
 }
 
-/// A Pod of node 1 and one of node 2, where node 2 has a second way to the first: what its Pods answer goes
-/// as before, and what it would send itself goes elsewhere, as on a machine with two uplinks.
+/// A Pod of node 1 and one of node 2, where node 2 has a second way to the first: what the Pod answers is
+/// marked, and goes as before by that mark; what is not marked goes elsewhere. By which way an answer would
+/// leave is asked without the mark (`src_valid_mark` of the kernel's ip-sysctl).
 async fn two_ways(lab: &Lab) -> anyhow::Result<[Party; 2]> {
     let node = lab.node(2);
     let from = lab.pods().on(lab.node(1)).first().await?;
     let to = lab.pods().on(node).first().await?;
-    lab.step(format!(
-        "{node} has two ways to {from}: one for what its Pods answer, one for its own"
-    ));
-    let (address, bridge) = (from.address, node.device_to(to.address).await?);
+    lab.step(format!("{node} has two ways to {from}: one for what {to} answers, one for the rest"));
+    let mark = format!("ip saddr {} ip daddr {} meta mark set 7", to.address, from.address);
+    node.add_rule("type filter hook prerouting priority mangle", &mark).await?;
+    let other = from.address;
     node.run(format!(
-        "way=$(ip -o route get {address} | sed -n 's/.*\\(via [^ ]* dev [^ ]*\\).*/\\1/p') && \
-         ip link add other0 type dummy && ip link set other0 up && \
-         ip route add table 100 {address} $way onlink && \
-         ip rule add iif {bridge} to {address} lookup 100 && \
-         ip route add {address} dev other0"
+        "way=$(ip -o route get {other} | sed -n 's/.*\\(via [^ ]* dev [^ ]*\\).*/\\1/p') && \
+         ip route add table 100 {other} $way onlink && ip rule add fwmark 7 lookup 100 && \
+         ip link add other0 type dummy && ip link set other0 up && ip route add {other} dev other0"
     ))
     .await?;
     Ok([from, to])
