@@ -54,6 +54,8 @@ fn plan() -> SegmentPlan {
         outside: Ipv4Addr::new(192, 0, 2, 10),
         outside_name: "outside.test".to_owned(),
         unrouted: Vec::new(),
+        routes: Vec::new(),
+        hosts: Vec::new(),
     }
 }
 
@@ -125,7 +127,7 @@ impl Pair {
             };
             let logs = dir.join(name(n));
             let machine =
-                Machine::launch(&setup.spawner, &setup.qemu, spec, Some(nic), &logs).await?;
+                Machine::launch(&setup.spawner, &setup.qemu, spec, vec![nic], &logs).await?;
             machines.push(machine);
         }
         Ok(Self { segment, machines })

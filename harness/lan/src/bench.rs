@@ -192,6 +192,8 @@ fn measure_ours(
             outside: Ipv4Addr::new(192, 0, 2, 10),
             outside_name: "outside.test".to_owned(),
             unrouted: Vec::new(),
+            routes: Vec::new(),
+            hosts: Vec::new(),
         },
         SegmentOptions {
             watch,

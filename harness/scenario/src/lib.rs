@@ -46,7 +46,7 @@ pub use lab::wire::Wire;
 pub use lab::{Lab, STEPS};
 pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
-pub use podwire_cluster::{Bootstrap, Break, Component, PodNetwork, StageName};
+pub use podwire_cluster::{Bootstrap, Break, Component, Layout, PodNetwork, StageName};
 pub use podwire_lan::witness::{Moment, Seen, Sighting};
 pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protocol, Realised};
 pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};

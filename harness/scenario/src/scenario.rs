@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, Layout, PodNetwork, StageName};
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
@@ -111,6 +111,9 @@ pub struct Scenario {
     pub stage: StageName,
     /// Which of the clusters that have its stage; all of them unless said otherwise.
     pub cells: Cells,
+    /// Which nodes share a segment; all of them unless said otherwise. It runs on clusters that are laid out
+    /// so, and on no others.
+    pub layout: Layout,
     /// Which runs it belongs to; all of them unless said otherwise.
     pub profile: Profile,
     /// Fewest nodes that it means something with; two unless said otherwise.
@@ -139,6 +142,7 @@ impl Scenario {
             covers: &[],
             stage,
             cells: Cells::Any,
+            layout: Layout::Flat,
             profile: Profile::Default,
             nodes: 2,
             limit: Duration::from_secs(120),
@@ -156,7 +160,7 @@ impl Scenario {
 
     /// Whether it means something for a cluster of this cell.
     pub fn fits(&self, cell: Cell) -> bool {
-        self.cells.include(cell) && self.stage.is_of(cell)
+        self.layout == cell.layout && self.cells.include(cell) && self.stage.is_of(cell)
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
-use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
+use podwire_cluster::{
+    Bootstrap, Break, Cell, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
+};
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
@@ -262,6 +264,7 @@ impl NetworkArgs {
                 Some(AskedNetwork::Known(network)) => *network,
                 Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
+            layout: Layout::Flat,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use podwire_cluster::{Bootstrap, Cell, PodManifest, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Cell, Layout, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Profile, Scenario};
 use podwire_vm::Accelerator;
@@ -51,7 +51,7 @@ impl<'a> Order<'a> {
                     .into(),
             ));
         }
-        let cells = cells(args)?;
+        let cells = laid_out(&cells(args)?, &chosen);
         let pod_network = Given::read(session, &args.network)?;
         let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
@@ -225,6 +225,15 @@ fn nothing_runs(orders: &[CellOrder]) -> Option<String> {
     ))
 }
 
+/// Each cell as it is, and then laid out otherwise where a scenario is for clusters like that.
+fn laid_out(cells: &[Cell], chosen: &[&Scenario]) -> Vec<Cell> {
+    let wanted = |cell: &Cell| {
+        cell.layout == Layout::Flat || chosen.iter().any(|scenario| scenario.fits(*cell))
+    };
+    let each = |cell: &Cell| Layout::ALL.map(|layout| cell.laid_out(layout));
+    cells.iter().flat_map(each).filter(wanted).collect()
+}
+
 /// Why a scenario means nothing for any of these cells, and for which it does.
 fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
     let stage = scenario.stage;
@@ -242,7 +251,7 @@ fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
                 .filter(|network| {
                     scenario.fits(Cell {
                         network: *network,
-                        ..Cell::usual(bootstrap)
+                        ..Cell::usual(bootstrap).laid_out(scenario.layout)
                     })
                 })
                 .map(|network| network.to_string())

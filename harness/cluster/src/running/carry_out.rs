@@ -67,6 +67,11 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         match action {
             Action::OnNodes(on) => self.set_up(on, known).await,
+            Action::OnRouter { command, limit } => {
+                let router = self.router().ok_or(ClusterError::NoRouter)?;
+                router.run_ok(command, self.host().limit(*limit)).await?;
+                Ok(())
+            }
             Action::Kubeadm { phase, on } => self.kubeadm(phase, on, known, report).await,
             Action::Apply { objects, limit } => self.apply(objects, *limit, report).await,
             Action::Wait { gate, limit } => self.pass(gate, *limit, report).await,

@@ -20,7 +20,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        self.on_nodes(&network::add_route(on, to, self.broken()))
+        let layout = self.plan().cell.layout;
+        self.on_nodes(&network::add_route(layout, on, to, self.broken()))
             .await
     }
 
@@ -29,7 +30,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
-        self.on_nodes(&network::add_all_routes(self.plan().nodes, self.broken()))
+        let (layout, nodes) = (self.plan().cell.layout, self.plan().nodes);
+        self.on_nodes(&network::add_all_routes(layout, nodes, self.broken()))
             .await
     }
 
@@ -38,7 +40,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn delete_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        self.on_nodes(&network::delete_route(on, to, self.broken()))
+        let layout = self.plan().cell.layout;
+        self.on_nodes(&network::delete_route(layout, on, to, self.broken()))
             .await
     }
 

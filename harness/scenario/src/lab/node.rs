@@ -69,7 +69,7 @@ impl<'lab> Node<'lab> {
 
     /// Its address on the segment.
     pub fn address(self) -> Ipv4Addr {
-        addresses::node_address(self.number)
+        self.as_machine().address()
     }
 
     /// The range of its Pods where routes are laid by hand: `10.1.2.0/24`.

@@ -113,7 +113,7 @@ fn ask_kubelet() -> String {
          r=$(timeout 2 bash -c ': </dev/tcp/{server}/{port}' 2>&1) || \
          case $r in *refused*) ;; *) echo {UNANSWERED} ;; esac ;; esac; true",
         show = stuck::show("kubelet"),
-        server = addresses::node_address(1),
+        server = addresses::api_address(),
         port = addresses::API_PORT,
     )
 }

@@ -100,6 +100,7 @@ impl<'a> Sent<'a> {
 /// The frames, one each millisecond, as the switch tells of them.
 fn seen(sent: &[Sent<'_>]) -> Seen {
     let frame = |(number, sent): (u64, &Sent<'_>)| Sighting {
+        segment: None,
         number,
         at: Duration::from_millis(number),
         length: 74,
