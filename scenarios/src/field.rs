@@ -13,5 +13,6 @@ pub(crate) mod networkd;
 pub(crate) mod node_port;
 pub(crate) mod scale_to_zero;
 pub(crate) mod transfers;
+pub(crate) mod two_segments;
 pub(crate) mod udp;
 pub(crate) mod worker_boots;

@@ -17,6 +17,7 @@ pub(crate) mod nodes;
 pub(crate) mod objects;
 pub(crate) mod pods;
 mod prospects;
+pub(crate) mod router;
 mod senders;
 mod service;
 mod serving;

@@ -41,6 +41,7 @@ pub use lab::node::Node;
 pub use lab::nodes::ListedNode;
 pub use lab::objects::{Deployment, Service};
 pub use lab::pods::{Pod, Pods};
+pub use lab::router::Router;
 pub use lab::traffic::{StartTraffic, Traffic};
 pub use lab::wire::Wire;
 pub use lab::{Lab, STEPS};

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Bootstrap, Break, Cell, Layout, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, FlannelBackend, Layout, PodNetwork, StageName};
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
@@ -76,6 +76,9 @@ pub enum Cells {
     Kubeadm,
     /// Both: kubeadm, and a bridge.
     KubeadmWithBridge,
+    /// Pods of nodes that share no segment reach each other: by routes, which a router can have as well, or
+    /// in a tunnel. flannel's host-gw needs a shared one.
+    Routable,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -171,6 +174,10 @@ impl Cells {
             Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
             Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
             Self::WithBridge => cell.network != PodNetwork::Manifest,
+            Self::Routable => match cell.network {
+                PodNetwork::Routes | PodNetwork::Flannel(FlannelBackend::Vxlan) => true,
+                PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
+            },
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }

@@ -8,6 +8,10 @@ claims! {
         "Freeze a cluster and wake a clone of it → an open connection goes on, no byte is lost.";
     EVIDENCE = "harness: evidence" shows []
         "Take a node's link away → its evidence is collected all the same.";
+    TWO_SEGMENTS = "nodes: two segments" shows []
+        "Nodes that share no segment, and a router between them → every ordered pair answers, and each \
+         packet crosses each segment once, by the router; the router forwards nothing, or lets nothing of \
+         Pods and tunnels through → pairs of different segments time out.";
     HEADLESS = "names: headless" shows []
         "Ask for the name of a headless Service → exactly its ready Pods, through a scale-down and a \
          rollout.";

@@ -80,6 +80,19 @@ pub(crate) fn gateway_on(index: usize) -> (Ipv4Addr, MacAddr) {
     (on_segment(index, octet), mac)
 }
 
+/// The router's port on the segment with an index: `router-1`.
+pub fn router_port(segment: usize) -> String {
+    format!("{ROUTER}-{}", segment + 1)
+}
+
+/// The Ethernet address of a node or the router at a port.
+pub fn mac_at(port: &str) -> Option<MacAddr> {
+    let segments = [0, 1].into_iter();
+    let mut routers = segments.filter(|segment| router_port(*segment) == port);
+    let router = routers.next().map(router_mac);
+    node_number(port).map(node_mac).or(router)
+}
+
 /// `52:54:00:00:02:01` on the first segment, `:02` on the second.
 pub(crate) fn router_mac(segment: usize) -> MacAddr {
     MacAddr([0x52, 0x54, 0, 0, 2, 1 + u8::from(segment > 0)])

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::{
     EVERYWHERE, MAX_NODES, ROUTER, SECOND_SEGMENT, SEGMENT, gateway_on, node_mac, node_name,
-    on_segment, router_mac, segment_plan,
+    on_segment, router_mac, router_port, segment_plan,
 };
 use super::cell::{UnknownPart, named};
 use super::cluster_plan::Role;
@@ -206,7 +206,7 @@ pub(crate) fn router_address(segment: usize) -> Ipv4Addr {
 fn router_card(segment: usize) -> Card {
     Card {
         segment,
-        port: format!("{ROUTER}-{}", segment + 1),
+        port: router_port(segment),
         lease: Lease {
             mac: router_mac(segment),
             address: router_address(segment),

@@ -25,12 +25,15 @@ impl Cluster {
             .await
     }
 
-    /// Adds all N x (N-1) routes, as [`Cluster::add_route`].
+    /// Adds all N x (N-1) routes, as [`Cluster::add_route`], and the router's where there is one.
     ///
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
         let (layout, nodes) = (self.plan().cell.layout, self.plan().nodes);
+        if let Some(command) = network::router_routes(layout, nodes) {
+            self.on_router(&command, network::COMMAND).await?;
+        }
         self.on_nodes(&network::add_all_routes(layout, nodes, self.broken()))
             .await
     }

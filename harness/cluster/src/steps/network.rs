@@ -11,8 +11,8 @@ use crate::plan::breaks::Break;
 use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::layout::Layout;
 
-/// A command on a node.
-const COMMAND: Duration = Duration::from_secs(10);
+/// A command on a node, or on the router.
+pub(crate) const COMMAND: Duration = Duration::from_secs(10);
 
 /// A port on which nothing listens anywhere.
 const DEAD_PORT: u16 = 1;
@@ -63,24 +63,25 @@ pub(crate) fn add_all_routes(layout: Layout, nodes: u32, broken: Option<Break>) 
     at_once(each.collect())
 }
 
-/// Where there is a router, its routes to all Pods: what leads there from the nodes leads to it.
-fn router_routes(layout: Layout, nodes: u32) -> Option<Action> {
+/// Where there is a router, what adds its routes to all Pods: what leads there from the nodes leads to it.
+pub(crate) fn router_routes(layout: Layout, nodes: u32) -> Option<String> {
     let command = |to| {
         let (range, via) = (pod_range(to), layout.address(to));
         format!("ip route replace {range} via {via}")
     };
     let commands: Vec<String> = (1..=nodes).map(command).collect();
-    (layout == Layout::Routed).then(|| Action::OnRouter {
-        command: commands.join(" && "),
-        limit: COMMAND,
-    })
+    (layout == Layout::Routed).then(|| commands.join(" && "))
 }
 
 /// All that connects the Pods of a plan's nodes, by hand.
 pub(crate) fn connect_pods(plan: &ClusterPlan) -> impl Iterator<Item = Action> + use<> {
     let (layout, nodes) = (plan.cell.layout, plan.nodes);
     let routes = Action::OnNodes(add_all_routes(layout, nodes, plan.broken));
-    router_routes(layout, nodes).into_iter().chain([routes])
+    let router = router_routes(layout, nodes).map(|command| Action::OnRouter {
+        command,
+        limit: COMMAND,
+    });
+    router.into_iter().chain([routes])
 }
 
 /// Takes a route away; what was left out needs no deletion: only then is absence no error.
@@ -128,9 +129,7 @@ mod tests {
     fn across_segments_the_router_has_the_routes_that_lead_to_it() {
         let routed = commands(&add_all_routes(Layout::Routed, 3, None));
         insta::assert_snapshot!(routed[0], @"node1: ip route replace 10.1.2.0/24 via 172.30.0.2 && ip route replace 10.1.3.0/24 via 172.30.0.13");
-        let Some(Action::OnRouter { command, .. }) = router_routes(Layout::Routed, 2) else {
-            panic!("the router gets no routes");
-        };
+        let command = router_routes(Layout::Routed, 2).unwrap();
         insta::assert_snapshot!(command, @"ip route replace 10.1.1.0/24 via 172.30.0.11 && ip route replace 10.1.2.0/24 via 172.30.1.12");
         assert_eq!(router_routes(Layout::Flat, 3), None);
     }

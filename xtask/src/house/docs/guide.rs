@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -33,6 +33,7 @@ const ORDER: [&str; 20] = [
     "faults.rs",
     "ipam.rs",
     "impair.rs",
+    "router.rs",
     "leaving.rs",
     "kubeadm.rs",
     "wire.rs",
@@ -152,6 +153,7 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
     parts.push(("fields of Sabotage".into(), table("field", &sabotage)));
     for (name, kind, path) in [
         ("cells", "Cells", DECLARATION),
+        ("layouts", "Layout", "harness/cluster/src/plan/layout.rs"),
         ("causes", "Cause", FAILURE),
         ("needs", "Needs", NEEDS),
         ("breaks", "Break", "harness/cluster/src/plan/breaks.rs"),
