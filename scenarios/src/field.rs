@@ -12,6 +12,7 @@ pub(crate) mod host_port;
 pub(crate) mod networkd;
 pub(crate) mod node_port;
 pub(crate) mod scale_to_zero;
+pub(crate) mod second_card;
 pub(crate) mod transfers;
 pub(crate) mod two_segments;
 pub(crate) mod udp;

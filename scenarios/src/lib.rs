@@ -38,6 +38,8 @@ pub fn all() -> Vec<Scenario> {
         field::transfers::TRANSFERS,
         field::direct_way::DIRECT_WAY,
         field::two_segments::TWO_SEGMENTS_APART,
+        field::two_segments::HOST_GW_APART,
+        field::second_card::SECOND_CARD,
         field::hairpin::FROM_EVERYWHERE,
         field::egress::EGRESS,
         field::udp::UDP,

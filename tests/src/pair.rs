@@ -55,6 +55,7 @@ fn plan() -> SegmentPlan {
         outside_name: "outside.test".to_owned(),
         unrouted: Vec::new(),
         routes: Vec::new(),
+        is_apart: false,
         hosts: Vec::new(),
     }
 }

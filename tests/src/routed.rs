@@ -104,6 +104,7 @@ fn plan() -> NetworkPlan {
         outside: Ipv4Addr::new(192, 0, 2, 10),
         outside_name: "outside.test".to_owned(),
         unrouted: Vec::new(),
+        is_apart: false,
         routes: Vec::from_iter(Who::Router.address(index).map(|via| Route { to, via })),
         hosts: Vec::from_iter(other.address(beyond).map(|address| Host {
             name: other.name().to_owned(),

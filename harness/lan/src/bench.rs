@@ -193,6 +193,7 @@ fn measure_ours(
             outside_name: "outside.test".to_owned(),
             unrouted: Vec::new(),
             routes: Vec::new(),
+            is_apart: false,
             hosts: Vec::new(),
         },
         SegmentOptions {

@@ -61,6 +61,9 @@ pub struct SegmentPlan {
     /// 0.0.0.0/0 stands in for the default route by the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// Whether it leads nowhere: DHCP names no default router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_apart: bool,
     /// Whom else DNS knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
@@ -229,8 +232,12 @@ impl SegmentPlan {
             .map(|(_, address)| address)
     }
 
-    /// The default router of a machine with this address; none of one that is the default router.
+    /// The default router of a machine with this address; none of one that is the default router, and
+    /// where there is none.
     pub(crate) fn default_router(&self, of: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.is_apart {
+            return None;
+        }
         let default = self.routes.iter().find(|route| route.to.prefix == 0);
         let router = default.map_or(self.gateway, |route| route.via);
         (router != of).then_some(router)
@@ -271,6 +278,7 @@ pub(crate) fn example() -> SegmentPlan {
             },
         ],
         routes: Vec::new(),
+        is_apart: false,
         hosts: Vec::new(),
     }
 }

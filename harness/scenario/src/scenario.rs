@@ -79,6 +79,8 @@ pub enum Cells {
     /// Pods of nodes that share no segment reach each other: by routes, which a router can have as well, or
     /// in a tunnel. flannel's host-gw needs a shared one.
     Routable,
+    /// flannel's host-gw carries its Pods' packets: as they are, by way of the other node.
+    HostGw,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -178,6 +180,7 @@ impl Cells {
                 PodNetwork::Routes | PodNetwork::Flannel(FlannelBackend::Vxlan) => true,
                 PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
             },
+            Self::HostGw => cell.network == PodNetwork::Flannel(FlannelBackend::HostGw),
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }

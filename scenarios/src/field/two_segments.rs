@@ -1,10 +1,10 @@
 //! Nodes that do not share a segment.
 
 use podwire_scenario::{
-    Break, Cause, Cells, Lab, Layout, Profile, Sabotage, Scenario, StageName, secs, steps,
+    Break, Cause, Cells, Lab, Layout, Party, Profile, Sabotage, Scenario, StageName, secs, steps,
 };
 
-use crate::catalogue::TWO_SEGMENTS;
+use crate::catalogue::{HOST_GW, TWO_SEGMENTS};
 
 /// Every pair over a router: nodes in two zones.
 pub(crate) const TWO_SEGMENTS_APART: Scenario = Scenario {
@@ -34,6 +34,50 @@ pub(crate) const TWO_SEGMENTS_APART: Scenario = Scenario {
     limit: secs(120),
     ..Scenario::new("two_segments", StageName::Workload, steps!(two_segments))
 };
+
+/// A network that needs a shared segment, where there is none.
+pub(crate) const HOST_GW_APART: Scenario = Scenario {
+    about: "flannel's host-gw finds no next hop on the other segment: exactly the pairs of different \
+            segments time out, and answer once there are routes by way of the router",
+    covers: &[HOST_GW],
+    layout: Layout::Routed,
+    cells: Cells::HostGw,
+    profile: Profile::Full,
+    sabotages: &[
+        Sabotage {
+            name: "routes-are-there-already",
+            about: "nodes and the router have all routes before the first look",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.router().lead_to_all_pods().await),
+            check: steps!(segments_are_apart),
+        },
+        Sabotage {
+            name: "router-forwards-nothing",
+            about: "there are routes by way of the router, whose kernel forwards nothing",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                lab.router().lead_to_all_pods().await?;
+                lab.router().forward_nothing().await
+            }),
+            check: steps!(every_pair_by_the_router),
+        },
+    ],
+    ..Scenario::new("host_gw_on_two_segments", StageName::Workload, steps!(host_gw))
+};
+
+async fn host_gw(lab: &Lab) -> anyhow::Result<()> {
+    segments_are_apart(lab).await?;
+    lab.router().lead_to_all_pods().await?;
+    every_pair_by_the_router(lab).await
+}
+
+async fn segments_are_apart(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("exactly the pairs of different segments time out");
+    let segment = |party: &Party| lab.layout().segment_of(party.node);
+    let mesh = lab.mesh_of_everybody().await?;
+    let expected = "pairs of one segment to answer, and all others to time out";
+    Ok(mesh.exactly_dead(expected, |from, to| segment(from) != segment(to))?)
+}
 
 async fn two_segments(lab: &Lab) -> anyhow::Result<()> {
     lab.step("all Nodes are Ready, each with the address of its own segment");

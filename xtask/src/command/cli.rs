@@ -276,6 +276,10 @@ pub(crate) struct UpArgs {
     pub(crate) bootstrap: Bootstrap,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    /// Which nodes share a segment: flat (all of them), routed (nodes with even numbers are on a second
+    /// segment, behind a router) or second-card (all of them; node2 has a card on a second one as well)
+    #[arg(long, value_name = "LAYOUT", default_value_t = Layout::Flat)]
+    pub(crate) layout: Layout,
     /// The stage that the cluster is a clone of: identified; then by hand control-plane, joined, cni,
     /// workload-bare or workload; with kubeadm init, joined, pod-network or workload
     #[arg(long, value_name = "STAGE", default_value_t = StageName::Workload)]

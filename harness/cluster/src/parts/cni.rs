@@ -37,7 +37,7 @@ pub fn bridge(range: Ipv4Net) -> String {
 /// keep their own. The same on every node of a layout; loading it again replaces it.
 pub fn masquerade(layout: Layout) -> String {
     let more = match layout {
-        Layout::Flat => String::new(),
+        Layout::Flat | Layout::SecondCard => String::new(),
         Layout::Routed => format!(", {SECOND_SEGMENT}"),
     };
     format!(

@@ -5,8 +5,6 @@ use std::net::Ipv4Addr;
 
 use podwire_lan::{Ipv4Net, Lease, MacAddr, SegmentPlan};
 
-use super::layout::Layout;
-
 /// The nodes' subnet: that of the first segment.
 pub const SEGMENT: Ipv4Net = net([172, 30, 0, 0], 24);
 /// That of the second one, where there is one.
@@ -62,7 +60,12 @@ pub fn node_number(name: &str) -> Option<u32> {
 
 /// The API server's address: node 1 is on the first segment, however the nodes are laid out.
 pub fn api_address() -> Ipv4Addr {
-    Layout::Flat.address(1)
+    node_address_on(0, 1)
+}
+
+/// `172.30.0.(10+N)` on the first segment, `172.30.1.(10+N)` on the second.
+pub(crate) fn node_address_on(segment: usize, number: u32) -> Ipv4Addr {
+    on_segment(segment, 10 + octet(number))
 }
 
 /// The address on the segment with an index that ends with this octet.
@@ -78,6 +81,16 @@ pub(crate) fn gateway_on(index: usize) -> (Ipv4Addr, MacAddr) {
     let [.., octet] = GATEWAY.octets();
     let mac = MacAddr([a, b, c, d, e, last + u8::from(index > 0)]);
     (on_segment(index, octet), mac)
+}
+
+/// The port of a node's second card: `node2-2`.
+pub(crate) fn second_port(node: u32) -> String {
+    format!("{}-2", node_name(node))
+}
+
+/// `52:54:00:00:03:NN`.
+pub(crate) fn second_mac(node: u32) -> MacAddr {
+    MacAddr([0x52, 0x54, 0, 0, 3, octet(node)])
 }
 
 /// The router's port on the segment with an index: `router-1`.
@@ -141,6 +154,7 @@ pub(crate) fn segment_plan(
         outside_name: OUTSIDE_NAME.to_owned(),
         unrouted: vec![PODS, SERVICES],
         routes: Vec::new(),
+        is_apart: false,
         hosts: Vec::new(),
     }
 }

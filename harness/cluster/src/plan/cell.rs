@@ -187,7 +187,7 @@ impl fmt::Display for Cell {
         } = self;
         let layout = match layout {
             Layout::Flat => String::new(),
-            Layout::Routed => format!("+{layout}"),
+            Layout::Routed | Layout::SecondCard => format!("+{layout}"),
         };
         f.pad(&format!("{bootstrap}/{proxy}/{network}{layout}"))
     }
@@ -202,7 +202,7 @@ pub struct UnknownPart {
     known: String,
 }
 
-pub(super) fn named<T: Copy + fmt::Display>(
+fn named<T: Copy + fmt::Display>(
     asked: &str,
     what: &'static str,
     all: &[T],
@@ -239,6 +239,14 @@ impl FromStr for PodNetwork {
     }
 }
 
+impl FromStr for Layout {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "layout", &Self::ALL)
+    }
+}
+
 impl FromStr for Cell {
     type Err = UnknownPart;
 
@@ -267,7 +275,7 @@ mod tests {
         for cell in Cell::all() {
             assert_eq!(cell.to_string().parse(), Ok(cell));
         }
-        assert_eq!(Cell::all().count(), 32);
+        assert_eq!(Cell::all().count(), 48);
     }
 
     #[test]
@@ -276,6 +284,6 @@ mod tests {
         insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
         insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
         insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
-        insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed are"#);
+        insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed, second-card are"#);
     }
 }

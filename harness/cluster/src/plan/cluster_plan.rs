@@ -64,6 +64,16 @@ impl Role {
     }
 }
 
+impl Member {
+    /// A router is as small as a worker: one more machine to boot would take longer than it saves.
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Self::Node(number) => Role::of(number),
+            Self::Router => Role::Worker,
+        }
+    }
+}
+
 /// The size of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {

@@ -2,22 +2,17 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 
 use podwire_lan::{Host, Lease, NetworkPlan, Route, SegmentPlan};
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{
-    EVERYWHERE, MAX_NODES, ROUTER, SECOND_SEGMENT, SEGMENT, gateway_on, node_mac, node_name,
-    on_segment, router_mac, router_port, segment_plan,
+    EVERYWHERE, ROUTER, SECOND_SEGMENT, SEGMENT, gateway_on, node_address_on, node_mac, node_name,
+    on_segment, router_mac, router_port, second_mac, second_port, segment_plan,
 };
-use super::cell::{UnknownPart, named};
-use super::cluster_plan::Role;
 
 /// The last octet of the router's addresses.
 const ROUTER_OCTET: u8 = 2;
-/// That of node 0, if there were one.
-const NODE_OCTETS: u8 = 10;
 
 /// Which nodes share a segment.
 #[derive(
@@ -31,7 +26,13 @@ pub enum Layout {
     /// Those with odd numbers, and those with even ones on a second segment, as nodes are spread over two
     /// zones. Between them leads a router, a machine of its own without Kubernetes.
     Routed,
+    /// All of them; node 2 has a second card and a second address, on a segment that leads nowhere, as a
+    /// network for storage does.
+    SecondCard,
 }
+
+/// The node with a second card, of [`Layout::SecondCard`].
+const WITH_SECOND_CARD: u32 = 2;
 
 /// A machine of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) struct Card {
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Flat, Self::Routed];
+    pub const ALL: [Self; 3] = [Self::Flat, Self::Routed, Self::SecondCard];
 
     /// Whether it is the usual one.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -63,18 +64,23 @@ impl Layout {
         *self == Self::Flat
     }
 
-    /// The index of the segment that a node is on.
+    /// The index of the segment that a node shares with others.
     pub fn segment_of(self, node: u32) -> usize {
         match self {
             Self::Routed if node.is_multiple_of(2) => 1,
-            Self::Flat | Self::Routed => 0,
+            Self::Flat | Self::Routed | Self::SecondCard => 0,
         }
     }
 
     /// A node's address: `172.30.0.(10+N)`, or `172.30.1.(10+N)` on the second segment.
     pub fn address(self, node: u32) -> Ipv4Addr {
-        let octet = u8::try_from(node.min(MAX_NODES)).unwrap_or(u8::MAX);
-        on_segment(self.segment_of(node), NODE_OCTETS + octet)
+        node_address_on(self.segment_of(node), node)
+    }
+
+    /// The address of a node's second card, where it has one.
+    pub fn second_address(self, node: u32) -> Option<Ipv4Addr> {
+        let has = self == Self::SecondCard && node == WITH_SECOND_CARD;
+        has.then(|| node_address_on(1, node))
     }
 
     /// The address by which packets from one node to another's Pods go next: the other's, or the
@@ -96,15 +102,27 @@ impl Layout {
     /// The cards of one of its machines.
     pub(crate) fn cards(self, member: Member) -> Vec<Card> {
         match member {
-            Member::Node(number) => vec![Card {
-                segment: self.segment_of(number),
-                port: node_name(number),
-                lease: Lease {
-                    mac: node_mac(number),
-                    address: self.address(number),
-                    host_name: node_name(number),
-                },
-            }],
+            Member::Node(number) => {
+                let first = Card {
+                    segment: self.segment_of(number),
+                    port: node_name(number),
+                    lease: Lease {
+                        mac: node_mac(number),
+                        address: self.address(number),
+                        host_name: node_name(number),
+                    },
+                };
+                let second = self.second_address(number).map(|address| Card {
+                    segment: 1,
+                    port: second_port(number),
+                    lease: Lease {
+                        mac: second_mac(number),
+                        address,
+                        host_name: node_name(number),
+                    },
+                });
+                [first].into_iter().chain(second).collect()
+            }
             Member::Router => [0, 1].map(router_card).to_vec(),
         }
     }
@@ -112,7 +130,7 @@ impl Layout {
     /// The first segment of a cluster with so many nodes.
     pub(crate) fn first_segment(self, nodes: u32) -> SegmentPlan {
         let routes = match self {
-            Self::Flat => Vec::new(),
+            Self::Flat | Self::SecondCard => Vec::new(),
             Self::Routed => vec![Route {
                 to: SECOND_SEGMENT,
                 via: router_address(0),
@@ -121,14 +139,21 @@ impl Layout {
         self.segment(nodes, 0, routes)
     }
 
-    /// The second one, where there is one: the router leads from it to everywhere else, to the world as
-    /// well.
+    /// The second one, where there is one: a router leads from it to everywhere else, to the world as well,
+    /// or nothing does.
     pub(crate) fn second_segment(self, nodes: u32) -> Option<SegmentPlan> {
         let route = Route {
             to: EVERYWHERE,
             via: router_address(1),
         };
-        (self == Self::Routed).then(|| self.segment(nodes, 1, vec![route]))
+        match self {
+            Self::Flat => None,
+            Self::Routed => Some(self.segment(nodes, 1, vec![route])),
+            Self::SecondCard => Some(SegmentPlan {
+                is_apart: true,
+                ..self.segment(nodes, 1, Vec::new())
+            }),
+        }
     }
 
     fn segment(self, nodes: u32, index: usize, routes: Vec<Route>) -> SegmentPlan {
@@ -162,6 +187,7 @@ impl Layout {
         match self {
             Self::Flat => "flat",
             Self::Routed => "routed",
+            Self::SecondCard => "second-card",
         }
     }
 }
@@ -172,28 +198,12 @@ impl fmt::Display for Layout {
     }
 }
 
-impl FromStr for Layout {
-    type Err = UnknownPart;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        named(text, "layout", &Self::ALL)
-    }
-}
-
 impl Member {
     /// Host name, and the name of its files.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Node(number) => node_name(number),
             Self::Router => ROUTER.to_owned(),
-        }
-    }
-
-    /// A router is as small as a worker: one more machine to boot would take longer than it saves.
-    pub(crate) fn role(self) -> Role {
-        match self {
-            Self::Node(number) => Role::of(number),
-            Self::Router => Role::Worker,
         }
     }
 }
@@ -218,6 +228,7 @@ fn router_card(segment: usize) -> Card {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::addresses::MAX_NODES;
 
     #[test]
     fn the_segments_of_the_largest_clusters_make_sense() {
@@ -252,6 +263,7 @@ mod tests {
             subnet,
             gateway,
             routes,
+            is_apart,
             hosts,
             ..
         } in layout.network(3).segments
@@ -262,19 +274,28 @@ mod tests {
             let hosts = hosts
                 .iter()
                 .map(|it| format!("; {} {}", it.name, it.address));
-            let said: String = routes.chain(hosts).collect();
+            let apart = is_apart.then(|| "; leads nowhere".to_owned());
+            let said: String = routes.chain(hosts).chain(apart).collect();
             lines.push(format!("{subnet} with {gateway}{said}"));
         }
         lines.join("\n")
     }
 
     #[test]
-    fn a_router_leads_from_one_segment_to_the_other() {
+    fn each_machine_has_its_cards_and_is_told_the_ways_from_its_segment() {
         insta::assert_snapshot!(shown(Layout::Flat), @r"
         0 node1: node1 172.30.0.11 52:54:00:00:01:01
         0 node2: node2 172.30.0.12 52:54:00:00:01:02
         0 node3: node3 172.30.0.13 52:54:00:00:01:03
         172.30.0.0/24 with 172.30.0.1
+        ");
+        insta::assert_snapshot!(shown(Layout::SecondCard), @r"
+        0 node1: node1 172.30.0.11 52:54:00:00:01:01
+        0 node2: node2 172.30.0.12 52:54:00:00:01:02
+        1 node2-2: node2 172.30.1.12 52:54:00:00:03:02
+        0 node3: node3 172.30.0.13 52:54:00:00:01:03
+        172.30.0.0/24 with 172.30.0.1
+        172.30.1.0/24 with 172.30.1.1; node1 172.30.0.11; node3 172.30.0.13; leads nowhere
         ");
         insta::assert_snapshot!(shown(Layout::Routed), @r"
         0 node1: node1 172.30.0.11 52:54:00:00:01:01

@@ -258,7 +258,7 @@ impl Maker<'_> {
         parent: &Stage,
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
-        let router = plug.beyond.iter().map(|beyond| &beyond.router);
+        let router = plug.beyond.iter().filter_map(|it| it.router.as_ref());
         let frozen = plug.roles.iter().chain(router);
         let frozen = frozen.map(|role| role.name().to_owned());
         let (waking, files) = self.copies(frozen, parent, dir, false)?;

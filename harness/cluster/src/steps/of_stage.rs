@@ -65,7 +65,10 @@ fn beginning(plan: &ClusterPlan, stage: StageName) -> Beginning {
 fn beyond(plan: &ClusterPlan) -> Option<Beyond> {
     let segment = plan.cell.layout.second_segment(plan.nodes)?;
     Some(Beyond {
-        router: Member::Router.role(),
+        router: plan
+            .members()
+            .find(|it| *it == Member::Router)
+            .map(Member::role),
         segment,
     })
 }

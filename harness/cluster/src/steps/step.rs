@@ -60,11 +60,12 @@ pub(crate) struct Plug {
     pub(crate) beyond: Option<Beyond>,
 }
 
-/// A second segment, and the machine that leads to it.
+/// A second segment, and the machine that leads to it, if one does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Beyond {
     /// The machine that the router is a copy of.
-    pub(crate) router: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) router: Option<Role>,
     pub(crate) segment: SegmentPlan,
 }
 

@@ -279,6 +279,11 @@ mod tests {
         insta::assert_snapshot!(routes(first, router1), @"3: [172, 30, 0, 1]");
         insta::assert_snapshot!(routes(second, node4), @"3: [172, 30, 1, 2]");
         insta::assert_snapshot!(routes(second, router2), @"");
+        let apart = SegmentPlan {
+            is_apart: true,
+            ..example()
+        };
+        insta::assert_snapshot!(routes(&apart, node2()), @"");
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) fn plan() -> SegmentPlan {
         outside_name: "outside.test".to_owned(),
         unrouted: vec![],
         routes: vec![],
+        is_apart: false,
         hosts: vec![],
     }
 }

@@ -72,6 +72,16 @@ impl<'lab> Node<'lab> {
         self.as_machine().address()
     }
 
+    /// The address of its second card, where it has one: node 2 of a cluster that is laid out
+    /// [`SecondCard`](podwire_cluster::Layout::SecondCard).
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn second_address(self) -> anyhow::Result<Ipv4Addr> {
+        let second = self.lab.layout().second_address(self.number);
+        second.with_context(|| format!("{self} has one card"))
+    }
+
     /// The range of its Pods where routes are laid by hand: `10.1.2.0/24`.
     pub fn pod_range(self) -> Ipv4Net {
         addresses::pod_range(self.number)

@@ -55,6 +55,13 @@ impl ListedNode {
         taints.map(|taint| taint.key.as_str()).collect()
     }
 
+    /// Its addresses within the cluster (`InternalIP`).
+    pub fn internal_addresses(&self) -> Vec<&str> {
+        let all = self.status.iter().filter_map(|it| it.addresses.as_ref());
+        let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
+        internal.map(|it| it.address.as_str()).collect()
+    }
+
     /// The version of its kubelet, `v1.36.4`.
     pub fn version(&self) -> Option<&str> {
         let info = self.status.as_ref()?.node_info.as_ref()?;
@@ -198,9 +205,7 @@ fn lacking(listed: &[ListedNode], number: u32, own: Ipv4Addr) -> Option<(Cause, 
         None => return Some((Cause::NotReady, format!("{name} has no Ready condition"))),
     }
     let wanted = own.to_string();
-    let all = node.status.iter().filter_map(|it| it.addresses.as_ref());
-    let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
-    let internal: Vec<&str> = internal.map(|it| it.address.as_str()).collect();
+    let internal = node.internal_addresses();
     (internal != [wanted.as_str()]).then(|| {
         (
             Cause::WrongAnswer,

@@ -80,6 +80,32 @@ impl Router<'_> {
         self.run(&command).await.map(drop)
     }
 
+    /// Leads to every node's Pods, and every node leads there by way of it: what a network needs whose
+    /// nodes know a way to their neighbours alone.
+    ///
+    /// # Errors
+    /// As [`Router::forward_nothing`]; where the Pod network keeps its ranges to itself.
+    pub async fn lead_to_all_pods(self) -> anyhow::Result<()> {
+        self.lab
+            .step("routes to the Pods of the other segment, by way of the router");
+        let ranges = self.lab.cluster().pod_ranges().await?;
+        let ranges = ranges.context("nobody says which node's Pods have which addresses")?;
+        let layout = self.lab.layout();
+        for (to, range) in ranges {
+            let via = self.lab.node(to).address();
+            self.run(&format!("ip route replace {range} via {via}"))
+                .await?;
+            let others = self.lab.nodes();
+            let beyond = |it: &Node<'_>| layout.segment_of(it.number()) != layout.segment_of(to);
+            for node in others.filter(beyond) {
+                let via = layout.next_hop(node.number(), to);
+                node.run(format!("ip route replace {range} via {via}"))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn run(self, command: &str) -> anyhow::Result<Output> {
         let router = self.lab.cluster().router();
         let router = router.context("the nodes share a segment: there is no router")?;
