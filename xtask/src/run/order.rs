@@ -327,6 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_s_layout_adds_a_cell_where_it_means_something() {
+        let flat = scenario("every_pair");
+        let routed = Scenario {
+            cells: Cells::Routable,
+            layout: Layout::Routed,
+            ..scenario("two_segments")
+        };
+        let by_hand = Cell::usual(Bootstrap::ByHand);
+        let manifest = Cell {
+            network: PodNetwork::Manifest,
+            ..by_hand
+        };
+        let cells = |chosen: &[&Scenario]| {
+            let cells = laid_out(&[by_hand, manifest], chosen);
+            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
+            cells.join(", ")
+        };
+        insta::assert_snapshot!(cells(&[&flat]), @"by-hand/nftables/routes, by-hand/nftables/manifest");
+        insta::assert_snapshot!(cells(&[&flat, &routed]), @"by-hand/nftables/routes, by-hand/nftables/routes+routed, by-hand/nftables/manifest");
+        assert!(!flat.fits(by_hand.laid_out(Layout::Routed)));
+        assert!(!routed.fits(by_hand));
+    }
+
+    #[test]
     fn what_no_cluster_of_the_run_can_carry_says_its_stage_and_which_clusters_can() {
         let bare = Scenario {
             stage: StageName::WorkloadBare,
