@@ -21,6 +21,8 @@ pub fn all() -> Vec<Scenario> {
         harness::identities::IDENTITIES,
         harness::open_connection::OPEN_CONNECTION,
         control_plane::first_start::FIRST_START,
+        control_plane::requests::REQUESTS,
+        control_plane::client_certificates::CLIENT_CERTIFICATES,
         control_plane::all_addresses::ALL_ADDRESSES,
         control_plane::serving_names::SERVING_NAMES,
         second_node::joins::JOINS,

@@ -34,6 +34,7 @@ pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
 pub use lab::ask::{Ask, AskEach};
 pub use lab::command::{Answer, Command};
+pub use lab::curl::Curled;
 pub use lab::datagrams::Datagrams;
 pub use lab::impair::{Checked, Impaired, Impairing};
 pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, preflight_errors};
