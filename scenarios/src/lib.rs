@@ -23,6 +23,8 @@ pub fn all() -> Vec<Scenario> {
         control_plane::first_start::FIRST_START,
         control_plane::requests::REQUESTS,
         control_plane::client_certificates::CLIENT_CERTIFICATES,
+        control_plane::etcd_over_tls::ETCD_OVER_TLS,
+        control_plane::first_deployment::FIRST_DEPLOYMENT,
         control_plane::all_addresses::ALL_ADDRESSES,
         control_plane::serving_names::SERVING_NAMES,
         second_node::joins::JOINS,
