@@ -56,7 +56,7 @@ impl Digest {
     }
 
     /// The SHA-256 of some bytes.
-    pub(crate) fn sha256_of(bytes: &[u8]) -> Self {
+    pub fn sha256_of(bytes: &[u8]) -> Self {
         Self {
             algorithm: Algorithm::Sha256,
             hex: sha256(bytes),

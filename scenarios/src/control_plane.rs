@@ -1,5 +1,9 @@
 //! The control plane by hand (chapter A).
 
 pub(crate) mod all_addresses;
+pub(crate) mod client_certificates;
+pub(crate) mod etcd_over_tls;
+pub(crate) mod first_deployment;
 pub(crate) mod first_start;
+pub(crate) mod requests;
 pub(crate) mod serving_names;

@@ -3,3 +3,4 @@
 pub(crate) mod evidence;
 pub(crate) mod identities;
 pub(crate) mod open_connection;
+pub(crate) mod short_hole;

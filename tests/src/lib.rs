@@ -1,5 +1,6 @@
 //! What the harness's own tests against real QEMU share: where the guest comes from, and a pair of
-//! machines on a segment that is booted and frozen once per run and cloned by each test.
+//! machines on a segment that is booted and frozen once per run and cloned by each test; and two segments
+//! with a router between them.
 //!
 //! `cargo xtask test` runs these tests, because it makes the image and sets the environment:
 //!
@@ -11,7 +12,9 @@
 //! | `PODWIRE_QEMU`, `PODWIRE_QEMU_IMG` | programs, when not those in `PATH` |
 
 mod pair;
+mod routed;
 mod setup;
 
 pub use pair::{Frozen, Pair, address};
+pub use routed::{FrozenRouted, Routed, Who, subnet};
 pub use setup::{Scratch, Setup};

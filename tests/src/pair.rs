@@ -54,6 +54,9 @@ fn plan() -> SegmentPlan {
         outside: Ipv4Addr::new(192, 0, 2, 10),
         outside_name: "outside.test".to_owned(),
         unrouted: Vec::new(),
+        routes: Vec::new(),
+        is_apart: false,
+        hosts: Vec::new(),
     }
 }
 
@@ -125,7 +128,7 @@ impl Pair {
             };
             let logs = dir.join(name(n));
             let machine =
-                Machine::launch(&setup.spawner, &setup.qemu, spec, Some(nic), &logs).await?;
+                Machine::launch(&setup.spawner, &setup.qemu, spec, vec![nic], &logs).await?;
             machines.push(machine);
         }
         Ok(Self { segment, machines })

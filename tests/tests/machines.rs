@@ -486,7 +486,7 @@ async fn what_cannot_start_or_be_frozen_says_why() {
     let scratch = setup.scratch().unwrap();
     let launch = async |spec: MachineSpec, dir: &str| {
         let dir = scratch.path().join(dir);
-        Machine::launch(&setup.spawner, &setup.qemu, spec, None, &dir).await
+        Machine::launch(&setup.spawner, &setup.qemu, spec, Vec::new(), &dir).await
     };
     let waiting = || MachineSpec {
         disk: None,

@@ -4,7 +4,9 @@ pub(crate) mod breaks;
 pub(crate) mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod join;
 pub(crate) mod junit;
 pub(crate) mod merge;
 pub(crate) mod results;
 pub(crate) mod summary;
+pub(crate) mod whole;

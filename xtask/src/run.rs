@@ -5,6 +5,7 @@ mod look;
 pub(crate) mod nextest;
 mod order;
 pub(crate) mod pace;
+pub(crate) mod parts;
 pub(crate) mod suite;
 pub(crate) mod test;
 mod under_way;

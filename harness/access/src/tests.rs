@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use podwire_cluster::addresses;
+use podwire_cluster::Layout;
 use podwire_lan::{Check, Impairment, LanError, Rule, Segment, SegmentOptions, Selector};
 use podwire_vm::SshError;
 use podwire_vm::keys::{SshKeyPair, ssh_key_pair};
@@ -139,7 +139,7 @@ fn shell(command: &str) -> Command {
 
 /// A door, and the segment whose rules it sets: nothing goes over it.
 fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> (Segment, Door) {
-    let segment = Segment::start(addresses::segment(2), SegmentOptions::default()).unwrap();
+    let segment = Segment::start(Layout::Flat.network(2), SegmentOptions::default()).unwrap();
     for node in ["node1", "node2"] {
         segment.attach(node).unwrap();
     }

@@ -31,6 +31,7 @@ pub use plan::breaks::{Break, UnknownBreak};
 pub use plan::cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, UnknownPart};
 pub use plan::cluster_plan::{ClusterPlan, ImageFiles, Size, host_cpu};
 pub use plan::error::ClusterError;
+pub use plan::layout::Layout;
 pub use plan::pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};

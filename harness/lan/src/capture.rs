@@ -16,6 +16,8 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::{DataLink, PcapError};
 
+use crate::label::Label;
+
 /// Octets kept in each of the two arenas.
 const ARENA: usize = 16 * 1024 * 1024;
 
@@ -62,23 +64,23 @@ impl Capture {
         push_record(&mut self.newer, port, frame, self.origin + now);
     }
 
-    /// Writes a complete file, one interface for each of `names`, and puts it in place of the
+    /// Writes a complete file, one interface for each of `ports`, and puts it in place of the
     /// previous one.
-    pub(crate) fn flush(&self, names: &[String]) -> io::Result<()> {
+    pub(crate) fn flush(&self, ports: &[Label]) -> io::Result<()> {
         let mut beside = self.path.clone().into_os_string();
         beside.push(".part");
         let file = BufWriter::new(File::create(&beside)?);
-        self.write(names, file).map_err(|error| match error {
+        self.write(ports, file).map_err(|error| match error {
             PcapError::IoError(error) => error,
             other => io::Error::other(other),
         })?;
         std::fs::rename(&beside, &self.path)
     }
 
-    fn write(&self, names: &[String], to: impl Write) -> Result<(), PcapError> {
+    fn write(&self, ports: &[Label], to: impl Write) -> Result<(), PcapError> {
         let mut writer = PcapNgWriter::new(to)?;
-        for name in names {
-            writer.write_pcapng_block(interface(name))?;
+        for port in ports {
+            writer.write_pcapng_block(interface(port))?;
         }
         for arena in [&self.older, &self.newer] {
             let mut rest = &arena[..];
@@ -128,16 +130,22 @@ pub(crate) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     })
 }
 
-/// A port as pcapng has it; they come in the order of their numbers.
-pub(crate) fn interface(name: &str) -> InterfaceDescriptionBlock<'_> {
+/// A port as pcapng has it; they come in the order of their numbers. Its description says on which
+/// segment it is, where there are several.
+pub(crate) fn interface(port: &Label) -> InterfaceDescriptionBlock<'_> {
+    let segment = port.segment.map(|segment| segment.to_string());
+    let segment = segment.map(|it| InterfaceDescriptionOption::IfDescription(Cow::Owned(it)));
     InterfaceDescriptionBlock {
         linktype: DataLink::ETHERNET,
         snaplen: u32::try_from(SNAP).unwrap_or(u32::MAX),
-        options: vec![
-            InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
-            // pcap-file writes nanoseconds; without this option they would be read as microseconds.
-            InterfaceDescriptionOption::IfTsResol(9),
-        ],
+        options: [InterfaceDescriptionOption::IfName(Cow::Borrowed(
+            &port.name,
+        ))]
+        .into_iter()
+        .chain(segment)
+        // pcap-file writes nanoseconds; without this option they would be read as microseconds.
+        .chain([InterfaceDescriptionOption::IfTsResol(9)])
+        .collect(),
     }
 }
 
@@ -157,6 +165,7 @@ mod tests {
     use pcap_file::pcapng::{Block, PcapNgReader};
 
     use super::*;
+    use crate::label::SegmentNumber;
 
     /// Interface, time, length on the wire, what was kept.
     type Packet = (u32, Duration, u32, Vec<u8>);
@@ -193,8 +202,8 @@ mod tests {
         capture.record(1, &[7; 60], Duration::from_nanos(5));
         capture.record(0, &[8; 61], Duration::from_millis(1));
         capture.record(1, &[9; 9000], Duration::from_secs(1));
-        let names = ["gateway".to_owned(), "node1".to_owned()];
-        capture.flush(&names).unwrap();
+        let names = ["gateway", "node1"];
+        capture.flush(&names.map(Label::from)).unwrap();
         let (seen, packets) = read_back(&path);
         assert_eq!(seen, names);
         let start = capture.origin;
@@ -214,6 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn of_several_segments_a_port_says_on_which_it_is() {
+        let described = |port: &Label| {
+            let options = interface(port).options.into_iter();
+            let mut described = options.filter_map(|option| match option {
+                InterfaceDescriptionOption::IfDescription(text) => Some(text.into_owned()),
+                _ => None,
+            });
+            described.next()
+        };
+        assert_eq!(described(&"node1".into()), None);
+        let port = Label {
+            segment: Some(SegmentNumber::of_index(1)),
+            ..Label::from("router-2")
+        };
+        assert_eq!(described(&port).as_deref(), Some("segment 2"));
+    }
+
+    #[test]
     fn the_oldest_frames_go_first_and_memory_stays_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wire.pcapng");
@@ -223,7 +250,7 @@ mod tests {
             capture.record(0, &[n; 80], Duration::ZERO);
             assert!(capture.older.len() + capture.newer.len() <= 2000);
         }
-        capture.flush(&["gateway".to_owned()]).unwrap();
+        capture.flush(&["gateway".into()]).unwrap();
         let (_, packets) = read_back(&path);
         let seen: Vec<u8> = packets.iter().map(|packet| packet.3[0]).collect();
         let first = seen[0];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PlanError;
+use crate::label::SegmentNumber;
 use crate::rules::rule::RuleError;
 
 /// A segment, a port or a connection could not be had.
@@ -40,6 +41,24 @@ pub enum LanError {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// The plan has no such segment.
+    #[error("there is no {segment} to attach {name} to; give the plan another segment")]
+    NoSegment {
+        /// The one asked for.
+        segment: SegmentNumber,
+        /// The port's name.
+        name: String,
+    },
+    /// No frame goes from one port to the other.
+    #[error(
+        "{from} and {to} are on different segments, and no frame goes from one to the other; name a port of the router's on the same segment instead"
+    )]
+    Apart {
+        /// The port that frames come from.
+        from: String,
+        /// The port that they go to.
+        to: String,
+    },
     /// A rule contradicts itself.
     #[error("the rule is wrong: {0}")]
     Rule(#[from] RuleError),
@@ -65,7 +84,7 @@ pub enum LanError {
         /// How long was waited.
         waited: Duration,
     },
-    /// The address is outside the segment's subnet, and the gateway has no router.
+    /// The address is on none of the segments, and the gateway has no router.
     #[error("{address} is not on the segment; the gateway reaches only its machines")]
     NotOnSegment {
         /// The address asked for.

@@ -8,6 +8,7 @@ mod case;
 mod dice;
 mod frames;
 mod gateway;
+mod machines;
 mod rules;
 mod switch;
 mod tcp;

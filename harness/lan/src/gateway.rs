@@ -15,6 +15,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +39,8 @@ use self::tcp::{Connections, Stack};
 use crate::framing::{LENGTH, first_frame};
 use crate::mailbox::{Command, Mailbox};
 use crate::queue::SendQueue;
-use crate::{LanError, MacAddr, SegmentPlan};
+use crate::switch::Switch;
+use crate::{Ipv4Net, LanError, MacAddr, NetworkPlan, SegmentPlan};
 
 const HOP_LIMIT: u8 = 64;
 
@@ -54,7 +56,7 @@ fn lock(records: &SharedRecords) -> MutexGuard<'_, Records> {
 /// The way to the gateway from outside the segment's thread. Clones share one gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayHandle {
-    plan: Arc<SegmentPlan>,
+    subnets: Vec<Ipv4Net>,
     records: SharedRecords,
     mailbox: Mailbox,
 }
@@ -72,7 +74,7 @@ impl GatewayHandle {
         to: SocketAddrV4,
         limit: Duration,
     ) -> Result<SegmentStream, LanError> {
-        if !self.plan.subnet.contains(*to.ip()) {
+        if !self.subnets.iter().any(|subnet| subnet.contains(*to.ip())) {
             return Err(LanError::NotOnSegment { address: *to.ip() });
         }
         let (reply, answer) = oneshot::channel();
@@ -104,6 +106,85 @@ impl GatewayHandle {
     }
 }
 
+/// The gateway on all segments of a switch: one host with a leg on each. It forwards nothing from one to
+/// another.
+pub(crate) struct Gateways {
+    legs: Vec<Leg>,
+    /// Of all of them.
+    records: SharedRecords,
+}
+
+struct Leg {
+    /// Its port.
+    port: usize,
+    gateway: Gateway,
+}
+
+impl Gateways {
+    /// `attach` gives the port of the leg on the segment with an index.
+    pub(crate) fn new(
+        plan: NetworkPlan,
+        mut attach: impl FnMut(usize) -> usize,
+        now: Duration,
+    ) -> Self {
+        let seeds = RandomState::new();
+        let records = SharedRecords::default();
+        let legs = plan.segments.into_iter().enumerate();
+        let legs = legs.map(|(segment, plan)| Leg {
+            port: attach(segment),
+            gateway: Gateway {
+                records: Arc::clone(&records),
+                ..Gateway::new(plan, seeds.hash_one(segment), now)
+            },
+        });
+        Gateways {
+            legs: legs.collect(),
+            records,
+        }
+    }
+
+    pub(crate) fn handle(&self, mailbox: Mailbox) -> GatewayHandle {
+        let subnets = self.legs.iter().map(|leg| leg.gateway.plan.subnet);
+        GatewayHandle {
+            subnets: subnets.collect(),
+            records: Arc::clone(&self.records),
+            mailbox,
+        }
+    }
+
+    /// From the segment that the machine is on. [`GatewayHandle::connect`] has looked that there is one.
+    pub(crate) fn connect(&mut self, request: ConnectRequest, now: Duration) {
+        let is_beside = |leg: &&mut Leg| leg.gateway.plan.subnet.contains(*request.to.ip());
+        if let Some(leg) = self.legs.iter_mut().find(is_beside) {
+            leg.gateway.connect(request, now);
+        }
+    }
+
+    pub(crate) fn nudge(&mut self) {
+        for leg in &mut self.legs {
+            leg.gateway.nudge();
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let deadlines = self.legs.iter().filter_map(|leg| leg.gateway.deadline());
+        deadlines.min()
+    }
+
+    /// Takes what waits at the gateway's ports, and sends what it has to say.
+    pub(crate) fn run(&mut self, switch: &mut Switch, now: Duration) {
+        for Leg { port, gateway } in &mut self.legs {
+            gateway.receive(switch.queue(*port), now);
+            gateway.poll(now);
+            let sent = gateway.sent();
+            // The gateway's frames are as long as its own interface makes them.
+            let _ = switch.ingress(*port, sent, now);
+            sent.clear();
+        }
+    }
+}
+
+/// The gateway on one segment.
 pub(crate) struct Gateway {
     plan: Arc<SegmentPlan>,
     records: SharedRecords,
@@ -133,14 +214,6 @@ impl Gateway {
             server: Server::default(),
             busy: false,
             deadline: None,
-        }
-    }
-
-    pub(crate) fn handle(&self, mailbox: Mailbox) -> GatewayHandle {
-        GatewayHandle {
-            plan: Arc::clone(&self.plan),
-            records: Arc::clone(&self.records),
-            mailbox,
         }
     }
 

@@ -1,10 +1,13 @@
-//! One Ethernet segment in user space: a learning switch, and the harness's own host on it.
+//! Ethernet segments in user space: a learning switch, and the harness's own host on each.
 //!
 //! A [`Segment`] owns one thread. Machines attach with a stream socket (QEMU's `-netdev stream`:
 //! each frame preceded by its length, 32 bits, big-endian); the [gateway](GatewayHandle) is a port
 //! of the same switch that lives inside the thread: it answers ARP, ICMP echo, DHCP and DNS, plays
 //! a host outside the cluster, and opens TCP connections to machines. It is the machines' default
 //! router and forwards nothing: what reaches it for somewhere else is dropped and counted.
+//!
+//! A switch usually has one segment. Of several, each has its own stations, and no frame goes from one to
+//! another: what leads there is a machine with a card on both.
 //!
 //! Nothing is configured on the host, no port of the host is opened, no privilege is needed.
 //!
@@ -25,6 +28,7 @@ mod frame;
 mod framing;
 pub mod fuzz;
 mod gateway;
+mod label;
 mod mac_table;
 mod mailbox;
 mod plan;
@@ -45,7 +49,8 @@ pub use gateway::{
     ContactProtocol, DropReason, DroppedFlow, GatewayCounters, GatewayHandle, OutsideContact,
     SegmentStream,
 };
-pub use plan::{Lease, PlanError, SegmentPlan};
+pub use label::SegmentNumber;
+pub use plan::{Host, Lease, NetworkPlan, PlanError, Route, SegmentPlan};
 pub use rules::filter::{AddressFilter, Check, FilterReport};
 pub use rules::report::{Realised, RuleId, RuleReport, RulesReport};
 pub use rules::rule::{Impairment, Packets, Protocol, Rule, RuleError, Selector};

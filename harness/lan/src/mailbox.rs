@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::gateway::ConnectRequest;
+use crate::label::Label;
 use crate::rules::Mode;
 use crate::rules::filter::AddressFilter;
 use crate::rules::report::{RuleId, RulesReport};
@@ -22,6 +23,8 @@ use crate::{LanError, PortCounters, SegmentState};
 #[derive(Debug)]
 pub(crate) enum Command {
     Attach {
+        /// The index of the segment.
+        segment: usize,
         name: String,
         reply: SyncSender<Result<OwnedFd, LanError>>,
     },
@@ -62,9 +65,9 @@ pub(crate) enum Command {
     State {
         reply: SyncSender<SegmentState>,
     },
-    /// What the switch saw since the last time, and the names of all ports.
+    /// What the switch saw since the last time, and what all ports are called.
     TakeSeen {
-        reply: SyncSender<Option<(Taken, Vec<String>)>>,
+        reply: SyncSender<Option<(Taken, Vec<Label>)>>,
     },
     WriteCapture {
         reply: SyncSender<Result<PathBuf, LanError>>,

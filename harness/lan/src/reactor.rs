@@ -1,6 +1,5 @@
 //! The segment's thread: sockets, the switch between them, the gateway behind it.
 
-use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -12,16 +11,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
 use crate::capture::Capture;
 use crate::framing::{Filled, FrameBuffer};
-use crate::gateway::{Gateway, GatewayHandle};
+use crate::gateway::{GatewayHandle, Gateways};
+use crate::label::SegmentNumber;
 use crate::mac_table::AGEING;
 use crate::mailbox::{Alarm, Command, Mailbox};
 use crate::switch::Switch;
 use crate::witness::notes::Notes;
-use crate::{LanError, SegmentOptions, SegmentPlan, SegmentState};
+use crate::{LanError, NetworkPlan, SegmentOptions, SegmentState};
 
-/// The gateway's port.
-const GATEWAY: usize = 0;
-const GATEWAY_NAME: &str = "gateway";
+/// The gateway's port on the first segment; on the second it is `gateway-2`.
+const GATEWAY: &str = "gateway";
 
 /// What epoll reports for the alarm; ports report their number.
 const ALARM: u64 = u64::MAX;
@@ -58,7 +57,7 @@ pub(crate) struct Reactor {
     switch: Switch,
     /// By port; none for the gateway and for machines that are not attached.
     cables: Vec<Option<Cable>>,
-    gateway: Gateway,
+    gateways: Gateways,
     mailbox: Mailbox,
     holds: Vec<PendingHold>,
     drain_limit: Duration,
@@ -66,7 +65,7 @@ pub(crate) struct Reactor {
 
 impl Reactor {
     pub(crate) fn new(
-        plan: SegmentPlan,
+        plan: NetworkPlan,
         options: SegmentOptions,
         state: SegmentState,
         mailbox: Mailbox,
@@ -83,13 +82,21 @@ impl Reactor {
         let started = Instant::now();
         let now = clock(started);
         let capture = options.capture.map(|path| Capture::new(path, now));
-        let mut switch = Switch::new(options.queue_bytes, options.start_held, capture);
+        let switch = Switch::new(options.queue_bytes, options.start_held, capture);
+        let mut switch = switch.with_segments(plan.segments.len());
         if options.watch {
             switch.watch();
         }
-        let gateway = switch.port(GATEWAY_NAME);
-        debug_assert_eq!(gateway, GATEWAY);
-        switch.attach(gateway);
+        let attach = |segment| {
+            let name = match segment {
+                0 => GATEWAY.to_owned(),
+                _ => format!("{GATEWAY}-{}", segment + 1),
+            };
+            let port = switch.port_on(segment, &name);
+            switch.attach(port);
+            port
+        };
+        let gateways = Gateways::new(plan, attach, now);
         switch.restore(state, now);
         Ok(Reactor {
             epoll,
@@ -98,7 +105,7 @@ impl Reactor {
             started,
             switch,
             cables: Vec::new(),
-            gateway: Gateway::new(plan, RandomState::new().hash_one(now), now),
+            gateways,
             mailbox,
             holds: Vec::new(),
             drain_limit: options.drain_limit,
@@ -106,7 +113,7 @@ impl Reactor {
     }
 
     pub(crate) fn gateway(&self) -> GatewayHandle {
-        self.gateway.handle(self.mailbox.clone())
+        self.gateways.handle(self.mailbox.clone())
     }
 
     pub(crate) fn run(mut self) {
@@ -140,7 +147,7 @@ impl Reactor {
             if self.obey(now) {
                 break;
             }
-            self.run_gateway(now);
+            self.gateways.run(&mut self.switch, now);
             // What waits for ports of a frozen or restored segment is part of its state: nothing of
             // it leaves before the release.
             if !self.switch.is_held() || !self.holds.is_empty() {
@@ -154,13 +161,11 @@ impl Reactor {
     fn timeout(&mut self) -> Option<Timespec> {
         let now = clock(self.started);
         let hold = (!self.holds.is_empty()).then_some(DRAIN_STEP);
-        let gateway = self
-            .gateway
-            .deadline()
-            .map(|deadline| deadline.saturating_sub(now));
+        let gateways = self.gateways.deadline();
+        let gateways = gateways.map(|deadline| deadline.saturating_sub(now));
         let delayed = self.switch.first_due();
         let delayed = delayed.map(|due| due.saturating_sub(now));
-        let wait = hold.into_iter().chain(gateway).chain(delayed).min()?;
+        let wait = hold.into_iter().chain(gateways).chain(delayed).min()?;
         Timespec::try_from(wait).ok()
     }
 
@@ -168,8 +173,12 @@ impl Reactor {
     fn obey(&mut self, now: Duration) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Attach { name, reply } => {
-                    let _ = reply.send(self.attach(&name));
+                Command::Attach {
+                    segment,
+                    name,
+                    reply,
+                } => {
+                    let _ = reply.send(self.attach(segment, &name));
                 }
                 Command::Hold { reply } => {
                     self.switch.hold();
@@ -212,24 +221,31 @@ impl Reactor {
                     let _ = reply.send(self.switch.state(now));
                 }
                 Command::TakeSeen { reply } => {
-                    let names = self.port_names();
+                    let labels = self.switch.labels();
                     let taken = self.switch.notes().map(Notes::take);
-                    let _ = reply.send(taken.map(|taken| (taken, names)));
+                    let _ = reply.send(taken.map(|taken| (taken, labels)));
                 }
                 Command::WriteCapture { reply } => {
                     let _ = reply.send(self.write_capture());
                 }
-                Command::Connect(request) => self.gateway.connect(request, now),
-                Command::Nudge => self.gateway.nudge(),
+                Command::Connect(request) => self.gateways.connect(request, now),
+                Command::Nudge => self.gateways.nudge(),
                 Command::Stop => return true,
             }
         }
         false
     }
 
-    fn attach(&mut self, name: &str) -> Result<OwnedFd, LanError> {
-        let port = self.switch.port(name);
-        if self.switch.is_attached(port) {
+    fn attach(&mut self, segment: usize, name: &str) -> Result<OwnedFd, LanError> {
+        if segment >= self.switch.segments() {
+            return Err(LanError::NoSegment {
+                segment: SegmentNumber::of_index(segment),
+                name: name.to_owned(),
+            });
+        }
+        let port = self.switch.port_on(segment, name);
+        // The port of that name may be on another segment.
+        if self.switch.is_attached(port) || self.switch.segment_of(port) != segment {
             return Err(LanError::PortInUse {
                 name: name.to_owned(),
             });
@@ -270,17 +286,11 @@ impl Reactor {
 
     fn write_capture(&self) -> Result<std::path::PathBuf, LanError> {
         let capture = self.switch.capture().ok_or(LanError::NoCapture)?;
-        let names = self.port_names();
         let path = capture.path().to_owned();
-        match capture.flush(&names) {
+        match capture.flush(&self.switch.labels()) {
             Ok(()) => Ok(path),
             Err(source) => Err(LanError::Capture { path, source }),
         }
-    }
-
-    fn port_names(&self) -> Vec<String> {
-        let counters = self.switch.counters().into_iter();
-        counters.map(|counters| counters.name).collect()
     }
 
     fn serve(&mut self, port: usize, ready: epoll::EventFlags, now: Duration) {
@@ -336,15 +346,6 @@ impl Reactor {
         // Closing the only descriptor of the socket also takes it off epoll's list.
         self.cables[port] = None;
         self.switch.detach(port);
-    }
-
-    fn run_gateway(&mut self, now: Duration) {
-        self.gateway.receive(self.switch.queue(GATEWAY), now);
-        self.gateway.poll(now);
-        let sent = self.gateway.sent();
-        // The gateway's frames are as long as its own interface makes them.
-        let _ = self.switch.ingress(GATEWAY, sent, now);
-        sent.clear();
     }
 
     /// Writes what waits for ports, to those that take it.

@@ -1,4 +1,4 @@
-//! The handle on a running segment.
+//! The handle on a running switch, with its segment or with several.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::reactor::Reactor;
 use crate::rules_handle::RulesHandle;
 use crate::taps_handle::TapsHandle;
 use crate::witness::Witness;
-use crate::{LanError, PortCounters, SegmentPlan, SegmentState};
+use crate::{LanError, NetworkPlan, PortCounters, SegmentState};
 
 /// How a segment runs, apart from what is on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,9 @@ impl Default for SegmentOptions {
     }
 }
 
-/// A running segment. Dropping it stops its thread, ends all its connections and closes its ports.
+/// A running segment, or several that one switch keeps apart, see [`NetworkPlan`]: they are held, frozen,
+/// captured and watched together. Dropping it stops its thread, ends all its connections and closes its
+/// ports.
 #[derive(Debug)]
 pub struct Segment {
     mailbox: Mailbox,
@@ -62,7 +64,10 @@ impl Segment {
     /// # Errors
     /// [`LanError::Plan`] for a plan that contradicts itself, [`LanError::System`] if the kernel
     /// gives no descriptor or thread.
-    pub fn start(plan: SegmentPlan, options: SegmentOptions) -> Result<Segment, LanError> {
+    pub fn start(
+        plan: impl Into<NetworkPlan>,
+        options: SegmentOptions,
+    ) -> Result<Segment, LanError> {
         Self::restore(plan, options, SegmentState::default())
     }
 
@@ -73,10 +78,11 @@ impl Segment {
     /// # Errors
     /// As [`Segment::start`].
     pub fn restore(
-        plan: SegmentPlan,
+        plan: impl Into<NetworkPlan>,
         options: SegmentOptions,
         state: SegmentState,
     ) -> Result<Segment, LanError> {
+        let plan = plan.into();
         plan.check()?;
         let system = |doing| {
             move |errno: rustix::io::Errno| LanError::System {
@@ -105,7 +111,7 @@ impl Segment {
         })
     }
 
-    /// Gives a machine's end of a new cable, for QEMU's
+    /// Gives a machine's end of a new cable to the first segment, for QEMU's
     /// `-netdev stream,server=off,addr.type=fd,addr.str=N`. The port is named; a name whose machine
     /// has gone can be attached again and is the same port.
     ///
@@ -113,8 +119,21 @@ impl Segment {
     /// [`LanError::PortInUse`] while a machine is attached under this name, [`LanError::System`] if
     /// the kernel gives no sockets, [`LanError::Stopped`].
     pub fn attach(&self, name: &str) -> Result<OwnedFd, LanError> {
+        self.attach_to(0, name)
+    }
+
+    /// The same to the segment with this index in the plan.
+    ///
+    /// # Errors
+    /// As [`Segment::attach`]; also [`LanError::PortInUse`] when the name is a port's of another
+    /// segment, and [`LanError::NoSegment`].
+    pub fn attach_to(&self, segment: usize, name: &str) -> Result<OwnedFd, LanError> {
         let name = name.to_owned();
-        self.mailbox.ask(|reply| Command::Attach { name, reply })?
+        self.mailbox.ask(|reply| Command::Attach {
+            segment,
+            name,
+            reply,
+        })?
     }
 
     /// Stops switching. What is switched already is given to the machines, and the call returns
@@ -165,7 +184,7 @@ impl Segment {
         self.mailbox.ask(|reply| Command::State { reply })
     }
 
-    /// The harness's own host on the segment.
+    /// The harness's own host, which is on each segment.
     #[must_use]
     pub fn gateway(&self) -> GatewayHandle {
         self.gateway.clone()

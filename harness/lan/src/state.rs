@@ -25,6 +25,14 @@ pub struct SegmentState {
 pub struct PortState {
     /// Its name.
     pub name: String,
+    /// The index of its segment.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub segment: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_first(segment: &usize) -> bool {
+    *segment == 0
 }
 
 /// A station of a frozen segment.
@@ -93,6 +101,7 @@ mod tests {
         let state = SegmentState {
             ports: vec![PortState {
                 name: "node1".to_owned(),
+                segment: 0,
             }],
             stations: vec![LearnedMac {
                 mac: MacAddr([0x52, 0x54, 0, 0, 1, 1]),

@@ -1,7 +1,9 @@
 //! The learning switch as a value: frames in, frames in queues out, no descriptors.
 //!
 //! It is a bridge in the sense of IEEE 802.1D-2004 clause 7, without spanning tree and without VLAN
-//! filtering: a tag is payload to it, and stations are learned by address alone.
+//! filtering: a tag is payload to it, and stations are learned by address alone. It may carry several
+//! segments and keeps them apart, as a real one does with a VLAN for each and untagged ports: each
+//! port is on one, each segment learns its own stations, and no frame goes from one to another.
 
 mod by_rules;
 
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::Capture;
 use crate::frame::{ADDRESSES, HEADER, addresses};
 use crate::framing::{LENGTH, Oversized, append, first_frame};
+use crate::label::{Label, SegmentNumber};
 use crate::mac_table::MacTable;
 use crate::queue::SendQueue;
 use crate::rules::{self, Rules};
@@ -56,6 +59,8 @@ pub struct Drops {
 
 #[derive(Debug)]
 struct Port {
+    /// The index of the segment that it is on.
+    segment: usize,
     attached: bool,
     queue: SendQueue,
     /// What this port's frames in [`Switch::held`] cost, see [`held_cost`].
@@ -95,7 +100,8 @@ struct Run {
 #[derive(Debug)]
 pub(crate) struct Switch {
     ports: Vec<Port>,
-    stations: MacTable,
+    /// Of each segment.
+    stations: Vec<MacTable>,
     queue_limit: usize,
     /// While the segment is held: what ports sent, in order.
     held: Option<VecDeque<(usize, Vec<u8>)>>,
@@ -111,7 +117,7 @@ impl Switch {
     pub(crate) fn new(queue_limit: usize, held: bool, capture: Option<Capture>) -> Self {
         Switch {
             ports: Vec::new(),
-            stations: MacTable::default(),
+            stations: vec![MacTable::default()],
             queue_limit,
             held: held.then(VecDeque::new),
             capture,
@@ -120,6 +126,12 @@ impl Switch {
             passed: Vec::new(),
             notes: None,
         }
+    }
+
+    /// The same with so many segments, at least one.
+    pub(crate) fn with_segments(mut self, count: usize) -> Self {
+        self.stations.resize_with(count, MacTable::default);
+        self
     }
 
     /// Notes from now on what it sees.
@@ -131,13 +143,19 @@ impl Switch {
         self.notes.as_mut()
     }
 
-    /// The port of that name; it is made if there is none.
+    /// The port of that name; it is made on the first segment if there is none.
     pub(crate) fn port(&mut self, name: &str) -> usize {
+        self.port_on(0, name)
+    }
+
+    /// The port of that name; it is made on that segment if there is none.
+    pub(crate) fn port_on(&mut self, segment: usize, name: &str) -> usize {
         if let Some(port) = self.find(name) {
             return port;
         }
-        self.taps.port_added(name);
+        self.taps.port_added(&self.label(segment, name));
         self.ports.push(Port {
+            segment,
             attached: false,
             queue: SendQueue::new(self.queue_limit),
             held: 0,
@@ -159,6 +177,36 @@ impl Switch {
         self.ports.len()
     }
 
+    fn label(&self, segment: usize, name: &str) -> Label {
+        let several = self.stations.len() > 1;
+        Label {
+            name: name.to_owned(),
+            segment: several.then(|| SegmentNumber::of_index(segment)),
+        }
+    }
+
+    /// What the ports are called, by number.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        let ports = self.ports.iter();
+        ports
+            .map(|port| self.label(port.segment, &port.counters.name))
+            .collect()
+    }
+
+    pub(crate) fn segments(&self) -> usize {
+        self.stations.len()
+    }
+
+    /// The segment that a port is on.
+    pub(crate) fn segment_of(&self, port: usize) -> usize {
+        self.ports[port].segment
+    }
+
+    /// Whether what a port sends to everybody is for this one.
+    fn is_flooded(&self, from: usize, to: usize) -> bool {
+        to != from && self.ports[to].segment == self.ports[from].segment
+    }
+
     pub(crate) fn is_attached(&self, port: usize) -> bool {
         self.ports[port].attached
     }
@@ -169,7 +217,9 @@ impl Switch {
 
     /// The machine is gone: what waited for it is lost, and its stations may come back elsewhere.
     pub(crate) fn detach(&mut self, port: usize) {
-        self.stations.forget_port(port);
+        for stations in &mut self.stations {
+            stations.forget_port(port);
+        }
         let port = &mut self.ports[port];
         port.attached = false;
         port.counters.dropped.detached += port.queue.take().len() as u64;
@@ -272,17 +322,16 @@ impl Switch {
                             })
                         }
                         Verdict::Flood => {
-                            for to in (0..self.ports.len()).filter(|to| *to != from) {
-                                self.send(
-                                    Some(Run {
+                            for to in 0..self.ports.len() {
+                                if self.is_flooded(from, to) {
+                                    let run = Run {
                                         to,
                                         start,
                                         count: 1,
                                         first: number,
-                                    }),
-                                    batch,
-                                    at,
-                                );
+                                    };
+                                    self.send(Some(run), batch, at);
+                                }
                             }
                         }
                         Verdict::Filter => {}
@@ -302,11 +351,12 @@ impl Switch {
             self.ports[from].counters.dropped.runt += 1;
             return Verdict::Filter;
         };
-        self.stations.learn(source, from, now);
+        let stations = &mut self.stations[self.ports[from].segment];
+        stations.learn(source, from, now);
         if destination.is_group() {
             return Verdict::Flood;
         }
-        match self.stations.lookup(destination, now) {
+        match stations.lookup(destination, now) {
             None => Verdict::Flood,
             Some(port) if port == from => Verdict::Filter,
             Some(port) => Verdict::To(port),
@@ -376,12 +426,13 @@ impl Switch {
                 .iter()
                 .map(|port| PortState {
                     name: port.counters.name.clone(),
+                    segment: port.segment,
                 })
                 .collect(),
             stations: self
                 .stations
-                .entries(now)
-                .into_iter()
+                .iter()
+                .flat_map(|stations| stations.entries(now))
                 .map(|(mac, port, age)| LearnedMac {
                     mac,
                     port: name(port),
@@ -414,12 +465,14 @@ impl Switch {
     /// Takes a state into a fresh switch. Its ports wait for their machines.
     pub(crate) fn restore(&mut self, state: SegmentState, now: Duration) {
         for port in &state.ports {
-            self.port(&port.name);
+            // Of a state with more segments than the plan has, the rest is on the last.
+            let segment = port.segment.min(self.stations.len() - 1);
+            self.port_on(segment, &port.name);
         }
         for station in state.stations {
             let port = self.port(&station.port);
             let seen = now.saturating_sub(Duration::from_millis(station.age_ms));
-            self.stations.learn(station.mac, port, seen);
+            self.stations[self.ports[port].segment].learn(station.mac, port, seen);
         }
         for held in state.held {
             let port = self.port(&held.port);
@@ -654,6 +707,57 @@ mod tests {
         assert_eq!(switch.counters()[0].dropped.held_full as usize, sent - kept);
         switch.release(NOW);
         assert_eq!(switch.counters()[0].dropped.runt as usize, kept);
+    }
+
+    /// A switch of two segments, with ports 0 and 1 on the first and 2, 3 and 4 on the second.
+    fn two_segments() -> Switch {
+        let mut switch = Switch::new(LIMIT, false, None).with_segments(2);
+        for (port, segment) in [0, 0, 1, 1, 1].into_iter().enumerate() {
+            let port = switch.port_on(segment, &format!("port{port}"));
+            switch.attach(port);
+        }
+        switch
+    }
+
+    #[test]
+    fn no_frame_leaves_its_segment() {
+        let mut switch = two_segments();
+        let call = frame(MacAddr::BROADCAST, station(1), b"everybody");
+        send(&mut switch, 2, std::slice::from_ref(&call));
+        // Nobody knows it on the other segment, where it is flooded.
+        let over = frame(station(1), station(0), b"over there");
+        send(&mut switch, 0, std::slice::from_ref(&over));
+        assert!(received(&mut switch, 0).is_empty());
+        assert_eq!(received(&mut switch, 1), [over]);
+        assert!(received(&mut switch, 2).is_empty());
+        for port in [3, 4] {
+            assert_eq!(received(&mut switch, port), std::slice::from_ref(&call));
+        }
+    }
+
+    #[test]
+    fn a_station_may_be_on_both_segments_and_a_state_keeps_them_apart() {
+        let mut switch = two_segments();
+        for port in [0, 2] {
+            let hello = frame(MacAddr::BROADCAST, station(9), b"");
+            send(&mut switch, port, &[hello]);
+        }
+        let state = switch.state(NOW);
+        let mut thawed = Switch::new(LIMIT, false, None).with_segments(2);
+        thawed.restore(state.clone(), NOW);
+        assert_eq!(thawed.state(NOW), state);
+        for mut switch in [switch, thawed] {
+            for port in 0..5 {
+                switch.attach(port);
+                received(&mut switch, port);
+            }
+            for (from, to) in [(1, 0), (3, 2)] {
+                let call = frame(station(9), station(1), b"you");
+                send(&mut switch, from, std::slice::from_ref(&call));
+                assert_eq!(received(&mut switch, to), [call]);
+            }
+            assert!(received(&mut switch, 4).is_empty());
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use self::count::{CaptureCount, NotPcapng};
 use self::filter::Filter;
 use crate::capture::{interface, next_record, packet, push_record};
 use crate::framing::{LENGTH, first_frame};
+use crate::label::Label;
 use crate::rules::Headers;
 
 /// Octets that wait for a reader at most.
@@ -45,8 +46,7 @@ struct Waiting {
     records: Vec<u8>,
     /// Frames for which there was no room behind the records.
     lost: u64,
-    /// The ports' names.
-    ports: Vec<String>,
+    ports: Vec<Label>,
     ended: bool,
 }
 
@@ -94,7 +94,7 @@ impl Tap {
         }
     }
 
-    fn write(&mut self, ports: &[String], records: &[u8]) -> Result<(), PcapError> {
+    fn write(&mut self, ports: &[Label], records: &[u8]) -> Result<(), PcapError> {
         for port in ports {
             self.writer.write_pcapng_block(interface(port))?;
             self.interfaces += 1;
@@ -131,7 +131,7 @@ impl Taps {
         &mut self,
         port: Option<usize>,
         filter: Filter,
-        ports: Vec<String>,
+        ports: Vec<Label>,
     ) -> Result<Tap, PcapError> {
         let shared = Arc::new(Shared::default());
         shared.waiting().ports = ports;
@@ -150,9 +150,9 @@ impl Taps {
     }
 
     /// Another port was made.
-    pub(crate) fn port_added(&self, name: &str) {
+    pub(crate) fn port_added(&self, port: &Label) {
         for lead in &self.0 {
-            lead.shared.waiting().ports.push(name.to_owned());
+            lead.shared.waiting().ports.push(port.clone());
         }
     }
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn tap(taps: &mut Taps, port: Option<usize>, filter: &str) -> Tap {
-        let ports = ["gateway", "node1"].map(str::to_owned).to_vec();
+        let ports = ["gateway", "node1"].map(Label::from).to_vec();
         taps.add(port, filter.parse().unwrap(), ports).unwrap()
     }
 
@@ -279,7 +279,7 @@ mod tests {
             count.feed(&slow.next().await.unwrap()).unwrap();
         }
         taps.entered(0, &datagram(0, 40_000));
-        taps.port_added("node2");
+        taps.port_added(&"node2".into());
         drop(taps);
         // In pieces, as a socket gives them.
         for octet in slow.next().await.unwrap() {

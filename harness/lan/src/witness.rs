@@ -31,6 +31,7 @@ use self::notes::{Fate, Head, KEPT, Taken};
 pub use self::story::{Again, Connection, Repeat, SecondSyn, connections, second_syns};
 pub use self::unusual::{Unusual, What, unusual};
 use crate::frame::addresses;
+use crate::label::{Label, SegmentNumber};
 use crate::mac_table::AGEING;
 use crate::{Ipv4Net, MacAddr};
 
@@ -50,6 +51,8 @@ pub struct Sighting {
     pub at: Duration,
     /// Octets of it.
     pub length: usize,
+    /// The segment that it was on, where the switch keeps several apart.
+    pub segment: Option<SegmentNumber>,
     /// The port that it came from.
     pub from: Arc<str>,
     /// The ports that it was given to.
@@ -80,6 +83,8 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Witness {
     names: Vec<Arc<str>>,
+    /// Of the ports, by number.
+    segments: Vec<Option<SegmentNumber>>,
     heads: VecDeque<Head>,
     /// The number of the frame that comes next.
     next: u64,
@@ -105,6 +110,7 @@ impl Witness {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Witness {
             names: Vec::new(),
+            segments: Vec::new(),
             heads: VecDeque::new(),
             next: 0,
             losses: BTreeMap::new(),
@@ -115,11 +121,12 @@ impl Witness {
         }
     }
 
-    /// Learns what was noted since the last time; the names are those of all ports.
-    pub(crate) fn learn(&mut self, mut taken: Taken, names: &[String]) {
-        let known = self.names.len();
-        let new = names.iter().skip(known).map(|name| Arc::from(&**name));
-        self.names.extend(new);
+    /// Learns what was noted since the last time; the labels are those of all ports.
+    pub(crate) fn learn(&mut self, mut taken: Taken, ports: &[Label]) {
+        for port in ports.iter().skip(self.names.len()) {
+            self.names.push(Arc::from(&*port.name));
+            self.segments.push(port.segment);
+        }
         let first = taken.next - taken.heads.len() as u64;
         if first > self.next {
             // Some were lost in between: what is remembered has no holes.
@@ -249,7 +256,11 @@ impl Witness {
         let name = |port: usize| self.names.get(port).cloned().unwrap_or_default();
         let meant: Vec<usize> = match head.fate {
             Fate::To(port) => vec![port],
-            Fate::Flood => (0..head.ports as usize).filter(|it| *it != from).collect(),
+            Fate::Flood => {
+                let others = (0..head.ports as usize).filter(|it| *it != from);
+                let same = |it: &usize| self.segments.get(*it) == self.segments.get(from);
+                others.filter(same).collect()
+            }
             Fate::Nowhere | Fate::Filtered => Vec::new(),
         };
         let mut lost = self.losses.get(&number).cloned().unwrap_or_default();
@@ -265,6 +276,7 @@ impl Witness {
             number,
             at: Duration::from_nanos(head.at).saturating_sub(AGEING),
             length: usize::try_from(head.length).unwrap_or(usize::MAX),
+            segment: self.segments.get(from).copied().flatten(),
             from: name(from),
             to,
             lost: lost
@@ -324,10 +336,15 @@ impl fmt::Display for Lost {
     }
 }
 
-/// `1.234567 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN (in VXLAN ...)`.
+/// `1.234567 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN (in VXLAN ...)`, with `[segment 2]`
+/// before the ports where there are several.
 impl fmt::Display for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.6} s {} -> ", self.at.as_secs_f64(), self.from)?;
+        write!(f, "{:.6} s ", self.at.as_secs_f64())?;
+        if let Some(segment) = self.segment {
+            write!(f, "[{segment}] ")?;
+        }
+        write!(f, "{} -> ", self.from)?;
         match (&*self.to, self.flooded) {
             ([], _) => f.write_str("nowhere")?,
             (to, true) => write!(f, "everybody ({})", to.join(", "))?,

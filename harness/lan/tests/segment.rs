@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use common::{Cable, LONG, frame, mac, plan};
+use common::{Cable, LONG, as_second, frame, mac, plan};
 use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_lan::{
     HeldFrame, Impairment, LanError, MacAddr, PortCounters, Rule, RuleId, Segment, SegmentOptions,
@@ -319,6 +319,49 @@ fn a_frozen_segment_comes_back_with_its_stations_and_frames() {
         stations
             .iter()
             .any(|station| station.mac == mac(1) && station.port == "node1")
+    );
+}
+
+#[test]
+fn two_segments_are_apart_and_come_back_so() {
+    let all = |segment: &Segment| {
+        [(0, "one"), (0, "two"), (1, "three"), (1, "four")]
+            .map(|(index, name)| Cable::new(segment.attach_to(index, name).unwrap()))
+    };
+    let call = |n: u8| frame(MacAddr::BROADCAST, mac(n), b"who is there");
+    let old = Segment::start(as_second(), SegmentOptions::default()).unwrap();
+    let [mut one, mut two, mut three, mut four] = all(&old);
+    one.send(&call(1));
+    assert_eq!(two.receive(), call(1));
+    assert!(three.is_silent() && four.is_silent());
+    old.hold().unwrap();
+    // Under way on both.
+    one.send(&call(1));
+    three.send(&call(3));
+    let json = serde_json::to_string(&old.state().unwrap()).unwrap();
+    drop(old);
+
+    let state = serde_json::from_str(&json).unwrap();
+    let options = SegmentOptions {
+        start_held: true,
+        ..SegmentOptions::default()
+    };
+    let new = Segment::restore(as_second(), options, state).unwrap();
+    let elsewhere = new.attach_to(1, "one").unwrap_err();
+    assert!(
+        matches!(elsewhere, LanError::PortInUse { .. }),
+        "{elsewhere}"
+    );
+    let beyond = new.attach_to(2, "five").unwrap_err();
+    assert!(matches!(beyond, LanError::NoSegment { .. }), "{beyond}");
+    let [mut one, mut two, mut three, mut four] = all(&new);
+    new.release().unwrap();
+    assert_eq!(two.receive(), call(1));
+    assert_eq!(four.receive(), call(3));
+    assert!(
+        [&mut one, &mut two, &mut three, &mut four]
+            .into_iter()
+            .all(Cable::is_silent)
     );
 }
 

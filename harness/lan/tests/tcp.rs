@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use common::{COUNT, Cable, ECHO, Host, LONG, RESET, SERVERS, address, plan};
+use common::{COUNT, Cable, ECHO, Host, LONG, RESET, SERVERS, address, as_second, plan};
 use podwire_lan::{
     GatewayHandle, Impairment, LanError, Rule, RuleId, Segment, SegmentOptions, SegmentStream,
     Selector,
@@ -64,6 +64,20 @@ async fn bulk_arrives_whole_in_both_directions() {
     let sent = pattern(16 * 1024 * 1024);
     let back = echo(open(&segment.gateway(), ECHO).await, sent.clone()).await;
     assert!(back == sent, "{} octets came back", back.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_of_another_segment_is_reached_on_its_own() {
+    let segment = Segment::start(as_second(), SegmentOptions::default()).unwrap();
+    // The same address on the segment where it does not belong.
+    let _stranger = Host::start(1, segment.attach("stranger").unwrap());
+    let gateway = segment.gateway();
+    let brief = Duration::from_millis(300);
+    let nobody = gateway.connect(to(ECHO), brief).await.unwrap_err();
+    assert!(matches!(nobody, LanError::NoRoute { .. }), "{nobody}");
+    let _host = Host::start(1, segment.attach_to(1, "node1").unwrap());
+    let sent = pattern(100_000);
+    assert!(echo(open(&gateway, ECHO).await, sent.clone()).await == sent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Break, Cell, FlannelBackend, Layout, PodNetwork, StageName};
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
@@ -70,12 +70,19 @@ pub enum Cells {
     Any,
     /// Each node's Pods hang on a bridge: any Pod network but the user's own.
     WithBridge,
+    /// flannel carries the Pods' packets, in either of its ways.
+    WithFlannel,
     /// It looks at what the steps by hand have left.
     ByHand,
     /// It looks at what kubeadm has left, or runs it.
     Kubeadm,
     /// Both: kubeadm, and a bridge.
     KubeadmWithBridge,
+    /// Pods of nodes that share no segment reach each other: by routes, which a router can have as well, or
+    /// in a tunnel. flannel's host-gw needs a shared one.
+    Routable,
+    /// flannel's host-gw carries its Pods' packets: as they are, by way of the other node.
+    HostGw,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -111,6 +118,9 @@ pub struct Scenario {
     pub stage: StageName,
     /// Which of the clusters that have its stage; all of them unless said otherwise.
     pub cells: Cells,
+    /// Which nodes share a segment; all of them unless said otherwise. It runs on clusters that are laid out
+    /// so, and on no others.
+    pub layout: Layout,
     /// Which runs it belongs to; all of them unless said otherwise.
     pub profile: Profile,
     /// Fewest nodes that it means something with; two unless said otherwise.
@@ -139,6 +149,7 @@ impl Scenario {
             covers: &[],
             stage,
             cells: Cells::Any,
+            layout: Layout::Flat,
             profile: Profile::Default,
             nodes: 2,
             limit: Duration::from_secs(120),
@@ -156,7 +167,7 @@ impl Scenario {
 
     /// Whether it means something for a cluster of this cell.
     pub fn fits(&self, cell: Cell) -> bool {
-        self.cells.include(cell) && self.stage.is_of(cell)
+        self.layout == cell.layout && self.cells.include(cell) && self.stage.is_of(cell)
     }
 }
 
@@ -167,6 +178,12 @@ impl Cells {
             Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
             Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
             Self::WithBridge => cell.network != PodNetwork::Manifest,
+            Self::WithFlannel => matches!(cell.network, PodNetwork::Flannel(_)),
+            Self::Routable => match cell.network {
+                PodNetwork::Routes | PodNetwork::Flannel(FlannelBackend::Vxlan) => true,
+                PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
+            },
+            Self::HostGw => cell.network == PodNetwork::Flannel(FlannelBackend::HostGw),
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }

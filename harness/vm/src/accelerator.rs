@@ -349,7 +349,7 @@ async fn probe(
         Accelerator::Tcg => LIMITS.1,
     };
     let started = Instant::now();
-    let machine = match Machine::launch(spawner, qemu, spec, None, dir).await {
+    let machine = match Machine::launch(spawner, qemu, spec, Vec::new(), dir).await {
         Ok(machine) => machine,
         Err(VmError::Fault { fault, .. }) => return Ok(Err(brief(&fault))),
         Err(error) => return Err(error.into()),

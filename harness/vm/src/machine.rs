@@ -22,7 +22,9 @@ use crate::console::{CONSOLE_TAIL, Console};
 use crate::fault::{FaultKind, FaultWatch, MachineFault};
 use crate::guest::Guest;
 use crate::qmp::{Events, Qmp, QmpError};
-use crate::spec::{Descriptors, MachineSpec, NETDEV, NIC, NIC_SLOT, NicDescriptor, Ram};
+use crate::spec::{
+    Descriptors, MachineSpec, NIC_SLOT, NicDescriptor, Ram, netdev_id, nic_id, nic_properties,
+};
 use crate::transcript::Transcript;
 
 /// For one control command. QEMU answers in milliseconds whatever the guest does; only a host
@@ -148,7 +150,7 @@ pub struct Nic {
     pub mac: String,
     /// A stream socket carrying each frame behind its length (4 bytes, big-endian).
     pub fd: OwnedFd,
-    /// Whether it is in its slot from the start, or [`Machine::plug_nic`] puts it there.
+    /// Whether it is in its slot from the start, or [`Machine::plug_nics`] puts it there.
     pub plugged: bool,
 }
 
@@ -163,7 +165,7 @@ pub struct Machine {
     guest: Guest,
     console: Console,
     faults: FaultWatch,
-    mac: Option<String>,
+    macs: Vec<String>,
     frozen: AtomicBool,
     // The children of a spawner die with its last clone.
     _spawner: Spawner,
@@ -172,7 +174,7 @@ pub struct Machine {
 impl Machine {
     /// Starts QEMU in `dir`, where `argv`, `console.log`, `qmp.log`, `agent.log` and `qemu.log` are
     /// written (all but the first are continued when they exist). The guest boots at once, or waits for
-    /// [`Machine::load`] when the spec says `incoming`.
+    /// [`Machine::load`] when the spec says `incoming`. Of several network cards all are plugged or none.
     ///
     /// # Errors
     /// [`VmError`]; when QEMU refuses its arguments, [`VmError::Fault`] with its words.
@@ -180,7 +182,7 @@ impl Machine {
         spawner: &Spawner,
         qemu: &Path,
         spec: MachineSpec,
-        nic: Option<Nic>,
+        nics: Vec<Nic>,
         dir: &Path,
     ) -> Result<Self, VmError> {
         let dir = absolute(dir)?;
@@ -219,10 +221,12 @@ impl Machine {
             qmp: qmp_qemus.as_raw_fd(),
             console: console_qemus.as_raw_fd(),
             agent: agent_qemus.as_raw_fd(),
-            nic: nic.as_ref().map(|nic| NicDescriptor {
-                mac: nic.plugged.then(|| nic.mac.clone()),
-                fd: nic.fd.as_raw_fd(),
-            }),
+            nics: (nics.iter())
+                .map(|nic| NicDescriptor {
+                    mac: nic.plugged.then(|| nic.mac.clone()),
+                    fd: nic.fd.as_raw_fd(),
+                })
+                .collect(),
         };
         let mut command = ChildCommand::new(program(qemu)?)
             .args(spec.command_line(&descriptors))
@@ -232,8 +236,9 @@ impl Machine {
         // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
         command.own_group = true;
         command.inherit = vec![qmp_qemus.into(), console_qemus.into(), agent_qemus.into()];
-        let mac = nic.as_ref().map(|nic| nic.mac.clone());
-        command.inherit.extend(nic.map(|nic| nic.fd));
+        let macs = nics.iter().map(|nic| nic.mac.clone()).collect();
+        let ends = nics.into_iter().map(|nic| nic.fd);
+        command.inherit.extend(ends);
         let argv_path = dir.join("argv");
         fs::write(&argv_path, command.display() + "\n").map_err(|source| VmError::File {
             path: argv_path,
@@ -310,7 +315,7 @@ impl Machine {
             guest,
             console,
             faults,
-            mac,
+            macs,
             frozen: AtomicBool::new(false),
             _spawner: spawner.clone(),
         })
@@ -410,39 +415,40 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes the link of its network card away, or gives it back (QEMU QMP reference, `set_link`):
+    /// Takes the link of its first network card away, or gives it back (QEMU QMP reference, `set_link`):
     /// the guest's card has no carrier.
     ///
     /// # Errors
     /// What QEMU says, for a machine without a card.
     pub async fn set_link(&self, up: bool) -> Result<(), VmError> {
-        let name = NIC.to_owned();
+        let name = nic_id(0);
         self.command("set the link of", qmp::set_link { name, up })
             .await?;
         Ok(())
     }
 
-    /// Plugs in the card of a machine that was started with it unplugged. The guest sees it some
-    /// seconds later.
+    /// Plugs in the cards of a machine that was started with them unplugged. The guest sees them some
+    /// seconds later, all at once.
     ///
     /// # Errors
-    /// What QEMU says, for a machine without a card or with one in its slot already.
-    pub async fn plug_nic(&self) -> Result<(), VmError> {
-        let arguments = [
-            ("netdev", NETDEV),
-            ("mac", self.mac.as_deref().unwrap_or_default()),
-            ("romfile", ""),
-        ];
-        let plug = qmp::device_add {
-            driver: "virtio-net-pci".into(),
-            id: Some(NIC.into()),
-            bus: Some(NIC_SLOT.into()),
-            arguments: arguments
-                .map(|(key, value)| (key.to_owned(), value.into()))
-                .into_iter()
-                .collect(),
-        };
-        self.command("plug in its network card", plug).await?;
+    /// What QEMU says, for a machine with one in its slot already.
+    pub async fn plug_nics(&self) -> Result<(), VmError> {
+        // A guest looks at a slot when function 0 of what is in it comes (QEMU, docs/pcie.txt).
+        for (index, mac) in self.macs.iter().enumerate().rev() {
+            let card = [
+                ("netdev", netdev_id(index).into()),
+                ("mac", mac.clone().into()),
+            ];
+            let card = card.into_iter();
+            let card = card.chain(nic_properties(index, self.macs.len()));
+            let plug = qmp::device_add {
+                driver: "virtio-net-pci".into(),
+                id: Some(nic_id(index)),
+                bus: Some(NIC_SLOT.into()),
+                arguments: card.map(|(key, value)| (key.to_owned(), value)).collect(),
+            };
+            self.command("plug in its network card", plug).await?;
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use podwire_probe::agent::PORT;
+use serde_json::Value;
 
 use crate::processor::Accelerator;
 
@@ -63,23 +64,42 @@ pub struct Descriptors {
     pub console: RawFd,
     /// Stream socket for the guest's agent.
     pub agent: RawFd,
-    /// Network card, if any.
-    pub nic: Option<NicDescriptor>,
+    /// Network cards, eight at most: the first is `eth0` in the guest.
+    pub nics: Vec<NicDescriptor>,
 }
 
 /// A network card's address and its port on the segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicDescriptor {
-    /// MAC address, `52:54:00:00:01:01`; none as long as no card sits in the slot.
+    /// MAC address, `52:54:00:00:01:01`; none as long as it does not sit in the slot.
     pub mac: Option<String>,
     /// Stream socket carrying length-prefixed frames.
     pub fd: RawFd,
 }
 
-/// The card's id, backend and slot, on the command line and when it is plugged in later.
-pub(crate) const NIC: &str = "nic0";
-pub(crate) const NETDEV: &str = "net0";
+/// The cards' slot, on the command line and when they are plugged in later.
 pub(crate) const NIC_SLOT: &str = "slot0";
+
+/// A card's id.
+pub(crate) fn nic_id(index: usize) -> String {
+    format!("nic{index}")
+}
+
+/// The id of a card's backend.
+pub(crate) fn netdev_id(index: usize) -> String {
+    format!("net{index}")
+}
+
+/// What a card has beside its MAC address, on a machine with so many. Several are functions of one
+/// device: a slot takes one device, and the slots of a machine that has booted stay as they are.
+pub(crate) fn nic_properties(index: usize, count: usize) -> Vec<(&'static str, Value)> {
+    let mut properties = vec![("romfile", "".into())];
+    if count > 1 {
+        properties.push(("addr", format!("0x0.{index}").into()));
+        properties.push(("multifunction", true.into()));
+    }
+    properties
+}
 
 /// Host memory in MiB for one machine's translated code; QEMU would take an eighth of the host's.
 const TRANSLATION_BUFFER_MIB: u32 = 256;
@@ -96,15 +116,13 @@ impl MachineSpec {
     /// # Example
     /// `["-name", "node1,debug-threads=on", "-nodefaults", ..., "-device", "virtio-net-pci,..."]`
     pub fn command_line(&self, descriptors: &Descriptors) -> Vec<String> {
-        let nic = descriptors
-            .nic
-            .as_ref()
-            .map(|nic| (nic.mac.as_deref(), nic.fd.to_string()));
+        let nics = descriptors.nics.iter();
+        let nics = nics.map(|nic| (nic.mac.as_deref(), nic.fd.to_string()));
         self.arguments(
             &descriptors.qmp.to_string(),
             &descriptors.console.to_string(),
             &descriptors.agent.to_string(),
-            nic,
+            &nics.collect::<Vec<_>>(),
         )
     }
 
@@ -131,7 +149,8 @@ impl MachineSpec {
             tsc_khz: None,
             ..self.clone()
         };
-        neutral.arguments("FD", "FD", "FD", Some((Some("MAC"), "FD".into())))
+        // What more cards there are, is said where they are plugged in.
+        neutral.arguments("FD", "FD", "FD", &[(Some("MAC"), "FD".into())])
     }
 
     fn arguments(
@@ -139,7 +158,7 @@ impl MachineSpec {
         qmp: &str,
         console: &str,
         agent: &str,
-        nic: Option<(Option<&str>, String)>,
+        nics: &[(Option<&str>, String)],
     ) -> Vec<String> {
         let mut line = Line::default();
         line.pair("-name", format!("{},debug-threads=on", escaped(&self.name)));
@@ -172,24 +191,29 @@ impl MachineSpec {
         line.pair("-mon", "chardev=qmp,mode=control");
         line.pair("-chardev", format!("socket,id=console,fd={console}"));
         line.pair("-serial", "chardev:console");
-        // A slot that takes a card while the guest runs: machines that are cloned from one get
+        // A slot that takes cards while the guest runs: machines that are cloned from one get
         // theirs afterwards.
         line.pair(
             "-device",
             format!("pcie-root-port,id={NIC_SLOT},chassis=1,addr=0x2"),
         );
-        if let Some((mac, fd)) = nic {
+        for (index, (mac, fd)) in nics.iter().enumerate() {
+            let (nic, netdev) = (nic_id(index), netdev_id(index));
             line.pair(
                 "-netdev",
-                format!("stream,id={NETDEV},server=off,addr.type=fd,addr.str={fd}"),
+                format!("stream,id={netdev},server=off,addr.type=fd,addr.str={fd}"),
             );
             if let Some(mac) = mac {
-                line.pair(
-                    "-device",
-                    format!(
-                        "virtio-net-pci,id={NIC},bus={NIC_SLOT},netdev={NETDEV},mac={mac},romfile="
-                    ),
-                );
+                let mut device =
+                    format!("virtio-net-pci,id={nic},bus={NIC_SLOT},netdev={netdev},mac={mac}");
+                for (name, value) in nic_properties(index, nics.len()) {
+                    device += &match value {
+                        Value::String(text) => format!(",{name}={text}"),
+                        Value::Bool(true) => format!(",{name}=on"),
+                        other => format!(",{name}={other}"),
+                    };
+                }
+                line.pair("-device", device);
             }
         }
         if let Some(disk) = &self.disk {
@@ -351,10 +375,10 @@ pub(crate) mod tests {
             qmp: 10,
             console: 11,
             agent: 13,
-            nic: Some(NicDescriptor {
+            nics: vec![NicDescriptor {
                 mac: Some("52:54:00:00:01:01".into()),
                 fd: 12,
-            }),
+            }],
         }
     }
 
@@ -450,7 +474,7 @@ pub(crate) mod tests {
             ..node()
         };
         let line = probe.command_line(&Descriptors {
-            nic: None,
+            nics: Vec::new(),
             ..descriptors()
         });
         insta::assert_snapshot!(shown(line), @r"
@@ -479,6 +503,27 @@ pub(crate) mod tests {
         -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=podwire.agent
         -device vmgenid,id=generation,guid=auto
         -no-reboot
+        ");
+    }
+
+    #[test]
+    fn two_cards_share_the_slot() {
+        let router = Descriptors {
+            nics: [(1, 12), (2, 14)]
+                .map(|(n, fd)| NicDescriptor {
+                    mac: Some(format!("52:54:00:00:02:0{n}")),
+                    fd,
+                })
+                .to_vec(),
+            ..descriptors()
+        };
+        let line = shown(node().command_line(&router));
+        let cards = line.lines().filter(|it| it.contains("net"));
+        insta::assert_snapshot!(cards.collect::<Vec<_>>().join("\n"), @r"
+        -netdev stream,id=net0,server=off,addr.type=fd,addr.str=12
+        -device virtio-net-pci,id=nic0,bus=slot0,netdev=net0,mac=52:54:00:00:02:01,romfile=,addr=0x0.0,multifunction=on
+        -netdev stream,id=net1,server=off,addr.type=fd,addr.str=14
+        -device virtio-net-pci,id=nic1,bus=slot0,netdev=net1,mac=52:54:00:00:02:02,romfile=,addr=0x0.1,multifunction=on
         ");
     }
 

@@ -8,6 +8,17 @@ claims! {
         "Freeze a cluster and wake a clone of it → an open connection goes on, no byte is lost.";
     EVIDENCE = "harness: evidence" shows []
         "Take a node's link away → its evidence is collected all the same.";
+    SHORT_HOLE = "harness: short hole" shows []
+        "Take away what a Pod asks another for 200 ms (20 ms under KVM), under steady traffic → the wire shows \
+         a gap of that length, and none otherwise, however slow the guests are.";
+    TWO_SEGMENTS = "nodes: two segments" shows []
+        "Nodes that share no segment, and a router between them → every ordered pair answers, and each \
+         packet crosses each segment once, by the router; the router forwards nothing, or lets nothing of \
+         Pods and tunnels through → pairs of different segments time out.";
+    HOST_GW = "nodes: host-gw on two segments" fails []
+        "flannel's host-gw between nodes that share no segment → its daemon is refused the route, whose \
+         next hop is off the link: exactly the pairs of different segments time out; with routes by way of \
+         the router they answer.";
     HEADLESS = "names: headless" shows []
         "Ask for the name of a headless Service → exactly its ready Pods, through a scale-down and a \
          rollout.";

@@ -9,7 +9,8 @@ claims! {
         "The path: a request between nodes crosses the wire once, from the sender's port to the \
          receiver's; between Pods of one node not at all; nothing for Pods or Services reaches \
          the gateway. Sabotages: a wrong neighbour entry (the detour still answers), a route \
-         through a third node.";
+         through a third node, a second SYN, a copy of what stays within a node, what goes past \
+         kube-proxy's rules.";
     F3 shows ["kubernetes/kubernetes#87426"]
         "A Service asked from every node and a Pod of every node, own Pod included (hairpin). \
          Sabotages: bridge filtering off on any one node; hairpin off on one port.";
@@ -21,7 +22,9 @@ claims! {
     F5 shows ["kubernetes/kubernetes#131765", "k0sproject/k0s#5760"]
         "NodePort from outside and from every node, traffic policy Cluster and Local with the \
          client address that each promises; externalIPs; a load balancer's address from inside. \
-         Sabotage: a node without an endpoint that answers under Local.";
+         Sabotage: a node without an endpoint that answers under Local."
+        today "kube-proxy knows that a Pod is inside by `clusterCIDR`: without it, as by hand, a Pod on a \
+               node without an endpoint counts as outside.";
     F6 shows ["kubernetes/kubernetes#110302"]
         "Session affinity: one Pod while it lives, another soon after it is gone, and after its \
          time-out.";
@@ -37,7 +40,10 @@ claims! {
          node's address (or the Pod's, where the setting says so).";
     F11 shows ["rancher/rke2#10469", "k0sproject/k0s#2908"]
         "A node's rules flushed, as a firewall's reload does: what comes back by itself, after \
-         how long, in each mode; what does not.";
+         how long, in each mode; what does not."
+        today "kube-proxy 1.36 looks every half minute in its iptables mode; in its nftables mode it \
+               notices once something about a Service changes, or after an hour. What hides Pods from \
+               the outside comes back where flannel keeps it, in seconds, and by hand never.";
     F12 shows ["systemd/systemd#25451", "flannel-io/flannel#1434"]
         "networkd restarted, reloaded, its link reconfigured, taken down and up: routes and rules \
          as before."
@@ -47,13 +53,16 @@ claims! {
     F13 shows ["kubernetes/kubernetes#109811"]
         "kube-proxy and the network's daemon restarted; kube-proxy's mode changed; under steady \
          traffic of new TCP, kept TCP, fixed-port UDP: lost, longest gap, cause; nothing left of \
-         the old mode.";
+         the old mode."
+        today "kube-proxy 1.36 takes its other mode's rules away when it starts, before it has its own: \
+               new connections fail meanwhile.";
     F14 shows ["flannel-io/flannel#1795", "containernetworking/plugins#252"]
         "A worker reboots; a worker loses its power: Pods back, addresses unique, no leaked \
          reservation, no stale neighbour or forwarding entry.";
     F15 shows ["flannel-io/flannel#2554"]
         "A Node that left while the network's daemon was down leaves no route, neighbour or \
-         forwarding entry.";
+         forwarding entry."
+        today "flannel 0.28.9 undoes what it is told of, and compares nothing when it starts: they stay.";
     F16 shows ["containernetworking/plugins#858"]
         "A new Pod that takes over an address is reachable at once, from its own node and from \
          others."

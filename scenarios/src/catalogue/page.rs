@@ -100,7 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use podwire_cluster::StageName;
-    use podwire_scenario::{Cause, Cells, Profile, Sabotage};
+    use podwire_scenario::{Cause, Cells, Layout, Profile, Sabotage};
 
     use super::*;
 
@@ -130,6 +130,7 @@ mod tests {
             covers: &[LOOKED_AT],
             stage: StageName::Workload,
             cells: Cells::Any,
+            layout: Layout::Flat,
             profile: Profile::Default,
             nodes: 2,
             limit: Duration::from_secs(60),

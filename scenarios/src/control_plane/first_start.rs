@@ -5,18 +5,27 @@ use podwire_scenario::{
     steps,
 };
 
-use super::all_addresses::is_refused;
-use crate::catalogue::{A2, A4};
+use crate::catalogue::{A1, A2, A4};
 
-/// A2!, A4: etcd needs no flag, and the API server says which ones it needs.
+/// A1!, A2!, A4: etcd needs no flag, and the API server says which ones it needs.
 pub(crate) const FIRST_START: Scenario = Scenario {
     about: "Without flags etcd answers at localhost, and nowhere else; the API server ends, and its \
-            last words name the flags that it needs",
-    covers: &[A2, A4],
+            last words name the flags that it needs, or, of an ordinary user, the folder that it may \
+            not write to",
+    covers: &[A1, A2, A4],
     cells: Cells::ByHand,
     profile: Profile::Full,
     limit: secs(60),
     sabotages: &[
+        Sabotage {
+            name: "folder-is-the-user-s",
+            about: "/var/run/kubernetes is there, and belongs to the ordinary user",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                lab.node(1).run("install -d -o nobody /var/run/kubernetes").await
+            }),
+            check: steps!(ordinary_user_may_not),
+        },
         Sabotage {
             name: "etcd-stopped",
             about: "etcd was started, and stopped again",
@@ -39,9 +48,21 @@ pub(crate) const FIRST_START: Scenario = Scenario {
 };
 
 async fn first_start(lab: &Lab) -> anyhow::Result<()> {
+    ordinary_user_may_not(lab).await?;
     start_etcd(lab).await?;
     etcd_answers_at_localhost(lab).await?;
     ends_naming_its_flags(lab, &[]).await
+}
+
+async fn ordinary_user_may_not(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("start the API server as an ordinary user: /var/run/kubernetes is not for it (A1)");
+    let as_nobody = "setpriv --reuid nobody --regid nogroup --clear-groups kube-apiserver";
+    let started = lab.node(1).run(as_nobody).within(secs(20)).may_fail().await?;
+    let (said, ended) = (started.said(), !started.succeeded());
+    ensure!(ended, Answered, "the API server to end", "{said}");
+    let complains = said.contains("mkdir /var/run/kubernetes: permission denied");
+    ensure!(complains, WrongAnswer, "it to say that it may not make /var/run/kubernetes", "{said}");
+    Ok(())
 }
 
 async fn start_etcd(lab: &Lab) -> anyhow::Result<()> {
@@ -51,16 +72,13 @@ async fn start_etcd(lab: &Lab) -> anyhow::Result<()> {
 
 async fn etcd_answers_at_localhost(lab: &Lab) -> anyhow::Result<()> {
     lab.step("its client port answers on node 1, and not to node 2 (A4)");
-    let ask = |host: &str| format!("curl -sS -m 20 http://{host}:2379/health 2>&1");
-    let at_home = lab.node(1).run(ask("localhost")).may_fail().await?;
-    let from_node2 = lab.node(2).run(ask("node1")).may_fail().await?;
-    let [here, there] = [&at_home, &from_node2].map(is_refused);
-    let (said, healthy) = (at_home.said(), at_home.text().contains(r#""health":"true""#));
-    ensure!(!here, Refused, "localhost:2379 to answer on node 1", "{said}");
-    ensure!(healthy, NotReady, "a healthy etcd at localhost:2379", "{said}");
-    let said = from_node2.said();
-    ensure!(there, Answered, "node1:2379 to refuse node 2", "{said}");
-    Ok(())
+    let health = |host: &str| format!("http://{host}:2379/health");
+    let at_home = lab.node(1).curl(health("localhost")).await?;
+    at_home.ends(Cause::Answered, "localhost:2379 to answer on node 1")?;
+    let healthy = at_home.body.contains(r#""health":"true""#);
+    ensure!(healthy, NotReady, "a healthy etcd at localhost:2379", "{at_home}");
+    let from_node2 = lab.node(2).curl(health("node1")).await?;
+    Ok(from_node2.ends(Cause::Refused, "node1:2379 to refuse node 2")?)
 }
 
 /// What the API server's last words must have.

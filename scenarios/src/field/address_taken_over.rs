@@ -4,8 +4,8 @@ use std::slice;
 use std::time::Instant;
 
 use podwire_scenario::{
-    Cause, Cells, Evidence, Failure, Lab, MacAddr, Needs, Party, Probe, Profile, Sabotage,
-    Scenario, StageName, secs, steps,
+    Cause, Cells, Evidence, Failure, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
+    StageName, secs, steps,
 };
 
 use crate::catalogue::F16;
@@ -24,15 +24,12 @@ pub(crate) const ADDRESS_TAKEN_OVER: Scenario = Scenario {
         expects: Cause::TimedOut,
         inject: steps!(|lab| {
             let heir = an_heir(lab).await?;
-            lab.node(heir.node).takes_for_neighbour(heir.address, NOBODYS).await
+            lab.node(heir.node).takes_for_nobody(heir.address).await
         }),
         check: steps!(reached_from_everywhere),
     }],
     ..Scenario::new("address_taken_over", StageName::Workload, steps!(taken_over))
 };
-
-/// An Ethernet address that no machine has.
-const NOBODYS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 async fn taken_over(lab: &Lab) -> anyhow::Result<()> {
     an_heir(lab).await?;

@@ -143,8 +143,12 @@ impl Came {
     }
 }
 
-/// Every request was answered by somebody who saw this address. An echo says nothing of that.
-fn answered_as(node: Ipv4Addr, kind: Kind, report: &TargetReport) -> Result<(), Failure> {
+/// Every request to the outside host was answered, and it saw this address. An echo says nothing of that.
+pub(super) fn answered_as(
+    node: Ipv4Addr,
+    kind: Kind,
+    report: &TargetReport,
+) -> Result<(), Failure> {
     let expected = format!("the outside host to answer {node}");
     let failed = |cause| Err(Failure::new(cause, &expected, report.to_string()).look(LOOK));
     if !report.all(RequestOutcome::Answered) {

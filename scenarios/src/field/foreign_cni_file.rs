@@ -73,8 +73,7 @@ async fn new_pods_with(lab: &Lab, name: &str) -> anyhow::Result<()> {
         node.write(&path, &text).await?;
     }
     for node in both(lab) {
-        // It reads the folder again when that changes, and tells nobody when it has.
-        node.restart("containerd").await?;
+        node.read_cni_files_again().await?;
         lab.pods().on(node).delete_all().await?;
     }
     lab.pods().until_running(wanted).await.map(drop)

@@ -1,6 +1,6 @@
 //! A Service asked from everywhere, also by the Pods behind it.
 
-use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, secs, steps};
+use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, secs, steps};
 
 use crate::catalogue::F3;
 
@@ -10,35 +10,27 @@ pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
             own node and itself included",
     covers: &[F3],
     limit: secs(180),
+    prepare: Some(steps!(a_service_for_every_pod)),
     sabotages: &[
         Sabotage {
             name: "bridge-filtering-off-on-node-1",
             about: "node 1's Pods answer each other past the kernel's rules",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| {
-                a_service_for_every_pod(lab).await?;
-                lab.node(1).lose_answers_between_its_pods().await
-            }),
+            inject: steps!(|lab| lab.node(1).lose_answers_between_its_pods().await),
             check: steps!(every_pod_answers_everybody),
         },
         Sabotage {
             name: "bridge-filtering-off-on-node-2",
             about: "node 2's Pods answer each other past the kernel's rules",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| {
-                a_service_for_every_pod(lab).await?;
-                lab.node(2).lose_answers_between_its_pods().await
-            }),
+            inject: steps!(|lab| lab.node(2).lose_answers_between_its_pods().await),
             check: steps!(every_pod_answers_everybody),
         },
         Sabotage {
             name: "hairpin-off",
             about: "the last node gives no Pod back what it sent",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| {
-                a_service_for_every_pod(lab).await?;
-                lab.last_node().forbid_hairpins().await
-            }),
+            inject: steps!(|lab| lab.last_node().forbid_hairpins().await),
             check: steps!(every_pod_answers_everybody),
         },
     ],
@@ -46,10 +38,7 @@ pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
     ..Scenario::new(
         "services_from_everywhere",
         StageName::Workload,
-        steps!(|lab| {
-            a_service_for_every_pod(lab).await?;
-            every_pod_answers_everybody(lab).await
-        }),
+        steps!(every_pod_answers_everybody),
     )
 };
 
@@ -61,14 +50,15 @@ async fn a_service_for_every_pod(lab: &Lab) -> anyhow::Result<()> {
     for pod in lab.pods().all_running().await? {
         services.push(lab.service(&pod.name).create_for(&pod).await?);
     }
-    lab.until_all_answer(&lab.everybody().await?, &services).await?;
-    lab.keep(services);
-    Ok(())
+    lab.until_all_answer(&lab.everybody().await?, &services).await
 }
 
 async fn every_pod_answers_everybody(lab: &Lab) -> anyhow::Result<()> {
+    let mut services = Vec::new();
+    for pod in lab.pods().all_running().await? {
+        services.push(lab.service(&pod.name).leading_to(&pod).await?);
+    }
     lab.step("every Pod answers everybody at its ClusterIP, itself too (F3)");
-    let services: Vec<Party> = lab.kept()?;
     let mesh = lab.mesh(&lab.everybody().await?, &services).await?;
     Ok(mesh.all_answer("every Pod to answer everybody at its ClusterIP")?)
 }

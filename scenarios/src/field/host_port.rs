@@ -65,8 +65,7 @@ async fn chain_portmap(lab: &Lab) -> anyhow::Result<()> {
     plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
     let chained = json!({ "cniVersion": "1.0.0", "name": own["name"], "plugins": plugins });
     node.write("/etc/cni/net.d/00-chained.conflist", chained.to_string()).await?;
-    // It reads the folder again when that changes, and tells nobody when it has.
-    node.restart("containerd").await
+    node.read_cni_files_again().await
 }
 
 async fn a_pod_with_a_host_port(lab: &Lab) -> anyhow::Result<()> {

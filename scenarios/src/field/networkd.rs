@@ -50,7 +50,7 @@ async fn stays_as_it_is(lab: &Lab) -> anyhow::Result<()> {
         lab.step(format!("{act} on {node}: routes and rules as before"));
         node.run(&act).within(secs(20)).await?;
         comes_back(lab, &before).await?;
-        everybody_reaches_everybody(lab).await?;
+        lab.everybody_reaches_everybody().await?;
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ async fn link_goes_down_and_up(lab: &Lab) -> anyhow::Result<()> {
         lab.add_all_routes().await?;
     }
     comes_back(lab, &before).await?;
-    everybody_reaches_everybody(lab).await
+    lab.everybody_reaches_everybody().await
 }
 
 async fn typed_routes_are_gone(lab: &Lab) -> anyhow::Result<()> {
@@ -104,9 +104,4 @@ async fn comes_back(lab: &Lab, before: &BTreeSet<String>) -> anyhow::Result<()> 
         },
     )
     .await
-}
-
-async fn everybody_reaches_everybody(lab: &Lab) -> anyhow::Result<()> {
-    let mesh = lab.mesh_of_everybody().await?;
-    Ok(mesh.all_answer("every pair to answer, as before")?)
 }

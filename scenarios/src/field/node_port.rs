@@ -53,7 +53,7 @@ pub(crate) const NODE_PORT: Scenario = Scenario {
             check: steps!(only_its_node_answers),
         },
     ],
-    red_when: &[Break::KubeProxy],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("node_port", StageName::Workload, steps!(node_port))
 };
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Bootstrap, Cause, Cells, Lab, MacAddr, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Bootstrap, Cause, Cells, Lab, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
 };
 
 use crate::catalogue::F14;
@@ -44,11 +44,8 @@ pub(crate) const REBOOT: Scenario = Scenario {
             name: "stale-neighbour",
             about: "another node keeps a neighbour entry for the worker that is not its own any more",
             expects: Cause::TimedOut,
-            inject: steps!(|lab| {
-                let nobodys = MacAddr([2, 0, 0, 0, 0, 1]);
-                lab.node(2).takes_for_neighbour(lab.last_node().address(), nobodys).await
-            }),
-            check: steps!(everybody_reaches_everybody),
+            inject: steps!(|lab| lab.node(2).takes_for_nobody(lab.last_node().address()).await),
+            check: steps!(Lab::everybody_reaches_everybody),
         },
     ],
     ..Scenario::new(
@@ -94,7 +91,7 @@ async fn as_before(lab: &Lab) -> anyhow::Result<()> {
     typed_again(lab).await?;
     lab.pod_addresses_unique_and_in_range().await?;
     gave_out_what_pods_have(lab).await?;
-    everybody_reaches_everybody(lab).await
+    lab.everybody_reaches_everybody().await
 }
 
 async fn its_pods_are_back(lab: &Lab) -> anyhow::Result<()> {
@@ -138,10 +135,4 @@ async fn gave_out_what_pods_have(lab: &Lab) -> anyhow::Result<()> {
         "{given:?}, not {have:?}"
     );
     Ok(())
-}
-
-async fn everybody_reaches_everybody(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("everybody reaches everybody");
-    let mesh = lab.mesh_of_everybody().await?;
-    Ok(mesh.all_answer("every pair to answer, as before")?)
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, secs,
-    steps,
+    Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, assert,
+    secs, steps,
 };
 use serde_json::{Value, json};
 
@@ -83,11 +83,9 @@ async fn exactly_the_ready_pods(lab: &Lab) -> anyhow::Result<()> {
         let ready = lab.deployment("green").pods().running().await?;
         let ready: BTreeSet<_> = ready.into_iter().map(|pod| pod.address).collect();
         let answer = lab.resolve(&asker, NAME).await?;
-        // As a list, in which an address that comes twice would be seen.
-        let mut answered = answer.addresses();
-        answered.sort();
+        let exactly = assert::resolved(&answer, &ready).is_ok();
         let state = format!("{answer}; ready are {ready:?}");
-        Ok(Probe::when(answered.iter().eq(&ready), Cause::WrongAnswer, state)
+        Ok(Probe::when(exactly, Cause::WrongAnswer, state)
             .given(never.clone())
             .needs(Needs::ClusterDns))
     })

@@ -31,7 +31,8 @@ async fn main() -> Result<()> {
         no_reboot: false,
         tsc_khz: None,
     };
-    let machine = Machine::launch(&Spawner::start()?, qemu, spec, None, Path::new(dir)).await?;
+    let machine =
+        Machine::launch(&Spawner::start()?, qemu, spec, Vec::new(), Path::new(dir)).await?;
     println!("{}", machine.pid());
     let fault = machine.faulted().await;
     bail!(fault)

@@ -8,6 +8,14 @@ use podwire_process::ChildCommand;
 
 use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
 
+/// The arguments behind `cargo xtask test`, as they were typed.
+pub(crate) fn typed() -> Vec<String> {
+    let words = std::env::args_os().skip(2);
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
+}
+
 /// `cargo xtask test ...`, with what its clusters depend on and nothing else. Settings of the
 /// environment and of images/sources.toml are not repeated: they hold for the next run as well.
 pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {

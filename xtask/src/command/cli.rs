@@ -7,13 +7,15 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
-use podwire_cluster::{Bootstrap, Break, Cell, PodNetwork, ProxyMode, StageName, UnknownPart};
+use podwire_cluster::{
+    Bootstrap, Break, Cell, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
+};
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
 use podwire_lan::{BitRate, Check, Ipv4Net, Percent, Protocol, Size, Time};
 
-use crate::plan::shard::Shard;
+use crate::plan::shard::AskedShard;
 
 /// Real machines, a real Kubernetes, and assertions about what its network really does.
 #[derive(Debug, Parser)]
@@ -35,6 +37,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The main job: set up what is missing, build a cluster, run the scenarios, report
     Test(TestArgs),
+    /// Make one result of the parts of a run on several machines
+    Merge(MergeArgs),
     /// Run a cluster until Ctrl-C, and say how to reach it
     Up(UpArgs),
     /// A shell on a node of a running cluster, or one command
@@ -112,9 +116,10 @@ pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Only part M of N of the scenarios, for one of several machines: 1/3, 2/3 and 3/3 are all of
-    /// them. The harness's own tests run in each
+    /// them. `auto` takes the part from what GitLab sets, `auto/N` also from a Kubernetes Indexed Job.
+    /// The harness's own tests run in each; `cargo xtask merge` makes one result of all
     #[arg(long, value_name = "M/N")]
-    pub(crate) shard: Option<Shard>,
+    pub(crate) shard: Option<AskedShard>,
     /// Machines in the cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
@@ -148,6 +153,16 @@ pub(crate) struct TestArgs {
     /// Fail when the package archive no longer has a locked version
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The folders of all parts' results, each with its results.json, in any order
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// Let skipped scenarios fail it (implied by CI=true, however a CI service writes it)
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// `--bootstrap` of a run.
@@ -262,6 +277,7 @@ impl NetworkArgs {
                 Some(AskedNetwork::Known(network)) => *network,
                 Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
+            layout: Layout::Flat,
         }
     }
 }
@@ -273,6 +289,10 @@ pub(crate) struct UpArgs {
     pub(crate) bootstrap: Bootstrap,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    /// Which nodes share a segment: flat (all of them), routed (nodes with even numbers are on a second
+    /// segment, behind a router) or second-card (all of them; node2 has a card on a second one as well)
+    #[arg(long, value_name = "LAYOUT", default_value_t = Layout::Flat)]
+    pub(crate) layout: Layout,
     /// The stage that the cluster is a clone of: identified; then by hand control-plane, joined, cni,
     /// workload-bare or workload; with kubeadm init, joined, pod-network or workload
     #[arg(long, value_name = "STAGE", default_value_t = StageName::Workload)]
@@ -657,7 +677,8 @@ pub(crate) enum BenchTarget {
     Red(BenchRedArgs),
     /// Scenarios on clones, beside the same with one cluster from nothing each
     Suite(BenchSuiteArgs),
-    /// Frames per second and throughput of the segment's switch, beside vde_switch on the same work
+    /// Frames per second and processor time of the segment's switch, beside vde_switch and taps on a Linux
+    /// bridge on the same work, as far as these are here
     Switch,
 }
 

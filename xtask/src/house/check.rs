@@ -74,6 +74,38 @@ fn checks(cargo: &Path, cargo_deny: &Path) -> Vec<Check> {
     ]
 }
 
+/// Programs of other people's that open what podwire captures, and the package of each. A test that wants one
+/// begins with its name.
+const READERS: [(&str, &str); 2] = [("tshark", "tshark"), ("tcpdump", "tcpdump")];
+
+/// The tests of those readers that are here; what is left out is said.
+fn readers(cargo: &Path, is_here: impl Fn(&str) -> bool) -> (Vec<Check>, Vec<String>) {
+    let (here, missing): (Vec<_>, Vec<_>) = READERS
+        .into_iter()
+        .partition(|(program, _)| is_here(program));
+    let checks = here.into_iter().map(|(program, _)| Check {
+        name: "captures as others read them",
+        program: cargo.to_owned(),
+        args: [
+            "test",
+            "--package",
+            "podwire-lan",
+            "--test",
+            "readers",
+            "--",
+            "--ignored",
+            program,
+        ]
+        .to_vec(),
+    });
+    let missing = missing.into_iter().map(|(program, package)| {
+        format!(
+            "captures as {program} reads them: not checked, it is not on the path (package {package})"
+        )
+    });
+    (checks.collect(), missing.collect())
+}
+
 /// The whole command.
 pub(crate) fn check(session: &Session) -> Result<(), Stop> {
     session.progress.phase("tools");
@@ -103,6 +135,11 @@ fn check_all(spawner: &Spawner, root: &Path, cache: &Path, cargo_deny: &Path) ->
         Err(why) => {
             errln!("==> advisories: not checked, their data are out of reach from here ({why})")
         }
+    }
+    let (readers, left_out) = readers(&cargo, |program| which::which(program).is_ok());
+    checks.extend(readers);
+    for what in &left_out {
+        errln!("==> {what}");
     }
     for check in &checks {
         let started = Instant::now();
@@ -188,5 +225,35 @@ mod tests {
         cargo test --workspace --exclude podwire-tests --exclude podwire-scenarios
         cargo test --package podwire-scenarios --lib
         ");
+    }
+
+    /// A filter that meets no test passes.
+    #[test]
+    fn each_reader_has_a_test() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let tests = std::fs::read_to_string(root.join("harness/lan/tests/readers.rs")).unwrap();
+        for (program, _) in READERS {
+            let test = format!("#[ignore = \"wants {program}");
+            assert!(tests.contains(&test), "no test wants {program}");
+            assert!(tests.contains(&format!("fn {program}_")), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_not_here_is_said_to_be_left_out() {
+        let (checks, left_out) = readers(Path::new("cargo"), |program| program == "tshark");
+        let lines = checks.iter();
+        let lines =
+            lines.map(|check| command(check, Path::new("."), Path::new("/cache")).display());
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            ["cargo test --package podwire-lan --test readers -- --ignored tshark"]
+        );
+        assert_eq!(
+            left_out,
+            [
+                "captures as tcpdump reads them: not checked, it is not on the path (package tcpdump)"
+            ]
+        );
     }
 }

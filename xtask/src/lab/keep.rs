@@ -64,7 +64,7 @@ mod tests {
     use std::time::Duration;
 
     use podwire_access::{AccessError, Door, NodeAddress, Room, Served, find};
-    use podwire_cluster::{Bootstrap, Cell, addresses};
+    use podwire_cluster::{Bootstrap, Cell, Layout};
     use podwire_lan::{Segment, SegmentOptions};
     use podwire_scenario::{CellContext, Share, bare};
     use podwire_vm::Accelerator;
@@ -134,7 +134,7 @@ mod tests {
         });
         assert_eq!(held(&run_dir).await, None);
 
-        let segment = Segment::start(addresses::segment(1), SegmentOptions::default()).unwrap();
+        let segment = Segment::start(Layout::Flat.network(1), SegmentOptions::default()).unwrap();
         let door = opened(&segment, &cell_dirs[0], "the first").unwrap();
         assert_eq!(held(&run_dir).await.as_ref(), Some(door.description()));
         let running = find::running(&workspace.runs()).await.unwrap();

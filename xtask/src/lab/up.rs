@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Runs a clone of a stage until Ctrl-C; prepares what is missing first.
 pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
-    let cell = args.network.cell(args.bootstrap);
+    let cell = args.network.cell(args.bootstrap).laid_out(args.layout);
     if !args.stage.is_of(cell) {
         let stage = args.stage;
         return Err(Stop::Usage(format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podwire_cluster::StageName;
+use podwire_cluster::{Layout, StageName};
 use podwire_scenario::{Cells, Future, Lab, Profile, Scenario};
 use podwire_scenarios::catalogue::C4;
 
@@ -18,6 +18,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         covers: &[C4],
         stage: StageName::Workload,
         cells: Cells::Any,
+        layout: Layout::Flat,
         profile: Profile::Default,
         nodes: 2,
         limit: Duration::from_secs(60),

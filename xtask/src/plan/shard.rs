@@ -1,4 +1,4 @@
-//! `--shard M/N`: which of a run's scenarios belong to one of several machines.
+//! `--shard`: which of a run's scenarios belong to one of several machines.
 
 use std::fmt;
 use std::ops::Range;
@@ -37,7 +37,90 @@ impl fmt::Display for Shard {
     }
 }
 
+/// What `--shard` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskedShard {
+    /// `M/N`.
+    Part(Shard),
+    /// `auto` or `auto/N`: what the CI system has set; with N, of so many.
+    Auto(Option<u64>),
+}
+
+impl FromStr for AskedShard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("auto") {
+            None => text.parse().map(Self::Part),
+            Some("") => Ok(Self::Auto(None)),
+            Some(of) => {
+                let of = of.strip_prefix('/').and_then(|of| of.parse().ok());
+                let of = of.filter(|of| (1..=MOST).contains(of));
+                let wrong = || format!("it is auto, or auto/N for one of N parts, {MOST} at most");
+                Ok(Self::Auto(Some(of.ok_or_else(wrong)?)))
+            }
+        }
+    }
+}
+
+/// GitLab's `parallel: N` counts its jobs from 1 (GitLab, "Predefined CI/CD variables").
+const GITLAB: [&str; 2] = ["CI_NODE_INDEX", "CI_NODE_TOTAL"];
+/// A Kubernetes Job with `completionMode: Indexed` counts its Pods from 0, and does not tell them how
+/// many there are (Kubernetes, "Indexed Job for Parallel Processing").
+const INDEXED_JOB: &str = "JOB_COMPLETION_INDEX";
+
+impl AskedShard {
+    /// The part, given what the environment says.
+    ///
+    /// # Errors
+    /// In words, when that says none or a wrong one.
+    pub(crate) fn part(self, env: impl Fn(&str) -> Option<String>) -> Result<Shard, String> {
+        let of = match self {
+            Self::Part(shard) => return Ok(shard),
+            Self::Auto(of) => of,
+        };
+        let wrong = |said: String| format!("--shard auto: {said} is no part of a whole");
+        if let [Some(number), Some(total)] = GITLAB.map(&env) {
+            let said = format!("CI_NODE_INDEX={number} with CI_NODE_TOTAL={total}");
+            if of.is_some_and(|of| of.to_string() != total) {
+                return Err(wrong(format!("{said}, where --shard says another total,")));
+            }
+            return format!("{number}/{total}").parse().map_err(|_| wrong(said));
+        }
+        let Some(index) = env(INDEXED_JOB) else {
+            return Err(format!(
+                "--shard auto: this environment has neither {} and {}, which GitLab sets, nor \
+                 {INDEXED_JOB}, which a Kubernetes Indexed Job sets; --shard M/N names the part",
+                GITLAB[0], GITLAB[1]
+            ));
+        };
+        let said = format!("{INDEXED_JOB}={index}");
+        let Some(of) = of else {
+            return Err(format!(
+                "--shard auto: {said} does not say of how many; write --shard auto/N, with the Job's \
+                 completions"
+            ));
+        };
+        let number = index
+            .parse::<u64>()
+            .ok()
+            .and_then(|index| index.checked_add(1));
+        let part = number.and_then(|number| format!("{number}/{of}").parse().ok());
+        part.ok_or_else(|| wrong(format!("{said} of {of}")))
+    }
+}
+
 impl Shard {
+    /// Counted from 1.
+    pub(crate) fn number(self) -> u64 {
+        self.number
+    }
+
+    /// How many there are.
+    pub(crate) fn of(self) -> u64 {
+        self.of
+    }
+
     /// Its part of a list, given what each entry weighs. Neighbours stay together, since they start
     /// from the same stages; each entry belongs to exactly one part, on whatever machine it is asked.
     pub(crate) fn range(self, weights: &[u64]) -> Range<usize> {
@@ -95,6 +178,45 @@ mod tests {
             let refused = wrong.parse::<Shard>().unwrap_err();
             assert!(refused.contains("M of N"), "{wrong}: {refused}");
         }
+    }
+
+    fn auto(asked: &str, set: &[(&str, &str)]) -> Result<String, String> {
+        let env = |name: &str| {
+            let found = set.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let part = asked.parse::<AskedShard>()?.part(env)?;
+        Ok(part.to_string())
+    }
+
+    #[test]
+    fn a_ci_system_s_own_numbers_name_the_part() {
+        let gitlab = [("CI_NODE_INDEX", "2"), ("CI_NODE_TOTAL", "3")];
+        assert_eq!(auto("auto", &gitlab).unwrap(), "2/3");
+        assert_eq!(auto("auto/3", &gitlab).unwrap(), "2/3");
+        assert_eq!(auto("1/2", &gitlab).unwrap(), "1/2");
+        let job = [("JOB_COMPLETION_INDEX", "0")];
+        assert_eq!(auto("auto/3", &job).unwrap(), "1/3");
+    }
+
+    #[test]
+    fn numbers_that_name_no_part_are_told_with_where_they_come_from() {
+        let told = [
+            auto("auto", &[]),
+            auto("auto", &[("CI_NODE_INDEX", "1")]),
+            auto("auto", &[("CI_NODE_INDEX", "4"), ("CI_NODE_TOTAL", "3")]),
+            auto("auto/2", &[("CI_NODE_INDEX", "1"), ("CI_NODE_TOTAL", "3")]),
+            auto("auto", &[("JOB_COMPLETION_INDEX", "1")]),
+            auto("auto/2", &[("JOB_COMPLETION_INDEX", "2")]),
+            auto(
+                "auto/2",
+                &[("JOB_COMPLETION_INDEX", "18446744073709551615")],
+            ),
+            auto("auto/0", &[]),
+            auto("automatic", &[]),
+        ];
+        let told = told.map(Result::unwrap_err).join("\n");
+        insta::assert_snapshot!(told);
     }
 
     proptest! {

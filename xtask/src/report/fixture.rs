@@ -25,6 +25,7 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
             reason: "two Pods share 10.1.1.7".into(),
         }],
         phases: Vec::new(),
+        wire: Vec::new(),
         evidence: None,
     }
 }
@@ -49,6 +50,7 @@ pub(crate) fn results() -> Results {
         system: "debian".into(),
         nodes: 3,
         shard: None,
+        whole: None,
         repeat: 1,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),
@@ -82,7 +84,9 @@ pub(crate) fn results() -> Results {
             seconds: 31.5,
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
+            wire: Vec::new(),
             folder: None,
+            part: None,
         }],
         broken: None,
     }

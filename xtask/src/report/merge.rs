@@ -187,7 +187,9 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         seconds: 0.0,
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
+        wire: Vec::new(),
         folder: None,
+        part: None,
     }
 }
 
@@ -278,7 +280,9 @@ fn record(
             .into_iter()
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
+        wire: last.wire,
         folder: folder.filter(|_| outcome == Verdict::Failed),
+        part: None,
     }
 }
 
@@ -361,6 +365,19 @@ mod tests {
         let record = merged(vec![Some(passed("a"))], &seen(true, ""));
         assert_eq!((record.outcome, record.attempts), (Verdict::Passed, 1));
         assert_eq!(record.folder, None);
+    }
+
+    #[test]
+    fn what_stood_out_on_the_wire_is_told_of_what_passed_and_of_what_failed() {
+        let told = ["node1 -> node2: TCP reset (2); 1.007 s ..."].map(String::from);
+        for outcome in [Outcome::Passed, Outcome::Failed] {
+            let result = ScenarioResult {
+                outcome,
+                wire: told.to_vec(),
+                ..passed("a")
+            };
+            assert_eq!(merged(vec![Some(result)], &seen(true, "")).wire, told);
+        }
     }
 
     #[test]

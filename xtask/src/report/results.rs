@@ -8,6 +8,7 @@ use podwire_scenario::SabotageResult;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
+use crate::report::whole::Whole;
 
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub(crate) struct Results {
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) shard: Option<String>,
+    /// What this part has in common with the others, and what its machine's results are merged by.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) whole: Option<Whole>,
     /// How often each scenario ran, unless it failed.
     pub(crate) repeat: u32,
     /// The node image's name, once it is known.
@@ -96,8 +100,15 @@ pub(crate) struct ScenarioRecord {
     pub(crate) sabotages: Vec<SabotageResult>,
     /// Seconds of the last attempt by what it did: cloning, running, each sabotage.
     pub(crate) parts: BTreeMap<String, f64>,
+    /// What stood out on the wire between nodes, also where every answer was right: a line for each kind
+    /// and pair of ports, as the first page has it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) wire: Vec<String>,
     /// The last attempt's folder, relative to the run's; only after a failure.
     pub(crate) folder: Option<PathBuf>,
+    /// Which part it was of, `M/N`, and so which machine's; only in results that were merged.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) part: Option<String>,
 }
 
 /// Whether a built-in fault turned exactly the expected scenarios red.
@@ -152,6 +163,22 @@ impl Results {
 mod tests {
     use super::*;
     use crate::report::fixture;
+
+    /// What programs read: a field that goes, or is called otherwise, breaks theirs.
+    #[test]
+    fn the_file_has_what_stood_out_of_those_scenarios_where_something_did() {
+        let mut results = fixture::results();
+        results.scenarios.push(ScenarioRecord {
+            name: "direct_way".into(),
+            wire: ["node1 -> node2: TCP reset (2); 1.007 s ...".into()].into(),
+            ..results.scenarios[0].clone()
+        });
+        insta::assert_snapshot!(serde_json::to_string_pretty(&results).unwrap());
+        let quiet = serde_json::to_value(&results.scenarios[0]).unwrap();
+        assert!(quiet.get("wire").is_none());
+        let back: ScenarioRecord = serde_json::from_value(quiet).unwrap();
+        assert_eq!(back, results.scenarios[0]);
+    }
 
     #[test]
     fn strict_runs_do_not_allow_skipped() {

@@ -70,22 +70,17 @@ fn scenarios(records: &[ScenarioRecord]) -> String {
 }
 
 fn of_one_cell(records: &[ScenarioRecord]) -> String {
-    let head = [
-        "scenario",
-        "outcome",
-        "seconds",
-        "sabotages caught",
-        "covers",
-    ]
-    .map(String::from)
-    .to_vec();
+    let merged = records.iter().any(|record| record.part.is_some());
+    let head = ["scenario", "outcome", "seconds", "sabotages caught"].into_iter();
+    let head = head.chain(merged.then_some("part")).chain(["covers"]);
+    let head: Vec<String> = head.map(String::from).collect();
     let rows = records.iter().map(|record| {
         let caught = record
             .sabotages
             .iter()
             .filter(|sabotage| sabotage.caught)
             .count();
-        vec![
+        let mut row = vec![
             record.name.clone(),
             record.outcome.to_string(),
             if record.attempts == 0 {
@@ -97,11 +92,13 @@ fn of_one_cell(records: &[ScenarioRecord]) -> String {
                 0 => "-".into(),
                 all => format!("{caught} of {all}"),
             },
-            match record.outcome {
-                Verdict::Skipped => format!("({})", record.reason),
-                _ => record.covers.join(" "),
-            },
-        ]
+        ];
+        row.extend(merged.then(|| record.part.clone().unwrap_or_default()));
+        row.push(match record.outcome {
+            Verdict::Skipped => format!("({})", record.reason),
+            _ => record.covers.join(" "),
+        });
+        row
     });
     table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
@@ -223,6 +220,17 @@ mod tests {
                 .is_some_and(|line| line.ends_with(ending)),
             "{said}"
         );
+    }
+
+    #[test]
+    fn what_was_merged_says_which_part_each_scenario_was_of() {
+        let mut results = results();
+        results.scenarios[0].part = Some("2/3".into());
+        insta::assert_snapshot!(scenarios(&results.scenarios), @r"
+        by-hand/nftables/routes
+        scenario       outcome  seconds  sabotages caught  part  covers
+        pod_addresses  passed   31.5     1 of 1            2/3   C4
+        ");
     }
 
     #[test]

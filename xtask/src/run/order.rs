@@ -1,8 +1,9 @@
 //! What `cargo xtask test` is asked for: which scenarios, on which clusters, of what.
 
 use std::collections::BTreeSet;
+use std::env;
 
-use podwire_cluster::{Bootstrap, Cell, PodManifest, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Cell, Layout, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Profile, Scenario};
 use podwire_vm::Accelerator;
@@ -12,9 +13,11 @@ use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
+use crate::plan::shard::Shard;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::report::whole::Selected;
 use crate::say::stop::Stop;
 
 /// What a run is about, settled before anything is looked at or done.
@@ -29,6 +32,8 @@ pub(crate) struct Order<'a> {
     pub(crate) pod_network: Option<Given>,
     /// A filter or a built-in fault is about scenarios alone.
     pub(crate) harness_tests: bool,
+    /// This machine's part, and all that the parts are to run together.
+    pub(crate) shard: Option<(Shard, Vec<Selected>)>,
 }
 
 impl<'a> Order<'a> {
@@ -51,7 +56,7 @@ impl<'a> Order<'a> {
                     .into(),
             ));
         }
-        let cells = cells(args)?;
+        let cells = laid_out(&cells(args)?, &chosen);
         let pod_network = Given::read(session, &args.network)?;
         let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
@@ -71,10 +76,17 @@ impl<'a> Order<'a> {
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
-        if let Some(shard) = args.shard {
+        let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
+        let shard = shard.transpose().map_err(Stop::Usage)?;
+        let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
+        // Whose part begins the list also says what fits none of the clusters.
+        let mut begins = true;
+        if let Some((shard, _)) = &shard {
             let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
             let count = pairs.len();
-            pairs = pairs.drain(shard.range(&weights)).collect();
+            let range = shard.range(&weights);
+            begins = range.start == 0;
+            pairs = pairs.drain(range).collect();
             if pairs.is_empty() {
                 return Err(Stop::Usage(format!(
                     "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
@@ -93,7 +105,9 @@ impl<'a> Order<'a> {
         if let Some(none) = nothing_runs(&orders) {
             return Err(Stop::Usage(none));
         }
-        if let Some(first) = orders.first_mut() {
+        if let Some(first) = orders.first_mut()
+            && begins
+        {
             let others = others.iter().map(|scenario| Skipped {
                 name: scenario.name.to_owned(),
                 reason: belongs_elsewhere(scenario, &cells),
@@ -103,6 +117,7 @@ impl<'a> Order<'a> {
         Ok(Self {
             cells: orders,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
+            shard,
             args,
             catalogue,
             bundle,
@@ -187,6 +202,19 @@ impl<'a> Order<'a> {
     }
 }
 
+/// All that a run's parts are to do together: the scenarios on their clusters, and those that fit none of
+/// them, which are reported as skipped with the first.
+fn whole(pairs: &[(Cell, &Scenario)], others: &[&Scenario]) -> Vec<Selected> {
+    let first = pairs.first().map(|(cell, _)| *cell);
+    let others = others.iter().filter_map(|it| Some((first?, *it)));
+    let all = pairs.iter().copied().chain(others);
+    let selected = all.map(|(cell, scenario)| Selected {
+        cell: cell.to_string(),
+        name: scenario.name.to_owned(),
+    });
+    selected.collect()
+}
+
 /// What runs on one of the clusters.
 pub(crate) struct CellOrder {
     pub(crate) cell: Cell,
@@ -225,6 +253,15 @@ fn nothing_runs(orders: &[CellOrder]) -> Option<String> {
     ))
 }
 
+/// Each cell as it is, and then laid out otherwise where a scenario is for clusters like that.
+fn laid_out(cells: &[Cell], chosen: &[&Scenario]) -> Vec<Cell> {
+    let wanted = |cell: &Cell| {
+        cell.layout == Layout::Flat || chosen.iter().any(|scenario| scenario.fits(*cell))
+    };
+    let each = |cell: &Cell| Layout::ALL.map(|layout| cell.laid_out(layout));
+    cells.iter().flat_map(each).filter(wanted).collect()
+}
+
 /// Why a scenario means nothing for any of these cells, and for which it does.
 fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
     let stage = scenario.stage;
@@ -242,7 +279,7 @@ fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
                 .filter(|network| {
                     scenario.fits(Cell {
                         network: *network,
-                        ..Cell::usual(bootstrap)
+                        ..Cell::usual(bootstrap).laid_out(scenario.layout)
                     })
                 })
                 .map(|network| network.to_string())
@@ -315,6 +352,30 @@ mod tests {
           three_ways needs 3 nodes, this cluster has 1
         (--nodes makes a larger cluster)
         ");
+    }
+
+    #[test]
+    fn a_scenario_s_layout_adds_a_cell_where_it_means_something() {
+        let flat = scenario("every_pair");
+        let routed = Scenario {
+            cells: Cells::Routable,
+            layout: Layout::Routed,
+            ..scenario("two_segments")
+        };
+        let by_hand = Cell::usual(Bootstrap::ByHand);
+        let manifest = Cell {
+            network: PodNetwork::Manifest,
+            ..by_hand
+        };
+        let cells = |chosen: &[&Scenario]| {
+            let cells = laid_out(&[by_hand, manifest], chosen);
+            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
+            cells.join(", ")
+        };
+        insta::assert_snapshot!(cells(&[&flat]), @"by-hand/nftables/routes, by-hand/nftables/manifest");
+        insta::assert_snapshot!(cells(&[&flat, &routed]), @"by-hand/nftables/routes, by-hand/nftables/routes+routed, by-hand/nftables/manifest");
+        assert!(!flat.fits(by_hand.laid_out(Layout::Routed)));
+        assert!(!routed.fits(by_hand));
     }
 
     #[test]

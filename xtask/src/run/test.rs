@@ -22,6 +22,7 @@ use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::report::merge::{self, Extent, Merged, Seen};
 use crate::report::results::{self, Results, ScenarioRecord};
+use crate::report::whole::{self, Whole};
 use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
@@ -82,7 +83,13 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             provenance: order.bundle.provenance(),
             system: order.system.from.to_string(),
             nodes: args.nodes,
-            shard: args.shard.map(|shard| shard.to_string()),
+            shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
+            whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
+                podwire: session.workspace.revision(&session.spawner),
+                arguments: whole::common_arguments(again::typed()),
+                inputs: BTreeMap::new(),
+                scenarios: scenarios.clone(),
+            }),
             repeat: args.repeat,
             image: None,
             package_differences: Vec::new(),
@@ -151,6 +158,9 @@ impl Run<'_> {
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
+        if let Some(whole) = &mut self.results.whole {
+            whole.inputs = whole::inputs(&node.manifest, pod_manifest.as_ref());
+        }
         self.phase(Phase::Programs, |run| {
             build::build(session, &run.run_dir.join("build.log"))?;
             Ok(((), false))

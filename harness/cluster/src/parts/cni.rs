@@ -3,7 +3,8 @@
 use podwire_lan::Ipv4Net;
 use serde_json::json;
 
-use crate::plan::addresses::{PODS, SEGMENT, SERVICES};
+use crate::plan::addresses::{PODS, SECOND_SEGMENT, SEGMENT, SERVICES};
+use crate::plan::layout::Layout;
 
 /// The only file in containerd's CNI folder.
 pub const PATH: &str = "/etc/cni/net.d/kube.conf";
@@ -32,9 +33,13 @@ pub fn bridge(range: Ipv4Net) -> String {
     format!("{config:#}\n")
 }
 
-/// Pods leave for the outside under their node's address; within the cluster and the segment they
-/// keep their own. The same on every node; loading it again replaces it.
-pub fn masquerade() -> String {
+/// Pods leave for the outside under their node's address; within the cluster and its segments they
+/// keep their own. The same on every node of a layout; loading it again replaces it.
+pub fn masquerade(layout: Layout) -> String {
+    let more = match layout {
+        Layout::Flat | Layout::SecondCard => String::new(),
+        Layout::Routed => format!(", {SECOND_SEGMENT}"),
+    };
     format!(
         "\
 table ip podwire
@@ -42,7 +47,7 @@ delete table ip podwire
 table ip podwire {{
     chain postrouting {{
         type nat hook postrouting priority srcnat;
-        ip saddr {PODS} ip daddr != {{ {PODS}, {SERVICES}, {SEGMENT} }} masquerade
+        ip saddr {PODS} ip daddr != {{ {PODS}, {SERVICES}, {SEGMENT}{more} }} masquerade
     }}
 }}
 "
@@ -71,7 +76,12 @@ mod tests {
           "type": "bridge"
         }
         "#);
-        insta::assert_snapshot!(masquerade(), @r"
+        let routed = masquerade(Layout::Routed);
+        assert!(
+            routed.contains("172.30.0.0/24, 172.30.1.0/24 }"),
+            "{routed}"
+        );
+        insta::assert_snapshot!(masquerade(Layout::Flat), @r"
         table ip podwire
         delete table ip podwire
         table ip podwire {

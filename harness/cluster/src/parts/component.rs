@@ -1,11 +1,13 @@
 //! The components of a cluster by hand, as values: what each is started with can be changed and left
 //! out before it is.
 
+use std::net::Ipv4Addr;
+
 use super::config;
 use super::file::{NodeFile, public};
 use super::kubeconfig;
 use super::units::{self, Unit};
-use crate::plan::addresses::{PODS, SERVICES, node_address, node_name};
+use crate::plan::addresses::{PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::PodNetwork;
 use crate::plan::settings::{DAEMON_START, NODE_MONITOR_GRACE, Settings};
 
@@ -294,7 +296,7 @@ pub fn api_server(settings: Settings) -> Component {
         settings,
     )
     .with("--bind-address", "0.0.0.0")
-    .with("--advertise-address", node_address(1))
+    .with("--advertise-address", api_address())
     .with("--service-cluster-ip-range", SERVICES)
     .with_all(&[
         ("--client-ca-file", units::CA_CERTIFICATE),
@@ -395,8 +397,8 @@ pub fn containerd(settings: Settings) -> Component {
     .idle(settings, &[("--config", units::EMULATED_CONTAINERD)])
 }
 
-/// The node's agent, on every node.
-pub fn kubelet(number: u32, settings: Settings) -> Component {
+/// The node's agent, on every node: its number and address.
+pub fn kubelet(number: u32, address: Ipv4Addr, settings: Settings) -> Component {
     let mut kubelet = Component::own(
         units::KUBELET,
         "Kubernetes node agent",
@@ -413,7 +415,7 @@ pub fn kubelet(number: u32, settings: Settings) -> Component {
         .with("--config", config::KUBELET_PATH)
         .with("--kubeconfig", kubeconfig::KUBELET_PATH)
         .with("--hostname-override", node_name(number))
-        .with("--node-ip", node_address(number))
+        .with("--node-ip", address)
         // Nothing here reads what it counts in every container's cgroup.
         .idle(settings, &[("--housekeeping-interval", "60s")])
 }
@@ -444,6 +446,7 @@ pub fn control_plane(network: PodNetwork, settings: Settings) -> [Component; 4] 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::layout::Layout;
 
     fn shown<'a>(components: impl IntoIterator<Item = &'a Component>) -> String {
         let units = components.into_iter().filter_map(Component::unit);
@@ -456,7 +459,10 @@ mod tests {
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
             let control_plane = control_plane(PodNetwork::Routes, settings);
             insta::assert_snapshot!(format!("control-plane-{class}"), shown(&control_plane));
-            let node = [kubelet(2, settings), kube_proxy(settings)];
+            let node = [
+                kubelet(2, Layout::Flat.address(2), settings),
+                kube_proxy(settings),
+            ];
             insta::assert_snapshot!(format!("node-{class}"), shown(&node));
         }
     }
@@ -503,7 +509,7 @@ mod tests {
 
     #[test]
     fn the_kubelet_comes_without_the_drop_in_of_its_package() {
-        let files = kubelet(1, Settings::Idle).files();
+        let files = kubelet(1, api_address(), Settings::Idle).files();
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(
             paths,

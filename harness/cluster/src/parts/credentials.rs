@@ -41,7 +41,7 @@ impl Credentials {
     pub(crate) fn placeholder(plan: &ClusterPlan) -> Self {
         Self {
             access: None,
-            pki: Some(Pki::placeholder(plan.nodes, plan.broken)),
+            pki: Some(Pki::placeholder(&plan.addresses(), plan.broken)),
             nodes: (1..=plan.nodes).map(NodeIdentity::placeholder).collect(),
         }
     }

@@ -2,6 +2,7 @@
 //! follows its documentation. Streams of JSON documents, which every reader of YAML takes.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use podwire_lan::Ipv4Net;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use super::component;
 use super::config::{self, CRI_SOCKET};
 use super::file::NodeFile;
-use crate::plan::addresses::{API_PORT, PODS, SERVICES, node_address, node_name};
+use crate::plan::addresses::{API_PORT, PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::Cell;
 use crate::plan::settings::{
     GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
@@ -58,8 +59,13 @@ pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
 /// A worker's part of [`crate::parts::node_files`].
-pub(crate) fn join_file(number: u32, ca_hash: &str, settings: Settings) -> NodeFile {
-    secret(JOIN_CONFIG, join_config(number, ca_hash, settings))
+pub(crate) fn join_file(
+    number: u32,
+    address: Ipv4Addr,
+    ca_hash: &str,
+    settings: Settings,
+) -> NodeFile {
+    secret(JOIN_CONFIG, join_config(number, address, ca_hash, settings))
 }
 
 /// Node 1's.
@@ -151,8 +157,8 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
             "usages": ["signing", "authentication"],
             "groups": ["system:bootstrappers:kubeadm:default-node-token"],
         }],
-        "localAPIEndpoint": { "advertiseAddress": node_address(1), "bindPort": API_PORT },
-        "nodeRegistration": registration(1, settings),
+        "localAPIEndpoint": { "advertiseAddress": api_address(), "bindPort": API_PORT },
+        "nodeRegistration": registration(1, api_address(), settings),
     });
     if let Some(directory) = settings.idle(PATCHES) {
         init["patches"] = json!({ "directory": directory });
@@ -188,18 +194,18 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
     ])
 }
 
-/// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
+/// JoinConfiguration of a worker with this address. `ca_hash` is `sha256:` and the digest of the authority's public
 /// key, as `kubeadm init` prints it.
-pub fn join_config(number: u32, ca_hash: &str, settings: Settings) -> String {
+pub fn join_config(number: u32, address: Ipv4Addr, ca_hash: &str, settings: Settings) -> String {
     let mut join = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
         "discovery": { "bootstrapToken": {
             "token": TOKEN,
-            "apiServerEndpoint": format!("{}:{API_PORT}", node_address(1)),
+            "apiServerEndpoint": format!("{}:{API_PORT}", api_address()),
             "caCertHashes": [ca_hash],
         } },
-        "nodeRegistration": registration(number, settings),
+        "nodeRegistration": registration(number, address, settings),
     });
     with_timeouts(&mut join, settings);
     stream(&[join])
@@ -279,7 +285,7 @@ fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)])
         .collect()
 }
 
-fn registration(number: u32, settings: Settings) -> Value {
+fn registration(number: u32, address: Ipv4Addr, settings: Settings) -> Value {
     json!({
         "name": node_name(number),
         "criSocket": CRI_SOCKET,
@@ -287,7 +293,7 @@ fn registration(number: u32, settings: Settings) -> Value {
         "imagePullPolicy": "Never",
         "kubeletExtraArgs": arguments(
             settings,
-            &[("node-ip", &node_address(number).to_string())],
+            &[("node-ip", &address.to_string())],
             // Nothing here reads what it counts in every container's cgroup.
             &[("housekeeping-interval", "60s")],
         ),
@@ -317,10 +323,11 @@ mod tests {
     #[test]
     fn kubeadm_is_told() {
         let cell = Cell::usual(Bootstrap::Kubeadm);
+        let address = cell.layout.address(2);
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
             let init = init_config("1.36.4", cell, settings);
             insta::assert_snapshot!(format!("init-{class}"), init);
-            let join = join_config(2, "sha256:0123", settings);
+            let join = join_config(2, address, "sha256:0123", settings);
             insta::assert_snapshot!(format!("join-{class}"), join);
         }
     }

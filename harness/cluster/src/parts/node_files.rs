@@ -22,12 +22,12 @@ fn embedded(path: &str, pki: &Pki, identity: &Identity) -> NodeFile {
 
 /// What a node has before any part of Kubernetes, whoever bootstraps the cluster: its kernel's set-up
 /// and its engine's.
-pub fn prepared(network: PodNetwork, settings: Settings) -> Vec<NodeFile> {
-    let unit = units::network(network);
+pub fn prepared(cell: Cell, settings: Settings) -> Vec<NodeFile> {
+    let unit = units::network(cell.network);
     let mut files = vec![public(unit.path(), unit.text)];
     files.extend(component::containerd(settings).files());
-    if network == PodNetwork::Routes {
-        files.push(public(cni::MASQUERADE_PATH, cni::masquerade()));
+    if cell.network == PodNetwork::Routes {
+        files.push(public(cni::MASQUERADE_PATH, cni::masquerade(cell.layout)));
     }
     files
 }
@@ -60,7 +60,7 @@ pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile>
 
 /// What a node gets before its kubelet starts, in a stable order.
 pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile> {
-    let mut files = prepared(cell.network, settings);
+    let mut files = prepared(cell, settings);
     files.extend([
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
         public(config::KUBELET_PATH, config::kubelet(settings)),
@@ -80,7 +80,7 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
         ]);
     }
     let components = [
-        component::kubelet(number, settings),
+        component::kubelet(number, cell.layout.address(number), settings),
         component::kube_proxy(settings),
     ];
     files.extend(components.iter().flat_map(Component::files));
@@ -98,11 +98,17 @@ pub fn pod_network(number: u32, broken: Option<Break>) -> NodeFile {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::plan::cell::Bootstrap;
 
     fn cell() -> Cell {
         Cell::usual(Bootstrap::ByHand)
+    }
+
+    fn nodes() -> [Ipv4Addr; 2] {
+        [1, 2].map(|number| cell().layout.address(number))
     }
 
     fn all(pki: &Pki) -> Vec<NodeFile> {
@@ -121,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_node_gets_its_files() {
-        let pki = Pki::placeholder(2, None);
+        let pki = Pki::placeholder(&nodes(), None);
         insta::assert_snapshot!(list(&control_plane(&pki, cell(), Settings::Idle)), @r"
         644 /etc/kubernetes/pki/ca.crt
         644 /etc/kubernetes/pki/apiserver.crt
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn only_an_emulated_node_s_containerd_is_told_which_configuration_to_read() {
         let of = |settings| {
-            let files = prepared(PodNetwork::Routes, settings).into_iter();
+            let files = prepared(cell(), settings).into_iter();
             files.map(|file| file.path).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn no_key_is_readable_for_others() {
-        for file in all(&Pki::placeholder(2, None)) {
+        for file in all(&Pki::placeholder(&nodes(), None)) {
             let holds_key = file.path.ends_with(".key") || file.text.contains("client-key-data");
             assert_eq!(holds_key, file.mode == 0o600, "{}", file.path);
         }

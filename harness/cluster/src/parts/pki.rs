@@ -1,6 +1,7 @@
 //! Keys and certificates, made on the host in milliseconds.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -76,13 +77,13 @@ impl Request {
     }
 
     /// A kubelet's, which both dials and serves with it.
-    fn node(number: u32) -> Self {
+    fn node(number: u32, address: Ipv4Addr) -> Self {
         let name = addresses::node_name(number);
         Self {
             user: format!("system:node:{name}"),
             group: Some("system:nodes".to_owned()),
             dials: true,
-            serves: vec![name, addresses::node_address(number).to_string()],
+            serves: vec![name, address.to_string()],
         }
     }
 
@@ -141,13 +142,13 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Makes everything for a cluster of `nodes` machines. `now` is the time from which the
+    /// Makes everything for a cluster of as many nodes as have these addresses, in their order. `now` is the time from which the
     /// validity counts: it begins a year before and lasts ten.
     ///
     /// # Errors
     /// When the operating system gives no random numbers.
     pub fn new(
-        nodes: u32,
+        nodes: &[Ipv4Addr],
         broken: Option<Break>,
         now: OffsetDateTime,
     ) -> Result<Self, rcgen::Error> {
@@ -170,7 +171,7 @@ impl Pki {
 
     /// Everything, each certificate made by `make`.
     fn of<E>(
-        nodes: u32,
+        nodes: &[Ipv4Addr],
         broken: Option<Break>,
         ca: Identity,
         tokens: TokenKeys,
@@ -186,8 +187,9 @@ impl Pki {
             scheduler: client("system:kube-scheduler", None)?,
             kube_proxy: client("system:kube-proxy", None)?,
             admin: client("podwire", Some("system:masters"))?,
-            nodes: (1..=nodes)
-                .map(|number| make(&Request::node(number)))
+            nodes: (1..)
+                .zip(nodes)
+                .map(|(number, address)| make(&Request::node(number, *address)))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -223,7 +225,7 @@ impl Pki {
 
     /// The same text in every stage that is made of the same certificates: what they say, and nothing
     /// that is drawn.
-    pub(crate) fn placeholder(nodes: u32, broken: Option<Break>) -> Self {
+    pub(crate) fn placeholder(nodes: &[Ipv4Addr], broken: Option<Break>) -> Self {
         let ca = Identity {
             certificate: format!(
                 "certificate of the authority, valid for {} days, {} of them past",
@@ -297,11 +299,13 @@ fn issue(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::layout::Layout;
 
     const NOW: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);
 
     fn pki(broken: Option<Break>) -> Pki {
-        Pki::new(2, broken, NOW).unwrap()
+        let nodes = [1, 2].map(|number| Layout::Flat.address(number));
+        Pki::new(&nodes, broken, NOW).unwrap()
     }
 
     /// Verifies as a TLS client does, at a time within the validity.
@@ -356,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_is_signed_later_is_valid_too() {
-        let pki = Pki::new(1, None, OffsetDateTime::now_utc() - Duration::days(360)).unwrap();
+        let pki = Pki::new(&[], None, OffsetDateTime::now_utc() - Duration::days(360)).unwrap();
         let later = pki.serving_certificate(None).unwrap();
         assert_ne!(later.key, pki.serving.key);
         // A year before now is after the time at which this looks.

@@ -5,8 +5,14 @@ use std::net::Ipv4Addr;
 
 use podwire_lan::{Ipv4Net, Lease, MacAddr, SegmentPlan};
 
-/// The nodes' subnet.
+/// The nodes' subnet: that of the first segment.
 pub const SEGMENT: Ipv4Net = net([172, 30, 0, 0], 24);
+/// That of the second one, where there is one.
+pub const SECOND_SEGMENT: Ipv4Net = net([172, 30, 1, 0], 24);
+/// Every address there is.
+pub(crate) const EVERYWHERE: Ipv4Net = net([0, 0, 0, 0], 0);
+/// The name of the machine between the segments.
+pub const ROUTER: &str = "router";
 /// The nodes' default router, name server and DHCP server: the harness itself.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// Its Ethernet address.
@@ -52,10 +58,57 @@ pub fn node_number(name: &str) -> Option<u32> {
     (1..=MAX_NODES).contains(&number).then_some(number)
 }
 
-/// `172.30.0.(10+N)`.
-pub fn node_address(number: u32) -> Ipv4Addr {
-    let [a, b, c, _] = SEGMENT.address.octets();
-    Ipv4Addr::new(a, b, c, 10 + octet(number))
+/// The API server's address: node 1 is on the first segment, however the nodes are laid out.
+pub fn api_address() -> Ipv4Addr {
+    node_address_on(0, 1)
+}
+
+/// `172.30.0.(10+N)` on the first segment, `172.30.1.(10+N)` on the second.
+pub(crate) fn node_address_on(segment: usize, number: u32) -> Ipv4Addr {
+    on_segment(segment, 10 + octet(number))
+}
+
+/// The address on the segment with an index that ends with this octet.
+pub(crate) fn on_segment(index: usize, last: u8) -> Ipv4Addr {
+    let subnet = if index == 0 { SEGMENT } else { SECOND_SEGMENT };
+    let [a, b, c, _] = subnet.address.octets();
+    Ipv4Addr::new(a, b, c, last)
+}
+
+/// The gateway's addresses on the segment with an index.
+pub(crate) fn gateway_on(index: usize) -> (Ipv4Addr, MacAddr) {
+    let MacAddr([a, b, c, d, e, last]) = GATEWAY_MAC;
+    let [.., octet] = GATEWAY.octets();
+    let mac = MacAddr([a, b, c, d, e, last + u8::from(index > 0)]);
+    (on_segment(index, octet), mac)
+}
+
+/// The port of a node's second card: `node2-2`.
+pub(crate) fn second_port(node: u32) -> String {
+    format!("{}-2", node_name(node))
+}
+
+/// `52:54:00:00:03:NN`.
+pub(crate) fn second_mac(node: u32) -> MacAddr {
+    MacAddr([0x52, 0x54, 0, 0, 3, octet(node)])
+}
+
+/// The router's port on the segment with an index: `router-1`.
+pub fn router_port(segment: usize) -> String {
+    format!("{ROUTER}-{}", segment + 1)
+}
+
+/// The Ethernet address of a node or the router at a port.
+pub fn mac_at(port: &str) -> Option<MacAddr> {
+    let segments = [0, 1].into_iter();
+    let mut routers = segments.filter(|segment| router_port(*segment) == port);
+    let router = routers.next().map(router_mac);
+    node_number(port).map(node_mac).or(router)
+}
+
+/// `52:54:00:00:02:01` on the first segment, `:02` on the second.
+pub(crate) fn router_mac(segment: usize) -> MacAddr {
+    MacAddr([0x52, 0x54, 0, 0, 2, 1 + u8::from(segment > 0)])
 }
 
 /// `52:54:00:00:01:NN`.
@@ -75,7 +128,7 @@ pub fn serving_names() -> Vec<String> {
     let dialled = [
         "localhost".to_owned(),
         API_NAME.to_owned(),
-        node_address(1).to_string(),
+        api_address().to_string(),
         KUBERNETES_SERVICE.to_string(),
         Ipv4Addr::LOCALHOST.to_string(),
     ];
@@ -86,21 +139,23 @@ pub fn serving_names() -> Vec<String> {
 pub(crate) const SERVICE_NAMES: [&str; 3] =
     ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
 
-/// The segment of a cluster with `nodes` machines.
-pub fn segment(nodes: u32) -> SegmentPlan {
-    let lease = |number| Lease {
-        mac: node_mac(number),
-        address: node_address(number),
-        host_name: node_name(number),
-    };
+/// A segment with these machines.
+pub(crate) fn segment_plan(
+    subnet: Ipv4Net,
+    (gateway, gateway_mac): (Ipv4Addr, MacAddr),
+    leases: Vec<Lease>,
+) -> SegmentPlan {
     SegmentPlan {
-        subnet: SEGMENT,
-        gateway: GATEWAY,
-        gateway_mac: GATEWAY_MAC,
-        leases: (1..=nodes).map(lease).collect(),
+        subnet,
+        gateway,
+        gateway_mac,
+        leases,
         outside: OUTSIDE,
         outside_name: OUTSIDE_NAME.to_owned(),
         unrouted: vec![PODS, SERVICES],
+        routes: Vec::new(),
+        is_apart: false,
+        hosts: Vec::new(),
     }
 }
 
@@ -110,21 +165,10 @@ mod tests {
 
     #[test]
     fn a_node_has_its_number_everywhere() {
-        let all = format!(
-            "{} {} {} {}",
-            node_name(3),
-            node_address(3),
-            node_mac(3),
-            pod_range(3)
-        );
-        insta::assert_snapshot!(all, @"node3 172.30.0.13 52:54:00:00:01:03 10.1.3.0/24");
+        let all = format!("{} {} {}", node_name(3), node_mac(3), pod_range(3));
+        insta::assert_snapshot!(all, @"node3 52:54:00:00:01:03 10.1.3.0/24");
         assert_eq!(node_number("node3"), Some(3));
         assert_eq!(node_number("node0"), None);
         assert_eq!(node_number("gateway"), None);
-    }
-
-    #[test]
-    fn the_segment_of_the_largest_cluster_makes_sense() {
-        segment(MAX_NODES).check().unwrap();
     }
 }

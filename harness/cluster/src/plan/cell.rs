@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
+
 /// Who puts Kubernetes onto the machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -128,21 +130,29 @@ pub struct Cell {
     pub proxy: ProxyMode,
     /// What connects the Pods.
     pub network: PodNetwork,
+    /// Which nodes share a segment.
+    #[serde(default, skip_serializing_if = "Layout::is_flat")]
+    pub layout: Layout,
 }
 
 impl Cell {
     /// The whole matrix.
     pub fn all() -> impl Iterator<Item = Self> {
-        let networks = |bootstrap, proxy| {
+        let networks = |bootstrap, proxy, layout| {
             PodNetwork::ALL.into_iter().map(move |network| Self {
                 bootstrap,
                 proxy,
                 network,
+                layout,
             })
         };
-        Bootstrap::ALL.into_iter().flat_map(move |bootstrap| {
+        let modes = move |bootstrap, layout| {
             let modes = ProxyMode::ALL.into_iter();
-            modes.flat_map(move |proxy| networks(bootstrap, proxy))
+            modes.flat_map(move |proxy| networks(bootstrap, proxy, layout))
+        };
+        Layout::ALL.into_iter().flat_map(move |layout| {
+            let bootstraps = Bootstrap::ALL.into_iter();
+            bootstraps.flat_map(move |bootstrap| modes(bootstrap, layout))
         })
     }
 
@@ -155,19 +165,31 @@ impl Cell {
                 Bootstrap::ByHand => PodNetwork::Routes,
                 Bootstrap::Kubeadm => PodNetwork::Flannel(FlannelBackend::Vxlan),
             },
+            layout: Layout::Flat,
         }
+    }
+
+    /// The same with its nodes laid out otherwise.
+    #[must_use]
+    pub fn laid_out(self, layout: Layout) -> Self {
+        Self { layout, ..self }
     }
 }
 
-/// `kubeadm/nftables/flannel`.
+/// `kubeadm/nftables/flannel`; with nodes on two segments `kubeadm/nftables/flannel+routed`.
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             bootstrap,
             proxy,
             network,
+            layout,
         } = self;
-        f.pad(&format!("{bootstrap}/{proxy}/{network}"))
+        let layout = match layout {
+            Layout::Flat => String::new(),
+            Layout::Routed | Layout::SecondCard => format!("+{layout}"),
+        };
+        f.pad(&format!("{bootstrap}/{proxy}/{network}{layout}"))
     }
 }
 
@@ -217,16 +239,29 @@ impl FromStr for PodNetwork {
     }
 }
 
+impl FromStr for Layout {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "layout", &Self::ALL)
+    }
+}
+
 impl FromStr for Cell {
     type Err = UnknownPart;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (text, layout) = match text.split_once('+') {
+            Some((text, layout)) => (text, layout.parse()?),
+            None => (text, Layout::Flat),
+        };
         let mut parts = text.splitn(3, '/');
         let mut part = || parts.next().unwrap_or_default();
         Ok(Self {
             bootstrap: part().parse()?,
             proxy: part().parse()?,
             network: part().parse()?,
+            layout,
         })
     }
 }
@@ -240,7 +275,7 @@ mod tests {
         for cell in Cell::all() {
             assert_eq!(cell.to_string().parse(), Ok(cell));
         }
-        assert_eq!(Cell::all().count(), 16);
+        assert_eq!(Cell::all().count(), 48);
     }
 
     #[test]
@@ -249,5 +284,6 @@ mod tests {
         insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
         insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
         insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
+        insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed, second-card are"#);
     }
 }

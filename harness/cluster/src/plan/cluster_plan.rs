@@ -1,7 +1,9 @@
 //! What a cluster is, before it exists.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use podwire_lan::NetworkPlan;
 use podwire_vm::{Accelerator, MachineSpec, Ram, cpuinfo_field};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -10,6 +12,7 @@ use super::addresses::MAX_NODES;
 use super::breaks::Break;
 use super::cell::Cell;
 use super::error::ClusterError;
+use super::layout::Member;
 use super::pod_manifest::PodManifest;
 use super::settings::{GO_MAX_PROCS, Settings, TIMER_SLACK};
 use super::stage_name::StageName;
@@ -39,7 +42,7 @@ pub struct ImageFiles {
 pub(crate) enum Role {
     /// Node 1, which is an ordinary node as well.
     ControlPlane,
-    /// All others.
+    /// All others, a router as well.
     Worker,
 }
 
@@ -57,6 +60,16 @@ impl Role {
         match self {
             Self::ControlPlane => "control-plane",
             Self::Worker => "worker",
+        }
+    }
+}
+
+impl Member {
+    /// A router is as small as a worker: one more machine to boot would take longer than it saves.
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Self::Node(number) => Role::of(number),
+            Self::Router => Role::Worker,
         }
     }
 }
@@ -163,23 +176,41 @@ impl ClusterPlan {
 
     /// Memory of all machines together, MiB.
     pub fn memory_mib(&self) -> u64 {
-        let workers = u64::from(self.nodes.saturating_sub(1));
-        self.control_plane.memory_mib + workers * self.worker.memory_mib
+        let sizes = self.members().map(|member| self.size(member.role()));
+        sizes.map(|size| size.memory_mib).sum()
     }
 
     /// The most host memory that all machines together can come to occupy, MiB.
     pub fn host_memory_mib(&self) -> u64 {
         let nowhere = Path::new("");
-        let machines = (1..=self.nodes).map(|number| {
-            let size = self.size(Role::of(number));
+        let machines = self.members().map(|member| {
+            let size = self.size(member.role());
             self.machine("", size, nowhere, nowhere, "".into(), Ram::Anonymous, false)
         });
         machines.map(|machine| machine.host_memory_mib()).sum()
     }
 
+    /// All its machines, the nodes first.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member> {
+        self.cell.layout.members(self.nodes)
+    }
+
+    /// The segments that they are on.
+    pub fn network(&self) -> NetworkPlan {
+        self.cell.layout.network(self.nodes)
+    }
+
+    /// The nodes' addresses, by number from 1.
+    pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
+        let nodes = 1..=self.nodes;
+        nodes.map(|it| self.cell.layout.address(it)).collect()
+    }
+
     /// What its machines become.
     pub(crate) fn roles(&self) -> impl Iterator<Item = Role> {
-        (1..=self.nodes.min(2)).map(Role::of)
+        let all: Vec<Role> = self.members().map(Member::role).collect();
+        let known = [Role::ControlPlane, Role::Worker].into_iter();
+        known.filter(move |role| all.contains(role))
     }
 
     /// How large such a machine is.

@@ -20,6 +20,9 @@ pub enum ClusterError {
         /// How many have addresses.
         max: u32,
     },
+    /// The cluster has one segment.
+    #[error("the cluster has no router: all its nodes are on one segment; lay it out `routed`")]
+    NoRouter,
     /// The segment.
     #[error("the segment failed")]
     Segment(#[from] LanError),

@@ -20,7 +20,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::parts::credentials::Access;
 use crate::parts::kubeconfig::server;
-use crate::plan::addresses::{API_PORT, node_address};
+use crate::plan::addresses::{API_PORT, api_address};
 
 /// A client of the API as its administrator. It verifies the server as `node1`.
 ///
@@ -42,7 +42,7 @@ pub(crate) fn client(
     };
     let to = SegmentConnector {
         gateway: gateway.clone(),
-        to: SocketAddrV4::new(node_address(1), API_PORT),
+        to: SocketAddrV4::new(api_address(), API_PORT),
         limit,
     };
     let https = config.rustls_https_connector_with_connector(to)?;

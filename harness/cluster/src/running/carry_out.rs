@@ -67,6 +67,7 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         match action {
             Action::OnNodes(on) => self.set_up(on, known).await,
+            Action::OnRouter { command, limit } => self.on_router(command, *limit).await,
             Action::Kubeadm { phase, on } => self.kubeadm(phase, on, known, report).await,
             Action::Apply { objects, limit } => self.apply(objects, *limit, report).await,
             Action::Wait { gate, limit } => self.pass(gate, *limit, report).await,
@@ -93,6 +94,16 @@ impl Cluster {
     /// Does what needs nothing that is only known while a step is carried out.
     pub(crate) async fn on_nodes(&self, on: &OnNodes) -> Result<(), ClusterError> {
         self.set_up(on, &Known::default()).await
+    }
+
+    pub(crate) async fn on_router(
+        &self,
+        command: &str,
+        limit: Duration,
+    ) -> Result<(), ClusterError> {
+        let router = self.router().ok_or(ClusterError::NoRouter)?;
+        router.run_ok(command, self.host().limit(limit)).await?;
+        Ok(())
     }
 
     async fn set_up(&self, on: &OnNodes, known: &Known) -> Result<(), ClusterError> {

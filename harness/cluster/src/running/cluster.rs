@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
-use podwire_lan::{Segment, SegmentOptions, SegmentPlan, SegmentState};
+use podwire_lan::{NetworkPlan, Segment, SegmentOptions, SegmentState};
 use podwire_vm::MachineFault;
 
 use super::api::{self, ready};
@@ -38,9 +38,10 @@ pub struct Cluster {
     broken: Option<Break>,
     dir: PathBuf,
     nodes: Vec<Node>,
+    router: Option<Node>,
     api: kube::Client,
     phases: Vec<Phase>,
-    // After the nodes: their machines end before the segment does.
+    // After the machines: their machines end before the segment does.
     segment: Segment,
 }
 
@@ -67,11 +68,13 @@ impl Cluster {
             credentials,
             segment,
         } = frozen;
-        let segment = restored_segment(addresses::segment(plan.nodes), dir, segment)?;
+        let segment = restored_segment(plan.network(), dir, segment)?;
         let (powered, phases) = wake(host, plan, image, &segment, waking).await?;
         let keys = credentials.nodes.iter();
+        // A router keeps the image's, and nobody logs in to it.
         let keys: Vec<_> = keys
             .map(|node| Some(node.ssh_host.public.as_str()))
+            .chain([None])
             .collect();
         let api = match &credentials.access {
             Some(access) => api_client(host, &segment, access)?,
@@ -91,7 +94,8 @@ impl Cluster {
         };
         // An API that is not ready is asked about on nodes that answer.
         let api_ready = async { Ok::<_, ClusterError>(api_ready.await) };
-        let ((nodes, answers), api_ready) = tokio::try_join!(answering, api_ready)?;
+        let ((mut nodes, answers), api_ready) = tokio::try_join!(answering, api_ready)?;
+        let router = without_router(&mut nodes, plan);
         let mut cluster = Self {
             host: host.clone(),
             plan: plan.clone(),
@@ -99,6 +103,7 @@ impl Cluster {
             broken,
             dir: dir.to_owned(),
             nodes,
+            router,
             api,
             phases: phases.into_iter().chain(answers).collect(),
             segment,
@@ -120,8 +125,9 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         // The image's host key, until each has taken its identity.
         let keys = vec![None; powered.len()];
-        let (nodes, _) = answering(host, powered, &keys).await?;
+        let (mut nodes, _) = answering(host, powered, &keys).await?;
         Ok(Self {
+            router: without_router(&mut nodes, plan),
             host: host.clone(),
             plan: plan.clone(),
             broken: plan.broken,
@@ -134,12 +140,9 @@ impl Cluster {
         })
     }
 
-    /// Waits until all nodes have taken their leases.
+    /// Waits until all machines have taken their leases.
     pub(crate) async fn on_the_segment(&self) -> Result<(), ClusterError> {
-        let leases = self
-            .nodes
-            .iter()
-            .map(|node| node.on_the_segment(&self.host));
+        let leases = self.machines().map(|node| node.on_the_segment(&self.host));
         try_join_all(leases).await?;
         Ok(())
     }
@@ -174,7 +177,7 @@ impl Cluster {
         &self.credentials
     }
 
-    /// Its segment.
+    /// Its segment, or both of them.
     pub fn segment(&self) -> &Segment {
         &self.segment
     }
@@ -209,6 +212,16 @@ impl Cluster {
         &self.nodes[number as usize - 1]
     }
 
+    /// The machine that leads from one of its segments to the other, where it has two.
+    pub fn router(&self) -> Option<&Node> {
+        self.router.as_ref()
+    }
+
+    /// All its machines: the nodes by number, then the router.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.router)
+    }
+
     /// A client of its API, in `system:masters`. In a cluster of a stage without an API server every
     /// request fails and says so.
     pub fn api(&self) -> kube::Client {
@@ -217,14 +230,13 @@ impl Cluster {
 
     /// The first fault of any of its machines.
     pub fn fault(&self) -> Option<MachineFault> {
-        self.nodes.iter().find_map(|node| node.machine().fault())
+        self.machines().find_map(|node| node.machine().fault())
     }
 
     /// Resolves with the first fault of any of its machines as soon as it happens.
     pub async fn faulted(&self) -> MachineFault {
         let faults = self
-            .nodes
-            .iter()
+            .machines()
             .map(|node| Box::pin(node.machine().faulted()));
         select_all(faults).await.0
     }
@@ -274,6 +286,7 @@ impl Cluster {
     #[cfg(test)]
     pub(crate) fn without_nodes(dir: &Path) -> Self {
         use crate::plan::cell::{Bootstrap, Cell};
+        use crate::plan::layout::Layout;
         use podwire_process::Spawner;
         use podwire_vm::Accelerator;
 
@@ -299,28 +312,37 @@ impl Cluster {
             broken: None,
             dir: dir.to_owned(),
             nodes: Vec::new(),
+            router: None,
             api: api::none(),
             phases: Vec::new(),
-            segment: Segment::start(addresses::segment(1), SegmentOptions::default()).unwrap(),
+            segment: Segment::start(Layout::Flat.network(1), SegmentOptions::default()).unwrap(),
         }
     }
 
     /// Ends its machines and its segment.
     pub async fn stop(self) {
-        let (nodes, segment) = self.taken_apart();
-        join_all(nodes.into_iter().map(Node::kill)).await;
+        let (machines, segment) = self.taken_apart();
+        join_all(machines.into_iter().map(Node::kill)).await;
         drop(segment);
     }
 
-    /// Its nodes and its segment; the connections to the API end.
+    /// Its machines and its segment; the connections to the API end.
     pub(crate) fn taken_apart(self) -> (Vec<Node>, Segment) {
-        (self.nodes, self.segment)
+        let machines = self.nodes.into_iter().chain(self.router);
+        (machines.collect(), self.segment)
     }
 }
 
-/// A segment in the state that it was frozen in, held.
+/// Takes the router out of all machines, where the plan has one: it is the last.
+fn without_router(machines: &mut Vec<Node>, plan: &ClusterPlan) -> Option<Node> {
+    (machines.len() > plan.nodes as usize)
+        .then(|| machines.pop())
+        .flatten()
+}
+
+/// The segments in the state that they were frozen in, held.
 pub(crate) fn restored_segment(
-    plan: SegmentPlan,
+    plan: NetworkPlan,
     dir: &Path,
     state: SegmentState,
 ) -> Result<Segment, ClusterError> {

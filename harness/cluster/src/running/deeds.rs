@@ -20,16 +20,21 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        self.on_nodes(&network::add_route(on, to, self.broken()))
+        let layout = self.plan().cell.layout;
+        self.on_nodes(&network::add_route(layout, on, to, self.broken()))
             .await
     }
 
-    /// Adds all N x (N-1) routes, as [`Cluster::add_route`].
+    /// Adds all N x (N-1) routes, as [`Cluster::add_route`], and the router's where there is one.
     ///
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
-        self.on_nodes(&network::add_all_routes(self.plan().nodes, self.broken()))
+        let (layout, nodes) = (self.plan().cell.layout, self.plan().nodes);
+        if let Some(command) = network::router_routes(layout, nodes) {
+            self.on_router(&command, network::COMMAND).await?;
+        }
+        self.on_nodes(&network::add_all_routes(layout, nodes, self.broken()))
             .await
     }
 
@@ -38,7 +43,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn delete_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        self.on_nodes(&network::delete_route(on, to, self.broken()))
+        let layout = self.plan().cell.layout;
+        self.on_nodes(&network::delete_route(layout, on, to, self.broken()))
             .await
     }
 

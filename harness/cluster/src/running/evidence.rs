@@ -69,8 +69,8 @@ impl Cluster {
     /// It never fails: an answer that cannot be had is replaced by the reason.
     pub async fn evidence(&self, dir: &Path) {
         self.segment_evidence(dir);
-        let numbers = self.nodes().iter().map(Node::number);
-        join_all(numbers.map(|number| self.node_evidence(number, dir))).await;
+        let machines = self.machines();
+        join_all(machines.map(|machine| self.machine_evidence(machine, dir))).await;
     }
 
     /// Leaves evidence in the cluster's own folder, and gives where it is: what is there when
@@ -115,7 +115,10 @@ impl Cluster {
 
     /// Writes what one node says to a folder of its name in `dir`; as [`Cluster::evidence`].
     pub async fn node_evidence(&self, number: u32, dir: &Path) {
-        let node = self.node(number);
+        self.machine_evidence(self.node(number), dir).await;
+    }
+
+    async fn machine_evidence(&self, node: &Node, dir: &Path) {
         let dir = dir.join(node.name());
         for name in ["console.log", "qemu.log", "qmp.log", "agent.log", "argv"] {
             let file = self.machine_dir(node).join(name);

@@ -31,14 +31,14 @@ impl Host {
     pub(crate) async fn launch(
         &self,
         spec: MachineSpec,
-        nic: Option<Nic>,
+        nics: Vec<Nic>,
         logs: &Path,
     ) -> Result<Machine, VmError> {
         let spec = MachineSpec {
             tsc_khz: self.tsc_khz,
             ..spec
         };
-        Machine::launch(&self.spawner, &self.qemu, spec, nic, logs).await
+        Machine::launch(&self.spawner, &self.qemu, spec, nics, logs).await
     }
 
     /// A limit of the host's, stretched for the machine's speed. Limits written into a guest

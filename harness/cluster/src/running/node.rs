@@ -10,8 +10,8 @@ use podwire_vm::{Guest, GuestError, Machine, MachineSpec, Nic, Output};
 
 use super::api::chain;
 use super::host::Host;
-use crate::plan::addresses;
 use crate::plan::error::ClusterError;
+use crate::plan::layout::{Layout, Member};
 
 /// How long a guest that has booted may take to answer when it wakes up, or is asked.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -23,39 +23,50 @@ const CONSOLE_LINES: usize = 20;
 const JOURNAL_LINES: u32 = 30;
 const SHORT: Duration = Duration::from_secs(5);
 
-/// A node: its machine, whose port on the segment has the node's name.
+/// A node: its machine, whose port on its segment has the node's name. A router is told apart only by
+/// having a card on each segment, and by running nothing of Kubernetes.
 pub struct Node {
-    number: u32,
+    member: Member,
     name: String,
+    /// One on each of its segments.
+    addresses: Vec<Ipv4Addr>,
     machine: Machine,
     host_key: String,
 }
 
 /// A machine that was started and may not answer yet.
 pub(crate) struct Powered {
-    number: u32,
+    member: Member,
+    addresses: Vec<Ipv4Addr>,
     pub(crate) machine: Machine,
 }
 
 impl Powered {
-    /// Attaches a machine to the segment and starts it, with its network card in the slot or not yet.
+    /// Attaches a machine to its segments and starts it, with its network cards in the slot or not yet.
     /// Its console and transcripts go to `dir`.
     pub(crate) async fn on(
         host: &Host,
         segment: &Segment,
-        number: u32,
+        (layout, member): (Layout, Member),
         spec: MachineSpec,
         plugged: bool,
         dir: &Path,
     ) -> Result<Self, ClusterError> {
-        let fd = segment.attach(&addresses::node_name(number))?;
-        let nic = Nic {
-            mac: addresses::node_mac(number).to_string(),
-            fd,
-            plugged,
-        };
-        let machine = host.launch(spec, Some(nic), dir).await?;
-        Ok(Self { number, machine })
+        let cards = layout.cards(member);
+        let nics = cards.iter().map(|card| {
+            Ok(Nic {
+                mac: card.lease.mac.to_string(),
+                fd: segment.attach_to(card.segment, &card.port)?,
+                plugged,
+            })
+        });
+        let nics: Vec<Nic> = nics.collect::<Result<_, ClusterError>>()?;
+        let machine = host.launch(spec, nics, dir).await?;
+        Ok(Self {
+            member,
+            addresses: cards.iter().map(|card| card.lease.address).collect(),
+            machine,
+        })
     }
 
     /// Waits until the guest's agent answers. `host_key` is what its sshd shows (one line of
@@ -66,8 +77,9 @@ impl Powered {
         host_key: Option<&str>,
     ) -> Result<Node, ClusterError> {
         let node = Node {
-            number: self.number,
-            name: addresses::node_name(self.number),
+            member: self.member,
+            name: self.member.name(),
+            addresses: self.addresses,
             machine: self.machine,
             host_key: host_key.unwrap_or_default().to_owned(),
         };
@@ -78,9 +90,12 @@ impl Powered {
 }
 
 impl Node {
-    /// Its number, from 1.
+    /// Its number, from 1; a router has none, which is 0.
     pub fn number(&self) -> u32 {
-        self.number
+        match self.member {
+            Member::Node(number) => number,
+            Member::Router => 0,
+        }
     }
 
     /// `node1`: host name, DNS name, Node name.
@@ -88,9 +103,12 @@ impl Node {
         &self.name
     }
 
-    /// Its address on the segment.
+    /// Its address on its segment, of a router on the first one.
     pub fn address(&self) -> Ipv4Addr {
-        addresses::node_address(self.number)
+        self.addresses
+            .first()
+            .copied()
+            .unwrap_or(Ipv4Addr::UNSPECIFIED)
     }
 
     /// What its sshd shows: one line, as in `known_hosts` behind the name.
@@ -119,13 +137,16 @@ impl Node {
         self.on_the_segment(host).await
     }
 
-    /// Waits until the guest has taken its lease: its address and its host name.
+    /// Waits until the guest has taken its leases: its addresses and its host name.
     pub(crate) async fn on_the_segment(&self, host: &Host) -> Result<(), ClusterError> {
-        let (name, address) = (&self.name, self.address());
+        let name = &self.name;
+        let addresses = self.addresses.iter();
+        let addresses = addresses.map(|it| format!(" && $(</proc/net/fib_trie) == *'-- {it}'*"));
+        let addresses: String = addresses.collect();
         // Without a process for each look: they take an emulated guest longer than the lease does.
         let taken = format!(
-            "until read -r name </proc/sys/kernel/hostname && [[ $name == {name} && \
-             $(</proc/net/fib_trie) == *'-- {address}'* ]]; do sleep 0.1; done"
+            "until read -r name </proc/sys/kernel/hostname && [[ $name == {name}{addresses} ]]; \
+             do sleep 0.1; done"
         );
         let waited = self.guest().run_ok(&taken, host.limit(LEASE)).await;
         waited.map_err(self.failed("take the lease from the segment's DHCP server"))?;

@@ -10,14 +10,14 @@ use podwire_vm::Ram;
 use super::host::Host;
 use super::node::Powered;
 use super::phase::Phase;
-use crate::plan::addresses::node_name;
-use crate::plan::cluster_plan::{ClusterPlan, ImageFiles, Role};
+use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
 use crate::plan::error::ClusterError;
+use crate::plan::layout::Member;
 
 /// A frozen machine, and where it goes on.
 pub(crate) struct Waking {
-    /// The node's number.
-    pub(crate) number: u32,
+    /// Which machine of the cluster it is.
+    pub(crate) member: Member,
     /// Its memory: a private mapping of the frozen file, or a copy that it may write.
     pub(crate) ram: Ram,
     /// A disk of its own.
@@ -26,7 +26,7 @@ pub(crate) struct Waking {
     pub(crate) state: PathBuf,
     /// Where its console and transcripts go.
     pub(crate) logs: PathBuf,
-    /// Whether it was frozen with its network card in the slot.
+    /// Whether it was frozen with its network cards in the slot.
     pub(crate) plugged: bool,
 }
 
@@ -42,9 +42,9 @@ pub(crate) async fn wake(
     let mut phases = Vec::new();
     let step = Instant::now();
     let starts = machines.iter().map(|waking| {
-        let size = plan.size(Role::of(waking.number));
+        let size = plan.size(waking.member.role());
         let spec = plan.machine(
-            &node_name(waking.number),
+            &waking.member.name(),
             size,
             &image.kernel,
             &image.initrd,
@@ -55,7 +55,7 @@ pub(crate) async fn wake(
         Powered::on(
             host,
             segment,
-            waking.number,
+            (plan.cell.layout, waking.member),
             spec,
             waking.plugged,
             &waking.logs,
@@ -76,6 +76,6 @@ pub(crate) async fn wake(
 
     let unplugged = machines.iter().zip(&powered);
     let unplugged = unplugged.filter(|(waking, _)| !waking.plugged);
-    try_join_all(unplugged.map(|(_, powered)| powered.machine.plug_nic())).await?;
+    try_join_all(unplugged.map(|(_, powered)| powered.machine.plug_nics())).await?;
     Ok((powered, phases))
 }

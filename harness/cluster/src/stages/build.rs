@@ -20,10 +20,10 @@ use super::stage::{MANIFEST, MachineFiles, Stage, StageManifest, sealed};
 use crate::parts::credentials::Credentials;
 use crate::parts::identity::NodeIdentity;
 use crate::parts::pki::Pki;
-use crate::plan::addresses::node_name;
 use crate::plan::breaks::Break;
 use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
 use crate::plan::error::ClusterError;
+use crate::plan::layout::Member;
 use crate::plan::stage_name::StageName;
 use crate::running::cluster::{Cluster, Frozen, restored_segment};
 use crate::running::host::Host;
@@ -98,7 +98,7 @@ impl Maker<'_> {
         }
         if name == StageName::ControlPlane {
             let now = OffsetDateTime::now_utc();
-            credentials.pki = Some(Pki::new(plan.nodes, plan.broken, now)?);
+            credentials.pki = Some(Pki::new(&plan.addresses(), plan.broken, now)?);
         }
         Ok(credentials)
     }
@@ -126,7 +126,7 @@ impl Maker<'_> {
                 false,
             );
             let logs = self.logs.join(role.name());
-            let machine = self.host.launch(spec, None, &logs).await?;
+            let machine = self.host.launch(spec, Vec::new(), &logs).await?;
             is_up(self.host, &machine).await?;
             let limit = self.host.limit(COMMAND);
             let closed = machine.guest().close(limit).await;
@@ -197,7 +197,8 @@ impl Maker<'_> {
         Ok(unsettled)
     }
 
-    /// Copies of these of a stage's machines, one for each node: they may be written, the stage never.
+    /// Copies of these of a stage's machines, one for each machine of the plan: they may be written, the
+    /// stage never.
     fn copies(
         &self,
         frozen: impl IntoIterator<Item = String>,
@@ -207,19 +208,19 @@ impl Maker<'_> {
     ) -> Result<(Vec<Waking>, Vec<MachineFiles>), ClusterError> {
         let mut waking = Vec::new();
         let mut copies = Vec::new();
-        for (number, frozen) in (1..).zip(frozen) {
+        for (member, frozen) in self.plan.members().zip(frozen) {
             let frozen = MachineFiles::of(&parent.dir, &frozen);
-            let own = MachineFiles::of_node(dir, number);
+            let own = MachineFiles::of_member(dir, member);
             fs::create_dir(own.dir()).map_err(ClusterError::file("make", own.dir()))?;
             for (from, to) in [(frozen.disk(), own.disk()), (frozen.ram(), own.ram())] {
                 copy_sparse(&from, &to).map_err(ClusterError::file("copy to", &to))?;
             }
             waking.push(Waking {
-                number,
+                member,
                 ram: Ram::Template(own.ram()),
                 disk: own.disk(),
                 state: frozen.state(),
-                logs: self.logs.join(node_name(number)),
+                logs: self.logs.join(member.name()),
                 plugged,
             });
             copies.push(own);
@@ -235,7 +236,7 @@ impl Maker<'_> {
         parent: &Stage,
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
-        let frozen = (1..=self.plan.nodes).map(node_name);
+        let frozen = self.plan.members().map(Member::name);
         let (waking, files) = self.copies(frozen, parent, dir, true)?;
         let frozen = Frozen {
             plan: self.plan,
@@ -248,8 +249,8 @@ impl Maker<'_> {
         Ok((cluster, files))
     }
 
-    /// Nodes of booted machines: each gets a network card, and with it an address and a host name from
-    /// its lease.
+    /// A cluster of booted machines: each gets its network cards, and with them its addresses and a host
+    /// name from its leases.
     async fn plugged(
         &self,
         plug: &Plug,
@@ -257,10 +258,11 @@ impl Maker<'_> {
         parent: &Stage,
         dir: &Path,
     ) -> Result<(Cluster, Vec<MachineFiles>), ClusterError> {
-        let frozen = plug.roles.iter().map(|role| role.name().to_owned());
+        let router = plug.beyond.iter().filter_map(|it| it.router.as_ref());
+        let frozen = plug.roles.iter().chain(router);
+        let frozen = frozen.map(|role| role.name().to_owned());
         let (waking, files) = self.copies(frozen, parent, dir, false)?;
-        let segment = plug.segment.clone();
-        let segment = restored_segment(segment, self.logs, SegmentState::default())?;
+        let segment = restored_segment(plug.network(), self.logs, SegmentState::default())?;
         let (powered, _) = wake(self.host, self.plan, self.image, &segment, waking).await?;
         let cluster = Cluster::new_nodes(
             self.host,
@@ -462,12 +464,13 @@ async fn freeze(
 ) -> Result<(), ClusterError> {
     let freezing = Instant::now();
     let limit = host.limit(COMMAND);
-    let synced = cluster.nodes().iter();
+    let synced = cluster.machines();
     let synced = try_join_all(synced.map(|node| node.run_ok("sync", limit))).await;
     explained(synced, &cluster, report).await?;
     manifest.credentials = Some(cluster.credentials().clone());
-    let (nodes, segment) = cluster.taken_apart();
-    let machines = try_join_all(nodes.into_iter().map(|node| node.hang_up(host))).await?;
+    let (machines, segment) = cluster.taken_apart();
+    let machines = machines.into_iter().map(|node| node.hang_up(host));
+    let machines = try_join_all(machines).await?;
     manifest.phases.push(Phase::since("hang up", freezing));
 
     let waiting = Instant::now();
@@ -510,7 +513,7 @@ const CLOCK_RATE: f64 = 1.1;
 impl Clocks {
     async fn read(cluster: &Cluster) -> Result<Self, ClusterError> {
         let limit = cluster.host().limit(COMMAND);
-        let read = cluster.nodes().iter().map(|node| async move {
+        let read = cluster.machines().map(|node| async move {
             let said = node.run_ok("date -u +%s.%N", limit).await?;
             let seconds = said.trim().parse();
             let seconds = seconds.map_err(|_| ClusterError::Unreadable {

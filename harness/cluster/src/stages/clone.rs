@@ -39,13 +39,13 @@ impl Cluster {
         };
         let started = Instant::now();
         let mut waking = Vec::new();
-        for number in 1..=plan.nodes {
-            let frozen = MachineFiles::of_node(&stage.dir, number);
-            let own = MachineFiles::of_node(dir, number);
+        for member in plan.members() {
+            let frozen = MachineFiles::of_member(&stage.dir, member);
+            let own = MachineFiles::of_member(dir, member);
             fs::create_dir_all(own.dir()).map_err(ClusterError::file("make", own.dir()))?;
             create_overlay(&host.qemu_img, &frozen.disk(), &own.disk())?;
             waking.push(Waking {
-                number,
+                member,
                 ram: Ram::Clone(frozen.ram()),
                 disk: own.disk(),
                 state: frozen.state(),

@@ -13,10 +13,10 @@ use podwire_vm::{Accelerator, Ram, create_overlay};
 
 use super::build::is_up;
 use crate::parts::identity::uuid;
-use crate::plan::addresses;
 use crate::plan::cell::{Bootstrap, Cell};
 use crate::plan::cluster_plan::{ClusterPlan, ImageFiles, Role};
 use crate::plan::error::ClusterError;
+use crate::plan::layout::{Layout, Member};
 use crate::running::host::Host;
 use crate::running::node::{Node, Powered};
 
@@ -109,8 +109,9 @@ impl ImageFiles {
             Ram::Anonymous,
             false,
         );
-        let segment = Segment::start(addresses::segment(1), SegmentOptions::default())?;
-        let powered = Powered::on(host, &segment, 1, machine, true, logs).await?;
+        let segment = Segment::start(Layout::Flat.network(1), SegmentOptions::default())?;
+        let alone = (Layout::Flat, Member::Node(1));
+        let powered = Powered::on(host, &segment, alone, machine, true, logs).await?;
         is_up(host, &powered.machine).await?;
         let node = powered.answering(host, None).await?;
         import(&node, host, images, report).await?;

@@ -14,10 +14,10 @@ use podwire_vm::memory::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::parts::credentials::Credentials;
-use crate::plan::addresses::node_name;
 use crate::plan::cell::Cell;
 use crate::plan::cluster_plan::{ClusterPlan, ImageFiles};
 use crate::plan::error::ClusterError;
+use crate::plan::layout::Member;
 use crate::plan::stage_name::StageName;
 use crate::running::phase::Phase;
 
@@ -110,8 +110,8 @@ impl MachineFiles {
         Self(dir.join(machine))
     }
 
-    pub(crate) fn of_node(dir: &Path, number: u32) -> Self {
-        Self::of(dir, &node_name(number))
+    pub(crate) fn of_member(dir: &Path, member: Member) -> Self {
+        Self::of(dir, &member.name())
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -324,7 +324,7 @@ pub(crate) mod tests {
             None,
         )
         .unwrap();
-        let files = MachineFiles::of_node(dir, 1);
+        let files = MachineFiles::of_member(dir, Member::Node(1));
         fs::create_dir(files.dir()).unwrap();
         for path in [files.disk(), files.ram(), files.state()] {
             fs::write(path, "content").unwrap();
@@ -348,7 +348,7 @@ pub(crate) mod tests {
     fn whatever_a_stage_lacks_is_named() {
         let dir = tempfile::tempdir().unwrap();
         stage(dir.path());
-        let ram = MachineFiles::of_node(dir.path(), 1).ram();
+        let ram = MachineFiles::of_member(dir.path(), Member::Node(1)).ram();
         fs::remove_file(&ram).unwrap();
         assert!(reason(dir.path()).starts_with("node1/ram: No such file"));
         fs::write(&ram, "cut").unwrap();
@@ -369,7 +369,7 @@ pub(crate) mod tests {
         let manifest = Stage::open(dir.path()).unwrap().manifest;
         let whole: [&str; 0] = [];
         assert_eq!(manifest.damage_by_content(dir.path()), whole);
-        let files = MachineFiles::of_node(dir.path(), 1);
+        let files = MachineFiles::of_member(dir.path(), Member::Node(1));
         fs::remove_file(files.ram()).unwrap();
         fs::write(files.ram(), "bontent").unwrap();
         fs::remove_file(files.state()).unwrap();
@@ -404,7 +404,7 @@ pub(crate) mod tests {
     fn a_sealed_file_is_for_its_owner_to_read() {
         let dir = tempfile::tempdir().unwrap();
         stage(dir.path());
-        let ram = fs::metadata(MachineFiles::of_node(dir.path(), 1).ram()).unwrap();
+        let ram = fs::metadata(MachineFiles::of_member(dir.path(), Member::Node(1)).ram()).unwrap();
         assert_eq!(ram.permissions().mode() & 0o777, 0o400);
     }
 }

@@ -38,8 +38,7 @@ pub(crate) fn parts(
             pod_network(plan)?,
         ],
         StageName::Workload if plan.cell.network == PodNetwork::Routes => {
-            let routes = network::add_all_routes(plan.nodes, plan.broken);
-            let does = [Action::OnNodes(routes), start_proxy()?];
+            let does = network::connect_pods(plan).chain([start_proxy()?]);
             vec![part("add all routes, start kube-proxy", does)]
         }
         StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan.nodes)],

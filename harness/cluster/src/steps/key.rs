@@ -204,12 +204,14 @@ mod tests {
             bootstrap,
             proxy,
             network,
+            layout,
         } = cell;
         for other in Cell::all() {
             let differs = [
                 other.bootstrap != bootstrap,
                 other.proxy != proxy,
                 other.network != network,
+                other.layout != layout,
             ];
             if differs.iter().filter(|it| **it).count() == 1 {
                 let needs = other.network == PodNetwork::Manifest;
@@ -343,9 +345,10 @@ mod tests {
                 .join(" ")
         };
         let nftables = "kubeadm/nftables/flannel";
-        for alike in [StageName::Booted, StageName::Identified] {
-            assert_eq!(cells(nftables, alike).split(' ').count(), 12);
-        }
+        let count = |stage| cells(nftables, stage).split(' ').count();
+        assert_eq!(count(StageName::Identified), 12);
+        // However nodes are laid out, they are copies of the same machines, and so is a router.
+        assert_eq!(count(StageName::Booted), 3 * 12);
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
@@ -414,6 +417,19 @@ mod tests {
         assert!(matches!(refused, ClusterError::NoPodManifest), "{refused}");
         let refused = plan(kubeadm).key(StageName::Cni).unwrap_err().to_string();
         insta::assert_snapshot!(refused, @"a cluster of kubeadm/nftables/flannel has no stage cni; it has booted, identified, init, joined, pod-network, workload");
+    }
+
+    /// What only some layouts have is no part of what others are named by: the cache keeps its stages when
+    /// another is thought of.
+    #[test]
+    fn a_cluster_on_one_segment_is_not_named_by_what_it_lacks() {
+        let plan = plan(3, None);
+        let secrets = Credentials::placeholder(&plan);
+        let step = step(&plan, StageName::Identified, &secrets).unwrap();
+        let text = serde_json::to_string(&step.begins).unwrap();
+        for lacking in ["beyond", "routes", "hosts"] {
+            assert!(!text.contains(lacking), "{text}");
+        }
     }
 
     /// Found broken: the override of kube-proxy's kubeconfig was in the step and not in its key, and the

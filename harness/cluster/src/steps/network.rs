@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use super::step::{OnNode, OnNodes};
+use super::step::{Action, OnNode, OnNodes};
 use crate::parts::file::NodeFile;
 use crate::parts::kubeconfig;
 use crate::parts::pki::Pki;
-use crate::plan::addresses::{API_NAME, node_address, pod_range};
+use crate::plan::addresses::{API_NAME, pod_range};
 use crate::plan::breaks::Break;
+use crate::plan::cluster_plan::ClusterPlan;
+use crate::plan::layout::Layout;
 
-/// A command on a node.
-const COMMAND: Duration = Duration::from_secs(10);
+/// A command on a node, or on the router.
+pub(crate) const COMMAND: Duration = Duration::from_secs(10);
 
 /// A port on which nothing listens anywhere.
 const DEAD_PORT: u16 = 1;
 
-/// `10.1.2.0/24 via 172.30.0.12`.
-fn route(to: u32) -> String {
-    format!("{} via {}", pod_range(to), node_address(to))
+/// `10.1.2.0/24 via 172.30.0.12`, or via the router where node `to` is on the other segment.
+fn route(layout: Layout, on: u32, to: u32) -> String {
+    format!("{} via {}", pod_range(to), layout.next_hop(on, to))
 }
 
 /// Whether a broken run leaves this route out: [`Break::Route`] the one from 1 to 2.
@@ -26,10 +28,15 @@ fn is_left_out(on: u32, to: u32, broken: Option<Break>) -> bool {
 }
 
 /// What adds routes on a node; one that is there stays. Nothing when none is to be added.
-fn routes(on: u32, to: impl Iterator<Item = u32>, broken: Option<Break>) -> Option<OnNode> {
+fn routes(
+    layout: Layout,
+    on: u32,
+    to: impl Iterator<Item = u32>,
+    broken: Option<Break>,
+) -> Option<OnNode> {
     let commands: Vec<String> = to
         .filter(|to| !is_left_out(on, *to, broken))
-        .map(|to| format!("ip route replace {}", route(to)))
+        .map(|to| format!("ip route replace {}", route(layout, on, to)))
         .collect();
     (!commands.is_empty()).then(|| OnNode::run(on, commands.join(" && ")))
 }
@@ -42,22 +49,44 @@ fn at_once(nodes: Vec<OnNode>) -> OnNodes {
 }
 
 /// The route to the Pods of node `to`, on node `on`.
-pub(crate) fn add_route(on: u32, to: u32, broken: Option<Break>) -> OnNodes {
-    at_once(routes(on, [to].into_iter(), broken).into_iter().collect())
+pub(crate) fn add_route(layout: Layout, on: u32, to: u32, broken: Option<Break>) -> OnNodes {
+    let route = routes(layout, on, [to].into_iter(), broken);
+    at_once(route.into_iter().collect())
 }
 
 /// All N x (N-1) routes.
-pub(crate) fn add_all_routes(nodes: u32, broken: Option<Break>) -> OnNodes {
+pub(crate) fn add_all_routes(layout: Layout, nodes: u32, broken: Option<Break>) -> OnNodes {
     let each = (1..=nodes).filter_map(|on| {
         let others = (1..=nodes).filter(|to| *to != on);
-        routes(on, others, broken)
+        routes(layout, on, others, broken)
     });
     at_once(each.collect())
 }
 
+/// Where there is a router, what adds its routes to all Pods: what leads there from the nodes leads to it.
+pub(crate) fn router_routes(layout: Layout, nodes: u32) -> Option<String> {
+    let command = |to| {
+        let (range, via) = (pod_range(to), layout.address(to));
+        format!("ip route replace {range} via {via}")
+    };
+    let commands: Vec<String> = (1..=nodes).map(command).collect();
+    (layout == Layout::Routed).then(|| commands.join(" && "))
+}
+
+/// All that connects the Pods of a plan's nodes, by hand.
+pub(crate) fn connect_pods(plan: &ClusterPlan) -> impl Iterator<Item = Action> + use<> {
+    let (layout, nodes) = (plan.cell.layout, plan.nodes);
+    let routes = Action::OnNodes(add_all_routes(layout, nodes, plan.broken));
+    let router = router_routes(layout, nodes).map(|command| Action::OnRouter {
+        command,
+        limit: COMMAND,
+    });
+    router.into_iter().chain([routes])
+}
+
 /// Takes a route away; what was left out needs no deletion: only then is absence no error.
-pub(crate) fn delete_route(on: u32, to: u32, broken: Option<Break>) -> OnNodes {
-    let command = format!("ip route delete {}", route(to));
+pub(crate) fn delete_route(layout: Layout, on: u32, to: u32, broken: Option<Break>) -> OnNodes {
+    let command = format!("ip route delete {}", route(layout, on, to));
     let there = !is_left_out(on, to, broken);
     at_once(Vec::from_iter(there.then(|| OnNode::run(on, command))))
 }
@@ -93,30 +122,39 @@ mod tests {
 
     #[test]
     fn a_route_is_as_the_documents_type_it() {
-        insta::assert_snapshot!(route(2), @"10.1.2.0/24 via 172.30.0.12");
+        insta::assert_snapshot!(route(Layout::Flat, 1, 2), @"10.1.2.0/24 via 172.30.0.12");
+    }
+
+    #[test]
+    fn across_segments_the_router_has_the_routes_that_lead_to_it() {
+        let routed = commands(&add_all_routes(Layout::Routed, 3, None));
+        insta::assert_snapshot!(routed[0], @"node1: ip route replace 10.1.2.0/24 via 172.30.0.2 && ip route replace 10.1.3.0/24 via 172.30.0.13");
+        let command = router_routes(Layout::Routed, 2).unwrap();
+        insta::assert_snapshot!(command, @"ip route replace 10.1.1.0/24 via 172.30.0.11 && ip route replace 10.1.2.0/24 via 172.30.1.12");
+        assert_eq!(router_routes(Layout::Flat, 3), None);
     }
 
     #[test]
     fn every_node_gets_a_route_to_every_other() {
-        let routes = commands(&add_all_routes(3, None));
+        let routes = commands(&add_all_routes(Layout::Flat, 3, None));
         assert_eq!(routes.len(), 3);
         insta::assert_snapshot!(routes[1], @"node2: ip route replace 10.1.1.0/24 via 172.30.0.11 && ip route replace 10.1.3.0/24 via 172.30.0.13");
-        assert_eq!(commands(&add_all_routes(1, None)), [""; 0]);
+        assert_eq!(commands(&add_all_routes(Layout::Flat, 1, None)), [""; 0]);
     }
 
     #[test]
     fn the_break_leaves_one_route_out_and_has_none_to_delete() {
         let broken = Some(Break::Route);
-        assert_eq!(commands(&add_all_routes(2, broken)).len(), 1);
-        insta::assert_snapshot!(commands(&add_all_routes(3, broken))[0], @"node1: ip route replace 10.1.3.0/24 via 172.30.0.13");
-        assert_eq!(commands(&add_route(1, 2, broken)), [""; 0]);
-        assert_eq!(commands(&delete_route(1, 2, broken)), [""; 0]);
-        insta::assert_snapshot!(commands(&delete_route(1, 2, None))[0], @"node1: ip route delete 10.1.2.0/24 via 172.30.0.12");
+        assert_eq!(commands(&add_all_routes(Layout::Flat, 2, broken)).len(), 1);
+        insta::assert_snapshot!(commands(&add_all_routes(Layout::Flat, 3, broken))[0], @"node1: ip route replace 10.1.3.0/24 via 172.30.0.13");
+        assert_eq!(commands(&add_route(Layout::Flat, 1, 2, broken)), [""; 0]);
+        assert_eq!(commands(&delete_route(Layout::Flat, 1, 2, broken)), [""; 0]);
+        insta::assert_snapshot!(commands(&delete_route(Layout::Flat, 1, 2, None))[0], @"node1: ip route delete 10.1.2.0/24 via 172.30.0.12");
     }
 
     #[test]
     fn the_break_gives_kube_proxy_a_server_that_is_not_there() {
-        let pki = Pki::placeholder(2, None);
+        let pki = Pki::placeholder(&[], None);
         let sound = start_proxy(2, &pki, None);
         let broken = start_proxy(2, &pki, Some(Break::KubeProxy));
         assert!(sound.nodes.iter().all(|node| node.files.is_empty()));

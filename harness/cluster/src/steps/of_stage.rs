@@ -7,14 +7,14 @@ use podwire_vm::Ram;
 
 use super::by_hand;
 use super::common::{SETTLED, identities, replicas};
-use super::step::{Beginning, Boot, Plug, Pods, Settled, Settling, Step};
+use super::step::{Beginning, Beyond, Boot, Plug, Pods, Settled, Settling, Step};
 use super::with_kubeadm;
 use crate::parts::credentials::Credentials;
 use crate::parts::workload::WORKLOAD_SELECTOR;
-use crate::plan::addresses;
 use crate::plan::cell::{Bootstrap, PodNetwork};
 use crate::plan::cluster_plan::{ClusterPlan, Role};
 use crate::plan::error::ClusterError;
+use crate::plan::layout::Member;
 use crate::plan::stage_name::StageName;
 
 /// From kube-proxy's start to its first rules.
@@ -55,10 +55,22 @@ fn beginning(plan: &ClusterPlan, stage: StageName) -> Beginning {
         StageName::Booted => Beginning::Boot(boot(plan)),
         StageName::Identified => Beginning::Plug(Plug {
             roles: (1..=plan.nodes).map(Role::of).collect(),
-            segment: addresses::segment(plan.nodes),
+            segment: plan.cell.layout.first_segment(plan.nodes),
+            beyond: beyond(plan),
         }),
         _ => Beginning::Wake,
     }
+}
+
+fn beyond(plan: &ClusterPlan) -> Option<Beyond> {
+    let segment = plan.cell.layout.second_segment(plan.nodes)?;
+    Some(Beyond {
+        router: plan
+            .members()
+            .find(|it| *it == Member::Router)
+            .map(Member::role),
+        segment,
+    })
 }
 
 fn boot(plan: &ClusterPlan) -> Boot {
@@ -171,6 +183,7 @@ mod tests {
                         format!("plug {name}, a {}: {mac}, {address}", role.name()),
                     );
                 }
+                assert!(plug.beyond.is_none(), "shown as one segment");
             }
             Beginning::Wake => line(0, "wake".to_owned()),
         }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use podwire_lan::SegmentPlan;
+use podwire_lan::{NetworkPlan, SegmentPlan};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -49,12 +49,34 @@ pub(crate) struct Boot {
     pub(crate) machines: Vec<(Role, Vec<String>)>,
 }
 
-/// Each node is a copy of a booted machine, and gets a card whose MAC address has a lease.
+/// Each node is a copy of a booted machine, and gets a card whose MAC address has a lease. What is beyond
+/// the first segment is left out of the data where nothing is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Plug {
     /// The machine that each node is a copy of, by number from 1.
     pub(crate) roles: Vec<Role>,
     pub(crate) segment: SegmentPlan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beyond: Option<Beyond>,
+}
+
+/// A second segment, and the machine that leads to it, if one does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Beyond {
+    /// The machine that the router is a copy of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) router: Option<Role>,
+    pub(crate) segment: SegmentPlan,
+}
+
+impl Plug {
+    pub(crate) fn network(&self) -> NetworkPlan {
+        let beyond = self.beyond.iter().map(|beyond| &beyond.segment);
+        let segments = [&self.segment].into_iter().chain(beyond);
+        NetworkPlan {
+            segments: segments.cloned().collect(),
+        }
+    }
 }
 
 /// Some actions that people are told of in one sentence.
@@ -70,6 +92,11 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) enum Action {
     OnNodes(OnNodes),
+    /// A command line of root's shell on the router.
+    OnRouter {
+        command: String,
+        limit: Duration,
+    },
     /// kubeadm runs to its end on these nodes; what it prints tells what it is at.
     Kubeadm {
         /// `init` or `join`.

@@ -30,8 +30,7 @@ pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, C
         StageName::PodNetwork => {
             let mut parts = vec![pod_network(plan)?];
             if plan.cell.network == PodNetwork::Routes {
-                let routes = network::add_all_routes(plan.nodes, plan.broken);
-                parts.push(part("add all routes", [Action::OnNodes(routes)]));
+                parts.push(part("add all routes", network::connect_pods(plan)));
             }
             parts
         }
@@ -51,7 +50,7 @@ pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, C
 fn prepare(plan: &ClusterPlan) -> Part {
     let settings = Settings::of(plan.accelerator);
     let nodes = (1..=plan.nodes).map(|number| {
-        let mut files = node_files::prepared(plan.cell.network, settings);
+        let mut files = node_files::prepared(plan.cell, settings);
         if number == 1 {
             let config = kubeadm::init_files(&plan.kubernetes, plan.cell, settings);
             files.extend(config);
@@ -80,10 +79,14 @@ fn init() -> Part {
 /// Every other node becomes a worker, all at once.
 fn join(plan: &ClusterPlan) -> Part {
     let settings = Settings::of(plan.accelerator);
-    let nodes = (2..=plan.nodes).map(|number| OnNode {
-        node: number,
-        files: vec![kubeadm::join_file(number, Hole::CaHash.name(), settings)],
-        command: Some(kubeadm::JOIN.to_owned()),
+    let nodes = (2..=plan.nodes).map(|number| {
+        let address = plan.cell.layout.address(number);
+        let config = kubeadm::join_file(number, address, Hole::CaHash.name(), settings);
+        OnNode {
+            node: number,
+            files: vec![config],
+            command: Some(kubeadm::JOIN.to_owned()),
+        }
     });
     let log = format!("cat {}", kubeadm::INIT_LOG);
     let does = [

@@ -4,11 +4,11 @@
 //! whole, all that a rule saw is accounted for, and nothing waits whose time has come.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::case::Log;
 use super::dice::Dice;
-use crate::framing::{LENGTH, MAX_FRAME, append, first_frame};
+use super::machines::{Act, LIMIT, Machines, NAMES, PORTS};
+use crate::framing::append;
 use crate::mac_table::AGEING;
 use crate::rules::filter::{AddressFilter, Check};
 use crate::rules::report::Realised;
@@ -16,12 +16,6 @@ use crate::rules::rule::{Impairment, Packets, Protocol, Rule, Selector};
 use crate::rules::{Headers, Mode};
 use crate::switch::Switch;
 use crate::{Ipv4Net, LanError};
-
-const PORTS: usize = 4;
-const NAMES: [&str; PORTS] = ["port0", "port1", "port2", "port3"];
-
-/// Octets that wait for a port at most: so few that some are lost.
-const LIMIT: usize = 2 * MAX_FRAME;
 
 /// A frame's number and its seal.
 const MARK: usize = 8;
@@ -35,12 +29,14 @@ struct Kind {
 }
 
 struct Subject {
+    machines: Machines,
+    marks: Marks,
+}
+
+/// What is known of the frames, by their numbers.
+struct Marks {
     kind: Kind,
-    switch: Switch,
-    now: Duration,
-    /// Octets that left each port, the part of a frame.
-    out: [Vec<u8>; PORTS],
-    /// Who sent each frame, by number.
+    /// Who sent each.
     senders: Vec<usize>,
     /// How often each came, by port and number.
     came: HashMap<(usize, u32), u32>,
@@ -53,26 +49,21 @@ pub(super) fn play(dice: &mut Dice, log: &mut Log) {
         corrupts: dice.one_in(4),
         steady: dice.one_in(2),
     };
-    let mut switch = Switch::new(LIMIT, false, None);
-    for name in NAMES {
-        let port = switch.port(name);
-        switch.attach(port);
-    }
     let mut subject = Subject {
-        kind,
-        switch,
-        now: AGEING,
-        out: Default::default(),
-        senders: Vec::new(),
-        came: HashMap::new(),
-        last: HashMap::new(),
+        machines: Machines::new(Switch::new(LIMIT, false, None), AGEING),
+        marks: Marks {
+            kind,
+            senders: Vec::new(),
+            came: HashMap::new(),
+            last: HashMap::new(),
+        },
     };
     for _ in 0..dice.below(4) {
         subject.set(dice, log);
     }
     let mut batch = Vec::new();
     while !log.is_full() {
-        subject.now += dice.pause();
+        subject.machines.now += dice.pause();
         let port = dice.below(PORTS);
         batch.clear();
         for _ in 0..dice.below(6) {
@@ -80,15 +71,17 @@ pub(super) fn play(dice: &mut Dice, log: &mut Log) {
             append(&mut batch, &frame);
         }
         log.note(NAMES[port], &batch);
-        let taken = subject.switch.ingress(port, &batch, subject.now);
+        let Machines { switch, now, .. } = &mut subject.machines;
+        let taken = switch.ingress(port, &batch, *now);
         assert_eq!(taken, Ok(batch.len()), "whole frames are left");
-        subject.switch.send_due(subject.now);
+        switch.send_due(*now);
         subject.look();
-        if !subject.kind.steady {
+        if !subject.marks.kind.steady {
             subject.meddle(dice, log);
         }
-        let reader = dice.below(PORTS);
-        subject.drain(reader, dice.below(9000));
+        let (reader, most) = (dice.below(PORTS), dice.below(9000));
+        let Subject { machines, marks } = &mut subject;
+        machines.drain(reader, most, |frame| marks.check(reader, frame));
     }
     subject.end(dice, log);
 }
@@ -126,8 +119,8 @@ impl Subject {
             frame.extend([0; 4]);
         }
         dice.some_octets(&mut frame, size);
-        let number = u32::try_from(self.senders.len()).unwrap_or(u32::MAX);
-        self.senders.push(from);
+        let number = u32::try_from(self.marks.senders.len()).unwrap_or(u32::MAX);
+        self.marks.senders.push(from);
         frame.extend(number.to_be_bytes());
         let seal = sum(&frame);
         frame.extend(seal.to_be_bytes());
@@ -136,7 +129,7 @@ impl Subject {
 
     /// Sets a rule or a filter; one that makes no sense changes nothing.
     fn set(&mut self, dice: &mut Dice, log: &mut Log) {
-        let before = self.switch.rules();
+        let before = self.machines.switch.rules();
         let refused = if dice.one_in(5) {
             log.note("filter", &[]);
             let filter = AddressFilter {
@@ -144,13 +137,13 @@ impl Subject {
                 own: vec![net(dice)],
                 check: dice.pick(&[Check::Source, Check::Destination, Check::Both]),
             };
-            self.switch.set_filter(filter).err()
+            self.machines.switch.set_filter(filter).err()
         } else {
             log.note("rule", &[]);
             let rule = self.rule(dice);
             let makes_sense = rule.check().is_ok();
             let mode = dice.pick(&[Mode::Add, Mode::Merge]);
-            let refused = self.switch.set_rules(&[rule], mode).err();
+            let refused = self.machines.switch.set_rules(&[rule], mode).err();
             let right = mode == Mode::Merge || makes_sense == refused.is_none();
             assert!(right, "{refused:?}");
             refused
@@ -158,7 +151,7 @@ impl Subject {
         if let Some(error) = refused {
             assert!(matches!(error, LanError::Rule(_)), "{error}");
             assert_eq!(
-                self.switch.rules(),
+                self.machines.switch.rules(),
                 before,
                 "what is refused changes things"
             );
@@ -175,7 +168,7 @@ impl Subject {
             destination_port: dice.one_in(8).then_some(80),
         };
         let share = |dice: &mut Dice| dice.pick(&["0%", "1%", "30%", "100%"]).parse().ok();
-        let free = !self.kind.steady;
+        let free = !self.marks.kind.steady;
         let impairment = Impairment {
             cut: dice.one_in(16),
             hole: dice.one_in(4).then(|| dice.pick(&[0, 100, 1400])),
@@ -191,7 +184,7 @@ impl Subject {
             loss: dice.one_in(3).then(|| share(dice)).flatten(),
             burst: dice.one_in(4).then(|| dice.pick(&[0, 1, 4])),
             duplicate: (free && dice.one_in(4)).then(|| share(dice)).flatten(),
-            corrupt: (self.kind.corrupts && dice.one_in(2))
+            corrupt: (self.marks.kind.corrupts && dice.one_in(2))
                 .then(|| share(dice))
                 .flatten(),
             rate: dice
@@ -219,58 +212,36 @@ impl Subject {
         match dice.below(32) {
             0..=2 => self.set(dice, log),
             3 | 4 => self.heal(dice, log),
-            5 => {
-                log.note("hold", &[]);
-                self.switch.hold();
-            }
-            6 | 7 => {
-                log.note("release", &[]);
-                self.switch.release(self.now);
-            }
-            8 => {
-                log.note("plug", &[]);
-                let port = dice.below(PORTS);
-                self.switch.detach(port);
-                self.switch.attach(port);
-                self.out[port].clear();
-            }
-            9 => {
-                log.note("thaw", &[]);
-                self.thaw();
-            }
+            5 => self.machines.act(Act::Hold, log),
+            6 | 7 => self.machines.act(Act::Release, log),
+            8 => self.machines.act(Act::Plug(dice.below(PORTS)), log),
+            9 => self.machines.act(Act::Thaw, log),
             _ => {}
         }
     }
 
     fn heal(&mut self, dice: &mut Dice, log: &mut Log) {
         log.note("heal", &[]);
-        let report = self.switch.rules();
+        let report = self.machines.switch.rules();
         if let Some(rule) = report.rules.get(dice.below(report.rules.len())) {
-            assert!(self.switch.heal(rule.id), "a rule is not there");
-            assert!(!self.switch.heal(rule.id), "a healed rule is there");
+            assert!(self.machines.switch.heal(rule.id), "a rule is not there");
+            assert!(
+                !self.machines.switch.heal(rule.id),
+                "a healed rule is there"
+            );
         }
-        let removed = self.switch.remove_filter(dice.pick(&NAMES));
+        let removed = self.machines.switch.remove_filter(dice.pick(&NAMES));
         assert!(removed.is_ok(), "{removed:?}");
-    }
-
-    /// The segment goes on as another with its state, and without its rules.
-    fn thaw(&mut self) {
-        let state = self.switch.state(self.now);
-        let mut thawed = Switch::new(LIMIT, true, None);
-        thawed.restore(state.clone(), self.now);
-        assert_eq!(thawed.state(self.now), state, "a state does not come back");
-        for port in 0..PORTS {
-            thawed.attach(port);
-            self.out[port].clear();
-        }
-        self.switch = thawed;
     }
 
     /// What must hold at any time.
     fn look(&self) {
-        let due = self.switch.first_due();
-        assert!(due.is_none_or(|due| due > self.now), "a frame waits on");
-        for rule in self.switch.rules().rules {
+        let due = self.machines.switch.first_due();
+        assert!(
+            due.is_none_or(|due| due > self.machines.now),
+            "a frame waits on"
+        );
+        for rule in self.machines.switch.rules().rules {
             let it = rule.realised;
             assert!(
                 accounted(&it),
@@ -280,26 +251,25 @@ impl Subject {
         }
     }
 
-    /// A port's machine reads so much at most.
-    fn drain(&mut self, port: usize, most: usize) {
-        let queue = self.switch.queue(port);
-        let mut left = most;
-        let before = self.out[port].len();
-        for slice in queue.slices() {
-            let count = slice.len().min(left);
-            self.out[port].extend_from_slice(&slice[..count]);
-            left -= count;
+    fn end(mut self, dice: &mut Dice, log: &mut Log) {
+        self.machines.switch.release(self.machines.now);
+        self.look();
+        while !self.machines.switch.rules().rules.is_empty() {
+            self.heal(dice, log);
         }
-        queue.consume(self.out[port].len() - before);
-        let out = std::mem::take(&mut self.out[port]);
-        let mut at = 0;
-        while let Ok(Some(frame)) = first_frame(&out[at..]) {
-            at += LENGTH + frame.len();
-            self.check(port, frame);
+        let due = self.machines.switch.first_due();
+        assert_eq!(due, None, "a frame waits for nothing");
+        let Subject {
+            mut machines,
+            mut marks,
+        } = self;
+        for port in 0..PORTS {
+            machines.drain_to_the_end(port, |frame| marks.check(port, frame));
         }
-        self.out[port] = out[at..].to_vec();
     }
+}
 
+impl Marks {
     /// A frame that left a port.
     fn check(&mut self, port: usize, frame: &[u8]) {
         if self.kind.corrupts {
@@ -326,19 +296,6 @@ impl Subject {
                 last.is_none_or(|last| last < number),
                 "{number} is overtaken"
             );
-        }
-    }
-
-    fn end(mut self, dice: &mut Dice, log: &mut Log) {
-        self.switch.release(self.now);
-        self.look();
-        while !self.switch.rules().rules.is_empty() {
-            self.heal(dice, log);
-        }
-        assert_eq!(self.switch.first_due(), None, "a frame waits for nothing");
-        for port in 0..PORTS {
-            self.drain(port, usize::MAX);
-            assert!(self.out[port].is_empty(), "port {port} gets half a frame");
         }
     }
 }

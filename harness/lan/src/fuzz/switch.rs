@@ -3,35 +3,25 @@
 //! Each frame says who sent it and its number, and is sealed: what leaves a port must be whole, from
 //! another port, and in order.
 
-use std::time::Duration;
-
 use super::case::Log;
 use super::dice::Dice;
+use super::machines::{Act, LIMIT, Machines, NAMES, PORTS};
 use crate::capture::Capture;
 use crate::frame::HEADER;
-use crate::framing::{FrameBuffer, LENGTH, MAX_FRAME, append, first_frame};
+use crate::framing::{FrameBuffer, LENGTH, MAX_FRAME, append};
 use crate::mac_table::AGEING;
 use crate::switch::Switch;
-
-const PORTS: usize = 4;
-const NAMES: [&str; PORTS] = ["port0", "port1", "port2", "port3"];
-
-/// Octets that wait for a port at most: so few that some are lost.
-const LIMIT: usize = 2 * MAX_FRAME;
 
 /// Octets of a frame's mark: the port it came from, its number, its seal.
 const MARK: usize = 1 + 4 + 4;
 
 struct Subject {
-    switch: Switch,
-    now: Duration,
+    machines: Machines,
     ports: [Port; PORTS],
 }
 
 #[derive(Default)]
 struct Port {
-    /// Octets that left, the part of a frame.
-    out: Vec<u8>,
     /// How many frames it sent.
     sent: u32,
     /// The last that came from each port.
@@ -44,16 +34,10 @@ impl Subject {
         let capture = dice
             .one_in(4)
             .then(|| Capture::new("never written".into(), now));
-        let mut subject = Subject {
-            switch: Switch::new(LIMIT, held, capture),
-            now,
+        Subject {
+            machines: Machines::new(Switch::new(LIMIT, held, capture), now),
             ports: Default::default(),
-        };
-        for name in NAMES {
-            let port = subject.switch.port(name);
-            subject.switch.attach(port);
         }
-        subject
     }
 
     /// A frame of a port's.
@@ -85,56 +69,18 @@ impl Subject {
         out[seal..seal + 4].copy_from_slice(&sum.to_be_bytes());
     }
 
-    /// A port's machine reads so much at most.
     fn drain(&mut self, port: usize, most: usize) {
-        let queue = self.switch.queue(port);
-        let mut left = most;
-        let before = self.ports[port].out.len();
-        for slice in queue.slices() {
-            let count = slice.len().min(left);
-            self.ports[port].out.extend_from_slice(&slice[..count]);
-            left -= count;
-        }
-        queue.consume(self.ports[port].out.len() - before);
-        let Port { out, last, .. } = &mut self.ports[port];
-        let mut at = 0;
-        loop {
-            let frame = first_frame(&out[at..]);
-            assert!(frame.is_ok(), "port {port} gets a length that no frame has");
-            let Ok(Some(frame)) = frame else { break };
-            at += LENGTH + frame.len();
-            check(port, frame, last);
-        }
-        out.drain(..at);
+        let last = &mut self.ports[port].last;
+        let each = |frame: &[u8]| check(port, frame, last);
+        self.machines.drain(port, most, each);
     }
 
     fn end(mut self) {
-        self.switch.release(self.now);
-        for port in 0..PORTS {
-            self.drain(port, usize::MAX);
-            let whole = self.ports[port].out.is_empty();
-            assert!(whole, "port {port} gets half a frame");
+        self.machines.switch.release(self.machines.now);
+        for (port, of) in self.ports.iter_mut().enumerate() {
+            let each = |frame: &[u8]| check(port, frame, &mut of.last);
+            self.machines.drain_to_the_end(port, each);
         }
-    }
-
-    /// A machine goes, with what it has read in part, and comes again.
-    fn plug(&mut self, port: usize) {
-        self.switch.detach(port);
-        self.switch.attach(port);
-        self.ports[port].out.clear();
-    }
-
-    /// The segment goes on as another with its state, which has the same state.
-    fn thaw(&mut self) {
-        let state = self.switch.state(self.now);
-        let mut thawed = Switch::new(LIMIT, true, None);
-        thawed.restore(state.clone(), self.now);
-        assert_eq!(thawed.state(self.now), state, "a state does not come back");
-        for port in 0..PORTS {
-            thawed.attach(port);
-            self.ports[port].out.clear();
-        }
-        self.switch = thawed;
     }
 }
 
@@ -174,7 +120,7 @@ pub(super) fn framing(dice: &mut Dice, log: &mut Log) {
     let mut streams: [Vec<u8>; PORTS] = Default::default();
     let mut frame = Vec::new();
     while !log.is_full() {
-        subject.now += dice.pause();
+        subject.machines.now += dice.pause();
         let port = dice.below(PORTS);
         for _ in 0..dice.below(4) {
             subject.frame(dice, port, &mut frame);
@@ -198,14 +144,12 @@ pub(super) fn framing(dice: &mut Dice, log: &mut Log) {
         inputs[port].grow(count);
         log.note(NAMES[port], &stream[..count]);
         stream.drain(..count);
-        match subject
-            .switch
-            .ingress(port, inputs[port].bytes(), subject.now)
-        {
+        let Machines { switch, now, .. } = &mut subject.machines;
+        match switch.ingress(port, inputs[port].bytes(), *now) {
             Ok(taken) => inputs[port].consume(taken),
             Err(oversized) => {
                 assert!(oversized.length as usize > MAX_FRAME, "{oversized:?}");
-                subject.plug(port);
+                subject.machines.plug(port);
                 inputs[port] = FrameBuffer::new();
                 streams[port].clear();
             }
@@ -221,7 +165,7 @@ pub(super) fn held(dice: &mut Dice, log: &mut Log) {
     let mut subject = Subject::new(dice, true);
     let (mut frame, mut batch) = (Vec::new(), Vec::new());
     while !log.is_full() {
-        subject.now += dice.pause();
+        subject.machines.now += dice.pause();
         let port = dice.below(PORTS);
         batch.clear();
         for _ in 0..dice.below(6) {
@@ -229,25 +173,15 @@ pub(super) fn held(dice: &mut Dice, log: &mut Log) {
             append(&mut batch, &frame);
         }
         log.note(NAMES[port], &batch);
-        let taken = subject.switch.ingress(port, &batch, subject.now);
+        let Machines { switch, now, .. } = &mut subject.machines;
+        let taken = switch.ingress(port, &batch, *now);
         assert_eq!(taken, Ok(batch.len()), "whole frames are left");
+        let mut act = |act| subject.machines.act(act, log);
         match dice.below(32) {
-            0..=3 => {
-                log.note("hold", &[]);
-                subject.switch.hold();
-            }
-            4 | 5 => {
-                log.note("release", &[]);
-                subject.switch.release(subject.now);
-            }
-            6 => {
-                log.note("plug", &[]);
-                subject.plug(port);
-            }
-            7 => {
-                log.note("thaw", &[]);
-                subject.thaw();
-            }
+            0..=3 => act(Act::Hold),
+            4 | 5 => act(Act::Release),
+            6 => act(Act::Plug(port)),
+            7 => act(Act::Thaw),
             8..=15 => subject.drain(port, dice.below(2000)),
             _ => {}
         }

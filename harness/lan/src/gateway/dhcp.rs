@@ -8,15 +8,16 @@ use smoltcp::wire::{
 };
 
 use super::link::MTU;
-use crate::{MacAddr, SegmentPlan};
+use crate::{MacAddr, Route, SegmentPlan};
 
 pub(super) const SERVER: u16 = DHCP_SERVER_PORT;
 pub(super) const CLIENT: u16 = DHCP_CLIENT_PORT;
 
-/// RFC 2132 sections 3.14, 5.1 and 9.14.
+/// RFC 2132 sections 3.14, 5.1 and 9.14; RFC 3442.
 const HOST_NAME: u8 = 12;
 const INTERFACE_MTU: u8 = 26;
 const CLIENT_IDENTIFIER: u8 = 61;
+const CLASSLESS_ROUTES: u8 = 121;
 
 /// RFC 2131 section 3.3: the lease never ends.
 const FOR_EVER: u32 = u32::MAX;
@@ -59,6 +60,8 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
     };
     let granted = message_type != DhcpMessageType::Nak;
     let mtu = u16::try_from(MTU).unwrap_or(u16::MAX).to_be_bytes();
+    let router = plan.default_router(lease.address);
+    let routes = classless_routes(plan, lease.address);
     let mut options = Vec::new();
     if granted {
         options.push(DhcpOption {
@@ -69,6 +72,12 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
             kind: INTERFACE_MTU,
             data: &mtu,
         });
+        if !routes.is_empty() {
+            options.push(DhcpOption {
+                kind: CLASSLESS_ROUTES,
+                data: &routes,
+            });
+        }
     }
     // RFC 6842: the client's identifier is given back. It has one; a message full of them would be
     // answered with more than a packet holds.
@@ -93,7 +102,7 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
             Ipv4Addr::UNSPECIFIED
         },
         server_ip: Ipv4Addr::UNSPECIFIED,
-        router: granted.then_some(plan.gateway),
+        router: router.filter(|_| granted),
         subnet_mask: granted.then(|| plan.subnet.mask()),
         relay_agent_ip: asked.relay_agent_ip,
         broadcast: asked.broadcast,
@@ -123,6 +132,23 @@ pub(super) fn answer(plan: &SegmentPlan, payload: &[u8]) -> Option<Answer> {
     })
 }
 
+/// RFC 3442: for each route the prefix, the octets of the destination that it covers, and the router. A
+/// client that is given some looks at no other option for its default router, so that is among them.
+fn classless_routes(plan: &SegmentPlan, of: Ipv4Addr) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for Route { to, via } in plan.routes_of(of) {
+        let significant = usize::from(to.prefix).div_ceil(8);
+        octets.push(to.prefix);
+        octets.extend(to.address.octets().iter().take(significant));
+        octets.extend(via.octets());
+    }
+    if let (false, Some(router)) = (octets.is_empty(), plan.default_router(of)) {
+        octets.push(0);
+        octets.extend(router.octets());
+    }
+    octets
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
@@ -130,7 +156,7 @@ mod tests {
     use smoltcp::wire::EthernetAddress;
 
     use super::*;
-    use crate::plan::example;
+    use crate::plan::{example, routed_example};
 
     fn message<'a>(message_type: DhcpMessageType, mac: MacAddr) -> DhcpRepr<'a> {
         DhcpRepr {
@@ -159,11 +185,15 @@ mod tests {
     }
 
     fn ask(message: &DhcpRepr<'_>) -> Option<Answer> {
+        ask_of(&example(), message)
+    }
+
+    fn ask_of(plan: &SegmentPlan, message: &DhcpRepr<'_>) -> Option<Answer> {
         let mut payload = vec![0; message.buffer_len()];
         message
             .emit(&mut DhcpPacket::new_unchecked(payload.as_mut_slice()))
             .unwrap();
-        answer(&example(), &payload)
+        answer(plan, &payload)
     }
 
     /// An answer in words.
@@ -226,6 +256,34 @@ mod tests {
         26: [5, 220]
         61: [255, 1, 2, 3, 4, 0, 2, 0, 0, 171, 17]
         ");
+    }
+
+    /// The default router (3) and the routes (121) that a machine is given.
+    fn routes(plan: &SegmentPlan, mac: MacAddr) -> String {
+        let answer = ask_of(plan, &message(DhcpMessageType::Discover, mac));
+        let said = text(answer);
+        let lines = said.lines();
+        let lines = lines.filter(|it| it.starts_with("3: ") || it.starts_with("121: "));
+        lines.collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn routes_come_with_the_lease_and_the_router_is_given_none_by_itself() {
+        let [first, second] = &routed_example().segments[..] else {
+            panic!("two segments");
+        };
+        let (node1, node4) = (first.leases[0].mac, second.leases[0].mac);
+        let [router1, router2] = [first, second].map(|it| it.leases[3].mac);
+        // Also its default router, which it would not look for elsewhere.
+        insta::assert_snapshot!(routes(first, node1), @"3: [172, 30, 0, 1]; 121: [24, 172, 30, 1, 172, 30, 0, 2, 0, 172, 30, 0, 1]");
+        insta::assert_snapshot!(routes(first, router1), @"3: [172, 30, 0, 1]");
+        insta::assert_snapshot!(routes(second, node4), @"3: [172, 30, 1, 2]");
+        insta::assert_snapshot!(routes(second, router2), @"");
+        let apart = SegmentPlan {
+            is_apart: true,
+            ..example()
+        };
+        insta::assert_snapshot!(routes(&apart, node2()), @"");
     }
 
     #[test]

@@ -53,8 +53,10 @@ impl Switch {
             match verdict {
                 Verdict::To(to) => self.send_by_rules(to, &arrived, &headers),
                 Verdict::Flood => {
-                    for to in (0..self.ports.len()).filter(|to| *to != from) {
-                        self.send_by_rules(to, &arrived, &headers);
+                    for to in 0..self.ports.len() {
+                        if self.is_flooded(from, to) {
+                            self.send_by_rules(to, &arrived, &headers);
+                        }
                     }
                 }
                 Verdict::Filter => {}
@@ -137,6 +139,9 @@ impl Switch {
         };
         let proposed = rules.iter().map(|rule| {
             let (from, to) = (port(&rule.selector.from)?, port(&rule.selector.to)?);
+            if let (Some(from), Some(to)) = (from, to) {
+                self.on_one_segment(from, to)?;
+            }
             Ok((self.rules.proposed(rule, mode)?, from, to))
         });
         let proposed: Vec<_> = proposed.collect::<Result<_, LanError>>()?;
@@ -177,9 +182,21 @@ impl Switch {
     /// Lets somebody read along: all that enters, or what enters and leaves by a port.
     pub(crate) fn tap(&mut self, port: Option<&str>, filter: Filter) -> Result<Tap, LanError> {
         let port = port.map(|port| self.named(port)).transpose()?;
-        let names = self.ports.iter().map(|port| port.counters.name.clone());
-        let tap = self.taps.add(port, filter, names.collect());
+        let labels = self.labels();
+        let tap = self.taps.add(port, filter, labels);
         tap.map_err(|source| LanError::Tap { source })
+    }
+
+    /// Between ports of different segments no frame goes: a rule about them would never be asked.
+    fn on_one_segment(&self, from: usize, to: usize) -> Result<(), LanError> {
+        let [from, to] = [from, to].map(|port| &self.ports[port]);
+        if from.segment == to.segment {
+            return Ok(());
+        }
+        Err(LanError::Apart {
+            from: from.counters.name.clone(),
+            to: to.counters.name.clone(),
+        })
     }
 
     fn named(&self, name: &str) -> Result<usize, LanError> {
@@ -243,6 +260,32 @@ pub(super) mod tests {
         assert!(switch.rules().rules.is_empty());
         let set = switch.set_rules(&[cut("port1"), cut("port2")], Mode::Merge);
         assert_eq!(set.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_rule_holds_on_one_segment_and_one_about_two_is_refused() {
+        let mut switch = switch(2, false).with_segments(2);
+        for name in ["port2", "port3"] {
+            let port = switch.port_on(1, name);
+            switch.attach(port);
+        }
+        let between = |from: &str, to: &str| Rule {
+            selector: Selector {
+                to: Some(to.to_owned()),
+                ..Selector::from(from)
+            },
+            impairment: serde_json::from_str(r#"{"cut":true}"#).unwrap(),
+        };
+        let refused = switch.set_rules(&[between("port1", "port2")], Mode::Add);
+        insta::assert_snapshot!(refused.unwrap_err(), @"port1 and port2 are on different segments, and no frame goes from one to the other; name a port of the router's on the same segment instead");
+        switch
+            .set_rules(&[between("port2", "port3")], Mode::Add)
+            .unwrap();
+        send(&mut switch, 2, &call(2));
+        send(&mut switch, 1, &call(1));
+        assert_eq!(received(&mut switch, 0), call(1));
+        assert!(received(&mut switch, 3).is_empty());
+        assert_eq!(switch.rules().rules[0].realised.cut, 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::notes::{Notes, sum};
 use super::*;
 use crate::framing::append;
 use crate::rules::report::RuleId;
+use crate::switch::Switch;
 use wire::{NODE1, NODE2, NODE3, ip, mac, octets, payload};
 pub(crate) use wire::{Segment, TcpOption, Wire};
 
@@ -226,6 +227,29 @@ fn what_is_forgotten_is_said() {
     let now = wire.witness.now();
     let none = wire.witness.between(ip("10.1.1.2"), ip("10.1.2.2"), now);
     assert_eq!(none, Seen::default());
+}
+
+#[test]
+fn of_several_segments_each_frame_says_on_which_it_was() {
+    let mut wire = Wire::new();
+    let mut switch = Switch::new(64 * 1024, false, None).with_segments(2);
+    switch.watch();
+    for (segment, name) in [(0, "node1"), (0, "router-1"), (1, "router-2"), (1, "node2")] {
+        let port = switch.port_on(segment, name);
+        switch.attach(port);
+    }
+    wire.switch = switch;
+    wire.witness = Witness::with_capacity(100);
+    wire.since = Moment::default();
+    let hello = [&[0xff; 6][..], &[2; 6], &[0x88, 0xb5], &[0; 46]].concat();
+    for port in [0, 3] {
+        wire.sends(port, &hello);
+    }
+    let seen: Vec<String> = wire.all().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(seen.join("\n"), @r"
+    0.004000 s [segment 1] node1 -> router-1: EtherType 0x88b5
+    0.005000 s [segment 2] node2 -> router-2: EtherType 0x88b5
+    ");
 }
 
 /// A ring that was full before anybody asked leaves no hole in what is remembered.

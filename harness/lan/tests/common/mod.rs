@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use podwire_lan::{Ipv4Net, Lease, MacAddr, SegmentPlan};
+use podwire_lan::{Ipv4Net, Lease, MacAddr, NetworkPlan, SegmentPlan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -40,6 +40,25 @@ pub(crate) fn plan() -> SegmentPlan {
         outside: Ipv4Addr::new(192, 0, 2, 10),
         outside_name: "outside.test".to_owned(),
         unrouted: vec![],
+        routes: vec![],
+        is_apart: false,
+        hosts: vec![],
+    }
+}
+
+/// The usual segment as the second one.
+pub(crate) fn as_second() -> NetworkPlan {
+    let first = SegmentPlan {
+        subnet: Ipv4Net {
+            address: Ipv4Addr::new(172, 30, 1, 0),
+            prefix: 24,
+        },
+        gateway: Ipv4Addr::new(172, 30, 1, 1),
+        leases: vec![],
+        ..plan()
+    };
+    NetworkPlan {
+        segments: vec![first, plan()],
     }
 }
 

@@ -1,19 +1,23 @@
 //! Whether the wire carried requests as it should have, and how far a lost one came.
 
+mod way;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use podwire_cluster::addresses::{SERVICES, node_mac, node_name, node_number};
+use podwire_cluster::Layout;
+use podwire_cluster::addresses::{SERVICES, mac_at, node_name};
 use podwire_lan::witness::{
     Again, Lost, Moment, Seen, Sighting, connections, second_syns, unusual,
 };
 use podwire_probe::{Outcome, TargetReport};
 
+use self::way::{Hop, hops};
 use crate::check::assert::{Cell, Mesh, Party};
 use crate::check::failure::{Cause, Failure};
 
-/// The gateway's port.
+/// The gateway's port on the first segment; `gateway-2` on the second.
 const GATEWAY: &str = "gateway";
 /// Requests that a failure tells of in full, and frames of each.
 const TOLD: usize = 6;
@@ -92,6 +96,8 @@ impl Requests {
 /// What the wire has to say of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
+    /// Which nodes share a segment.
+    pub(crate) layout: Layout,
     /// The frames of each.
     pub(crate) crossings: Vec<(Crossing, Seen)>,
     /// What was sent to the gateway for Pods and Services meanwhile, by whomever.
@@ -104,17 +110,14 @@ impl fmt::Display for Crossing {
     }
 }
 
-/// From which port to which.
-type Hop = (String, String);
-
 impl Crossing {
     fn stays_on_its_node(&self) -> bool {
         self.from.node == self.to.node
     }
 
     /// From the sender's node to the receiver's.
-    fn hop(&self) -> Hop {
-        (node_name(self.from.node), node_name(self.to.node))
+    fn way(&self, layout: Layout) -> Vec<Hop> {
+        hops(layout, self.from.node, self.to.node)
     }
 
     fn is_request(&self, frame: &Sighting) -> bool {
@@ -125,38 +128,36 @@ impl Crossing {
         })
     }
 
-    /// The way that a frame should have taken.
-    fn hop_of(&self, frame: &Sighting) -> Hop {
-        let (from, to) = self.hop();
+    /// The way of which a frame should have been a part.
+    fn way_of(&self, frame: &Sighting, layout: Layout) -> Vec<Hop> {
         match self.is_request(frame) {
-            true => (from, to),
-            false => (to, from),
+            true => self.way(layout),
+            false => hops(layout, self.to.node, self.from.node),
         }
     }
 
     /// Whether a frame took another way. What the switch itself has lost took none, and an ICMP error
     /// may come from anybody.
-    fn is_astray(&self, frame: &Sighting) -> bool {
+    fn is_astray(&self, frame: &Sighting, layout: Layout) -> bool {
         let Some(packet) = frame.packet() else {
             return false;
         };
         if packet.about().is_some() {
             return false;
         }
-        let (from, to) = self.hop_of(frame);
-        let lost = frame
-            .lost
-            .iter()
-            .any(|(port, _)| **port == *to || **port == *from);
-        self.stays_on_its_node() || *frame.from != *from || !(lost || arrives(frame, &to))
+        let is_part = |(from, to): &Hop| {
+            let mut lost = frame.lost.iter();
+            let lost = lost.any(|(port, _)| **port == **to || **port == **from);
+            *frame.from == **from && (lost || arrives(frame, to))
+        };
+        self.stays_on_its_node() || !self.way_of(frame, layout).iter().any(is_part)
     }
 }
 
 /// Whether a frame went to this port, and was for the machine behind it. One that was flooded went to
 /// others, who did not take it.
 fn arrives(frame: &Sighting, port: &str) -> bool {
-    let number = node_number(port);
-    let its_own = frame.addresses.map(|(_, to)| to) == number.map(node_mac);
+    let its_own = frame.addresses.map(|(_, to)| to) == mac_at(port);
     match (&*frame.to, frame.flooded) {
         ([only], false) => **only == *port,
         (to, true) => its_own && to.iter().any(|it| **it == *port),
@@ -164,21 +165,25 @@ fn arrives(frame: &Sighting, port: &str) -> bool {
     }
 }
 
-/// Each request crossed the wire once, from its sender's node to its receiver's and no third one's, and
-/// its answer likewise the other way; what stays within a node was not on the wire. Nothing was lost
+/// Each request crossed the wire once, from its sender's node to its receiver's and no third one's (by the
+/// router where they do not share a segment, once on each), and its answer likewise the other way; what stays within a node was not on the wire. Nothing was lost
 /// behind the wire and sent again, no connection was opened twice, and nothing for a Pod or a Service
 /// went to the gateway. Where packets may be `hidden` from the wire, none has to have been seen.
 ///
 /// # Errors
 /// A [`Failure`] with the frames that went otherwise.
 pub(crate) fn carried(observed: &Observed, hidden: bool) -> Result<(), Failure> {
-    let seen = &observed.crossings;
-    on_their_way(seen)?;
+    let (seen, layout) = (&observed.crossings, observed.layout);
+    on_their_way(seen, layout)?;
     none_at_the_gateway(&observed.to_gateway)?;
     once(seen)?;
     let unseen = |(crossing, seen): &&(Crossing, Seen)| {
         let has_to_cross = crossing.answered && !crossing.stays_on_its_node();
-        has_to_cross && !seen.frames.iter().any(|it| it.tcp().is_some())
+        let crossed = |(one, other): &Hop| {
+            let mut frames = seen.frames.iter().filter(|it| it.tcp().is_some());
+            frames.any(|it| [one, other].iter().any(|port| *it.from == ***port))
+        };
+        has_to_cross && !crossing.way(layout).iter().all(crossed)
     };
     let unseen: Vec<String> = seen
         .iter()
@@ -195,10 +200,10 @@ pub(crate) fn carried(observed: &Observed, hidden: bool) -> Result<(), Failure> 
     Err(failure.look("the wire capture: between which addresses, in which tunnel, do they go?"))
 }
 
-fn on_their_way(seen: &[(Crossing, Seen)]) -> Result<(), Failure> {
+fn on_their_way(seen: &[(Crossing, Seen)], layout: Layout) -> Result<(), Failure> {
     let astray = seen
         .iter()
-        .filter_map(|(crossing, seen)| Some((crossing, astray(crossing, seen)?)));
+        .filter_map(|(crossing, seen)| Some((crossing, astray(crossing, seen, layout)?)));
     let astray: Vec<(&Crossing, String)> = astray.collect();
     let Some((first, _)) = astray.first() else {
         return Ok(());
@@ -216,13 +221,14 @@ fn on_their_way(seen: &[(Crossing, Seen)]) -> Result<(), Failure> {
         "`ip route get {}` and `ip neighbour` of {}, and whose the Ethernet address is that they name: {}",
         first.to.address,
         node_name(first.from.node),
-        who_is_who(crossings),
+        who_is_who(crossings, layout),
     )))
 }
 
 /// The frames of a request that took another way, in words.
-fn astray(crossing: &Crossing, seen: &Seen) -> Option<String> {
-    let frames = seen.frames.iter().filter(|it| crossing.is_astray(it));
+fn astray(crossing: &Crossing, seen: &Seen, layout: Layout) -> Option<String> {
+    let frames = seen.frames.iter();
+    let frames = frames.filter(|it| crossing.is_astray(it, layout));
     let frames: Vec<String> = frames.map(|it| format!("\n    {it}")).collect();
     if frames.is_empty() {
         return None;
@@ -230,8 +236,9 @@ fn astray(crossing: &Crossing, seen: &Seen) -> Option<String> {
     let way = match crossing.stays_on_its_node() {
         true => "has no business on the wire".to_owned(),
         false => {
-            let (from, to) = crossing.hop();
-            format!("goes between {from} and {to}")
+            let way = crossing.way(layout).into_iter();
+            let way = way.map(|(from, to)| format!("between {from} and {to}"));
+            format!("goes {}", way.collect::<Vec<_>>().join(" and "))
         }
     };
     let more = match frames.len().saturating_sub(FRAMES) {
@@ -242,13 +249,14 @@ fn astray(crossing: &Crossing, seen: &Seen) -> Option<String> {
     Some(format!("\n  {crossing}, which {way}:{first}{more}"))
 }
 
-/// The Ethernet addresses of the nodes that take part.
-fn who_is_who<'a>(crossings: impl Iterator<Item = &'a Crossing>) -> String {
-    let numbers = crossings.flat_map(|it| [it.from.node, it.to.node]);
-    let numbers: BTreeSet<u32> = numbers.collect();
-    let named = numbers
-        .into_iter()
-        .map(|it| format!("{} {}", node_name(it), node_mac(it)));
+/// The Ethernet addresses of the machines that take part.
+fn who_is_who<'a>(crossings: impl Iterator<Item = &'a Crossing>, layout: Layout) -> String {
+    let ports = crossings.flat_map(|it| it.way(layout));
+    let ports: BTreeSet<String> = ports.flat_map(|(from, to)| [from, to]).collect();
+    let named = ports.iter().filter_map(|port| {
+        let mac = mac_at(port)?;
+        Some(format!("{port} {mac}"))
+    });
     named.collect::<Vec<_>>().join(", ")
 }
 
@@ -302,8 +310,8 @@ fn once(seen: &[(Crossing, Seen)]) -> Result<(), Failure> {
 }
 
 /// How far an unanswered request came: where its last frame was, and where it should have gone next.
-pub(crate) fn last_seen(crossing: &Crossing, seen: &Seen) -> String {
-    let (from, to) = crossing.hop();
+pub(crate) fn last_seen(crossing: &Crossing, seen: &Seen, layout: Layout) -> String {
+    let from = node_name(crossing.from.node);
     let forgotten = match seen.forgotten {
         0 => String::new(),
         count => format!(" ({count} older frames are forgotten)"),
@@ -319,16 +327,21 @@ pub(crate) fn last_seen(crossing: &Crossing, seen: &Seen) -> String {
         false if crossing.is_request(last) => "what came last was the request",
         false => "what came last was the answer",
     };
-    let next = match (crossing.is_request(last), crossing.stays_on_its_node()) {
-        (_, true) => format!("it should not have left {from}"),
-        (true, _) => next_hop(last, &to, &crossing.to),
-        (false, _) => next_hop(last, &from, &crossing.from),
+    let party = match crossing.is_request(last) {
+        true => &crossing.to,
+        false => &crossing.from,
+    };
+    let way = crossing.way_of(last, layout);
+    let at = way.iter().position(|(from, _)| **from == *last.from);
+    let next = match crossing.stays_on_its_node() {
+        true => format!("it should not have left {from}"),
+        false => next_hop(last, &way[at.unwrap_or_default()..], party),
     };
     format!("{what}: {last}; {next}{forgotten}")
 }
 
 /// How far those connections of requests came that were not answered.
-pub(crate) fn unanswered(seen: &[(Crossing, Seen)]) -> String {
+pub(crate) fn unanswered(seen: &[(Crossing, Seen)], layout: Layout) -> String {
     let mut told = Vec::new();
     for (crossing, seen) in seen {
         for connection in connections(&seen.frames) {
@@ -337,7 +350,10 @@ pub(crate) fn unanswered(seen: &[(Crossing, Seen)]) -> String {
                     frames: connection.frames,
                     ..Seen::default()
                 };
-                told.push(format!("\n  {crossing}: {}", last_seen(crossing, &frames)));
+                told.push(format!(
+                    "\n  {crossing}: {}",
+                    last_seen(crossing, &frames, layout)
+                ));
             }
         }
     }
@@ -358,7 +374,7 @@ pub(crate) fn too_unusual(told: &str) -> Failure {
 /// Whether a frame was sent to the gateway although it is for a Service, or for a Pod that takes part in
 /// these requests: what is still under way to a Pod that is gone is another matter.
 pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -> bool {
-    let sent_there = !frame.flooded && matches!(&*frame.to, [only] if **only == *GATEWAY);
+    let sent_there = !frame.flooded && matches!(&*frame.to, [only] if is_gateway(only));
     let Some(IpAddr::V4(destination)) = frame.packet().map(|packet| packet.destination) else {
         return false;
     };
@@ -371,7 +387,7 @@ pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -
 /// the harness's own: its connections to nodes, which it ends as it likes.
 pub(crate) fn stood_out(seen: &Seen) -> Option<String> {
     let mut all = unusual(&seen.frames);
-    all.retain(|it| it.from != GATEWAY && it.to != GATEWAY);
+    all.retain(|it| !is_gateway(&it.from) && !is_gateway(&it.to));
     if all.is_empty() {
         return None;
     }
@@ -387,16 +403,31 @@ pub(crate) fn stood_out(seen: &Seen) -> Option<String> {
     Some(lines.collect::<String>() + &more + &forgotten)
 }
 
-fn next_hop(last: &Sighting, to: &str, party: &Party) -> String {
+/// Whether a port is the gateway's, on whichever segment.
+fn is_gateway(port: &str) -> bool {
+    let rest = port.strip_prefix(GATEWAY);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Where a frame should have gone, of which this is the rest of the way.
+fn next_hop(last: &Sighting, way: &[Hop], party: &Party) -> String {
+    let [(_, to), then @ ..] = way else {
+        return format!("{party} should have had it next");
+    };
     if let Some((port, why)) = last.lost.first() {
         let why: &Lost = why;
         return format!("the switch could not give it to {port}: {why}");
     }
     if arrives(last, to) {
-        return format!("{to} got it, where {party} should have had it next");
+        return match then.first() {
+            None => format!("{to} got it, where {party} should have had it next"),
+            Some((from, next)) => {
+                format!("{to} got it, and {from} should have sent it on to {next}")
+            }
+        };
     }
     let went = match &*last.to {
-        [gateway] if **gateway == *GATEWAY => "the gateway, which drops it".to_owned(),
+        [port] if is_gateway(port) => "the gateway, which drops it".to_owned(),
         [] => "nowhere".to_owned(),
         others => others.join(", "),
     };

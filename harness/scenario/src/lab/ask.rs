@@ -351,6 +351,17 @@ impl Lab {
         self.mesh(&senders, &pods).await
     }
 
+    /// Every node, and a Pod of each, reaches every Pod of the workload.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) that lists the pairs which do otherwise; as
+    /// [`Lab::mesh_of_everybody`].
+    pub async fn everybody_reaches_everybody(&self) -> anyhow::Result<()> {
+        self.step("everybody reaches everybody");
+        let mesh = self.mesh_of_everybody().await?;
+        Ok(mesh.all_answer("every pair to answer, as before")?)
+    }
+
     /// One request from one Pod of each node to every Pod that the workload is to have.
     ///
     /// # Errors

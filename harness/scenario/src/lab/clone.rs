@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use podwire_cluster::{Bootstrap, Cluster, Host, PodNetwork, stretched};
+use podwire_cluster::{Bootstrap, Cluster, Host, Layout, PodNetwork, ProxyMode, stretched};
 use podwire_process::plain;
 
 use crate::lab::senders::TrafficLog;
@@ -69,6 +69,16 @@ impl Lab {
     /// What carries its Pods' packets.
     pub fn pod_network(&self) -> PodNetwork {
         self.cluster.plan().cell.network
+    }
+
+    /// The mode that its kube-proxies were started in.
+    pub fn kube_proxy_mode(&self) -> ProxyMode {
+        self.cluster.plan().cell.proxy
+    }
+
+    /// Which of its nodes share a segment.
+    pub fn layout(&self) -> Layout {
+        self.cluster.plan().cell.layout
     }
 
     /// A limit in host time, stretched for the machine's speed.

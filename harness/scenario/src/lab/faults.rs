@@ -31,7 +31,7 @@ impl Lab {
 
     /// The addresses of a node's Pods, as nft(8) takes them: the node's range, or those of the
     /// workload's Pods where the Pod network keeps its ranges to itself.
-    async fn addresses_of_pods(&self, node: Node<'_>) -> anyhow::Result<String> {
+    pub(super) async fn addresses_of_pods(&self, node: Node<'_>) -> anyhow::Result<String> {
         if let Some(ranges) = self.cluster().pod_ranges().await? {
             let range = ranges.get(&node.number()).map(Ipv4Net::to_string);
             return range.with_context(|| format!("{node} has no range for its Pods"));
@@ -44,6 +44,10 @@ impl Lab {
 
 /// Around a set of nft(8).
 const BRACES: [char; 2] = ['{', '}'];
+
+/// An Ethernet address that no machine has: one of those that nobody is given (IEEE 802, locally
+/// administered).
+const NOBODYS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 /// The device in what `ip -o route get` says: letters, digits and what else Linux's own have in their
 /// names.
@@ -274,14 +278,20 @@ impl Node<'_> {
     }
 
     /// Has it believe for good that an address, on whatever device it is, has this Ethernet address.
-    ///
-    /// # Errors
-    /// When the node does not carry it out.
-    pub async fn takes_for_neighbour(self, address: Ipv4Addr, mac: MacAddr) -> anyhow::Result<()> {
+    async fn takes_for_neighbour(self, address: Ipv4Addr, mac: MacAddr) -> anyhow::Result<()> {
         let device = self.device_to(address).await?;
         let entry = format!("{address} lladdr {mac} nud permanent dev {device}");
         self.run(format!("ip neighbour replace {entry}")).await?;
         Ok(())
+    }
+
+    /// Has it believe for good that an address, on whatever device it is, has an Ethernet address that
+    /// no machine has: what it sends there is lost.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn takes_for_nobody(self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.takes_for_neighbour(address, NOBODYS).await
     }
 
     /// Has what it sends to a node's Pods go to a third one first, by its routes; the third hands it on,

@@ -358,7 +358,7 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use podwire_cluster::addresses;
+    use podwire_cluster::Layout;
     use podwire_lan::{Segment, SegmentOptions};
 
     use super::*;
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_guard_heals_its_own_rules_alone() {
-        let segment = Segment::start(addresses::segment(2), SegmentOptions::default()).unwrap();
+        let segment = Segment::start(Layout::Flat.network(2), SegmentOptions::default()).unwrap();
         let _cables = ["node1", "node2"].map(|node| segment.attach(node).unwrap());
         let rules = segment.rules();
         let set = || rules.report().unwrap().rules.len();

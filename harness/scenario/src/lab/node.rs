@@ -69,7 +69,17 @@ impl<'lab> Node<'lab> {
 
     /// Its address on the segment.
     pub fn address(self) -> Ipv4Addr {
-        addresses::node_address(self.number)
+        self.as_machine().address()
+    }
+
+    /// The address of its second card, where it has one: node 2 of a cluster that is laid out
+    /// [`SecondCard`](podwire_cluster::Layout::SecondCard).
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn second_address(self) -> anyhow::Result<Ipv4Addr> {
+        let second = self.lab.layout().second_address(self.number);
+        second.with_context(|| format!("{self} has one card"))
     }
 
     /// The range of its Pods where routes are laid by hand: `10.1.2.0/24`.
@@ -114,6 +124,15 @@ impl<'lab> Node<'lab> {
     /// When the node does not carry it out.
     pub async fn write_cni_file(self, range: Ipv4Net) -> anyhow::Result<()> {
         self.write(cni::PATH, cni::bridge(range)).await
+    }
+
+    /// Has its container engine read the folder of CNI files again, and waits until it has.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn read_cni_files_again(self) -> anyhow::Result<()> {
+        // By itself it does so when the folder changes, and tells nobody when it has.
+        self.restart("containerd").await
     }
 
     /// The addresses of its own, on all of its interfaces: the segment's, its bridges', its tunnels'.

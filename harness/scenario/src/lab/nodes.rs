@@ -1,5 +1,6 @@
 //! Nodes as the API lists them: registered, Ready, labelled.
 
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -54,6 +55,13 @@ impl ListedNode {
         taints.map(|taint| taint.key.as_str()).collect()
     }
 
+    /// Its addresses within the cluster (`InternalIP`).
+    pub fn internal_addresses(&self) -> Vec<&str> {
+        let all = self.status.iter().filter_map(|it| it.addresses.as_ref());
+        let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
+        internal.map(|it| it.address.as_str()).collect()
+    }
+
     /// The version of its kubelet, `v1.36.4`.
     pub fn version(&self) -> Option<&str> {
         let info = self.status.as_ref()?.node_info.as_ref()?;
@@ -96,7 +104,10 @@ impl Lab {
         let api = self.api_nodes();
         self.watch(expected, limit, api, watcher::Config::default(), |listed| {
             let listed: Vec<ListedNode> = listed.iter().cloned().map(ListedNode).collect();
-            let lacking = |number: &u32| Some((*number, lacking(&listed, *number)?));
+            let lacking = |number: &u32| {
+                let lacking = lacking(&listed, *number, self.node(*number).address());
+                lacking.map(|lacking| (*number, lacking))
+            };
             Ok(match numbers.iter().find_map(lacking) {
                 None => Probe::Done(()),
                 Some((number, (cause, state))) => Probe::not_yet(cause, state)
@@ -179,7 +190,7 @@ impl Node<'_> {
     }
 }
 
-fn lacking(listed: &[ListedNode], number: u32) -> Option<(Cause, String)> {
+fn lacking(listed: &[ListedNode], number: u32, own: Ipv4Addr) -> Option<(Cause, String)> {
     let name = addresses::node_name(number);
     let named = |node: &&ListedNode| node.metadata.name.as_ref() == Some(&name);
     let Some(node) = listed.iter().find(named) else {
@@ -193,10 +204,8 @@ fn lacking(listed: &[ListedNode], number: u32) -> Option<(Cause, String)> {
         }
         None => return Some((Cause::NotReady, format!("{name} has no Ready condition"))),
     }
-    let wanted = addresses::node_address(number).to_string();
-    let all = node.status.iter().filter_map(|it| it.addresses.as_ref());
-    let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
-    let internal: Vec<&str> = internal.map(|it| it.address.as_str()).collect();
+    let wanted = own.to_string();
+    let internal = node.internal_addresses();
     (internal != [wanted.as_str()]).then(|| {
         (
             Cause::WrongAnswer,
@@ -236,9 +245,10 @@ mod tests {
 
     #[test]
     fn what_a_node_lacks_is_named() {
-        let own = addresses::node_address(2).to_string();
-        assert_eq!(lacking(&[node("True", &own)], 2), None);
-        let cause = |nodes: &[ListedNode]| lacking(nodes, 2).map(|(cause, _)| cause);
+        let address = Ipv4Addr::new(172, 30, 0, 12);
+        let own = address.to_string();
+        assert_eq!(lacking(&[node("True", &own)], 2, address), None);
+        let cause = |nodes: &[ListedNode]| lacking(nodes, 2, address).map(|(cause, _)| cause);
         assert_eq!(cause(&[]), Some(Cause::Absent));
         assert_eq!(cause(&[node("False", &own)]), Some(Cause::NotReady));
         assert_eq!(cause(&[node("True", "10.1.2.1")]), Some(Cause::WrongAnswer));

@@ -209,6 +209,14 @@ impl Service<'_> {
         self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
         let slice = slice_of(&self.name, pod);
         self.lab.apply(slice).await?;
+        self.leading_to(pod).await
+    }
+
+    /// The only Pod that one leads to, as it is reached by the Service's ClusterIP.
+    ///
+    /// # Errors
+    /// When the API has no such Service, or it has no ClusterIP.
+    pub async fn leading_to(&self, pod: &Party) -> anyhow::Result<Party> {
         Ok(Party {
             address: self.address().await?,
             ..pod.clone()

@@ -113,7 +113,7 @@ fn ask_kubelet() -> String {
          r=$(timeout 2 bash -c ': </dev/tcp/{server}/{port}' 2>&1) || \
          case $r in *refused*) ;; *) echo {UNANSWERED} ;; esac ;; esac; true",
         show = stuck::show("kubelet"),
-        server = addresses::node_address(1),
+        server = addresses::api_address(),
         port = addresses::API_PORT,
     )
 }
@@ -296,6 +296,7 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
     format!(
         "{show}; \
          cat /proc/[0-9]*/comm 2>/dev/null | grep -x -m 1 kube-proxy | sed 's/^/runs=/'; \
+         grep -s -l '(kube-proxy) T ' /proc/[0-9]*/stat | sed 's/.*/halted=/'; \
          ss -Htnp state established dport = :{port} | grep -m 1 kube-proxy | sed 's/.*/connected=/'; \
          echo refused=$({{ journalctl -u kube-proxy -o cat -n {LAST_LINES}; \
          tail -q -n {LAST_LINES} /var/log/containers/kube-proxy-*; }} 2>/dev/null | grep -c 'connection refused'); \
@@ -311,6 +312,7 @@ fn ask_proxy(service: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
 struct Proxy {
     unit: Option<StuckUnit>,
     runs: bool,
+    halted: bool,
     connected: bool,
     refused: u32,
     names: BTreeSet<Ipv4Addr>,
@@ -326,6 +328,7 @@ impl Proxy {
         Self {
             unit: stuck::unit(answer),
             runs: !of("runs").is_empty(),
+            halted: !of("halted").is_empty(),
             connected: !of("connected").is_empty(),
             refused: of("refused")
                 .first()
@@ -355,6 +358,13 @@ impl Proxy {
         if !self.runs {
             let unit = self.unit.clone();
             return unit.map(|found| unit_down(found, "kube-proxy", node));
+        }
+        if self.halted {
+            let why =
+                format!("kube-proxy of {node} is halted: it runs, and does nothing (SIGSTOP)");
+            return Some(Evidence::certain(why).look(format!(
+                "`ps -C kube-proxy -o pid,stat` of {node}: who has stopped it?"
+            )));
         }
         (!self.connected && self.refused >= REFUSALS).then(|| {
             let why = format!(
@@ -470,6 +480,17 @@ mod tests {
         assert!(of_proxy(unit).unwrap().contains("not running"));
         let elsewhere = "LoadState=not-found\nActiveState=inactive\nrefused=0\n";
         assert_eq!(of_proxy(elsewhere), None);
+    }
+
+    #[test]
+    fn a_kube_proxy_that_is_halted_is_waited_for_no_more() {
+        let answer = "LoadState=loaded\nActiveState=active\nruns=kube-proxy\nhalted=\nconnected=\n\
+                      refused=0\n";
+        assert!(of_proxy(answer).unwrap().contains("is halted"));
+        assert_eq!(of_proxy(&answer.replace("halted=\n", "")), None);
+        // What it wrote before is whole, and somebody else is at fault.
+        let all = format!("{answer}names=10.0.0.55\nnames=10.1.1.2\nnames=10.1.2.2\n");
+        assert!(of_proxy(&all).unwrap().contains("nothing left to do"));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Lab {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned())?;
-        let to = SocketAddrV4::new(addresses::node_address(1), addresses::API_PORT);
+        let to = SocketAddrV4::new(addresses::api_address(), addresses::API_PORT);
         let gateway = self.cluster().segment().gateway();
         let stream = gateway.connect(to, limit).await?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);

@@ -17,6 +17,7 @@ use crate::lab::Lab;
 use crate::lab::senders::Sender;
 use crate::lab::serving::place;
 
+mod pace;
 mod until;
 
 /// The drawing, in the attempt's folder.

@@ -17,7 +17,7 @@ use crate::lab::Lab;
 /// What stood out on the wire, in the attempt's folder.
 pub(crate) const STOOD_OUT: &str = "wire.txt";
 
-/// The segment that the nodes share: its switch has seen every frame.
+/// The segment that the nodes share, or both of them: one switch has seen every frame.
 #[derive(Clone, Copy)]
 pub struct Wire<'lab> {
     lab: &'lab Lab,
@@ -66,7 +66,8 @@ impl Wire<'_> {
     }
 
     /// The wire carried these requests as it should: each once, from its sender's node to its
-    /// receiver's and no third one's, and none that stays within a node; nothing was lost behind it and
+    /// receiver's and no third one's (by the router where they do not share a segment), and none that stays
+    /// within a node; nothing was lost behind it and
     /// sent again, no connection was opened twice, nothing for a Pod or a Service went to the gateway.
     /// `carried(&mesh)`, or what [`Service::spreads_evenly`](crate::Service::spreads_evenly) gives.
     ///
@@ -122,13 +123,13 @@ impl Wire<'_> {
     /// How far an unanswered request came.
     pub(super) fn last_seen(&self, crossing: &Crossing, since: Moment) -> anyhow::Result<String> {
         let seen = self.ask(|witness| seen(witness, crossing, since))?;
-        Ok(wire::last_seen(crossing, &seen))
+        Ok(wire::last_seen(crossing, &seen, self.lab.layout()))
     }
 
     /// How far unanswered requests came, and what else went wrong on their way.
     pub(super) fn trouble(&self, requests: &Requests) -> anyhow::Result<String> {
         let observed = self.observed(requests)?;
-        let mut told = wire::unanswered(&observed.crossings);
+        let mut told = wire::unanswered(&observed.crossings, observed.layout);
         if let Err(failure) = wire::carried(&observed, true) {
             told += &format!("\nOn the wire: {failure}");
         }
@@ -144,6 +145,7 @@ impl Wire<'_> {
             let crossings = crossings.iter();
             let crossings = crossings.map(|it| (it.clone(), seen(witness, it, *since)));
             Observed {
+                layout: self.lab.layout(),
                 crossings: crossings.collect(),
                 to_gateway,
             }

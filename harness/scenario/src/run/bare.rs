@@ -256,7 +256,9 @@ mod tests {
     use super::*;
     use crate::run::context::Share;
     use crate::scenario::{Cells, Profile};
-    use podwire_cluster::{Bootstrap, Break, Cell, ClusterPlan, ImageFiles, ProxyMode, StageName};
+    use podwire_cluster::{
+        Bootstrap, Break, Cell, ClusterPlan, ImageFiles, Layout, ProxyMode, StageName,
+    };
     use podwire_vm::Accelerator;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
@@ -268,6 +270,7 @@ mod tests {
             covers: &[],
             stage: StageName::Cni,
             cells: Cells::Any,
+            layout: Layout::Flat,
             profile: Profile::Default,
             nodes: 3,
             limit: Duration::from_secs(1),

@@ -9,6 +9,7 @@ use podwire_process::plain;
 use crate::check::failure::Failure;
 use crate::lab;
 use crate::lab::traffic;
+use crate::lab::troubles::NODES;
 use crate::lab::wire::STOOD_OUT;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
@@ -30,6 +31,12 @@ pub(crate) const SABOTAGE: &str = "sabotage-";
 /// The folder of a sabotage's lab.
 pub(crate) fn sabotage_lab(name: &str) -> String {
     format!("{SABOTAGE}{name}")
+}
+
+/// The lines of what stood out on the wire, if something did.
+pub(crate) fn stood_out(folder: &Path) -> Vec<String> {
+    let told = std::fs::read_to_string(folder.join(STOOD_OUT)).unwrap_or_default();
+    told.lines().map(plain::text).collect()
 }
 
 const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
@@ -230,6 +237,9 @@ impl fmt::Display for Page<'_> {
                 None => self.not_carried_out(f, error)?,
             }
         }
+        if let Ok(told) = std::fs::read_to_string(self.folder.join(NODES)) {
+            writeln!(f, "## What stands out on the nodes\n\n```\n{told}```\n")?;
+        }
         if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
             writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
         }
@@ -320,6 +330,17 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_out_on_the_nodes_is_told_of_what_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(NODES), "node2: its clock\n").unwrap();
+        let failure = Failure::new(Cause::TimedOut, "an answer", "none").look("the page");
+        let page = page(&Err(failure.into()), &[], folder.path());
+        let told = "## Where to look\n\nthe page\n\n\
+                    ## What stands out on the nodes\n\n```\nnode2: its clock\n```\n";
+        assert!(page.contains(told), "{page}");
+    }
+
+    #[test]
     fn what_stood_out_is_told_of_what_passed_as_well() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(STOOD_OUT), "a -> b: TCP reset (1); x\n").unwrap();
@@ -327,6 +348,10 @@ mod tests {
         let told = "## What stood out on the wire\n\n```\na -> b: TCP reset (1); x\n```\n";
         assert!(page.contains(told), "{page}");
         assert!(page.starts_with("# drain passed"), "{page}");
+        let lines = ["a -> b: TCP reset (1); x"];
+        assert_eq!(stood_out(folder.path()), lines);
+        fs::remove_file(folder.path().join(STOOD_OUT)).unwrap();
+        assert_eq!(stood_out(folder.path()), [""; 0]);
     }
 
     #[test]

@@ -68,6 +68,10 @@ pub struct ScenarioResult {
     pub sabotages: Vec<SabotageResult>,
     /// Where the time went.
     pub phases: Vec<PhaseTime>,
+    /// What stood out on the wire between nodes, a line for each kind and pair of ports, as the first page
+    /// has it; of the last run where it is repeated, and of no sabotage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wire: Vec<String>,
     /// Folder with the evidence, relative to the cell's; only after a failure.
     pub evidence: Option<PathBuf>,
 }

@@ -258,6 +258,7 @@ impl Attempt {
             seconds: started.elapsed().as_secs_f64(),
             sabotages: proofs.iter().map(Proof::result).collect(),
             phases,
+            wire: page::stood_out(&self.folder),
             evidence: evidence
                 .filter(|folder| folder.exists())
                 .map(|folder| relative(&folder, &self.cell_dir)),
@@ -428,7 +429,8 @@ impl Attempt {
         // Evidence never changes the verdict: what is there when the limit passes has to do.
         let folder = self.folder.join(page::EVIDENCE);
         let evidence = lab.cluster().evidence(&folder);
-        let all = futures::future::join(self.leave_timeline(lab), evidence);
+        let nodes = self.leave_node_troubles(lab);
+        let all = futures::future::join3(self.leave_timeline(lab), nodes, evidence);
         let _ = tokio::time::timeout(limit, all).await;
     }
 
@@ -443,6 +445,15 @@ impl Attempt {
                 lab.step(format!("what stood out on the wire is not told: {error:#}"));
                 verdict
             }
+        }
+    }
+
+    /// Leaves what stands out on the nodes.
+    async fn leave_node_troubles(&self, lab: &Lab) {
+        if let Err(error) = lab.leave_node_troubles(&self.folder).await {
+            lab.step(format!(
+                "what stands out on the nodes cannot be written: {error}"
+            ));
         }
     }
 

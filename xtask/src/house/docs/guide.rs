@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 26] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -28,15 +28,21 @@ const ORDER: [&str; 20] = [
     "service.rs",
     "traffic.rs",
     "until.rs",
+    "pace.rs",
     "stream.rs",
     "datagrams.rs",
     "faults.rs",
+    "strays.rs",
+    "daemons.rs",
     "ipam.rs",
     "impair.rs",
+    "holes.rs",
+    "router.rs",
     "leaving.rs",
     "kubeadm.rs",
     "wire.rs",
     "gateway.rs",
+    "troubles.rs",
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
@@ -86,7 +92,7 @@ const GIVEN: [(&str, &str, &str); 19] = [
         "StreamReport",
         "harness/probe/src/stream.rs",
     ),
-    ("Received", "Received", CHECKS[3]),
+    ("Received", "Received", CHECKS[4]),
     (
         "JoinCommand",
         "JoinCommand",
@@ -152,8 +158,14 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
     parts.push(("fields of Sabotage".into(), table("field", &sabotage)));
     for (name, kind, path) in [
         ("cells", "Cells", DECLARATION),
+        ("layouts", "Layout", "harness/cluster/src/plan/layout.rs"),
         ("causes", "Cause", FAILURE),
         ("needs", "Needs", NEEDS),
+        (
+            "troubles",
+            "NodeTrouble",
+            "harness/scenario/src/check/nodes.rs",
+        ),
         ("breaks", "Break", "harness/cluster/src/plan/breaks.rs"),
     ] {
         let variants = source::variants(&read(path)?, kind);

@@ -222,14 +222,8 @@ impl Wire {
     }
 
     pub(crate) fn learn(&mut self) {
-        let names: Vec<String> = self
-            .switch
-            .counters()
-            .into_iter()
-            .map(|it| it.name)
-            .collect();
         let taken = self.switch.notes().unwrap().take();
-        self.witness.learn(taken, &names);
+        self.witness.learn(taken, &self.switch.labels());
     }
 
     pub(crate) fn all(&mut self) -> Vec<Sighting> {

@@ -45,7 +45,7 @@ struct Sent<'a> {
 const CLIENT: u16 = 40000;
 
 fn mac(port: &str) -> MacAddr {
-    podwire_cluster::addresses::node_number(port).map_or(GATEWAY_MAC, node_mac)
+    mac_at(port).unwrap_or(GATEWAY_MAC)
 }
 
 impl<'a> Sent<'a> {
@@ -100,6 +100,7 @@ impl<'a> Sent<'a> {
 /// The frames, one each millisecond, as the switch tells of them.
 fn seen(sent: &[Sent<'_>]) -> Seen {
     let frame = |(number, sent): (u64, &Sent<'_>)| Sighting {
+        segment: None,
         number,
         at: Duration::from_millis(number),
         length: 74,
@@ -126,6 +127,7 @@ fn seen(sent: &[Sent<'_>]) -> Seen {
 
 fn observed<const N: usize>(crossings: [(Crossing, Seen); N]) -> Observed {
     Observed {
+        layout: Layout::Flat,
         crossings: crossings.into(),
         to_gateway: vec![],
     }
@@ -140,6 +142,49 @@ fn direct(from: &Party, to: &Party) -> Seen {
     let accepts = syn.answer(("node2", "node1"), 0);
     let answers = syn.answer(("node2", "node1"), 100);
     seen(&[syn, accepts, answers])
+}
+
+/// The frames of a request between nodes 1 and 2 that do not share a segment, and of its answer.
+fn across_the_router<'a>(from: &'a Party, to: &'a Party) -> Vec<Sent<'a>> {
+    let syn = Sent::new(("node1", "router-1"), from, to);
+    let onward = Sent {
+        way: ("router-2", "node2"),
+        ..syn.clone()
+    };
+    let accepts = syn.answer(("node2", "router-2"), 0);
+    let back = syn.answer(("router-1", "node1"), 0);
+    vec![syn, onward, accepts, back]
+}
+
+#[test]
+fn between_segments_the_way_is_by_the_router_and_every_hop_of_it_is_seen() {
+    let (a, b) = (a(), b());
+    let judged = |sent: &[Sent<'_>]| {
+        let routed = Observed {
+            layout: Layout::Routed,
+            ..observed([(crossing(&a, &b), seen(sent))])
+        };
+        carried(&routed, false).map_err(|failure| failure.cause)
+    };
+    let sent = across_the_router(&a, &b);
+    assert_eq!(judged(&sent), Ok(()));
+    let past = Sent {
+        way: ("node1", "node2"),
+        ..sent[0].clone()
+    };
+    assert_eq!(judged(&[past]), Err(Cause::WrongPath));
+    let first_segment_alone = [sent[0].clone(), sent[3].clone()];
+    assert_eq!(judged(&first_segment_alone), Err(Cause::WrongPath));
+}
+
+#[test]
+fn a_lost_request_between_segments_is_told_with_the_hop_that_is_missing() {
+    let (a, b) = (a(), b());
+    let sent = across_the_router(&a, &b);
+    let told = |sent: &[Sent<'_>]| last_seen(&crossing(&a, &b), &seen(sent), Layout::Routed);
+    insta::assert_snapshot!(told(&sent[..1]), @"what came last was the request: 0.000000 s node1 -> router-1: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; router-1 got it, and router-2 should have sent it on to node2");
+    insta::assert_snapshot!(told(&sent[..2]), @"what came last was the request: 0.001000 s router-2 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next");
+    insta::assert_snapshot!(told(&sent[..3]), @"what came last was the answer: 0.002000 s node2 -> router-2: 10.1.2.2:80 > 10.1.1.2:40000 TCP SYN ACK; router-2 got it, and router-1 should have sent it on to node1");
 }
 
 #[test]
@@ -323,7 +368,7 @@ fn nothing_for_a_pod_goes_to_the_gateway() {
 #[test]
 fn a_lost_request_is_told_by_how_far_it_came() {
     let (a, b, c) = (a(), b(), party("c", 1, [10, 1, 1, 3]));
-    let told = |sent: &[Sent<'_>]| last_seen(&crossing(&a, &b), &seen(sent));
+    let told = |sent: &[Sent<'_>]| last_seen(&crossing(&a, &b), &seen(sent), Layout::Flat);
     let syn = Sent::new(("node1", "node2"), &a, &b);
     insta::assert_snapshot!(told(&[]), @"nothing of it was on the wire: it never left node1");
     insta::assert_snapshot!(told(std::slice::from_ref(&syn)), @"what came last was the request: 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next");
@@ -336,17 +381,17 @@ fn a_lost_request_is_told_by_how_far_it_came() {
         ..answer
     };
     insta::assert_snapshot!(told(&[syn.clone(), astray]), @"what came last was the answer: 0.001000 s node2 -> gateway: 10.1.2.2:80 > 10.1.1.2:40000 TCP SYN ACK; it went to the gateway, which drops it: the next hop should have been node1");
-    let within = last_seen(&crossing(&a, &c), &Seen::default());
+    let within = last_seen(&crossing(&a, &c), &Seen::default(), Layout::Flat);
     insta::assert_snapshot!(within, @"not on the wire, where it has no business: it was lost on node1");
     let mut cut = seen(std::slice::from_ref(&syn));
     cut.frames[0].to.clear();
     cut.frames[0].lost.push((Arc::from("node2"), Lost::Rule));
-    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &cut), @"what came last was the request: 0.000000 s node1 -> nowhere (lost at node2: a rule took it): 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; the switch could not give it to node2: a rule took it");
+    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &cut, Layout::Flat), @"what came last was the request: 0.000000 s node1 -> nowhere (lost at node2: a rule took it): 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN; the switch could not give it to node2: a rule took it");
     let forgotten = Seen {
         forgotten: 3,
         ..Seen::default()
     };
-    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &forgotten), @"nothing of it was on the wire: it never left node1 (3 older frames are forgotten)");
+    insta::assert_snapshot!(last_seen(&crossing(&a, &b), &forgotten, Layout::Flat), @"nothing of it was on the wire: it never left node1 (3 older frames are forgotten)");
 }
 
 #[test]
@@ -357,8 +402,11 @@ fn of_a_service_s_requests_those_are_told_that_nobody_answered() {
     silent.tcp.source_port += 1;
     let mut both = answered.clone();
     both.frames.extend(seen(&[silent]).frames);
-    assert_eq!(unanswered(&[(crossing(&a, &b), answered)]), "");
-    insta::assert_snapshot!(unanswered(&[(crossing(&a, &b), both)]), @"
+    assert_eq!(
+        unanswered(&[(crossing(&a, &b), answered)], Layout::Flat),
+        ""
+    );
+    insta::assert_snapshot!(unanswered(&[(crossing(&a, &b), both)], Layout::Flat), @"
     On the wire and not answered, 1 connections:
       a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): what came last was the request: 0.000000 s node1 -> node2: 10.1.1.2:40001 > 10.1.2.2:80 TCP SYN; node2 got it, where b (10.1.2.2 on node2) should have had it next
     ");

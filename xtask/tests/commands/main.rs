@@ -9,6 +9,10 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod kept;
+mod parts;
+mod wire;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -30,6 +34,8 @@ fn xtask(words: &str) -> Command {
         .args(words.split_whitespace())
         .current_dir(workspace())
         .env_remove("CI")
+        // A person's own runs are none of these.
+        .env("PODWIRE_OUTPUT", output())
         .stdin(Stdio::null());
     command
 }
@@ -105,8 +111,15 @@ impl Running {
     }
 }
 
+/// Where these commands keep their runs.
+fn output() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands");
+    fs::create_dir_all(&folder).unwrap();
+    fs::canonicalize(folder).unwrap()
+}
+
 fn latest() -> PathBuf {
-    fs::canonicalize(workspace().join("target/podwire/latest")).unwrap()
+    fs::canonicalize(output().join("latest")).unwrap()
 }
 
 /// Each of the ways into a running cluster.
@@ -133,54 +146,16 @@ fn is_reached() {
     assert_eq!(line.trim_end(), "printed");
 }
 
-/// The network between two nodes is read along, made bad, and good again.
-fn is_impaired_and_captured() {
-    let ping = "ssh node1 probe ping 172.30.0.12 2";
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("wire.pcapng");
-    let words = format!("capture --node node2 --filter icmp -w {}", file.display());
-    let mut capture = Running::start(&words);
-    capture.wait_for("Ctrl-C ends it");
-    // The file's header is written when the switch has begun to tell.
-    while fs::metadata(&file).map_or(0, |file| file.len()) == 0 {
-        thread::sleep(Duration::from_millis(50));
-    }
-
-    said(ping);
-    said(
-        "impair node1 --to node2 --delay 40ms --jitter 5ms --loss 1% --burst 4 --rate 100mbit --seed 7",
-    );
-    said("impair node1 --to node2 --cut");
-    let shown = said("impair --show");
-    for part in ["node1", "node2", "40ms", "cut"] {
-        assert!(shown.contains(part), "no {part} in {shown}");
-    }
-    assert_ne!(done(ping).status.code(), Some(0));
-    let unknown = done("impair node1 --delay 40");
-    assert_eq!(unknown.status.code(), Some(2));
-    said("heal node1");
-    said(ping);
-
-    let (code, heard) = capture.interrupt();
-    assert_eq!(code, Some(0), "{heard:#?}");
-    // A reader of other people's: tcpdump of the node.
-    let read = xtask("ssh node1 tcpdump -nr -")
-        .stdin(fs::File::open(&file).unwrap())
-        .output()
-        .unwrap();
-    let read = String::from_utf8_lossy(&read.stdout).into_owned();
-    // Those that were cut never came to node 2.
-    assert_eq!(read.matches("ICMP echo request").count(), 4, "{read}");
-    assert_eq!(read.matches("ICMP echo reply").count(), 4, "{read}");
-}
-
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     let mut up = Running::start("up --yes --nodes 2 --bootstrap by-hand");
     up.wait_for("from another terminal");
     is_reached();
-    is_impaired_and_captured();
+    wire::is_impaired();
+    wire::is_captured();
+    wire::is_captured_live();
+    kept::is_left_alone();
     let (code, heard) = up.interrupt();
     assert_eq!(code, Some(0), "{heard:#?}");
     let refused = done("ssh node2 hostname");

@@ -1,0 +1,266 @@
+//! A Deployment that is older than who makes something of it.
+
+use podwire_scenario::{
+    Cause, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, kubeconfig,
+    secs, steps,
+};
+
+use crate::catalogue::{A13, A14, A15, A16, A22};
+
+/// A13!, A14, A15!, A16: each component does its part when it starts, with what is there already. A22:
+/// all that on an API server in today's mode, `Node,RBAC`, where each component and node has a
+/// certificate of its own. Nodes are there from the start, Ready: in the document they come between the
+/// controller manager and the scheduler.
+pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
+    about: "A Deployment is just that until the controller manager starts, its Pod is bound to no \
+            node until the scheduler does, and nothing is made anew; each of the two may do its part, \
+            and no more",
+    covers: &[A13, A14, A15, A16, A22],
+    profile: Profile::Full,
+    nodes: 1,
+    limit: secs(240),
+    sabotages: &[
+        Sabotage {
+            name: "controller-manager-runs",
+            about: "the controller manager runs before the first look",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.node(1).stop("kube-scheduler").await?;
+                create_deployment(lab).await?;
+                pods_are_pending(lab).await
+            }),
+            check: steps!(nothing_but_the_deployment),
+        },
+        Sabotage {
+            name: "controller-manager-not-started",
+            about: "the controller manager is not started",
+            expects: Cause::Absent,
+            inject: steps!(create_without_managers),
+            check: steps!(pods_are_pending),
+        },
+        Sabotage {
+            name: "scheduler-runs",
+            about: "the scheduler runs before the first look",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                create_deployment(lab).await?;
+                lab.pods().until_running(1).await
+            }),
+            check: steps!(stays_unbound_on_a_ready_node),
+        },
+        Sabotage {
+            name: "scheduler-not-started",
+            about: "the scheduler is not started",
+            expects: Cause::NotReady,
+            inject: steps!(create_and_start_the_controller_manager),
+            check: steps!(the_same_pod_runs),
+        },
+        Sabotage {
+            name: "pod-made-anew",
+            about: "somebody deletes the Pod, so that another is made, before the scheduler starts",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                create_and_start_the_controller_manager(lab).await?;
+                lab.pods().delete_all().await?;
+                lab.node(1).start("kube-scheduler").await
+            }),
+            check: steps!(the_same_pod_runs),
+        },
+        Sabotage {
+            name: "scheduler-without-its-role",
+            about: "nobody has given the scheduler's user its role",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| {
+                create_and_start_the_controller_manager(lab).await?;
+                lab.kubectl("delete clusterrolebinding system:kube-scheduler").await?;
+                lab.node(1).start("kube-scheduler").await
+            }),
+            check: steps!(the_same_pod_runs),
+        },
+        Sabotage {
+            name: "kube-proxy-not-started",
+            about: "kube-proxy is not started",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                create_deployment(lab).await?;
+                lab.pods().until_running(1).await?;
+                expose(lab).await
+            }),
+            check: steps!(cluster_ip_answers),
+        },
+        Sabotage {
+            name: "open-mode",
+            about: "the API server lets everybody do everything who is known",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let open = lab.api_server().with("--authorization-mode", "AlwaysAllow");
+                lab.start_api_server(&open).await
+            }),
+            check: steps!(scheduler_writes_no_secret),
+        },
+    ],
+    ..Scenario::new("first_deployment", StageName::Cni, steps!(first_deployment))
+};
+
+async fn first_deployment(lab: &Lab) -> anyhow::Result<()> {
+    create_without_managers(lab).await?;
+    nothing_but_the_deployment(lab).await?;
+
+    start_the_controller_manager(lab).await?;
+    stays_unbound_on_a_ready_node(lab).await?;
+
+    lab.step("start the scheduler");
+    lab.node(1).start("kube-scheduler").await?;
+    the_same_pod_runs(lab).await?;
+    scheduler_writes_no_secret(lab).await?;
+
+    expose(lab).await?;
+    lab.start_kube_proxy().await?;
+    cluster_ip_answers(lab).await
+}
+
+async fn create_without_managers(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the controller manager and the scheduler do not run");
+    lab.node(1).stop("kube-controller-manager kube-scheduler").await?;
+    create_deployment(lab).await
+}
+
+async fn create_deployment(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("create a Deployment (A13)");
+    let create = format!("create deployment blue --image={} -- /probe serve", Pod::IMAGE);
+    lab.kubectl(create).await.map(drop)
+}
+
+async fn create_and_start_the_controller_manager(lab: &Lab) -> anyhow::Result<()> {
+    create_without_managers(lab).await?;
+    start_the_controller_manager(lab).await
+}
+
+async fn start_the_controller_manager(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("start the controller manager (A14)");
+    lab.node(1).start("kube-controller-manager").await?;
+    pods_are_pending(lab).await
+}
+
+async fn nothing_but_the_deployment(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("there is the Deployment, no ReplicaSet and no Pod (A13)");
+    let listed = lab.kubectl("get deployments,replicasets,pods -o name").await?;
+    let (listed, made) = (listed.text(), listed.text().contains("deployment.apps/blue"));
+    ensure!(made, Absent, "the Deployment", "{listed}");
+    let alone = listed.lines().count() == 1;
+    ensure!(alone, Answered, "nothing but the Deployment", "{listed}");
+    Ok(())
+}
+
+/// The Pod that the controller manager has made: its UID.
+#[derive(Clone)]
+struct Made(String);
+
+async fn pods_are_pending(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("there is one ReplicaSet, and its Pod is Pending, of no node and unseen (A14)");
+    let expected = "a Pod that is Pending and that no scheduler has seen";
+    let made = lab.pods().until(expected, |pods| {
+        let [pod] = pods else {
+            let state = format!("{} Pods", pods.len());
+            return Probe::not_yet(Cause::Absent, state)
+                .needs(Needs::ControlPlane("kube-controller-manager"));
+        };
+        let unseen = pod.condition("PodScheduled").is_none() && is_unbound(pod);
+        let seen = format!("{}: {:?}", state_of(pod), pod.condition("PodScheduled"));
+        match unseen {
+            true => Probe::Done(Made(pod.uid().to_owned())),
+            false => Probe::hopeless(Cause::Answered, seen),
+        }
+    });
+    lab.keep(made.await?);
+    let sets = lab.kubectl("get replicasets -o name").await?;
+    let (sets, one) = (sets.text(), sets.text().lines().count() == 1);
+    ensure!(one, NotUnique, "one ReplicaSet", "{sets}");
+    Ok(())
+}
+
+fn is_unbound(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    pod.phase() == "Pending" && node.is_none()
+}
+
+fn state_of(pod: &Pod) -> String {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    format!("{pod} is {} on {}", pod.phase(), node.unwrap_or("no node"))
+}
+
+/// By the time that another Pod runs, which was given its node, this one would be bound, too.
+async fn stays_unbound_on_a_ready_node(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the Node is Ready, a Pod that names it runs, and this one is of no node (A15)");
+    lab.all_nodes_ready().await?;
+    lab.start_pod("placed", lab.node(1)).await?;
+    lab.pods().labelled("app=placed").until_running(1).await?;
+    let pods = lab.pods().await?;
+    ensure!(!pods.is_empty(), Absent, "the Deployment's Pod to wait", "none");
+    for pod in pods {
+        let (unbound, state) = (is_unbound(&pod), state_of(&pod));
+        ensure!(unbound, Answered, "the Pod to be Pending, of no node", "{state}");
+    }
+    Ok(())
+}
+
+async fn the_same_pod_runs(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the Pod is bound and runs, the one that was there (A16)");
+    let Made(uid) = lab.kept()?;
+    let node1 = lab.node(1);
+    let needs = Needs::All(vec![
+        lab.pods().needs(1),
+        Needs::Silence {
+            node: 1,
+            command: node1
+                .journal_lines("kube-scheduler", &["system:kube-scheduler", "cannot list"]),
+            means: "the scheduler is refused".to_owned(),
+        },
+    ]);
+    let running = lab.pods().until("the Pod to run", |pods| {
+        let running = pods.iter().find(|pod| pod.is_running());
+        let state = pods.iter().map(state_of).collect::<Vec<_>>().join(", ");
+        let found = running.map(|pod| pod.uid().to_owned());
+        Probe::of(found, Cause::NotReady, state).needs(needs.clone())
+    });
+    let running = running.await?;
+    let same = running == uid;
+    ensure!(same, WrongAnswer, "the Pod of before, {uid}, to run", "another runs, {running}");
+    Ok(())
+}
+
+async fn scheduler_writes_no_secret(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the scheduler's certificate may list Pods, and not write a Secret (A22)");
+    let as_scheduler = |what: &str| {
+        let kubeconfig = kubeconfig::SCHEDULER_PATH;
+        lab.node(1).run(format!("kubectl --kubeconfig {kubeconfig} {what}")).within(secs(20))
+    };
+    as_scheduler("get pods").await?;
+    let write = as_scheduler("create secret generic taken --from-literal=key=value");
+    let write = write.may_fail().await?;
+    let (said, refused) = (write.said(), !write.succeeded());
+    ensure!(refused, Answered, "the scheduler to be refused a Secret", "{said}");
+    let forbidden = said.contains(r#"is forbidden: User "system:kube-scheduler" cannot create"#);
+    ensure!(forbidden, WrongAnswer, "the scheduler to be forbidden to create it", "{said}");
+    Ok(())
+}
+
+async fn expose(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("expose the Deployment");
+    lab.kubectl("expose deployment blue --port=80").await.map(drop)
+}
+
+/// From the Pod's own node: there are no routes to others.
+async fn cluster_ip_answers(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("its ClusterIP answers by kube-proxy, which has a certificate of its own, too (A22)");
+    let node = lab.node(lab.pods().first().await?.node);
+    let blue = lab.service("blue");
+    let (address, needs) = (blue.address().await?, blue.needs_from(node).await?);
+    lab.eventually("the ClusterIP to answer", secs(15), async || {
+        let report = lab.ask(node, address).await?;
+        let cause = report.results.first().map_or(Cause::Absent, |it| it.outcome.into());
+        let answered = report.all(podwire_scenario::RequestOutcome::Answered);
+        Ok(Probe::when(answered, cause, report.to_string()).needs(needs.clone()))
+    })
+    .await
+}

@@ -1,0 +1,229 @@
+//! A Service at addresses of nobody's own: its externalIPs, and a load balancer's.
+
+use std::net::Ipv4Addr;
+
+use podwire_scenario::RequestOutcome::{Answered, Refused, TimedOut};
+use podwire_scenario::{
+    Bootstrap, Break, Cause, LEFT_OUT, Lab, Node, Party, PodNetwork, Profile, ProxyMode, Sabotage,
+    Scenario, StageName, assert, ensure, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::F5;
+
+/// F5: addresses by which nodes are only come to.
+///
+/// Two of each kind, as somebody outside has them: one leads to the node with the Service's only Pod, one
+/// to a node without.
+pub(crate) const OUTER_ADDRESSES: Scenario = Scenario {
+    about: "A Service answers at its externalIPs and at its load balancer's addresses whoever is inside, \
+            under both traffic policies; who is outside it answers under Cluster as a client of the node that he \
+            comes to, under Local only where its Pod is, which sees him; whether a node's second address \
+            and 127.0.0.1 have its NodePort is by kube-proxy's mode",
+    covers: &[F5],
+    profile: Profile::Full,
+    nodes: 3,
+    limit: secs(300),
+    prepare: Some(steps!(green)),
+    sabotages: &[
+        Sabotage {
+            name: "one-node-drops",
+            about: "node 1 drops what comes for the addresses that lead there",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| drop_on(lab, lab.node(1), &[EXTERNAL[0], BALANCER[0]]).await),
+            check: steps!(all_answer),
+        },
+        Sabotage {
+            name: "one-pod-cut-off",
+            about: "the Pod's node drops what its Pods send to a load balancer's address",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                only_local(lab).await?;
+                drop_on(lab, its_node(lab), &[BALANCER[0]]).await
+            }),
+            check: steps!(inside_is_answered),
+        },
+        Sabotage {
+            name: "answers-without-a-pod",
+            about: "a node without a Pod answers as well, by the policy Cluster",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(no_other_node_answers),
+        },
+        Sabotage {
+            name: "hides-the-client",
+            about: "the Pod's node puts its own address in the client's place",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                only_local(lab).await?;
+                let rule = format!("ip daddr {} masquerade", pod(lab).await?.address);
+                its_node(lab).add_rule("type nat hook postrouting priority 99", &rule).await
+            }),
+            check: steps!(its_pod_sees_the_client),
+        },
+        Sabotage {
+            name: "node-port-dropped",
+            about: "node 1 drops what comes for the NodePort",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let rule = format!("tcp dport {} drop", lab.service("green").node_port().await?);
+                lab.node(1).add_rule(BEFORE_KUBE_PROXY, &rule).await
+            }),
+            check: steps!(node_port_is_by_mode),
+        },
+    ],
+    red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
+    ..Scenario::new("outer_addresses", StageName::Workload, steps!(outer_addresses))
+};
+
+/// On the nodes' segment, which leases none of them: first one that leads to node 1, then one that leads to
+/// the Pod's node.
+const EXTERNAL: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 231), Ipv4Addr::new(172, 30, 0, 232)];
+/// In the same order.
+const BALANCER: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 233), Ipv4Addr::new(172, 30, 0, 234)];
+
+const BEFORE_KUBE_PROXY: &str = "type filter hook prerouting priority -300";
+
+async fn outer_addresses(lab: &Lab) -> anyhow::Result<()> {
+    all_answer(lab).await?;
+    node_port_is_by_mode(lab).await?;
+    only_local(lab).await?;
+    inside_is_answered(lab).await?;
+    its_pod_sees_the_client(lab).await?;
+    no_other_node_answers(lab).await
+}
+
+/// Where the only Pod is: neither the first node nor the last one.
+fn its_node(lab: &Lab) -> Node<'_> {
+    lab.node(2)
+}
+
+async fn pod(lab: &Lab) -> anyhow::Result<Party> {
+    lab.pods().labelled("app=green").first().await
+}
+
+/// Whoever answers ARP for an address is who it leads to, as a load balancer's speaker does.
+async fn green(lab: &Lab) -> anyhow::Result<()> {
+    lab.step(format!("a Service green of one Pod on {}, and its outer addresses", its_node(lab)));
+    lab.start_pod("green", its_node(lab)).await?;
+    let spec = json!({ "type": "LoadBalancer", "externalIPs": EXTERNAL });
+    lab.service("green").create(spec).await?;
+    let ingress = BALANCER.map(|address| json!({ "ip": address }));
+    let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+    let patch = format!("patch service green --subresource status --type merge -p '{status}'");
+    lab.kubectl(patch).await?;
+    for (number, node) in [lab.node(1), its_node(lab)].into_iter().enumerate() {
+        let card = node.device_to(lab.outside().client()).await?;
+        for address in [EXTERNAL[number], BALANCER[number]] {
+            node.run(format!("ip address add {address}/32 dev {card}")).await?;
+        }
+    }
+    lab.pods().labelled("app=green").until_running(1).await?;
+    until_followed(lab, "green-is-there").await
+}
+
+async fn only_local(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the traffic policy Local");
+    let patch = json!({ "spec": { "externalTrafficPolicy": "Local" } });
+    lab.kubectl(format!("patch service green --type merge -p '{patch}'")).await?;
+    until_followed(lab, "green-is-local").await
+}
+
+/// Every node's kube-proxy knows a Service that is younger than what it is to have followed.
+async fn until_followed(lab: &Lab, younger: &str) -> anyhow::Result<()> {
+    let service = lab.service(younger).create_for(&pod(lab).await?).await?;
+    lab.until_all_answer(&lab.node_parties(), &[service]).await
+}
+
+async fn all_answer(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("every node, and a Pod of each, is answered at every outer address (F5)");
+    let mesh = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?)).await?;
+    mesh.all_answer("every outer address to answer everybody inside")?;
+    for (number, node) in [lab.node(1), its_node(lab)].into_iter().enumerate() {
+        lab.step(format!("who comes from outside to {node} is seen as one of its addresses"));
+        let own = node.addresses().await?;
+        for address in [EXTERNAL[number], BALANCER[number]] {
+            seen_outside(lab, address, |client| own.contains(&client)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The Pod, as it is reached by each of them.
+fn outer_addresses_of(pod: &Party) -> Vec<Party> {
+    let all = EXTERNAL.into_iter().chain(BALANCER);
+    all.map(|address| Party { address, ..pod.clone() }).collect()
+}
+
+/// A client inside is none whom the policy is about. That a Pod is inside kube-proxy knows by the Pods'
+/// range, which kubeadm tells it and the cluster by hand does not (`clusterCIDR`).
+async fn inside_is_answered(lab: &Lab) -> anyhow::Result<()> {
+    let knows_pods =
+        lab.bootstrap() == Bootstrap::Kubeadm && lab.pod_network() != PodNetwork::Routes;
+    lab.step(match knows_pods {
+        true => "whoever is inside is answered from everywhere, whatever the policy",
+        false => "every node is answered, and Pods of the Pod's node; others may be outside (no clusterCIDR)",
+    });
+    let without = |from: &Party| from.pod && from.node != its_node(lab).number();
+    let mesh = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?)).await?;
+    let expected = "every outer address to answer whom kube-proxy knows to be inside";
+    Ok(mesh.exactly_dead(expected, |from, _| without(from) && !knows_pods)?)
+}
+
+async fn its_pod_sees_the_client(lab: &Lab) -> anyhow::Result<()> {
+    let client = lab.outside().client();
+    lab.step(format!("{} answers who is outside, and its Pod sees him", its_node(lab)));
+    for address in [EXTERNAL[1], BALANCER[1]] {
+        seen_outside(lab, address, |seen| seen == client).await?;
+    }
+    Ok(())
+}
+
+async fn no_other_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    lab.step(format!("{} has no Pod, and does not answer", lab.node(1)));
+    for address in [EXTERNAL[0], BALANCER[0]] {
+        let report = lab.outside().ask(address, 80).await?;
+        assert::all_ended("a node without a Pod not to answer", &report, TimedOut)?;
+    }
+    Ok(())
+}
+
+/// The client outside is answered, and seen as it should be.
+async fn seen_outside(
+    lab: &Lab,
+    at: Ipv4Addr,
+    right: impl Fn(Ipv4Addr) -> bool,
+) -> anyhow::Result<()> {
+    let report = lab.outside().ask(at, 80).await?;
+    assert::all_ended(&format!("{at} to answer who is outside"), &report, Answered)?;
+    let right = report.clients().keys().all(|client| client.parse().is_ok_and(&right));
+    let expected = "the Pod to see the client that the traffic policy promises";
+    ensure!(right, WrongAnswer, "{expected}", "{report}");
+    Ok(())
+}
+
+/// In iptables mode every address of a node has NodePorts, 127.0.0.1 too; in nftables mode its Node's
+/// own alone (Kubernetes docs, "Virtual IPs and Service Proxies": `nodePortAddresses`).
+async fn node_port_is_by_mode(lab: &Lab) -> anyhow::Result<()> {
+    let (mode, node) = (lab.kube_proxy_mode(), lab.node(1));
+    let wanted = match mode {
+        ProxyMode::Iptables => Answered,
+        ProxyMode::Nftables => Refused,
+    };
+    lab.step(format!("{node}'s second address and 127.0.0.1 have the NodePort, or not: {wanted}"));
+    let port = lab.service("green").node_port().await?;
+    let second = lab.outside().ask(EXTERNAL[0], port).await?;
+    let loopback = lab.ask(node, Ipv4Addr::LOCALHOST).at_port(port).await?;
+    for report in [second, loopback] {
+        let as_wanted = report.all(wanted);
+        ensure!(as_wanted, WrongAnswer, "a NodePort in mode {mode}: {wanted}", "{report}");
+    }
+    Ok(())
+}
+
+async fn drop_on(lab: &Lab, node: Node<'_>, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
+    lab.step(format!("{node} drops what comes for {addresses:?}"));
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let rule = format!("ip daddr {{ {} }} drop", addresses.join(", "));
+    node.add_rule(BEFORE_KUBE_PROXY, &rule).await
+}

@@ -1,0 +1,367 @@
+//! Parts of a run on several machines, made one again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{self, Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use crate::plan::phase::PhaseRecord;
+use crate::plan::shard::Shard;
+use crate::report::results::{BreakVerdict, Results, ScenarioRecord, TestRecord};
+use crate::report::whole::{Selected, Whole};
+
+fn listed(parts: &[u64]) -> String {
+    let shown: Vec<String> = parts.iter().map(u64::to_string).collect();
+    let what = if shown.len() == 1 { "part" } else { "parts" };
+    format!("{what} {}", shown.join(", "))
+}
+
+/// One machine's results.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Where they are, as the user wrote it.
+    pub(crate) folder: PathBuf,
+    pub(crate) results: Results,
+}
+
+impl Part {
+    fn whole(&self) -> anyhow::Result<(Shard, &Whole)> {
+        let shard = self.results.shard.as_deref();
+        let shard = shard.and_then(|shard| shard.parse().ok());
+        let both = shard.zip(self.results.whole.as_ref());
+        both.with_context(|| {
+            let folder = self.folder.display();
+            format!(
+                "{folder}: the results of a run without --shard: a whole already, and part of none"
+            )
+        })
+    }
+
+    /// What must be the same in all parts, in words: what it is, and this part's.
+    fn common(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let (shard, whole) = self.whole()?;
+        let results = &self.results;
+        let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        let mut common = vec![
+            ("podwire's revision is".to_owned(), said(&whole.podwire)),
+            (
+                "there are this many parts:".to_owned(),
+                shard.of().to_string(),
+            ),
+            (
+                "the arguments are".to_owned(),
+                format!("{:?}", whole.arguments.join(" ")),
+            ),
+            ("Kubernetes is".to_owned(), results.kubernetes.clone()),
+            ("the nodes run".to_owned(), results.system.clone()),
+            ("it comes from".to_owned(), results.provenance.to_string()),
+            (
+                "the packages beside the lock are".to_owned(),
+                results.package_differences.join(", "),
+            ),
+        ];
+        // A part that ended before its image was there says nothing of them.
+        let inputs = whole.inputs.iter();
+        common.extend(inputs.map(|(what, digest)| (format!("{what} is"), digest.clone())));
+        let scenarios: Vec<String> = whole.scenarios.iter().map(Selected::to_string).collect();
+        common.push(("the scenarios are".to_owned(), scenarios.join(", ")));
+        Ok(common)
+    }
+}
+
+/// Makes one run's results of all its parts, in whatever order they are given.
+///
+/// # Errors
+/// In words, where they do not belong together or are not all.
+pub(crate) fn join(mut parts: Vec<Part>) -> anyhow::Result<Results> {
+    let mut shards = Vec::new();
+    for part in &parts {
+        shards.push(part.whole()?.0);
+    }
+    together(&parts)?;
+    parts.sort_by_key(|part| part.whole().map_or(0, |(shard, _)| shard.number()));
+    shards.sort_by_key(|shard| shard.number());
+    for (pair, shards) in parts.windows(2).zip(shards.windows(2)) {
+        if let ([one, other], [first, second]) = (pair, shards) {
+            ensure!(
+                first != second,
+                "{} and {} are both part {first}: each part counts once",
+                one.folder.display(),
+                other.folder.display()
+            );
+        }
+    }
+    let of = shards.first().map_or(0, |shard| shard.of());
+    let there: BTreeSet<u64> = shards.iter().map(|shard| shard.number()).collect();
+    let missing: Vec<u64> = (1..=of).filter(|number| !there.contains(number)).collect();
+    ensure!(
+        missing.is_empty(),
+        "missing: {} of {of}; each machine's results are a folder with results.json",
+        listed(&missing)
+    );
+    let scenarios = scenarios(&parts)?;
+    let first = parts.first().map(|part| part.results.clone());
+    let first = first.context("there are no parts")?;
+    Ok(one(first, &parts, scenarios))
+}
+
+/// Whether all say the same of what they have in common.
+fn together(parts: &[Part]) -> anyhow::Result<()> {
+    let mut said: BTreeMap<String, (&Path, String)> = BTreeMap::new();
+    for part in parts {
+        for (what, here) in part.common()? {
+            let (folder, there) = said
+                .entry(what.clone())
+                .or_insert_with(|| (&part.folder, here.clone()));
+            ensure!(
+                *there == here,
+                "{} and {} are parts of different runs: {what} {there} in the one, {here} in the other",
+                folder.display(),
+                part.folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Every scenario of the whole, once, in the whole's order.
+fn scenarios(parts: &[Part]) -> anyhow::Result<Vec<ScenarioRecord>> {
+    let mut found: BTreeMap<Selected, ScenarioRecord> = BTreeMap::new();
+    let mut order = Vec::new();
+    for part in parts {
+        let (shard, whole) = part.whole()?;
+        if order.is_empty() {
+            order.clone_from(&whole.scenarios);
+        }
+        let folder = path::absolute(&part.folder).unwrap_or_else(|_| part.folder.clone());
+        for record in &part.results.scenarios {
+            let selected = Selected {
+                cell: record.cell.clone(),
+                name: record.name.clone(),
+            };
+            let record = ScenarioRecord {
+                part: Some(shard.to_string()),
+                folder: record.folder.as_ref().map(|evidence| folder.join(evidence)),
+                ..record.clone()
+            };
+            let wanted = whole.scenarios.contains(&selected);
+            ensure!(
+                wanted && found.insert(selected.clone(), record).is_none(),
+                "{} tells of {selected}, which is not its to tell",
+                part.folder.display()
+            );
+        }
+    }
+    let missing = order.iter().filter(|it| !found.contains_key(it));
+    let missing: Vec<String> = missing.map(Selected::to_string).collect();
+    ensure!(
+        missing.is_empty(),
+        "no part tells what became of {}",
+        missing.join(", ")
+    );
+    Ok(order.iter().filter_map(|it| found.remove(it)).collect())
+}
+
+/// The parts' results as one; what they have in common is that of the first.
+fn one(first: Results, parts: &[Part], scenarios: Vec<ScenarioRecord>) -> Results {
+    let of_each = |tell: &dyn Fn(&Results) -> Option<String>| -> Vec<(String, String)> {
+        let all = parts.iter().filter_map(|part| {
+            let shard = part.results.shard.clone().unwrap_or_default();
+            Some((shard, tell(&part.results)?))
+        });
+        all.collect()
+    };
+    let named = |tell: &dyn Fn(&Results) -> Option<String>| -> Option<String> {
+        let all = of_each(tell);
+        let distinct: BTreeSet<&String> = all.iter().map(|(_, text)| text).collect();
+        match distinct.len() {
+            0 => None,
+            1 => all.first().map(|(_, text)| text.clone()),
+            _ => {
+                let each = all
+                    .iter()
+                    .map(|(shard, text)| format!("{text} (part {shard})"));
+                Some(each.collect::<Vec<_>>().join(", "))
+            }
+        }
+    };
+    let errors = of_each(&|results| results.error.clone());
+    let errors = errors
+        .iter()
+        .map(|(shard, error)| format!("part {shard}: {error}"));
+    let errors: Vec<String> = errors.collect();
+    let unsettled: BTreeSet<&String> = parts
+        .iter()
+        .flat_map(|part| &part.results.unsettled_stages)
+        .collect();
+    let factors = parts.iter().map(|part| part.results.speed_factor);
+    Results {
+        accelerator: named(&|results| Some(results.accelerator.clone())).unwrap_or_default(),
+        speed_factor: factors.fold(0.0, f64::max),
+        component_settings: named(&|results| results.component_settings.clone()),
+        image: named(&|results| results.image.clone()),
+        shard: None,
+        unsettled_stages: unsettled.into_iter().cloned().collect(),
+        error: (!errors.is_empty()).then(|| errors.join("\n")),
+        phases: parts.iter().flat_map(phases).collect(),
+        harness_tests: parts.iter().flat_map(harness_tests).collect(),
+        scenarios,
+        broken: broken(parts),
+        ..first
+    }
+}
+
+fn of_part(part: &Part, name: &str) -> String {
+    let shard = part.results.shard.as_deref().unwrap_or_default();
+    format!("{name} (part {shard})")
+}
+
+fn phases(part: &Part) -> impl Iterator<Item = PhaseRecord> {
+    part.results.phases.iter().map(|phase| PhaseRecord {
+        name: of_part(part, &phase.name),
+        ..phase.clone()
+    })
+}
+
+fn harness_tests(part: &Part) -> impl Iterator<Item = TestRecord> {
+    part.results.harness_tests.iter().map(|test| TestRecord {
+        name: of_part(part, &test.name),
+        ..test.clone()
+    })
+}
+
+/// Exactly the expected scenarios are red when they are in each part.
+fn broken(parts: &[Part]) -> Option<BreakVerdict> {
+    let mut verdicts = parts.iter().filter_map(|part| part.results.broken.clone());
+    let first = verdicts.next()?;
+    Some(verdicts.fold(first, |mut all, next| {
+        all.expected_red.extend(next.expected_red);
+        all.red.extend(next.red);
+        all.as_expected &= next.as_expected;
+        all
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+    use crate::report::results::Verdict;
+
+    fn selected(name: &str) -> Selected {
+        Selected {
+            cell: "by-hand/nftables/routes".into(),
+            name: name.into(),
+        }
+    }
+
+    /// Part so many of three scenarios on two machines: the first has two of them.
+    fn part(number: usize) -> Part {
+        let names = [["pod_addresses", "every_pair"].as_slice(), &["cluster_ip"]];
+        let results = fixture::results();
+        let whole = Whole {
+            podwire: Some("0123abcd".into()),
+            arguments: vec!["--profile=full".into()],
+            inputs: BTreeMap::from([("the bundle".to_owned(), "c6d36b44".to_owned())]),
+            scenarios: names.concat().iter().map(|name| selected(name)).collect(),
+        };
+        let records = names[number - 1].iter().map(|name| ScenarioRecord {
+            name: (*name).to_owned(),
+            ..results.scenarios[0].clone()
+        });
+        Part {
+            folder: format!("/results/{number}").into(),
+            results: Results {
+                shard: Some(format!("{number}/2")),
+                whole: Some(whole),
+                scenarios: records.collect(),
+                ..results
+            },
+        }
+    }
+
+    fn whole_of(part: &mut Part) -> &mut Whole {
+        part.results.whole.as_mut().unwrap()
+    }
+
+    #[test]
+    fn all_parts_are_one_run_in_whatever_order_they_are_given() {
+        let (mut one, mut two) = (part(1), part(2));
+        one.results.accelerator = "kvm".into();
+        two.results.error = Some("the disk is full".into());
+        let failed = &mut two.results.scenarios[0];
+        failed.outcome = Verdict::Failed;
+        failed.folder = Some("by-hand/scenarios/cluster_ip/attempt-1".into());
+        let joined = join(vec![two.clone(), one.clone()]).unwrap();
+        assert_eq!(joined, join(vec![one, two]).unwrap());
+        insta::assert_snapshot!(serde_json::to_string_pretty(&joined).unwrap());
+        assert!(!joined.good(false));
+    }
+
+    #[test]
+    fn verdicts_of_a_whole_are_those_of_its_parts() {
+        let joined = join(vec![part(1), part(2)]).unwrap();
+        assert!(joined.good(true));
+        let mut failed = part(2);
+        failed.results.scenarios[0].outcome = Verdict::Failed;
+        assert!(!join(vec![part(1), failed]).unwrap().good(false));
+    }
+
+    #[test]
+    fn a_fault_that_was_built_in_is_judged_over_all_parts() {
+        let verdict = |red: &str, as_expected| {
+            Some(BreakVerdict {
+                name: "route".into(),
+                expected_red: vec![red.into()],
+                red: vec![red.into()],
+                as_expected,
+            })
+        };
+        let (mut one, mut two) = (part(1), part(2));
+        one.results.broken = verdict("every_pair", true);
+        two.results.broken = verdict("cluster_ip", false);
+        let broken = join(vec![one, two]).unwrap().broken.unwrap();
+        assert_eq!(broken.red, ["every_pair", "cluster_ip"]);
+        assert!(!broken.as_expected);
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_or_are_not_all_are_refused_in_words() {
+        let with = |change: fn(&mut Part)| {
+            let mut two = part(2);
+            change(&mut two);
+            join(vec![part(1), two]).unwrap_err().to_string()
+        };
+        let refused = [
+            join(Vec::new()).unwrap_err().to_string(),
+            join(vec![part(2)]).unwrap_err().to_string(),
+            join(vec![part(1), part(2), part(2)])
+                .unwrap_err()
+                .to_string(),
+            with(|two| two.results.shard = None),
+            with(|two| two.results.shard = Some("2/3".into())),
+            with(|two| whole_of(two).podwire = None),
+            with(|two| whole_of(two).arguments.clear()),
+            with(|two| {
+                whole_of(two)
+                    .inputs
+                    .values_mut()
+                    .for_each(|it| it.push('0'))
+            }),
+            with(|two| whole_of(two).scenarios.truncate(2)),
+            with(|two| two.results.kubernetes = "1.35.0".into()),
+            with(|two| two.results.provenance.replaced.clear()),
+            with(|two| two.results.scenarios.clear()),
+            with(|two| two.results.scenarios = part(1).results.scenarios),
+            with(|two| two.results.scenarios[0].name = "another".into()),
+        ];
+        insta::assert_snapshot!(refused.join("\n"));
+    }
+
+    #[test]
+    fn a_part_that_ended_before_it_had_an_image_says_nothing_of_what_it_was_made_of() {
+        let mut two = part(2);
+        whole_of(&mut two).inputs.clear();
+        assert!(join(vec![part(1), two]).is_ok());
+    }
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask merge` and `--shard auto` as a person types them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// In a project of its own, with nothing set that a CI system sets.
+fn xtask(project: &Path, words: &[&str], set: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(words).current_dir(project);
+    command.env("CARGO_MANIFEST_DIR", project);
+    for name in [
+        "CI",
+        "CI_NODE_INDEX",
+        "CI_NODE_TOTAL",
+        "JOB_COMPLETION_INDEX",
+    ] {
+        command.env_remove(name);
+    }
+    command.envs(set.iter().copied());
+    command.output().unwrap()
+}
+
+/// A part of two scenarios, of which it had one.
+fn part(number: usize, outcome: &str) -> Value {
+    let cell = "by-hand/nftables/routes";
+    let names = ["pod_addresses", "every_pair"];
+    let all = names.map(|name| json!({ "cell": cell, "name": name }));
+    json!({
+        "accelerator": "tcg", "speed_factor": 7.5, "kubernetes": "1.36.4",
+        "provenance": {
+            "kubernetes": "1.36.4", "source": "modules", "directory": null, "replaced": [],
+        },
+        "system": "debian", "nodes": 3, "shard": format!("{number}/2"),
+        "whole": { "podwire": null, "arguments": [], "inputs": {}, "scenarios": all },
+        "repeat": 1, "image": null, "package_differences": [], "error": null, "phases": [],
+        "harness_tests": [],
+        "scenarios": [{
+            "name": names[number - 1], "cell": cell, "covers": ["C4"], "outcome": outcome,
+            "reason": "two Pods share 10.1.1.7", "attempts": 1, "seconds": 31.5, "sabotages": [],
+            "parts": {}, "folder": null,
+        }],
+    })
+}
+
+#[test]
+fn parts_become_one_result_with_one_verdict() {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(project.path().join("images/bundle")).unwrap();
+    let write = |folder: &str, results: &str| {
+        let folder = project.path().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("results.json"), results).unwrap();
+    };
+    write("one", &part(1, "passed").to_string());
+    write("two", &part(2, "passed").to_string());
+    let done = xtask(project.path(), &["merge", "two", "one"], &[]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.ends_with("2 passed, 0 failed\n"), "{said}");
+    let latest = project.path().join("target/podwire/latest");
+    let results = fs::read(latest.join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let parts = results["scenarios"].as_array().unwrap();
+    let parts: Vec<_> = parts.iter().map(|it| (&it["name"], &it["part"])).collect();
+    let wanted = [
+        json!("pod_addresses"),
+        json!("1/2"),
+        json!("every_pair"),
+        json!("2/2"),
+    ];
+    assert_eq!(parts, [(&wanted[0], &wanted[1]), (&wanted[2], &wanted[3])]);
+    let junit = fs::read_to_string(latest.join("junit.xml")).unwrap();
+    assert!(junit.contains("every_pair"), "{junit}");
+
+    write("two", &part(2, "failed").to_string());
+    let failed = xtask(project.path(), &["merge", "one", "two"], &[]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+
+    write("nothing", "{");
+    for (folders, told) in [
+        (vec!["one"], "missing: part 2 of 2"),
+        (vec!["one", "two", "two"], "are both part 2/2"),
+        (vec!["one", "nowhere"], "cannot read nowhere/results.json"),
+        (
+            vec!["one", "nothing"],
+            "nothing/results.json is not a run's results",
+        ),
+    ] {
+        let words: Vec<&str> = ["merge"].into_iter().chain(folders).collect();
+        let refused = xtask(project.path(), &words, &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+#[test]
+fn a_part_that_nobody_has_numbered_is_refused_before_anything_is_done() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let refused = xtask(project, &["test", "--plan", "--shard", "auto"], &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("CI_NODE_INDEX"), "{said}");
+}
