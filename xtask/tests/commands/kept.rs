@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::{done, latest, output, said};
+use crate::{done, newest_run, output, said};
 
 /// It is looked at, read and thinned out without harm to a cluster that runs.
 pub(crate) fn is_left_alone() {
-    let run = latest();
+    let run = newest_run();
     let old = output().join("runs/20200101T000000Z-1");
     fs::create_dir_all(&old).unwrap();
     let old_name = old.file_name().unwrap().to_str().unwrap();

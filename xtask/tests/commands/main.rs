@@ -107,7 +107,15 @@ impl Running {
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         let status = self.child.wait().unwrap();
         self.heard.extend(self.lines.iter());
-        (status.code(), self.heard)
+        (status.code(), std::mem::take(&mut self.heard))
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails leaves no cluster behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -116,6 +124,12 @@ fn output() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands");
     fs::create_dir_all(&folder).unwrap();
     fs::canonicalize(folder).unwrap()
+}
+
+/// That of the cluster that is up: it is no scenarios' run, and nothing points to it.
+fn newest_run() -> PathBuf {
+    let runs = fs::read_dir(output().join("runs")).unwrap();
+    runs.map(|run| run.unwrap().path()).max().unwrap()
 }
 
 fn latest() -> PathBuf {
