@@ -3,18 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{self, Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::plan::phase::PhaseRecord;
 use crate::plan::shard::Shard;
 use crate::report::results::{BreakVerdict, Results, ScenarioRecord, TestRecord};
 use crate::report::whole::{Selected, Whole};
-
-fn listed(parts: &[u64]) -> String {
-    let shown: Vec<String> = parts.iter().map(u64::to_string).collect();
-    let what = if shown.len() == 1 { "part" } else { "parts" };
-    format!("{what} {}", shown.join(", "))
-}
 
 /// One machine's results.
 #[derive(Debug, Clone)]
@@ -55,12 +49,12 @@ impl Part {
             ("Kubernetes is".to_owned(), results.kubernetes.clone()),
             ("the nodes run".to_owned(), results.system.clone()),
             ("it comes from".to_owned(), results.provenance.to_string()),
-            (
-                "the packages beside the lock are".to_owned(),
-                results.package_differences.join(", "),
-            ),
         ];
-        // A part that ended before its image was there says nothing of them.
+        // A part that ended before its image was there says nothing of what that is made of.
+        if !whole.inputs.is_empty() {
+            let packages = results.package_differences.join(", ");
+            common.push(("the packages beside the lock are".to_owned(), packages));
+        }
         let inputs = whole.inputs.iter();
         common.extend(inputs.map(|(what, digest)| (format!("{what} is"), digest.clone())));
         let scenarios: Vec<String> = whole.scenarios.iter().map(Selected::to_string).collect();
@@ -73,36 +67,38 @@ impl Part {
 ///
 /// # Errors
 /// In words, where they do not belong together or are not all.
-pub(crate) fn join(mut parts: Vec<Part>) -> anyhow::Result<Results> {
-    let mut shards = Vec::new();
-    for part in &parts {
-        shards.push(part.whole()?.0);
-    }
+pub(crate) fn join(parts: Vec<Part>) -> anyhow::Result<Results> {
     together(&parts)?;
-    parts.sort_by_key(|part| part.whole().map_or(0, |(shard, _)| shard.number()));
-    shards.sort_by_key(|shard| shard.number());
-    for (pair, shards) in parts.windows(2).zip(shards.windows(2)) {
-        if let ([one, other], [first, second]) = (pair, shards) {
-            ensure!(
-                first != second,
-                "{} and {} are both part {first}: each part counts once",
-                one.folder.display(),
-                other.folder.display()
+    let (mut of, mut numbered) = (0, BTreeMap::new());
+    for part in parts {
+        let shard = part.whole()?.0;
+        let folder = part.folder.clone();
+        of = shard.of();
+        if let Some(other) = numbered.insert(shard.number(), part) {
+            bail!(
+                "{} and {} are both part {shard}: each part counts once",
+                other.folder.display(),
+                folder.display()
             );
         }
     }
-    let of = shards.first().map_or(0, |shard| shard.of());
-    let there: BTreeSet<u64> = shards.iter().map(|shard| shard.number()).collect();
-    let missing: Vec<u64> = (1..=of).filter(|number| !there.contains(number)).collect();
+    let missing: Vec<u64> = (1..=of).filter(|it| !numbered.contains_key(it)).collect();
     ensure!(
         missing.is_empty(),
         "missing: {} of {of}; each machine's results are a folder with results.json",
         listed(&missing)
     );
+    let parts: Vec<Part> = numbered.into_values().collect();
     let scenarios = scenarios(&parts)?;
     let first = parts.first().map(|part| part.results.clone());
     let first = first.context("there are no parts")?;
     Ok(one(first, &parts, scenarios))
+}
+
+fn listed(parts: &[u64]) -> String {
+    let shown: Vec<String> = parts.iter().map(u64::to_string).collect();
+    let what = if shown.len() == 1 { "part" } else { "parts" };
+    format!("{what} {}", shown.join(", "))
 }
 
 /// Whether all say the same of what they have in common.
@@ -360,8 +356,14 @@ mod tests {
 
     #[test]
     fn a_part_that_ended_before_it_had_an_image_says_nothing_of_what_it_was_made_of() {
-        let mut two = part(2);
+        let (mut one, mut two) = (part(1), part(2));
+        one.results.package_differences = vec!["qemu 1.2 instead of 1.1".into()];
         whole_of(&mut two).inputs.clear();
-        assert!(join(vec![part(1), two]).is_ok());
+        assert!(join(vec![one.clone(), two]).is_ok());
+        let differs = join(vec![one, part(2)]).unwrap_err().to_string();
+        assert!(
+            differs.contains("the packages beside the lock"),
+            "{differs}"
+        );
     }
 }
