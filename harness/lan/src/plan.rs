@@ -250,7 +250,7 @@ impl SegmentPlan {
     }
 }
 
-/// A segment with three machines, for tests and for fuzzing.
+/// A segment with three machines, for tests, for fuzzing and for the bench.
 pub(crate) fn example() -> SegmentPlan {
     let lease = |n: u8| Lease {
         mac: MacAddr([0x52, 0x54, 0, 0, 1, n]),

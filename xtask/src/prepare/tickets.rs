@@ -1,7 +1,5 @@
 //! A cluster's place on this machine, agreed with all other processes that run some.
 
-use std::path::PathBuf;
-
 use podwire_admission::{Admission, Claim, Ticket};
 use podwire_cluster::{Bootstrap, Cell, ClusterPlan, ImageFiles};
 use podwire_process::Report;
@@ -19,13 +17,7 @@ pub(crate) fn appetite(
     kubernetes: &str,
     accelerator: Accelerator,
 ) -> anyhow::Result<Appetite> {
-    let image = ImageFiles {
-        name: String::new(),
-        disk: PathBuf::new(),
-        kernel: PathBuf::new(),
-        initrd: PathBuf::new(),
-        append: String::new(),
-    };
+    let image = ImageFiles::default();
     let cell = Cell::usual(Bootstrap::ByHand);
     let plan = ClusterPlan::new(nodes, cell, kubernetes, &image, accelerator, "", "", None)?;
     Ok(Appetite {

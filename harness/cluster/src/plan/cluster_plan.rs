@@ -21,8 +21,8 @@ use super::stage_name::StageName;
 /// the next best is read through QEMU and several times slower.
 const TRUST_TSC: &str = "tsc=reliable";
 
-/// A node image's files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A node image's files; by default none, where only the machines' sizes matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFiles {
     /// Its name, the digest of what is in it.
     pub name: String,
@@ -318,13 +318,7 @@ mod tests {
 
     #[test]
     fn a_cluster_needs_a_node() {
-        let image = ImageFiles {
-            name: String::new(),
-            disk: PathBuf::new(),
-            kernel: PathBuf::new(),
-            initrd: PathBuf::new(),
-            append: String::new(),
-        };
+        let image = ImageFiles::default();
         let none = ClusterPlan::new(
             0,
             Cell::usual(Bootstrap::ByHand),

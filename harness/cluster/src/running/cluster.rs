@@ -290,13 +290,7 @@ impl Cluster {
         use podwire_process::Spawner;
         use podwire_vm::Accelerator;
 
-        let image = ImageFiles {
-            name: String::new(),
-            disk: PathBuf::new(),
-            kernel: PathBuf::new(),
-            initrd: PathBuf::new(),
-            append: String::new(),
-        };
+        let image = ImageFiles::default();
         let (cell, tcg) = (Cell::usual(Bootstrap::ByHand), Accelerator::Tcg);
         Self {
             host: Host {

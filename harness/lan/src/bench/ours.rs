@@ -2,7 +2,6 @@
 //! frame, and read up to 68 KiB at a time.
 
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use super::measure::{End, run};
 use super::{BenchError, Rate, STALL, Switch, SwitchBenchPlan};
 use crate::framing::{LENGTH, MAX_FRAME, append, first_frame};
-use crate::{Ipv4Net, MacAddr, Segment, SegmentOptions, SegmentPlan};
+use crate::{Segment, SegmentOptions, SegmentPlan};
 
 pub(super) fn measure(
     plan: &SwitchBenchPlan,
@@ -19,19 +18,9 @@ pub(super) fn measure(
 ) -> Result<Rate, BenchError> {
     let segment = Segment::start(
         SegmentPlan {
-            subnet: Ipv4Net {
-                address: Ipv4Addr::new(172, 30, 0, 0),
-                prefix: 24,
-            },
-            gateway: Ipv4Addr::new(172, 30, 0, 1),
-            gateway_mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
             leases: Vec::new(),
-            outside: Ipv4Addr::new(192, 0, 2, 10),
-            outside_name: "outside.test".to_owned(),
             unrouted: Vec::new(),
-            routes: Vec::new(),
-            is_apart: false,
-            hosts: Vec::new(),
+            ..crate::plan::example()
         },
         SegmentOptions {
             watch,
