@@ -195,6 +195,27 @@ fn nodes_without_kubernetes_are_up_and_kubectl_says_that_there_is_none() {
 
 #[test]
 #[ignore = "runs a cluster of machines"]
+fn nodes_on_two_segments_are_up_and_so_is_their_router() {
+    let words = "up --yes --nodes 2 --bootstrap by-hand --layout routed --stage identified";
+    let mut up = Running::start(words);
+    up.wait_for("from another terminal");
+    let routed = said("ssh node2 ip route get 172.30.0.11");
+    assert!(routed.contains(" via 172.30.1.2 "), "{routed}");
+    let forwards = said("ssh router cat /proc/sys/net/ipv4/ip_forward");
+    assert_eq!(forwards.trim(), "1");
+    let ping = "ssh node2 ping -c 1 -W 20 172.30.0.11";
+    said(ping);
+    said("impair router-2 --to node2 --cut");
+    assert_ne!(done(ping.replace("-W 20", "-W 2").as_str()).status.code(), Some(0));
+    let healed = said("heal router-2");
+    assert!(healed.contains("router-2 -> node2: cut"), "{healed}");
+    said(ping);
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
 fn the_cluster_of_a_failed_scenario_is_kept_and_reached_until_ctrl_c() {
     let words =
         "test --yes --nodes 2 --bootstrap by-hand --break route --filter static_routes --keep";
