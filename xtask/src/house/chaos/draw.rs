@@ -197,7 +197,7 @@ fn strikes(dice: &mut Rng) -> Act {
         0 => dice.u16(1..4),
         _ => 0,
     };
-    let mut strokes: Vec<Stroke> = (0..dice.u8(1..5))
+    let mut strokes: Vec<Stroke> = (0..dice.u8(1..9))
         .map(|_| {
             let victim = match (anew, dice.u8(..2)) {
                 (0, 1) => Victim::Scenario,
