@@ -76,6 +76,13 @@ fn parts_become_one_result_with_one_verdict() {
     assert_eq!(parts, [(&wanted[0], &wanted[1]), (&wanted[2], &wanted[3])]);
     let junit = fs::read_to_string(latest.join("junit.xml")).unwrap();
     assert!(junit.contains("every_pair"), "{junit}");
+    let page = fs::read_to_string(latest.join("report.html")).unwrap();
+    assert!(page.contains("<h1>2 passed, 0 failed</h1>"), "{page}");
+    assert!(page.contains("part 2/2"), "{page}");
+    assert!(
+        said.contains("report: target/podwire/latest/report.html\n"),
+        "{said}"
+    );
 
     write("two", &part(2, "failed").to_string());
     let failed = xtask(project.path(), &["merge", "one", "two"], &[]);
