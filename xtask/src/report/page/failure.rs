@@ -161,9 +161,9 @@ fn again(record: &ScenarioRecord, left: Option<&Left>) -> Markup {
             p {
                 @if left.first_page {
                     a href=(link(&left.folder.join(Left::FIRST_PAGE))) { "The first page" }
-                    ", which says what else there is; "
+                    " says what else there is. "
                 }
-                "its folder is " a href=(link(&left.folder)) { (line(&left.folder.to_string_lossy())) } "."
+                "Its folder: " a href=(link(&left.folder)) { (line(&left.folder.to_string_lossy())) } "."
             }
         }
     }

@@ -11,7 +11,7 @@ use super::said::{end_of, line, short};
 /// Rows, and columns.
 const MOST: usize = 40;
 /// Characters of a name's end, and of what was seen.
-const NAME: usize = 16;
+const NAME: usize = 10;
 const SEEN: usize = 60;
 /// What needs no word.
 const USUAL: &str = "answered";

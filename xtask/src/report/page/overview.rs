@@ -6,7 +6,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::said::{line, short};
-use crate::report::results::{Results, ScenarioRecord, Verdict};
+use crate::report::results::{LeftOut, Results, ScenarioRecord, Verdict};
 use crate::say::text::clock;
 
 /// Columns of the table.
@@ -107,28 +107,47 @@ fn outcome(record: Option<&&ScenarioRecord>) -> Markup {
 fn not_run(results: &Results, rows: usize) -> Markup {
     let skipped = results.scenarios.iter();
     let skipped = skipped.filter(|record| record.outcome == Verdict::Skipped);
-    let skipped = skipped.map(|it| (&it.name, it.cell.as_str(), &it.reason));
-    let left_out = results.left_out.iter();
-    let left_out = left_out.map(|it| (&it.name, "", &it.reason));
-    let all: Vec<(&String, &str, &String)> = skipped.chain(left_out).collect();
+    let skipped: Vec<&ScenarioRecord> = skipped.collect();
     html! {
-        @if !all.is_empty() {
+        @if !skipped.is_empty() || !results.left_out.is_empty() {
             h3 { "Not run, and why" }
+        }
+        @if !skipped.is_empty() {
             div.wide tabindex="0" role="region" aria-label="Not run" {
                 table {
                     tbody {
-                        @for (name, cell, why) in all.iter().take(rows) {
+                        @for record in skipped.iter().take(rows) {
                             tr {
-                                th scope="row" { (short(name, NAME)) }
-                                td { (short(cell, NAME)) }
-                                td { (short(why, WHY)) }
+                                th scope="row" { (short(&record.name, NAME)) }
+                                td { (short(&record.cell, NAME)) }
+                                td { (short(&record.reason, WHY)) }
                             }
                         }
                     }
                 }
             }
-            @if all.len() > rows { p { (all.len() - rows) " more are in results.json." } }
+            @if skipped.len() > rows { p { (skipped.len() - rows) " more are in results.json." } }
         }
+        (left_out(results, rows))
+    }
+}
+
+/// What was not asked for: those with the same reason together.
+fn left_out(results: &Results, rows: usize) -> Markup {
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for LeftOut { name, reason } in results.left_out.iter().take(rows) {
+        by_reason.entry(reason).or_default().push(short(name, NAME));
+    }
+    let more = results.left_out.len().saturating_sub(rows);
+    html! {
+        @if !by_reason.is_empty() {
+            ul {
+                @for (reason, names) in &by_reason {
+                    li { b { (short(reason, WHY)) } ": " (names.join(", ")) }
+                }
+            }
+        }
+        @if more > 0 { p { (more) " more are in results.json." } }
     }
 }
 

@@ -39,10 +39,11 @@ fn failed() -> (Results, BTreeMap<usize, Left>) {
             ..base
         },
     ];
-    results.left_out = vec![LeftOut {
-        name: "headless_service".into(),
+    let left_out = ["headless_service", "udp_services"].map(|name| LeftOut {
+        name: name.into(),
         reason: "it belongs to --profile full".into(),
-    }];
+    });
+    results.left_out = left_out.to_vec();
     let left = Left {
         folder: results.scenarios[0].folder.clone().unwrap(),
         account: Some(account()),
@@ -281,8 +282,9 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     let (mut results, mut left) = failed();
     let evil = || evil.to_owned();
     results.error = Some(evil());
-    results.left_out[0].name = evil();
-    results.left_out[0].reason = evil();
+    for it in &mut results.left_out {
+        (it.name, it.reason) = (evil(), evil());
+    }
     results.harness_tests[0].name = evil();
     results.harness_tests[0].reason = evil();
     results.harness_tests[0].outcome = Verdict::Failed;
