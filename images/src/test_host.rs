@@ -1,12 +1,18 @@
 //! What tests of this crate share: somebody who listens, and a server on this host.
 
 use std::cell::RefCell;
-use std::io;
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
 use podwire_process::Report;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Keeps all that it is told.
 #[derive(Default)]
@@ -60,4 +66,84 @@ pub(crate) fn serve(
         }
     });
     host
+}
+
+/// The same behind a proxy for TLS (RFC 9110, 9.3.6), as the host with this name; whoever trusts the
+/// certificate, which comes as PEM behind the proxy's address, trusts that host. `told` is given what the
+/// proxy is asked for.
+pub(crate) fn serve_behind_proxy(
+    name: &str,
+    told: impl Fn(&str) + Send + Sync + 'static,
+    answer: impl Fn(StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> + Send + Sync + 'static,
+) -> (String, String) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let (config, target) = (Arc::new(config), format!("{name}:443"));
+    let proxy = serve(move |mut stream, _| {
+        let asked = head(&mut stream)?;
+        let asked = asked.first().map_or("", String::as_str);
+        told(asked);
+        if !asked.starts_with(&format!("CONNECT {target} ")) {
+            return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        answer(StreamOwned::new(session, stream))
+    });
+    (proxy, cert.pem())
+}
+
+/// The lines of a request before its body, and not a byte more.
+pub(crate) fn head(stream: &mut impl Read) -> io::Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        bytes.extend(byte);
+        // No method begins like that, but TLS does.
+        if !bytes[0].is_ascii_uppercase() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Which address is asked for, in the process of [`said_with`].
+const ASKED: &str = "PODWIRE_TEST_ASKED";
+
+/// What the test of this name, with its modules, says of an address, in a process of its own: an
+/// environment belongs to all threads of one. It has neither the caller's proxies nor its certificates.
+pub(crate) fn said_with(test: &str, asked: &str, environment: &[(&str, &OsStr)]) -> String {
+    let done = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env_clear()
+        .envs(env::var_os("TMPDIR").map(|dir| ("TMPDIR", dir)))
+        .env(ASKED, asked)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    let line = said.lines().find_map(|line| line.split_once("it says: "));
+    let (_, text) = line.unwrap_or_else(|| panic!("{said}"));
+    text.to_owned()
+}
+
+/// Says something of the address that is asked for, in the process where it is; false in all others.
+pub(crate) fn says(of: impl FnOnce(&str) -> String) -> bool {
+    let Ok(asked) = env::var(ASKED) else {
+        return false;
+    };
+    println!("it says: {}", of(&asked));
+    true
 }
