@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, Read, Write as _};
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -146,4 +149,70 @@ pub(crate) fn says(of: impl FnOnce(&str) -> String) -> bool {
     };
     println!("it says: {}", of(&asked));
     true
+}
+
+/// Like what runs through sudo it has forgotten that it was to die with its parent (prctl(2)), and feels
+/// no signal that can be ignored.
+const SUDO: &str = "#!/bin/sh\ntrap '' HUP INT QUIT TERM\nexec setpriv --pdeathsig clear \"$@\"\n";
+
+/// What it runs is in no namespace, so that a test needs no root, and its children do not end with it.
+const UNSHARE: &str =
+    "#!/bin/sh\nwhile :; do case $1 in --*) shift ;; *) exec \"$@\" ;; esac; done\n";
+
+/// A run that can be killed: a test once more, in a process of its own, with stand-ins for sudo and
+/// unshare in its path.
+pub(crate) struct Run {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
+
+impl Run {
+    const FOLDER: &str = "PODWIRE_TEST_RUN";
+
+    /// In that process the folder that it shares with who has started it.
+    pub(crate) fn this() -> Option<PathBuf> {
+        env::var_os(Self::FOLDER).map(PathBuf::from)
+    }
+
+    /// The test of this name, with its modules.
+    pub(crate) fn start(test: &str, dir: &Path) -> Self {
+        let programs = dir.join("bin");
+        fs::create_dir_all(&programs).unwrap();
+        for (name, text) in [("sudo", SUDO), ("unshare", UNSHARE)] {
+            let path = programs.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+        }
+        let mut path = programs.into_os_string();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap());
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", test])
+            .env(Self::FOLDER, dir)
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Self { child, said }
+    }
+
+    /// Whether it says this line before it ends.
+    pub(crate) fn says(&mut self, text: &str) -> bool {
+        let mut lines = self.said.by_ref().lines().map_while(Result::ok);
+        lines.any(|line| line.trim() == text)
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Whether it ends by itself, and its test has passed.
+    pub(crate) fn ends_well(mut self) -> bool {
+        let heard = io::copy(&mut self.said, &mut io::stderr());
+        heard.is_ok() && self.child.wait().unwrap().success()
+    }
 }
