@@ -9,6 +9,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod beside;
 mod kept;
 mod parts;
 mod wire;
@@ -102,9 +103,14 @@ impl Running {
     }
 
     /// Ctrl-C, and what the command then ends with.
-    fn interrupt(mut self) -> (Option<i32>, Vec<String>) {
+    fn interrupt(self) -> (Option<i32>, Vec<String>) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.ended()
+    }
+
+    /// What it ends with by itself.
+    fn ended(mut self) -> (Option<i32>, Vec<String>) {
         let status = self.child.wait().unwrap();
         self.heard.extend(self.lines.iter());
         (status.code(), std::mem::take(&mut self.heard))
