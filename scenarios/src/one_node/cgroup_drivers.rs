@@ -21,7 +21,7 @@ pub(crate) const CGROUP_DRIVERS: Scenario = Scenario {
     cells: Cells::ByHand,
     profile: Profile::Full,
     nodes: 1,
-    limit: secs(300),
+    limit: secs(600),
     sabotages: &[
         Sabotage {
             name: "containerd-as-the-kubelet",
@@ -97,11 +97,13 @@ fn pods(lab: &Lab) -> Pods<'_> {
 /// Prints the cgroup of the Pod's process (cgroups(7), `/proc/PID/cgroup`).
 const CGROUP: &str = "cat /proc/$(pgrep -n -f '^/probe serve')/cgroup";
 
+/// The kubelet has systemd set its slices anew once a minute, and looks at a Pod of which it hears nothing
+/// as often: on a fast machine, too, the Pod lives for a minute or two.
 async fn killed_again_and_again(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the Pod runs, and gets another sandbox again and again (B4)");
     pods(lab).until_running(1).await?;
     let (node1, mut sandboxes) = (lab.node(1), BTreeSet::new());
-    lab.eventually("a third sandbox of the Pod's, for it has changed", secs(240), async || {
+    lab.eventually("a third sandbox of the Pod's, for it has changed", secs(400), async || {
         let listed = node1.run(format!("crictl pods -q --name {NAME} 2>/dev/null")).await?;
         sandboxes.extend(listed.text().lines().map(str::to_owned));
         let changed = lab.events("SandboxChanged").await?;

@@ -55,10 +55,10 @@ pub(crate) const STANDALONE: Scenario = Scenario {
             check: steps!(ends_without_whom_to_ask),
         },
         Sabotage {
-            name: "nobody-may-ask",
-            about: "the configuration file lets nobody prove who he is",
+            name: "anybody-is-known",
+            about: "the configuration file lets anybody say who he is, and not yet do anything",
             expects: Cause::WrongAnswer,
-            inject: steps!(|lab| configure(lab, NOBODY).await),
+            inject: steps!(|lab| configure(lab, KNOWN).await),
             check: steps!(ends_without_whom_to_ask),
         },
     ],
@@ -153,12 +153,9 @@ async fn static_pod_answers(lab: &Lab) -> anyhow::Result<()> {
 }
 
 const CONFIG: &str = "/root/kubelet.yaml";
+const KNOWN: &str = "authentication: { anonymous: { enabled: true }, webhook: { enabled: false } }";
 const ANYBODY: &str = "\
 authentication: { anonymous: { enabled: true }, webhook: { enabled: false } }
-authorization: { mode: AlwaysAllow }
-";
-const NOBODY: &str = "\
-authentication: { anonymous: { enabled: false }, webhook: { enabled: false } }
 authorization: { mode: AlwaysAllow }
 ";
 
