@@ -18,12 +18,22 @@ impl Lab {
         component::etcd(self.settings())
     }
 
+    /// The controller manager, as [`Lab::api_server`].
+    pub fn controller_manager(&self) -> Component {
+        component::controller_manager(self.pod_network(), self.settings())
+    }
+
     fn settings(&self) -> Settings {
         Settings::of(self.cluster().plan().accelerator)
     }
 }
 
 impl Node<'_> {
+    /// Its kubelet, as [`Lab::api_server`].
+    pub fn kubelet(self) -> Component {
+        component::kubelet(self.number(), self.address(), self.lab().settings())
+    }
+
     /// Has systemd start a component with the flags that it has now, one that runs anew. It may end
     /// right afterwards: see [`Node::last_words`].
     ///
