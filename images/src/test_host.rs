@@ -3,10 +3,9 @@
 use std::cell::RefCell;
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
@@ -180,8 +179,7 @@ impl Run {
         fs::create_dir_all(&programs).unwrap();
         for (name, text) in [("sudo", SUDO), ("unshare", UNSHARE)] {
             let path = programs.join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+            install(&path, text.as_bytes());
         }
         let mut path = programs.into_os_string();
         path.push(":");
@@ -215,4 +213,20 @@ impl Run {
         let heard = io::copy(&mut self.said, &mut io::stderr());
         heard.is_ok() && self.child.wait().unwrap().success()
     }
+}
+
+/// Writes a program that a test is about to run, by a process of its own: whoever another test starts
+/// meanwhile inherits what is open here, and a file that is open for writing cannot be run (execve(2),
+/// ETXTBSY).
+pub(crate) fn install(path: &Path, program: &[u8]) {
+    let mut install = Command::new("install")
+        .args(["-D", "-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = install.stdin.take().unwrap();
+    stdin.write_all(program).unwrap();
+    drop(stdin);
+    assert!(install.wait().unwrap().success());
 }
