@@ -7,5 +7,12 @@ pub(crate) mod engine;
 pub(crate) mod outside_host;
 pub(crate) mod standalone;
 
+use podwire_scenario::{Component, Lab};
+
 /// A command line that exits with 0 while a node's kubelet serves.
 const KUBELET_SERVES: &str = "curl -sf http://localhost:10248/healthz";
+
+/// Node 1's kubelet as the document starts it.
+fn kubelet(lab: &Lab) -> Component {
+    lab.node(1).kubelet().without_flags()
+}

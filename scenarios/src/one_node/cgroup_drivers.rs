@@ -27,20 +27,14 @@ pub(crate) const CGROUP_DRIVERS: Scenario = Scenario {
             name: "containerd-as-the-kubelet",
             about: "containerd has systemd make cgroups, as the kubelet has",
             expects: Cause::Answered,
-            inject: steps!(|lab| {
-                containerd_by_systemd(lab, true).await?;
-                start_pod(lab).await
-            }),
+            inject: steps!(start_pod_with_one_driver),
             check: steps!(killed_again_and_again),
         },
         Sabotage {
             name: "kubelet-as-containerd",
             about: "the kubelet has systemd make cgroups, as containerd has",
             expects: Cause::Answered,
-            inject: steps!(|lab| {
-                containerd_by_systemd(lab, true).await?;
-                start_pod(lab).await
-            }),
+            inject: steps!(start_pod_with_one_driver),
             check: steps!(never_gets_its_sandbox),
         },
     ],
@@ -69,6 +63,11 @@ async fn containerd_by_systemd(lab: &Lab, systemd: bool) -> anyhow::Result<()> {
     let change = format!("s/SystemdCgroup = true/SystemdCgroup = {systemd}/");
     node1.run(format!("sed '{change}' /etc/containerd/config.toml >{config}")).await?;
     node1.start_component(&lab.containerd().with("--config", config)).await
+}
+
+async fn start_pod_with_one_driver(lab: &Lab) -> anyhow::Result<()> {
+    containerd_by_systemd(lab, true).await?;
+    start_pod(lab).await
 }
 
 /// On the host's network: there is no other, and its Node is never Ready.

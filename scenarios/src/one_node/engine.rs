@@ -6,7 +6,7 @@ use podwire_scenario::{
 };
 
 use crate::catalogue::{B0, B1, B2, B3};
-use crate::one_node::KUBELET_SERVES;
+use crate::one_node::{KUBELET_SERVES, kubelet};
 
 /// B0!, B1!, B2!, B3!: kubelet and containerd, started one after the other on a node that has nothing
 /// else. Today's kubelet ends where it misses its engine; so it starts by itself in the end.
@@ -112,11 +112,6 @@ async fn kubelet_misses_its_engine(lab: &Lab) -> anyhow::Result<()> {
     let missing = format!("dial unix {SOCKET}: connect: no such file or directory");
     let node1 = lab.node(1);
     node1.ends_at_its_start(&kubelet(lab), KUBELET_SERVES, &[&missing]).await
-}
-
-/// As the document starts it.
-fn kubelet(lab: &Lab) -> Component {
-    lab.node(1).kubelet().without_flags()
 }
 
 const CONFIG: &str = "/root/containerd.toml";

@@ -1,13 +1,13 @@
 //! A kubelet that nobody has told of an API server.
 
 use podwire_scenario::{
-    Cause, Cells, Component, LEFT_OUT, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Cause, Cells, LEFT_OUT, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
 };
 use serde_json::json;
 
 use crate::catalogue::B5;
-use crate::one_node::KUBELET_SERVES;
+use crate::one_node::{KUBELET_SERVES, kubelet};
 
 /// B5!: beside an API server, which is there in the document as well.
 pub(crate) const STANDALONE: Scenario = Scenario {
@@ -75,11 +75,6 @@ async fn standalone(lab: &Lab) -> anyhow::Result<()> {
 
     configure(lab, "").await?;
     ends_without_whom_to_ask(lab).await
-}
-
-/// As the document starts it.
-fn kubelet(lab: &Lab) -> Component {
-    lab.node(1).kubelet().without_flags()
 }
 
 async fn runs_without_a_node(lab: &Lab) -> anyhow::Result<()> {

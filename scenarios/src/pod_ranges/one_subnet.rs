@@ -1,14 +1,14 @@
 //! One subnet for the Pods of all nodes, and then one for each.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Cause, Cells, Ipv4Net, Lab, Party, Pod, Pods, Probe, Profile, Sabotage, Scenario, StageName,
-    assert, ensure, secs, steps,
+    Cause, Cells, Lab, Party, Pod, Pods, Probe, Profile, Sabotage, Scenario, StageName, assert,
+    ensure, secs, steps,
 };
 use serde_json::json;
 
+use super::template::ANOTHER;
 use crate::catalogue::{D2, D3, D4};
 
 /// D2!, D3!, D4: they share five Pods. In the document these hang on Docker's bridge at first, which has
@@ -83,8 +83,6 @@ pub(crate) const ONE_SUBNET: Scenario = Scenario {
 
 /// That of Docker's bridge, on every node.
 const DOCKERS: &str = "172.17.0.0/16";
-/// A subnet that is meant for no node.
-const ANOTHER: Ipv4Net = Ipv4Net { address: Ipv4Addr::new(10, 1, 103, 0), prefix: 24 };
 
 async fn one_subnet(lab: &Lab) -> anyhow::Result<()> {
     two_share_an_address(lab).await?;
