@@ -51,8 +51,11 @@ impl<'a> Order<'a> {
             ProfileName::Default => Profile::Default,
             ProfileName::Full => Profile::Full,
         });
-        let chosen = select::choose(catalogue, args.filter.as_deref(), profile)
-            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+        let choose = |profile| {
+            let chosen = select::choose(catalogue, args.filter.as_deref(), profile);
+            chosen.map_err(|unknown| Stop::Usage(unknown.to_string()))
+        };
+        let (named, chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
         if chosen.is_empty() {
             return Err(Stop::Usage(
                 "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
@@ -79,7 +82,7 @@ impl<'a> Order<'a> {
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
-        let left_out = left_out(catalogue, &chosen, &cells, args.filter.is_some());
+        let left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
         let shard = shard.transpose().map_err(Stop::Usage)?;
         let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
@@ -207,22 +210,23 @@ impl<'a> Order<'a> {
     }
 }
 
-/// What a run was not asked for, and why: `chosen` is of its profile, and named by its filter if it has
-/// one. Of those that a filter names each is told among the scenarios.
+/// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
+/// those of them that are of its profile. Of these, each that a filter names is told among the scenarios.
 fn left_out(
     catalogue: &[Scenario],
+    named: &[&Scenario],
     chosen: &[&Scenario],
     cells: &[Cell],
     filtered: bool,
 ) -> Vec<LeftOut> {
     let reason = |scenario: &Scenario| {
-        let is_chosen = chosen.iter().any(|it| it.name == scenario.name);
+        let is_of = |list: &[&Scenario]| list.iter().any(|it| it.name == scenario.name);
         let fits = cells.iter().any(|cell| scenario.fits(*cell));
-        match (is_chosen, filtered) {
-            (false, true) => Some("--filter does not name it".to_owned()),
-            (false, false) => Some("it belongs to --profile full".to_owned()),
-            (true, false) if !fits => Some(belongs_elsewhere(scenario, cells)),
-            (true, _) => None,
+        match (is_of(named), is_of(chosen)) {
+            (false, _) => Some("--filter does not name it".to_owned()),
+            (true, false) => Some("it belongs to --profile full".to_owned()),
+            (true, true) if !filtered && !fits => Some(belongs_elsewhere(scenario, cells)),
+            (true, true) => None,
         }
     };
     let each = catalogue.iter().filter_map(|scenario| {
@@ -422,19 +426,26 @@ mod tests {
         };
         let catalogue = [scenario("every_pair"), full, elsewhere];
         let cells = [Cell::usual(Bootstrap::ByHand)];
-        let told = |filter: Option<&str>| {
-            let chosen = select::choose(&catalogue, filter, None).unwrap();
-            let left_out = left_out(&catalogue, &chosen, &cells, filter.is_some());
+        let told = |filter: Option<&str>, profile: Option<Profile>| {
+            let named = select::choose(&catalogue, filter, Some(Profile::Full)).unwrap();
+            let chosen = select::choose(&catalogue, filter, profile).unwrap();
+            let left_out = left_out(&catalogue, &named, &chosen, &cells, filter.is_some());
             let lines = left_out
                 .iter()
                 .map(|it| format!("{}: {}", it.name, it.reason));
             lines.collect::<Vec<_>>().join("\n")
         };
-        insta::assert_snapshot!(told(None), @"
+        insta::assert_snapshot!(told(None, None), @"
         headless_service: it belongs to --profile full
         node_reset: starts from the stage workload; it is for clusters of kubeadm (routes, flannel, flannel-host-gw, manifest)
         ");
-        insta::assert_snapshot!(told(Some("every_pair,node_reset")), @"headless_service: --filter does not name it");
+        let filter = Some("every_pair,node_reset");
+        insta::assert_snapshot!(told(filter, None), @"headless_service: --filter does not name it");
+        let usual = told(Some("headless_service,node_reset"), Some(Profile::Default));
+        insta::assert_snapshot!(usual, @"
+        every_pair: --filter does not name it
+        headless_service: it belongs to --profile full
+        ");
     }
 
     #[test]
