@@ -163,7 +163,8 @@ pub(crate) struct House<D> {
 pub struct Room {
     /// Its name and address.
     pub node: NodeAddress,
-    /// Its SSH host key (OpenSSH public key line).
+    /// Its SSH host key (OpenSSH public key line); empty for a machine without one that is known, a router:
+    /// it has a console only.
     pub host_key: String,
     /// The file with what it prints on its serial line.
     pub console: PathBuf,
@@ -214,6 +215,13 @@ impl<D: Dial> House<D> {
             Ok(room) => room,
             Err(error) => return refuse(stream, &error).await,
         };
+        if room.host_key.is_empty() {
+            let reason = format!(
+                "{node} has no SSH host key of its own, by which it could be told from any other machine: \
+                 there is its console alone"
+            );
+            return refuse(stream, &AccessError::Refused(reason)).await;
+        }
         let to = SocketAddrV4::new(room.node.address, SSH_PORT);
         let mut sshd = match self.dialler.dial(to, self.limit).await {
             Ok(sshd) => sshd,

@@ -156,7 +156,10 @@ fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> (Segment, Door
     };
     let house = House {
         rooms: vec![room("node1", NODE1), room("node2", NODE2)],
-        router: Some(room("router", ROUTER)),
+        router: Some(Room {
+            host_key: String::new(),
+            ..room("router", ROUTER)
+        }),
         user_key,
         limit: Duration::from_secs(1),
         dialler: Nodes {
@@ -274,6 +277,7 @@ async fn a_node_that_is_not_there_or_does_not_answer_is_explained() {
         Ok(_) => panic!("{node} answered"),
     };
     insta::assert_snapshot!(refused("node9").await, @"there is no node `node9`; there are: node1, node2, router");
+    insta::assert_snapshot!(refused("router").await, @"router has no SSH host key of its own, by which it could be told from any other machine: there is its console alone");
     insta::assert_snapshot!(refused("node2").await, @"node2 cannot be reached: no route to 172.30.0.12:22: nobody answered ARP for 172.30.0.12 within 1 s; the machine is not up, or its address is not set");
 }
 

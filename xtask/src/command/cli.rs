@@ -324,7 +324,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct SshArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// node1, node2, ..., or router where there is one
+    /// node1, node2, ...
     pub(crate) node: String,
     /// Its words are joined by blanks and given to the node's shell, as ssh(1) does it [default: a
     /// shell to type in]

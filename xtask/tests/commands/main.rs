@@ -207,8 +207,12 @@ fn nodes_on_two_segments_are_up_and_so_is_their_router() {
     up.wait_for("from another terminal");
     let routed = said("ssh node2 ip route get 172.30.0.11");
     assert!(routed.contains(" via 172.30.1.2 "), "{routed}");
-    let forwards = said("ssh router cat /proc/sys/net/ipv4/ip_forward");
-    assert_eq!(forwards.trim(), "1");
+    let refused = done("ssh router hostname");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("there is its console alone"), "{told}");
+    let mut console = Running::start("console router");
+    console.wait_for("what router prints on its serial line");
+    drop(console);
     let ping = "ssh node2 ping -c 1 -W 20 172.30.0.11";
     said(ping);
     said("impair router-2 --to node2 --cut");
