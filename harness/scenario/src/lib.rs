@@ -60,7 +60,9 @@ pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextErr
 pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
-pub use run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, SabotageResult, ScenarioResult};
+pub use run::result::{
+    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult,
+};
 pub use run::runner::run_main;
 pub use scenario::claim::Claim;
 #[doc(hidden)]

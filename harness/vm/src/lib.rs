@@ -32,7 +32,7 @@ pub use console::Console;
 pub use disk::create_overlay;
 pub use fault::{FaultKind, FaultWatch, MachineFault};
 pub use guest::{ExitStatus, Guest, GuestError, Output};
-pub use machine::{Machine, Nic, VmError};
+pub use machine::{Machine, Nic, Scheduled, VmError};
 pub use processor::{Accelerator, Features, KvmProcessor, UnknownAccelerator, cpuinfo_field};
 pub use qmp::{Event, Events, Qmp, QmpError};
 pub use spec::{Descriptors, MachineSpec, NicDescriptor, Ram};

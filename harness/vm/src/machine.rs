@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::AddAssign;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -152,6 +153,35 @@ pub struct Nic {
     pub fd: OwnedFd,
     /// Whether it is in its slot from the start, or [`Machine::plug_nics`] puts it there.
     pub plugged: bool,
+}
+
+/// How long threads were on one of the host's processors, and how long they were ready to run and waited for
+/// one (`/proc/PID/task/TID/schedstat`, sched-stats of the kernel's documentation).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduled {
+    /// On a processor.
+    pub ran: Duration,
+    /// Ready to run, while others were on the processors.
+    pub waited: Duration,
+}
+
+impl Scheduled {
+    /// Of one thread's line; nothing of one that is none.
+    fn read(line: &str) -> Self {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let mut next = || Duration::from_nanos(fields.next().and_then(Result::ok).unwrap_or(0));
+        Self {
+            ran: next(),
+            waited: next(),
+        }
+    }
+}
+
+impl AddAssign for Scheduled {
+    fn add_assign(&mut self, other: Self) {
+        self.ran += other.ran;
+        self.waited += other.waited;
+    }
 }
 
 /// A QEMU process with its console, control channel and fate.
@@ -347,6 +377,15 @@ impl Machine {
             Ok(stat) => Ok(cpu_time(&stat)),
             Err(source) => Err(VmError::File { path, source }),
         }
+    }
+
+    /// What the host's scheduler says of QEMU's threads so far; of one that has ended nothing.
+    ///
+    /// # Errors
+    /// [`VmError::File`] when the process has ended, or where the kernel keeps no such account.
+    pub fn scheduled(&self) -> Result<Scheduled, VmError> {
+        let path = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        scheduled(&path).map_err(|source| VmError::File { path, source })
     }
 
     /// The recorded serial line.
@@ -731,6 +770,20 @@ fn program(qemu: &Path) -> Result<PathBuf, VmError> {
     }
 }
 
+/// Of all threads in `/proc/PID/task`.
+fn scheduled(tasks: &Path) -> io::Result<Scheduled> {
+    let mut sum = Scheduled::default();
+    for task in fs::read_dir(tasks)? {
+        match fs::read_to_string(task?.path().join("schedstat")) {
+            Ok(line) => sum += Scheduled::read(&line),
+            // It ended between the two looks.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
+}
+
 /// Of a process's line in `/proc/PID/stat`.
 fn cpu_time(stat: &str) -> Duration {
     // The name may hold anything; what follows its closing parenthesis does not.
@@ -790,5 +843,24 @@ mod tests {
         let before = own();
         assert!((0..1_000_000).any(|_| own() > before));
         assert_eq!(cpu_time("debris"), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_ran_and_what_waited_is_that_of_all_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        for (thread, line) in [("7", "1500000000 250000000 9\n"), ("8", "500000000 0 1\n")] {
+            fs::create_dir(dir.path().join(thread)).unwrap();
+            fs::write(dir.path().join(thread).join("schedstat"), line).unwrap();
+        }
+        let expected = Scheduled {
+            ran: Duration::from_secs(2),
+            waited: Duration::from_millis(250),
+        };
+        assert_eq!(scheduled(dir.path()).unwrap(), expected);
+        assert_eq!(Scheduled::read("debris"), Scheduled::default());
+        assert!(scheduled(&dir.path().join("gone")).is_err());
+        let own = || scheduled(Path::new("/proc/self/task")).unwrap().ran;
+        let before = own();
+        assert!((0..1_000_000).any(|_| own() > before));
     }
 }

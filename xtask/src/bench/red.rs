@@ -145,7 +145,11 @@ mod tests {
                 (PhaseTime::to_red(sabotage), *seconds),
             ]
         });
-        let phases = phases.map(|(name, seconds)| PhaseTime { name, seconds });
+        let phases = phases.map(|(name, seconds)| PhaseTime {
+            name,
+            seconds,
+            processors: None,
+        });
         let sabotages = sabotages.iter().map(|(name, _, reason)| SabotageResult {
             name: (*name).to_owned(),
             caught: true,

@@ -89,6 +89,7 @@ pub(crate) fn results() -> Results {
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
             wire: Vec::new(),
+            processors: None,
             folder: None,
             again: None,
             part: None,

@@ -188,6 +188,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
         wire: Vec::new(),
+        processors: None,
         folder: None,
         again: None,
         part: None,
@@ -235,6 +236,7 @@ fn record(
         .collect();
     let declared: Vec<&str> = sabotages.iter().map(|it| it.name).collect();
     let told: Vec<&str> = last.sabotages.iter().map(|it| it.name.as_str()).collect();
+    let processors = last.processors();
     let (outcome, reason) = match last.outcome {
         Outcome::Failed => (Verdict::Failed, last.reason),
         Outcome::Passed if !uncaught.is_empty() => (
@@ -275,6 +277,7 @@ fn record(
         reason,
         attempts: count,
         seconds,
+        processors,
         sabotages: last.sabotages,
         parts: last
             .phases

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use podwire_images::Provenance;
-use podwire_scenario::SabotageResult;
+use podwire_scenario::{Processors, SabotageResult};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
@@ -117,6 +117,10 @@ pub(crate) struct ScenarioRecord {
     /// and pair of ports, as the first page has it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) wire: Vec<String>,
+    /// How the host's processors served the machines of the scenario itself, in its last run without a
+    /// sabotage.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) processors: Option<Processors>,
     /// The last attempt's folder, relative to the run's; only after a failure.
     pub(crate) folder: Option<PathBuf>,
     /// The command that leads to it again; only after a failure.
@@ -187,6 +191,10 @@ mod tests {
         results.scenarios.push(ScenarioRecord {
             name: "direct_way".into(),
             wire: ["node1 -> node2: TCP reset (2); 1.007 s ...".into()].into(),
+            processors: Some(Processors {
+                ran: 40.5,
+                waited: 20.25,
+            }),
             ..results.scenarios[0].clone()
         });
         insta::assert_snapshot!(serde_json::to_string_pretty(&results).unwrap());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
 use podwire_lan::{NetworkPlan, Segment, SegmentOptions, SegmentState};
-use podwire_vm::MachineFault;
+use podwire_vm::{MachineFault, Scheduled};
 
 use super::api::{self, ready};
 use super::host::Host;
@@ -231,6 +231,16 @@ impl Cluster {
     /// The first fault of any of its machines.
     pub fn fault(&self) -> Option<MachineFault> {
         self.machines().find_map(|node| node.machine().fault())
+    }
+
+    /// What the host's scheduler says of its machines' threads so far; nothing where a machine has ended, or
+    /// the kernel keeps no such account.
+    pub fn scheduled(&self) -> Option<Scheduled> {
+        let mut sum = Scheduled::default();
+        for node in self.machines() {
+            sum += node.machine().scheduled().ok()?;
+        }
+        Some(sum)
     }
 
     /// Resolves with the first fault of any of its machines as soon as it happens.

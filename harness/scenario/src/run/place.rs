@@ -44,6 +44,7 @@ impl<'a> Queue<'a> {
         Some(PhaseTime {
             name: WAITING.to_owned(),
             seconds: since.elapsed().as_secs_f64(),
+            processors: None,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! What a scenario's process leaves behind: one `result.json` per attempt.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
 use crate::run::context::{self, ContextError};
@@ -30,6 +32,10 @@ pub struct SabotageResult {
 /// The phase in which what a scenario and its sabotages start from is made.
 pub const PREPARATION: &str = "preparation";
 
+/// How many times as long as they run machines wait for processors, at most, on a host that does nothing else
+/// (measured on two processors, emulated: TODO).
+const USUAL: f64 = 4.0;
+
 /// How the names of the phases begin that are a sabotage's.
 pub const SABOTAGE: &str = "sabotage ";
 
@@ -40,6 +46,53 @@ pub struct PhaseTime {
     pub name: String,
     /// Host seconds.
     pub seconds: f64,
+    /// Where machines ran in it, and the host tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processors: Option<Processors>,
+}
+
+/// How the host's processors served the machines of a lab, the sum over the threads of all, in seconds.
+///
+/// Limits of the harness grow with the time that guests take here; those that programs in the guests set
+/// themselves do not: kubectl's 10 s for a TLS handshake, 32 s for a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Processors {
+    /// On a processor.
+    pub ran: f64,
+    /// Ready to run, while others were on the processors: one another's, and whatever else the host does.
+    pub waited: f64,
+}
+
+impl Processors {
+    pub(crate) fn of(scheduled: Scheduled) -> Self {
+        Self {
+            ran: scheduled.ran.as_secs_f64(),
+            waited: scheduled.waited.as_secs_f64(),
+        }
+    }
+
+    /// Whether they waited more than machines do on a host that does nothing else.
+    pub fn are_short(self) -> bool {
+        self.waited > USUAL * self.ran
+    }
+}
+
+impl fmt::Display for Processors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ran, waited } = self;
+        write!(
+            f,
+            "the machines were on this host's processors for {ran:.0} s and waited for them for {waited:.0} s"
+        )?;
+        if self.are_short() {
+            write!(
+                f,
+                ": the host does much else, and what has limits of its own in a guest (kubectl: 10 s for a TLS \
+                 handshake) may have run into them for that alone"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl PhaseTime {
@@ -80,6 +133,13 @@ impl ScenarioResult {
     /// Its name in the attempt's folder.
     pub const FILE: &'static str = "result.json";
 
+    /// How the host's processors served the machines of its last run without a sabotage.
+    pub fn processors(&self) -> Option<Processors> {
+        let own = self.phases.iter().rev();
+        let mut own = own.filter(|phase| !phase.name.starts_with(SABOTAGE));
+        own.find_map(|phase| phase.processors)
+    }
+
     /// An attempt's folder in the cell's.
     pub fn folder(cell_dir: &Path, scenario: &str, attempt: u32) -> PathBuf {
         cell_dir
@@ -113,5 +173,57 @@ impl ScenarioResult {
             &Self::folder(cell_dir, &self.name, self.attempt).join(Self::FILE),
             self,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(name: &str, processors: Option<(f64, f64)>) -> PhaseTime {
+        PhaseTime {
+            name: name.to_owned(),
+            seconds: 1.0,
+            processors: processors.map(|(ran, waited)| Processors { ran, waited }),
+        }
+    }
+
+    #[test]
+    fn the_processors_are_those_of_the_last_run_without_a_sabotage() {
+        let mut result = ScenarioResult {
+            name: "a".into(),
+            covers: Vec::new(),
+            attempt: 1,
+            outcome: Outcome::Passed,
+            reason: String::new(),
+            seconds: 1.0,
+            sabotages: Vec::new(),
+            phases: vec![
+                phase("scenario: run", Some((9.0, 1.0))),
+                phase("scenario: run", Some((8.0, 2.0))),
+                phase("scenario: clone", None),
+                phase("sabotage no-route: run", Some((7.0, 3.0))),
+            ],
+            wire: Vec::new(),
+            evidence: None,
+        };
+        let told = |result: &ScenarioResult| result.processors().map(|it| (it.ran, it.waited));
+        assert_eq!(told(&result), Some((8.0, 2.0)));
+        result.phases.remove(1);
+        assert_eq!(told(&result), Some((9.0, 1.0)));
+        result.phases.remove(0);
+        assert_eq!(told(&result), None);
+    }
+
+    #[test]
+    fn what_waited_long_says_what_may_come_of_it() {
+        let told = |ran, waited| Processors { ran, waited }.to_string();
+        insta::assert_snapshot!(
+            [told(60.4, 59.0), told(10.0, 80.0)].join("\n"),
+            @"
+        the machines were on this host's processors for 60 s and waited for them for 59 s
+        the machines were on this host's processors for 10 s and waited for them for 80 s: the host does much else, and what has limits of its own in a guest (kubectl: 10 s for a TLS handshake) may have run into them for that alone
+        "
+        );
     }
 }

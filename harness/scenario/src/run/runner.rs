@@ -29,7 +29,7 @@ use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
 use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
-use crate::run::result::{Outcome, PREPARATION, PhaseTime, SABOTAGE, ScenarioResult};
+use crate::run::result::{Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult};
 use crate::scenario::{Sabotage, Scenario};
 
 /// Exit status of a process that went because it was told to, not because of what it saw.
@@ -340,7 +340,11 @@ impl Attempt {
             }
         };
         let verdict = self.carried_out(run, &lab, stop).await;
-        phases.push(phase(&format!("{role}: run"), running));
+        let processors = lab.cluster().scheduled().map(Processors::of);
+        phases.push(PhaseTime {
+            processors,
+            ..phase(&format!("{role}: run"), running)
+        });
         if let Role::Sabotage(sabotage) = role {
             let injected = lab.injected_at().unwrap_or(running);
             phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
@@ -362,6 +366,9 @@ impl Attempt {
                 !matches!(Effect::of(sabotage, &verdict), Effect::Caught(_))
             }
         };
+        if let Some(processors) = processors.filter(|_| failed) {
+            lab.step(processors.to_string());
+        }
         if failed && self.context.keep.is_some() && !stop.is_terminated() {
             return (verdict, Some(lab));
         }
@@ -514,7 +521,11 @@ impl Attempt {
             prepare(&lab).await.context("the preparation failed")
         };
         if let Err(error) = self.carried_out(prepared, &lab, stop).await {
+            let processors = lab.cluster().scheduled().map(Processors::of);
             self.collect(&lab, &error).await;
+            if let Some(processors) = processors {
+                lab.step(processors.to_string());
+            }
             lab.stop().await;
             return Err(error);
         }
@@ -661,6 +672,7 @@ fn phase(name: &str, started: Instant) -> PhaseTime {
     PhaseTime {
         name: name.to_owned(),
         seconds: started.elapsed().as_secs_f64(),
+        processors: None,
     }
 }
 

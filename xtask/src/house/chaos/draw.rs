@@ -14,6 +14,11 @@ impl Part {
         Self(dice.u16(..1000))
     }
 
+    /// Of the time that a run takes: one that is struck ends sooner, and would not be there any more.
+    fn early(dice: &mut Rng) -> Self {
+        Self(dice.u16(..600))
+    }
+
     /// That part of a number.
     pub(super) fn of(self, whole: u64) -> u64 {
         whole / 1000 * u64::from(self.0) + whole % 1000 * u64::from(self.0) / 1000
@@ -223,7 +228,7 @@ fn strikes(dice: &mut Rng) -> Act {
 
 fn stroke(dice: &mut Rng, victim: Victim) -> Stroke {
     Stroke {
-        after: Part::any(dice),
+        after: Part::early(dice),
         victim,
         which: Which(dice.u16(..)),
         deed: match dice.u8(..6) {
@@ -245,18 +250,18 @@ mod tests {
         assert_ne!(first(7), first(8));
         let lines: Vec<String> = rounds(7).take(12).map(|act| act.to_string()).collect();
         insta::assert_snapshot!(lines.join("\n"), @"
-        at 0.0 % of a run SIGKILL to a scenario's process; at 5.6 % of a run SIGSTOP for 1 s to a scenario's process; at 22.7 % of a run SIGKILL to a scenario's process; at 23.0 % of a run SIGKILL to a QEMU; at 97.5 % of a run SIGSTOP for 1 s to nextest
-        at 60.6 % of a run SIGKILL to a scenario's process; at 68.7 % of a run SIGKILL to a scenario's process
-        at 20.8 % of a run SIGTERM to a QEMU; at 37.1 % of a run SIGTERM to a scenario's process; at 53.6 % of a run SIGTERM to a QEMU; at 78.7 % of a run SIGKILL to nextest; at 89.8 % of a run SIGKILL to xtask
-        without the 1 newest of the stages, at 79.0 % of a run SIGKILL to a QEMU
-        at 10.6 % of a run SIGSTOP for 4 s to a QEMU; at 11.5 % of a run SIGSTOP for 5 s to a QEMU; at 17.7 % of a run SIGKILL to a scenario's process; at 20.2 % of a run SIGKILL to a QEMU; at 39.1 % of a run SIGKILL to a QEMU; at 42.5 % of a run SIGSTOP for 5 s to a scenario's process; at 44.4 % of a run SIGTERM to nextest; at 52.5 % of a run SIGKILL to xtask
+        at 0.0 % of a run SIGKILL to a scenario's process; at 3.3 % of a run SIGSTOP for 1 s to a scenario's process; at 13.6 % of a run SIGKILL to a scenario's process; at 13.8 % of a run SIGKILL to a QEMU; at 58.5 % of a run SIGSTOP for 1 s to nextest
+        at 36.3 % of a run SIGKILL to a scenario's process; at 41.2 % of a run SIGKILL to a scenario's process
+        at 12.5 % of a run SIGTERM to a QEMU; at 22.2 % of a run SIGTERM to a scenario's process; at 32.1 % of a run SIGTERM to a QEMU; at 47.2 % of a run SIGKILL to nextest; at 53.8 % of a run SIGKILL to xtask
+        without the 1 newest of the stages, at 47.4 % of a run SIGKILL to a QEMU
+        at 6.4 % of a run SIGSTOP for 4 s to a QEMU; at 6.9 % of a run SIGSTOP for 5 s to a QEMU; at 10.6 % of a run SIGKILL to a scenario's process; at 12.1 % of a run SIGKILL to a QEMU; at 23.4 % of a run SIGKILL to a QEMU; at 25.5 % of a run SIGSTOP for 5 s to a scenario's process; at 26.6 % of a run SIGTERM to nextest; at 31.5 % of a run SIGKILL to xtask
         a note of the cache is cut to 30.6 %
-        at 4.3 % of a run SIGKILL to a QEMU; at 29.1 % of a run SIGTERM to a QEMU; at 69.2 % of a run SIGTERM to xtask
-        at 12.9 % of a run SIGTERM to a QEMU; at 42.0 % of a run SIGTERM to xtask
-        at 48.9 % of a run SIGKILL to a QEMU; at 53.3 % of a run SIGTERM to a QEMU; at 61.6 % of a run SIGTERM to a QEMU; at 84.6 % of a run SIGKILL to a QEMU; at 92.4 % of a run SIGKILL to nextest; at 93.3 % of a run SIGKILL to xtask
-        at 22.6 % of a run SIGKILL to a QEMU; at 40.3 % of a run SIGKILL to a scenario's process; at 44.2 % of a run SIGKILL to a QEMU; at 56.6 % of a run SIGKILL to a scenario's process; at 57.2 % of a run SIGKILL to nextest; at 74.7 % of a run SIGKILL to xtask
-        at 14.9 % of a run SIGKILL to a scenario's process; at 30.2 % of a run SIGTERM to a QEMU; at 63.5 % of a run SIGSTOP for 1 s to a QEMU; at 79.0 % of a run SIGTERM to a scenario's process; at 87.4 % of a run SIGKILL to a QEMU; at 88.1 % of a run SIGSTOP for 3 s to xtask
-        at 2.0 % of a run SIGTERM to a scenario's process; at 43.3 % of a run SIGTERM to a QEMU; at 81.1 % of a run SIGTERM to a QEMU; at 88.4 % of a run SIGKILL to a scenario's process; at 91.9 % of a run SIGKILL to nextest; at 96.7 % of a run SIGKILL to xtask
+        at 2.5 % of a run SIGKILL to a QEMU; at 17.4 % of a run SIGTERM to a QEMU; at 41.5 % of a run SIGTERM to xtask
+        at 7.7 % of a run SIGTERM to a QEMU; at 25.2 % of a run SIGTERM to xtask
+        at 29.3 % of a run SIGKILL to a QEMU; at 31.9 % of a run SIGTERM to a QEMU; at 37.0 % of a run SIGTERM to a QEMU; at 50.7 % of a run SIGKILL to a QEMU; at 55.4 % of a run SIGKILL to nextest; at 56.0 % of a run SIGKILL to xtask
+        at 13.6 % of a run SIGKILL to a QEMU; at 24.1 % of a run SIGKILL to a scenario's process; at 26.5 % of a run SIGKILL to a QEMU; at 34.0 % of a run SIGKILL to a scenario's process; at 34.3 % of a run SIGKILL to nextest; at 44.8 % of a run SIGKILL to xtask
+        at 8.9 % of a run SIGKILL to a scenario's process; at 18.1 % of a run SIGTERM to a QEMU; at 38.1 % of a run SIGSTOP for 1 s to a QEMU; at 47.4 % of a run SIGTERM to a scenario's process; at 52.4 % of a run SIGKILL to a QEMU; at 52.8 % of a run SIGSTOP for 3 s to xtask
+        at 1.2 % of a run SIGTERM to a scenario's process; at 26.0 % of a run SIGTERM to a QEMU; at 48.6 % of a run SIGTERM to a QEMU; at 53.0 % of a run SIGKILL to a scenario's process; at 55.1 % of a run SIGKILL to nextest; at 58.0 % of a run SIGKILL to xtask
         ");
     }
 

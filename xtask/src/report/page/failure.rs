@@ -135,6 +135,10 @@ fn stood_out(record: &ScenarioRecord, left: Option<&Left>) -> Markup {
             h3 { "What stood out on the wire" }
             pre tabindex="0" { (block(&record.wire.join("\n"))) }
         }
+        @if let Some(short) = record.processors.filter(|it| it.are_short()) {
+            h3 { "The host was busy" }
+            p { "While it ran, " (line(&short.to_string())) "." }
+        }
         @if let Some(nodes) = nodes {
             h3 { "What stands out on the nodes" }
             pre tabindex="0" { (block(nodes)) }

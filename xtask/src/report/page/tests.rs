@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
-use podwire_scenario::{Account, End, Mark, Pair, SabotageResult, Step};
+use podwire_scenario::{Account, End, Mark, Pair, Processors, SabotageResult, Step};
 
 use super::*;
 use crate::report::fixture::{account, results};
@@ -19,6 +19,10 @@ fn failed() -> (Results, BTreeMap<usize, Left>) {
             outcome: Verdict::Failed,
             reason: "expected every pair to answer; seen (timed out): 1 of 4".into(),
             wire: vec!["node1 -> gateway: TCP SYN sent again (2); 2.9 s ...".into()],
+            processors: Some(Processors {
+                ran: 10.0,
+                waited: 90.0,
+            }),
             folder: Some("by-hand-nftables-routes/scenarios/every_pair/attempt-1".into()),
             again: Some("cargo xtask test --bootstrap by-hand --filter every_pair".into()),
             ..base.clone()
