@@ -27,6 +27,8 @@ pub fn all() -> Vec<Scenario> {
         control_plane::first_deployment::FIRST_DEPLOYMENT,
         control_plane::all_addresses::ALL_ADDRESSES,
         control_plane::serving_names::SERVING_NAMES,
+        control_plane::root_ca::ROOT_CA,
+        control_plane::token_volume::TOKEN_VOLUME,
         one_node::first_node::FIRST_NODE,
         one_node::open_kubelet::OPEN_KUBELET,
         one_node::cni_file_order::CNI_FILE_ORDER,
