@@ -16,6 +16,7 @@ mod ipam;
 mod joining;
 pub(crate) mod kubeadm;
 mod leaving;
+mod met;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod objects;
