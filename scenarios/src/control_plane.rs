@@ -6,4 +6,6 @@ pub(crate) mod etcd_over_tls;
 pub(crate) mod first_deployment;
 pub(crate) mod first_start;
 pub(crate) mod requests;
+pub(crate) mod root_ca;
 pub(crate) mod serving_names;
+pub(crate) mod token_volume;

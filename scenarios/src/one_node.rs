@@ -1,9 +1,13 @@
-//! One node by hand: the kubelet and its container engine, one at a time; then ClusterIPs, and the way
-//! outside, on the workload's nodes (chapter B).
+//! One node by hand: the kubelet and its container engine, one at a time; the first node, and CNI files;
+//! then ClusterIPs, and the way outside, on the workload's nodes (chapter B).
 
 pub(crate) mod cgroup_drivers;
 pub(crate) mod cluster_ip;
+pub(crate) mod cni_file_order;
 pub(crate) mod engine;
+mod first_cni_file;
+pub(crate) mod first_node;
+pub(crate) mod open_kubelet;
 pub(crate) mod outside_host;
 pub(crate) mod standalone;
 

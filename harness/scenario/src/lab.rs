@@ -13,6 +13,7 @@ mod gateway;
 mod holes;
 pub(crate) mod impair;
 mod ipam;
+mod joining;
 pub(crate) mod kubeadm;
 mod leaving;
 mod met;

@@ -56,5 +56,7 @@ claims! {
     B15 shows [S2]
         "kubectl logs and exec work without an apiserver→kubelet certificate in the document's \
          open mode; + then anonymous curl of :10250/pods from another node → 200; with client CA \
-         and webhook → 401.";
+         and webhook → 401."
+        today "Open is a kubelet without a configuration file; one with such a file is closed unless \
+               that says otherwise.";
 }

@@ -1,8 +1,6 @@
 //! Whom the API server listens for.
 
-use podwire_scenario::{
-    Cause, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
-};
+use podwire_scenario::{Cause, Lab, Profile, Sabotage, Scenario, StageName, ensure, steps};
 
 use crate::catalogue::A17;
 
@@ -28,7 +26,8 @@ pub(crate) const ALL_ADDRESSES: Scenario = Scenario {
 
 async fn on_all_addresses(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask the API server from node 2, by node 1's name, whether it is ready");
-    let asked = lab.node(2).curl(ready_at("node1")).await?;
+    // For everybody, without a certificate (RBAC, `system:public-info-viewer`).
+    let asked = lab.node(2).curl("--insecure https://node1:6443/readyz").await?;
     asked.ends(Cause::Answered, "node1:6443 to answer node 2 that it is ready")?;
 
     lab.step("the other components are healthy, and no Node is listed");
@@ -46,21 +45,9 @@ async fn on_all_addresses(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `/readyz` is for everybody, without a certificate (RBAC, `system:public-info-viewer`).
-fn ready_at(host: &str) -> String {
-    format!("--insecure https://{host}:6443/readyz")
-}
-
 async fn bind_to_localhost(lab: &Lab) -> anyhow::Result<()> {
     lab.step("start the API server anew, on 127.0.0.1 alone");
-    let node1 = lab.node(1);
     let local = lab.api_server().with("--bind-address", "127.0.0.1");
-    node1.start_component(&local).await?;
-    lab.eventually("the API server to be ready at localhost", secs(20), async || {
-        let asked = node1.curl(ready_at("127.0.0.1")).await?;
-        let ready = asked.cause == Cause::Answered;
-        Ok(Probe::when(ready, Cause::NotReady, asked.to_string())
-            .needs(Needs::ControlPlane("kube-apiserver")))
-    })
-    .await
+    lab.node(1).start_component(&local).await?;
+    lab.until_api_server_is_ready().await
 }

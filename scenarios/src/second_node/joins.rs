@@ -54,18 +54,9 @@ async fn joins(lab: &Lab) -> anyhow::Result<()> {
 
 /// `kubectl config view --flatten` on node 1 of a kubeconfig that names files.
 async fn flatten(lab: &Lab) -> anyhow::Result<String> {
-    let (node1, pki) = (lab.node(1), lab.cluster().pki()?);
-    let identity = lab.last_node().identity()?;
-    node1.write("/root/join/ca.crt", &pki.ca.certificate).await?;
-    node1.write("/root/join/node.crt", &identity.certificate).await?;
-    node1.write_secret("/root/join/node.key", &identity.key).await?;
-    let with_paths = kubeconfig::with_files(
-        "https://localhost:6443",
-        "/root/join/ca.crt",
-        "/root/join/node.crt",
-        "/root/join/node.key",
-    );
-    node1.write_secret("/root/join/config", with_paths).await?;
+    let node1 = lab.node(1);
+    lab.last_node().write_kubeconfig_with_files(node1).await?;
+    lab.last_node().write_files_of_kubeconfig(node1).await?;
     let flatten = node1.run("kubectl config view --flatten --kubeconfig /root/join/config");
     Ok(flatten.await?.stdout)
 }

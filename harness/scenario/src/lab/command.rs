@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::bail;
 use futures::future::try_join_all;
 pub use podwire_vm::Output as Answer;
+use serde_json::Value;
 
+use crate::check::assert::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 
@@ -90,6 +92,33 @@ impl Lab {
             arguments.as_ref()
         );
         self.node(1).run(command).within(KUBECTL)
+    }
+
+    /// `kubectl apply` of an object in its full form, or of a `List`, on node 1 as the administrator: for a
+    /// cluster whose API only node 1 can ask, where [`Lab::apply`] cannot.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn kubectl_apply(&self, object: &Value) -> anyhow::Result<()> {
+        let path = "/root/objects.json";
+        self.node(1).write(path, object.to_string()).await?;
+        // To validate, kubectl asks for the whole schema, within 32 s of its own, which guests of a busy host
+        // do not keep; the API server refuses by itself here what is not in it.
+        self.kubectl(format!("apply --server-side --validate=false -f {path}"))
+            .await
+            .map(drop)
+    }
+
+    /// A command line of root's shell in the network of a Pod of one container, with its node's programs;
+    /// the Pod's own files are below `$root`.
+    pub fn run_in_network_of(&self, pod: &Party, line: impl AsRef<str>) -> Command<'_> {
+        let (name, line) = (&pod.name, line.as_ref());
+        let line = format!(
+            "id=$(crictl ps -q --label io.kubernetes.pod.name={name}) && \
+             pid=$(crictl inspect -o go-template --template '{{{{.info.pid}}}}' $id) && \
+             root=/proc/$pid/root nsenter --net --target $pid bash -s <<'END'\n{line}\nEND"
+        );
+        self.node(pod.node).run(line)
     }
 
     /// The same command on every node at once, as [`Node::run`]: the nodes by number, each with its

@@ -9,7 +9,11 @@ use crate::check::failure::Cause;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::wait::evidence::Evidence;
+use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
+
+/// For an API server that starts.
+const READY: Duration = Duration::from_secs(20);
 
 /// A component reads what it is told, and ends for that.
 const ENDS: Duration = Duration::from_secs(20);
@@ -37,6 +41,24 @@ impl Lab {
     /// The controller manager, as [`Lab::api_server`].
     pub fn controller_manager(&self) -> Component {
         component::controller_manager(self.pod_network(), self.settings())
+    }
+
+    /// Waits until the API server says on node 1 that it is ready, to whoever asks (RBAC,
+    /// `system:public-info-viewer`): not in the documents' mode, which knows no strangers.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn until_api_server_is_ready(&self) -> anyhow::Result<()> {
+        self.eventually("the API server to be ready", READY, async || {
+            let asked = self
+                .node(1)
+                .curl("--insecure https://localhost:6443/readyz")
+                .await?;
+            let ready = asked.cause == Cause::Answered;
+            Ok(Probe::when(ready, Cause::NotReady, asked.to_string())
+                .needs(Needs::ControlPlane("kube-apiserver")))
+        })
+        .await
     }
 
     fn settings(&self) -> Settings {

@@ -1,13 +1,19 @@
 //! `curl` on a node, and how its request ended.
 
 use std::fmt;
+use std::time::Duration;
 
+use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure, ensure};
+use crate::lab::Lab;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;
 
 /// What comes behind the body: the status, 0 where there was none (curl(1), `--write-out`).
 const STATUS: &str = "-sS -m 20 -w '\\n%{http_code}'";
+
+/// For curl to end by its own limit.
+const LIMIT: Duration = Duration::from_secs(25);
 
 /// How a request of `curl`'s ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +34,29 @@ impl Node<'_> {
     /// # Errors
     /// When the node does not answer: how the request ended is in the answer.
     pub async fn curl(self, arguments: impl AsRef<str>) -> anyhow::Result<Curled> {
-        let line = format!("curl {STATUS} {}", arguments.as_ref());
-        Ok(Curled::of(&self.run(line).may_fail().await?))
+        let ran = self.run(line(arguments)).within(LIMIT).may_fail().await?;
+        Ok(Curled::of(&ran))
     }
+}
+
+impl Lab {
+    /// The same in a Pod's network, see [`Lab::run_in_network_of`]: `--cacert $root/...` is a file of the
+    /// Pod's.
+    ///
+    /// # Errors
+    /// As [`Node::curl`].
+    pub async fn curl_in_network_of(
+        &self,
+        pod: &Party,
+        arguments: impl AsRef<str>,
+    ) -> anyhow::Result<Curled> {
+        let asked = self.run_in_network_of(pod, line(arguments));
+        Ok(Curled::of(&asked.within(LIMIT).may_fail().await?))
+    }
+}
+
+fn line(arguments: impl AsRef<str>) -> String {
+    format!("curl {STATUS} {}", arguments.as_ref())
 }
 
 impl Curled {

@@ -51,6 +51,17 @@ impl Lab {
         .await
     }
 
+    /// The same, and waits until it runs.
+    ///
+    /// # Errors
+    /// As [`Lab::start_pod`]; a [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn run_pod(&self, name: &str, on: Node<'_>) -> anyhow::Result<Party> {
+        self.start_pod(name, on).await?;
+        let pods = self.pods().labelled(format!("app={name}"));
+        let running = pods.until_running(1).await?.into_iter().next();
+        running.with_context(|| format!("{name} has no address"))
+    }
+
     /// The messages of the events with this reason in the namespace `default`:
     /// `FailedCreatePodSandBox`.
     ///

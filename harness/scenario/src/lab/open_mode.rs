@@ -1,15 +1,17 @@
-//! A control plane as the documents start it first: on node 1, with two keys of root's, and open to
-//! whoever shows the one of the two that is the authority's.
+//! A control plane and a node as the documents start them first: on node 1, with two keys of root's, and
+//! open, the API server to whoever shows the one of the two that is the authority's, the kubelet to all.
 
 use std::time::Duration;
 
 use podwire_cluster::Component;
 
+use crate::check::failure::Cause;
 use crate::lab::Lab;
+use crate::lab::node::Node;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
-/// Two keys are drawn, or an API server starts.
+/// Two keys are drawn, or a daemon starts.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The documents' commands, in root's home.
@@ -24,6 +26,9 @@ const KUBECONFIG: &str = "\
     kubectl config set-credentials polykube --client-key ca.key --client-certificate ca.cert && \
     kubectl config set-context polykube --cluster polykube --user polykube && \
     kubectl config use-context polykube";
+
+/// Where that kubeconfig is, on node 1.
+const KUBECONFIG_PATH: &str = "/root/.kube/config";
 
 impl Lab {
     /// The API server with the five flags that it needs and no other: it lets everybody do everything
@@ -90,5 +95,61 @@ impl Lab {
         self.step("write a kubeconfig: cluster, credentials, context, and use that");
         self.node(1).run(KUBECONFIG).within(LIMIT).await?;
         Ok(())
+    }
+
+    /// The whole control plane but for the scheduler: the keys, etcd, [`Lab::open_api_server`], the
+    /// kubeconfig, and the controller manager with that and no other flag. Waits until Pods may be made.
+    ///
+    /// # Errors
+    /// When node 1 does not carry it out; a [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn start_open_control_plane(&self) -> anyhow::Result<()> {
+        self.make_first_keys().await?;
+        self.start_etcd_and_api_server(&self.open_api_server())
+            .await?;
+        self.write_kubeconfig_with_kubectl().await?;
+        self.step("start the controller manager with that kubeconfig");
+        let manager = self.controller_manager().without_flags();
+        let manager = manager.with("--kubeconfig", KUBECONFIG_PATH);
+        self.node(1).start_component(&manager).await?;
+        let expected = "the ServiceAccount that a Pod is made with";
+        self.there_is(
+            expected,
+            "serviceaccount default",
+            Needs::ControlPlane("kube-controller-manager"),
+        )
+        .await
+    }
+
+    /// Starts containerd on node 1, and [`Node::open_kubelet`]; waits until its Node is there.
+    ///
+    /// # Errors
+    /// As [`Lab::start_open_control_plane`].
+    pub async fn start_open_node(&self) -> anyhow::Result<()> {
+        let node1 = self.node(1);
+        self.step("start containerd, and the kubelet with that kubeconfig");
+        node1.start_component(&self.containerd()).await?;
+        node1.start_component(&node1.open_kubelet()).await?;
+        self.there_is("the Node", "node node1", Needs::Kubelet(1))
+            .await
+    }
+
+    async fn there_is(&self, expected: &str, what: &str, needs: Needs) -> anyhow::Result<()> {
+        self.eventually(expected, LIMIT, async || {
+            let asked = self.kubectl(format!("get {what}")).may_fail().await?;
+            let there = Probe::when(asked.succeeded(), Cause::Absent, asked.said());
+            Ok(there.needs(needs.clone()))
+        })
+        .await
+    }
+}
+
+impl Node<'_> {
+    /// The kubelet with root's kubeconfig and without a configuration file: it answers whoever asks it
+    /// (kubelet reference, `--anonymous-auth` and `--authorization-mode`). The documents give it no other
+    /// flag; here it is told how this node's containerd makes cgroups.
+    pub fn open_kubelet(self) -> Component {
+        let bare = self.kubelet().without_flags();
+        bare.with("--kubeconfig", KUBECONFIG_PATH)
+            .with("--cgroup-driver", "systemd")
     }
 }
