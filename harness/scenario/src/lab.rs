@@ -14,6 +14,7 @@ mod holes;
 pub(crate) mod impair;
 mod ipam;
 pub(crate) mod kubeadm;
+mod laid;
 mod leaving;
 pub(crate) mod node;
 pub(crate) mod nodes;
@@ -30,6 +31,7 @@ mod stream;
 mod tls;
 pub(crate) mod traffic;
 pub(crate) mod troubles;
+mod tunnel;
 mod watch;
 pub(crate) mod wire;
 

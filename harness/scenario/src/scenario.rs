@@ -83,6 +83,8 @@ pub enum Cells {
     Routable,
     /// flannel's host-gw carries its Pods' packets: as they are, by way of the other node.
     HostGw,
+    /// flannel's VXLAN carries its Pods' packets, in UDP between the nodes.
+    Vxlan,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -184,6 +186,7 @@ impl Cells {
                 PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
             },
             Self::HostGw => cell.network == PodNetwork::Flannel(FlannelBackend::HostGw),
+            Self::Vxlan => cell.network == PodNetwork::Flannel(FlannelBackend::Vxlan),
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }
