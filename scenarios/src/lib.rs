@@ -31,6 +31,8 @@ pub fn all() -> Vec<Scenario> {
         second_node::pod_addresses::POD_ADDRESSES,
         second_node::static_routes::STATIC_ROUTES,
         second_node::address_filter::ADDRESS_FILTER,
+        second_node::kube_router::KUBE_ROUTER,
+        second_node::kube_router::KUBE_ROUTER_WITHOUT_KUBE_PROXY,
         second_node::off_link::OFF_LINK,
         whole_network::own_addresses::OWN_ADDRESSES,
         one_node::cluster_ip::CLUSTER_IP,

@@ -13,6 +13,7 @@ mod gateway;
 mod holes;
 pub(crate) mod impair;
 mod ipam;
+mod kube_router;
 pub(crate) mod kubeadm;
 mod laid;
 mod leaving;

@@ -134,6 +134,9 @@ pub struct Scenario {
     /// sabotages start from clones of that. For what takes long and is the same for all of them, or
     /// must be seen to live through a freeze.
     pub prepare: Option<Steps>,
+    /// Whether it starts kube-router, which is no part of a cluster: only runs with such a scenario build
+    /// it.
+    pub kube_router: bool,
     /// What it does and asserts.
     pub run: Steps,
     /// Faults that prove its assertions can fail.
@@ -156,6 +159,7 @@ impl Scenario {
             nodes: 2,
             limit: Duration::from_secs(120),
             prepare: None,
+            kube_router: false,
             run,
             sabotages: &[],
             red_when: &[],

@@ -121,7 +121,7 @@ async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
     node.run(format!("ip route delete {range}")).await.map(drop)
 }
 
-async fn stays_gone(lab: &Lab) -> anyhow::Result<()> {
+pub(super) async fn stays_gone(lab: &Lab) -> anyhow::Result<()> {
     let (node, to) = (lab.node(2), lab.node(1));
     let range = to.range_of_pods().await?;
     let in_a_tunnel = node.run("ip link show flannel.1").may_fail().await?.succeeded();
@@ -151,7 +151,7 @@ async fn is_back(lab: &Lab) -> anyhow::Result<()> {
     node.until_laid_for(to, to.range_of_pods().await?).await
 }
 
-async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {
+pub(super) async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every ordered pair answers");
     let mesh = lab.mesh_of_everybody().await?;
     Ok(mesh.all_answer("every ordered pair to answer")?)

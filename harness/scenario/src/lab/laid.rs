@@ -57,7 +57,7 @@ impl Node<'_> {
             let lacks = lacking(network, &laid, range, other.address());
             let state = lacks.map(|lacks| format!("no {lacks}; there is {laid:?}"));
             let state = state.unwrap_or_default();
-            Ok(Probe::when(lacks.is_none(), Cause::Absent, state).needs(self.needs_flannel()))
+            Ok(Probe::when(lacks.is_none(), Cause::Absent, state).needs(self.needs_daemon()))
         });
         laid.await
     }
@@ -75,9 +75,17 @@ impl Node<'_> {
         let gone = self.lab().eventually(expected, LAID, async || {
             let left = self.laid_for(other, range).await?;
             let state = left.join("; ");
-            Ok(Probe::when(left.is_empty(), Cause::Answered, state).needs(self.needs_flannel()))
+            Ok(Probe::when(left.is_empty(), Cause::Answered, state).needs(self.needs_daemon()))
         });
         gone.await
+    }
+
+    /// That what lays routes on it does so: flannel, or with routes by hand kube-router.
+    fn needs_daemon(self) -> Needs {
+        match self.lab().pod_network() {
+            PodNetwork::Routes => self.needs_kube_router(),
+            PodNetwork::Flannel(_) | PodNetwork::Manifest => self.needs_flannel(),
+        }
     }
 
     /// That its flannel does what it is there for: what waits for it needs this.
