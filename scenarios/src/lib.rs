@@ -10,6 +10,7 @@ mod field;
 mod harness;
 mod kubeadm;
 mod one_node;
+mod pod_ranges;
 mod second_node;
 mod whole_network;
 
@@ -25,6 +26,9 @@ pub fn all() -> Vec<Scenario> {
         control_plane::client_certificates::CLIENT_CERTIFICATES,
         control_plane::etcd_over_tls::ETCD_OVER_TLS,
         control_plane::first_deployment::FIRST_DEPLOYMENT,
+        one_node::engine::ENGINE,
+        one_node::cgroup_drivers::CGROUP_DRIVERS,
+        one_node::standalone::STANDALONE,
         control_plane::all_addresses::ALL_ADDRESSES,
         control_plane::serving_names::SERVING_NAMES,
         second_node::joins::JOINS,
@@ -34,6 +38,10 @@ pub fn all() -> Vec<Scenario> {
         second_node::kube_router::KUBE_ROUTER,
         second_node::kube_router::KUBE_ROUTER_WITHOUT_KUBE_PROXY,
         second_node::off_link::OFF_LINK,
+        pod_ranges::one_kubeconfig::ONE_KUBECONFIG,
+        pod_ranges::one_subnet::ONE_SUBNET,
+        pod_ranges::pod_cidr_by_hand::POD_CIDR_BY_HAND,
+        pod_ranges::pod_cidr_allocated::POD_CIDR_ALLOCATED,
         whole_network::own_addresses::OWN_ADDRESSES,
         one_node::cluster_ip::CLUSTER_IP,
         one_node::outside_host::OUTSIDE_HOST,

@@ -17,6 +17,7 @@ mod kube_router;
 pub(crate) mod kubeadm;
 mod laid;
 mod leaving;
+mod met;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod objects;
