@@ -87,7 +87,7 @@ impl CacheError {
 /// What an artefact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A program that this project builds for its own use on the host.
+    /// A program that this project builds for its own use, on the host or in guests.
     Tool,
     /// The Kubernetes binaries of one version.
     Bundle,

@@ -14,7 +14,9 @@ mod holes;
 pub(crate) mod impair;
 mod ipam;
 mod joining;
+mod kube_router;
 pub(crate) mod kubeadm;
+mod laid;
 mod leaving;
 mod met;
 pub(crate) mod node;
@@ -32,6 +34,7 @@ mod stream;
 mod tls;
 pub(crate) mod traffic;
 pub(crate) mod troubles;
+mod tunnel;
 mod watch;
 pub(crate) mod wire;
 

@@ -85,6 +85,8 @@ pub enum Cells {
     Routable,
     /// flannel's host-gw carries its Pods' packets: as they are, by way of the other node.
     HostGw,
+    /// flannel's VXLAN carries its Pods' packets, in UDP between the nodes.
+    Vxlan,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -134,6 +136,9 @@ pub struct Scenario {
     /// sabotages start from clones of that. For what takes long and is the same for all of them, or
     /// must be seen to live through a freeze.
     pub prepare: Option<Steps>,
+    /// Whether it starts kube-router, which is no part of a cluster: only runs with such a scenario build
+    /// it.
+    pub kube_router: bool,
     /// What it does and asserts.
     pub run: Steps,
     /// Faults that prove its assertions can fail.
@@ -156,6 +161,7 @@ impl Scenario {
             nodes: 2,
             limit: Duration::from_secs(120),
             prepare: None,
+            kube_router: false,
             run,
             sabotages: &[],
             red_when: &[],
@@ -189,6 +195,7 @@ impl Cells {
                 PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
             },
             Self::HostGw => cell.network == PodNetwork::Flannel(FlannelBackend::HostGw),
+            Self::Vxlan => cell.network == PodNetwork::Flannel(FlannelBackend::Vxlan),
             Self::KubeadmWithBridge => {
                 Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
             }

@@ -4,6 +4,10 @@
 //! is a Go module whose `tool` directives name the main packages; `go build -o DIR/ tool` builds them
 //! all, and `go.sum` pins what they are made of. A folder with a main.go is a program of its own,
 //! made from the packages of the module that the folder is named after.
+//!
+//! kube-router is pinned and built likewise, and is no part of a bundle: nothing runs it but what some
+//! scenarios start on nodes. As a part it would cost every first run two minutes, and a change of its pins
+//! would change every image and stage.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,15 +21,16 @@ use crate::command::run_step;
 use crate::digest::Inputs;
 use crate::files::place;
 use crate::tools::{self, GO_VERSION, Go};
-use crate::{Error, Workshop};
+use crate::{Check, Error, Kind, Workshop};
 
 /// The modules of a bundle, the small ones first: what is wrong with Go shows within seconds.
 const MODULES: [&str; 5] = ["node", "etcd", FLANNEL, "coredns", "kubernetes"];
 
 /// Those that are the same whatever the version of Kubernetes.
-const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
+const FOR_ALL_VERSIONS: [&str; 3] = ["node", FLANNEL, KUBE_ROUTER];
 
 const FLANNEL: &str = "flannel";
+const KUBE_ROUTER: &str = "kube-router";
 
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -225,9 +230,14 @@ impl Recipe {
         })
     }
 
-    fn flannel(source: &Path) -> Result<Self, Error> {
-        // Nothing of it is told a version of Kubernetes.
-        Self::read(source, "", &[FLANNEL])
+    /// What is told no version of Kubernetes.
+    fn alone(source: &Path, name: &'static str) -> Result<Self, Error> {
+        Self::read(source, "", &[name])
+    }
+
+    /// The name that its programs have among the tools.
+    fn tool_name(&self) -> String {
+        format!("{KUBE_ROUTER}-{}", self.name)
     }
 
     /// The version of a module, without `v`.
@@ -256,6 +266,7 @@ impl Recipe {
         {
             let about = match *name {
                 FLANNEL | "coredns" => " (about a minute on 2 cores, once)",
+                KUBE_ROUTER => " (about 2 minutes on 2 cores, once)",
                 "kubernetes" => " (about 5 minutes on 2 cores, once)",
                 _ => "",
             };
@@ -363,12 +374,12 @@ pub(super) struct Flannel {
 
 /// What flannel is built from, as a part of a bundle's name.
 pub(super) fn name_of_flannel(source: &Path) -> Result<String, Error> {
-    Ok(Recipe::flannel(source)?.name)
+    Ok(Recipe::alone(source, FLANNEL)?.name)
 }
 
 /// Builds flannel into a bundle's folder.
 pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flannel, Error> {
-    let recipe = Recipe::flannel(workshop.source)?;
+    let recipe = Recipe::alone(workshop.source, FLANNEL)?;
     let go = tools::go(workshop)?;
     let files = recipe.build(workshop, &go, dir)?;
     go.remove_build_cache()?;
@@ -376,6 +387,36 @@ pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flann
         version: recipe.version_of(FLANNEL_MODULE),
         files,
     })
+}
+
+/// kube-router's program, when it has been built from today's pins.
+///
+/// # Errors
+/// [`Error`] when pins or cache cannot be read.
+pub fn cached_kube_router(workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
+    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
+    let found = (workshop.cache).find(Kind::Tool, &recipe.tool_name(), Check::Contents)?;
+    let dir = found.usable(KUBE_ROUTER, workshop.report);
+    Ok(dir.map(|dir| dir.join("bin").join(KUBE_ROUTER)))
+}
+
+/// kube-router's program, built from its module on first use: for the scenarios that start it.
+///
+/// # Errors
+/// [`Error::MissingProgram`] without Go, [`Error::Step`] when it does not build.
+pub fn kube_router(workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
+    // Nobody builds a bundle meanwhile: they share Go's build cache, which goes at the end.
+    let _lock = workshop.cache.lock("bundle", workshop.report)?;
+    if let Some(program) = cached_kube_router(workshop)? {
+        return Ok(program);
+    }
+    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
+    let go = tools::go(workshop)?;
+    let staging = workshop.cache.staging(KUBE_ROUTER)?;
+    recipe.build(workshop, &go, staging.path())?;
+    let dir = (workshop.cache).publish(Kind::Tool, &recipe.tool_name(), staging)?;
+    go.remove_build_cache()?;
+    Ok(dir.join("bin").join(KUBE_ROUTER))
 }
 
 #[cfg(test)]
@@ -425,6 +466,19 @@ mod tests {
         cni/loopback github.com/containernetworking/plugins v1.9.1
         cni/portmap github.com/containernetworking/plugins v1.9.1
         ");
+    }
+
+    #[test]
+    fn kube_router_is_pinned_for_itself_and_part_of_no_bundle() {
+        let recipe = Recipe::alone(source(), KUBE_ROUTER).unwrap();
+        let [tool] = recipe.tools.as_slice() else {
+            panic!("{:?}", recipe.tools);
+        };
+        assert_eq!(
+            (tool.path().as_str(), tool.module_version.as_str()),
+            ("bin/kube-router", "v2.1.0")
+        );
+        assert!(!MODULES.contains(&KUBE_ROUTER));
     }
 
     #[test]

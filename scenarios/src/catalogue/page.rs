@@ -168,6 +168,7 @@ mod tests {
             nodes: 2,
             limit: Duration::from_secs(60),
             prepare: None,
+            kube_router: false,
             run: |_| Box::pin(async { Ok(()) }),
             sabotages,
             red_when: &[],

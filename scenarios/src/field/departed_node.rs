@@ -1,8 +1,8 @@
 //! A Node that leaves while a network daemon is down.
 
 use podwire_scenario::{
-    Cause, Cells, Ipv4Net, Lab, Needs, Node, Probe, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Ipv4Net, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
+    steps,
 };
 
 use crate::catalogue::F15;
@@ -64,13 +64,8 @@ async fn departed_node(lab: &Lab) -> anyhow::Result<()> {
 
     let node1 = lab.node(1);
     lab.step(format!("{node1} forgets {}", lab.last_node()));
-    lab.eventually(format!("nothing of {} on {node1}", lab.last_node()), secs(30), async || {
-        let left = entries(lab, node1).await?;
-        let state = left.join("; ");
-        Ok(Probe::when(left.is_empty(), Cause::Answered, state).needs(does_something(node1)))
-    })
-    .await?;
-    nothing_left_on(lab, node1).await?;
+    let Ranges { leaving, .. } = lab.kept()?;
+    node1.until_nothing_laid_for(lab.last_node(), leaving).await?;
 
     was_down(lab).restart_flannel().await?;
     catches_up(lab).await?;
@@ -95,12 +90,9 @@ struct Ranges {
 
 /// While it has a Node, which says its range.
 async fn remember(lab: &Lab) -> anyhow::Result<()> {
-    let ranges = lab.cluster().pod_ranges().await?.unwrap_or_default();
-    let of = |node: Node<'_>| {
-        let range = ranges.get(&node.number()).copied();
-        range.ok_or_else(|| anyhow::anyhow!("{node} has no range for its Pods"))
-    };
-    lab.keep(Ranges { leaving: of(lab.last_node())?, staying: of(lab.node(1))? });
+    let (leaving, staying) = (lab.last_node(), lab.node(1));
+    let (leaving, staying) = (leaving.range_of_pods().await?, staying.range_of_pods().await?);
+    lab.keep(Ranges { leaving, staying });
     Ok(())
 }
 
@@ -112,25 +104,10 @@ async fn goes_down(lab: &Lab) -> anyhow::Result<()> {
     node.run(format!("ip route delete {staying}")).await.map(drop)
 }
 
-/// What there is on a node for the one that leaves: routes, and in the tunnel its neighbour and forwarding
-/// entries.
+/// What there is on a node for the one that leaves.
 async fn entries(lab: &Lab, on: Node<'_>) -> anyhow::Result<Vec<String>> {
     let Ranges { leaving, .. } = lab.kept()?;
-    let listed = on
-        .run(format!(
-            "{{ ip -4 route; ip -4 neighbour show dev flannel.1; bridge fdb show dev flannel.1; }} \
-             2>/dev/null | grep -F -e '{}' -e 'dst {}'; true",
-            front(leaving),
-            lab.last_node().address()
-        ))
-        .await?;
-    Ok(listed.text().lines().map(|line| line.trim().to_owned()).collect())
-}
-
-/// What all addresses of a range of 256 begin with.
-fn front(range: Ipv4Net) -> String {
-    let [a, b, c, _] = range.address.octets();
-    format!("{a}.{b}.{c}.")
+    on.laid_for(lab.last_node(), leaving).await
 }
 
 async fn nothing_left_on(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
@@ -147,18 +124,9 @@ async fn catches_up(lab: &Lab) -> anyhow::Result<()> {
     lab.eventually(format!("a route to {staying} on {node}"), secs(30), async || {
         let routes = node.run(format!("ip -4 route show {staying}")).await?;
         let back = !routes.text().is_empty();
-        Ok(Probe::when(back, Cause::Absent, "none").needs(does_something(node)))
+        Ok(Probe::when(back, Cause::Absent, "none").needs(node.needs_flannel()))
     })
     .await
-}
-
-/// A flannel that is not halted.
-fn does_something(node: Node<'_>) -> Needs {
-    Needs::Silence {
-        node: node.number(),
-        command: "grep -s -l '(flanneld) T ' /proc/[0-9]*/stat; true".to_owned(),
-        means: "its flanneld is halted (SIGSTOP)".to_owned(),
-    }
 }
 
 async fn keeps_what_is_too_much(lab: &Lab) -> anyhow::Result<()> {
@@ -215,10 +183,5 @@ mod tests {
         ] {
             assert_eq!(keeps_entries(image), keeps, "{image}");
         }
-    }
-
-    #[test]
-    fn a_range_s_addresses_begin_alike() {
-        assert_eq!(front("10.1.3.0/24".parse().unwrap()), "10.1.3.");
     }
 }

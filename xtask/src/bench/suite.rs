@@ -113,6 +113,10 @@ pub(crate) fn on_stages<T>(
     let nextest = nextest?;
     let judged = preparation.judge()?;
     let node = preparation.node_image()?;
+    let kube_router = match chosen.iter().any(|scenario| scenario.kube_router) {
+        true => Some(preparation.kube_router()?),
+        false => None,
+    };
     let host = preparation.host(&judged);
     let plan = wanted.cluster_plan(session, by_hand, &node, host.accelerator)?;
     session.progress.phase("test programs");
@@ -138,6 +142,7 @@ pub(crate) fn on_stages<T>(
         suite: Suite {
             session,
             nextest: &nextest,
+            kube_router: kube_router.as_deref(),
             host: &host,
             plan: &plan,
             at_once: suite::at_once(&plan)?,

@@ -96,6 +96,7 @@ mod tests {
             again: String::new(),
             repeat: 1,
             strict_wire: false,
+            kube_router: None,
         }
     }
 

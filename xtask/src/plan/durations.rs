@@ -111,9 +111,12 @@ fn on(what: &str, accelerator: Option<Accelerator>) -> String {
 fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
     match phase {
         // No guest runs in these.
-        Phase::Packages | Phase::Tools | Phase::Bundle | Phase::OwnBundle | Phase::Programs => {
-            phase.name().to_owned()
-        }
+        Phase::Packages
+        | Phase::Tools
+        | Phase::Bundle
+        | Phase::OwnBundle
+        | Phase::KubeRouter
+        | Phase::Programs => phase.name().to_owned(),
         _ => on(phase.name(), accelerator),
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         nodes: 2,
         limit: Duration::from_secs(60),
         prepare: None,
+        kube_router: false,
         run: nothing,
         sabotages: &[],
         red_when: &[],

@@ -14,6 +14,7 @@ pub(crate) enum Phase {
     /// What is left of [`Phase::Bundle`] when the cache has all of it that is not the user's own.
     OwnBundle,
     NodeImage,
+    KubeRouter,
     Programs,
     HarnessTests,
     Layer,
@@ -22,7 +23,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// All that a run may have which brings neither a Pod network nor programs of the user's.
+    /// All that every run has which brings neither a Pod network nor programs of the user's.
     pub(crate) const ALL: [Self; 10] = [
         Self::Packages,
         Self::Tools,
@@ -47,6 +48,7 @@ impl Phase {
             Self::Bundle => "bundle",
             Self::OwnBundle => "own bundle",
             Self::NodeImage => "node image",
+            Self::KubeRouter => "kube-router",
             Self::Programs => "test programs",
             Self::HarnessTests => "harness tests",
             Self::Layer => "image layer",
@@ -68,6 +70,7 @@ impl Phase {
             Self::NodeImage => {
                 "the machines' disk: Debian, containerd, the bundle, its container images"
             }
+            Self::KubeRouter => "a network daemon that scenarios start on nodes",
             Self::Programs => "compile the tests and scenarios",
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
             Self::Layer => "one machine imports the manifest's container images",
@@ -84,7 +87,7 @@ impl Phase {
             Self::Tools | Self::Bundle => (420.0, 420.0),
             Self::Accelerator => (5.0, 30.0),
             Self::OwnBundle => (20.0, 20.0),
-            Self::NodeImage => (150.0, 150.0),
+            Self::NodeImage | Self::KubeRouter => (150.0, 150.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
             Self::Layer => (30.0, 150.0),
@@ -95,7 +98,10 @@ impl Phase {
 
     /// Whether more cores make it faster.
     pub(super) fn compiles(self) -> bool {
-        matches!(self, Self::Tools | Self::Bundle | Self::Programs)
+        matches!(
+            self,
+            Self::Tools | Self::Bundle | Self::KubeRouter | Self::Programs
+        )
     }
 
     /// MiB that stay on disk when it is done, and MiB that it needs beside them meanwhile, when it is
@@ -111,6 +117,7 @@ impl Phase {
             Self::Bundle => (2400, 3200),
             Self::OwnBundle => (800, 100),
             Self::NodeImage => (1700, 4000),
+            Self::KubeRouter => (900, 1000),
             Self::Programs => (2500, 0),
             Self::HarnessTests => (50, 1500),
             Self::Layer => (1000, 1000),

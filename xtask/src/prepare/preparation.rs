@@ -1,7 +1,7 @@
 //! What a cluster needs before it can run: prepared phase by phase, each timed.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -179,6 +179,17 @@ impl<'a> Preparation<'a> {
         let system = self.wanted.system;
         let system = system.map_or(System::Debian, |it| it.system(accelerator));
         self.image(Phase::NodeImage, system, image::NODE, Some(&bundle))
+    }
+
+    /// kube-router's program.
+    pub(crate) fn kube_router(&mut self) -> Result<PathBuf, Stop> {
+        self.phase(Phase::KubeRouter, |it| {
+            let workshop = it.session.workshop();
+            if let Some(program) = bundle::cached_kube_router(&workshop)? {
+                return Ok((program, true));
+            }
+            Ok((bundle::kube_router(&workshop)?, false))
+        })
     }
 
     fn image(

@@ -141,11 +141,16 @@ pub(super) fn look(
                 }
             },
         ),
-        (
-            Phase::Programs,
-            Need::Always("nothing when they are current".into()),
-        ),
     ];
+    if order.has_kube_router() {
+        let built = podwire_images::bundle::cached_kube_router(&workshop)?;
+        let built = built.map(|_| "built".to_owned());
+        phases.push((Phase::KubeRouter, cached_or(built, "")));
+    }
+    phases.push((
+        Phase::Programs,
+        Need::Always("nothing when they are current".into()),
+    ));
     if order.harness_tests {
         phases.push((Phase::HarnessTests, Need::Always(String::new())));
     }

@@ -188,6 +188,12 @@ impl<'a> Order<'a> {
         starts.len() + 2
     }
 
+    /// Whether one of the selected scenarios starts kube-router.
+    pub(crate) fn has_kube_router(&self) -> bool {
+        let mut starts = self.catalogue.iter().filter(|it| it.kube_router);
+        starts.any(|scenario| self.cells.iter().any(|cell| cell.selects(scenario)))
+    }
+
     /// All scenarios that run, with their cells.
     pub(crate) fn scenarios(&self) -> Vec<Planned> {
         let mut all = Vec::new();

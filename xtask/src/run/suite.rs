@@ -30,6 +30,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) session: &'a Session,
     /// The program.
     pub(crate) nextest: &'a Path,
+    /// kube-router's program, where one of them starts it.
+    pub(crate) kube_router: Option<&'a Path>,
     pub(crate) host: &'a Host,
     pub(crate) plan: &'a ClusterPlan,
     /// How many of them run beside each other.
@@ -117,6 +119,7 @@ impl Suite<'_> {
             keep: self.keep.map(Path::to_owned),
             repeat: self.repeat,
             strict_wire: self.strict_wire,
+            kube_router: self.kube_router.map(Path::to_owned),
             tested: tested(self.plan, self.system, self.provenance),
             again: self.again.to_owned(),
         })

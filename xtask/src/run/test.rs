@@ -158,6 +158,10 @@ impl Run<'_> {
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
+        let kube_router = match self.order.has_kube_router() {
+            true => Some(self.preparation.kube_router()?),
+            false => None,
+        };
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         if let Some(whole) = &mut self.results.whole {
             whole.inputs = whole::inputs(&node.manifest, pod_manifest.as_ref());
@@ -197,7 +201,8 @@ impl Run<'_> {
             .collect();
         self.phase(Phase::Scenarios, |run| {
             for (order, plan, stages) in clusters {
-                run.scenarios(order, plan, &stages, &nextest, &host)?;
+                let programs = (&*nextest, kube_router.as_deref());
+                run.scenarios(order, plan, &stages, programs, &host)?;
                 // A person who wants to end the run does not mean one cluster of it.
                 if run.cut_short.is_some() {
                     break;
@@ -208,19 +213,20 @@ impl Run<'_> {
         Ok(Done::Ran)
     }
 
-    /// The scenarios of one cell.
+    /// The scenarios of one cell; the programs are nextest, and kube-router where one starts it.
     fn scenarios(
         &mut self,
         order: &CellOrder,
         plan: &ClusterPlan,
         stages: &[Stage],
-        nextest: &Path,
+        (nextest, kube_router): (&Path, Option<&Path>),
         host: &Host,
     ) -> Result<(), Stop> {
         let session = self.session;
         let suite = Suite {
             session,
             nextest,
+            kube_router,
             host,
             plan,
             at_once: suite::at_once(plan)?,

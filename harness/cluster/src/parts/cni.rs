@@ -10,6 +10,8 @@ use crate::plan::layout::Layout;
 pub const PATH: &str = "/etc/cni/net.d/kube.conf";
 /// The bridge that the plugin makes with the first Pod.
 pub const BRIDGE: &str = "cni0";
+/// The file that kube-router keeps, where it is not told of another.
+pub const KUBE_ROUTER_PATH: &str = "/etc/cni/net.d/10-kuberouter.conf";
 /// Where the plugins of the bundle are.
 pub const PLUGINS: &str = "/opt/cni/bin";
 /// The file that makes [`masquerade`]'s rule.
@@ -29,6 +31,20 @@ pub fn bridge(range: Ipv4Net) -> String {
         "ipMasq": false,
         "hairpinMode": true,
         "ipam": { "type": "host-local", "subnet": range.to_string() },
+    });
+    format!("{config:#}\n")
+}
+
+/// What kube-router begins with: the bridge of its published DaemonSet (daemonset/kubeadm-kuberouter.yaml of
+/// v2.1.0), without a range. It adds the one that its Node has.
+pub fn kube_router() -> String {
+    let config = json!({
+        "cniVersion": "0.3.0",
+        "name": "mynet",
+        "type": "bridge",
+        "bridge": "kube-bridge",
+        "isDefaultGateway": true,
+        "ipam": { "type": "host-local" },
     });
     format!("{config:#}\n")
 }

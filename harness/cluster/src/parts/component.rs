@@ -459,6 +459,26 @@ pub fn kube_proxy(settings: Settings) -> Component {
     .with("--config", config::KUBE_PROXY_CONFIG_PATH)
 }
 
+/// kube-router, on every node: with the arguments of its published DaemonSet
+/// (daemonset/kubeadm-kuberouter.yaml of v2.1.0), which runs it as a Pod with the host's network.
+pub fn kube_router(settings: Settings) -> Component {
+    Component::own(
+        units::KUBE_ROUTER,
+        "kube-router: routes to the other nodes' Pods, learnt by BGP",
+        &[units::NETWORK],
+        Readiness::NotTold,
+        "/usr/local/bin/kube-router",
+        settings,
+    )
+    .with_all(&[
+        ("--run-router", "true"),
+        ("--run-firewall", "true"),
+        ("--run-service-proxy", "false"),
+        ("--bgp-graceful-restart", "true"),
+        ("--kubeconfig", kubeconfig::KUBE_ROUTER_PATH),
+    ])
+}
+
 /// Those of node 1 beside those of every node, in the order of their start.
 pub fn control_plane(network: PodNetwork, settings: Settings) -> [Component; 4] {
     [
@@ -491,6 +511,21 @@ mod tests {
             ];
             insta::assert_snapshot!(format!("node-{class}"), shown(&node));
         }
+    }
+
+    #[test]
+    fn kube_router_is_started_as_its_daemon_set_starts_it() {
+        let command = shown(&[kube_router(Settings::OwnDefaults)]);
+        let lines = command.lines().skip_while(|line| !line.starts_with("Exec"));
+        let lines: Vec<&str> = lines.take(6).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ExecStart=/usr/local/bin/kube-router \
+            --run-router=true \
+            --run-firewall=true \
+            --run-service-proxy=false \
+            --bgp-graceful-restart=true \
+            --kubeconfig=/var/lib/kube-router/kubeconfig
+        ");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::plan::addresses::{API_NAME, API_PORT};
 pub const KUBELET_PATH: &str = "/etc/kubernetes/kubelet.conf";
 /// kube-proxy's, on every node.
 pub const KUBE_PROXY_PATH: &str = "/etc/kubernetes/kube-proxy.conf";
+/// kube-router's, on every node.
+pub const KUBE_ROUTER_PATH: &str = "/var/lib/kube-router/kubeconfig";
 /// The controller manager's, on node 1.
 pub const CONTROLLER_MANAGER_PATH: &str = "/etc/kubernetes/controller-manager.conf";
 /// The scheduler's, on node 1.

@@ -36,6 +36,8 @@ pub const EMULATED_CONTAINERD: &str = "/etc/containerd/emulated.toml";
 pub const KUBELET: &str = "kubelet.service";
 /// The Service proxy, on every node; with static routes not started before them.
 pub const KUBE_PROXY: &str = "kube-proxy.service";
+/// kube-router, on every node; no cluster has it until a scenario starts it.
+pub const KUBE_ROUTER: &str = "kube-router.service";
 /// Key-value store, on node 1.
 pub const ETCD: &str = "etcd.service";
 /// API server, on node 1.

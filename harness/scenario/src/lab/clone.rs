@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,20 @@ pub struct Lab {
     kept: Mutex<Vec<Box<dyn Any + Send>>>,
     /// Nodes that were rebooted, by number: their containers began anew.
     booted_anew: Mutex<BTreeSet<u32>>,
+    /// Where this host has kube-router's program, if the run has it.
+    kube_router: Option<PathBuf>,
     traffic: TrafficLog,
 }
 
 impl Lab {
     /// Each step begins with `about`.
-    pub(crate) fn new(cluster: Cluster, host: &Host, dir: &Path, about: Option<String>) -> Self {
+    pub(crate) fn new(
+        cluster: Cluster,
+        host: &Host,
+        dir: &Path,
+        about: Option<String>,
+        kube_router: Option<PathBuf>,
+    ) -> Self {
         Self {
             cluster,
             speed_factor: host.speed_factor,
@@ -48,6 +56,7 @@ impl Lab {
             injected: Mutex::new(None),
             kept: Mutex::default(),
             booted_anew: Mutex::default(),
+            kube_router,
             traffic: TrafficLog::default(),
         }
     }
@@ -162,6 +171,10 @@ impl Lab {
 
     pub(super) fn traffic(&self) -> &TrafficLog {
         &self.traffic
+    }
+
+    pub(super) fn kube_router(&self) -> Option<&Path> {
+        self.kube_router.as_deref()
     }
 
     pub(crate) fn into_cluster(self) -> Cluster {

@@ -1,16 +1,18 @@
 //! The daemons that keep a node's network: halted, restarted, and kube-proxy in its other mode.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use podwire_cluster::config::KUBE_PROXY_CONFIG_PATH;
-use podwire_cluster::{Bootstrap, ProxyMode, addresses, flannel};
-use serde_json::json;
+use podwire_cluster::{Bootstrap, PodNetwork, ProxyMode, addresses, flannel};
+use serde_json::{Value, json};
 
 use crate::check::failure::Cause;
+use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::lab::pods::Pods;
 use crate::wait::needs::Needs;
@@ -19,11 +21,78 @@ use crate::wait::probe::Probe;
 /// For a daemon to be back, before stretching: a Pod's sandbox, its container, its first rules.
 const BACK: Duration = Duration::from_secs(60);
 
+/// Label of kube-proxy's Pods, as kubeadm makes them.
+const KUBE_PROXY: &str = "k8s-app=kube-proxy";
+
 /// Prints 1 once kube-proxy has written its rules since it started (Kubernetes metrics reference,
 /// `kubeproxy_sync_proxy_rules_last_timestamp_seconds`).
 const WROTE_ITS_RULES: &str = "\
 curl -s http://127.0.0.1:10249/metrics | \
 grep '^kubeproxy_sync_proxy_rules_last_timestamp_seconds' | grep -v IPv6 | grep -c ' [1-9]'; true";
+
+impl Lab {
+    /// Takes kube-proxy off all nodes, and what it has written into their kernels; by hand one that was
+    /// never started stays so.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when its Pods do not go; when a node does not carry it out.
+    pub async fn remove_kube_proxy(&self) -> anyhow::Result<()> {
+        self.step("a cluster without kube-proxy: none runs, and nothing is left of its rules");
+        match self.bootstrap() {
+            Bootstrap::ByHand => {
+                self.run_everywhere("systemctl stop kube-proxy").await?;
+            }
+            Bootstrap::Kubeadm => {
+                let delete = "-n kube-system delete daemonset kube-proxy";
+                self.kubectl(delete).await?;
+                let proxies = self.system_pods().labelled(KUBE_PROXY).within(BACK);
+                let gone = proxies.until("no Pod of kube-proxy's", |pods| {
+                    let state = format!("{} Pods", pods.len());
+                    Probe::when(pods.is_empty(), Cause::Answered, state)
+                });
+                gone.await?;
+            }
+        }
+        let clean_up = "kube-proxy --cleanup --hostname-override=$(hostname)";
+        self.run_everywhere(clean_up).await.map(drop)
+    }
+
+    /// Applies flannel's manifest, as the stage `pod-network` does. Its Pods ask for the API server at the
+    /// Service `kubernetes`, or where they are told: then it waits until all that run have been.
+    ///
+    /// # Errors
+    /// When the API refuses it, or they do not come to run; of a cell without flannel.
+    pub async fn apply_flannel(&self, api_server: Option<Ipv4Addr>) -> anyhow::Result<()> {
+        let PodNetwork::Flannel(backend) = self.pod_network() else {
+            bail!("flannel is no Pod network of {}", self.pod_network());
+        };
+        let told = api_server.map(|address| format!(", told that the API server is at {address}"));
+        self.step(format!(
+            "apply flannel's manifest{}",
+            told.unwrap_or_default()
+        ));
+        let mut manifest = flannel::manifest(backend);
+        let objects = manifest["items"].as_array_mut();
+        for object in objects.context("flannel's manifest is no List")? {
+            let is_daemon = object["kind"] == "DaemonSet";
+            if let Some(address) = api_server.filter(|_| is_daemon) {
+                let env = object.pointer_mut("/spec/template/spec/containers/0/env");
+                let env = env.and_then(Value::as_array_mut);
+                let env = env.context("flannel's container has no environment")?;
+                env.push(json!({ "name": "KUBERNETES_SERVICE_HOST", "value": address }));
+                let port = addresses::API_PORT.to_string();
+                env.push(json!({ "name": "KUBERNETES_SERVICE_PORT", "value": port }));
+            }
+            self.apply(object.take()).await?;
+        }
+        if api_server.is_some() {
+            let namespace = flannel::NAMESPACE;
+            let status = format!("-n {namespace} rollout status daemonset/kube-flannel-ds");
+            self.kubectl(status).within(BACK).await?;
+        }
+        Ok(())
+    }
+}
 
 impl Node<'_> {
     /// Halts a daemon, by its program's name: it is there, and does nothing (SIGSTOP).
@@ -45,7 +114,7 @@ impl Node<'_> {
         match self.lab().bootstrap() {
             Bootstrap::ByHand => self.restart("kube-proxy").await?,
             Bootstrap::Kubeadm => {
-                let proxies = self.lab().system_pods().labelled("k8s-app=kube-proxy");
+                let proxies = self.lab().system_pods().labelled(KUBE_PROXY);
                 self.replace_pod(proxies).await?;
             }
         }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use podwire_cluster::workload::{self, REPLICAS_PER_NODE};
 use podwire_probe::Kind;
 use serde_json::{Value, json};
 
@@ -60,6 +61,18 @@ impl Lab {
         let pods = self.pods().labelled(format!("app={name}"));
         let running = pods.until_running(1).await?.into_iter().next();
         running.with_context(|| format!("{name} has no address"))
+    }
+
+    /// Creates the workload, as the stage `workload` has it, and waits until all of its Pods run.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when they do not; when the API refuses it.
+    pub async fn create_workload(&self) -> anyhow::Result<()> {
+        self.step("create the workload");
+        let replicas = self.node_count() * REPLICAS_PER_NODE;
+        self.apply(workload::service()).await?;
+        self.apply(workload::deployment(replicas)).await?;
+        self.pods().until_running(replicas as usize).await.map(drop)
     }
 
     /// The messages of the events with this reason in the namespace `default`:

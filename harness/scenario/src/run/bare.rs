@@ -275,6 +275,7 @@ mod tests {
             nodes: 3,
             limit: Duration::from_secs(1),
             prepare: None,
+            kube_router: false,
             run: |_| Box::pin(async { Ok(()) }),
             sabotages: &[],
             red_when: &[],
@@ -302,6 +303,7 @@ mod tests {
             again: String::new(),
             repeat: 3,
             strict_wire: true,
+            kube_router: None,
         }
     }
 

@@ -80,6 +80,8 @@ pub struct CellContext {
     pub repeat: u32,
     /// Whether what stands out on the wire fails a scenario that has passed otherwise.
     pub strict_wire: bool,
+    /// kube-router's program, where the run has a scenario that starts it.
+    pub kube_router: Option<PathBuf>,
 }
 
 /// A scenario's share of the machine, see [`podwire_admission`].

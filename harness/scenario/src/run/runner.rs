@@ -331,7 +331,7 @@ impl Attempt {
         phases.push(phase(&format!("{role}: clone"), cloning));
 
         let running = Instant::now();
-        let lab = Lab::new(cluster, &self.host, &dir, role.round());
+        let lab = self.lab(cluster, &dir, role.round());
         let main = matches!(role, Role::Main(_));
         let run = async {
             match role {
@@ -515,7 +515,7 @@ impl Attempt {
             thawed = stage.thawed(&self.host, &dir, &logs, broken, &Told) => thawed?,
             stopped = stop.come() => return Err(self.cut_short(stopped)),
         };
-        let lab = Lab::new(cluster, &self.host, &logs, None);
+        let lab = self.lab(cluster, &logs, None);
         let prepared = async {
             lab.begins_as(self.scenario.stage).await?;
             prepare(&lab).await.context("the preparation failed")
@@ -536,6 +536,11 @@ impl Attempt {
         };
         phases.push(phase(PREPARATION, preparing));
         Ok(prepared)
+    }
+
+    fn lab(&self, cluster: Cluster, dir: &Path, about: Option<String>) -> Lab {
+        let kube_router = self.context.kube_router.clone();
+        Lab::new(cluster, &self.host, dir, about, kube_router)
     }
 
     async fn clone_stage(&self, stage: &Stage, dir: &Path) -> anyhow::Result<Cluster> {

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 29] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -34,6 +34,9 @@ const ORDER: [&str; 26] = [
     "faults.rs",
     "strays.rs",
     "daemons.rs",
+    "laid.rs",
+    "kube_router.rs",
+    "tunnel.rs",
     "ipam.rs",
     "impair.rs",
     "holes.rs",
