@@ -10,6 +10,7 @@ mod field;
 mod harness;
 mod kubeadm;
 mod one_node;
+mod pod_ranges;
 mod second_node;
 mod whole_network;
 
@@ -31,6 +32,8 @@ pub fn all() -> Vec<Scenario> {
         second_node::pod_addresses::POD_ADDRESSES,
         second_node::static_routes::STATIC_ROUTES,
         second_node::off_link::OFF_LINK,
+        pod_ranges::isolated_networks::ISOLATED_NETWORKS,
+        pod_ranges::kubelet_killed::KUBELET_KILLED,
         whole_network::own_addresses::OWN_ADDRESSES,
         one_node::cluster_ip::CLUSTER_IP,
         one_node::outside_host::OUTSIDE_HOST,
