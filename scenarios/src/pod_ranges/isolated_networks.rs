@@ -13,9 +13,9 @@ use crate::catalogue::{D6, D7, D8, D9};
 /// starts; today's containerd leaves it alone, so that it is typed here.
 pub(crate) const ISOLATED_NETWORKS: Scenario = Scenario {
     about: "Without routes between the nodes a ClusterIP answers as often as chance leads to a Pod of \
-            the asking node, and only those answer pings; with routes still nobody whom a node would \
-            have to forward to while its firewall drops that, on one node or on all; then everybody \
-            does, and requests spread",
+            the asking node, and no ping gets further; with routes, what a node would forward is dropped \
+            by its firewall until every node has a rule that accepts it; then all Pods answer, and \
+            requests spread",
     covers: &[D6, D7, D8, D9],
     profile: Profile::Full,
     limit: secs(240),

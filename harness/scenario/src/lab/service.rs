@@ -310,3 +310,34 @@ impl Node<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_probe::Counted;
+
+    fn told(results: &[(&str, u32)], unsent: u32) -> TargetReport {
+        let results = results.iter().map(|(host, count)| Counted {
+            outcome: Outcome::Answered,
+            host: Some((*host).to_owned()),
+            client: None,
+            count: *count,
+            octets: None,
+            slowest_ms: None,
+            error: None,
+        });
+        TargetReport {
+            target: "10.0.0.42:80".to_owned(),
+            results: results.collect(),
+            unsent,
+            attempts: vec![],
+        }
+    }
+
+    #[test]
+    fn rounds_are_added_by_who_answered() {
+        let mut all = told(&[("a", 90), ("b", 110)], 0);
+        add(&mut all, told(&[("b", 99), ("c", 101)], 3));
+        assert_eq!(all, told(&[("a", 90), ("b", 209), ("c", 101)], 3));
+    }
+}
