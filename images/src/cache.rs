@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytesize::ByteSize;
 
-use podwire_process::{Report, held};
+use podwire_process::{Report, Stream, held};
 use podwire_vm::keys::{KeyError, SshKeyPair, ssh_key_pair};
 use russh::keys::PrivateKey;
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,15 @@ pub struct Cache {
 /// process ends, however it ends (flock(2)).
 #[derive(Debug)]
 pub struct CacheLock {
-    _file: File,
+    file: File,
+}
+
+impl CacheLock {
+    /// The lock as a child's standard input, which is empty: it is held until the child has ended, and
+    /// whatever has its input from it. That is the one thing that sudo hands on.
+    pub(crate) fn into_input(self) -> Stream {
+        Stream::File(self.file)
+    }
 }
 
 /// A folder in which an artefact is put together before it is published; removed when dropped
@@ -184,7 +192,8 @@ pub struct CacheLock {
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
-    /// Locked: what nobody holds is a leftover of a process that was killed.
+    /// A shared lock: what nobody holds is a leftover of a process that was killed. Steps of an image's
+    /// build hold it too, which may outlive that process.
     _held: File,
 }
 
@@ -293,7 +302,7 @@ impl Cache {
         report.waiting(&format!("another run of podwire, which works on {name}"));
         let (file, path) = self.open_lock(name)?;
         file.lock().map_err(CacheError::io("lock", &path))?;
-        Ok(CacheLock { _file: file })
+        Ok(CacheLock { file })
     }
 
     /// Holds the lock `name` unless another process does.
@@ -303,7 +312,7 @@ impl Cache {
     pub fn try_lock(&self, name: &str) -> Result<Option<CacheLock>, CacheError> {
         let (file, path) = self.open_lock(name)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(CacheLock { _file: file })),
+            Ok(()) => Ok(Some(CacheLock { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(CacheError::io("lock", &path)(error)),
         }
@@ -314,6 +323,7 @@ impl Cache {
         File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&path)
             .map_err(CacheError::io("open", &path))
@@ -335,7 +345,7 @@ impl Cache {
         let made = self.temporary(&format!("{STAGING}{label}"), private);
         let ((), path) = made.map_err(CacheError::io("make", self.root.join(TEMPORARY)))?;
         let held = File::open(&path).map_err(CacheError::io("open", &path))?;
-        held.lock().map_err(CacheError::io("lock", &path))?;
+        held.lock_shared().map_err(CacheError::io("lock", &path))?;
         Ok(Staging { path, _held: held })
     }
 
@@ -479,7 +489,7 @@ impl Cache {
     fn placing(&self) -> Result<CacheLock, CacheError> {
         let (file, path) = self.open_lock("places")?;
         file.lock().map_err(CacheError::io("lock", &path))?;
-        Ok(CacheLock { _file: file })
+        Ok(CacheLock { file })
     }
 
     /// Moves something out of its place in one step, so that no other process can pick up half of it;

@@ -369,7 +369,9 @@ impl Host {
             commands.push(self.add_backports()?);
         }
         commands.push("apt-get update".to_owned());
-        let install = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends";
+        // Who installs something else just then, as unattended-upgrades does, is waited for.
+        let install = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+                       -o DPkg::Lock::Timeout=600";
         let plain = packages(false);
         if !plain.is_empty() {
             commands.push(format!("{install} {}", plain.join(" ")));
@@ -462,22 +464,27 @@ fn ask_version(spawner: &podwire_process::Spawner, path: &Path) -> Option<Versio
     Version::find(&done.stdout)
 }
 
-/// Runs a plan's commands, as root or through sudo. The caller has asked for consent.
+/// Runs a plan's commands, as root or through sudo. The caller has asked for consent. Waits for what an
+/// earlier run has begun to install and not ended with it.
 ///
 /// # Errors
 /// [`Error::Step`] with what the failed command printed.
 pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
     let log = workshop.cache.log("packages.log")?;
     for command in &plan.commands {
+        // dpkg that is killed leaves more to mend than one that goes on. So what is root's may outlive
+        // this run, and holds the lock for as long.
+        let lock = workshop.cache.lock("packages", workshop.report)?;
         workshop
             .report
             .step(&format!("installing packages: {command}"));
         let words = ["sh", "-c", command.as_str()];
-        let child = if plan.sudo {
+        let mut child = if plan.sudo {
             ChildCommand::new("sudo").args(words)
         } else {
             ChildCommand::new(words[0]).args(&words[1..])
         };
+        child.stdin = lock.into_input();
         run_step(workshop, "installing packages", child, &log, INSTALL_LIMIT)?;
     }
     Ok(())
@@ -487,6 +494,8 @@ pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
 mod tests {
     use super::apt::tests::DEB822;
     use super::*;
+    use crate::Cache;
+    use crate::test_host::{Loud, Run};
 
     fn host(os: &str, sources: Vec<AptSource>) -> Host {
         Host {
@@ -522,8 +531,8 @@ mod tests {
         insta::assert_snapshot!(plan.typed().join("\n"), @r"
         printf '%s\n' 'Types: deb' 'URIs: http://mirror.example/debian' 'Suites: bookworm-backports' 'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' > /etc/apt/sources.list.d/podwire-backports.sources
         apt-get update
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -t bookworm-backports qemu-system-x86 qemu-utils golang-go
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 -t bookworm-backports qemu-system-x86 qemu-utils golang-go
         ");
         let there = [
             ("qemu-system-x86_64", Some(Version(7, 2))),
@@ -556,7 +565,7 @@ mod tests {
             let plan = host(os, Vec::new()).plan(true);
             assert_eq!(plan.commands.len(), 2, "{plan:?}");
             insta::allow_duplicates! {
-                insta::assert_snapshot!(plan.commands[1], @"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils golang-go mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux vde2");
+                insta::assert_snapshot!(plan.commands[1], @"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 qemu-system-x86 qemu-utils golang-go mmdebstrap debian-archive-keyring e2fsprogs gpgv util-linux vde2");
             }
         }
         let plan = host("ID=fedora\nPRETTY_NAME=\"Fedora 44\"\n", Vec::new()).plan(false);
@@ -576,6 +585,52 @@ mod tests {
                 .any(|missing| missing.need.package == "uidmap")
         );
         insta::assert_snapshot!(plan.typed()[0], @"sudo sh -c 'apt-get update'");
+    }
+
+    /// Killed while it installs: with sudo all of what that runs goes on, as root dpkg does.
+    #[test]
+    fn what_outlives_a_run_that_installed_packages_is_waited_for() {
+        let test = "host::tests::what_outlives_a_run_that_installed_packages_is_waited_for";
+        if let Some(dir) = Run::this() {
+            let spawner = podwire_process::Spawner::start().unwrap();
+            let plan = Plan {
+                missing: Vec::new(),
+                commands: vec![fs::read_to_string(dir.join("command")).unwrap()],
+                by_hand: None,
+                sudo: dir.join("sudo").exists(),
+            };
+            let workshop = Workshop {
+                cache: &Cache::at(&dir.join("cache")).unwrap(),
+                spawner: &spawner,
+                report: &Loud,
+                source: &dir,
+            };
+            return install(&workshop, &plan).unwrap();
+        }
+        for sudo in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = |name: &str| dir.path().join(name);
+            if sudo {
+                fs::write(file("sudo"), "").unwrap();
+            }
+            let at = dir.path().display();
+            let dpkg = format!(
+                "(echo begun; until [ -e '{at}/go' ] || [ ! -d '{at}' ]; do sleep 0.05; done; \
+                 touch '{at}/installed'); true"
+            );
+            fs::write(file("command"), dpkg).unwrap();
+            let mut first = Run::start(test, dir.path());
+            assert!(first.says("begun"));
+            first.kill();
+
+            fs::write(file("command"), format!("test -e '{at}/installed'")).unwrap();
+            let mut second = Run::start(test, dir.path());
+            let waits = "another run of podwire, which works on packages";
+            assert!(second.says(waits), "sudo: {sudo}");
+            assert!(!file("installed").exists());
+            fs::write(file("go"), "").unwrap();
+            assert!(second.ends_well(), "sudo: {sudo}");
+        }
     }
 
     #[test]

@@ -416,7 +416,7 @@ mod tests {
     async fn a_registry_may_want_a_token_first() {
         let bench = Bench::new();
         let registry = TestRegistry::start();
-        registry.demand_token();
+        registry.demand_token(&format!("http://{}/token", registry.host));
         let name = format!("{}/agent:v1", registry.host);
         registry.offer("agent", "v1", &oci_archive(&name), &[]);
         let asked = [name.as_str()];

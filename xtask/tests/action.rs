@@ -7,8 +7,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod programs;
+
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -39,10 +40,7 @@ impl Runner {
     }
 
     fn program(&self, name: &str, script: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        programs::program(&self.path(name), script);
     }
 
     fn step(&self, name: &str) -> Command {

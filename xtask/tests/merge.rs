@@ -8,21 +8,26 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-/// In a project of its own, with nothing set that a CI system sets.
-fn xtask(project: &Path, words: &[&str], set: &[(&str, &str)]) -> Output {
+/// In a project of its own, with nothing set that a CI system sets, and its results in its own folder.
+fn command(project: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(words).current_dir(project);
     command.env("CARGO_MANIFEST_DIR", project);
     for name in [
+        "CARGO_TARGET_DIR",
         "CI",
         "CI_NODE_INDEX",
         "CI_NODE_TOTAL",
         "JOB_COMPLETION_INDEX",
+        "PODWIRE_OUTPUT",
     ] {
         command.env_remove(name);
     }
-    command.envs(set.iter().copied());
-    command.output().unwrap()
+    command
+}
+
+fn xtask(project: &Path, words: &[&str]) -> Output {
+    command(project, words).output().unwrap()
 }
 
 /// A part of two scenarios, of which it had one.
@@ -58,7 +63,7 @@ fn parts_become_one_result_with_one_verdict() {
     };
     write("one", &part(1, "passed").to_string());
     write("two", &part(2, "passed").to_string());
-    let done = xtask(project.path(), &["merge", "two", "one"], &[]);
+    let done = xtask(project.path(), &["merge", "two", "one"]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let said = String::from_utf8(done.stdout).unwrap();
     assert!(said.ends_with("2 passed, 0 failed\n"), "{said}");
@@ -76,9 +81,16 @@ fn parts_become_one_result_with_one_verdict() {
     assert_eq!(parts, [(&wanted[0], &wanted[1]), (&wanted[2], &wanted[3])]);
     let junit = fs::read_to_string(latest.join("junit.xml")).unwrap();
     assert!(junit.contains("every_pair"), "{junit}");
+    let page = fs::read_to_string(latest.join("report.html")).unwrap();
+    assert!(page.contains("<h1>2 passed, 0 failed</h1>"), "{page}");
+    assert!(page.contains("part 2/2"), "{page}");
+    assert!(
+        said.contains("report: target/podwire/latest/report.html\n"),
+        "{said}"
+    );
 
     write("two", &part(2, "failed").to_string());
-    let failed = xtask(project.path(), &["merge", "one", "two"], &[]);
+    let failed = xtask(project.path(), &["merge", "one", "two"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
 
     write("nothing", "{");
@@ -92,17 +104,64 @@ fn parts_become_one_result_with_one_verdict() {
         ),
     ] {
         let words: Vec<&str> = ["merge"].into_iter().chain(folders).collect();
-        let refused = xtask(project.path(), &words, &[]);
+        let refused = xtask(project.path(), &words);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.contains(told), "{said}");
     }
 }
 
+/// As the terminal does that was closed, and `| head`: both ends are gone before the first word.
+#[test]
+fn a_report_is_whole_although_nobody_reads_what_is_said_of_it() {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(project.path().join("images/bundle")).unwrap();
+    for (folder, number, outcome) in [("one", 1, "passed"), ("two", 2, "failed")] {
+        fs::create_dir(project.path().join(folder)).unwrap();
+        let results = project.path().join(folder).join("results.json");
+        fs::write(results, part(number, outcome).to_string()).unwrap();
+    }
+    let mut command = command(project.path(), &["merge", "one", "two"]);
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let status = command.stdout(gone()).stderr(gone()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let latest = project.path().join("target/podwire/latest");
+    let results = fs::read(latest.join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let outcomes = results["scenarios"].as_array().unwrap().iter();
+    let outcomes: Vec<_> = outcomes.map(|it| &it["outcome"]).collect();
+    assert_eq!(outcomes, ["passed", "failed"]);
+    let junit = fs::read_to_string(latest.join("junit.xml")).unwrap();
+    assert!(junit.trim_end().ends_with("</testsuites>"), "{junit}");
+}
+
+/// Where the action looks for them, whoever has set it.
+#[test]
+fn results_are_in_the_folder_that_cargo_is_told() {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(project.path().join("images/bundle")).unwrap();
+    for number in [1, 2] {
+        let folder = project.path().join(number.to_string());
+        fs::create_dir(&folder).unwrap();
+        let results = part(number, "passed").to_string();
+        fs::write(folder.join("results.json"), results).unwrap();
+    }
+    let elsewhere = project.path().join("elsewhere");
+    let mut merge = command(project.path(), &["merge", "1", "2"]);
+    let done = merge.env("CARGO_TARGET_DIR", &elsewhere).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert!(elsewhere.join("podwire/latest/results.json").exists());
+    assert!(!project.path().join("target").exists());
+}
+
 #[test]
 fn a_part_that_nobody_has_numbered_is_refused_before_anything_is_done() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let refused = xtask(project, &["test", "--plan", "--shard", "auto"], &[]);
+    let refused = xtask(project, &["test", "--plan", "--shard", "auto"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("CI_NODE_INDEX"), "{said}");

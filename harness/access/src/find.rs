@@ -88,6 +88,7 @@ mod tests {
                 started: 0,
                 pid: 1,
                 nodes: Vec::new(),
+                router: None,
             },
         };
         let running = [

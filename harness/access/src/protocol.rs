@@ -99,12 +99,21 @@ pub struct Description {
     pub pid: u32,
     /// Its nodes, by number.
     pub nodes: Vec<NodeAddress>,
+    /// The machine between its segments, where it has two.
+    pub router: Option<NodeAddress>,
 }
 
-/// A node and where it is on the segment.
+impl Description {
+    /// All its machines: the nodes by number, then the router.
+    pub fn machines(&self) -> impl Iterator<Item = &NodeAddress> {
+        self.nodes.iter().chain(&self.router)
+    }
+}
+
+/// A machine of a cluster, and where it is on the segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAddress {
-    /// `node1`.
+    /// `node1`, or `router`.
     pub name: String,
     /// Its address; it means nothing outside the segment.
     pub address: Ipv4Addr,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use podwire_cluster::Cluster;
+use podwire_cluster::{Cluster, Node};
 use podwire_lan::{GatewayHandle, LanError, RulesHandle, Segment, SegmentStream, TapsHandle};
 use time::OffsetDateTime;
 use tokio::fs::File;
@@ -55,29 +55,33 @@ impl Door {
     /// [`AccessError::Taken`] when another is served there; [`AccessError::Folder`],
     /// [`AccessError::Socket`].
     pub fn open(cluster: &Cluster, dir: &Path, served: &Served) -> Result<Self, AccessError> {
-        let rooms = cluster.nodes().iter().map(|node| Room {
+        let room = |node: &Node| Room {
             node: NodeAddress {
                 name: node.name().to_owned(),
                 address: node.address(),
             },
             host_key: node.host_key().to_owned(),
             console: cluster.dir().join(node.name()).join(CONSOLE),
-        });
-        Self::to(rooms.collect(), cluster.segment(), dir, served)
+        };
+        let rooms = cluster.nodes().iter().map(room).collect();
+        let router = cluster.router().map(room);
+        Self::to(rooms, router, cluster.segment(), dir, served)
     }
 
-    /// Serves these nodes of a segment, as [`Door::open`] does those of a cluster.
+    /// Serves these nodes of a segment, and a router, as [`Door::open`] does those of a cluster.
     ///
     /// # Errors
     /// As [`Door::open`].
     pub fn to(
         rooms: Vec<Room>,
+        router: Option<Room>,
         segment: &Segment,
         dir: &Path,
         served: &Served,
     ) -> Result<Self, AccessError> {
         let house = House {
             rooms,
+            router,
             user_key: served.user_key.clone(),
             limit: served.limit,
             dialler: segment.gateway(),
@@ -98,6 +102,7 @@ impl Door {
             started: OffsetDateTime::now_utc().unix_timestamp(),
             pid: std::process::id(),
             nodes: house.rooms.iter().map(|room| room.node.clone()).collect(),
+            router: house.router.as_ref().map(|room| room.node.clone()),
         };
         let serving = tokio::spawn(serve(
             Arc::clone(&socket),
@@ -145,6 +150,7 @@ impl Dial for GatewayHandle {
 /// What a door leads to.
 pub(crate) struct House<D> {
     pub(crate) rooms: Vec<Room>,
+    pub(crate) router: Option<Room>,
     pub(crate) user_key: PathBuf,
     pub(crate) limit: Duration,
     pub(crate) dialler: D,
@@ -152,12 +158,13 @@ pub(crate) struct House<D> {
     pub(crate) taps: TapsHandle,
 }
 
-/// One node behind a door.
+/// One machine behind a door.
 #[derive(Debug, Clone)]
 pub struct Room {
     /// Its name and address.
     pub node: NodeAddress,
-    /// Its SSH host key (OpenSSH public key line).
+    /// Its SSH host key (OpenSSH public key line); empty for a machine without one that is known, a router:
+    /// it has a console only.
     pub host_key: String,
     /// The file with what it prints on its serial line.
     pub console: PathBuf,
@@ -208,6 +215,13 @@ impl<D: Dial> House<D> {
             Ok(room) => room,
             Err(error) => return refuse(stream, &error).await,
         };
+        if room.host_key.is_empty() {
+            let reason = format!(
+                "{node} has no SSH host key of its own, by which it could be told from any other machine: \
+                 there is its console alone"
+            );
+            return refuse(stream, &AccessError::Refused(reason)).await;
+        }
         let to = SocketAddrV4::new(room.node.address, SSH_PORT);
         let mut sshd = match self.dialler.dial(to, self.limit).await {
             Ok(sshd) => sshd,
@@ -247,13 +261,10 @@ impl<D: Dial> House<D> {
     }
 
     pub(crate) fn room(&self, node: &str) -> Result<&Room, AccessError> {
-        let room = self.rooms.iter().find(|room| room.node.name == node);
+        let rooms = || self.rooms.iter().chain(&self.router);
+        let room = rooms().find(|room| room.node.name == node);
         room.ok_or_else(|| {
-            let names: Vec<&str> = self
-                .rooms
-                .iter()
-                .map(|room| room.node.name.as_str())
-                .collect();
+            let names: Vec<&str> = rooms().map(|room| room.node.name.as_str()).collect();
             let names = names.join(", ");
             AccessError::Refused(format!("there is no node `{node}`; there are: {names}"))
         })

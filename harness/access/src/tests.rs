@@ -23,6 +23,7 @@ use crate::{AccessError, Door, Exit, Link, NodeAddress, Streams};
 
 const NODE1: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 11);
 const NODE2: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 12);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 
 /// node1 has an sshd that runs commands on this machine; nobody else answers.
 struct Nodes {
@@ -155,6 +156,10 @@ fn door(dir: &Path, host_key: &SshKeyPair, shown: &SshKeyPair) -> (Segment, Door
     };
     let house = House {
         rooms: vec![room("node1", NODE1), room("node2", NODE2)],
+        router: Some(Room {
+            host_key: String::new(),
+            ..room("router", ROUTER)
+        }),
         user_key,
         limit: Duration::from_secs(1),
         dialler: Nodes {
@@ -271,7 +276,8 @@ async fn a_node_that_is_not_there_or_does_not_answer_is_explained() {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("{node} answered"),
     };
-    insta::assert_snapshot!(refused("node9").await, @"there is no node `node9`; there are: node1, node2");
+    insta::assert_snapshot!(refused("node9").await, @"there is no node `node9`; there are: node1, node2, router");
+    insta::assert_snapshot!(refused("router").await, @"router has no SSH host key of its own, by which it could be told from any other machine: there is its console alone");
     insta::assert_snapshot!(refused("node2").await, @"node2 cannot be reached: no route to 172.30.0.12:22: nobody answered ARP for 172.30.0.12 within 1 s; the machine is not up, or its address is not set");
 }
 
@@ -287,6 +293,9 @@ async fn what_runs_is_found_until_its_door_closes() {
     assert_eq!(found[0].run, "20261121T130500Z-1");
     assert_eq!(&found[0].description, door.description());
     assert_eq!(found[0].description.nodes[1].address, NODE2);
+    let machines = found[0].description.machines();
+    let names: Vec<&str> = machines.map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["node1", "node2", "router"]);
     drop(door);
     assert_eq!(running(runs.path()).await.unwrap(), []);
 }
@@ -362,6 +371,10 @@ async fn what_is_set_merges_is_shown_and_heals() {
     assert_eq!(healed.rules.len(), 2);
     let left = ["node1 -> any: cut", "node1 [172.30.0.11/32]"];
     assert_eq!(said(&link(&dir).await.rules().await.unwrap()), left);
+    let mute = vec![rule("gateway", r#"{"cut":true}"#)];
+    link(&dir).await.impair(mute, None).await.unwrap();
+    let healed = link(&dir).await.heal(Some("gateway".into())).await;
+    assert_eq!(said(&healed.unwrap()), ["gateway -> any: cut"]);
     assert_eq!(said(&link(&dir).await.heal(None).await.unwrap()), left);
     assert_eq!(said(&link(&dir).await.rules().await.unwrap()), [""; 0]);
 }
@@ -381,7 +394,7 @@ async fn what_cannot_be_set_is_told_and_sets_nothing() {
     insta::assert_snapshot!(refused(vec![sound.clone(), jitter], None).await, @"the rule is wrong: a jitter of 5ms is more than the delay, 0us: give a delay of at least that");
     let nobody = rule("node9", r#"{"cut":true}"#);
     insta::assert_snapshot!(refused(vec![sound.clone(), nobody], None).await, @r#"the segment has no port "node9"; it has gateway, node1, node2"#);
-    insta::assert_snapshot!(refused(vec![sound], Some(("node9", Check::Both))).await, @"there is no node `node9`; there are: node1, node2");
+    insta::assert_snapshot!(refused(vec![sound], Some(("node9", Check::Both))).await, @"there is no node `node9`; there are: node1, node2, router");
     assert_eq!(said(&link(&dir).await.rules().await.unwrap()), [""; 0]);
     let heal = link(&dir).await.heal(Some("node9".into())).await;
     assert!(matches!(heal, Err(AccessError::Refused(_))));

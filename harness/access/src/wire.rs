@@ -53,13 +53,14 @@ impl<D: Dial> House<D> {
 
     /// Heals what is set for a node, or everything; gives what that was.
     fn heal(&self, node: Option<&str>) -> Result<RulesReport, AccessError> {
-        if let Some(node) = node {
-            self.room(node)?;
-        }
         let mut report = self.rules.report().map_err(refused)?;
         if let Some(node) = node {
             report.rules.retain(|it| it.rule.selector.names(node));
             report.filters.retain(|it| it.filter.port == node);
+            // What rules are for may be a port of none of these: the gateway's, a router's.
+            if report.rules.is_empty() && report.filters.is_empty() {
+                self.room(node)?;
+            }
         }
         for rule in &report.rules {
             self.rules.heal(rule.id).map_err(refused)?;

@@ -45,4 +45,4 @@ pub use running::stuck;
 pub use stages::build::Thawed;
 pub use stages::folder::Stages;
 pub use stages::layer::{ImageName, LayerImages};
-pub use stages::stage::{SealedFile, Stage, StageManifest};
+pub use stages::stage::{ImageFile, SealedFile, Stage, StageManifest};

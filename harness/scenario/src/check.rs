@@ -7,6 +7,8 @@ pub(crate) mod failure;
 pub(crate) mod gaps;
 pub(crate) mod names;
 pub(crate) mod nodes;
+pub(crate) mod pairs;
 pub(crate) mod record;
+pub(crate) mod shares;
 mod timeline;
 pub(crate) mod wire;

@@ -15,6 +15,7 @@ pub(crate) mod impair;
 mod ipam;
 pub(crate) mod kubeadm;
 mod leaving;
+mod met;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod objects;

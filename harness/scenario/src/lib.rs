@@ -30,6 +30,7 @@ pub use check::balance::{Band, REQUESTS_PER_BACKEND, Rounds};
 pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
 pub use check::nodes::NodeTrouble;
+pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
 pub use check::record::{Clock, Gap, Mark, Record, Segment};
 pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
@@ -53,6 +54,7 @@ pub use podwire_cluster::{Bootstrap, Break, Component, Layout, PodNetwork, Proxy
 pub use podwire_lan::witness::{Moment, Seen, Sighting};
 pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protocol, Realised};
 pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
+pub use run::account::{Account, Step};
 pub use run::bare;
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use run::ending::Ending;

@@ -1,5 +1,6 @@
 //! From nextest's command line to a result file and a failure's first page.
 
+pub(crate) mod account;
 pub mod bare;
 pub(crate) mod context;
 pub(crate) mod ending;

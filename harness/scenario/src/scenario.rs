@@ -74,6 +74,8 @@ pub enum Cells {
     WithFlannel,
     /// It looks at what the steps by hand have left.
     ByHand,
+    /// By hand, and with routes: nobody but the scenario gives Nodes their ranges and writes CNI files.
+    ByHandWithRoutes,
     /// It looks at what kubeadm has left, or runs it.
     Kubeadm,
     /// Both: kubeadm, and a bridge.
@@ -176,6 +178,9 @@ impl Cells {
         match self {
             Self::Any => true,
             Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
+            Self::ByHandWithRoutes => {
+                Self::ByHand.include(cell) && cell.network == PodNetwork::Routes
+            }
             Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
             Self::WithBridge => cell.network != PodNetwork::Manifest,
             Self::WithFlannel => matches!(cell.network, PodNetwork::Flannel(_)),

@@ -229,27 +229,44 @@ async fn first_that_works(
         Err(error) => format!("/dev/kvm cannot be opened ({error})"),
         Ok(_) => {
             let on = host_processor();
-            let mut tried = String::new();
-            let mut next = Some(KvmProcessor::HOST);
-            while let Some(processor) = next {
-                let (kvm, model) = (Accelerator::Kvm(processor), processor.model());
-                let failed = match attempt(kvm).await? {
-                    Ok(measured) => {
-                        let reason = format!("a guest booted under KVM on {on}, as {model}{tried}");
-                        return Ok((kvm, reason, measured));
-                    }
-                    Err(failed) => failed,
-                };
-                next = processor.after(&failed);
-                tried.push_str(&format!("; as {model}, {failed}"));
+            let as_processor = async |processor| attempt(Accelerator::Kvm(processor)).await;
+            match first_processor(&on, as_processor).await? {
+                Ok((processor, reason, measured)) => {
+                    return Ok((Accelerator::Kvm(processor), reason, measured));
+                }
+                Err(reason) => reason,
             }
-            format!("/dev/kvm opens, but no guest runs under it on {on}{tried}")
         }
     };
     match attempt(Accelerator::Tcg).await? {
         Ok(measured) => Ok((Accelerator::Tcg, kvm, measured)),
         Err(emulated) => Err(JudgeError::Nothing { kvm, emulated }),
     }
+}
+
+/// The first processor as which a guest runs under KVM, on this one, with what came of it; or nothing.
+/// What was tried is said in either case.
+async fn first_processor<T>(
+    on: &str,
+    attempt: impl AsyncFn(KvmProcessor) -> Result<Result<T, String>, JudgeError>,
+) -> Result<Result<(KvmProcessor, String, T), String>, JudgeError> {
+    let mut tried = String::new();
+    let mut next = Some(KvmProcessor::HOST);
+    while let Some(processor) = next {
+        let model = processor.model();
+        let failed = match attempt(processor).await? {
+            Ok(came) => {
+                let reason = format!("a guest booted under KVM on {on}, as {model}{tried}");
+                return Ok(Ok((processor, reason, came)));
+            }
+            Err(failed) => failed,
+        };
+        next = processor.after(&failed);
+        tried.push_str(&format!("; as {model}, {failed}"));
+    }
+    Ok(Err(format!(
+        "/dev/kvm opens, but no guest runs under it on {on}{tried}"
+    )))
 }
 
 struct Measured {
@@ -384,6 +401,7 @@ async fn probe(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
 
     fn key() -> VerdictKey {
         VerdictKey {
@@ -400,6 +418,40 @@ mod tests {
             speed_factor,
             boot_seconds: 6.0,
         }
+    }
+
+    /// What a nested KVM was seen to do: it names a register, and then runs a plainer processor only.
+    #[tokio::test]
+    async fn each_processor_is_tried_in_its_turn_and_all_that_came_of_it_is_said() {
+        const MSR: &str = "QEMU ended: failed to set MSR 0x10a to 0xc000069";
+        let tried = async |works: Option<&str>| {
+            let models = RefCell::new(Vec::new());
+            let attempt = async |processor: KvmProcessor| {
+                let model = processor.model();
+                models.borrow_mut().push(model);
+                Ok(match model {
+                    works_as if works == Some(works_as) => Ok(()),
+                    "host" => Err(MSR.to_owned()),
+                    _ => Err("the guest was stopped: internal-error".to_owned()),
+                })
+            };
+            let came = first_processor("Some CPU", attempt).await.unwrap();
+            (models.into_inner(), came)
+        };
+        let (models, came) = tried(Some("Nehalem")).await;
+        assert_eq!(models, ["host", "host,arch-capabilities=off", "Nehalem"]);
+        let (processor, reason, ()) = came.unwrap();
+        assert_eq!(processor, KvmProcessor::Named);
+        insta::assert_snapshot!(reason, @"a guest booted under KVM on Some CPU, as Nehalem; as host, QEMU ended: failed to set MSR 0x10a to 0xc000069; as host,arch-capabilities=off, the guest was stopped: internal-error");
+        let (models, came) = tried(Some("host")).await;
+        assert_eq!(models, ["host"]);
+        assert_eq!(
+            came.unwrap().1,
+            "a guest booted under KVM on Some CPU, as host"
+        );
+        let (models, came) = tried(None).await;
+        assert_eq!(models.len(), 3);
+        insta::assert_snapshot!(came.unwrap_err(), @"/dev/kvm opens, but no guest runs under it on Some CPU; as host, QEMU ended: failed to set MSR 0x10a to 0xc000069; as host,arch-capabilities=off, the guest was stopped: internal-error; as Nehalem, the guest was stopped: internal-error");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::digest::sha256;
 use crate::download::test_server::Trouble;
 use crate::files::place;
 use crate::oci::OciImage;
-use crate::test_host::Heard;
+use crate::test_host::{Heard, install};
 
 const AMD64: [u8; 20] = [
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 62, 0,
@@ -77,9 +77,7 @@ impl Bench {
 
     fn file(&self, path: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.dir.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        install(&path, bytes.as_ref());
         path
     }
 

@@ -5,13 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-
 use crate::address::Address;
 use crate::digest::sha256;
-use crate::test_host::serve;
+use crate::test_host::{head, serve, serve_behind_proxy};
 
 /// What goes wrong with one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,34 +49,14 @@ impl TestServer {
         Self { host, content }
     }
 
-    /// A proxy for TLS (RFC 9110, 9.3.6), and behind it the server with the given name; whoever trusts
-    /// the certificate that is returned, as PEM, trusts that server.
+    /// The server with the given name behind a proxy, see [`serve_behind_proxy`]; and its certificate.
     pub(crate) fn start_behind_proxy(name: &str) -> (Self, String) {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
-        let (config, target) = (Arc::new(config), format!("{name}:443"));
         let content: Arc<Mutex<Content>> = Arc::default();
-        let served = Arc::clone(&content);
-        let host = serve(move |mut stream, _| {
-            let asked = head(&mut stream)?;
-            let asked = asked.first().map_or("", String::as_str);
-            served.lock().unwrap().asked.push(asked.to_owned());
-            if !asked.starts_with(&format!("CONNECT {target} ")) {
-                return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
-            }
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-            let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-            answer(StreamOwned::new(session, stream), &served)
-        });
-        (Self { host, content }, cert.pem())
+        let (heard, served) = (Arc::clone(&content), Arc::clone(&content));
+        let told = move |asked: &str| heard.lock().unwrap().asked.push(asked.to_owned());
+        let (host, certificate) =
+            serve_behind_proxy(name, told, move |stream| answer(stream, &served));
+        (Self { host, content }, certificate)
     }
 
     /// `http://127.0.0.1:43210/path`.
@@ -116,24 +92,6 @@ impl TestServer {
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.content.lock().unwrap().asked)
     }
-}
-
-/// The lines of a request before its body, and not a byte more.
-fn head(stream: &mut impl Read) -> io::Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        bytes.extend(byte);
-        // No method begins like that, but TLS does.
-        if !bytes[0].is_ascii_uppercase() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes)
-        .lines()
-        .map(str::to_owned)
-        .collect())
 }
 
 fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> io::Result<()> {

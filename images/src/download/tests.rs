@@ -1,7 +1,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,7 +9,7 @@ use super::test_server::{TestServer, Trouble};
 use super::*;
 use crate::cache::PARTIAL;
 use crate::digest::sha256;
-use crate::test_host::{Heard, nobody};
+use crate::test_host::{Heard, nobody, said_with, says};
 
 const KEY: SourceKey = SourceKey::Kubernetes;
 
@@ -442,48 +441,17 @@ fn progress_tells_name_bytes_percent_and_rate() {
     insta::assert_snapshot!(pace.text(3 << 20, Duration::ZERO), @"kubelet: 3.0 MiB, 2.0 GiB/s");
 }
 
-const CHILD: &str = "PODWIRE_TEST_PROXIED";
-
-/// What the test `name` downloads from `url`, in a process of its own, since an environment belongs to
-/// all threads of one.
-fn proxied(name: &str, url: &str, environment: &[(&str, &OsStr)]) -> String {
-    let done = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "--nocapture",
-            &format!("download::tests::{name}"),
-        ])
-        // Not the caller's proxies, nor its certificates.
-        .env_clear()
-        .envs(std::env::var_os("TMPDIR").map(|dir| ("TMPDIR", dir)))
-        .env(CHILD, url)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(done.stdout).unwrap();
-    let line = said
-        .lines()
-        .find_map(|line| line.split_once("downloaded: "));
-    let (_, text) = line.unwrap_or_else(|| panic!("{said}"));
-    text.to_owned()
-}
-
-/// Says what `proxied` asked for, in the process where it is asked for.
+/// Says what is at an address, in the process where it is asked for.
 fn is_proxied() -> bool {
-    let Ok(url) = std::env::var(CHILD) else {
-        return false;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(dir.path()).unwrap();
-    let heard = Heard::default();
-    let text = Downloader::new(&cache, &heard)
-        .unwrap()
-        .text(KEY, &url.parse().unwrap());
-    println!(
-        "downloaded: {}",
+    says(|url| {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let heard = Heard::default();
+        let text = Downloader::new(&cache, &heard)
+            .unwrap()
+            .text(KEY, &url.parse().unwrap());
         text.unwrap_or_else(|error| error.to_string())
-    );
-    true
+    })
 }
 
 #[test]
@@ -494,8 +462,8 @@ fn the_environments_proxy_is_used() {
     let proxy = TestServer::start();
     proxy.put("sums", "through the proxy");
     let address = format!("http://{}", proxy.host);
-    let text = proxied(
-        "the_environments_proxy_is_used",
+    let text = said_with(
+        "download::tests::the_environments_proxy_is_used",
         "http://nowhere.invalid/sums",
         &[("http_proxy", OsStr::new(&address))],
     );
@@ -520,8 +488,8 @@ fn tls_goes_through_the_proxy_to_whom_the_host_trusts() {
         if trusting {
             environment.push(("SSL_CERT_FILE", trusted.path().as_os_str()));
         }
-        let name = "tls_goes_through_the_proxy_to_whom_the_host_trusts";
-        proxied(name, url, &environment)
+        let test = "download::tests::tls_goes_through_the_proxy_to_whom_the_host_trusts";
+        said_with(test, url, &environment)
     };
     let opened = "CONNECT nowhere.invalid:443 HTTP/1.1";
     assert_eq!(

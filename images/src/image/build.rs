@@ -166,7 +166,7 @@ fn settings(recipe: &Recipe, owner: (u32, u32)) -> String {
 pub(super) struct Build<'a> {
     pub(super) workshop: &'a Workshop<'a>,
     pub(super) recipe: &'a Recipe,
-    privilege: Privilege,
+    pub(super) privilege: Privilege,
     pub(super) work: Staging,
     pub(super) log: PathBuf,
 }
@@ -203,8 +203,11 @@ impl<'a> Build<'a> {
         limit: Duration,
     ) -> Result<(), Error> {
         self.write("script.sh", text)?;
-        let args = std::iter::once("script.sh").chain(args.iter().map(String::as_str));
-        let command = self.privilege.command("sh", args).dir(self.work.path());
+        // As long as anything of the step is alive, nobody takes its folder for a leftover: flock(1) of
+        // util-linux, like unshare(1).
+        let script = ["--shared", "--no-fork", ".", "sh", "script.sh"];
+        let args = script.into_iter().chain(args.iter().map(String::as_str));
+        let command = self.privilege.command("flock", args).dir(self.work.path());
         run_step(self.workshop, about, command, &self.log, limit)
     }
 
@@ -426,6 +429,8 @@ pub fn remove_leftover(workshop: &Workshop<'_>, path: &Path) -> Result<(), Error
     )
 }
 
+#[cfg(test)]
+mod outlives;
 #[cfg(test)]
 mod stand_in;
 

@@ -39,7 +39,7 @@ const TRY: &str = "mount -t tmpfs tmpfs \"$1\" && mkdir \"$1/proc\" && \
 /// the pipe closes when whoever started it ends, or waits for it after its limit.
 const WATCHED: &str = "exec 3<&0; \"$@\" </dev/null 3<&- & step=$!; \
                        { read -r line <&3; kill -KILL $step; } 2>/dev/null & watch=$!; \
-                       wait $step; status=$?; kill $watch 2>/dev/null; exit $status";
+                       wait $step; status=$?; kill -KILL $watch 2>/dev/null; exit $status";
 
 /// What the given words run, [`WATCHED`].
 fn watched(by: ChildCommand) -> ChildCommand {

@@ -1,14 +1,13 @@
 //! A registry on this host: the parts of the OCI distribution specification 1.1 that a pull uses.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::digest::sha256;
-use crate::test_host::serve;
+use crate::test_host::{head, serve, serve_behind_proxy};
 
 const TOKEN: &str = "for-everybody";
 
@@ -17,7 +16,8 @@ struct Content {
     /// By `name/manifests/tag` or `name/blobs/digest`: media type and bytes.
     files: BTreeMap<String, (String, Vec<u8>)>,
     asked: Vec<String>,
-    with_token: bool,
+    /// Who gives the token that it wants.
+    token_at: Option<String>,
 }
 
 /// Serves until the process ends.
@@ -31,13 +31,24 @@ impl TestRegistry {
     pub(crate) fn start() -> Self {
         let content: Arc<Mutex<Content>> = Arc::default();
         let served = Arc::clone(&content);
-        let host = serve(move |stream, own| answer(stream, own, &served));
+        let host = serve(move |stream, _| answer(stream, &served));
         Self { host, content }
     }
 
-    /// Only for those who ask for a token first, as Docker Hub does it.
-    pub(crate) fn demand_token(&self) {
-        self.content.lock().unwrap().with_token = true;
+    /// The registry with the given name behind a proxy, see [`serve_behind_proxy`]; the proxy's address and
+    /// its certificate.
+    pub(crate) fn start_behind_proxy(name: &str) -> (Self, String, String) {
+        let content: Arc<Mutex<Content>> = Arc::default();
+        let served = Arc::clone(&content);
+        let (proxy, certificate) =
+            serve_behind_proxy(name, |_| {}, move |stream| answer(stream, &served));
+        let host = name.to_owned();
+        (Self { host, content }, proxy, certificate)
+    }
+
+    /// Only for those who ask for a token first, as Docker Hub does it, at an address that it names.
+    pub(crate) fn demand_token(&self, from: &str) {
+        self.content.lock().unwrap().token_at = Some(from.to_owned());
     }
 
     /// What was asked for, apart from `/v2/`.
@@ -112,7 +123,7 @@ impl TestRegistry {
         digest
     }
 
-    /// Offers any bytes at `name/manifests/tag` or `name/blobs/digest`.
+    /// Offers any bytes at `name/manifests/tag` or `name/blobs/digest`, or as a `token`.
     pub(crate) fn put(&self, path: &str, media_type: &str, bytes: impl Into<Vec<u8>>) {
         let mut content = self.content.lock().unwrap();
         let file = (media_type.to_owned(), bytes.into());
@@ -132,17 +143,8 @@ impl TestRegistry {
     }
 }
 
-fn answer(stream: TcpStream, host: &str, content: &Mutex<Content>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
-            break;
-        }
-        lines.push(line.trim_end().to_owned());
-    }
-    let mut stream = reader.into_inner();
+fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> std::io::Result<()> {
+    let lines = head(&mut BufReader::new(&mut stream))?;
     let path = lines.first().and_then(|line| line.split(' ').nth(1));
     let path = path.unwrap_or_default().to_owned();
     let mut respond = |status: &str, head: &str, body: &[u8]| {
@@ -151,23 +153,25 @@ fn answer(stream: TcpStream, host: &str, content: &Mutex<Content>) -> std::io::R
             stream,
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{head}\r\n"
         )?;
-        stream.write_all(body)
+        stream.write_all(body)?;
+        stream.flush()
     };
     let mut content = content.lock().unwrap();
     if path.starts_with("/token?") {
-        let body = json!({ "token": TOKEN }).to_string();
+        content.asked.push(path);
+        let usual = || json!({ "token": TOKEN }).to_string().into_bytes();
+        let body = content.files.get("token").map(|(_, bytes)| bytes.clone());
         return respond(
             "200 OK",
             "Content-Type: application/json\r\n",
-            body.as_bytes(),
+            &body.unwrap_or_else(usual),
         );
     }
     let allowed = lines
         .iter()
         .any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
-    if content.with_token && !allowed {
-        let head =
-            format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"test\"\r\n");
+    if let Some(from) = content.token_at.as_ref().filter(|_| !allowed) {
+        let head = format!("WWW-Authenticate: Bearer realm=\"{from}\",service=\"test\"\r\n");
         return respond("401 Unauthorized", &head, b"{}");
     }
     if path == "/v2/" {

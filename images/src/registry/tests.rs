@@ -1,5 +1,7 @@
 //! Registries that nobody should believe.
 
+use std::ffi::OsStr;
+
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 
@@ -9,6 +11,7 @@ use crate::cache::tests_support::Silent;
 use crate::digest::sha256;
 use crate::download::test_server::TestServer;
 use crate::pod_network::ImageArchive;
+use crate::test_host::{said_with, says};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -205,6 +208,19 @@ async fn manifests_are_short() {
 }
 
 #[tokio::test]
+async fn a_token_is_short() {
+    let bench = Bench::new();
+    let host = &bench.registry.host;
+    bench.registry.demand_token(&format!("http://{host}/token"));
+    let token = json!({ "token": "x".repeat(64 << 10) });
+    bench
+        .registry
+        .put("token", "application/json", token.to_string());
+    let refused = bench.pull().await.unwrap_err();
+    assert!(refused.contains("it is larger than 64.0 KiB"), "{refused}");
+}
+
+#[tokio::test]
 async fn an_address_in_a_manifest_is_not_asked() {
     let bench = Bench::new();
     let elsewhere = TestServer::start();
@@ -214,4 +230,62 @@ async fn an_address_in_a_manifest_is_not_asked() {
     let refused = bench.refused(MANIFEST, &manifest(&config)).await;
     assert!(refused.contains("404"), "{refused}");
     assert_eq!(elsewhere.asked(), [""; 0]);
+}
+
+/// Docker Hub, quay.io and all others that are not on this host: TLS, and a token of whom they name.
+#[test]
+fn a_registry_over_tls_gives_its_token_over_tls() {
+    let pulled = says(|name| {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        let pulled = runtime.block_on(pull(&cache, &Silent, name, name));
+        pulled.map_or_else(
+            |error| error.to_string(),
+            |()| {
+                let archive = kept(&cache, name).unwrap().unwrap();
+                let archive = ImageArchive::read(&archive).unwrap();
+                archive.held[0].digest.to_string()
+            },
+        )
+    });
+    if pulled {
+        return;
+    }
+    let (registry, proxy, certificate) = TestRegistry::start_behind_proxy("registry.invalid");
+    let manifest = manifest(&described(&config_digest(), CONFIG.len())).to_string();
+    registry.put("agent/manifests/v1", MANIFEST, manifest.clone());
+    let blob = format!("agent/blobs/{}", config_digest());
+    registry.put(&blob, "application/octet-stream", CONFIG);
+    registry.demand_token("https://registry.invalid/token");
+
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&trusted, certificate).unwrap();
+    let proxy = format!("http://{proxy}");
+    let asked = |trusting: bool| {
+        let mut environment = vec![("https_proxy", OsStr::new(&proxy))];
+        if trusting {
+            environment.push(("SSL_CERT_FILE", trusted.path().as_os_str()));
+        }
+        let test = "registry::tests::a_registry_over_tls_gives_its_token_over_tls";
+        said_with(test, "registry.invalid/agent:v1", &environment)
+    };
+    let stranger = asked(false);
+    assert!(stranger.contains("UnknownIssuer"), "{stranger}");
+    assert_eq!(registry.asked(), [""; 0]);
+
+    let digest = Digest::sha256_of(manifest.as_bytes()).to_string();
+    assert_eq!(asked(true), digest);
+    let token = "/token?scope=repository%3Aagent%3Apull&service=test";
+    assert_eq!(registry.asked(), [token, "agent/manifests/v1", &blob]);
+
+    // A token that anybody on the way may read, or make.
+    registry.demand_token("http://registry.invalid/token");
+    let refused = asked(true);
+    assert!(
+        refused.contains("http://registry.invalid/token, which nobody vouches for"),
+        "{refused}"
+    );
+    assert_eq!(registry.asked().len(), 3);
 }

@@ -15,12 +15,15 @@ claims! {
          runtime.v1.RuntimeService.";
     B4 fails [S2]
         "kubelet systemd, containerd cgroupfs (a runtime without RuntimeConfig) → sandboxes \
-         killed again and again: ids change at least twice, SandboxChanged events.";
+         killed again and again: ids change at least twice, SandboxChanged events."
+        today "A containerd from 2.0 on tells the kubelet its driver, which the kubelet then takes \
+               (RuntimeConfig); 1.7 does not.";
     B4b fails []
         "The reverse → its own, different error.";
     B5 fails [S2]
         "kubelet by flags without kubeconfig → standalone: runs, no Node object; + static Pods \
-         still run; + a config file with webhook defaults dies instead, saying so.";
+         still run; + a config file with webhook defaults dies instead, saying so."
+        today "The flags that the documents know are all deprecated, and still taken.";
     B6 shows [S2]
         "With kubeconfig → Node object.";
     B7 fails [S2]

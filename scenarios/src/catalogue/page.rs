@@ -1,6 +1,8 @@
 //! docs/scenarios.md: the catalogue as a page, with what shows each entry.
 
-use podwire_scenario::{Claim, Scenario};
+use std::collections::BTreeSet;
+
+use podwire_scenario::{Claim, Profile, Sabotage, Scenario};
 
 use super::{BEYOND, CHAPTERS, Chapter, DOCUMENTS};
 
@@ -11,8 +13,9 @@ const LEGEND: &str = "\
 In the sentences, what stands before an arrow is done, and what stands behind it is seen. `!` behind an
 id is a failure that is shown on purpose; `+` in a sentence begins what its sources do not show and only
 imply, and an entry without a source is implied as a whole. An id is covered when a scenario asserts the
-effect, on real components in real guests, and a sabotage proves that the assertion can fail. How they
-assert is in [writing-a-scenario.md](writing-a-scenario.md#rules).
+effect, on real components in real guests, and a sabotage proves that the assertion can fail. Behind each
+chapter's table are its scenarios, each with its sabotages and the class of failure that each has to end
+in; how they assert is in [writing-a-scenario.md](writing-a-scenario.md#rules).
 
 The sources are documents that show a reader how a cluster is put together, and public reports
 (`OWNER/REPOSITORY#NUMBER` on GitHub):
@@ -54,33 +57,63 @@ fn chapter(chapter: &Chapter, scenarios: &[Scenario]) -> String {
     if !chapter.note.is_empty() {
         text += &format!("{}\n\n", chapter.note);
     }
-    text += "| id | source | what is shown | asserted by | sabotages that prove it |\n\
-             |---|---|---|---|---|\n";
+    text += "| id | source | what is shown | asserted by |\n|---|---|---|---|\n";
     for claim in chapter.claims {
         text += &row(claim, scenarios);
+    }
+    // In the order of the chapter, each where its first entry is.
+    let mut told = BTreeSet::new();
+    for scenario in chapter.claims.iter().flat_map(|claim| shown_by(claim, scenarios)) {
+        if at_home(scenario, chapter) && told.insert(scenario.name) {
+            text += &story(scenario);
+        }
     }
     text
 }
 
 fn row(claim: &Claim, scenarios: &[Scenario]) -> String {
-    let mark = if claim.failure { "!" } else { "" };
     let today = claim.today.map(|today| format!("Today: {today}"));
     let shown = [claim.sentence.to_owned()].into_iter().chain(today);
-    let named = |name: &str, about: &str| format!("`{name}`: {about}");
-    let asserted = shown_by(claim, scenarios).map(|it| named(it.name, it.about));
-    let sabotages =
-        shown_by(claim, scenarios).flat_map(|it| it.sabotages).map(|it| named(it.name, it.about));
+    let asserted = shown_by(claim, scenarios).map(|it| format!("[`{0}`](#{0})", it.name));
     let asserted = match cell(asserted) {
         none if none.is_empty() => "open".to_owned(),
         some => some,
     };
-    format!(
-        "| {}{mark} | {} | {} | {asserted} | {} |\n",
-        claim.id,
-        claim.sources.join(", "),
-        cell(shown),
-        cell(sabotages)
-    )
+    format!("| {} | {} | {} | {asserted} |\n", marked(claim), claim.sources.join(", "), cell(shown),)
+}
+
+/// A scenario by itself, with what proves that it can fail.
+fn story(scenario: &Scenario) -> String {
+    let ids: Vec<String> = scenario.covers.iter().copied().map(marked).collect();
+    let mut text = format!(
+        "\n### `{}`\n\n{} ({}; from stage `{}`{}).\n",
+        scenario.name,
+        scenario.about,
+        ids.join(", "),
+        scenario.stage,
+        match scenario.profile {
+            Profile::Default => "",
+            Profile::Full => ", in `--profile full`",
+        }
+    );
+    if !scenario.sabotages.is_empty() {
+        text += "\nWhat it must notice, and as what:\n\n";
+    }
+    for sabotage in scenario.sabotages {
+        let Sabotage { name, about, expects, .. } = sabotage;
+        text += &format!("- `{name}`: {about} → {expects}\n");
+    }
+    text
+}
+
+/// Whether that is the chapter in which a scenario is told: a scenario's first entry says which.
+fn at_home(scenario: &Scenario, chapter: &Chapter) -> bool {
+    scenario.covers.first().is_some_and(|first| chapter.claims.contains(first))
+}
+
+fn marked(claim: &Claim) -> String {
+    let mark = if claim.failure { "!" } else { "" };
+    format!("{}{mark}", claim.id)
 }
 
 fn shown_by<'a>(claim: &'a Claim, scenarios: &'a [Scenario]) -> impl Iterator<Item = &'a Scenario> {
@@ -100,7 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use podwire_cluster::StageName;
-    use podwire_scenario::{Cause, Cells, Layout, Profile, Sabotage};
+    use podwire_scenario::{Cause, Cells, Layout};
 
     use super::*;
 
@@ -142,23 +175,49 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_what_is_shown_how_it_is_asserted_and_what_proves_it_or_that_it_is_open() {
+    fn a_chapter_says_what_is_shown_by_which_scenario_and_tells_each_of_them_once() {
         let looked_at =
             Chapter { title: "X. Looking", note: "In all cells.", claims: &[LOOKED_AT, NOT_YET] };
-        let scenarios = [scenario("one", &[FAULT]), scenario("other", &[FAULT, FAULT])];
+        let elsewhere = Scenario {
+            covers: &[crate::catalogue::E4, LOOKED_AT],
+            ..scenario("elsewhere", &[FAULT])
+        };
+        let other = Scenario { profile: Profile::Full, ..scenario("other", &[FAULT, FAULT]) };
         assert_eq!(
-            chapter(&looked_at, &scenarios),
+            chapter(&looked_at, &[scenario("one", &[]), elsewhere, other]),
             r"
 ## X. Looking
 
 In all cells.
 
-| id | source | what is shown | asserted by | sabotages that prove it |
-|---|---|---|---|---|
-| X1! | S1, S4 | Run `a \| b` → refused.<br>Today: It is `c`. | `one`: It is refused<br>`other`: It is refused | `no-a`: there is no a<br>`no-a`: there is no a<br>`no-a`: there is no a |
-| X2 |  | Run `a \| b` → refused. | open |  |
+| id | source | what is shown | asserted by |
+|---|---|---|---|
+| X1! | S1, S4 | Run `a \| b` → refused.<br>Today: It is `c`. | [`one`](#one)<br>[`elsewhere`](#elsewhere)<br>[`other`](#other) |
+| X2 |  | Run `a \| b` → refused. | open |
+
+### `one`
+
+It is refused (X1!; from stage `workload`).
+
+### `other`
+
+It is refused (X1!; from stage `workload`, in `--profile full`).
+
+What it must notice, and as what:
+
+- `no-a`: there is no a → refused
+- `no-a`: there is no a → refused
 "
         );
+    }
+
+    #[test]
+    fn every_scenario_is_told_in_one_chapter() {
+        let page = page(&crate::all());
+        for scenario in crate::all() {
+            let heading = format!("\n### `{}`\n", scenario.name);
+            assert_eq!(page.matches(&heading).count(), 1, "{}", scenario.name);
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@ use super::S1;
 claims! {
     D1 shows [S1]
         "One kubeconfig with node 1's address copied to all → three Nodes."
-        today "They are NotReady until a CNI file exists, then Ready.";
+        today "They are NotReady until a CNI file exists, then Ready; the kubeconfig has a certificate of \
+               somebody who may do everything.";
     D2 fails [S1]
         "Scale to 5 with no Pod network of their own (same CNI subnet on all nodes) → two Pods \
-         share an IP.";
+         share an IP."
+        today "It is a CNI file that gives the bridge on every node the subnet of Docker's.";
     D3 fails [S1]
-        "Change the CNI subnet, restart kubelet → containers keep running with old IPs.";
+        "Change the CNI subnet, restart kubelet → containers keep running with old IPs."
+        today "The subnet is in a CNI file, not in the kubelet's flags; new Pods get addresses from it.";
     D4 shows [S1]
         "Delete Pods → recreated, unique IPs from the node's range.";
     D5a fails []
@@ -20,8 +23,8 @@ claims! {
          one once set is refused.";
     D5c shows [S1]
         "By the controller manager (allocate-node-cidrs, cluster-cidr) → pairwise disjoint, \
-         inside cluster-cidr, Pods get addresses from it; + kubelet's pod-cidr flag is ignored \
-         with a kubeconfig (standalone only).";
+         inside cluster-cidr, Pods get addresses from it; + kubelet's pod-cidr flag, for standalone \
+         mode by its reference, wins over that with a kubeconfig, too.";
     D6 fails [S1]
         "kube-proxy, no routes → ClusterIP works sometimes; + the share of connections that \
          succeed is the share of local endpoints (connections with a limit, not SYNs).";

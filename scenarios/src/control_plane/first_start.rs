@@ -1,8 +1,7 @@
 //! What etcd and the API server do when they are started without a flag.
 
 use podwire_scenario::{
-    Cause, Cells, Component, Lab, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Component, Lab, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::{A1, A2, A4};
@@ -56,8 +55,8 @@ async fn first_start(lab: &Lab) -> anyhow::Result<()> {
 
 async fn ordinary_user_may_not(lab: &Lab) -> anyhow::Result<()> {
     lab.step("start the API server as an ordinary user: /var/run/kubernetes is not for it (A1)");
-    let as_nobody = "setpriv --reuid nobody --regid nogroup --clear-groups kube-apiserver";
-    let started = lab.node(1).run(as_nobody).within(secs(20)).may_fail().await?;
+    let as_nobody = lab.node(1).run_as_nobody("kube-apiserver");
+    let started = as_nobody.within(secs(20)).may_fail().await?;
     let (said, ended) = (started.said(), !started.succeeded());
     ensure!(ended, Answered, "the API server to end", "{said}");
     let complains = said.contains("mkdir /var/run/kubernetes: permission denied");
@@ -91,19 +90,9 @@ const NEEDED: [&str; 3] = [
 /// Starts it with these flags only, each of which leads to etcd.
 async fn ends_naming_its_flags(lab: &Lab, flags: &[&str]) -> anyhow::Result<()> {
     lab.step("start the API server, as root and without flags: it ends, naming what it needs (A2)");
-    let (node1, bare) = (lab.node(1), lab.api_server().without_flags());
+    let bare = lab.api_server().without_flags();
     let with = |all, flag: &&str| Component::with(all, flag, "http://localhost:2379");
     let server = flags.iter().fold(bare, with);
-    node1.start_component(&server).await?;
-    let said = lab.eventually("the API server to end", secs(20), async || {
-        let said = node1.last_words(&server).await;
-        let ended = said.contains("command failed").then(|| said.clone());
-        Ok(Probe::of(ended, Cause::NotReady, said))
-    });
-    let said = said.await?;
-    for needed in NEEDED {
-        let named = said.contains(needed);
-        ensure!(named, WrongAnswer, "its last words to name: {needed}", "{said}");
-    }
-    Ok(())
+    let serves = "curl -s --insecure https://localhost:6443/readyz";
+    lab.node(1).ends_at_its_start(&server, serves, &NEEDED).await
 }

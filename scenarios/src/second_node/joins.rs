@@ -1,8 +1,8 @@
 //! A node joins with a copy of a kubeconfig.
 
 use podwire_scenario::{
-    Cause, Failure, Lab, Needs, Probe, Sabotage, Scenario, StageName, ensure, kubeconfig, secs,
-    steps,
+    Cause, Failure, Lab, Needs, Node, Probe, Sabotage, Scenario, StageName, ensure, kubeconfig,
+    secs, steps,
 };
 
 use crate::catalogue::{C1, C2, C3};
@@ -89,13 +89,16 @@ async fn refused_at_localhost(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn everybody_joined(lab: &Lab) -> anyhow::Result<()> {
-    let node = lab.last_node();
-    lab.all_nodes_ready_or(Needs::Silence {
+    lab.all_nodes_ready_or(unrefused(lab.last_node())).await
+}
+
+/// A kubelet that nobody refuses at localhost.
+pub(crate) fn unrefused(node: Node<'_>) -> Needs {
+    Needs::Silence {
         node: node.number(),
         command: node.journal_lines("kubelet", &REFUSED),
         means: "its kubelet is refused".to_owned(),
-    })
-    .await
+    }
 }
 
 fn embedded(flattened: &str) -> Result<(), Failure> {

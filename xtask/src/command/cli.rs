@@ -336,7 +336,7 @@ pub(crate) struct SshArgs {
 pub(crate) struct ConsoleArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// node1, node2, ...
+    /// node1, node2, ..., or router where there is one
     pub(crate) node: String,
 }
 
@@ -354,7 +354,7 @@ pub(crate) struct KubectlArgs {
 pub(crate) struct ImpairArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Whose frames: node1, node2, ..., gateway, or any
+    /// Whose frames: node1, node2, ..., gateway, router-1 (a router's card on the first segment), or any
     #[arg(required_unless_present = "show")]
     pub(crate) node: Option<String>,
     /// Print what is set, as asked and as realised
@@ -441,7 +441,7 @@ pub(crate) struct ImpairmentArgs {
 pub(crate) struct HealArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// What is set for this node, in either direction: node1, node2, ... [default: everything]
+    /// What is set for this one, in either direction: node1, node2, ..., gateway, ... [default: everything]
     pub(crate) node: Option<String>,
 }
 

@@ -149,13 +149,21 @@ impl Interrupts {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        kill_descendants();
+        let left = kill_descendants();
+        if !left.is_empty() {
+            let left: Vec<String> = left.iter().map(|pid| pid.to_string()).collect();
+            errln!(
+                "root's, and not to be ended from here: {}; a step of an image's build ends with this \
+                 command, packages are installed to the end, and the next run waits for that",
+                left.join(" ")
+            );
+        }
         process::exit(INTERRUPTED.into())
     }
 }
 
-/// Ends all processes below this one, and waits a moment for it.
-pub(crate) fn kill_descendants() {
+/// Ends all processes below this one, and waits a moment for it. Those that are left are somebody else's.
+pub(crate) fn kill_descendants() -> Vec<Pid> {
     // Killing a process makes its children ours, so the next round finds what this one missed.
     for _ in 0..20 {
         let running = descendants();
@@ -163,11 +171,12 @@ pub(crate) fn kill_descendants() {
             break;
         }
         for pid in running {
-            // Gone already, or root's through sudo, which ends with the pipe from this process.
+            // Gone already, or root's through sudo.
             let _ = kill_process(pid, Signal::KILL);
         }
         thread::sleep(Duration::from_millis(20));
     }
+    descendants()
 }
 
 /// All running processes below this one.

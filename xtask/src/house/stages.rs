@@ -468,8 +468,6 @@ impl Listed {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use podwire_vm::KvmProcessor;
 
     use super::*;
@@ -529,11 +527,6 @@ mod tests {
         };
         let whole = |plan, name| {
             let mut manifest = stage_manifest(plan, name);
-            let there = Path::new("/proc/version");
-            let image = &mut manifest.image;
-            for file in [&mut image.disk, &mut image.kernel, &mut image.initrd] {
-                there.clone_into(file);
-            }
             manifest.built = 3600 * 900;
             manifest
         };

@@ -69,9 +69,8 @@ pub(crate) fn kubectl(args: &KubectlArgs) -> Result<u8, Stop> {
 
 /// How to reach a cluster, for the person who has just started it.
 pub(crate) fn ways(description: &Description, run: &str) -> String {
-    let nodes: Vec<Vec<String>> = description
-        .nodes
-        .iter()
+    let machines: Vec<Vec<String>> = description
+        .machines()
         .map(|node| vec![format!("  {}", node.name), node.address.to_string()])
         .collect();
     let last = description.nodes.last();
@@ -84,11 +83,11 @@ pub(crate) fn ways(description: &Description, run: &str) -> String {
            cargo xtask impair {last} --delay 40ms --loss 1%\n\
          (where several clusters run: --run {run} behind ssh, console, kubectl or impair)\n",
         description.what,
-        table(&nodes),
+        table(&machines),
     )
 }
 
-/// Connects to the cluster that is meant, which must have the node where one is named.
+/// Connects to the cluster that is meant, which must have the machine where one is named.
 pub(super) async fn reach(args: &RunArgs, node: Option<&str>) -> Result<Link, Stop> {
     let runs = Workspace::find()?.runs();
     let running = find::running(&runs).await?;
@@ -99,11 +98,15 @@ pub(super) async fn reach(args: &RunArgs, node: Option<&str>) -> Result<Link, St
     if running.len() > 1 && prefix != Some(chosen.run.as_str()) {
         errln!("{}", several(&running, chosen));
     }
-    let nodes = &chosen.description.nodes;
+    let mut machines = chosen.description.machines();
     if let Some(node) = node
-        && !nodes.iter().any(|known| known.name == node)
+        && !machines.any(|known| known.name == node)
     {
-        let names: Vec<&str> = nodes.iter().map(|known| known.name.as_str()).collect();
+        let names = chosen
+            .description
+            .machines()
+            .map(|known| known.name.as_str());
+        let names: Vec<&str> = names.collect();
         return Err(Stop::Usage(format!(
             "the cluster has no node `{node}`; it has {}",
             names.join(", ")

@@ -29,7 +29,7 @@ pub(crate) fn impair(args: &ImpairArgs) -> Result<(), Stop> {
 /// Heals, and says what that was.
 pub(crate) fn heal(args: &HealArgs) -> Result<(), Stop> {
     drive(async {
-        let link = reach(&args.run, args.node.as_deref()).await?;
+        let link = reach(&args.run, None).await?;
         let healed = link.heal(args.node.clone()).await.map_err(usage)?;
         out!("{}", text(&healed));
         Ok(())

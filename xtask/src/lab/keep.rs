@@ -116,7 +116,7 @@ mod tests {
             limit: Duration::from_secs(1),
         };
         let run_dir = context.keep.unwrap();
-        Door::to(vec![room], segment, &run_dir, &served)
+        Door::to(vec![room], None, segment, &run_dir, &served)
     }
 
     #[tokio::test]
@@ -162,6 +162,7 @@ mod tests {
                 name: "node1".into(),
                 address: [172, 30, 0, 11].into(),
             }],
+            router: None,
         };
         insta::assert_snapshot!(notice(&description, "20261121T130500Z-1"), @"
         kept for a look: scenario static_routes, which failed: expected a; seen (timed out): b:

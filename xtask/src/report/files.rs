@@ -1,14 +1,15 @@
-//! The files of a run: `results.json` and `junit.xml`.
+//! The files of a run: `results.json`, `junit.xml` and `report.html`.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::report::junit;
-use crate::report::results::Results;
+use crate::report::results::{PAGE, Results};
+use crate::report::{junit, left, page};
 
-/// Writes both. Each is there whole, or as it was before, whatever ends this process meanwhile.
+/// Writes all three. Each is there whole, or as it was before, whatever ends this process meanwhile. The
+/// page also shows what scenarios that failed have left in the run's folder.
 pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
     let replace = |name: &str, text: &[u8]| {
         let beside = run_dir.join(format!(".{name}.new"));
@@ -18,7 +19,9 @@ pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))
     };
     replace("results.json", &serde_json::to_vec_pretty(results)?)?;
-    replace("junit.xml", junit::report(results).to_string()?.as_bytes())
+    replace("junit.xml", junit::report(results).to_string()?.as_bytes())?;
+    let page = page::page(results, &left::read(run_dir, results));
+    replace(PAGE, page.as_bytes())
 }
 
 #[cfg(test)]
@@ -46,6 +49,6 @@ mod tests {
         let old: Results = serde_json::from_reader(held).unwrap();
         assert_eq!(old, earlier);
         let names = fs::read_dir(run.path()).unwrap().count();
-        assert_eq!(names, 2, "nothing is left beside them");
+        assert_eq!(names, 3, "nothing is left beside them");
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use podwire_cluster::{Bootstrap, Cell};
 use podwire_images::Provenance;
 use podwire_images::bundle::Replaced;
-use podwire_scenario::{Outcome, SabotageResult, ScenarioResult};
+use podwire_scenario::{
+    Account, Cause, End, Frame, Hop, Met, Outcome, Pair, Pairs, SabotageResult, ScenarioResult,
+    Step, Trace,
+};
 
 use crate::plan::phase::PhaseRecord;
 use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
@@ -74,6 +77,7 @@ pub(crate) fn results() -> Results {
             reason: String::new(),
             seconds: 22.0,
         }],
+        left_out: Vec::new(),
         scenarios: vec![ScenarioRecord {
             name: "pod_addresses".into(),
             cell: Cell::usual(Bootstrap::ByHand).to_string(),
@@ -86,8 +90,91 @@ pub(crate) fn results() -> Results {
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
             wire: Vec::new(),
             folder: None,
+            again: None,
             part: None,
         }],
         broken: None,
+    }
+}
+
+fn end(name: &str, node: u32, last: u8) -> End {
+    let octet = u8::try_from(node).unwrap();
+    End {
+        node: Some(node),
+        name: name.into(),
+        address: Some([10, 1, octet, last].into()),
+    }
+}
+
+fn step(at_ms: u64, text: &str) -> Step {
+    Step {
+        at_ms,
+        text: text.into(),
+    }
+}
+
+/// What a scenario leaves that found node 1 without its route to node 2's Pods.
+pub(crate) fn account() -> Account {
+    let (a, b) = (
+        end("blue-589d7cd7d5-a2a2a", 1, 2),
+        end("blue-589d7cd7d5-b3b3b", 2, 3),
+    );
+    let pair = |from: &End, to: &End, seen: &str| Pair {
+        from: from.clone(),
+        to: to.clone(),
+        expected: "answered".into(),
+        seen: seen.into(),
+        wrong: seen != "answered",
+    };
+    let frame = Frame {
+        at_us: 2_950_123,
+        length: 74,
+        from: "node1".into(),
+        to: vec!["gateway".into()],
+        lost: vec![],
+        what: "10.1.1.2:40000 > 10.1.2.3:80 TCP SYN".into(),
+        tunnel: None,
+    };
+    let hop = |to: &str, at_us| Hop {
+        from: "node1".into(),
+        to: to.into(),
+        answer: false,
+        at_us,
+    };
+    Account {
+        about: "Pods of every node reach each other".into(),
+        cause: Some(Cause::TimedOut),
+        expected: "every pair to answer".into(),
+        seen: "1 of 4 pairs did otherwise:\n  blue-589d7cd7d5-a2a2a -> blue-589d7cd7d5-b3b3b: timed out".into(),
+        look: "`ip route` of the sending node".into(),
+        pairs: Some(Pairs {
+            all: vec![
+                pair(&a, &a, "answered"),
+                pair(&a, &b, "timed out (connect: no answer in time)"),
+                pair(&b, &a, "answered"),
+                pair(&b, &b, "answered"),
+            ],
+            lost: Some(Trace {
+                from: a,
+                to: b,
+                hops: vec![hop("gateway", Some(2_950_123)), hop("node2", None)],
+                ended: "what came last was the request: 2.950123 s node1 -> gateway: 10.1.1.2:40000 > 10.1.2.3:80 TCP SYN; it went to the gateway, which drops it: the next hop should have been node2".into(),
+                held_by: Some(1),
+                heading: [10, 1, 2, 3].into(),
+                frames: vec![frame],
+                left_out: 0,
+            }),
+        }),
+        met: Some(Met {
+            node: 1,
+            heading: [10, 1, 2, 3].into(),
+            route: "10.1.2.3 via 172.30.0.1 dev eth0 src 172.30.0.11".into(),
+            rules: vec!["ip filter FORWARD: type filter hook forward priority filter; policy drop;".into()],
+        }),
+        steps: vec![
+            step(500, "remove the route to node2's Pods from node1"),
+            step(2900, "everybody reaches everybody"),
+        ],
+        failed_ms: 8100,
     }
 }

@@ -189,6 +189,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         parts: BTreeMap::new(),
         wire: Vec::new(),
         folder: None,
+        again: None,
         part: None,
     }
 }
@@ -282,6 +283,7 @@ fn record(
             .collect(),
         wire: last.wire,
         folder: folder.filter(|_| outcome == Verdict::Failed),
+        again: None,
         part: None,
     }
 }

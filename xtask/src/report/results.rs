@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::plan::phase::PhaseRecord;
 use crate::report::whole::Whole;
 
+/// The same as a page for people.
+pub(crate) const PAGE: &str = "report.html";
+
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -50,11 +53,21 @@ pub(crate) struct Results {
     pub(crate) phases: Vec<PhaseRecord>,
     /// The harness's own tests against real machines.
     pub(crate) harness_tests: Vec<TestRecord>,
+    /// What the run was not asked for, in the catalogue's order, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) left_out: Vec<LeftOut>,
     /// Every selected scenario, in the catalogue's order.
     pub(crate) scenarios: Vec<ScenarioRecord>,
     /// With `--break`: whether exactly the expected scenarios are red.
     #[serde(rename = "break", skip_serializing_if = "Option::is_none", default)]
     pub(crate) broken: Option<BreakVerdict>,
+}
+
+/// A scenario that was not selected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    pub(crate) name: String,
+    pub(crate) reason: String,
 }
 
 /// One of the harness's own tests.
@@ -106,6 +119,9 @@ pub(crate) struct ScenarioRecord {
     pub(crate) wire: Vec<String>,
     /// The last attempt's folder, relative to the run's; only after a failure.
     pub(crate) folder: Option<PathBuf>,
+    /// The command that leads to it again; only after a failure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) again: Option<String>,
     /// Which part it was of, `M/N`, and so which machine's; only in results that were merged.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) part: Option<String>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::report::results::{Results, ScenarioRecord, Verdict};
+use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
 use crate::say::text::{clock, table};
 
 /// Everything that the terminal says at the end, the closing line of counts last.
@@ -50,7 +50,8 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
         }
     }
     text += &format!(
-        "\nresults: {}\n{}\n",
+        "\nreport: {}\nresults: {}\n{}\n",
+        folder.join(PAGE).display(),
         folder.join("results.json").display(),
         closing(results)
     );
@@ -103,7 +104,8 @@ fn of_one_cell(records: &[ScenarioRecord]) -> String {
     table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn machine(results: &Results) -> String {
+/// What ran, on what: what it comes from is in a second line.
+pub(super) fn machine(results: &Results) -> String {
     let image = results
         .image
         .as_deref()
@@ -188,7 +190,7 @@ fn indented(text: &str) -> String {
 }
 
 /// `12 passed, 0 failed`, with the skipped when there are any.
-fn closing(results: &Results) -> String {
+pub(super) fn closing(results: &Results) -> String {
     let counts = results.counts();
     let mut line = format!("{} passed, {} failed", counts.passed, counts.failed);
     if counts.skipped > 0 {

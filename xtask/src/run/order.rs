@@ -17,6 +17,7 @@ use crate::plan::shard::Shard;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
+use crate::report::results::LeftOut;
 use crate::report::whole::Selected;
 use crate::say::stop::Stop;
 
@@ -34,6 +35,8 @@ pub(crate) struct Order<'a> {
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
     pub(crate) shard: Option<(Shard, Vec<Selected>)>,
+    /// What of the catalogue it was not asked for.
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 impl<'a> Order<'a> {
@@ -48,8 +51,11 @@ impl<'a> Order<'a> {
             ProfileName::Default => Profile::Default,
             ProfileName::Full => Profile::Full,
         });
-        let chosen = select::choose(catalogue, args.filter.as_deref(), profile)
-            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+        let choose = |profile| {
+            let chosen = select::choose(catalogue, args.filter.as_deref(), profile);
+            chosen.map_err(|unknown| Stop::Usage(unknown.to_string()))
+        };
+        let (named, chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
         if chosen.is_empty() {
             return Err(Stop::Usage(
                 "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
@@ -76,6 +82,7 @@ impl<'a> Order<'a> {
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
+        let left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
         let shard = shard.transpose().map_err(Stop::Usage)?;
         let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
@@ -118,6 +125,7 @@ impl<'a> Order<'a> {
             cells: orders,
             harness_tests: args.filter.is_none() && args.broken.is_none(),
             shard,
+            left_out,
             args,
             catalogue,
             bundle,
@@ -200,6 +208,34 @@ impl<'a> Order<'a> {
         }
         all
     }
+}
+
+/// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
+/// those of them that are of its profile. Of these, each that a filter names is told among the scenarios.
+fn left_out(
+    catalogue: &[Scenario],
+    named: &[&Scenario],
+    chosen: &[&Scenario],
+    cells: &[Cell],
+    filtered: bool,
+) -> Vec<LeftOut> {
+    let reason = |scenario: &Scenario| {
+        let is_of = |list: &[&Scenario]| list.iter().any(|it| it.name == scenario.name);
+        let fits = cells.iter().any(|cell| scenario.fits(*cell));
+        match (is_of(named), is_of(chosen)) {
+            (false, _) => Some("--filter does not name it".to_owned()),
+            (true, false) => Some("it belongs to --profile full".to_owned()),
+            (true, true) if !filtered && !fits => Some(belongs_elsewhere(scenario, cells)),
+            (true, true) => None,
+        }
+    };
+    let each = catalogue.iter().filter_map(|scenario| {
+        Some(LeftOut {
+            name: scenario.name.to_owned(),
+            reason: reason(scenario)?,
+        })
+    });
+    each.collect()
 }
 
 /// All that a run's parts are to do together: the scenarios on their clusters, and those that fit none of
@@ -376,6 +412,40 @@ mod tests {
         insta::assert_snapshot!(cells(&[&flat, &routed]), @"by-hand/nftables/routes, by-hand/nftables/routes+routed, by-hand/nftables/manifest");
         assert!(!flat.fits(by_hand.laid_out(Layout::Routed)));
         assert!(!routed.fits(by_hand));
+    }
+
+    #[test]
+    fn what_a_run_was_not_asked_for_says_why() {
+        let full = Scenario {
+            profile: Profile::Full,
+            ..scenario("headless_service")
+        };
+        let elsewhere = Scenario {
+            cells: Cells::Kubeadm,
+            ..scenario("node_reset")
+        };
+        let catalogue = [scenario("every_pair"), full, elsewhere];
+        let cells = [Cell::usual(Bootstrap::ByHand)];
+        let told = |filter: Option<&str>, profile: Option<Profile>| {
+            let named = select::choose(&catalogue, filter, Some(Profile::Full)).unwrap();
+            let chosen = select::choose(&catalogue, filter, profile).unwrap();
+            let left_out = left_out(&catalogue, &named, &chosen, &cells, filter.is_some());
+            let lines = left_out
+                .iter()
+                .map(|it| format!("{}: {}", it.name, it.reason));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!(told(None, None), @"
+        headless_service: it belongs to --profile full
+        node_reset: starts from the stage workload; it is for clusters of kubeadm (routes, flannel, flannel-host-gw, manifest)
+        ");
+        let filter = Some("every_pair,node_reset");
+        insta::assert_snapshot!(told(filter, None), @"headless_service: --filter does not name it");
+        let usual = told(Some("headless_service,node_reset"), Some(Profile::Default));
+        insta::assert_snapshot!(usual, @"
+        every_pair: --filter does not name it
+        headless_service: it belongs to --profile full
+        ");
     }
 
     #[test]

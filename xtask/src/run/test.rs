@@ -97,6 +97,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             error: None,
             phases: Vec::new(),
             harness_tests: Vec::new(),
+            left_out: order.left_out.clone(),
             scenarios: Vec::new(),
             broken: None,
         },
@@ -448,7 +449,13 @@ fn records<'a>(
             seen: seen.get(&cell.cell),
             sabotaged: order.args.broken.is_none(),
         };
-        merge::merge(order.catalogue, &merged, extent(cell.cell))
+        let mut records = merge::merge(order.catalogue, &merged, extent(cell.cell));
+        let failed = records.iter_mut();
+        for record in failed.filter(|it| it.outcome == results::Verdict::Failed) {
+            let again = again::command(order.args, cell.cell);
+            record.again = Some(format!("{again} --filter {}", record.name));
+        }
+        records
     };
     order.cells.iter().flat_map(of_cell).collect()
 }

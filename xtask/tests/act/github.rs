@@ -2,7 +2,6 @@
 //! (`stand-ins/`) where a service would be, whose store is a folder.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,6 +11,8 @@ use podwire_images::{Cache, Workshop, tools};
 use podwire_process::{Report, Spawner};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use super::programs;
 
 /// The versions of podwire that there are. All are this one.
 const VERSIONS: [&str; 2] = ["v1", "v2"];
@@ -116,9 +117,7 @@ impl GitHub {
 
     /// A program that is found before those of this machine.
     pub(crate) fn program(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        programs::program(&self.path("bin").join(name), script);
     }
 
     /// What has been restored of caches and saved since the last time that was asked.

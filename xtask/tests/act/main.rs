@@ -11,4 +11,6 @@
 
 mod github;
 mod machines;
+#[path = "../programs/mod.rs"]
+mod programs;
 mod scripted;

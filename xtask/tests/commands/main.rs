@@ -9,6 +9,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod beside;
 mod kept;
 mod parts;
 mod wire;
@@ -102,9 +103,14 @@ impl Running {
     }
 
     /// Ctrl-C, and what the command then ends with.
-    fn interrupt(mut self) -> (Option<i32>, Vec<String>) {
+    fn interrupt(self) -> (Option<i32>, Vec<String>) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.ended()
+    }
+
+    /// What it ends with by itself.
+    fn ended(mut self) -> (Option<i32>, Vec<String>) {
         let status = self.child.wait().unwrap();
         self.heard.extend(self.lines.iter());
         (status.code(), std::mem::take(&mut self.heard))
@@ -189,6 +195,34 @@ fn nodes_without_kubernetes_are_up_and_kubectl_says_that_there_is_none() {
     assert_ne!(none.status.code(), Some(0));
     let told = String::from_utf8_lossy(&none.stderr);
     assert!(told.contains("has no kubeconfig"), "{told}");
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn nodes_on_two_segments_are_up_and_so_is_their_router() {
+    let words = "up --yes --nodes 2 --bootstrap by-hand --layout routed --stage identified";
+    let mut up = Running::start(words);
+    up.wait_for("from another terminal");
+    let routed = said("ssh node2 ip route get 172.30.0.11");
+    assert!(routed.contains(" via 172.30.1.2 "), "{routed}");
+    let refused = done("ssh router hostname");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("there is its console alone"), "{told}");
+    let mut console = Running::start("console router");
+    console.wait_for("what router prints on its serial line");
+    drop(console);
+    let ping = "ssh node2 ping -c 1 -W 20 172.30.0.11";
+    said(ping);
+    said("impair router-2 --to node2 --cut");
+    assert_ne!(
+        done(ping.replace("-W 20", "-W 2").as_str()).status.code(),
+        Some(0)
+    );
+    let healed = said("heal router-2");
+    assert!(healed.contains("router-2 -> node2: cut"), "{healed}");
+    said(ping);
     let (code, heard) = up.interrupt();
     assert_eq!(code, Some(0), "{heard:#?}");
 }

@@ -21,6 +21,8 @@ pub struct Component {
     /// In the order of the command line.
     flags: Vec<Flag>,
     form: Form,
+    /// Whether systemd leaves it alone when it has ended.
+    once: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,7 @@ impl Component {
                 start_limit: settings.idle(DAEMON_START),
                 masks: None,
             }),
+            once: false,
         }
     }
 
@@ -118,6 +121,12 @@ impl Component {
     pub fn without_flags(mut self) -> Self {
         self.flags.clear();
         self
+    }
+
+    /// The same, started once: when it ends, systemd does not start it again.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 
     fn with_all(self, flags: &[(&str, &str)]) -> Self {
@@ -165,13 +174,18 @@ impl Component {
         match &self.form {
             Form::Own(own) => Some(Unit {
                 name: self.unit.clone(),
-                text: own.text(&words(" \\\n    ", '=')),
+                text: own.text(&words(" \\\n    ", '='), self.once),
             }),
-            Form::Package { .. } if self.flags.is_empty() => None,
-            Form::Package { drop_in } => Some(Unit {
-                name: (*drop_in).to_owned(),
-                text: format!("[Service]\nExecStart=\nExecStart={}\n", words(" ", ' ')),
-            }),
+            Form::Package { drop_in } => {
+                let command = (!self.flags.is_empty())
+                    .then(|| format!("ExecStart=\nExecStart={}\n", words(" ", ' ')));
+                let once = self.once.then(|| "Restart=no\n".to_owned());
+                let changes: String = command.into_iter().chain(once).collect();
+                (!changes.is_empty()).then(|| Unit {
+                    name: (*drop_in).to_owned(),
+                    text: format!("[Service]\n{changes}"),
+                })
+            }
         }
     }
 
@@ -185,10 +199,18 @@ impl Component {
         let masks = masks.map(|path| public(path, ""));
         masks.into_iter().chain(unit).collect()
     }
+
+    /// The path of a drop-in that a former start of it may have left, and that it has no more.
+    pub(crate) fn left_over(&self) -> Option<String> {
+        match &self.form {
+            Form::Package { drop_in } if self.unit().is_none() => Some(units::path(drop_in)),
+            Form::Own(_) | Form::Package { .. } => None,
+        }
+    }
 }
 
 impl OwnUnit {
-    fn text(&self, command: &str) -> String {
+    fn text(&self, command: &str, once: bool) -> String {
         let kind = match self.readiness {
             Readiness::Told => "notify",
             Readiness::NotTold => "exec",
@@ -199,6 +221,10 @@ impl OwnUnit {
         };
         let limit = self.start_limit;
         let limit = limit.map(|seconds| format!("TimeoutStartSec={seconds}\n"));
+        let restart = match once {
+            true => "Restart=no",
+            false => "Restart=on-failure\nRestartSec=1",
+        };
         format!(
             "\
 [Unit]
@@ -208,8 +234,7 @@ Description={about}
 [Service]
 Type={kind}
 ExecStart={command}
-Restart=on-failure
-RestartSec=1
+{restart}
 {limit}LimitNOFILE=65536
 OOMScoreAdjust=-900
 
@@ -393,6 +418,7 @@ pub fn containerd(settings: Settings) -> Component {
         form: Form::Package {
             drop_in: units::CONTAINERD_DROP_IN,
         },
+        once: false,
     }
     .idle(settings, &[("--config", units::EMULATED_CONTAINERD)])
 }
@@ -505,6 +531,33 @@ mod tests {
         ");
         let debug = usual.with("--log-level", "debug").unit().unwrap().text;
         assert!(debug.ends_with("=/usr/bin/containerd --log-level debug\n"));
+    }
+
+    #[test]
+    fn nothing_of_a_package_s_former_start_is_left() {
+        let changed = containerd(Settings::Idle);
+        let path = changed.unit().unwrap().path();
+        assert_eq!(changed.left_over(), None);
+        assert_eq!(changed.without_flags().left_over(), Some(path));
+        let own = scheduler(Settings::Idle).without_flags();
+        assert_eq!(own.left_over(), None);
+    }
+
+    #[test]
+    fn one_that_is_started_once_is_not_started_again() {
+        let restart = |component: &Component| {
+            let text = component.unit().unwrap().text;
+            let lines = text.lines().filter(|line| line.starts_with("Restart"));
+            lines.collect::<Vec<_>>().join(" ")
+        };
+        let own = scheduler(Settings::Idle);
+        assert_eq!(restart(&own), "Restart=on-failure RestartSec=1");
+        assert_eq!(restart(&own.once()), "Restart=no");
+        insta::assert_snapshot!(shown(&[containerd(Settings::OwnDefaults).once()]), @r"
+        # /etc/systemd/system/containerd.service.d/podwire.conf
+        [Service]
+        Restart=no
+        ");
     }
 
     #[test]

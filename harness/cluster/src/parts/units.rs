@@ -57,8 +57,13 @@ pub struct Unit {
 impl Unit {
     /// `/etc/systemd/system/NAME`.
     pub fn path(&self) -> String {
-        format!("/etc/systemd/system/{}", self.name)
+        path(&self.name)
     }
+}
+
+/// `/etc/systemd/system/NAME`.
+pub(crate) fn path(name: &str) -> String {
+    format!("/etc/systemd/system/{name}")
 }
 
 /// What a node's kernel needs for Pods: [`NETWORK`]. With static routes it hides Pods from the

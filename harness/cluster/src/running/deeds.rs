@@ -69,7 +69,12 @@ impl Cluster {
         component: &Component,
     ) -> Result<Output, ClusterError> {
         let unit = &component.unit;
-        let command = format!("systemctl daemon-reload && systemctl restart {unit}");
+        let left_over = component.left_over();
+        let remove = left_over.map(|path| format!("rm -f {path} && "));
+        let command = format!(
+            "{}systemctl daemon-reload && systemctl restart {unit}",
+            remove.unwrap_or_default()
+        );
         let files = component.files();
         let (node, limit) = (self.node(node), self.host().limit(START));
         if files.is_empty() {

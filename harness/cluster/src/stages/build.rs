@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use super::quiet::quiet;
-use super::stage::{MANIFEST, MachineFiles, Stage, StageManifest, sealed};
+use super::stage::{MANIFEST, MachineFiles, Stage, StageManifest, sealed, under};
 use crate::parts::credentials::Credentials;
 use crate::parts::identity::NodeIdentity;
 use crate::parts::pki::Pki;
@@ -68,7 +68,11 @@ impl Maker<'_> {
     ) -> Result<Stage, ClusterError> {
         let started = Instant::now();
         let beside = Beside::new(dir, self.plan)?;
-        let manifest = StageManifest::new(name, self.plan.clone(), self.image.clone())?;
+        let mut manifest = StageManifest::new(name, self.plan.clone(), self.image.clone())?;
+        manifest.based_on = match parent.map(|parent| &parent.manifest) {
+            Some(parent) if parent.image == manifest.image => parent.based_on.clone(),
+            _ => under(self.image)?,
+        };
         let drawn = self.drawn(name, parent)?;
         let step = step(self.plan, name, &drawn)?;
         let (manifest, machines) = match (&step.begins, parent) {

@@ -51,6 +51,8 @@ pub struct StageManifest {
     pub phases: Vec<Phase>,
     /// Every file, by its path in the folder.
     pub files: BTreeMap<String, SealedFile>,
+    /// The image's files as they were when the first stage was made of them, by their paths.
+    pub based_on: BTreeMap<PathBuf, ImageFile>,
 }
 
 impl StageManifest {
@@ -76,6 +78,7 @@ impl StageManifest {
             built: 0,
             phases: Vec::new(),
             files: BTreeMap::new(),
+            based_on: BTreeMap::new(),
         })
     }
 }
@@ -87,6 +90,19 @@ pub struct SealedFile {
     pub size: u64,
     /// See [`podwire_vm::memory::digest`].
     pub digest: String,
+}
+
+/// A file of an image as it was when a stage was made of it.
+///
+/// An image that is made again has its name from what goes into it, and never the same bytes; what is in
+/// a machine's memory and overlay fits those alone that it has run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// Its length and its digest.
+    #[serde(flatten)]
+    pub sealed: SealedFile,
+    /// When it was written, in seconds since 1970: who makes it again writes it later.
+    pub written: i64,
 }
 
 /// A frozen cluster in its folder. Its files are never written again: clones map and overlay them.
@@ -226,34 +242,76 @@ impl StageManifest {
         })
     }
 
-    /// What of the stage in that folder, or of its image, is missing or has another size; nothing
-    /// when it is whole. The first that is found: it takes no time.
+    /// What of the stage in that folder, or of its image, is missing or has another size, or was
+    /// written again; nothing when it is whole. The first that is found: it takes no time.
     pub fn damage(&self, dir: &Path) -> Option<String> {
         let mut files = self.files.iter();
         files
-            .find_map(|(name, sealed)| sealed.wrong_size(dir, name))
-            .or_else(|| self.image_damage())
+            .find_map(|(name, sealed)| sealed.wrong_size(&dir.join(name), name))
+            .or_else(|| self.image_damage(ImageFile::changed))
     }
 
     /// All that is missing or altered: it reads every file.
     pub fn damage_by_content(&self, dir: &Path) -> Vec<String> {
         let files = self.files.iter();
         files
-            .filter_map(|(name, sealed)| sealed.altered(dir, name))
-            .chain(self.image_damage())
+            .filter_map(|(name, sealed)| sealed.altered(&dir.join(name), name))
+            .chain(self.image_damage(ImageFile::altered))
             .collect()
     }
 
-    fn image_damage(&self) -> Option<String> {
-        let image = [&self.image.disk, &self.image.kernel, &self.image.initrd];
-        let gone = image.into_iter().find(|path| !path.exists())?;
-        Some(format!("its image's {} is gone", gone.display()))
+    /// The first that such a look finds.
+    fn image_damage(&self, look: fn(&ImageFile, &Path) -> Option<String>) -> Option<String> {
+        let mut files = self.based_on.iter();
+        let damage = files.find_map(|(path, file)| look(file, path))?;
+        Some(format!("its image's {damage}"))
     }
 }
 
+impl ImageFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            written: fs::metadata(path)?.mtime(),
+            sealed: SealedFile::of(path)?,
+        })
+    }
+
+    fn changed(&self, path: &Path) -> Option<String> {
+        let name = path.display().to_string();
+        let wrong_size = self.sealed.wrong_size(path, &name);
+        wrong_size.or_else(|| match fs::metadata(path) {
+            Ok(metadata) if metadata.mtime() == self.written => None,
+            Ok(_) => Some(format!("{name} was written again after it was made")),
+            Err(error) => Some(format!("{name}: {error}")),
+        })
+    }
+
+    fn altered(&self, path: &Path) -> Option<String> {
+        let changed = self.changed(path);
+        changed.or_else(|| self.sealed.altered(path, &path.display().to_string()))
+    }
+}
+
+/// What of an image is under a stage from now on.
+pub(crate) fn under(image: &ImageFiles) -> Result<BTreeMap<PathBuf, ImageFile>, ClusterError> {
+    let files = [&image.disk, &image.kernel, &image.initrd];
+    let files = files.into_iter().map(|path| {
+        let file = ImageFile::of(path).map_err(ClusterError::file("read", path))?;
+        Ok((path.clone(), file))
+    });
+    files.collect()
+}
+
 impl SealedFile {
-    fn wrong_size(&self, dir: &Path, name: &str) -> Option<String> {
-        match fs::metadata(dir.join(name)) {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            size: fs::metadata(path)?.len(),
+            digest: digest(path)?,
+        })
+    }
+
+    fn wrong_size(&self, path: &Path, name: &str) -> Option<String> {
+        match fs::metadata(path) {
             Ok(metadata) if metadata.len() == self.size => None,
             Ok(metadata) => {
                 let (now, size) = (metadata.len(), self.size);
@@ -263,12 +321,12 @@ impl SealedFile {
         }
     }
 
-    fn altered(&self, dir: &Path, name: &str) -> Option<String> {
-        let wrong_size = self.wrong_size(dir, name);
+    fn altered(&self, path: &Path, name: &str) -> Option<String> {
+        let wrong_size = self.wrong_size(path, name);
         if wrong_size.is_some() {
             return wrong_size;
         }
-        match digest(&dir.join(name)) {
+        match digest(path) {
             Ok(digest) if digest == self.digest => None,
             Ok(_) => Some(format!("{name} has other contents than when it was made")),
             Err(error) => Some(format!("{name}: {error}")),
@@ -286,10 +344,7 @@ pub(crate) fn sealed(
         for path in [files.disk(), files.ram(), files.state()] {
             let failed = || ClusterError::file("seal", &path);
             fs::set_permissions(&path, Permissions::from_mode(0o400)).map_err(failed())?;
-            let file = SealedFile {
-                size: fs::metadata(&path).map_err(failed())?.len(),
-                digest: digest(&path).map_err(failed())?,
-            };
+            let file = SealedFile::of(&path).map_err(failed())?;
             let name = path.strip_prefix(dir).unwrap_or(&path);
             sealed.insert(name.to_string_lossy().into_owned(), file);
         }
@@ -302,6 +357,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::plan::cell::Bootstrap;
     use podwire_vm::Accelerator;
+    use std::time::Duration;
 
     /// A stage of one node without a guest in it.
     pub(crate) fn stage(dir: &Path) {
@@ -331,6 +387,7 @@ pub(crate) mod tests {
         }
         let mut manifest = StageManifest::new(StageName::Cni, plan, image).unwrap();
         manifest.files = sealed(dir, &[files]).unwrap();
+        manifest.based_on = under(&manifest.image).unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.join(MANIFEST), text).unwrap();
         assert_eq!(Stage::open(dir).unwrap().manifest, manifest);
@@ -355,7 +412,9 @@ pub(crate) mod tests {
         assert_eq!(reason(dir.path()), "node1/ram has 3 bytes instead of 7");
         fs::write(&ram, "content").unwrap();
         fs::remove_file(dir.path().join("image")).unwrap();
-        assert!(reason(dir.path()).ends_with("image is gone"));
+        let gone = reason(dir.path());
+        assert!(gone.starts_with("its image's /"), "{gone}");
+        assert!(gone.contains("/image: No such file"), "{gone}");
         fs::write(dir.path().join(MANIFEST), "{").unwrap();
         assert!(reason(dir.path()).starts_with("stage.json makes no sense"));
         fs::remove_file(dir.path().join(MANIFEST)).unwrap();
@@ -382,6 +441,39 @@ pub(crate) mod tests {
         assert_eq!(found, expected);
         fs::write(files.state(), "content").unwrap();
         assert_eq!(manifest.damage(dir.path()), None);
+    }
+
+    #[test]
+    fn an_image_is_the_one_that_the_stage_was_made_of() {
+        let dir = tempfile::tempdir().unwrap();
+        stage(dir.path());
+        let manifest = StageManifest::read(dir.path()).unwrap();
+        let image = dir.path().join("image");
+        let written = fs::metadata(&image).unwrap().modified().unwrap();
+        let again = |text: &str, later: u64| {
+            fs::write(&image, text).unwrap();
+            let time = FileTimes::new().set_modified(written + Duration::from_secs(later));
+            let file = File::options().write(true).open(&image).unwrap();
+            file.set_times(time).unwrap();
+            let named = |text: String| text.replace(&image.display().to_string(), "IMAGE");
+            let read = manifest.damage_by_content(dir.path()).into_iter();
+            (
+                manifest.damage(dir.path()).map(named),
+                read.map(named).collect::<Vec<_>>(),
+            )
+        };
+        let cut = "its image's IMAGE has 3 bytes instead of 5".to_owned();
+        assert_eq!(again("ima", 0), (Some(cut.clone()), vec![cut]));
+        // As a rule whoever makes it again makes one of the same size.
+        let later = "its image's IMAGE was written again after it was made".to_owned();
+        assert_eq!(again("other", 60), (Some(later.clone()), vec![later]));
+        // A disk that forgets notes no time: that takes reading.
+        let rotten = "its image's IMAGE has other contents than when it was made".to_owned();
+        assert_eq!(again("imaGe", 0), (None, vec![rotten]));
+        assert_eq!(again("image", 0), (None, Vec::new()));
+        // Opened, it is refused.
+        again("other", 60);
+        assert!(reason(dir.path()).ends_with("was written again after it was made"));
     }
 
     #[test]

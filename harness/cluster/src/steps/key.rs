@@ -12,8 +12,9 @@ use crate::plan::error::ClusterError;
 use crate::plan::stage_name::StageName;
 
 /// Stands for whatever makes a stage of a step's data. To be raised when that makes something else
-/// of the same data: how an archive is unpacked, how machines wake, settle or are frozen.
-const INTERPRETER: u32 = 7;
+/// of the same data: how an archive is unpacked, how machines wake, settle or are frozen; and when a
+/// stage's manifest says more than it did.
+const INTERPRETER: u32 = 8;
 
 impl ClusterPlan {
     /// What names a stage in the cache: 32 hexadecimal digits of the SHA-256 of the step that leads to

@@ -11,6 +11,7 @@ use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
 use crate::check::balance::{Band, FALSE_ALARMS, REQUESTS_PER_BACKEND, Rounds};
 use crate::check::failure::{Cause, Failure};
 pub use crate::check::names::resolved;
+use crate::check::pairs::{End, Pair, Pairs, Trace};
 
 impl From<Outcome> for Cause {
     fn from(outcome: Outcome) -> Self {
@@ -71,6 +72,16 @@ impl From<&Party> for Party {
     }
 }
 
+impl From<&Party> for End {
+    fn from(party: &Party) -> Self {
+        Self {
+            node: Some(party.node),
+            name: party.name.clone(),
+            address: Some(party.address),
+        }
+    }
+}
+
 /// One request from one party to one Pod, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
@@ -87,21 +98,29 @@ pub struct Cell {
     /// What went wrong, where something did.
     pub error: Option<String>,
     /// How far a request that was not answered came, as the wire tells.
-    pub came: Option<String>,
+    pub came: Option<Trace>,
+}
+
+impl Cell {
+    /// How it ended, in words.
+    fn ended(&self) -> String {
+        let mut text = self.outcome.to_string();
+        if let Some(host) = &self.host {
+            text += &format!(" by {host}");
+        }
+        if let Some(client) = &self.client {
+            text += &format!(", which saw {client}");
+        }
+        if let Some(error) = &self.error {
+            text += &format!(" ({error})");
+        }
+        text
+    }
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}: {}", self.from, self.to, self.outcome)?;
-        if let Some(host) = &self.host {
-            write!(f, " by {host}")?;
-        }
-        if let Some(client) = &self.client {
-            write!(f, ", which saw {client}")?;
-        }
-        if let Some(error) = &self.error {
-            write!(f, " ({error})")?;
-        }
+        write!(f, "{} -> {}: {}", self.from, self.to, self.ended())?;
         if let Some(came) = &self.came {
             write!(f, "; {came}")?;
         }
@@ -136,11 +155,12 @@ impl Mesh {
                 Outcome::Answered
             };
             if cell.outcome != expected {
-                return Some(cell.outcome.into());
+                return (expected, Some(cell.outcome.into()));
             }
             // Any server may answer; only the one that was asked says that it is.
             let own_name = cell.host.as_ref() == Some(&cell.to.name);
-            (expected == Outcome::Answered && !own_name).then_some(Cause::WrongAnswer)
+            let wrong = expected == Outcome::Answered && !own_name;
+            (expected, wrong.then_some(Cause::WrongAnswer))
         })
     }
 
@@ -163,19 +183,26 @@ impl Mesh {
             "each Pod to see the sender's own address (no NAT)",
             |cell| {
                 let own = cell.from.address.to_string();
-                (cell.client.as_ref() != Some(&own)).then_some(Cause::WrongAnswer)
+                let other = cell.client.as_ref() != Some(&own);
+                (Outcome::Answered, other.then_some(Cause::WrongAnswer))
             },
         )
     }
 
-    fn each(&self, expected: &str, wrong: impl Fn(&Cell) -> Option<Cause>) -> Result<(), Failure> {
+    /// Judges each request: how it should have ended, and why it is wrong where it is.
+    fn each(
+        &self,
+        expected: &str,
+        judge: impl Fn(&Cell) -> (Outcome, Option<Cause>),
+    ) -> Result<(), Failure> {
         if self.cells.is_empty() {
             return Err(Failure::new(Cause::Absent, expected, "no pair to ask"));
         }
-        let wrong: Vec<(Cause, &Cell)> = self
-            .cells
-            .iter()
-            .filter_map(|cell| Some((wrong(cell)?, cell)))
+        let judged = self.cells.iter().map(|cell| (judge(cell), cell));
+        let judged: Vec<((Outcome, Option<Cause>), &Cell)> = judged.collect();
+        let wrong = judged.iter();
+        let wrong: Vec<(Cause, &Cell)> = wrong
+            .filter_map(|((_, cause), cell)| Some(((*cause)?, *cell)))
             .collect();
         let Some((cause, _)) = wrong.first() else {
             return Ok(());
@@ -197,7 +224,20 @@ impl Mesh {
         .look(
             "`ip route` of the sending and of the answering node, then the wire capture: does the \
                request leave for the right node, and does the reply come back?",
-        ))
+        )
+        .pairs(Pairs {
+            lost: wrong.iter().find_map(|(_, cell)| cell.came.clone()),
+            all: judged
+                .iter()
+                .map(|((expected, cause), cell)| Pair {
+                    from: End::from(&cell.from),
+                    to: End::from(&cell.to),
+                    expected: expected.to_string(),
+                    seen: cell.ended(),
+                    wrong: cause.is_some(),
+                })
+                .collect(),
+        }))
     }
 }
 
@@ -563,6 +603,33 @@ mod tests {
             Mesh::default().all_answer("all").unwrap_err().cause,
             Cause::Absent
         );
+    }
+
+    #[test]
+    fn a_failure_keeps_every_pair_with_what_was_expected_of_it() {
+        let across = |from: &Party, to: &Party| (from.node, to.node) == (2, 1);
+        let failure = mesh(Outcome::Refused)
+            .exactly_dead("one", across)
+            .unwrap_err();
+        let pairs = failure.pairs.unwrap();
+        let told: Vec<String> = pairs
+            .all
+            .iter()
+            .map(|it| {
+                let wrong = if it.wrong { "WRONG " } else { "" };
+                let (from, to) = (&it.from.name, &it.to);
+                format!(
+                    "{wrong}{from} -> {to}: {} instead of {}",
+                    it.seen, it.expected
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @"
+        a -> a (10.1.1.2 on node1): answered by a, which saw 10.1.1.2 instead of answered
+        WRONG a -> b (10.1.2.2 on node2): refused instead of answered
+        WRONG b -> a (10.1.1.2 on node1): answered by a, which saw 10.1.2.2 instead of timed out
+        ");
+        assert_eq!(pairs.lost, None);
     }
 
     #[test]

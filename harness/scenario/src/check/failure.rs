@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::pairs::Pairs;
+
 /// The class of what was seen instead of what was expected.
 ///
 /// The rule "name the failure" (docs/writing-a-scenario.md): refused, timed out, no route, name not found, TLS and
@@ -96,6 +98,8 @@ pub struct Failure {
     pub seen: String,
     /// Where a reader of the evidence should look first.
     pub look: String,
+    /// Who was asked by whom, where that is what it is about.
+    pub pairs: Option<Box<Pairs>>,
 }
 
 impl Failure {
@@ -106,6 +110,7 @@ impl Failure {
             expected: expected.into(),
             seen: seen.into(),
             look: "the nodes' journals and the wire capture of the evidence".into(),
+            pairs: None,
         }
     }
 
@@ -113,6 +118,13 @@ impl Failure {
     #[must_use]
     pub fn look(mut self, at: impl Into<String>) -> Self {
         self.look = at.into();
+        self
+    }
+
+    /// The same failure, with who was asked by whom.
+    #[must_use]
+    pub(crate) fn pairs(mut self, pairs: Pairs) -> Self {
+        self.pairs = Some(Box::new(pairs));
         self
     }
 }

@@ -6,10 +6,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
+use crate::check::pairs::{End, Pair, Pairs};
 
 /// No sender is as old.
 const A_YEAR: Duration = Duration::from_hours(366 * 24);
@@ -70,7 +71,7 @@ pub(crate) fn misrecorded(request: &TrafficRequest, record: &TrafficRecord) -> O
 }
 
 /// A step of the lab on the sender's axis of time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Milliseconds since the sender's start.
     pub at_ms: u64,
@@ -347,13 +348,35 @@ impl Record {
         (Duration::from_millis(from), late)
     }
 
+    /// What was seen of its requests instead of what was expected.
+    fn failed(
+        &self,
+        cause: Cause,
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+    ) -> Failure {
+        let (expected, seen) = (expected.into(), seen.into());
+        let pair = Pair {
+            from: End::named(&self.from),
+            to: End::named(&self.sent.request.target),
+            expected: expected.clone(),
+            seen: seen.clone(),
+            wrong: true,
+        };
+        let pairs = Pairs {
+            all: vec![pair],
+            lost: None,
+        };
+        Failure::new(cause, expected, seen).look(LOOK).pairs(pairs)
+    }
+
     /// Every answer names who gave it: one that does not may be anybody's.
     fn answers_are_named(&self, expected: &str) -> Result<(), Failure> {
         match self.backends().get("") {
             None => Ok(()),
             Some(count) => {
                 let seen = format!("{count} answers name nobody");
-                Err(Failure::new(Cause::WrongAnswer, expected, seen).look(LOOK))
+                Err(self.failed(Cause::WrongAnswer, expected, seen))
             }
         }
     }
@@ -364,7 +387,7 @@ impl Record {
     /// A [`Failure`] with the requests that have no end, or the reason for which some were not sent.
     pub fn all_accounted(&self) -> Result<(), Failure> {
         let expected = "every request of the steady traffic to be accounted for";
-        let failed = |seen: String| Err(Failure::new(Cause::Absent, expected, seen).look(LOOK));
+        let failed = |seen: String| Err(self.failed(Cause::Absent, expected, seen));
         let sent = self.sent.requests.len();
         if sent == 0 {
             return failed("no request was sent".into());
@@ -426,7 +449,7 @@ impl Record {
         if self.count(Outcome::Answered) == 0 {
             let cause = longest.map_or(Cause::Absent, |gap| gap.cause());
             let seen = format!("no request was answered: {}", self.totals());
-            return Err(Failure::new(cause, expected, seen).look(LOOK));
+            return Err(self.failed(cause, expected, seen));
         }
         self.answers_are_named(&expected)?;
         let after = |time| {
@@ -435,7 +458,7 @@ impl Record {
         };
         if let Some(gap) = longest.filter(|gap| gap.length() > limit) {
             let seen = format!("{gap}{}; the longest of {number}", after(gap.from));
-            return Err(Failure::new(gap.cause(), expected, seen).look(LOOK));
+            return Err(self.failed(gap.cause(), expected, seen));
         }
         let (from, silence) = self.longest_silence();
         if silence > limit {
@@ -446,7 +469,7 @@ impl Record {
                 from.as_secs_f64(),
                 after(from)
             );
-            return Err(Failure::new(Cause::Absent, expected, seen).look(LOOK));
+            return Err(self.failed(Cause::Absent, expected, seen));
         }
         Ok(())
     }
@@ -475,7 +498,7 @@ impl Record {
                 format!("\n  {host}: {count} times, last at +{}", seconds(*last))
             })
             .collect();
-        Err(Failure::new(
+        Err(self.failed(
             Cause::WrongAnswer,
             format!(
                 "none of {} Pods to answer after +{:.1} s",
@@ -483,8 +506,7 @@ impl Record {
                 self.clock.at(moment).as_secs_f64()
             ),
             format!("answered all the same:{}", shown.concat()),
-        )
-        .look(LOOK))
+        ))
     }
 
     /// Each of these Pods answered a request that was sent after this moment of the host.
@@ -503,7 +525,7 @@ impl Record {
         if silent.is_empty() {
             return Ok(());
         }
-        Err(Failure::new(
+        Err(self.failed(
             Cause::Absent,
             format!(
                 "each of {} Pods to answer after +{:.1} s",
@@ -511,8 +533,7 @@ impl Record {
                 self.clock.at(moment).as_secs_f64()
             ),
             format!("no answer from:{}", silent.concat()),
-        )
-        .look(LOOK))
+        ))
     }
 
     fn step_before(&self, time: Duration) -> Option<&str> {

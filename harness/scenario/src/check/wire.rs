@@ -1,5 +1,6 @@
 //! Whether the wire carried requests as it should have, and how far a lost one came.
 
+mod trace;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use podwire_lan::witness::{
 };
 use podwire_probe::{Outcome, TargetReport};
 
+pub(crate) use self::trace::{first_unanswered, trace, trace_to};
 use self::way::{Hop, hops};
 use crate::check::assert::{Cell, Mesh, Party};
 use crate::check::failure::{Cause, Failure};

@@ -13,6 +13,7 @@ use podwire_probe::{
 };
 
 use crate::check::assert::{self, Cell, Mesh, Party};
+use crate::check::shares;
 use crate::check::wire::Crossing;
 use crate::lab::Lab;
 use crate::wait::needs::Needs;
@@ -94,8 +95,17 @@ impl<'lab> Ask<'lab> {
     /// # Errors
     /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
     pub async fn all_end(self, how: Outcome, expected: impl AsRef<str>) -> anyhow::Result<()> {
+        let (lab, from) = (self.lab, self.from.clone());
+        let since = lab.wire().now()?;
         let report = self.send().await?;
-        Ok(assert::all_ended(expected.as_ref(), &report, how)?)
+        let Err(failure) = assert::all_ended(expected.as_ref(), &report, how) else {
+            return Ok(());
+        };
+        let mut pairs = shares::asked(&from, &report, how);
+        if how != Outcome::TimedOut && report.count(Outcome::TimedOut) > 0 {
+            pairs.lost = lab.wire().trace_to(&from, &report.target, since).await;
+        }
+        Err(failure.pairs(pairs).into())
     }
 
     async fn send(self) -> anyhow::Result<TargetReport> {
@@ -302,7 +312,7 @@ impl Lab {
                 None => Needs::Time,
             };
             let seen = Probe::not_yet(failure.cause, failure.seen);
-            Ok(seen.look(failure.look).needs(needs))
+            Ok(seen.look(failure.look).pairs(failure.pairs).needs(needs))
         });
         seen.await
     }
@@ -340,7 +350,7 @@ impl Lab {
                 clients: clients.clone(),
                 answered: false,
             };
-            cell.came = Some(self.wire().last_seen(&crossing, since)?);
+            cell.came = Some(self.wire().trace(&crossing, since)?);
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Lab {
     pub fn step(&self, text: impl AsRef<str>) {
         // It may name what a guest or a server has said.
         let text = plain::text(text.as_ref());
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.age().as_secs_f64();
         let line = format!("{seconds:7.1}  {}{text}", self.about);
         eprintln!("{line}");
         self.traffic.step(Instant::now(), &text);
@@ -101,6 +101,19 @@ impl Lab {
             // A full disk costs the log, not the verdict.
             let _ = writeln!(file, "{line}");
         }
+    }
+
+    /// What was done so far, with the time since the clone answered.
+    pub(crate) fn steps(&self) -> Vec<(Duration, String)> {
+        let steps = self.traffic.steps().into_iter();
+        steps
+            .map(|(at, text)| (at.saturating_duration_since(self.started), text))
+            .collect()
+    }
+
+    /// How long ago the clone answered.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Says that a sabotage's fault is in, and its check begins: how long red takes is counted from

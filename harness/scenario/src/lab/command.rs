@@ -39,6 +39,13 @@ impl<'lab> Node<'lab> {
             may_fail: false,
         }
     }
+
+    /// A program with its arguments, run by an ordinary user, `nobody`.
+    pub fn run_as_nobody(self, program: &str) -> Command<'lab> {
+        self.run(format!(
+            "setpriv --reuid nobody --regid nogroup --clear-groups {program}"
+        ))
+    }
 }
 
 impl<'lab> Command<'lab> {

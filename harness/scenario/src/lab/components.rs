@@ -1,10 +1,21 @@
 //! The components of a cluster by hand, started with other flags.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use podwire_cluster::{Component, Settings, component};
 
+use crate::check::failure::Cause;
 use crate::lab::Lab;
 use crate::lab::node::Node;
+use crate::wait::evidence::Evidence;
+use crate::wait::probe::Probe;
+
+/// A component reads what it is told, and ends for that.
+const ENDS: Duration = Duration::from_secs(20);
+
+/// Its last words may reach the journal a moment after its end.
+const LOOKS: u32 = 3;
 
 impl Lab {
     /// The API server of a cluster by hand, as its bootstrap starts it: flags can be replaced and
@@ -18,12 +29,27 @@ impl Lab {
         component::etcd(self.settings())
     }
 
+    /// containerd with its package's own unit, as [`Lab::api_server`].
+    pub fn containerd(&self) -> Component {
+        component::containerd(self.settings())
+    }
+
+    /// The controller manager, as [`Lab::api_server`].
+    pub fn controller_manager(&self) -> Component {
+        component::controller_manager(self.pod_network(), self.settings())
+    }
+
     fn settings(&self) -> Settings {
         Settings::of(self.cluster().plan().accelerator)
     }
 }
 
 impl Node<'_> {
+    /// Its kubelet, as [`Lab::api_server`].
+    pub fn kubelet(self) -> Component {
+        component::kubelet(self.number(), self.address(), self.lab().settings())
+    }
+
     /// Has systemd start a component with the flags that it has now, one that runs anew. It may end
     /// right afterwards: see [`Node::last_words`].
     ///
@@ -34,6 +60,47 @@ impl Node<'_> {
         let started = cluster.start_component(self.number(), component).await?;
         ensure!(started.succeeded(), "systemd does not start it: {started}");
         Ok(())
+    }
+
+    /// Has systemd start a component once, and waits until it has ended, with another status than 0, and
+    /// said all of these `words`. `serves` is a command line that exits with 0 if it serves instead.
+    ///
+    /// # Errors
+    /// When the node does not answer; a [`Failure`](crate::Failure) when it serves (`Answered`), says
+    /// something else (`WrongAnswer`), or goes on without serving (`NotReady`).
+    pub async fn ends_at_its_start(
+        self,
+        component: &Component,
+        serves: &str,
+        words: &[&str],
+    ) -> anyhow::Result<()> {
+        let (lab, unit) = (self.lab(), &component.unit);
+        let once = component.clone().once();
+        // systemd's word for a start in vain is no more than that it was one.
+        lab.cluster().start_component(self.number(), &once).await?;
+        let expected = format!(
+            "{unit} to end at its start, saying: {}",
+            words.join(" ... ")
+        );
+        lab.eventually(expected, ENDS, async || {
+            let state = self.run(format!("systemctl show -P ActiveState {unit}"));
+            let state = state.await?.text().to_owned();
+            if state != "failed" {
+                let serves = self.run(serves).may_fail().await?.succeeded();
+                return Ok(match serves {
+                    true => Probe::hopeless(Cause::Answered, format!("{unit} serves")),
+                    false => Probe::not_yet(Cause::NotReady, format!("{unit} is {state}")),
+                });
+            }
+            let said = self.journal(unit).await?;
+            if words.iter().all(|it| said.contains(it)) {
+                return Ok(Probe::Done(()));
+            }
+            let ended = Evidence::unchanged_for(LOOKS, "it has ended");
+            let said = self.last_words(component).await;
+            Ok(Probe::not_yet(Cause::WrongAnswer, said).given(Some(ended)))
+        })
+        .await
     }
 
     /// Stops a component; one that does not run stays so.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, NodeCondition};
 use kube::Api;
 use kube::runtime::watcher;
 use podwire_cluster::addresses;
+use podwire_lan::Ipv4Net;
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
@@ -64,6 +65,11 @@ impl ListedNode {
         let all = self.status.iter().filter_map(|it| it.addresses.as_ref());
         let internal = all.flatten().filter(|it| it.type_ == "InternalIP");
         internal.map(|it| it.address.as_str()).collect()
+    }
+
+    /// The range of its Pods (`spec.podCIDR`), once it has been given one.
+    pub fn pod_range(&self) -> Option<Ipv4Net> {
+        self.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
     }
 
     /// The version of its kubelet, `v1.36.4`.
@@ -156,6 +162,16 @@ impl Node<'_> {
         watch.await
     }
 
+    /// Its Node is listed, and is not Ready because its engine has no CNI file
+    /// (`NetworkPluginNotReady`).
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that, or it is Ready.
+    pub async fn lacks_a_network(self) -> anyhow::Result<()> {
+        let expected = format!("the Node {self} to be not Ready, for want of a network");
+        self.until(expected, READY, without_network).await
+    }
+
     /// Whether its Node has this label.
     ///
     /// # Errors
@@ -223,6 +239,22 @@ impl Node<'_> {
     }
 }
 
+/// The engine's reason, as the kubelet hands it on.
+const NO_NETWORK: &str = "NetworkPluginNotReady";
+
+fn without_network(listed: Option<&ListedNode>) -> Probe<()> {
+    let Some(node) = listed else {
+        return Probe::not_yet(Cause::Absent, "no such Node");
+    };
+    if node.holds("Ready") {
+        return Probe::hopeless(Cause::Answered, "it is Ready");
+    }
+    let ready = node.condition("Ready");
+    let why = ready.and_then(|it| it.message.as_deref());
+    let why = why.unwrap_or("no Ready condition");
+    Probe::when(why.contains(NO_NETWORK), Cause::NotReady, why)
+}
+
 fn lacking(listed: &[ListedNode], number: u32, own: Ipv4Addr) -> Option<(Cause, String)> {
     let name = addresses::node_name(number);
     let named = |node: &&ListedNode| node.metadata.name.as_ref() == Some(&name);
@@ -255,7 +287,10 @@ mod tests {
     fn node(ready: &str, address: &str) -> ListedNode {
         let node = serde_json::from_value(json!({
             "metadata": { "name": "node2", "labels": { "size": "small" } },
-            "spec": { "taints": [{ "key": "full", "effect": "NoSchedule" }] },
+            "spec": {
+                "podCIDR": "10.1.2.0/24",
+                "taints": [{ "key": "full", "effect": "NoSchedule" }],
+            },
             "status": {
                 "conditions": [{ "type": "Ready", "status": ready, "message": "cni not initialised" }],
                 "addresses": [
@@ -274,6 +309,30 @@ mod tests {
         let why = node.condition("Ready").and_then(|it| it.message.as_deref());
         assert_eq!(why, Some("cni not initialised"));
         assert!(!node.holds("Ready"));
+        assert_eq!(node.pod_range(), Some("10.1.2.0/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_node_without_a_network_is_told_from_one_that_lacks_something_else() {
+        let with = |ready: &str, message: &str| {
+            let condition = json!({ "type": "Ready", "status": ready, "message": message });
+            let node = json!({ "metadata": {}, "status": { "conditions": [condition] } });
+            without_network(Some(&ListedNode(serde_json::from_value(node).unwrap())))
+        };
+        let says = "container runtime network not ready: NetworkReady=false \
+                    reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin \
+                    not initialized";
+        assert_eq!(with("False", says), Probe::Done(()));
+        let early = "container runtime status check may not have completed yet";
+        assert_eq!(with("False", early), Probe::not_yet(Cause::NotReady, early));
+        assert_eq!(
+            with("True", "kubelet is posting ready status"),
+            Probe::hopeless(Cause::Answered, "it is Ready")
+        );
+        assert_eq!(
+            without_network(None),
+            Probe::not_yet(Cause::Absent, "no such Node")
+        );
     }
 
     #[test]

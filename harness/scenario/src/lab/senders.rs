@@ -33,6 +33,10 @@ impl TrafficLog {
         locked(&self.steps).push((at, text.to_owned()));
     }
 
+    pub(super) fn steps(&self) -> Vec<(Instant, String)> {
+        locked(&self.steps).clone()
+    }
+
     pub(super) fn senders(&self) -> MutexGuard<'_, Vec<Sender>> {
         locked(&self.senders)
     }

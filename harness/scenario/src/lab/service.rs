@@ -4,10 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use kube::runtime::watcher;
+use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, TargetReport};
 
 use crate::check::assert::{self, Party};
+use crate::check::balance::Rounds;
 use crate::check::failure::{Cause, Failure};
+use crate::check::shares;
 use crate::check::wire::Requests;
 use crate::lab::node::Node;
 use crate::lab::objects::{Service, ready};
@@ -57,6 +60,7 @@ impl Service<'_> {
     pub async fn leads_to_all(&self, pods: usize, from: impl Into<Party>) -> anyhow::Result<()> {
         let from = from.into();
         let address = self.address().await?;
+        let since = self.lab.wire().now()?;
         let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
         // All at once, and no second round for a Service that is dead.
         let requests = u32::try_from(pods * PER_POD)?;
@@ -86,17 +90,17 @@ impl Service<'_> {
                     None => (Cause::Unbalanced, String::new()),
                 };
                 let state = format!("no answer from {}{others}", silent.join(", "));
-                Ok(
-                    Probe::when(silent.is_empty(), cause, state).needs(Needs::KubeProxy {
-                        node: from.node,
-                        service: address,
-                        pods: running.iter().map(|pod| pod.address).collect(),
-                    }),
-                )
+                let pairs = shares::shared(&from, &report, &running, shares::ANY);
+                let seen = Probe::when(silent.is_empty(), cause, state).pairs(Some(pairs.into()));
+                Ok(seen.needs(Needs::KubeProxy {
+                    node: from.node,
+                    service: address,
+                    pods: running.iter().map(|pod| pod.address).collect(),
+                }))
             });
         match seen.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.asked_directly(&from, error).await),
+            Err(error) => Err(self.asked_directly(&from, (address, since), error).await),
         }
     }
 
@@ -195,9 +199,15 @@ impl Service<'_> {
         self.lab.deployment(&self.name).pods().running().await
     }
 
-    /// Says of its failure whether the Pods answer at their own addresses: it, or the way.
-    async fn asked_directly(&self, from: &Party, error: anyhow::Error) -> anyhow::Error {
-        let failure = match error.downcast::<Failure>() {
+    /// Says of its failure whether the Pods answer at their own addresses: it, or the way. It was asked at
+    /// this address since then.
+    async fn asked_directly(
+        &self,
+        from: &Party,
+        (address, since): (Ipv4Addr, Moment),
+        error: anyhow::Error,
+    ) -> anyhow::Error {
+        let mut failure = match error.downcast::<Failure>() {
             Ok(failure) => failure,
             Err(error) => return error,
         };
@@ -205,18 +215,22 @@ impl Service<'_> {
             let pods = self.pods().await?;
             let mesh = self.lab.mesh(std::slice::from_ref(from), &pods);
             let mesh = mesh.by(self.kind).await?;
-            let cells = mesh.cells.iter().map(|cell| format!("\n  {cell}"));
-            Ok::<_, anyhow::Error>(cells.collect::<String>())
+            Ok::<_, anyhow::Error>(mesh.cells)
         };
-        match told.await {
-            Ok(cells) => Failure {
-                seen: format!("{}\nAsked at their own addresses:{cells}", failure.seen),
-                ..failure
-            }
-            .into(),
-            // What was seen is worth more than that no more could be.
-            Err(_) => failure.into(),
+        let wire = self.lab.wire();
+        let to_service = wire.trace_to(from, &address.to_string(), since).await;
+        // What was seen is worth more than that no more could be.
+        let cells = told.await.unwrap_or_default();
+        if let Some(pairs) = &mut failure.pairs {
+            let directly = cells.iter().find_map(|cell| cell.came.clone());
+            pairs.lost = directly.or(to_service);
         }
+        if !cells.is_empty() {
+            let told = cells.iter().map(|cell| format!("\n  {cell}"));
+            let told: String = told.collect();
+            failure.seen += &format!("\nAsked at their own addresses:{told}");
+        }
+        failure.into()
     }
 
     /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
@@ -252,12 +266,19 @@ impl Service<'_> {
         sent.crossings
             .iter_mut()
             .for_each(|it| it.clients.extend(&clients));
-        let seen = match self.lab.wire().trouble(&sent) {
-            Ok(trouble) => failure.seen + &trouble,
-            // What was seen is worth more than that no more could be.
-            Err(_) => failure.seen,
-        };
-        Err(Failure { seen, ..failure }.into())
+        let wire = self.lab.wire();
+        // What was seen is worth more than that no more could be.
+        let trouble = wire.trouble(&sent).unwrap_or_default();
+        let told = report.results.iter().map(|it| u64::from(it.count)).sum();
+        let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
+        let mut pairs = shares::shared(&from, &report, &pods, share);
+        pairs.lost = wire.first_unanswered(&sent);
+        if pairs.lost.is_none() && report.count(Outcome::TimedOut) > 0 {
+            pairs.lost = wire.trace_to(&from, &report.target, since).await;
+        }
+        let mut failure = failure.pairs(pairs);
+        failure.seen += &trouble;
+        Err(failure.into())
     }
 
     /// Where only some of its Pods can be reached, connections to its ClusterIP succeed as often as

@@ -11,6 +11,7 @@ use podwire_cluster::{PodNetwork, addresses};
 use podwire_lan::witness::{Moment, Seen, Witness};
 
 use crate::check::assert::Party;
+use crate::check::pairs::Trace;
 use crate::check::wire::{self, Crossing, Observed, Requests};
 use crate::lab::Lab;
 
@@ -121,9 +122,35 @@ impl Wire<'_> {
     }
 
     /// How far an unanswered request came.
-    pub(super) fn last_seen(&self, crossing: &Crossing, since: Moment) -> anyhow::Result<String> {
+    pub(super) fn trace(&self, crossing: &Crossing, since: Moment) -> anyhow::Result<Trace> {
         let seen = self.ask(|witness| seen(witness, crossing, since))?;
-        Ok(wire::last_seen(crossing, &seen, self.lab.layout()))
+        Ok(wire::trace(crossing, &seen, self.lab.layout()))
+    }
+
+    /// How far one party's unanswered requests to an address came, wherever that is. Nothing of a target
+    /// that is no address.
+    pub(super) async fn trace_to(
+        &self,
+        from: &Party,
+        target: &str,
+        since: Moment,
+    ) -> Option<Trace> {
+        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+        let address: Ipv4Addr = host.parse().ok()?;
+        let clients = self.clients_of(from).await;
+        let seen = self.ask(|witness| between(witness, &clients, address, since));
+        Some(wire::trace_to(
+            from,
+            &clients,
+            (target, address),
+            &seen.ok()?,
+        ))
+    }
+
+    /// How far the first of these requests came that was on the wire and not answered.
+    pub(super) fn first_unanswered(&self, requests: &Requests) -> Option<Trace> {
+        let observed = self.observed(requests).ok()?;
+        wire::first_unanswered(&observed.crossings, observed.layout)
     }
 
     /// How far unanswered requests came, and what else went wrong on their way.
@@ -160,10 +187,15 @@ impl Wire<'_> {
 
 /// The frames between the two ends of a request.
 fn seen(witness: &Witness, crossing: &Crossing, since: Moment) -> Seen {
-    let to = IpAddr::from(crossing.to.address);
+    between(witness, &crossing.clients, crossing.to.address, since)
+}
+
+/// The frames between any of these addresses and another.
+fn between(witness: &Witness, clients: &BTreeSet<Ipv4Addr>, to: Ipv4Addr, since: Moment) -> Seen {
+    let to = IpAddr::from(to);
     let mut all = witness.between(to, to, since);
     all.frames.clear();
-    for client in &crossing.clients {
+    for client in clients {
         let seen = witness.between(IpAddr::from(*client), to, since);
         all.frames.extend(seen.frames);
     }

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::check::assert;
 use crate::check::wire;
 use crate::lab::Lab;
+use crate::run::account::Account;
 use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
@@ -423,6 +424,7 @@ impl Attempt {
 
     /// Leaves the evidence of a failure.
     async fn collect(&self, lab: &Lab, error: &anyhow::Error) {
+        let account = Account::of(self.scenario.about, error, lab.steps(), lab.age());
         // Collecting takes a while: whoever watches learns of the failure at once.
         lab.step(format!("failed: {error:#}"));
         let limit = self.context.limits().evidence();
@@ -430,7 +432,8 @@ impl Attempt {
         let folder = self.folder.join(page::EVIDENCE);
         let evidence = lab.cluster().evidence(&folder);
         let nodes = self.leave_node_troubles(lab);
-        let all = futures::future::join3(self.leave_timeline(lab), nodes, evidence);
+        let account = self.leave_account(lab, account);
+        let all = futures::future::join4(self.leave_timeline(lab), nodes, account, evidence);
         let _ = tokio::time::timeout(limit, all).await;
     }
 
@@ -445,6 +448,19 @@ impl Attempt {
                 lab.step(format!("what stood out on the wire is not told: {error:#}"));
                 verdict
             }
+        }
+    }
+
+    /// Leaves what it saw as data, then once more with what a lost packet met, which a node has to tell.
+    async fn leave_account(&self, lab: &Lab, mut account: Account) {
+        let mut written = account.write(&self.folder);
+        let lost = account.pairs.as_ref().and_then(|pairs| pairs.lost.clone());
+        if let Some(trace) = lost {
+            account.met = lab.met(&trace).await;
+            written = account.write(&self.folder);
+        }
+        if let Err(error) = written {
+            lab.step(format!("the failure cannot be written as data: {error}"));
         }
     }
 

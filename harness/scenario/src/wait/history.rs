@@ -83,7 +83,8 @@ impl History {
                 let _ = write!(seen, "\n  {:6.1} s  {state}", at.as_secs_f64());
             }
         }
-        let failure = Failure::new(last.cause, expected, seen);
+        let mut failure = Failure::new(last.cause, expected, seen);
+        failure.pairs.clone_from(&last.pairs);
         let of_evidence = last.evidence.as_ref().and_then(Evidence::place);
         match of_evidence.or(last.look.as_ref()) {
             Some(at) => failure.look(at),

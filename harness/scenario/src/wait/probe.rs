@@ -1,6 +1,7 @@
 //! What one look at a condition found.
 
 use crate::check::failure::Cause;
+use crate::check::pairs::Pairs;
 use crate::wait::evidence::Evidence;
 use crate::wait::needs::Needs;
 
@@ -19,6 +20,7 @@ pub struct Lacking {
     pub(crate) cause: Cause,
     pub(crate) state: String,
     pub(crate) look: Option<String>,
+    pub(crate) pairs: Option<Box<Pairs>>,
     pub(crate) evidence: Option<Evidence>,
     pub(crate) needs: Needs,
 }
@@ -61,6 +63,11 @@ impl<T> Probe<T> {
         self.with(|lacking| lacking.look = Some(at.into()))
     }
 
+    /// The same, with who was asked by whom.
+    pub(crate) fn pairs(self, pairs: Option<Box<Pairs>>) -> Self {
+        self.with(|lacking| lacking.pairs = pairs)
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Lacking)) -> Self {
         if let Self::Lacking(lacking) = &mut self {
             change(lacking);
@@ -82,6 +89,7 @@ impl Lacking {
             cause,
             state: state.into(),
             look: None,
+            pairs: None,
             evidence: None,
             needs: Needs::Time,
         }

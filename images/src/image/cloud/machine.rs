@@ -129,7 +129,11 @@ impl Build<'_> {
 
     /// Puts the recipe's packages, and all that they need beside what is in the image, into the folder
     /// `input/archives`: resolved and verified by apt on this host, in a root of its own.
-    fn fetch_packages(&self, cloud: &CloudRecipe, sources: &Sources) -> Result<(), Error> {
+    pub(super) fn fetch_packages(
+        &self,
+        cloud: &CloudRecipe,
+        sources: &Sources,
+    ) -> Result<(), Error> {
         for program in ["apt-get", "debugfs"] {
             if crate::host::find_program(program).is_none() {
                 return Err(Error::MissingProgram {

@@ -6,13 +6,15 @@ use std::process::Command;
 
 use podwire_process::Spawner;
 
+use super::super::build::Build;
+use super::super::privilege::Privilege;
 use super::*;
 use crate::Cache;
 use crate::bundle::{self, BundleOrder};
 use crate::digest::sha256;
 use crate::download::test_server::{TestServer, Trouble};
 use crate::image::{BASE, ImageRequest, NODE, Outdated, System, get};
-use crate::test_host::{Heard, Loud};
+use crate::test_host::{Heard, Loud, said_with, says};
 
 const RELEASE: &str = "releases/24.04/release-20250805";
 const FILE: &str = "ubuntu-24.04-server-cloudimg-amd64.img";
@@ -394,6 +396,123 @@ fn a_cut_connection_goes_on_and_a_redirection_is_followed() {
         asked.contains(&"mirror/image from 40000".to_owned()),
         "{asked:?}"
     );
+}
+
+/// What apt itself makes of the options, the list and the passwords that it is given. It has neither the
+/// caller's settings nor his proxies.
+#[test]
+fn apt_takes_what_is_signed_and_tells_a_password_to_its_server_alone() {
+    let asked = says(|asked| {
+        let (host, source) = asked.split_once(' ').unwrap();
+        match fetched(host, Path::new(source)) {
+            Ok(archives) => archives.join(" "),
+            Err(error) => error.to_string().replace('\n', "; "),
+        }
+    });
+    if asked {
+        return;
+    }
+    if crate::host::find_program("apt-get").is_none() {
+        eprintln!("left out: there is no apt-get here");
+        return;
+    }
+    let bench = Bench::new();
+    let deb: &[u8] = b"nobody unpacks it here";
+    bench.server.put("archive/pool/tool.deb", deb);
+    for (archive, suite) in [
+        ("archive", "noble"),
+        ("archive", "noble-updates"),
+        ("security", "noble-security"),
+    ] {
+        let folder = format!("{archive}/dists/{suite}");
+        let mut release = format!(
+            "Suite: {suite}\nCodename: {suite}\nDate: Sat, 01 Jan 2022 00:00:00 UTC\n\
+             Architectures: amd64\nComponents: main universe\nSHA256:\n"
+        );
+        for component in ["main", "universe"] {
+            let packages = format!(
+                "Package: tool\nVersion: 1-{component}\nArchitecture: amd64\nMaintainer: nobody\n\
+                 Filename: pool/tool.deb\nSize: {}\nSHA256: {}\nDescription: nothing\n\n",
+                deb.len(),
+                sha256(deb)
+            );
+            let name = format!("{component}/binary-amd64/Packages");
+            let (digest, size) = (sha256(packages.as_bytes()), packages.len());
+            release += &format!(" {digest} {size} {name}\n");
+            bench.server.put(&format!("{folder}/{name}"), packages);
+        }
+        let signed = ["--digest-algo", "SHA512", "--clearsign", "--output", "-"];
+        let signed = bench.signer.gpg(signed, release.as_bytes());
+        bench.server.put(&format!("{folder}/InRelease"), signed);
+    }
+    let alone = bench.source.join("apt.conf");
+    let nothing = "Dir::Etc::Parts \"/dev/null\";\nDir::Etc::Main \"/dev/null\";\n";
+    fs::write(&alone, nothing).unwrap();
+    let keyring = bench.source.join("images/keys/ubuntu-archive.gpg");
+    let path = std::env::var_os("PATH").unwrap();
+    let fetched = || {
+        let asked = format!("{} {}", bench.server.host, bench.source.display());
+        let environment = [("PATH", &*path), ("APT_CONFIG", alone.as_os_str())];
+        let test = "image::cloud::tests::apt_takes_what_is_signed_and_tells_a_password_to_its_server_alone";
+        said_with(test, &asked, &environment)
+    };
+    // Those keys are Ubuntu's, and its are not the tests'.
+    let refused = fetched();
+    assert!(refused.contains("ubuntu-archive"), "{refused}");
+    assert!(refused.contains("NO_PUBKEY"), "{refused}");
+    bench.server.asked();
+
+    fs::write(&keyring, bench.signer.keyring()).unwrap();
+    assert_eq!(fetched(), "tool_1-universe_amd64.deb");
+    let password = " as Basic bWU6czNjckB0";
+    let asked = bench.server.asked();
+    assert!(asked.contains(&format!("archive/pool/tool.deb{password}")));
+    for asked in asked {
+        let told = asked.ends_with(password);
+        assert_eq!(asked.starts_with("archive/"), told, "{asked}");
+    }
+
+    // The mirror has another file than was signed.
+    bench
+        .server
+        .put("archive/pool/tool.deb", "nobody has signed this");
+    let refused = fetched();
+    assert!(refused.contains("Hash Sum mismatch"), "{refused}");
+}
+
+/// Which packages apt takes from the server, whose archive wants a password.
+fn fetched(host: &str, source: &Path) -> Result<Vec<String>, Error> {
+    let (config, dir) = (source.join("mine.toml"), tempfile::tempdir().unwrap());
+    let text = format!(
+        "[sources]\nubuntu-archive = 'http://me:s3cr%40t@{host}/archive'\n\
+         ubuntu-security = 'http://{host}/security'\n"
+    );
+    fs::write(&config, text).unwrap();
+    let sources = Sources::read(project(), Some(&config)).unwrap();
+    let cache = Cache::at(&dir.path().join("cache")).unwrap();
+    let (spawner, heard) = (Spawner::start().unwrap(), Heard::default());
+    let workshop = Workshop {
+        cache: &cache,
+        spawner: &spawner,
+        report: &heard,
+        source,
+    };
+    let mut recipe = Recipe::read(project(), BASE).unwrap();
+    recipe.packages = vec!["tool".to_owned()];
+    let build = Build {
+        workshop: &workshop,
+        recipe: &recipe,
+        privilege: Privilege::Root,
+        work: cache.staging("image").unwrap(),
+        log: cache.log("image.log").unwrap(),
+    };
+    // What is installed already: nothing.
+    build.write("boot/status", "").unwrap();
+    let (cloud, _) = CloudRecipe::read(project()).unwrap();
+    build.fetch_packages(&cloud, &sources)?;
+    let archives = fs::read_dir(build.work.path().join("input/archives")).unwrap();
+    let names = archives.map(|it| it.unwrap().file_name().into_string().unwrap());
+    Ok(names.collect())
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn strikes(dice: &mut Rng) -> Act {
         0 => dice.u16(1..4),
         _ => 0,
     };
-    let mut strokes: Vec<Stroke> = (0..dice.u8(1..5))
+    let mut strokes: Vec<Stroke> = (0..dice.u8(1..9))
         .map(|_| {
             let victim = match (anew, dice.u8(..2)) {
                 (0, 1) => Victim::Scenario,
@@ -245,18 +245,18 @@ mod tests {
         assert_ne!(first(7), first(8));
         let lines: Vec<String> = rounds(7).take(12).map(|act| act.to_string()).collect();
         insta::assert_snapshot!(lines.join("\n"), @"
-        at 23.0 % of a run SIGKILL to a scenario's process; at 59.3 % of a run SIGSTOP for 1 s to a scenario's process; at 97.5 % of a run SIGKILL to xtask
-        a stage's manifest is cut to 57.4 %
-        at 23.5 % of a run SIGKILL to a QEMU; at 37.3 % of a run SIGKILL to a QEMU; at 51.6 % of a run SIGKILL to a QEMU; at 58.2 % of a run SIGTERM to a QEMU; at 71.9 % of a run SIGTERM to nextest; at 74.5 % of a run SIGKILL to xtask
-        at 38.5 % of a run SIGKILL to a scenario's process; at 89.2 % of a run SIGTERM to nextest
-        at 32.3 % of a run SIGKILL to a QEMU
-        at 11.5 % of a run SIGKILL to a scenario's process; at 29.1 % of a run SIGKILL to a QEMU; at 40.0 % of a run SIGSTOP for 5 s to a QEMU; at 44.4 % of a run SIGKILL to a scenario's process
-        at 17.5 % of a run SIGTERM to a QEMU; at 32.5 % of a run SIGKILL to a QEMU; at 39.1 % of a run SIGTERM to nextest; at 52.5 % of a run SIGKILL to xtask
+        at 0.0 % of a run SIGKILL to a scenario's process; at 5.6 % of a run SIGSTOP for 1 s to a scenario's process; at 22.7 % of a run SIGKILL to a scenario's process; at 23.0 % of a run SIGKILL to a QEMU; at 97.5 % of a run SIGSTOP for 1 s to nextest
+        at 60.6 % of a run SIGKILL to a scenario's process; at 68.7 % of a run SIGKILL to a scenario's process
+        at 20.8 % of a run SIGTERM to a QEMU; at 37.1 % of a run SIGTERM to a scenario's process; at 53.6 % of a run SIGTERM to a QEMU; at 78.7 % of a run SIGKILL to nextest; at 89.8 % of a run SIGKILL to xtask
+        without the 1 newest of the stages, at 79.0 % of a run SIGKILL to a QEMU
+        at 10.6 % of a run SIGSTOP for 4 s to a QEMU; at 11.5 % of a run SIGSTOP for 5 s to a QEMU; at 17.7 % of a run SIGKILL to a scenario's process; at 20.2 % of a run SIGKILL to a QEMU; at 39.1 % of a run SIGKILL to a QEMU; at 42.5 % of a run SIGSTOP for 5 s to a scenario's process; at 44.4 % of a run SIGTERM to nextest; at 52.5 % of a run SIGKILL to xtask
         a note of the cache is cut to 30.6 %
-        at 29.1 % of a run SIGKILL to a QEMU; at 69.2 % of a run SIGTERM to nextest
-        without the 3 newest of the stages, at 3.9 % of a run SIGKILL to a QEMU; at 41.3 % of a run SIGKILL to a QEMU; at 42.0 % of a run SIGTERM to a QEMU; at 95.8 % of a run SIGSTOP for 4 s to xtask
-        without the 3 newest of the stages, at 13.4 % of a run SIGKILL to a QEMU; at 14.8 % of a run SIGTERM to a QEMU; at 15.8 % of a run SIGTERM to a QEMU; at 84.6 % of a run SIGKILL to xtask
-        at 5.5 % of a run SIGKILL to a QEMU; at 44.2 % of a run SIGKILL to a scenario's process; at 74.7 % of a run SIGTERM to xtask
+        at 4.3 % of a run SIGKILL to a QEMU; at 29.1 % of a run SIGTERM to a QEMU; at 69.2 % of a run SIGTERM to xtask
+        at 12.9 % of a run SIGTERM to a QEMU; at 42.0 % of a run SIGTERM to xtask
+        at 48.9 % of a run SIGKILL to a QEMU; at 53.3 % of a run SIGTERM to a QEMU; at 61.6 % of a run SIGTERM to a QEMU; at 84.6 % of a run SIGKILL to a QEMU; at 92.4 % of a run SIGKILL to nextest; at 93.3 % of a run SIGKILL to xtask
+        at 22.6 % of a run SIGKILL to a QEMU; at 40.3 % of a run SIGKILL to a scenario's process; at 44.2 % of a run SIGKILL to a QEMU; at 56.6 % of a run SIGKILL to a scenario's process; at 57.2 % of a run SIGKILL to nextest; at 74.7 % of a run SIGKILL to xtask
+        at 14.9 % of a run SIGKILL to a scenario's process; at 30.2 % of a run SIGTERM to a QEMU; at 63.5 % of a run SIGSTOP for 1 s to a QEMU; at 79.0 % of a run SIGTERM to a scenario's process; at 87.4 % of a run SIGKILL to a QEMU; at 88.1 % of a run SIGSTOP for 3 s to xtask
+        at 2.0 % of a run SIGTERM to a scenario's process; at 43.3 % of a run SIGTERM to a QEMU; at 81.1 % of a run SIGTERM to a QEMU; at 88.4 % of a run SIGKILL to a scenario's process; at 91.9 % of a run SIGKILL to nextest; at 96.7 % of a run SIGKILL to xtask
         ");
     }
 

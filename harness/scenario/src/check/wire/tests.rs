@@ -6,6 +6,7 @@ use podwire_lan::MacAddr;
 use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport};
 
 use super::*;
+use crate::check::pairs::Trace;
 
 fn party(name: &str, node: u32, address: [u8; 4]) -> Party {
     Party {
@@ -473,4 +474,104 @@ fn a_mesh_and_a_service_s_answers_name_their_ends() {
         ..crossing(&a, &silent)
     };
     assert_eq!(requests.crossings, [crossing(&a, &b), unanswered]);
+}
+
+/// A trace's hops and who had the packet last.
+fn traced(trace: &Trace) -> String {
+    let hops = trace.hops.iter().map(|hop| {
+        let leg = if hop.answer { "answer" } else { "request" };
+        let at = hop
+            .at_us
+            .map_or("never".to_owned(), |at| format!("at {at} us"));
+        format!("{leg} {} -> {} {at}\n", hop.from, hop.to)
+    });
+    let hops: String = hops.collect();
+    let held = trace.held_by.map(node_name).unwrap_or_default();
+    format!("{hops}held by {held}, heading for {}", trace.heading)
+}
+
+#[test]
+fn a_lost_request_s_way_ends_with_the_hop_that_was_never_taken() {
+    let (a, b, c) = (a(), b(), party("c", 1, [10, 1, 1, 3]));
+    let way = |sent: &[Sent<'_>], layout| traced(&trace(&crossing(&a, &b), &seen(sent), layout));
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    let to_gateway = Sent {
+        way: ("node1", "gateway"),
+        ..syn.clone()
+    };
+    insta::assert_snapshot!(way(&[], Layout::Flat), @"
+    request node1 -> node2 never
+    held by node1, heading for 10.1.2.2
+    ");
+    insta::assert_snapshot!(way(&[to_gateway], Layout::Flat), @"
+    request node1 -> gateway at 0 us
+    request node1 -> node2 never
+    held by node1, heading for 10.1.2.2
+    ");
+    insta::assert_snapshot!(way(std::slice::from_ref(&syn), Layout::Flat), @"
+    request node1 -> node2 at 0 us
+    answer node2 -> node1 never
+    held by node2, heading for 10.1.2.2
+    ");
+    let back = syn.answer(("node2", "gateway"), 0);
+    insta::assert_snapshot!(way(&[syn.clone(), back], Layout::Flat), @"
+    request node1 -> node2 at 0 us
+    answer node2 -> gateway at 1000 us
+    answer node2 -> node1 never
+    held by node2, heading for 10.1.1.2
+    ");
+    let routed = across_the_router(&a, &b);
+    insta::assert_snapshot!(way(&routed[..3], Layout::Routed), @"
+    request node1 -> router-1 at 0 us
+    request router-2 -> node2 at 1000 us
+    answer node2 -> router-2 at 2000 us
+    answer router-1 -> node1 never
+    held by , heading for 10.1.1.2
+    ");
+    // A rule of the segment's own took it: no node is to be asked.
+    let mut cut = seen(std::slice::from_ref(&syn));
+    cut.frames[0].to.clear();
+    cut.frames[0].lost.push((Arc::from("node2"), Lost::Rule));
+    insta::assert_snapshot!(traced(&trace(&crossing(&a, &b), &cut, Layout::Flat)), @"
+    request node1 -> node2 (lost: a rule took it) at 0 us
+    request node1 -> node2 never
+    held by , heading for 10.1.2.2
+    ");
+    let within = trace(&crossing(&a, &c), &Seen::default(), Layout::Flat);
+    insta::assert_snapshot!(traced(&within), @"held by node1, heading for 10.1.1.3");
+}
+
+#[test]
+fn of_a_service_whose_packets_nobody_translates_the_way_is_that_of_its_own_address() {
+    let a = a();
+    let service = party("service", 0, [10, 0, 0, 42]);
+    let syn = Sent::new(("node1", "gateway"), &a, &service);
+    let seen = seen(&[syn.clone(), syn.again(2)]);
+    let clients = BTreeSet::from([a.address]);
+    let to = ("10.0.0.42:80", service.address);
+    let lost = trace_to(&a, &clients, to, &seen);
+    insta::assert_snapshot!(traced(&lost), @"
+    request node1 -> gateway at 0 us
+    held by node1, heading for 10.0.0.42
+    ");
+    insta::assert_snapshot!(lost, @"what came last: 0.001000 s node1 -> gateway: 10.1.1.2:40000 > 10.0.0.42:80 TCP SYN; it went to the gateway, which drops it");
+    let nothing = trace_to(&a, &clients, to, &Seen::default());
+    insta::assert_snapshot!(nothing, @"nothing to 10.0.0.42 was on the wire under that address: it never left node1, or was translated there");
+}
+
+#[test]
+fn the_first_connection_that_nobody_answered_is_the_one_that_is_traced() {
+    let (a, b) = (a(), b());
+    let answered = direct(&a, &b);
+    assert_eq!(
+        first_unanswered(&[(crossing(&a, &b), answered.clone())], Layout::Flat),
+        None
+    );
+    let mut silent = Sent::new(("node1", "node2"), &a, &b);
+    silent.tcp.source_port += 1;
+    let mut both = answered;
+    both.frames.extend(seen(&[silent]).frames);
+    let lost = first_unanswered(&[(crossing(&a, &b), both)], Layout::Flat).unwrap();
+    assert_eq!((lost.frames.len(), lost.left_out), (1, 0));
+    assert_eq!(lost.frames[0].what, "10.1.1.2:40001 > 10.1.2.2:80 TCP SYN");
 }

@@ -1,0 +1,190 @@
+//! How far an unanswered request came, as data.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use podwire_cluster::Layout;
+use podwire_cluster::addresses::{node_name, node_number};
+use podwire_lan::witness::{Seen, Sighting, connections};
+
+use super::way::hops;
+use super::{Crossing, arrives, is_gateway, last_seen};
+use crate::check::assert::Party;
+use crate::check::pairs::{End, Hop, Trace, kept};
+
+/// How far an unanswered request came, hop by hop.
+pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
+    let last = seen.frames.last();
+    let (frames, left_out) = kept(&seen.frames);
+    Trace {
+        from: End::from(&crossing.from),
+        to: End::from(&crossing.to),
+        hops: taken(crossing, &seen.frames, layout),
+        ended: last_seen(crossing, seen, layout),
+        held_by: held_by(crossing, last, layout),
+        heading: last.and_then(heading).unwrap_or(crossing.to.address),
+        frames,
+        left_out,
+    }
+}
+
+/// The same of requests to somebody of whom nobody knows where he is: a Service, whose packets are on the
+/// wire under its own address only where no node has translated it.
+pub(crate) fn trace_to(
+    from: &Party,
+    clients: &BTreeSet<Ipv4Addr>,
+    (name, address): (&str, Ipv4Addr),
+    seen: &Seen,
+) -> Trace {
+    let last = seen.frames.last();
+    let ended = match last {
+        None => format!(
+            "nothing to {address} was on the wire under that address: it never left {}, or was \
+             translated there",
+            node_name(from.node)
+        ),
+        Some(last) => {
+            let dropped = last.to.iter().any(|port| is_gateway(port));
+            let dropped = match dropped {
+                true => "; it went to the gateway, which drops it",
+                false => "",
+            };
+            format!("what came last: {last}{dropped}")
+        }
+    };
+    let is_answer = |frame: &Sighting| {
+        let source = frame.packet().map(|packet| packet.source);
+        !source.is_some_and(|it| clients.iter().any(|client| IpAddr::from(*client) == it))
+    };
+    let mut taken: Vec<Hop> = Vec::new();
+    for frame in &seen.frames {
+        let hop = hop(frame, is_answer(frame));
+        let known = |it: &Hop| (&it.from, &it.to, it.answer) == (&hop.from, &hop.to, hop.answer);
+        if !taken.iter().any(known) {
+            taken.push(hop);
+        }
+    }
+    let held_by = match last {
+        None => Some(from.node),
+        Some(last) if !last.lost.is_empty() => None,
+        Some(last) => node_number(&last.from),
+    };
+    let (frames, left_out) = kept(&seen.frames);
+    Trace {
+        from: End::from(from),
+        to: End {
+            node: None,
+            name: name.to_owned(),
+            address: Some(address).filter(|it| it.to_string() != name),
+        },
+        hops: taken,
+        ended,
+        held_by,
+        heading: last.and_then(heading).unwrap_or(address),
+        frames,
+        left_out,
+    }
+}
+
+/// That of the first connection of requests that was on the wire and not answered.
+pub(crate) fn first_unanswered(seen: &[(Crossing, Seen)], layout: Layout) -> Option<Trace> {
+    let of_each = seen.iter().flat_map(|(crossing, seen)| {
+        let all = connections(&seen.frames).into_iter();
+        all.map(move |connection| (crossing, connection))
+    });
+    let mut lost = of_each.filter(|(_, it)| it.isn.is_some() && !it.answered());
+    let (crossing, connection) = lost.next()?;
+    let frames = Seen {
+        frames: connection.frames,
+        ..Seen::default()
+    };
+    Some(trace(crossing, &frames, layout))
+}
+
+/// The hops that it took and, where one is missing, where it went instead, if anywhere, and the one that
+/// is missing.
+fn taken(crossing: &Crossing, frames: &[Sighting], layout: Layout) -> Vec<Hop> {
+    let mut taken = Vec::new();
+    let (from, to) = (crossing.from.node, crossing.to.node);
+    if from == to {
+        // None of it should have been there.
+        return frames
+            .first()
+            .map(|it| hop(it, false))
+            .into_iter()
+            .collect();
+    }
+    for (answer, way) in [
+        (false, hops(layout, from, to)),
+        (true, hops(layout, to, from)),
+    ] {
+        for (here, there) in way {
+            let here_from = |it: &&Sighting| {
+                *it.from == *here && crossing.is_request(it) != answer && !is_error(it)
+            };
+            let mut leaving = frames.iter().filter(here_from);
+            let first = leaving.next();
+            let arrived = first
+                .into_iter()
+                .chain(leaving)
+                .find(|it| arrives(it, &there));
+            match arrived {
+                Some(frame) => taken.push(hop(frame, answer)),
+                None => {
+                    taken.extend(first.map(|frame| hop(frame, answer)));
+                    taken.push(Hop {
+                        from: here,
+                        to: there,
+                        answer,
+                        at_us: None,
+                    });
+                    return taken;
+                }
+            }
+        }
+    }
+    taken
+}
+
+fn is_error(frame: &Sighting) -> bool {
+    frame
+        .packet()
+        .is_some_and(|packet| packet.about().is_some())
+}
+
+fn hop(frame: &Sighting, answer: bool) -> Hop {
+    let to = match (&*frame.to, &*frame.lost) {
+        ([], [(port, why), ..]) => format!("{port} (lost: {why})"),
+        ([], []) => "nowhere".to_owned(),
+        (to, _) => to.join(", "),
+    };
+    Hop {
+        from: frame.from.to_string(),
+        to,
+        answer,
+        at_us: Some(u64::try_from(frame.at.as_micros()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// Who had its last frame and did not send it on, or sent it astray.
+fn held_by(crossing: &Crossing, last: Option<&Sighting>, layout: Layout) -> Option<u32> {
+    let Some(last) = last else {
+        return Some(crossing.from.node);
+    };
+    if !last.lost.is_empty() {
+        return None;
+    }
+    let way = crossing.way_of(last, layout);
+    let hop = way.iter().find(|(from, _)| **from == *last.from);
+    match hop {
+        Some((_, to)) if arrives(last, to) => node_number(to),
+        _ => node_number(&last.from),
+    }
+}
+
+fn heading(frame: &Sighting) -> Option<Ipv4Addr> {
+    match frame.packet()?.destination {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}

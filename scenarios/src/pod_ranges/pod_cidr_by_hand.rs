@@ -1,0 +1,119 @@
+//! A Pod CIDR by hand, on nodes whose container engine follows it.
+
+use podwire_scenario::{
+    Cause, Cells, Ipv4Net, LEFT_OUT, Lab, Needs, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
+};
+
+use super::template::{
+    ANOTHER, CONFIGURATION, RESTART, files_are_made_of_a_template, net, new_pod_is_in, range_of,
+    ready_with_another_range, set_pod_cidr,
+};
+use crate::catalogue::{D5a, D5b};
+
+/// D5a!, D5b: what kubenet did with the Node's range, containerd does with a template.
+pub(crate) const POD_CIDR_BY_HAND: Scenario = Scenario {
+    about: "A Node without a Pod CIDR has no network, if its engine makes the CNI file of that; one that is \
+            given a Pod CIDR by hand gives its Pods addresses from it, even if another Node has the \
+            same, and keeps it",
+    covers: &[D5a, D5b],
+    cells: Cells::ByHandWithRoutes,
+    profile: Profile::Full,
+    limit: secs(240),
+    prepare: Some(steps!(files_are_made_of_a_template)),
+    sabotages: &[
+        Sabotage {
+            name: "cni-file-is-there",
+            about: "the last node has a CNI file that is not made of the template",
+            expects: Cause::Answered,
+            inject: steps!(|lab| ready_with_another_range(lab.last_node()).await),
+            check: steps!(|lab| nodes_from_lack_a_network(lab, 2).await),
+        },
+        Sabotage {
+            name: "no-template",
+            about: "node 1's containerd is not told of the template",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| {
+                let forget = format!("sed -i /conf_template/d {CONFIGURATION} && {RESTART}");
+                lab.node(1).run(forget).await
+            }),
+            check: steps!(|lab| takes_a_range_by_hand(lab, 1).await),
+        },
+        Sabotage {
+            name: "another-cni-file",
+            about: "node 1 has a CNI file with another range already",
+            expects: Cause::OutsideRange,
+            inject: steps!(|lab| ready_with_another_range(lab.node(1)).await),
+            check: steps!(|lab| takes_a_range_by_hand(lab, 1).await),
+        },
+        Sabotage {
+            name: "has-a-range",
+            about: "node 2 has been given another range",
+            expects: Cause::HttpStatus,
+            inject: steps!(|lab| set_pod_cidr(lab, lab.node(2), ANOTHER).await),
+            check: steps!(|lab| takes_a_range_by_hand(lab, 2).await),
+        },
+        Sabotage {
+            name: "has-no-range",
+            about: "node 1 has been given no range yet",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(keeps_its_range),
+        },
+    ],
+    ..Scenario::new("pod_cidr_by_hand", StageName::Joined, steps!(by_hand))
+};
+
+/// The Pod CIDR that is given by hand.
+const RANGE: Ipv4Net = net(1, 24);
+
+async fn by_hand(lab: &Lab) -> anyhow::Result<()> {
+    nodes_from_lack_a_network(lab, 1).await?;
+    takes_a_range_by_hand(lab, 1).await?;
+    nodes_from_lack_a_network(lab, 2).await?;
+    lab.step("the same range for node 2, too: nobody minds");
+    takes_a_range_by_hand(lab, 2).await?;
+    nodes_from_lack_a_network(lab, 3).await?;
+    keeps_its_range(lab).await
+}
+
+async fn nodes_from_lack_a_network(lab: &Lab, first: u32) -> anyhow::Result<()> {
+    lab.step("who has no Pod CIDR has no network, and is not Ready (D5a)");
+    for node in lab.nodes().filter(|node| node.number() >= first) {
+        node.lacks_a_network().await?;
+        let given = range_of(node).await?;
+        ensure!(given.is_none(), Answered, "{node} to have no Pod CIDR", "{given:?}");
+    }
+    Ok(())
+}
+
+/// How containerd says that it has no template.
+const NO_TEMPLATE: &str = "No cni config template is specified";
+
+async fn takes_a_range_by_hand(lab: &Lab, number: u32) -> anyhow::Result<()> {
+    let node = lab.node(number);
+    lab.step(format!(
+        "give {node} the Pod CIDR {RANGE}: it is Ready, and its Pods are in it (D5b)"
+    ));
+    let set = set_pod_cidr(lab, node, RANGE).await?;
+    let (taken, said) = (set.succeeded(), set.said());
+    ensure!(taken, HttpStatus, "the API server to take it", "{said}");
+    let template = Needs::Silence {
+        node: number,
+        command: node.journal_lines("containerd", &[NO_TEMPLATE]),
+        means: "its containerd makes no CNI file".to_owned(),
+    };
+    node.ready_within_or(secs(20), template).await?;
+    new_pod_is_in(lab, node, RANGE).await
+}
+
+async fn keeps_its_range(lab: &Lab) -> anyhow::Result<()> {
+    let node1 = lab.node(1);
+    lab.step("give node1 another Pod CIDR: refused (D5b)");
+    let change = set_pod_cidr(lab, node1, ANOTHER).await?;
+    let (refused, said) = (!change.succeeded(), change.said());
+    ensure!(refused, Answered, "the API server to refuse another one", "{said}");
+    let says_why = said.contains("may not change podCIDR");
+    ensure!(says_why, WrongAnswer, "it to say that a Pod CIDR may not be changed", "{said}");
+    Ok(())
+}
