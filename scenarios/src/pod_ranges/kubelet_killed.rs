@@ -69,7 +69,8 @@ fn killed(lab: &Lab) -> Node<'_> {
 /// What there was before.
 #[derive(Clone)]
 struct Before {
-    everybody: Vec<Party>,
+    /// Who asks: whoever is not among its Pods, which a sabotage ends.
+    others: Vec<Party>,
     its_pods: Vec<Party>,
     containers: BTreeSet<String>,
 }
@@ -77,11 +78,10 @@ struct Before {
 async fn look_before(lab: &Lab) -> anyhow::Result<()> {
     let node = killed(lab);
     lab.step(format!("the Pods of {node}, and their containers"));
-    let before = Before {
-        everybody: lab.everybody().await?,
-        its_pods: lab.pods().on(node).running().await?,
-        containers: containers(node).await?,
-    };
+    let its_pods = lab.pods().on(node).running().await?;
+    let mut others = lab.everybody().await?;
+    others.retain(|it| !its_pods.contains(it));
+    let before = Before { others, its_pods, containers: containers(node).await? };
     let some = !before.its_pods.is_empty() && !before.containers.is_empty();
     ensure!(some, Absent, "Pods of {node}, and their containers", "there are none");
     lab.keep(before);
@@ -112,10 +112,10 @@ async fn node_goes_not_ready(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn its_pods_answer(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("its Pods answer everybody (D10)");
+    lab.step("its Pods answer everybody else (D10)");
     let before: Before = lab.kept()?;
-    let mesh = lab.mesh(&before.everybody, &before.its_pods).await?;
-    Ok(mesh.all_answer("its Pods to answer everybody, as before")?)
+    let mesh = lab.mesh(&before.others, &before.its_pods).await?;
+    Ok(mesh.all_answer("its Pods to answer everybody else, as before")?)
 }
 
 async fn same_containers_when_it_starts(lab: &Lab) -> anyhow::Result<()> {
