@@ -48,6 +48,8 @@ pub fn all() -> Vec<Scenario> {
         pod_ranges::one_subnet::ONE_SUBNET,
         pod_ranges::pod_cidr_by_hand::POD_CIDR_BY_HAND,
         pod_ranges::pod_cidr_allocated::POD_CIDR_ALLOCATED,
+        pod_ranges::isolated_networks::ISOLATED_NETWORKS,
+        pod_ranges::kubelet_killed::KUBELET_KILLED,
         whole_network::own_addresses::OWN_ADDRESSES,
         one_node::cluster_ip::CLUSTER_IP,
         one_node::outside_host::OUTSIDE_HOST,

@@ -26,7 +26,7 @@ mod scenario;
 mod wait;
 
 pub use check::assert::{self, Party};
-pub use check::balance::{Band, REQUESTS_PER_BACKEND, band};
+pub use check::balance::{Band, REQUESTS_PER_BACKEND, Rounds};
 pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
 pub use check::nodes::NodeTrouble;

@@ -133,7 +133,9 @@ claims! {
         "All N Nodes Ready; curl for every ordered pair, node→Pod and Pod→Pod → each backend \
          names itself and sees the sender's own address.";
     E36 shows []
-        "5 Pods on at least 2 nodes: ClusterIP from each node and from a Pod → balancing rule.";
+        "5 Pods on at least 2 nodes: ClusterIP from each node and from a Pod → balancing rule (a \
+         Pod that gets a quarter more than its share, or a quarter less, is missed by one sender \
+         in twenty at most).";
     E37 shows []
         "Drain, delete, reset, rejoin under steady traffic → the ClusterIP never fails for longer \
          than the endpoint's removal takes, every request is accounted for; drained Pods leave \

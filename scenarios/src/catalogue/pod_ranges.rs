@@ -32,7 +32,8 @@ claims! {
         "ping remote Pod → fails, with its class named; Pod on the same node → works.";
     D8 fails [S1]
         "Routes, but `iptables -P FORWARD DROP` → fails; accept rule on one node only → still \
-         fails; on all → works.";
+         fails; on all → works."
+        today "It was Docker that set the policy; containerd leaves it alone.";
     D9 shows [S1]
         "Routes + rule → all Pods pingable from one node; ClusterIP meets the balancing rule with \
          remote backends, from a node and from a Pod.";

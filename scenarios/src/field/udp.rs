@@ -112,7 +112,7 @@ async fn askers(lab: &Lab) -> anyhow::Result<[Party; 2]> {
 
 async fn spreads(lab: &Lab) -> anyhow::Result<()> {
     for from in askers(lab).await? {
-        lab.step(format!("a hundred questions per Pod from {from} (F4)"));
+        lab.step(format!("questions from {from} spread over the Pods (F4)"));
         lab.service("green").by(Kind::Udp).spreads_evenly(&from).await?;
     }
     Ok(())

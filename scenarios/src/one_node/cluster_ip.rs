@@ -101,7 +101,7 @@ async fn answers(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("send a hundred requests per Pod, each on a fresh connection (B14)");
+    lab.step("requests, each on a fresh connection, spread over the Pods (B14)");
     lab.service("blue").spreads_evenly(lab.node(1)).await.map(drop)
 }
 

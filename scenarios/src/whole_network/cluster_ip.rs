@@ -75,7 +75,7 @@ pub(super) async fn every_sender_sees_every_pod(lab: &Lab) -> anyhow::Result<()>
 
 pub(super) async fn spreads_from_everywhere(lab: &Lab) -> anyhow::Result<()> {
     for from in senders(lab).await? {
-        lab.step(format!("a hundred requests per Pod from {from} (E36)"));
+        lab.step(format!("requests from {from} spread over the Pods (E36)"));
         let sent = lab.service("blue").spreads_evenly(&from).await?;
         lab.wire().carried(sent)?;
     }

@@ -190,7 +190,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
             "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": etcd } },
         }),
         config::kubelet_settings(settings),
-        config::kube_proxy_settings(cell.proxy, settings),
+        config::kube_proxy_settings(cell.proxy),
     ])
 }
 

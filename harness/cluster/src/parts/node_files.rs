@@ -66,7 +66,7 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
         public(config::KUBELET_PATH, config::kubelet(settings)),
         public(
             config::KUBE_PROXY_CONFIG_PATH,
-            config::kube_proxy(number, cell.proxy, settings),
+            config::kube_proxy(number, cell.proxy),
         ),
         embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.

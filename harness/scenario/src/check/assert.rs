@@ -8,7 +8,7 @@ use podwire_lan::Ipv4Net;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
 
-use crate::check::balance::{REQUESTS_PER_BACKEND, band};
+use crate::check::balance::{Band, FALSE_ALARMS, REQUESTS_PER_BACKEND, Rounds};
 use crate::check::failure::{Cause, Failure};
 pub use crate::check::names::resolved;
 use crate::check::pairs::{End, Pair, Pairs, Trace};
@@ -308,12 +308,13 @@ pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Res
     ))
 }
 
-/// The balancing rule (docs/writing-a-scenario.md): of as many requests as it asks for every backend
-/// is seen, nobody else answers, and each count lies inside the exact binomial band.
+/// The balancing rule (docs/writing-a-scenario.md), after one round or several: every backend is seen,
+/// nobody else answers, and each count lies inside the exact binomial band. Gives whether that is enough
+/// to say so: otherwise another round is to be asked, and added, see [`Rounds`].
 ///
 /// # Errors
 /// A [`Failure`] with every backend's count and the band.
-pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failure> {
+pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<bool, Failure> {
     let expected = format!("the requests to spread evenly over {} Pods", backends.len());
     let hosts = report.hosts();
     if let Some(stranger) = hosts
@@ -323,19 +324,16 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
         let seen = format!("{stranger:?} answered, which is no backend: {report}");
         return Err(Failure::new(Cause::WrongAnswer, expected, seen));
     }
-    let answered: u64 = hosts.values().map(|count| u64::from(*count)).sum();
-    let requests = report.results.iter().map(|result| u64::from(result.count));
-    let requests = requests.sum::<u64>();
+    let rounds = Rounds::of(u32::try_from(backends.len()).unwrap_or(u32::MAX));
+    let told = Told::of(report);
+    let asked = u64::from(rounds.round());
+    let asked = asked * (told.requests + told.unsent).div_ceil(asked.max(1)).max(1);
+    told.all_of(asked, &expected, report)?;
+    let Told {
+        requests, answered, ..
+    } = told;
     let unanswered = requests - answered;
-    let (told, asked) = (
-        requests + u64::from(report.unsent),
-        requests_for(backends.len()),
-    );
-    if told < u64::from(asked) {
-        let seen = format!("only {told} of {asked} requests are told of: {report}");
-        return Err(Failure::new(Cause::Absent, expected, seen));
-    }
-    let band = band(requests, u32::try_from(backends.len()).unwrap_or(u32::MAX));
+    let band = rounds.fair(requests);
     let counts: BTreeMap<&str, u64> = backends
         .iter()
         .map(|name| {
@@ -351,7 +349,8 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
         all_ended(&expected, report, Outcome::Answered)?;
     }
     if counts.values().all(|count| band.contains(*count)) {
-        return Ok(());
+        let clear = rounds.clear(requests);
+        return Ok(counts.values().all(|count| clear.contains(*count)));
     }
     let shown: Vec<String> = counts
         .iter()
@@ -374,11 +373,83 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<(), Failur
     .look("kube-proxy's rules (`nft list ruleset` of the asking node) and the Service's session affinity"))
 }
 
-/// How many requests the balancing rule asks for.
+/// How many requests the balancing rule asks for in a round.
 pub fn requests_for(backends: usize) -> u32 {
     u32::try_from(backends)
         .unwrap_or(u32::MAX)
         .saturating_mul(REQUESTS_PER_BACKEND)
+}
+
+/// Connections to a ClusterIP of which only some of its Pods can be reached, `reachable` of so many
+/// `backends`: of as many as [`requests_for`] says those succeed that chance has led there. Nobody else
+/// answers, every other times out, and how many succeed lies inside the exact binomial band for that
+/// share. A false alarm has a probability of 1e-6 at most.
+///
+/// # Errors
+/// A [`Failure`] with the band and who answered.
+pub fn answered_by_share(
+    report: &TargetReport,
+    reachable: &[String],
+    backends: usize,
+) -> Result<(), Failure> {
+    let expected = format!(
+        "connections to succeed with {} of {backends} Pods, and the others to time out",
+        reachable.len()
+    );
+    let hosts = report.hosts();
+    let known = |host: &&str| reachable.iter().any(|name| name == host);
+    if let Some(other) = hosts.keys().find(|host| !known(host)) {
+        let seen = format!("{other:?} answered, which cannot be reached: {report}");
+        let failure = Failure::new(Cause::Answered, expected, seen);
+        return Err(failure.look("`ip route` of the asking node"));
+    }
+    let told = Told::of(report);
+    told.all_of(u64::from(requests_for(backends)), &expected, report)?;
+    let mut ends = report.results.iter().map(|result| result.outcome);
+    let silent = [Outcome::Answered, Outcome::TimedOut];
+    if let Some(other) = ends.find(|outcome| !silent.contains(outcome)) {
+        return Err(Failure::new(other.into(), expected, report.to_string()));
+    }
+    let share = reachable.len() as f64 / backends.max(1) as f64;
+    let Band { low, high } = Band::of(told.requests, share, FALSE_ALARMS / 2.0);
+    if (low..=high).contains(&told.answered) {
+        return Ok(());
+    }
+    let seen = format!(
+        "{} of {} connections succeeded, and {low} to {high} should: {report}",
+        told.answered, told.requests
+    );
+    let failure = Failure::new(Cause::Unbalanced, expected, seen);
+    Err(failure.look("kube-proxy's rules (`nft list ruleset` of the asking node): to which Pods?"))
+}
+
+/// What a report tells of, in numbers.
+#[derive(Clone, Copy)]
+struct Told {
+    requests: u64,
+    answered: u64,
+    unsent: u64,
+}
+
+impl Told {
+    fn of(report: &TargetReport) -> Self {
+        let requests = report.results.iter().map(|result| u64::from(result.count));
+        Self {
+            requests: requests.sum(),
+            answered: report.count(Outcome::Answered).into(),
+            unsent: report.unsent.into(),
+        }
+    }
+
+    /// It tells of as many as were asked for, sent or not.
+    fn all_of(self, asked: u64, expected: &str, report: &TargetReport) -> Result<(), Failure> {
+        let told = self.requests + self.unsent;
+        if told >= asked {
+            return Ok(());
+        }
+        let seen = format!("only {told} of {asked} requests are told of: {report}");
+        Err(Failure::new(Cause::Absent, expected, seen))
+    }
 }
 
 /// Where wrong addresses come from.
@@ -644,10 +715,19 @@ mod tests {
     #[test]
     fn balancing_wants_everybody_nobody_else_and_the_band() {
         let backends = ["a".to_owned(), "b".to_owned()];
-        assert!(balanced(&answers(&[("a", 104), ("b", 96)]), &backends).is_ok());
+        let open = balanced(&answers(&[("a", 120), ("b", 80)]), &backends);
+        assert_eq!(open, Ok(false), "it takes another round");
+        let all = Rounds::of(2).most() * 100;
+        let even = balanced(&answers(&[("a", all + 4), ("b", all - 4)]), &backends);
+        assert_eq!(even, Ok(true));
+        let short = balanced(&answers(&[("a", 151), ("b", 149)]), &backends).unwrap_err();
+        assert!(
+            short.seen.starts_with("only 300 of 400 requests"),
+            "{short}"
+        );
         let skewed = balanced(&answers(&[("a", 150), ("b", 50)]), &backends).unwrap_err();
         insta::assert_snapshot!(skewed, @"
-        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 65 to 135:
+        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 63 to 137:
           a: 150
           b: 50
         ");
@@ -659,6 +739,37 @@ mod tests {
             Cause::WrongAnswer
         );
         assert_eq!(cause(&[]), Cause::Absent);
+    }
+
+    #[test]
+    fn connections_succeed_by_the_share_of_those_that_can_be_reached() {
+        let reachable = ["a".to_owned(), "b".to_owned()];
+        let with = |counts: &[(&str, u32)], how: Outcome, lost: u32| {
+            let mut report = answers(counts);
+            report.results.push(Counted {
+                outcome: how,
+                host: None,
+                client: None,
+                octets: None,
+                slowest_ms: None,
+                count: lost,
+                error: None,
+            });
+            answered_by_share(&report, &reachable, 5)
+        };
+        let lost = |counts: &[(&str, u32)], lost| with(counts, Outcome::TimedOut, lost);
+        assert_eq!(lost(&[("a", 104), ("b", 99)], 297), Ok(()));
+        let failed = |result: Result<(), Failure>| result.unwrap_err();
+        let fewer = failed(lost(&[("a", 98), ("b", 2)], 400));
+        insta::assert_snapshot!(fewer, @"expected connections to succeed with 2 of 5 Pods, and the others to time out; seen (unbalanced): 100 of 500 connections succeeded, and 147 to 254 should: 10.0.0.42:80: 98 answered by a, 2 answered by b, 400 timed out");
+        let cause = |result| failed(result).cause;
+        assert_eq!(cause(lost(&[("a", 250), ("b", 250)], 0)), Cause::Unbalanced);
+        assert_eq!(cause(lost(&[], 500)), Cause::Unbalanced);
+        let remote = lost(&[("a", 100), ("b", 99), ("c", 1)], 300);
+        assert_eq!(cause(remote), Cause::Answered);
+        let refused = with(&[("a", 100), ("b", 100)], Outcome::Refused, 300);
+        assert_eq!(cause(refused), Cause::Refused);
+        assert_eq!(cause(lost(&[("a", 100), ("b", 100)], 299)), Cause::Absent);
     }
 
     #[test]
@@ -685,7 +796,7 @@ mod tests {
         assert_eq!(with_lost(&[], 200).cause, Cause::TimedOut);
         let skewed = with_lost(&[("a", 199)], 1);
         insta::assert_snapshot!(skewed, @"
-        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 65 to 135:
+        expected the requests to spread evenly over 2 Pods; seen (unbalanced): 200 requests, each Pod should get 63 to 137:
           a: 199
           b: 0
           not answered: 1

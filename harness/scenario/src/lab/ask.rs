@@ -83,6 +83,13 @@ impl<'lab> Ask<'lab> {
         self
     }
 
+    /// So many at once, and all of them, however many time out.
+    pub(super) fn whatever_times_out(mut self, at_once: u32) -> Self {
+        let count = self.request.count;
+        self.request = self.request.concurrency(at_once).give_up_after(count);
+        self
+    }
+
     /// Sends them, and each ends like this; `expected` completes "expected ...".
     ///
     /// # Errors

@@ -19,6 +19,10 @@ use crate::wait::probe::Probe;
 /// How long a kubelet may take from its start to a Ready Node.
 pub(super) const READY: Duration = Duration::from_secs(20);
 
+/// For the controller manager to miss a kubelet's lease, by its own settings
+/// (`--node-monitor-grace-period`, 50 s; docs/idle.md has the emulated one's).
+const SILENT: Duration = Duration::from_secs(80);
+
 /// A Node as the API lists it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedNode(ApiNode);
@@ -185,6 +189,35 @@ impl Node<'_> {
         let listed = self.listed().await?;
         let spec = listed.as_ref().and_then(|node| node.spec.as_ref());
         Ok(spec.and_then(|spec| spec.unschedulable) == Some(true))
+    }
+
+    /// Waits until its Node is Ready no more because its kubelet is silent: `Ready` is `Unknown`, as the
+    /// controller manager has it (Kubernetes reference, "Node Status").
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that; at once while its kubelet runs.
+    pub async fn until_silent(self) -> anyhow::Result<()> {
+        let needs = Needs::All(vec![
+            Needs::ControlPlane("kube-controller-manager"),
+            Needs::Silence {
+                node: self.number(),
+                command: "systemctl is-active kubelet | grep -x active; true".to_owned(),
+                means: format!("the kubelet of {self}"),
+            },
+        ]);
+        let expected = format!("{self} to be NotReady, since its kubelet says nothing");
+        let own = watcher::Config::default().fields(&format!("metadata.name={self}"));
+        let api = self.lab().api_nodes();
+        let watch = self.lab().watch(expected, SILENT, api, own, |listed| {
+            let Some(node) = listed.first().cloned().map(ListedNode) else {
+                return Ok(Probe::not_yet(Cause::Absent, format!("no Node {self}")));
+            };
+            let status = node.condition("Ready").map(|it| it.status.as_str());
+            let state = format!("Ready is {}", status.unwrap_or("nothing"));
+            let silent = Probe::when(status == Some("Unknown"), Cause::Answered, state);
+            Ok(silent.needs(needs.clone()))
+        });
+        watch.await
     }
 
     /// Its Node is listed, Ready within the limit, and has its machine's address.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use kube::runtime::watcher;
 use podwire_lan::witness::Moment;
-use podwire_probe::Outcome;
+use podwire_probe::{Outcome, TargetReport};
 
 use crate::check::assert::{self, Party};
-use crate::check::balance::band;
+use crate::check::balance::Rounds;
 use crate::check::failure::{Cause, Failure};
 use crate::check::shares;
 use crate::check::wire::Requests;
@@ -20,6 +20,8 @@ use crate::wait::probe::Probe;
 /// Requests to a ClusterIP for each Pod behind it, among which each is almost certainly seen: one of
 /// six is missed in one of a thousand looks, and in all four that end a wait once in 10^12.
 const PER_POD: usize = 8;
+/// Connections that are under way at once where most time out: all that waits is the sender's kernel.
+const SILENT_AT_ONCE: u32 = 128;
 /// Time-outs after which one look at a ClusterIP has seen enough.
 const EARLY_TIME_OUTS: u32 = 16;
 /// For the EndpointSlice to follow its Pods, and kube-proxy the EndpointSlice.
@@ -100,6 +102,32 @@ impl Service<'_> {
             Ok(()) => Ok(()),
             Err(error) => Err(self.asked_directly(&from, (address, since), error).await),
         }
+    }
+
+    /// Waits until the rules of a node name all of its ready endpoints: its kube-proxy has followed,
+    /// whether or not a way leads there.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it does not come to that.
+    pub async fn until_rules_for_all(&self, node: Node<'_>) -> anyhow::Result<()> {
+        let (needs, ready) = (self.needs_from(node).await?, self.ready_endpoints().await?);
+        anyhow::ensure!(!ready.is_empty(), "{} has no ready endpoint", self.name);
+        let addresses = ready.iter().map(|address| format!(" -e {address}"));
+        let named = format!(
+            "{{ nft list ruleset; iptables-save -t nat; }} 2>/dev/null | grep -o -w -F{} | sort -u",
+            addresses.collect::<String>()
+        );
+        let expected = format!("{} Pods in the rules of {node}", ready.len());
+        self.lab
+            .eventually(expected, FOLLOWS, async || {
+                // grep exits with 1 when there is none.
+                let named = node.run(&named).may_fail().await?;
+                let count = named.stdout.lines().count();
+                let state = format!("they name {count}");
+                let all = Probe::when(count == ready.len(), Cause::NotReady, state);
+                Ok(all.needs(needs.clone()))
+            })
+            .await
     }
 
     /// Waits until none of these Pods is among its ready endpoints.
@@ -206,7 +234,8 @@ impl Service<'_> {
     }
 
     /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
-    /// to have. What it gives is for [`Wire::carried`](crate::Wire::carried): by which way they went.
+    /// to have, asked in as many rounds as it takes to say so. What it gives is for
+    /// [`Wire::carried`](crate::Wire::carried): by which way they went.
     ///
     /// # Errors
     /// A [`Failure`] with each Pod's count, when they do not, and how far those came that were not
@@ -218,16 +247,21 @@ impl Service<'_> {
         let requests = assert::requests_for(backends.len());
         let address = self.address().await?;
         let since = self.lab.wire().now()?;
-        let report = self
-            .lab
-            .ask(&from, address)
-            .by(self.kind)
-            .times(requests)
-            .await?;
-        let mut sent = Requests::to_service(since, &from, &pods, &report);
-        let Err(failure) = assert::balanced(&report, &backends) else {
-            return Ok(sent);
+        let round = || self.lab.ask(&from, address).by(self.kind).times(requests);
+        let mut report = round().await?;
+        let failure = loop {
+            match assert::balanced(&report, &backends) {
+                Ok(true) => return Ok(Requests::to_service(since, &from, &pods, &report)),
+                Ok(false) => {
+                    self.lab.step(format!(
+                        "the counts leave it open: {requests} requests more"
+                    ));
+                    add(&mut report, round().await?);
+                }
+                Err(failure) => break failure,
+            }
         };
+        let mut sent = Requests::to_service(since, &from, &pods, &report);
         let clients = self.lab.wire().clients_of(&from).await;
         sent.crossings
             .iter_mut()
@@ -236,7 +270,7 @@ impl Service<'_> {
         // What was seen is worth more than that no more could be.
         let trouble = wire.trouble(&sent).unwrap_or_default();
         let told = report.results.iter().map(|it| u64::from(it.count)).sum();
-        let share = band(told, u32::try_from(pods.len())?);
+        let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
         let mut pairs = shares::shared(&from, &report, &pods, share);
         pairs.lost = wire.first_unanswered(&sent);
         if pairs.lost.is_none() && report.count(Outcome::TimedOut) > 0 {
@@ -245,6 +279,39 @@ impl Service<'_> {
         let mut failure = failure.pairs(pairs);
         failure.seen += &trouble;
         Err(failure.into())
+    }
+
+    /// Where only some of its Pods can be reached, connections to its ClusterIP succeed as often as
+    /// chance leads to one of these, and time out otherwise, see [`assert::answered_by_share`].
+    ///
+    /// # Errors
+    /// A [`Failure`] with who answered, when they do otherwise; when not all Pods run that its Deployment
+    /// is to have.
+    pub async fn answers_by_share(
+        &self,
+        reachable: &[Party],
+        from: impl Into<Party>,
+    ) -> anyhow::Result<()> {
+        let all = self.lab.deployment(&self.name).pods().all_running().await?;
+        let asked = self.lab.ask(from, self.address().await?).by(self.kind);
+        let asked = asked.times(assert::requests_for(all.len()));
+        let report = asked.whatever_times_out(SILENT_AT_ONCE).await?;
+        let reachable: Vec<String> = reachable.iter().map(|pod| pod.name.clone()).collect();
+        Ok(assert::answered_by_share(&report, &reachable, all.len())?)
+    }
+}
+
+/// Adds what a later round of the same requests brought.
+fn add(all: &mut TargetReport, round: TargetReport) {
+    all.unsent += round.unsent;
+    for more in round.results {
+        let same = all.results.iter_mut().find(|it| {
+            (it.outcome, &it.host, &it.client) == (more.outcome, &more.host, &more.client)
+        });
+        match same {
+            Some(same) => same.count += more.count,
+            None => all.results.push(more),
+        }
     }
 }
 
@@ -262,5 +329,36 @@ impl Node<'_> {
             .may_fail()
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podwire_probe::Counted;
+
+    fn told(results: &[(&str, u32)], unsent: u32) -> TargetReport {
+        let results = results.iter().map(|(host, count)| Counted {
+            outcome: Outcome::Answered,
+            host: Some((*host).to_owned()),
+            client: None,
+            count: *count,
+            octets: None,
+            slowest_ms: None,
+            error: None,
+        });
+        TargetReport {
+            target: "10.0.0.42:80".to_owned(),
+            results: results.collect(),
+            unsent,
+            attempts: vec![],
+        }
+    }
+
+    #[test]
+    fn rounds_are_added_by_who_answered() {
+        let mut all = told(&[("a", 90), ("b", 110)], 0);
+        add(&mut all, told(&[("b", 99), ("c", 101)], 3));
+        assert_eq!(all, told(&[("a", 90), ("b", 209), ("c", 101)], 3));
     }
 }
