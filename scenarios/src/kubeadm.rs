@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 pub(crate) mod core_dns;
 pub(crate) mod deleted;
+pub(crate) mod discovery;
 pub(crate) mod drain;
 pub(crate) mod headless;
 pub(crate) mod init;
@@ -14,4 +15,8 @@ pub(crate) mod pods_of_a_node;
 pub(crate) mod rejoin;
 pub(crate) mod static_pod;
 pub(crate) mod taint;
+pub(crate) mod token_ends;
+mod token_secret;
+pub(crate) mod tokens;
+pub(crate) mod trust;
 pub(crate) mod worker;

@@ -32,6 +32,7 @@ mod serving;
 mod strays;
 mod stream;
 mod tls;
+pub(crate) mod tokens;
 pub(crate) mod traffic;
 pub(crate) mod troubles;
 mod tunnel;

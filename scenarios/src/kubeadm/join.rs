@@ -135,7 +135,8 @@ fn phases_reported(said: &str, own: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-const FILES: &str = "\
+/// The files of a join that are there.
+pub(super) const FILES: &str = "\
 cd /var/lib/kubelet && ls config.yaml instance-config.yaml kubeadm-flags.env 2>/dev/null; \
 cd /etc/kubernetes && ls kubelet.conf bootstrap-kubelet.conf pki/ca.crt 2>/dev/null; true";
 
@@ -153,10 +154,7 @@ fn files_written(answer: &str, own: bool) -> Result<(), Failure> {
 async fn registered_without_roles(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.node(JOINING);
     lab.step(format!("{node} is listed: no role, node1's version"));
-    let listed = node.until(format!("a Node {node}"), secs(20), |listed| {
-        Probe::of(listed.cloned(), Cause::Absent, "not listed")
-    });
-    let listed = listed.await?;
+    let listed = node.registers().await?;
     let labels = listed.labels();
     let role = labels.iter().find(|it| it.starts_with("node-role."));
     let none = role.is_none();

@@ -4,17 +4,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use podwire_cluster::kubeadm::{self, JoinCommand};
+use serde_json::{Value, json};
 
 use crate::check::failure::{Cause, Failure};
 use crate::lab::Lab;
 use crate::lab::command::{Answer, Command};
 use crate::lab::node::Node;
+use crate::lab::tokens::Token;
 
 /// `kubeadm join` and `kubeadm reset`.
 const KUBEADM: Duration = Duration::from_secs(40);
 
 /// From the start of a join to a Ready Node: the documents' listing shows an age of 88 s.
 pub const READY_AFTER_JOIN: Duration = Duration::from_secs(90);
+
+/// What Go's library says of a certificate that it does not trust (crypto/x509).
+const UNTRUSTED: &str = "x509: ";
+
+/// What `kubeadm join` is told by [`Kubeadm::write_join_config`].
+const TOLD: &str = "/root/join.json";
 
 /// kubeadm on one node.
 #[derive(Clone, Copy)]
@@ -59,10 +67,21 @@ impl<'lab> Kubeadm<'lab> {
     /// # Errors
     /// When the node does not answer.
     pub async fn try_to_join(self, command: &JoinCommand) -> anyhow::Result<Answer> {
+        self.type_join(&command.to_string()).await
+    }
+
+    /// Types `kubeadm join ARGUMENTS`, which may be refused.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn try_to_join_by(self, arguments: &str) -> anyhow::Result<Answer> {
+        self.type_join(&format!("kubeadm join {arguments}")).await
+    }
+
+    async fn type_join(self, line: &str) -> anyhow::Result<Answer> {
         let node = self.node;
         node.lab().step(format!("kubeadm join on {node}"));
-        let typed = node.run(command.to_string()).within(KUBEADM);
-        typed.may_fail().await
+        node.run(line).within(KUBEADM).may_fail().await
     }
 
     /// Joins; what kubeadm said.
@@ -70,12 +89,27 @@ impl<'lab> Kubeadm<'lab> {
     /// # Errors
     /// A [`Failure`] when it is refused, naming the checks that stopped it.
     pub async fn join(self, command: &JoinCommand) -> anyhow::Result<String> {
-        let answer = self.try_to_join(command).await?;
+        self.has_joined(&self.try_to_join(command).await?)
+    }
+
+    /// Joins by `kubeadm join ARGUMENTS`; what kubeadm said.
+    ///
+    /// # Errors
+    /// As [`Kubeadm::join`]; of the class `Tls` where it met a certificate that it does not trust.
+    pub async fn join_by(self, arguments: &str) -> anyhow::Result<String> {
+        self.has_joined(&self.try_to_join_by(arguments).await?)
+    }
+
+    fn has_joined(self, answer: &Answer) -> anyhow::Result<String> {
         let said = answer.said();
         if answer.succeeded() {
             return Ok(said);
         }
         let stopped = preflight_errors(&said);
+        let cause = match said.contains(UNTRUSTED) {
+            true => Cause::Tls,
+            false => Cause::Absent,
+        };
         let seen = if stopped.is_empty() {
             said
         } else {
@@ -83,9 +117,62 @@ impl<'lab> Kubeadm<'lab> {
             format!("stopped by the checks {}", names.join(", "))
         };
         let expected = format!("{} to join", self.node);
-        Err(Failure::new(Cause::Absent, expected, seen)
+        Err(Failure::new(cause, expected, seen)
             .look("the node's journal: `journalctl -u kubelet`")
             .into())
+    }
+
+    /// Writes what `kubeadm join` is told in a file: this command, where another token is for TLS
+    /// bootstrap that one, and `timeouts` of kubeadm.k8s.io/v1beta4, which no flag has:
+    /// `{ "discovery": "5s" }`.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn write_join_config(
+        self,
+        command: &JoinCommand,
+        second: Option<&Token>,
+        timeouts: Value,
+    ) -> anyhow::Result<()> {
+        let mut told = json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "JoinConfiguration",
+            "discovery": { "bootstrapToken": {
+                "token": command.token,
+                "apiServerEndpoint": command.endpoint,
+                "caCertHashes": [command.hash],
+            } },
+            "timeouts": timeouts,
+        });
+        if let Some(second) = second {
+            told["discovery"]["tlsBootstrapToken"] = second.to_string().into();
+        }
+        self.node.write_secret(TOLD, format!("{told:#}\n")).await
+    }
+
+    /// Types `kubeadm join` with that file, so that it tells each of its looks at `cluster-info`
+    /// ([`looks_at_cluster_info`]).
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn try_to_join_as_told(self) -> anyhow::Result<Answer> {
+        self.try_to_join_by(&format!("--config {TOLD} -v=1")).await
+    }
+
+    /// Puts a script before kubeadm that changes what is typed, by a command of sed(1):
+    /// `s/ --dry-run//`.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn types_otherwise(self, change: &str) -> anyhow::Result<()> {
+        let script = format!(
+            "#!/bin/sh\nset -f\nexec /usr/bin/kubeadm.real $(echo \"$*\" | sed '{change}')\n"
+        );
+        self.node
+            .run("mv /usr/bin/kubeadm /usr/bin/kubeadm.real")
+            .await?;
+        self.node.write("/usr/bin/kubeadm", script).await?;
+        self.node.run("chmod 755 /usr/bin/kubeadm").await.map(drop)
     }
 
     /// `kubeadm reset`, with this answer to its question.
@@ -118,6 +205,14 @@ pub fn preflight_errors(said: &str) -> BTreeSet<&str> {
         .filter_map(|line| line.trim_start().strip_prefix("[ERROR ")?.split_once(']'))
         .map(|(check, _)| check)
         .collect()
+}
+
+/// How often a join looked for a token's signature in `cluster-info`, by what it said with `-v=1`: until
+/// discovery ends, every five seconds; where there is one, once, and once more with the authority that it
+/// then trusts.
+pub fn looks_at_cluster_info(said: &str) -> usize {
+    said.matches("[discovery] Waiting for the cluster-info ConfigMap")
+        .count()
 }
 
 #[cfg(test)]

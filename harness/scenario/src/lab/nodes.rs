@@ -162,6 +162,18 @@ impl Node<'_> {
         watch.await
     }
 
+    /// Waits until its Node is listed, Ready or not.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn registers(self) -> anyhow::Result<ListedNode> {
+        let expected = format!("a Node {self}");
+        self.until(expected, READY, |listed| {
+            Probe::of(listed.cloned(), Cause::Absent, "not listed")
+        })
+        .await
+    }
+
     /// Its Node is listed, and is not Ready because its engine has no CNI file
     /// (`NetworkPluginNotReady`).
     ///

@@ -1,0 +1,305 @@
+//! What a token lets its bearer do, and what is left of it when its time is over.
+
+use podwire_scenario::{
+    Cause, Curled, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, Token, ensure,
+    looks_at_cluster_info, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::{E12, E38};
+
+/// E12!, E38: a token's time.
+///
+/// A token of five seconds has ended by the guests' clocks before anything is asked of it, however slow
+/// they are: what it did before is shown by init's token, at the same looks.
+pub(crate) const TOKEN_ENDS: Scenario = Scenario {
+    about: "A token's bearer may ask for a certificate and read what a join needs, but no Secrets; when \
+            its time is over its Secret and its signature are gone, a join ends in good time and says \
+            so, and its bearer is nobody",
+    covers: &[E12, E38],
+    profile: Profile::Full,
+    limit: secs(300),
+    sabotages: &[
+        Sabotage {
+            name: "another-group",
+            about: "the token was made for another group",
+            expects: Cause::HttpStatus,
+            inject: steps!(|lab| {
+                let others = "--groups system:bootstrappers:others";
+                lab.keep(lab.kubeadm(1).create_token(others).await?);
+                Ok(())
+            }),
+            check: steps!(|lab| bearer_reads_what_a_join_needs(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "may-not-ask",
+            about: "the binding by which new nodes ask for certificates is gone",
+            expects: Cause::HttpStatus,
+            inject: steps!(|lab| {
+                lab.kubectl("delete clusterrolebinding kubeadm:kubelet-bootstrap").await?;
+                until_bearers_may(lab, "create certificatesigningrequests", false).await?;
+                lab.keep(lab.first_token().await?);
+                Ok(())
+            }),
+            check: steps!(|lab| bearer_asks_for_a_certificate(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "administrators-all",
+            about: "whoever has a token is an administrator",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let role = "--clusterrole=cluster-admin --group=system:bootstrappers";
+                lab.kubectl(format!("create clusterrolebinding all {role}")).await?;
+                until_bearers_may(lab, "list secrets", true).await?;
+                lab.keep(lab.first_token().await?);
+                Ok(())
+            }),
+            check: steps!(|lab| bearer_reads_no_secrets(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "an-hour",
+            about: "the token has an hour to live",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.keep(lab.kubeadm(1).create_token("--ttl 1h").await?);
+                Ok(())
+            }),
+            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "nobody-cleans",
+            about: "the controller manager runs without its tokencleaner",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                run_without(lab, "tokencleaner").await?;
+                lab.keep(lab.kubeadm(1).create_token(SHORT).await?);
+                Ok(())
+            }),
+            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "nobody-signs",
+            about: "the controller manager runs without its bootstrapsigner, which takes signatures away",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let token = lab.kubeadm(1).create_token("--ttl 1h").await?;
+                lab.until_signed_by(&token).await?;
+                run_without(lab, "bootstrapsigner").await?;
+                lab.kubeadm(1).run(&format!("token delete {}", token.id)).await?;
+                lab.keep(token);
+                Ok(())
+            }),
+            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "patient",
+            about: "the join's discovery may take half a minute",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| tell_node2(lab, stranger(), 6 * DISCOVERY).await),
+            check: steps!(|lab| join_says_so(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "token-lives",
+            about: "the join is told init's token, which has not expired",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let first = lab.first_token().await?;
+                tell_node2(lab, first, DISCOVERY).await
+            }),
+            check: steps!(|lab| join_says_so(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "bearer-lives",
+            about: "the bearer's token has not expired",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.keep(lab.first_token().await?);
+                Ok(())
+            }),
+            check: steps!(|lab| bearer_is_nobody(lab, &lab.kept()?).await),
+        },
+    ],
+    ..Scenario::new("token_ends", StageName::Init, steps!(token_ends))
+};
+
+/// To `kubeadm token create`.
+const SHORT: &str = "--ttl 5s";
+/// `timeouts.discovery`, in seconds.
+const DISCOVERY: u64 = 5;
+/// Looks at cluster-info in that time: at once, and every five seconds.
+const LOOKS: usize = 2;
+
+async fn token_ends(lab: &Lab) -> anyhow::Result<()> {
+    let first = lab.first_token().await?;
+    bearer_reads_what_a_join_needs(lab, &first).await?;
+    bearer_asks_for_a_certificate(lab, &first).await?;
+    bearer_reads_no_secrets(lab, &first).await?;
+
+    lab.step("kubeadm token create makes a token of five seconds");
+    let short = lab.kubeadm(1).create_token(SHORT).await?;
+    is_gone(lab, &short).await?;
+    tell_node2(lab, short.clone(), DISCOVERY).await?;
+    join_says_so(lab, &short).await?;
+    bearer_is_nobody(lab, &short).await?;
+    bearer_reads_what_a_join_needs(lab, &first).await
+}
+
+/// `curl` as the bearer of a token, from node 1, which has the authority's certificate.
+async fn ask_as(lab: &Lab, token: &Token, what: &str) -> anyhow::Result<Curled> {
+    let server = lab.join_command().await?.endpoint;
+    let bearer = format!("--header 'Authorization: Bearer {token}'");
+    let trusting = "--cacert /etc/kubernetes/pki/ca.crt";
+    lab.node(1).curl(format!("{trusting} {bearer} https://{server}{what}")).await
+}
+
+const SYSTEM: &str = "/api/v1/namespaces/kube-system";
+
+async fn bearer_reads_what_a_join_needs(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    lab.step(format!("the bearer of {} reads kubeadm-config and kubelet-config (E38)", token.id));
+    for map in ["kubeadm-config", "kubelet-config"] {
+        let asked = ask_as(lab, token, &format!("{SYSTEM}/configmaps/{map}")).await?;
+        asked.ends(Cause::Answered, format!("{map} for a token's bearer"))?;
+    }
+    Ok(())
+}
+
+/// A request by a node that there is not (PKCS #10), in base64.
+const REQUEST: &str = "\
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null \
+-subj /O=system:nodes/CN=system:node:node9 2>/dev/null | base64 -w0";
+
+async fn bearer_asks_for_a_certificate(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    lab.step("it may ask for a node's certificate (E38)");
+    let request = lab.node(1).run(REQUEST).await?;
+    let object = json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": { "generateName": "bearer-" },
+        "spec": {
+            "request": request.text(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"],
+        },
+    });
+    lab.node(1).write("/root/request.json", object.to_string()).await?;
+    let post = "/apis/certificates.k8s.io/v1/certificatesigningrequests \
+        --header 'Content-Type: application/json' --data @/root/request.json";
+    let asked = ask_as(lab, token, post).await?;
+    Ok(asked.has_status(201, "a CertificateSigningRequest to be made")?)
+}
+
+async fn bearer_reads_no_secrets(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    lab.step("it may not read Secrets (E38)");
+    let asked = ask_as(lab, token, &format!("{SYSTEM}/secrets")).await?;
+    Ok(asked.refuses_with(403, "status 403 for a token's bearer who asks for Secrets")?)
+}
+
+async fn bearer_is_nobody(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    lab.step("its bearer is nobody (E38)");
+    let asked = ask_as(lab, token, &format!("{SYSTEM}/configmaps/kubeadm-config")).await?;
+    Ok(asked.refuses_with(401, "status 401 for an expired token's bearer")?)
+}
+
+/// The API server learns of changed bindings a moment later.
+async fn until_bearers_may(lab: &Lab, what: &str, may: bool) -> anyhow::Result<()> {
+    let bearer = "--as=system:bootstrap:podwir --as-group=system:bootstrappers \
+        --as-group=system:bootstrappers:kubeadm:default-node-token";
+    let ask = format!("auth can-i {what} -n kube-system {bearer}");
+    lab.eventually(format!("{what}: {may}"), secs(20), async || {
+        let answer = lab.kubectl(&ask).may_fail().await?;
+        let so = answer.succeeded() == may;
+        Ok(Probe::when(so, Cause::NotReady, answer.said()))
+    })
+    .await
+}
+
+async fn is_gone(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    let Token { id, .. } = token;
+    let first = lab.first_token().await?.id;
+    lab.step(format!(
+        "{id} expires: its Secret and its signature are gone, {first}'s are not (E12)"
+    ));
+    let needs = Needs::All(vec![
+        Needs::ControlPlane("kube-controller-manager"),
+        silence(STRICT.to_owned(), "its controllers"),
+        silence(expires(token), "its time is not over"),
+    ]);
+    lab.eventually(format!("neither Secret nor signature of {id}"), secs(60), async || {
+        let (stored, signing) = (lab.stored_tokens().await?, lab.signing_tokens().await?);
+        let state = format!("stored are {stored:?}, cluster-info is signed by {signing:?}");
+        if !stored.contains(&first) || !signing.contains(&first) {
+            return Ok(Probe::hopeless(Cause::Absent, state));
+        }
+        let gone = !stored.contains(id) && !signing.contains(id);
+        Ok(Probe::when(gone, Cause::Answered, state).needs(needs.clone()))
+    })
+    .await
+}
+
+fn silence(command: String, means: &str) -> Needs {
+    Needs::Silence { node: 1, command, means: means.to_owned() }
+}
+
+const CONTROLLER_MANAGER: &str = "/etc/kubernetes/manifests/kube-controller-manager.yaml";
+
+/// Which of the two it runs without.
+const STRICT: &str = "\
+for name in bootstrapsigner tokencleaner; do \
+grep -q $name /etc/kubernetes/manifests/kube-controller-manager.yaml || echo no $name; done";
+
+/// When the token expires, where that is more than a minute ahead.
+fn expires(token: &Token) -> String {
+    let name = token.secret_name();
+    format!(
+        "at=$(kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get secret {name} \
+         --ignore-not-found -o go-template='{{{{base64decode .data.expiration}}}}'); \
+         [ -z \"$at\" ] || [ $(date -d $at +%s) -lt $(($(date +%s) + 60)) ] || echo until $at"
+    )
+}
+
+/// kubeadm names the two, which do not run by themselves (kube-controller-manager's reference,
+/// `--controllers`).
+async fn run_without(lab: &Lab, controller: &str) -> anyhow::Result<()> {
+    lab.step(format!("take {controller} away from the controller manager"));
+    let node1 = lab.node(1);
+    let running = "crictl ps -q --name kube-controller-manager 2>/dev/null";
+    let before = node1.run(running).await?.stdout;
+    // In one step: the kubelet takes every file of that folder for a Pod.
+    let change = format!("sed 's/,{controller}//' {CONTROLLER_MANAGER} > /root/changed.yaml");
+    node1.run(format!("{change} && mv /root/changed.yaml {CONTROLLER_MANAGER}")).await?;
+    lab.eventually("another controller manager", secs(60), async || {
+        let now = node1.run(running).await?.stdout;
+        let another = !now.is_empty() && now != before;
+        Ok(Probe::when(another, Cause::NotReady, now).needs(Needs::Kubelet(1)))
+    })
+    .await
+}
+
+/// A token that was never made.
+fn stranger() -> Token {
+    Token { id: "abcdef".to_owned(), secret: "0123456789abcdef".to_owned() }
+}
+
+/// Keeps the token, too.
+async fn tell_node2(lab: &Lab, token: Token, discovery: u64) -> anyhow::Result<()> {
+    let mut command = lab.join_command().await?;
+    command.token = token.to_string();
+    lab.keep(token);
+    let timeouts = json!({ "discovery": format!("{discovery}s") });
+    lab.kubeadm(2).write_join_config(&command, None, timeouts).await
+}
+
+async fn join_says_so(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    let answer = lab.kubeadm(2).try_to_join_as_told().await?;
+    lab.step("it ends within timeouts.discovery, for want of a signature (E12)");
+    let (said, refused, id) = (answer.said(), !answer.succeeded(), &token.id);
+    ensure!(refused, Answered, "no join with {id}", "{said}");
+    let why = format!(
+        "could not find a JWS signature in the cluster-info ConfigMap for token ID \"{id}\""
+    );
+    ensure!(said.contains(&why), Other, "{why}", "{said}");
+    let looks = looks_at_cluster_info(&said);
+    let soon = (1..=LOOKS).contains(&looks);
+    ensure!(soon, WrongAnswer, "1 or {LOOKS} looks at cluster-info", "{looks}: {said}");
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Bootstrap tokens: listed, tried, made, chosen, refused.
+
+use anyhow::Context as _;
+use podwire_scenario::{
+    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails, secs, steps,
+};
+
+use super::token_secret::{GROUP, SHOW, is_secret_of, secret_in};
+use crate::catalogue::{E8, E9, E10, E11, E39};
+
+/// E8, E9, E10, E11, E39!: the documents' way to a token of one's own.
+///
+/// Their dry run indents the Secret that it prints; today's does not. That it needs a kubeconfig is
+/// seen on a node which has none.
+pub(crate) const TOKENS: Scenario = Scenario {
+    about: "kubeadm lists the one token of init, shows in a dry run what it would store, draws tokens \
+            that it does not store, makes one of its own or of one's choice, a Secret of six keys, \
+            and refuses what does not have their form",
+    covers: &[E8, E9, E10, E11, E39],
+    profile: Profile::Full,
+    limit: secs(300),
+    sabotages: &[
+        Sabotage {
+            name: "second-token",
+            about: "another token was made before",
+            expects: Cause::NotUnique,
+            inject: steps!(|lab| lab.kubeadm(1).create_token("").await),
+            check: steps!(one_token_is_listed),
+        },
+        Sabotage {
+            name: "two-days",
+            about: "the token was made for two days",
+            expects: Cause::OutsideRange,
+            inject: steps!(|lab| in_place_of_the_first(lab, "--ttl 48h").await),
+            check: steps!(one_token_is_listed),
+        },
+        Sabotage {
+            name: "signs-nothing",
+            about: "the token was made for authentication alone",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| in_place_of_the_first(lab, "--usages authentication").await),
+            check: steps!(one_token_is_listed),
+        },
+        Sabotage {
+            name: "another-group",
+            about: "the token was made for another group",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                in_place_of_the_first(lab, "--groups system:bootstrappers:others").await
+            }),
+            check: steps!(one_token_is_listed),
+        },
+        Sabotage {
+            name: "not-dry",
+            about: "a script before kubeadm leaves out --dry-run",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.kubeadm(1).types_otherwise("s/ --dry-run//").await),
+            check: steps!(dry_run_stores_nothing),
+        },
+        Sabotage {
+            name: "dry-run-described",
+            about: "a script before kubeadm gives each token a description, a seventh key",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.kubeadm(1).types_otherwise(DESCRIBED).await),
+            check: steps!(dry_run_stores_nothing),
+        },
+        Sabotage {
+            name: "kubeconfig-is-there",
+            about: "the other node has the administrator's kubeconfig",
+            expects: Cause::Answered,
+            inject: steps!(give_node2_a_kubeconfig),
+            check: steps!(dry_run_needs_a_kubeconfig),
+        },
+        Sabotage {
+            name: "generated-and-made",
+            about: "a script before kubeadm makes the token that is to be drawn",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.kubeadm(1).types_otherwise("s/generate/create/").await),
+            check: steps!(generated_is_not_stored),
+        },
+        Sabotage {
+            name: "deleted",
+            about: "the token is deleted as soon as it is made",
+            expects: Cause::Absent,
+            inject: steps!(|lab| {
+                let token = lab.kubeadm(1).create_token("").await?;
+                lab.kubeadm(1).run(&format!("token delete {}", token.id)).await?;
+                lab.keep(token);
+                Ok(())
+            }),
+            check: steps!(|lab| is_stored(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "opaque",
+            about: "the token is in a Secret of no type of its own",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let token = lab.kubeadm(1).create_token("").await?;
+                make_opaque(lab, &token).await?;
+                lab.keep(token);
+                Ok(())
+            }),
+            check: steps!(|lab| is_stored(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "another-value",
+            about: "a script before kubeadm forgets the value that is given to it",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let forget = "s/create [^ ]*/create/";
+                lab.keep(draw(lab).await?);
+                lab.kubeadm(1).types_otherwise(forget).await
+            }),
+            check: steps!(|lab| made_as_chosen(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "written-small",
+            about: "a script before kubeadm writes in small letters what is given to it",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.kubeadm(1).types_otherwise(r"s/.*/\L&/").await),
+            check: steps!(wrong_forms_are_refused),
+        },
+    ],
+    ..Scenario::new("bootstrap_tokens", StageName::Init, steps!(tokens))
+};
+
+/// To sed(1).
+const DESCRIBED: &str = "s/token create/& --description more/";
+
+async fn tokens(lab: &Lab) -> anyhow::Result<()> {
+    one_token_is_listed(lab).await?;
+    dry_run_stores_nothing(lab).await?;
+    dry_run_needs_a_kubeconfig(lab).await?;
+    generated_is_not_stored(lab).await?;
+
+    lab.step("kubeadm token create makes one of its own");
+    let made = lab.kubeadm(1).create_token("").await?;
+    is_stored(lab, &made).await?;
+
+    made_as_chosen(lab, &draw(lab).await?).await?;
+    wrong_forms_are_refused(lab).await
+}
+
+async fn one_token_is_listed(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("kubeadm token list has init's token, and no other (E8)");
+    Ok(one_of_a_day(&lab.kubeadm(1).run("token list").await?.stdout)?)
+}
+
+/// In what `kubeadm token list` prints: TOKEN, TTL, EXPIRES, USAGES, DESCRIPTION, EXTRA GROUPS.
+fn one_of_a_day(table: &str) -> Result<(), Failure> {
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(columns).collect();
+    ensure!(!rows.is_empty(), Absent, "a token to be listed", "{table}");
+    let [row] = rows.as_slice() else {
+        return Err(fails!(NotUnique, "one token to be listed", "{table}"));
+    };
+    let [token, ttl, _, usages, _, groups] = row.as_slice() else {
+        return Err(fails!(Other, "six columns", "{table}"));
+    };
+    ensure!(Token::parse(token).is_some(), WrongAnswer, "a token", "{token}");
+    ensure!(under_a_day(ttl), OutsideRange, "less than 24 h to live", "{ttl}");
+    let both = *usages == "authentication,signing";
+    ensure!(both, WrongAnswer, "both usages", "{usages}");
+    ensure!(*groups == GROUP, WrongAnswer, "the group {GROUP}", "{groups}");
+    Ok(())
+}
+
+/// Columns have three spaces between them at least, and one at most in them.
+fn columns(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect()
+}
+
+/// A duration as kubeadm shows it, `23h`; from 24 hours on it counts days.
+fn under_a_day(shown: &str) -> bool {
+    let number = |unit: char| shown.strip_suffix(unit)?.parse::<u32>().ok();
+    number('h').is_some_and(|hours| hours < 24) || number('m').or_else(|| number('s')).is_some()
+}
+
+/// Another token instead of init's.
+async fn in_place_of_the_first(lab: &Lab, made: &str) -> anyhow::Result<()> {
+    let first = lab.first_token().await?;
+    lab.kubeadm(1).run(&format!("token delete {}", first.id)).await?;
+    lab.kubeadm(1).create_token(made).await.map(drop)
+}
+
+async fn dry_run_stores_nothing(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("kubeadm token create --dry-run prints a Secret, and stores none (E9)");
+    let before = lab.stored_tokens().await?;
+    let printed = lab.kubeadm(1).run("token create --dry-run").await?.stdout;
+    let after = lab.stored_tokens().await?;
+    ensure!(after == before, Answered, "no token stored but {before:?}", "{after:?}");
+    let token = printed.lines().last().and_then(Token::parse);
+    let token = token.with_context(|| format!("no token at the end of {printed:?}"))?;
+    lab.node(1).write_secret("/root/printed.yaml", secret_in(&printed)).await?;
+    let shown = lab.kubectl(format!("create --dry-run=client -f /root/printed.yaml {SHOW}"));
+    Ok(is_secret_of(&token, &shown.await?.stdout)?)
+}
+
+async fn dry_run_needs_a_kubeconfig(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a dry run asks the API: without a kubeconfig there is none (E9)");
+    let answer = lab.kubeadm(2).run("token create --dry-run").may_fail().await?;
+    let (said, refused) = (answer.said(), !answer.succeeded());
+    ensure!(refused, Answered, "no dry run on node2, which has no kubeconfig", "{said}");
+    let says_why = said.contains("failed to load kubeconfig");
+    ensure!(says_why, WrongAnswer, "it to miss a kubeconfig", "{said}");
+    Ok(())
+}
+
+async fn give_node2_a_kubeconfig(lab: &Lab) -> anyhow::Result<()> {
+    let admin = lab.node(1).run("cat /etc/kubernetes/admin.conf").await?.stdout;
+    lab.node(2).write_secret("/etc/kubernetes/admin.conf", admin).await
+}
+
+async fn generated_is_not_stored(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("kubeadm token generate prints 6.16 characters, and stores nothing (E10)");
+    let before = lab.stored_tokens().await?;
+    draw(lab).await?;
+    let after = lab.stored_tokens().await?;
+    ensure!(after == before, Answered, "no token stored but {before:?}", "{after:?}");
+    Ok(())
+}
+
+async fn draw(lab: &Lab) -> anyhow::Result<Token> {
+    let drawn = lab.kubeadm(1).run("token generate").await?;
+    let token = Token::parse(drawn.text());
+    let wrong = || fails!(WrongAnswer, "a token, 6.16 characters", "{drawn}");
+    Ok(token.ok_or_else(wrong)?)
+}
+
+async fn made_as_chosen(lab: &Lab, value: &Token) -> anyhow::Result<()> {
+    lab.step("kubeadm token create VALUE makes exactly that one (E39)");
+    let made = lab.kubeadm(1).create_token(&value.to_string()).await?;
+    ensure!(made == *value, WrongAnswer, "exactly {value}", "{made}");
+    is_stored(lab, value).await
+}
+
+async fn is_stored(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    let name = token.secret_name();
+    lab.step(format!("it is stored: a Secret {name} of six keys (E11, E39)"));
+    let get = format!("-n kube-system get secret {name} --ignore-not-found {SHOW}");
+    let shown = lab.kubectl(get).await?.stdout;
+    ensure!(!shown.is_empty(), Absent, "a Secret {name}", "none");
+    Ok(is_secret_of(token, &shown)?)
+}
+
+/// A Secret's type cannot be changed, so it is made anew.
+async fn make_opaque(lab: &Lab, token: &Token) -> anyhow::Result<()> {
+    let name = token.secret_name();
+    let get = format!("-n kube-system get secret {name} -o yaml");
+    let manifest = lab.kubectl(get).await?.stdout;
+    let opaque = manifest.replace("type: bootstrap.kubernetes.io/token", "type: Opaque");
+    lab.node(1).write_secret("/root/opaque.yaml", opaque).await?;
+    lab.kubectl("replace --force -f /root/opaque.yaml").await.map(drop)
+}
+
+/// None has two halves of six and sixteen small letters and digits.
+const WRONG_FORMS: [&str; 4] =
+    ["abcdef", "ABCDEF.0123456789ABCDEF", "abcdef-0123456789abcdef", "abcdef.0123456789abcde"];
+
+async fn wrong_forms_are_refused(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a value of another form is refused (E39)");
+    for wrong in WRONG_FORMS {
+        let answer = lab.kubeadm(1).run(&format!("token create {wrong}")).may_fail().await?;
+        let (said, refused) = (answer.said(), !answer.succeeded());
+        ensure!(refused, Answered, "{wrong} to be refused", "{said}");
+        let says_why = said.contains("was not of the form");
+        ensure!(says_why, WrongAnswer, "{wrong} to be refused for its form", "{said}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "TOKEN                     TTL         EXPIRES                USAGES                   \
+        DESCRIPTION                                                EXTRA GROUPS\n";
+    const ROW: &str = "fa4nxo.yyesb8ei9irf3itn   23h         2020-01-30T17:26:57Z   authentication,signing   \
+        The default bootstrap token generated by 'kubeadm init'.   \
+        system:bootstrappers:kubeadm:default-node-token\n";
+
+    #[test]
+    fn a_list_of_one_token_is_told_from_others() {
+        assert_eq!(one_of_a_day(&format!("{HEAD}{ROW}")), Ok(()));
+        let cause = |rows: &str| one_of_a_day(&format!("{HEAD}{rows}")).unwrap_err().cause;
+        assert_eq!(cause(""), Cause::Absent);
+        assert_eq!(cause(&format!("{ROW}{ROW}")), Cause::NotUnique);
+        assert_eq!(cause(&ROW.replace("23h", "2d ")), Cause::OutsideRange);
+        assert_eq!(cause(&ROW.replace("23h", "<forever>")), Cause::OutsideRange);
+        assert_eq!(cause(&ROW.replace(",signing", "        ")), Cause::WrongAnswer);
+        assert_eq!(cause(&ROW.replace("default-node-token", "others")), Cause::WrongAnswer);
+    }
+}
