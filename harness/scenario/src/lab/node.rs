@@ -113,7 +113,7 @@ impl<'lab> Node<'lab> {
         self.put(path, text.as_ref(), 0o600).await
     }
 
-    async fn put(self, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    pub(super) async fn put(self, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
         let limit = self.lab.limit(WRITE);
         Ok(self.as_machine().write(path, bytes, mode, limit).await?)
     }

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -40,6 +40,7 @@ const ORDER: [&str; 26] = [
     "router.rs",
     "leaving.rs",
     "kubeadm.rs",
+    "init.rs",
     "wire.rs",
     "gateway.rs",
     "troubles.rs",
