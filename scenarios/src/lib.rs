@@ -72,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
         field::foreign_cni_file::FOREIGN_CNI_FILE,
         field::node_setup::NODE_SETUP,
         kubeadm::packages::PACKAGES,
+        kubeadm::preflight::PREFLIGHT,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,
         kubeadm::core_dns::CORE_DNS_WAITS,
