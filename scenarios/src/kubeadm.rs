@@ -11,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod old_bridge;
 pub(crate) mod packages;
 pub(crate) mod pods_of_a_node;
+mod ports;
 pub(crate) mod preflight;
 pub(crate) mod rejoin;
 pub(crate) mod static_pod;
