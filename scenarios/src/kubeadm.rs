@@ -1,6 +1,7 @@
 //! kubeadm (chapter E), in the order of its story.
 
 pub(crate) mod boot;
+pub(crate) mod choices;
 pub(crate) mod core_dns;
 pub(crate) mod deleted;
 pub(crate) mod drain;

@@ -73,6 +73,7 @@ pub fn all() -> Vec<Scenario> {
         field::node_setup::NODE_SETUP,
         kubeadm::packages::PACKAGES,
         kubeadm::preflight::PREFLIGHT,
+        kubeadm::choices::CHOICES,
         kubeadm::init::LEAVES,
         kubeadm::join::JOIN,
         kubeadm::core_dns::CORE_DNS_WAITS,
