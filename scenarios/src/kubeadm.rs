@@ -6,6 +6,7 @@ pub(crate) mod core_dns;
 pub(crate) mod deleted;
 pub(crate) mod drain;
 pub(crate) mod headless;
+pub(crate) mod host_names;
 pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod names;

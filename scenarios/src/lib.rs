@@ -75,6 +75,7 @@ pub fn all() -> Vec<Scenario> {
         kubeadm::preflight::PREFLIGHT,
         kubeadm::choices::CHOICES,
         kubeadm::init::LEAVES,
+        kubeadm::host_names::HOST_NAMES,
         kubeadm::join::JOIN,
         kubeadm::core_dns::CORE_DNS_WAITS,
         kubeadm::names::NAMES,
