@@ -18,4 +18,5 @@ pub(crate) mod preflight;
 pub(crate) mod rejoin;
 pub(crate) mod static_pod;
 pub(crate) mod taint;
+pub(crate) mod tls_bootstrap;
 pub(crate) mod worker;

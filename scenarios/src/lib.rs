@@ -77,6 +77,7 @@ pub fn all() -> Vec<Scenario> {
         kubeadm::init::LEAVES,
         kubeadm::host_names::HOST_NAMES,
         kubeadm::join::JOIN,
+        kubeadm::tls_bootstrap::TLS_BOOTSTRAP,
         kubeadm::core_dns::CORE_DNS_WAITS,
         kubeadm::names::NAMES,
         kubeadm::headless::HEADLESS,
