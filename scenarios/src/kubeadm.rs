@@ -7,6 +7,7 @@ pub(crate) mod deleted;
 pub(crate) mod drain;
 pub(crate) mod headless;
 pub(crate) mod host_names;
+pub(crate) mod ignored;
 pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod names;

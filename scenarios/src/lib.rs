@@ -78,6 +78,7 @@ pub fn all() -> Vec<Scenario> {
         kubeadm::host_names::HOST_NAMES,
         kubeadm::join::JOIN,
         kubeadm::tls_bootstrap::TLS_BOOTSTRAP,
+        kubeadm::ignored::IGNORED,
         kubeadm::core_dns::CORE_DNS_WAITS,
         kubeadm::names::NAMES,
         kubeadm::headless::HEADLESS,
