@@ -12,6 +12,7 @@ mod faults;
 mod gateway;
 mod holes;
 pub(crate) mod impair;
+pub(crate) mod init;
 mod ipam;
 mod joining;
 mod kube_router;

@@ -39,7 +39,10 @@ pub use lab::command::{Answer, Command};
 pub use lab::curl::Curled;
 pub use lab::datagrams::Datagrams;
 pub use lab::impair::{Checked, Impaired, Impairing};
-pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, looks_at_cluster_info, preflight_errors};
+pub use lab::init::InitConfig;
+pub use lab::kubeadm::{
+    Kubeadm, READY_AFTER_JOIN, looks_at_cluster_info, preflight_errors, preflight_warnings,
+};
 pub use lab::node::Node;
 pub use lab::nodes::ListedNode;
 pub use lab::objects::{Deployment, Service};

@@ -1,19 +1,19 @@
 //! What `kubeadm init` leaves on node 1.
 
-use std::collections::BTreeSet;
-
 use podwire_scenario::{
     Cause, Failure, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
-use crate::catalogue::E3;
+use super::ports;
+use crate::catalogue::{E3, E5};
 
-/// E3: what `kubeadm init` leaves. That it finds its ports free and etcd's folder empty is shown on
+/// E3, E5: what `kubeadm init` leaves. That it finds its ports free and etcd's folder empty is shown on
 /// a node where it has not run.
 pub(crate) const LEAVES: Scenario = Scenario {
     about: "After kubeadm init node 1 has an authority, kubeconfigs whose certificates chain to it, \
-            and a control plane of static Pods; its join command is printed and admin.conf works",
-    covers: &[E3],
+            and a control plane of static Pods, whose ports answer those whom they are for; its join \
+            command is printed and admin.conf works",
+    covers: &[E3, E5],
     profile: Profile::Full,
     sabotages: &[
         Sabotage {
@@ -40,8 +40,25 @@ pub(crate) const LEAVES: Scenario = Scenario {
             name: "port-taken",
             about: "something listens on the controller manager's port of a node without one",
             expects: Cause::Answered,
-            inject: steps!(listen_on_the_controller_managers_port),
-            check: steps!(ports),
+            inject: steps!(|lab| lab.node(2).occupy_port(10257).await),
+            check: steps!(ports::free_before_and_used),
+        },
+        Sabotage {
+            name: "port-passed-on",
+            about: "somebody passes the controller manager's port on to the node's address",
+            expects: Cause::WrongAnswer,
+            inject: steps!(ports::pass_the_controller_managers_on),
+            check: steps!(ports::roles),
+        },
+        Sabotage {
+            name: "kubelets-port-closed",
+            about: "a rule of node1 refuses connections to its kubelet's port",
+            expects: Cause::Refused,
+            inject: steps!(|lab| {
+                let rule = "tcp dport 10250 reject with tcp reset";
+                lab.node(1).add_rule("type filter hook input priority 0", rule).await
+            }),
+            check: steps!(ports::roles),
         },
     ],
     ..Scenario::new("kubeadm_init", StageName::Init, steps!(init_leaves))
@@ -49,7 +66,8 @@ pub(crate) const LEAVES: Scenario = Scenario {
 
 async fn init_leaves(lab: &Lab) -> anyhow::Result<()> {
     let node1 = lab.node(1);
-    ports(lab).await?;
+    ports::free_before_and_used(lab).await?;
+    ports::roles(lab).await?;
     files_of_the_control_plane(lab).await?;
     static_pods_run(lab).await?;
 
@@ -71,47 +89,6 @@ async fn init_leaves(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ports that `kubeadm init` checks before it begins, and that the control plane then listens on.
-const PORTS: [u16; 6] = [6443, 10250, 10257, 10259, 2379, 2380];
-
-const LISTENING: &str = "ss -Hltn; ls -A /var/lib/etcd 2>/dev/null | sed 's/^/etcd /'";
-
-async fn ports(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("ports and etcd's folder: free on node2, where init has not run, used on node1");
-    let before = lab.node(2).run(LISTENING).await?.stdout;
-    let after = lab.node(1).run(LISTENING).await?.stdout;
-    let has_data = |answer: &str| answer.lines().any(|line| line.starts_with("etcd "));
-    let wanted = BTreeSet::from(PORTS);
-    let taken = &wanted & &listening(&before);
-    let (free, empty) = (taken.is_empty(), !has_data(&before));
-    ensure!(free, Answered, "init's ports free on node2", "{taken:?}");
-    ensure!(empty, Answered, "etcd's folder empty on node2", "{before}");
-    let silent = &wanted - &listening(&after);
-    let (used, full) = (silent.is_empty(), has_data(&after));
-    ensure!(used, Absent, "all ports used on node1", "not {silent:?}");
-    ensure!(full, Absent, "etcd's data on node1", "an empty folder");
-    Ok(())
-}
-
-/// The ports in what `ss -Hltn` says: state, queues, local address, peer.
-fn listening(answer: &str) -> BTreeSet<u16> {
-    let sockets = answer.lines().filter(|line| line.starts_with("LISTEN"));
-    let local = sockets.filter_map(|line| line.split_whitespace().nth(3));
-    let ports = local.filter_map(|local| local.rsplit_once(':')?.1.parse().ok());
-    ports.collect()
-}
-
-async fn listen_on_the_controller_managers_port(lab: &Lab) -> anyhow::Result<()> {
-    let node2 = lab.node(2);
-    let serve = "systemd-run --quiet probe serve --port 10257";
-    node2.run(serve).await?;
-    lab.eventually("something to listen", secs(10), async || {
-        let open = listening(&node2.run(LISTENING).await?.stdout);
-        Ok(Probe::when(open.contains(&10257), Cause::Absent, "not yet"))
-    })
-    .await
-}
-
 /// Below /etc/kubernetes. The service account key and etcd's own authority are beside the first.
 const FILES: &str = "\
 pki/ca.crt pki/ca.key pki/sa.key pki/etcd/ca.crt \
@@ -121,7 +98,7 @@ manifests/kube-controller-manager.yaml manifests/kube-scheduler.yaml";
 
 /// The client certificate is in the kubeconfig, or in the file that it names: the kubelet's is
 /// renewed there.
-const CHAINS: &str = "\
+pub(super) const CHAINS: &str = "\
 cd /etc/kubernetes; find . -type f -printf 'file %P\\n'; \
 for name in admin super-admin kubelet controller-manager scheduler; do \
 data=$(sed -n 's/.*client-certificate-data: //p' $name.conf); \
@@ -192,13 +169,6 @@ runuser -u nobody -- env HOME=/tmp/nobody kubectl get nodes -o name";
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_are_read_from_every_form_of_address() {
-        let said = "LISTEN 0 4096 127.0.0.1:10257 0.0.0.0:*\nLISTEN 0 4096 *:6443 *:*\n\
-                    LISTEN 0 128 [::]:22 [::]:*\netcd member\n";
-        assert_eq!(listening(said), BTreeSet::from([22, 6443, 10257]));
-    }
 
     #[test]
     fn a_missing_file_and_a_foreign_certificate_are_told_apart() {

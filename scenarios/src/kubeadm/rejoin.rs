@@ -88,7 +88,7 @@ async fn rejoin(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// The checks that a node which has joined once does not pass.
-const IN_THE_WAY: [&str; 3] = [
+pub(super) const IN_THE_WAY: [&str; 3] = [
     "FileAvailable--etc-kubernetes-kubelet.conf",
     "FileAvailable--etc-kubernetes-pki-ca.crt",
     "Port-10250",

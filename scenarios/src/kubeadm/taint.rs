@@ -1,38 +1,85 @@
-//! A taint keeps new Pods away, and evicts none.
+//! A taint keeps new Pods away, and evicts none; without it Pods spread over all nodes.
 
-use podwire_scenario::{Cause, Cells, Lab, Profile, Sabotage, Scenario, StageName, ensure, steps};
-use serde_json::json;
+use podwire_scenario::{
+    Cause, Cells, LEFT_OUT, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, assert,
+    ensure, secs, steps,
+};
+use serde_json::{Value, json};
 
-use crate::catalogue::E24;
+use crate::catalogue::{E24, E25, E26};
 
-/// E24: a taint keeps new Pods away, and evicts none.
+/// E24, E25!, E26: what the lab shows of the scheduler, from the taint to a Deployment's end.
 pub(crate) const TAINT: Scenario = Scenario {
-    about: "With kubeadm's taint on the control plane a new Deployment's Pods go to the workers; \
-            Pods that run there already stay",
-    covers: &[E24],
+    about: "With kubeadm's taint on the control plane a new Deployment's Pods go to the workers, while \
+            Pods that run there stay, and the same taint is refused a second time; once it is removed \
+            a Deployment spreads over all nodes, and a deleted one leaves no Pod",
+    covers: &[E24, E25, E26],
     cells: Cells::Kubeadm,
     profile: Profile::Full,
-    sabotages: &[Sabotage {
-        name: "tolerated",
-        about: "the Deployment tolerates the taint and asks for the control plane",
-        expects: Cause::WrongAnswer,
-        inject: steps!(|lab| {
-            taint_the_control_plane(lab).await?;
-            lab.step("create a Deployment that tolerates the taint and wants node1");
-            let wanting = json!({
-                "nodeSelector": { "kubernetes.io/hostname": "node1" },
-                "tolerations": [{ "operator": "Exists" }],
-            });
-            lab.deployment(GREEN).create(2, wanting).await
-        }),
-        check: steps!(lands_on_workers),
-    }],
+    limit: secs(240),
+    sabotages: &[
+        Sabotage {
+            name: "tolerated",
+            about: "the Deployment tolerates the taint and asks for the control plane",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                taint_the_control_plane(lab).await?;
+                lab.step("create a Deployment that tolerates the taint and wants node1");
+                let wanting = json!({
+                    "nodeSelector": { "kubernetes.io/hostname": "node1" },
+                    "tolerations": [{ "operator": "Exists" }],
+                });
+                lab.deployment(GREEN).create(2, wanting).await
+            }),
+            check: steps!(lands_on_workers),
+        },
+        Sabotage {
+            name: "not-tainted",
+            about: "the control plane has no taint when it is tainted again",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(second_taint_is_refused),
+        },
+        Sabotage {
+            name: "not-spread",
+            about: "the Deployment says nothing of spreading, and asks for one node",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| {
+                let one = json!({ "nodeSelector": { "kubernetes.io/hostname": "node2" } });
+                lab.deployment(EVEN).create(1, one).await
+            }),
+            check: steps!(one_on_each_node),
+        },
+        Sabotage {
+            name: "on-the-nodes-network",
+            about: "the Deployment's Pods have their nodes' addresses",
+            expects: Cause::OutsideRange,
+            inject: steps!(|lab| {
+                let mut spread = spread();
+                spread["hostNetwork"] = true.into();
+                lab.deployment(EVEN).create(1, spread).await
+            }),
+            check: steps!(one_on_each_node),
+        },
+        Sabotage {
+            name: "another-like-it",
+            about: "a Pod with the Deployment's label belongs to nobody",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.deployment(EVEN).create(1, spread()).await?;
+                lab.start_pod(EVEN, lab.node(2)).await
+            }),
+            check: steps!(deleted_with_its_pods),
+        },
+    ],
     ..Scenario::new("tainted_control_plane", StageName::Workload, steps!(taint))
 };
 
 /// The taint that kubeadm gives to a control plane; the lab's still said `master`.
 pub(super) const OF_A_CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane=:NoSchedule";
+const REMOVE: &str = "taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 const GREEN: &str = "green";
+const EVEN: &str = "even";
 
 async fn taint(lab: &Lab) -> anyhow::Result<()> {
     let before = lab.pods().on(lab.node(1)).running().await?;
@@ -44,7 +91,14 @@ async fn taint(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the Pods that ran on node1 before still do");
     let after = lab.pods().on(lab.node(1)).running().await?;
     ensure!(after == before, Died, "{before:?} to stay", "{after:?}");
-    Ok(())
+
+    second_taint_is_refused(lab).await?;
+    lab.step("create a Deployment of one Pod that is to spread, and remove the taint");
+    lab.deployment(EVEN).create(1, spread()).await?;
+    lab.deployment(EVEN).pods().until_running(1).await?;
+    lab.kubectl(REMOVE).await?;
+    one_on_each_node(lab).await?;
+    deleted_with_its_pods(lab).await
 }
 
 async fn taint_the_control_plane(lab: &Lab) -> anyhow::Result<()> {
@@ -60,4 +114,58 @@ async fn lands_on_workers(lab: &Lab) -> anyhow::Result<()> {
     let none = astray.is_none();
     ensure!(none, WrongAnswer, "no new Pod on the tainted control plane", "{astray:?}");
     Ok(())
+}
+
+async fn second_taint_is_refused(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("taint it again: refused without --overwrite (E25)");
+    let again = format!("taint nodes node1 {OF_A_CONTROL_PLANE}");
+    let answer = lab.kubectl(again).may_fail().await?;
+    let said = answer.said();
+    ensure!(!answer.succeeded(), Answered, "a refusal", "{said}");
+    let why = "taint(s) with same effect(s) and --overwrite is false";
+    ensure!(said.contains(why), WrongAnswer, "it to say {why:?}", "{said}");
+    Ok(())
+}
+
+/// Nodes' numbers of its Pods differ by one at most, or the next Pod waits.
+fn spread() -> Value {
+    json!({ "topologySpreadConstraints": [{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": { "matchLabels": { "app": EVEN } },
+    }] })
+}
+
+/// The documents' two nodes had two Pods.
+async fn one_on_each_node(lab: &Lab) -> anyhow::Result<()> {
+    let nodes = lab.node_count();
+    lab.step(format!("scale it to {nodes}: each node has one, with an address of its range (E25)"));
+    let deployment = lab.deployment(EVEN);
+    deployment.scale(nodes as usize).await?;
+    let pods = deployment.pods().until_running(nodes as usize).await?;
+    assert::spread_evenly(&pods, nodes, 1)?;
+    let listed = deployment.pods().await?;
+    let outside = listed.iter().find(|pod| !pod.has_pod_address()).map(ToString::to_string);
+    let none = outside.is_none();
+    ensure!(none, OutsideRange, "addresses of the Pods' range", "{outside:?}");
+    lab.unique_and_in_range(&pods).await
+}
+
+async fn deleted_with_its_pods(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("delete the Deployment: no Pod is left (E26)");
+    lab.kubectl(format!("delete deployment {EVEN}")).within(secs(40)).await?;
+    let pods = lab.deployment(EVEN).pods();
+    pods.until("no Pods", |pods| {
+        let Some(pod) = pods.first() else {
+            return Probe::Done(());
+        };
+        let nobodys = pods.iter().find(|it| it.metadata.owner_references.is_none());
+        if let Some(pod) = nobodys {
+            return Probe::hopeless(Cause::Answered, format!("{pod}, which is nobody's"));
+        }
+        Probe::not_yet(Cause::Answered, format!("{pod}"))
+            .needs(Needs::ControlPlane("kube-controller-manager"))
+    })
+    .await
 }

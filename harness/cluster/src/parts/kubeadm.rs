@@ -36,7 +36,7 @@ pub const TOKEN: &str = "podwir.0123456789abcdef";
 pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
 
 /// What a person does on every node before kubeadm: engine and network on, kubelet at every boot.
-pub(crate) const PREPARE: &str =
+pub const PREPARE: &str =
     "systemctl enable --now node-network containerd && systemctl enable kubelet";
 
 /// Runs on node 1; ends with kubeadm's own last words when it fails.
@@ -68,8 +68,8 @@ pub(crate) fn join_file(
     secret(JOIN_CONFIG, join_config(number, address, ca_hash, settings))
 }
 
-/// Node 1's.
-pub(crate) fn init_files(kubernetes: &str, cell: Cell, settings: Settings) -> Vec<NodeFile> {
+/// Node 1's: what `kubeadm init` is told, and what changes the manifests that it writes.
+pub fn init_files(kubernetes: &str, cell: Cell, settings: Settings) -> Vec<NodeFile> {
     let config = init_config(kubernetes, cell, settings);
     let patches = settings.idle(PATCHED).into_iter().flatten();
     let patches = patches.map(|(component, has_readiness)| {

@@ -265,7 +265,7 @@ pub(crate) fn one_per_node(pods: &[Party], nodes: u32) -> Result<Vec<Party>, Fai
 ///
 /// # Errors
 /// A [`Failure`] with the number of each.
-pub(crate) fn spread_evenly(pods: &[Party], nodes: u32, on_each: u32) -> Result<(), Failure> {
+pub fn spread_evenly(pods: &[Party], nodes: u32, on_each: u32) -> Result<(), Failure> {
     let mut counts: BTreeMap<u32, u32> = (1..=nodes).map(|node| (node, 0)).collect();
     for pod in pods {
         *counts.entry(pod.node).or_default() += 1;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use podwire_cluster::kubeadm::{self, JoinCommand};
 use serde_json::{Value, json};
 
@@ -55,11 +56,25 @@ impl Lab {
 }
 
 impl<'lab> Kubeadm<'lab> {
+    pub(super) fn node(self) -> Node<'lab> {
+        self.node
+    }
+
     /// `kubeadm ARGUMENTS`.
     pub fn run(self, arguments: &str) -> Command<'lab> {
         self.node
             .run(format!("kubeadm {arguments}"))
             .within(KUBEADM)
+    }
+
+    /// The minor of its version: 36 of `v1.36.4`.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub async fn minor(self) -> anyhow::Result<u32> {
+        let told = self.run("version -o short").await?;
+        let none = || format!("no version in {:?}", told.text());
+        minor(told.text()).with_context(none)
     }
 
     /// Types the join command, which may be refused.
@@ -198,11 +213,25 @@ impl<'lab> Kubeadm<'lab> {
     }
 }
 
+fn minor(version: &str) -> Option<u32> {
+    version.split('.').nth(1)?.parse().ok()
+}
+
 /// Names of the preflight checks that stopped kubeadm. It gives no distinguishing exit codes: these
 /// names are all there is to match.
 pub fn preflight_errors(said: &str) -> BTreeSet<&str> {
+    checks("[ERROR ", said)
+}
+
+/// Names of the preflight checks that only warned.
+pub fn preflight_warnings(said: &str) -> BTreeSet<&str> {
+    checks("[WARNING ", said)
+}
+
+/// Names of the checks whose lines begin like this.
+fn checks<'said>(begin: &str, said: &'said str) -> BTreeSet<&'said str> {
     said.lines()
-        .filter_map(|line| line.trim_start().strip_prefix("[ERROR ")?.split_once(']'))
+        .filter_map(|line| line.trim_start().strip_prefix(begin)?.split_once(']'))
         .map(|(check, _)| check)
         .collect()
 }
@@ -233,5 +262,14 @@ error: error execution phase preflight: preflight checks failed";
             names,
             ["FileAvailable--etc-kubernetes-kubelet.conf", "Port-10250"]
         );
+        let names: Vec<&str> = preflight_warnings(said).into_iter().collect();
+        assert_eq!(names, ["ContainerRuntimeVersion"]);
+    }
+
+    #[test]
+    fn a_version_s_minor_is_its_second_number() {
+        assert_eq!(minor("v1.36.4"), Some(36));
+        assert_eq!(minor("v1.33.0-rc.1"), Some(33));
+        assert_eq!(minor("unknown"), None);
     }
 }

@@ -255,14 +255,22 @@ impl Lab {
     /// A [`Failure`](crate::Failure) that names the Pods in question, or says how many run.
     pub async fn pod_addresses_unique_and_in_range(&self) -> anyhow::Result<()> {
         let pods = self.pods().all_running().await?;
+        self.unique_and_in_range(&pods).await
+    }
+
+    /// Of these Pods each address is its own and, where the nodes have ranges, from its node's.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) that names the Pods in question.
+    pub async fn unique_and_in_range(&self, pods: &[Party]) -> anyhow::Result<()> {
         let Some(ranges) = self.cluster().pod_ranges().await? else {
-            return Ok(addresses_unique(&pods)?);
+            return Ok(addresses_unique(pods)?);
         };
-        for pod in &pods {
+        for pod in pods {
             let has_range = ranges.contains_key(&pod.node);
             anyhow::ensure!(has_range, "{pod} runs, and its node has no range for Pods");
         }
-        Ok(addresses_unique_and_in_range(&pods, |node| ranges[&node])?)
+        Ok(addresses_unique_and_in_range(pods, |node| ranges[&node])?)
     }
 
     /// Runs a program in a Pod of the namespace `default`, as `kubectl exec` does: by the API server

@@ -1,9 +1,11 @@
-//! The server of whoever sends: a Pod's own, or one that is started on a node.
+//! The server of whoever sends: a Pod's own, or one that is started on a node; and one that is in the
+//! way of somebody else's.
 
 use std::time::Duration;
 
 use crate::check::assert::Party;
 use crate::lab::Lab;
+use crate::lab::node::Node;
 
 /// Where a node's listens; Pods have theirs at port 80.
 const NODE_PORT: u16 = 8137;
@@ -34,5 +36,29 @@ impl Lab {
             node.run_ok(&start, self.limit(STARTED)).await?;
         }
         Ok(())
+    }
+}
+
+impl Node<'_> {
+    /// Has a server listen at one of its ports, on every address, which answers HTTP by its name: from now
+    /// on nobody else can.
+    ///
+    /// # Errors
+    /// When it does not come to that: somebody else may listen there.
+    pub async fn occupy_port(self, port: u16) -> anyhow::Result<()> {
+        let occupy = format!(
+            "systemd-run --quiet --collect --unit port-{port} probe serve --port {port} && \
+             until curl -s -o /dev/null http://127.0.0.1:{port}/; do sleep 0.1; done"
+        );
+        self.run(occupy).within(STARTED).await?;
+        Ok(())
+    }
+
+    /// Ends the server of [`Node::occupy_port`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn free_port(self, port: u16) -> anyhow::Result<()> {
+        self.stop(&format!("port-{port}")).await
     }
 }

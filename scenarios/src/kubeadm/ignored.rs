@@ -1,0 +1,102 @@
+//! A worker on which somebody joins again, and one that is reset: what kubeadm says.
+
+use std::collections::BTreeSet;
+
+use podwire_scenario::{
+    Cause, Cells, Lab, Profile, Sabotage, Scenario, StageName, ensure, preflight_errors,
+    preflight_warnings, secs, steps,
+};
+
+use super::preflight::usual_warnings;
+use super::rejoin::IN_THE_WAY;
+use crate::catalogue::{E30, E44, E45};
+
+/// E30, E44, and of E45 what a join warns of.
+///
+/// A worker never had an etcd. The documents' kubeadm assumed an external one, which was to be reset by
+/// hand; today's takes it that the data is where it would be, and says that it has deleted it.
+pub(crate) const IGNORED: Scenario = Scenario {
+    about: "kubeadm's checks before a second join only warn where they are to be ignored; reset of a \
+            worker says that it has deleted the data of an etcd, which never was there, and asks for \
+            nothing to be done by hand",
+    covers: &[E30, E44, E45],
+    cells: Cells::Kubeadm,
+    profile: Profile::Full,
+    limit: secs(120),
+    sabotages: &[
+        Sabotage {
+            name: "another-check",
+            about: "the node forwards no packets, of which nobody said that it is to be ignored",
+            expects: Cause::Absent,
+            inject: steps!(|lab| lab.node(WORKER).run("sysctl -w net.ipv4.ip_forward=0").await),
+            check: steps!(ignored_checks_warn),
+        },
+        Sabotage {
+            name: "kubelet-stopped",
+            about: "the kubelet has stopped, and its port is free",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(WORKER).stop("kubelet").await),
+            check: steps!(ignored_checks_warn),
+        },
+        Sabotage {
+            name: "half-a-manifest",
+            about: "there is a manifest of an etcd, which does not say where its data is",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(WORKER).write(MANIFEST, HALF).await),
+            check: steps!(reset_tells_of_an_etcd),
+        },
+        Sabotage {
+            name: "empty-folder",
+            about: "an etcd's folder is there, and empty",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(WORKER).run("mkdir /var/lib/etcd").await),
+            check: steps!(reset_tells_of_an_etcd),
+        },
+    ],
+    ..Scenario::new("ignored_checks", StageName::Joined, steps!(ignored))
+};
+
+/// Any node but the control plane's.
+const WORKER: u32 = 2;
+
+async fn ignored(lab: &Lab) -> anyhow::Result<()> {
+    ignored_checks_warn(lab).await?;
+    reset_tells_of_an_etcd(lab).await
+}
+
+async fn ignored_checks_warn(lab: &Lab) -> anyhow::Result<()> {
+    let join = lab.join_command().await?;
+    let join = join.to_string();
+    let flags = join.strip_prefix("kubeadm join ").unwrap_or(&join);
+    let ignore = IN_THE_WAY.join(",");
+    lab.step(format!("join's checks, with {ignore} to be ignored (E30)"));
+    let checks = format!("join phase preflight {flags} --ignore-preflight-errors={ignore}");
+    let answer = lab.kubeadm(WORKER).run(&checks).may_fail().await?;
+    let said = answer.said();
+    let passed = answer.succeeded() && preflight_errors(&said).is_empty();
+    ensure!(passed, Absent, "the checks to pass", "{said}");
+    let usual = usual_warnings(lab.kubeadm(WORKER)).await?;
+    let wanted: BTreeSet<&str> = usual.into_iter().chain(IN_THE_WAY).collect();
+    let warned = preflight_warnings(&said);
+    ensure!(warned == wanted, WrongAnswer, "warnings of {wanted:?}", "{said}");
+    Ok(())
+}
+
+const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
+const HALF: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: etcd}\nspec: {containers: []}\n";
+
+async fn reset_tells_of_an_etcd(lab: &Lab) -> anyhow::Result<()> {
+    let said = lab.kubeadm(WORKER).reset().await?;
+    lab.step("it tells of an etcd that the worker never had, and leaves nothing to be done (E44)");
+    for words in [
+        "No kubeadm config, using etcd pod spec to get data directory",
+        "Deleted contents of the etcd data directory: /var/lib/etcd",
+    ] {
+        let says = said.contains(words);
+        ensure!(says, WrongAnswer, "it to say {words:?}", "{said}");
+    }
+    let by_hand = ["Assuming external etcd", "manually reset etcd"];
+    let none = by_hand.iter().all(|words| !said.contains(words));
+    ensure!(none, WrongAnswer, "nothing to be done by hand", "{said}");
+    Ok(())
+}

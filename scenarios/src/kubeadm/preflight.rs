@@ -1,0 +1,151 @@
+//! What `kubeadm init` looks at before it begins, and what stops it.
+
+use std::collections::BTreeSet;
+
+use podwire_scenario::{
+    Cause, Cells, Kubeadm, Lab, Profile, Sabotage, Scenario, StageName, ensure, preflight_errors,
+    preflight_warnings, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::{E3b, E3d, E45};
+
+/// E3b!, of E3d what a wrong socket does, and of E45 what init warns of.
+///
+/// The documents' kubeadm warned of Docker's cgroup driver, and that nobody had validated its
+/// configuration.
+pub(crate) const PREFLIGHT: Scenario = Scenario {
+    about: "On a node that is prepared kubeadm's checks before init pass, with one warning at most; a busy port, \
+            forwarding switched off or an engine's socket that is not there stop it, each by its own \
+            name, before anything is written",
+    covers: &[E3b, E3d, E45],
+    cells: Cells::Kubeadm,
+    profile: Profile::Full,
+    nodes: 1,
+    limit: secs(180),
+    prepare: Some(steps!(|lab| lab.kubeadm(1).prepare(&lab.init_config()?).await)),
+    sabotages: &[
+        Sabotage {
+            name: "kubelet-not-enabled",
+            about: "nobody enabled the kubelet, of which kubeadm warns as well",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(1).run("systemctl disable kubelet").await),
+            check: steps!(passes_with_the_usual_warnings),
+        },
+        Sabotage {
+            name: "engine-stopped",
+            about: "the container engine does not run",
+            expects: Cause::Absent,
+            inject: steps!(|lab| lab.node(1).stop("containerd").await),
+            check: steps!(passes_with_the_usual_warnings),
+        },
+        Sabotage {
+            name: "another-port-busy",
+            about: "the kubelet's port is busy, too",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(1).occupy_port(10250).await),
+            check: steps!(busy_port),
+        },
+        Sabotage {
+            name: "manifest-written",
+            about: "the scheduler's manifest was written all the same",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.kubeadm(1).run(INIT_SCHEDULER).await),
+            check: steps!(no_manifest),
+        },
+        Sabotage {
+            name: "socket-is-there",
+            about: "at the path that is meant to be wrong the engine's socket is found",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let link = "ln -s /run/containerd/containerd.sock /run/nowhere.sock";
+                lab.node(1).run(link).await
+            }),
+            check: steps!(wrong_socket),
+        },
+    ],
+    ..Scenario::new("kubeadm_init_preflight", StageName::Identified, steps!(preflight))
+};
+
+async fn preflight(lab: &Lab) -> anyhow::Result<()> {
+    passes_with_the_usual_warnings(lab).await?;
+    busy_port(lab).await?;
+    forwarding_off(lab).await?;
+    no_manifest(lab).await?;
+    wrong_socket(lab).await
+}
+
+const INIT: &str = "init --config /root/podwire/init.json";
+const INIT_PREFLIGHT: &str = "init phase preflight --config /root/podwire/init.json";
+const INIT_SCHEDULER: &str = "init phase control-plane scheduler --config /root/podwire/init.json";
+
+/// What the documents' kubeadm warned of.
+const OF_OLD: [&str; 3] =
+    ["IsDockerSystemdCheck", "no validator is available", "settings will be ignored"];
+
+/// What kubeadm warns of on a node as it should be: of containerd 1.7, since 1.35.
+pub(super) async fn usual_warnings(kubeadm: Kubeadm<'_>) -> anyhow::Result<BTreeSet<&'static str>> {
+    let warns = kubeadm.minor().await? >= 35;
+    Ok(warns.then_some("ContainerRuntimeVersion").into_iter().collect())
+}
+
+async fn passes_with_the_usual_warnings(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("kubeadm's checks pass, and warn of nothing but containerd 1.7 (E45)");
+    let answer = lab.kubeadm(1).run(INIT_PREFLIGHT).may_fail().await?;
+    let said = answer.said();
+    ensure!(answer.succeeded(), Absent, "the checks to pass", "{said}");
+    let (warned, wanted) = (preflight_warnings(&said), usual_warnings(lab.kubeadm(1)).await?);
+    ensure!(warned == wanted, WrongAnswer, "warnings of {wanted:?}", "{said}");
+    let none = OF_OLD.iter().all(|words| !said.contains(words));
+    ensure!(none, WrongAnswer, "none of the lab's warnings", "{said}");
+    Ok(())
+}
+
+async fn busy_port(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("something listens at the API server's port (E3b)");
+    lab.node(1).occupy_port(6443).await?;
+    stopped_by(lab, "Port-6443").await?;
+    lab.node(1).free_port(6443).await
+}
+
+async fn forwarding_off(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the node forwards no packets (E3b)");
+    lab.node(1).run("sysctl -w net.ipv4.ip_forward=0").await?;
+    stopped_by(lab, "FileContent--proc-sys-net-ipv4-ip_forward").await?;
+    lab.node(1).run("sysctl -w net.ipv4.ip_forward=1").await?;
+    Ok(())
+}
+
+async fn stopped_by(lab: &Lab, check: &str) -> anyhow::Result<()> {
+    lab.step(format!("kubeadm init: {check} stops it, and nothing else"));
+    let answer = lab.kubeadm(1).run(INIT).may_fail().await?;
+    let (said, wanted) = (answer.said(), BTreeSet::from([check]));
+    ensure!(!answer.succeeded(), Answered, "init to stop", "{said}");
+    let found = preflight_errors(&said);
+    ensure!(found == wanted, WrongAnswer, "{wanted:?} alone to stop it", "{said}");
+    Ok(())
+}
+
+async fn no_manifest(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("it has written no manifest");
+    let list = "find /etc/kubernetes/manifests -type f 2>/dev/null; true";
+    let found = lab.node(1).run(list).await?;
+    let (left, none) = (found.text(), found.text().is_empty());
+    ensure!(none, Answered, "no manifest", "{left}");
+    Ok(())
+}
+
+async fn wrong_socket(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("criSocket names a socket that is not there (E3d)");
+    let mut config = lab.init_config()?;
+    let socket = json!("unix:///run/nowhere.sock");
+    config.document("InitConfiguration")?["nodeRegistration"]["criSocket"] = socket;
+    lab.kubeadm(1).configure(&config).await?;
+    let answer = lab.kubeadm(1).run(INIT_PREFLIGHT).may_fail().await?;
+    let said = answer.said();
+    ensure!(!answer.succeeded(), Answered, "the checks to fail", "{said}");
+    let stopped = said.contains("[preflight] Some fatal errors occurred");
+    let named = stopped && said.contains("/run/nowhere.sock");
+    ensure!(named, WrongAnswer, "a check to name the socket", "{said}");
+    Ok(())
+}
