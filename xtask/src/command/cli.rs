@@ -160,6 +160,10 @@ pub(crate) struct MergeArgs {
     /// The folders of all parts' results, each with its results.json, in any order
     #[arg(value_name = "DIR", required = true)]
     pub(crate) folders: Vec<PathBuf>,
+    /// Write the result into this folder [default: a new run's, target/podwire/latest]. To the evidence of
+    /// parts below it, it leads by relative paths: it can be moved, and kept, as a whole
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
     /// Let skipped scenarios fail it (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,
