@@ -1,4 +1,4 @@
-//! `cargo xtask merge` and `--shard auto` as a person types them.
+//! What is for several machines, as a person types it: `cargo xtask merge`, `--shard auto`, `--prepare-only`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -212,4 +212,28 @@ fn a_part_that_nobody_has_numbered_is_refused_before_anything_is_done() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("CI_NODE_INDEX"), "{said}");
+}
+
+/// What depends on how a machine runs guests is not in it, and does not end it.
+#[test]
+fn what_is_only_prepared_is_planned_without_machines() {
+    let cache = tempfile::tempdir().unwrap();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let planned = |words: &[&str]| {
+        let mut command = command(project, words);
+        let done = command.env("PODWIRE_CACHE", cache.path()).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let phases = |plan: &str| {
+        let lines = plan.lines().filter_map(|line| line.strip_prefix("  "));
+        let names = lines.filter_map(|line| line.split("  ").next().map(str::to_owned));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let whole = planned(&["test", "--plan"]);
+    assert!(phases(&whole).ends_with(", stage, scenarios"), "{whole}");
+    let only = planned(&["test", "--plan", "--prepare-only", "--require-kvm"]);
+    let wanted = "packages, tools, base image, bundle, node image, test programs";
+    assert_eq!(phases(&only), wanted, "{only}");
+    assert!(only.contains("no test is run"), "{only}");
 }
