@@ -4,14 +4,16 @@ def mark: {"passed": "✅ passed", "failed": "❌ failed", "flaky": "⚠️ flak
 def cell:
   gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub(">"; "&gt;")
   | gsub("(?<sign>[|`*_~\\[\\]\\\\!#@])"; "&#\(.sign | explode[0]);") | gsub("\r?\n"; "<br>");
+def row: "| " + join(" | ") + " |";
 
-"### podwire: " + ([.scenarios[].outcome] | group_by(.) | map("\(length) \(.[0])") | join(", ")),
+# Of several machines' results made one, each scenario says whose it was.
+any(.scenarios[]; .part) as $merged
+| "### podwire: " + ([.scenarios[].outcome] | group_by(.) | map("\(length) \(.[0])") | join(", ")),
 "",
 "Kubernetes \(.kubernetes | cell) on \(.nodes) nodes, guests under \(.accelerator | cell)" + (if .shard then ", part \(.shard) of the scenarios" else "" end) + ".",
 ((.unsettled_stages // [])[] | "", "**" + cell + "**"),
 (if .error then "", "**Ended early:** " + (.error | cell) else empty end),
 "",
-"| scenario | cluster | result | seconds |",
-"|---|---|---|---|",
-(.scenarios[] | "| \(.name | cell) | \(.cell | cell) | \(.outcome | mark) | \(.seconds | floor) |"),
+(["scenario", "cluster", "result", "seconds", if $merged then "part" else empty end] | row, "|" + ("---|" * length)),
+(.scenarios[] | [(.name | cell), (.cell | cell), (.outcome | mark), (.seconds | floor | tostring), if $merged then .part // "" else empty end] | row),
 (.scenarios[], .harness_tests[] | select(.outcome == "failed") | "", "**\(.name | cell)**: " + ((.reason // "") | cell))

@@ -1,14 +1,9 @@
 #!/usr/bin/env bash
-# What the run's page gets, on standard output: of results.json, or else of the last words. GitHub takes
-# 1 MiB of a step, and shows less.
+# What the run's page gets, on standard output: of results.json, or else of the last words; and where $SHARDS
+# names parts that have not become one result, of each of them. GitHub takes 1 MiB of a step, and shows less.
 set -euo pipefail
-page() {
-  if [ -e "$RESULTS/results.json" ]; then
-    jq -r -f "$ACTION/.github/summary.jq" "$RESULTS/results.json"
-    return
-  fi
-  echo 'podwire ended before it had results. Its last words:'
-  echo
+
+last_words() {
   # None at all when not even the step before has begun.
   if [ ! -e "$SAID" ]; then return; fi
   # What is copied to it may still be on its way.
@@ -20,4 +15,34 @@ page() {
   # As a code block by its indent: nothing in it can end it.
   tail -n 40 "$said" | tr -d '\000-\010\013-\037\177' | cut -c -400 | sed 's/^/    /'
 }
-page | head -c 65536
+
+parts() {
+  local part page
+  while IFS= read -r part; do
+    printf '\n## Part %s\n\n' "$part"
+    page=$RESULTS/part-${part%/*}/page.md
+    if [ -e "$page" ]; then
+      cat "$page"
+    else
+      echo 'It left nothing, not even last words: its job says more, or never ran.'
+    fi
+  done < <(jq -r '.[]' <<<"$SHARDS")
+}
+
+page() {
+  if [ -e "$RESULTS/results.json" ]; then
+    jq -r -f "$ACTION/.github/summary.jq" "$RESULTS/results.json"
+  elif [ -n "${SHARDS:-}" ]; then
+    echo '### podwire: the parts have not become one result'
+    echo
+    last_words
+    parts
+  else
+    echo 'podwire ended before it had results. Its last words:'
+    echo
+    last_words
+  fi
+}
+
+# Who writes more than is taken is no failure.
+page | { head -c 65536 && cat >/dev/null; }

@@ -6,6 +6,7 @@ pub(crate) mod nextest;
 mod order;
 pub(crate) mod pace;
 pub(crate) mod parts;
+mod prepare_only;
 pub(crate) mod suite;
 pub(crate) mod test;
 mod under_way;

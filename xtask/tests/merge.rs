@@ -1,4 +1,4 @@
-//! `cargo xtask merge` and `--shard auto` as a person types them.
+//! What is for several machines, as a person types it: `cargo xtask merge`, `--shard auto`, `--prepare-only`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -111,6 +111,53 @@ fn parts_become_one_result_with_one_verdict() {
     }
 }
 
+/// Parts that lie below the whole's report are moved together with it, as an artifact is.
+#[test]
+fn a_report_leads_to_evidence_below_it_wherever_both_are() {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(project.path().join("images/bundle")).unwrap();
+    let evidence = "by-hand/scenarios/every_pair/attempt-1";
+    for (folder, number, outcome) in [("all/one", 1, "passed"), ("all/two", 2, "failed")] {
+        let mut part = part(number, outcome);
+        let folder = project.path().join(folder);
+        if outcome == "failed" {
+            part["scenarios"][0]["folder"] = json!(evidence);
+            fs::create_dir_all(folder.join(evidence)).unwrap();
+            fs::write(folder.join(evidence).join("first-page.md"), "").unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("results.json"), part.to_string()).unwrap();
+    }
+    // Whatever the way to it.
+    std::os::unix::fs::symlink("all", project.path().join("link")).unwrap();
+    let words = ["merge", "--into", "link", "all/one", "./all/two"];
+    let done = xtask(project.path(), &words);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.contains("report: link/report.html\n"), "{said}");
+    assert!(!project.path().join("target").exists());
+
+    let moved = project.path().join("elsewhere");
+    fs::rename(project.path().join("all"), &moved).unwrap();
+    let results = fs::read(moved.join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let folder = results["scenarios"][1]["folder"].as_str().unwrap();
+    assert!(
+        moved.join(folder).join("first-page.md").exists(),
+        "{folder}"
+    );
+    let page = fs::read_to_string(moved.join("report.html")).unwrap();
+    let link = format!("href=\"two/{evidence}/first-page.md\"");
+    assert!(page.contains(&link), "{page}");
+    let here = project.path().display().to_string();
+    assert!(!page.contains(&here), "{page}");
+
+    let own = xtask(&moved, &["merge", "--into", "one", "one", "two"]);
+    assert_eq!(own.status.code(), Some(2), "{own:?}");
+    let said = String::from_utf8_lossy(&own.stderr).into_owned();
+    assert!(said.contains("a part's own results"), "{said}");
+}
+
 /// As the terminal does that was closed, and `| head`: both ends are gone before the first word.
 #[test]
 fn a_report_is_whole_although_nobody_reads_what_is_said_of_it() {
@@ -165,4 +212,28 @@ fn a_part_that_nobody_has_numbered_is_refused_before_anything_is_done() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("CI_NODE_INDEX"), "{said}");
+}
+
+/// What depends on how a machine runs guests is not in it, and does not end it.
+#[test]
+fn what_is_only_prepared_is_planned_without_machines() {
+    let cache = tempfile::tempdir().unwrap();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let planned = |words: &[&str]| {
+        let mut command = command(project, words);
+        let done = command.env("PODWIRE_CACHE", cache.path()).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let phases = |plan: &str| {
+        let lines = plan.lines().filter_map(|line| line.strip_prefix("  "));
+        let names = lines.filter_map(|line| line.split("  ").next().map(str::to_owned));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let whole = planned(&["test", "--plan"]);
+    assert!(phases(&whole).ends_with(", stage, scenarios"), "{whole}");
+    let only = planned(&["test", "--plan", "--prepare-only", "--require-kvm"]);
+    let wanted = "packages, tools, base image, bundle, node image, test programs";
+    assert_eq!(phases(&only), wanted, "{only}");
+    assert!(only.contains("no test is run"), "{only}");
 }

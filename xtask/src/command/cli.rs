@@ -102,6 +102,10 @@ pub(crate) struct TestArgs {
     /// Print what would be done and about how long it takes, then stop
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Make what these arguments need and other machines can take over with the cache (tools, images,
+    /// bundle), compile the tests, then stop. No test is run: KVM is no matter, even with --require-kvm
+    #[arg(long)]
+    pub(crate) prepare_only: bool,
     /// Only these scenarios: a name, part of a name, or a covered id (C6, E7); several by comma.
     /// Chooses among all scenarios unless --profile is given too
     #[arg(long, value_name = "EXPR")]
@@ -160,6 +164,10 @@ pub(crate) struct MergeArgs {
     /// The folders of all parts' results, each with its results.json, in any order
     #[arg(value_name = "DIR", required = true)]
     pub(crate) folders: Vec<PathBuf>,
+    /// Write the result into this folder [default: a new run's, target/podwire/latest]. To the evidence of
+    /// parts below it, it leads by relative paths: it can be moved, and kept, as a whole
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
     /// Let skipped scenarios fail it (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,

@@ -4,7 +4,7 @@ use podwire_admission::slots;
 use podwire_vm::Accelerator;
 
 /// What a cluster takes of the machine, MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Appetite {
     /// Its machines' memory.
     pub(crate) guests_mib: u64,

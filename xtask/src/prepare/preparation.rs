@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use podwire_cluster::{Host, ImageFiles, Stage, Stages};
 use podwire_images::image::System;
 use podwire_images::pod_network::PodNetworkFiles;
-use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image};
+use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image, tools};
 use podwire_scenario::{WAITING, bare};
 use podwire_vm::accelerator::Verdict;
 use podwire_vm::{Accelerator, clock};
@@ -140,10 +140,32 @@ impl<'a> Preparation<'a> {
         })
     }
 
+    /// What runs the tests and scenarios.
+    pub(crate) fn nextest(&mut self) -> Result<PathBuf, Stop> {
+        self.phase(Phase::Tools, |it| {
+            let workshop = it.session.workshop();
+            let cached = tools::cached(&workshop)?[0];
+            Ok((tools::nextest(&workshop)?, cached))
+        })
+    }
+
+    /// The tests and scenarios, compiled by `build`.
+    pub(crate) fn programs(
+        &mut self,
+        build: impl FnOnce() -> anyhow::Result<()>,
+    ) -> Result<(), Stop> {
+        self.phase(Phase::Programs, |_| Ok((build()?, false)))
+    }
+
+    /// The base image.
+    pub(crate) fn base_image(&mut self) -> Result<NodeImage, Stop> {
+        self.image(Phase::BaseImage, System::Debian, image::BASE, None)
+    }
+
     /// The base image, and what runs guests here, judged with it.
     pub(crate) fn judge(&mut self) -> Result<Judged, Stop> {
         let programs = Programs::find()?;
-        let base = self.image(Phase::BaseImage, System::Debian, image::BASE, None)?;
+        let base = self.base_image()?;
         let verdict = self.phase(Phase::Accelerator, |it| {
             machine::verdict(it.session, &programs, &base)
         })?;

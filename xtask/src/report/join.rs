@@ -1,7 +1,7 @@
 //! Parts of a run on several machines, made one again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -15,6 +15,8 @@ use crate::report::whole::{Selected, Whole};
 pub(crate) struct Part {
     /// Where they are, as the user wrote it.
     pub(crate) folder: PathBuf,
+    /// The same as the whole's report has it, see [`seen_from`].
+    pub(crate) seen: PathBuf,
     pub(crate) results: Results,
 }
 
@@ -61,6 +63,12 @@ impl Part {
         common.push(("the scenarios are".to_owned(), scenarios.join(", ")));
         Ok(common)
     }
+}
+
+/// Where a report finds a part's folder, both without symbolic links: below its own relative, so that they
+/// can be moved together, else absolute.
+pub(crate) fn seen_from(report: &Path, part: &Path) -> PathBuf {
+    part.strip_prefix(report).unwrap_or(part).to_owned()
 }
 
 /// Makes one run's results of all its parts, in whatever order they are given.
@@ -129,7 +137,6 @@ fn scenarios(parts: &[Part]) -> anyhow::Result<Vec<ScenarioRecord>> {
         if order.is_empty() {
             order.clone_from(&whole.scenarios);
         }
-        let folder = path::absolute(&part.folder).unwrap_or_else(|_| part.folder.clone());
         for record in &part.results.scenarios {
             let selected = Selected {
                 cell: record.cell.clone(),
@@ -137,7 +144,7 @@ fn scenarios(parts: &[Part]) -> anyhow::Result<Vec<ScenarioRecord>> {
             };
             let record = ScenarioRecord {
                 part: Some(shard.to_string()),
-                folder: record.folder.as_ref().map(|evidence| folder.join(evidence)),
+                folder: record.folder.as_ref().map(|it| part.seen.join(it)),
                 ..record.clone()
             };
             let wanted = whole.scenarios.contains(&selected);
@@ -267,6 +274,7 @@ mod tests {
         });
         Part {
             folder: format!("/results/{number}").into(),
+            seen: format!("parts/{number}").into(),
             results: Results {
                 shard: Some(format!("{number}/2")),
                 whole: Some(whole),
@@ -292,6 +300,13 @@ mod tests {
         assert_eq!(joined, join(vec![one, two]).unwrap());
         insta::assert_snapshot!(serde_json::to_string_pretty(&joined).unwrap());
         assert!(!joined.good(false));
+    }
+
+    #[test]
+    fn a_part_below_the_report_is_found_wherever_both_are_moved() {
+        let seen = |part: &str| seen_from(Path::new("/all"), Path::new(part));
+        assert_eq!(seen("/all/parts/1"), Path::new("parts/1"));
+        assert_eq!(seen("/all-parts/1"), Path::new("/all-parts/1"));
     }
 
     #[test]

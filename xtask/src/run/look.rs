@@ -8,13 +8,14 @@ use podwire_images::{NodeImage, host, image, tools};
 use podwire_vm::Accelerator;
 
 use crate::command::session::Session;
-use crate::plan::capacity;
+use crate::plan::capacity::{self, Appetite};
 use crate::plan::outline::{Machine, Need, Plan};
 use crate::plan::phase::Phase;
 use crate::prepare::space::Demand;
 use crate::prepare::wanted::StageOrder;
 use crate::prepare::{machine, parts, pod_network, stage_cache, tickets};
 use crate::run::order::Order;
+use crate::run::prepare_only;
 use crate::say::stop::Stop;
 
 /// What the cache has, and what is therefore to be done; and the stages in it that are of use.
@@ -192,6 +193,12 @@ pub(super) fn look(
         scenarios,
         at_once,
     };
+    if order.args.prepare_only {
+        let from = order.system.from;
+        plan.phases
+            .retain(|(phase, _)| prepare_only::has(*phase, from));
+        plan.appetite = Appetite::default();
+    }
     let demand = Demand {
         needed: plan.disk_needed(),
         uses: &uses,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
-use podwire_images::{NodeImage, host, tools};
+use podwire_images::{NodeImage, host};
 use podwire_process::plain;
 use podwire_scenario::Scenario;
 use podwire_scenario::bare::{self, RunFolder};
@@ -29,7 +29,7 @@ use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
 use crate::run::suite::{self, CutShort, Suite};
 use crate::run::under_way::UnderWay;
-use crate::run::{build, look};
+use crate::run::{build, look, prepare_only};
 use crate::say::progress;
 use crate::say::stop::Stop;
 
@@ -45,6 +45,9 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     session.progress.idle();
     let (order, plan, uses) = looked?;
     out!("{}", plan.render(&measured));
+    if args.prepare_only {
+        outln!("{}", prepare_only::SAID);
+    }
     let shortages = plan.shortages();
     if args.plan {
         for shortage in shortages {
@@ -61,6 +64,9 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         uses: &uses,
     };
     demand.make_room(session)?;
+    if args.prepare_only {
+        return prepare_only::prepare(session, &order, &packages, Forecast::of(&plan, &measured));
+    }
 
     let run_dir = session.workspace.new_run(OffsetDateTime::now_utc())?;
     for order in &order.cells {
@@ -141,15 +147,11 @@ impl Run<'_> {
     /// Every phase, in order.
     fn all(&mut self, packages: &host::Plan) -> Result<Done, Stop> {
         let session = self.session;
-        let workshop = session.workshop();
         let given = self.order.pod_network.as_ref();
         let pod_network = given.map(|given| self.preparation.pod_network(given));
         let pod_network = pod_network.transpose()?;
         self.preparation.packages(packages)?;
-        let nextest = self.phase(Phase::Tools, |_| {
-            let cached = tools::cached(&workshop)?[0];
-            Ok((tools::nextest(&workshop)?, cached))
-        })?;
+        let nextest = self.preparation.nextest()?;
         let judged = self.preparation.judge()?;
         let verdict = &judged.verdict;
         self.results.accelerator = verdict.accelerator.to_string();
@@ -166,10 +168,8 @@ impl Run<'_> {
         if let Some(whole) = &mut self.results.whole {
             whole.inputs = whole::inputs(&node.manifest, pod_manifest.as_ref());
         }
-        self.phase(Phase::Programs, |run| {
-            build::build(session, &run.run_dir.join("build.log"))?;
-            Ok(((), false))
-        })?;
+        let log = self.run_dir.join("build.log");
+        self.preparation.programs(|| build::build(session, &log))?;
         if self.order.harness_tests {
             let good = self.phase(Phase::HarnessTests, |run| {
                 Ok((run.harness_tests(&nextest, &judged, &node)?, false))

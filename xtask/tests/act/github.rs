@@ -130,7 +130,17 @@ impl GitHub {
 
     /// Pushes the repository with this as the jobs of its workflow.
     pub(crate) fn push(&self, jobs: &str) -> Ran {
-        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        self.run(jobs, 1)
+    }
+
+    /// The last run once more, as its second attempt.
+    pub(crate) fn rerun(&self, jobs: &str) -> Ran {
+        self.run(jobs, 2)
+    }
+
+    fn run(&self, jobs: &str, attempt: u32) -> Ran {
+        let number = self.runs.load(Ordering::Relaxed);
         let repository = self.path("workflows");
         let workflow = repository.join(".github/workflows/network.yml");
         fs::write(workflow, format!("on: push\njobs:\n{jobs}")).unwrap();
@@ -146,6 +156,7 @@ impl GitHub {
         act.args(["push", "--json", "--rm", "--no-cache-server"])
             .args(["--platform", "ubuntu-24.04=-self-hosted"])
             .args(["--env", &format!("GITHUB_RUN_ID={number}")])
+            .args(["--env", &format!("GITHUB_RUN_ATTEMPT={attempt}")])
             .current_dir(&repository);
         let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/act/stand-ins");
         let stand_ins =

@@ -87,13 +87,13 @@ fn refused_green_and_red_each_begin_with_what_the_one_before_has_built() {
         red.page,
         red.log
     );
-    let results = red.results("podwire-results-1");
+    let results = red.results("podwire-results");
     let scenario = &results["scenarios"][0];
     assert_eq!(scenario["outcome"], "failed");
     let reason = scenario["reason"].as_str().unwrap();
     assert!(reason.contains("expected "), "{reason}");
     let folder = scenario["folder"].as_str().unwrap();
-    let folder = red.artifact("podwire-results-1").join(folder);
+    let folder = red.artifact("podwire-results").join(folder);
     assert!(folder.join("first-page.md").exists());
     assert!(folder.join("evidence/node1/journal.txt").exists());
     let phases = results["phases"].as_array().unwrap();

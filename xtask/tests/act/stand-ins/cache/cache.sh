@@ -34,6 +34,8 @@ restore)
   entry=$(found)
   echo "restore $KEY: ${entry:-nothing}" >>"$STORE/caches.log"
   if [ -z "$entry" ]; then exit 0; fi
+  # Whether it is the very one.
+  echo "cache-hit=$([ "$entry" = "$KEY" ] && echo true || echo false)" >>"$GITHUB_OUTPUT"
   for number in "${!paths[@]}"; do
     if [ -e "$entries/$entry/$number" ]; then
       mkdir -p "${paths[number]}"

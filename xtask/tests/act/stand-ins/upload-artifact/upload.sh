@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # actions/upload-artifact without its service: what is in folders, without what lines like `!FOLDER/**/*.END`
-# name, goes to $STORE/artifacts. As there, a run has a name once, and files forget that they are programs.
+# name, goes to $STORE/artifacts. As there, a run has a name once, unless somebody overwrites it, and files
+# forget that they are programs.
 set -euo pipefail
 to=$STORE/artifacts/$GITHUB_RUN_ID/$NAME
+if [ "$OVERWRITE" = true ]; then rm -rf "$to"; fi
 if [ -e "$to" ]; then
   echo "the run has an artifact $NAME already" >&2
   exit 1
@@ -19,5 +21,5 @@ if [ ! -e "$to" ]; then
   [ "$NONE_FOUND" = warn ]
   exit
 fi
-for name in "${without[@]}"; do find "$to" -name "$name" -delete; done
+for name in ${without[@]+"${without[@]}"}; do find "$to" -name "$name" -delete; done
 find "$to" -type f -exec chmod a-x {} +
