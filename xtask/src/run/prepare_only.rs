@@ -29,6 +29,7 @@ pub(super) fn has(phase: Phase, from: ImageFrom) -> bool {
         | Phase::Bundle
         | Phase::OwnBundle
         | Phase::NodeImage
+        | Phase::KubeRouter
         | Phase::Programs => true,
         Phase::Accelerator => made_in_a_machine(from),
         Phase::HarnessTests | Phase::Layer | Phase::Stage | Phase::Scenarios => false,
@@ -66,6 +67,9 @@ pub(super) fn prepare(
     }
     let node = preparation.node_image()?;
     pod_network::on(pod_network.as_ref(), &node)?;
+    if order.has_kube_router() {
+        preparation.kube_router()?;
+    }
     // No run: `latest` stays what it was.
     let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
     preparation.programs(|| build::build(session, &dir.join("build.log")))?;
@@ -87,7 +91,7 @@ mod tests {
             let phases = Phase::ALL.into_iter().filter(|phase| has(*phase, from));
             phases.map(Phase::name).collect::<Vec<_>>().join(", ")
         };
-        insta::assert_snapshot!(phases(ImageFrom::Debian), @"packages, tools, base image, bundle, node image, test programs");
-        insta::assert_snapshot!(phases(ImageFrom::Ubuntu2404), @"packages, tools, base image, accelerator, bundle, node image, test programs");
+        insta::assert_snapshot!(phases(ImageFrom::Debian), @"packages, tools, base image, bundle, node image, kube-router, test programs");
+        insta::assert_snapshot!(phases(ImageFrom::Ubuntu2404), @"packages, tools, base image, accelerator, bundle, node image, kube-router, test programs");
     }
 }
