@@ -91,7 +91,7 @@ mod tests {
             let phases = Phase::ALL.into_iter().filter(|phase| has(*phase, from));
             phases.map(Phase::name).collect::<Vec<_>>().join(", ")
         };
-        insta::assert_snapshot!(phases(ImageFrom::Debian), @"packages, tools, base image, bundle, node image, kube-router, test programs");
-        insta::assert_snapshot!(phases(ImageFrom::Ubuntu2404), @"packages, tools, base image, accelerator, bundle, node image, kube-router, test programs");
+        insta::assert_snapshot!(phases(ImageFrom::Debian), @"packages, tools, base image, bundle, node image, test programs");
+        insta::assert_snapshot!(phases(ImageFrom::Ubuntu2404), @"packages, tools, base image, accelerator, bundle, node image, test programs");
     }
 }
