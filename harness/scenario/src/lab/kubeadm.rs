@@ -137,6 +137,16 @@ impl<'lab> Kubeadm<'lab> {
             .into())
     }
 
+    /// `kubeadm token create ARGUMENTS`; the token that it prints at last.
+    ///
+    /// # Errors
+    /// When it fails, or prints none.
+    pub async fn create_token(self, arguments: &str) -> anyhow::Result<Token> {
+        let created = self.run(&format!("token create {arguments}")).await?;
+        let last = created.stdout.lines().last().and_then(Token::parse);
+        last.with_context(|| format!("kubeadm token create printed no token: {created}"))
+    }
+
     /// Writes what `kubeadm join` is told in a file: this command, where another token is for TLS
     /// bootstrap that one, and `timeouts` of kubeadm.k8s.io/v1beta4, which no flag has:
     /// `{ "discovery": "5s" }`.

@@ -1,4 +1,4 @@
-//! Bootstrap tokens: made with kubeadm, and as the cluster keeps them.
+//! Bootstrap tokens, as the cluster keeps them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,6 @@ use kube::api::ListParams;
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
-use crate::lab::kubeadm::Kubeadm;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
@@ -57,18 +56,6 @@ impl Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.id, self.secret)
-    }
-}
-
-impl Kubeadm<'_> {
-    /// `kubeadm token create ARGUMENTS`; the token that it prints at last.
-    ///
-    /// # Errors
-    /// When it fails, or prints none.
-    pub async fn create_token(self, arguments: &str) -> anyhow::Result<Token> {
-        let created = self.run(&format!("token create {arguments}")).await?;
-        let last = created.stdout.lines().last().and_then(Token::parse);
-        last.with_context(|| format!("kubeadm token create printed no token: {created}"))
     }
 }
 
