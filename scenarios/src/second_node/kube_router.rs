@@ -5,7 +5,7 @@ use podwire_scenario::{
     steps,
 };
 
-use super::network_daemon::{every_pair_answers, stays_gone};
+use super::network_daemon::{every_pair_answers, is_back, stays_gone};
 use crate::catalogue::{C11, C12};
 
 /// C11, with kube-router on nodes by hand. It learns routes from the others by BGP, and looks every minute
@@ -77,9 +77,7 @@ pub(crate) const KUBE_ROUTER_WITHOUT_KUBE_PROXY: Scenario = Scenario {
             about: "kube-proxy runs on every node",
             expects: Cause::Answered,
             inject: steps!(|lab| {
-                for node in lab.nodes() {
-                    node.restart_kube_proxy().await?;
-                }
+                lab.restart_kube_proxy().await?;
                 start_at_the_service(lab).await
             }),
             check: steps!(reaches_nobody_and_lays_nothing),
@@ -212,30 +210,16 @@ async fn laid_everywhere(lab: &Lab) -> anyhow::Result<()> {
         })
         .await?;
     }
-    for to in lab.nodes() {
-        for on in lab.nodes().filter(|on| on.number() != to.number()) {
-            on.until_laid_for(to, to.pod_range()).await?;
-        }
-    }
-    Ok(())
+    lab.until_laid_everywhere().await
 }
 
 async fn forgotten_by_the_others(lab: &Lab) -> anyhow::Result<()> {
     let gone = lab.last_node();
     lab.step(format!("the others have no route to {gone}'s Pods any more"));
-    for node in lab.nodes().filter(|node| node.number() != gone.number()) {
-        node.until_nothing_laid_for(gone, gone.pod_range()).await?;
-    }
-    Ok(())
+    lab.until_forgotten(gone, gone.pod_range()).await
 }
 
 async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
     node.stop_kube_router().await?;
     node.run(format!("ip route delete {}", to.pod_range())).await.map(drop)
-}
-
-async fn is_back(lab: &Lab) -> anyhow::Result<()> {
-    let (node, to) = (lab.node(2), lab.node(1));
-    lab.step(format!("the route from {node} to {to}'s Pods is back"));
-    node.until_laid_for(to, to.pod_range()).await
 }

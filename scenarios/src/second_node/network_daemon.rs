@@ -88,13 +88,7 @@ async fn network_daemon(lab: &Lab) -> anyhow::Result<()> {
 
 async fn laid_everywhere(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every node has what leads to every other's Pods; nobody has typed it");
-    for to in lab.nodes() {
-        let range = to.range_of_pods().await?;
-        for on in lab.nodes().filter(|on| on.number() != to.number()) {
-            on.until_laid_for(to, range).await?;
-        }
-    }
-    Ok(())
+    lab.until_laid_everywhere().await
 }
 
 /// The range of the node that leaves, which goes with its Node.
@@ -109,13 +103,10 @@ async fn remember(lab: &Lab) -> anyhow::Result<()> {
 async fn forgotten_by_the_others(lab: &Lab) -> anyhow::Result<()> {
     let (gone, Leaving(range)) = (lab.last_node(), lab.kept()?);
     lab.step(format!("the others have nothing that leads to {gone}'s Pods any more"));
-    for node in lab.nodes().filter(|node| node.number() != gone.number()) {
-        node.until_nothing_laid_for(gone, range).await?;
-    }
-    Ok(())
+    lab.until_forgotten(gone, range).await
 }
 
-async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+pub(super) async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
     node.halt("flanneld").await?;
     let range = to.range_of_pods().await?;
     node.run(format!("ip route delete {range}")).await.map(drop)
@@ -145,7 +136,7 @@ fn needs_route(in_a_tunnel: bool, from: &Party, to: &Party) -> bool {
     request || answer
 }
 
-async fn is_back(lab: &Lab) -> anyhow::Result<()> {
+pub(super) async fn is_back(lab: &Lab) -> anyhow::Result<()> {
     let (node, to) = (lab.node(2), lab.node(1));
     lab.step(format!("what leads from {node} to {to}'s Pods is back"));
     node.until_laid_for(to, to.range_of_pods().await?).await

@@ -5,6 +5,7 @@ use podwire_scenario::{
     secs, steps,
 };
 
+use super::network_daemon::stop_and_delete;
 use crate::catalogue::C12;
 
 /// C12!: who runs in a Pod asks for the API server at the Service `kubernetes`, which leads nowhere where
@@ -23,9 +24,7 @@ pub(crate) const WITHOUT_KUBE_PROXY: Scenario = Scenario {
             about: "kube-proxy runs on every node",
             expects: Cause::Answered,
             inject: steps!(|lab| {
-                for node in lab.nodes() {
-                    node.restart_kube_proxy().await?;
-                }
+                lab.restart_kube_proxy().await?;
                 lab.apply_flannel(None).await
             }),
             check: steps!(reaches_nobody_and_lays_nothing),
@@ -48,9 +47,7 @@ pub(crate) const WITHOUT_KUBE_PROXY: Scenario = Scenario {
                 lab.remove_kube_proxy().await?;
                 lab.apply_flannel(Some(lab.node(1).address())).await?;
                 lays_everything(lab).await?;
-                lab.node(1).halt("flanneld").await?;
-                let range = lab.node(2).range_of_pods().await?;
-                lab.node(1).run(format!("ip route delete {range}")).await
+                stop_and_delete(lab.node(1), lab.node(2)).await
             }),
             check: steps!(every_pair_answers),
         },
@@ -118,13 +115,7 @@ async fn lays_everything(lab: &Lab) -> anyhow::Result<()> {
         means: "its flannel asks at the Service's address, which nobody translates".to_owned(),
     });
     lab.all_nodes_ready_or(Needs::All(asks_the_service.collect())).await?;
-    for to in lab.nodes() {
-        let range = to.range_of_pods().await?;
-        for on in lab.nodes().filter(|on| on.number() != to.number()) {
-            on.until_laid_for(to, range).await?;
-        }
-    }
-    Ok(())
+    lab.until_laid_everywhere().await
 }
 
 async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {

@@ -7,10 +7,14 @@ use podwire_cluster::{Component, Settings, component};
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
+use crate::lab::curl::Curled;
 use crate::lab::node::Node;
 use crate::wait::evidence::Evidence;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
+
+/// What an API server says of itself, whoever has signed its certificate.
+const READYZ: &str = "--insecure https://localhost:6443/readyz";
 
 /// For an API server that starts.
 const READY: Duration = Duration::from_secs(20);
@@ -49,14 +53,22 @@ impl Lab {
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
     pub async fn until_api_server_is_ready(&self) -> anyhow::Result<()> {
-        self.eventually("the API server to be ready", READY, async || {
-            let asked = self
-                .node(1)
-                .curl("--insecure https://localhost:6443/readyz")
-                .await?;
+        self.until_readyz("the API server to be ready", |asked| {
             let ready = asked.cause == Cause::Answered;
-            Ok(Probe::when(ready, Cause::NotReady, asked.to_string())
-                .needs(Needs::ControlPlane("kube-apiserver")))
+            Probe::when(ready, Cause::NotReady, asked.to_string())
+        })
+        .await
+    }
+
+    /// Waits until what the API server's `readyz` answers on node 1 is as it should be.
+    pub(super) async fn until_readyz(
+        &self,
+        expected: &str,
+        judge: impl Fn(&Curled) -> Probe<()>,
+    ) -> anyhow::Result<()> {
+        self.eventually(expected, READY, async || {
+            let asked = self.node(1).curl(READYZ).await?;
+            Ok(judge(&asked).needs(Needs::ControlPlane("kube-apiserver")))
         })
         .await
     }

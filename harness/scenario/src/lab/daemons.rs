@@ -57,6 +57,17 @@ impl Lab {
         self.run_everywhere(clean_up).await.map(drop)
     }
 
+    /// Restarts kube-proxy on every node, or starts it, and waits until all have written their rules.
+    ///
+    /// # Errors
+    /// As [`Node::restart_kube_proxy`].
+    pub async fn restart_kube_proxy(&self) -> anyhow::Result<()> {
+        for node in self.nodes() {
+            node.restart_kube_proxy().await?;
+        }
+        Ok(())
+    }
+
     /// Applies flannel's manifest, as the stage `pod-network` does. Its Pods ask for the API server at the
     /// Service `kubernetes`, or where they are told: then it waits until all that run have been.
     ///

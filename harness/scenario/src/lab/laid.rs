@@ -8,6 +8,7 @@ use podwire_cluster::{FlannelBackend, PodNetwork};
 use podwire_lan::Ipv4Net;
 
 use crate::check::failure::Cause;
+use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
@@ -16,6 +17,33 @@ use crate::wait::probe::Probe;
 const TUNNEL: &str = "flannel.1";
 /// For a daemon to hear of a Node, and to lay what leads there.
 const LAID: Duration = Duration::from_secs(30);
+
+impl Lab {
+    /// Waits until every node has what leads to every other's Pods, see [`Node::until_laid_for`].
+    ///
+    /// # Errors
+    /// As [`Node::until_laid_for`] and [`Node::range_of_pods`].
+    pub async fn until_laid_everywhere(&self) -> anyhow::Result<()> {
+        for to in self.nodes() {
+            let range = to.range_of_pods().await?;
+            for on in self.nodes().filter(|on| on.number() != to.number()) {
+                on.until_laid_for(to, range).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else has anything that leads to the Pods of a node, whose range this was.
+    ///
+    /// # Errors
+    /// As [`Node::until_nothing_laid_for`].
+    pub async fn until_forgotten(&self, gone: Node<'_>, range: Ipv4Net) -> anyhow::Result<()> {
+        for node in self.nodes().filter(|node| node.number() != gone.number()) {
+            node.until_nothing_laid_for(gone, range).await?;
+        }
+        Ok(())
+    }
+}
 
 impl Node<'_> {
     /// The range of its Pods: with routes by hand its own, else the one that its Node has been given.

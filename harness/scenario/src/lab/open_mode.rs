@@ -73,15 +73,9 @@ impl Lab {
     /// # Errors
     /// As [`Lab::start_etcd_and_api_server`].
     pub async fn start_api_server(&self, api_server: &Component) -> anyhow::Result<()> {
-        let node1 = self.node(1);
-        node1.start_component(api_server).await?;
-        self.eventually("the API server to serve", LIMIT, async || {
-            let asked = node1
-                .curl("--insecure https://localhost:6443/readyz")
-                .await?;
-            let serves = asked.status.is_some();
-            Ok(Probe::when(serves, asked.cause, asked.to_string())
-                .needs(Needs::ControlPlane("kube-apiserver")))
+        self.node(1).start_component(api_server).await?;
+        self.until_readyz("the API server to serve", |asked| {
+            Probe::when(asked.status.is_some(), asked.cause, asked.to_string())
         })
         .await
     }

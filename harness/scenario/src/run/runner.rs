@@ -340,7 +340,7 @@ impl Attempt {
             }
         };
         let verdict = self.carried_out(run, &lab, stop).await;
-        let processors = lab.cluster().scheduled().map(Processors::of);
+        let processors = processors_of(&lab);
         phases.push(PhaseTime {
             processors,
             ..phase(&format!("{role}: run"), running)
@@ -366,8 +366,8 @@ impl Attempt {
                 !matches!(Effect::of(sabotage, &verdict), Effect::Caught(_))
             }
         };
-        if let Some(processors) = processors.filter(|_| failed) {
-            lab.step(processors.to_string());
+        if failed {
+            tell(processors, &lab);
         }
         if failed && self.context.keep.is_some() && !stop.is_terminated() {
             return (verdict, Some(lab));
@@ -521,11 +521,9 @@ impl Attempt {
             prepare(&lab).await.context("the preparation failed")
         };
         if let Err(error) = self.carried_out(prepared, &lab, stop).await {
-            let processors = lab.cluster().scheduled().map(Processors::of);
+            let processors = processors_of(&lab);
             self.collect(&lab, &error).await;
-            if let Some(processors) = processors {
-                lab.step(processors.to_string());
-            }
+            tell(processors, &lab);
             lab.stop().await;
             return Err(error);
         }
@@ -670,6 +668,18 @@ impl fmt::Display for Role<'_> {
             Self::Main(Round { number, .. }) => write!(f, "{} {number}", page::LAB),
             Self::Sabotage(sabotage) => write!(f, "{SABOTAGE}{}", sabotage.name),
         }
+    }
+}
+
+/// Of its machines so far.
+fn processors_of(lab: &Lab) -> Option<Processors> {
+    lab.cluster().scheduled().map(Processors::of)
+}
+
+/// For who reads the steps of what failed.
+fn tell(processors: Option<Processors>, lab: &Lab) {
+    if let Some(processors) = processors {
+        lab.step(processors.to_string());
     }
 }
 
