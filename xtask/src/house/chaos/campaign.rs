@@ -109,33 +109,44 @@ impl Campaign<'_> {
         for stage in self.runs.ground.remove_newest(anew)? {
             self.say(format_args!("  without the stage {stage}"));
         }
-        let mut running = self.runs.start(
-            &format!("{name}-struck"),
-            &self.runs.test(&self.filter),
-            None,
-        )?;
-        let mut lost = Lost::default();
-        let mut ended = None;
-        for (number, stroke) in strokes.iter().enumerate() {
-            let takes = match anew {
-                0 => reference.usual,
-                _ => reference.usual * STAGES,
+        let takes = match anew {
+            0 => reference.usual,
+            _ => reference.usual * STAGES,
+        };
+        let mut left = strokes;
+        let mut since = Duration::ZERO;
+        let mut number = 0;
+        // What has ended a run spares nobody the strokes that are left: they meet one on what it left.
+        while !left.is_empty() {
+            number += 1;
+            let before = left;
+            let log = format!("{name}-struck-{number}");
+            let mut running = self.runs.start(&log, &self.runs.test(&self.filter), None)?;
+            let mut lost = Lost::default();
+            let mut ended = None;
+            while let (None, Some((stroke, others))) = (ended, left.split_first()) {
+                let due = stroke.after.of_time(takes);
+                let wait = due.saturating_sub(since);
+                ended = self.strike(&mut running, stroke, wait, reference.limit, &mut lost)?;
+                if ended.is_none() {
+                    left = others;
+                }
+            }
+            let status = match ended {
+                Some(status) => status,
+                None => self.runs.wait(&mut running, reference.limit)?,
             };
-            let due = stroke.after.of_time(takes);
-            ended = self.strike(&mut running, stroke, due, reference.limit, &mut lost)?;
-            if ended.is_some() {
-                self.tally.missed(strokes.len() - number);
+            let ended = running.ended(status);
+            self.tally.ended(status);
+            self.say(format_args!("  it ended with {}", how(status)));
+            self.truthful(&ended, &lost, reference)?;
+            if left.len() == before.len() {
+                self.tally.missed(left.len());
                 break;
             }
+            let done = &before[..before.len() - left.len()];
+            since = done.last().map_or(since, |it| it.after.of_time(takes));
         }
-        let status = match ended {
-            Some(status) => status,
-            None => self.runs.wait(&mut running, reference.limit)?,
-        };
-        let ended = running.ended(status);
-        self.tally.ended(status);
-        self.say(format_args!("  it ended with {}", how(status)));
-        self.truthful(&ended, &lost, reference)?;
         self.runs.aftermath(None)?;
         self.whole_stages(name, None, reference)?;
         self.proof(name, &self.filter.clone(), None, reference)
