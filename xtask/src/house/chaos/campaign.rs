@@ -114,42 +114,63 @@ impl Campaign<'_> {
             _ => reference.usual * STAGES,
         };
         let mut left = strokes;
-        let mut since = Duration::ZERO;
-        let mut number = 0;
         // What has ended a run spares nobody the strokes that are left: they meet one on what it left.
-        while !left.is_empty() {
-            number += 1;
-            let before = left;
+        for number in 1.. {
+            let before = &strokes[..strokes.len() - left.len()];
+            let since = before
+                .last()
+                .map_or(Duration::ZERO, |it| it.after.of_time(takes));
+            let due = |stroke: &Stroke| stroke.after.of_time(takes).saturating_sub(since);
             let log = format!("{name}-struck-{number}");
-            let mut running = self.runs.start(&log, &self.runs.test(&self.filter), None)?;
-            let mut lost = Lost::default();
-            let mut ended = None;
-            while let (None, Some((stroke, others))) = (ended, left.split_first()) {
-                let due = stroke.after.of_time(takes);
-                let wait = due.saturating_sub(since);
-                ended = self.strike(&mut running, stroke, wait, reference.limit, &mut lost)?;
-                if ended.is_none() {
-                    left = others;
-                }
+            let done = self.struck_run(&log, left, &due, reference)?;
+            left = &left[done..];
+            if left.is_empty() {
+                break;
             }
-            let status = match ended {
-                Some(status) => status,
-                None => self.runs.wait(&mut running, reference.limit)?,
-            };
-            let ended = running.ended(status);
-            self.tally.ended(status);
-            self.say(format_args!("  it ended with {}", how(status)));
-            self.truthful(&ended, &lost, reference)?;
-            if left.len() == before.len() {
+            if done == 0 {
                 self.tally.missed(left.len());
                 break;
             }
-            let done = &before[..before.len() - left.len()];
-            since = done.last().map_or(since, |it| it.after.of_time(takes));
         }
         self.runs.aftermath(None)?;
         self.whole_stages(name, None, reference)?;
         self.proof(name, &self.filter.clone(), None, reference)
+    }
+
+    /// One run, and how many of the strokes it took before it ended; each is due so long after its beginning.
+    fn struck_run(
+        &mut self,
+        log: &str,
+        strokes: &[Stroke],
+        due: &dyn Fn(&Stroke) -> Duration,
+        reference: &Reference,
+    ) -> Result<usize, End> {
+        let mut running = self.runs.start(log, &self.runs.test(&self.filter), None)?;
+        let mut lost = Lost::default();
+        let mut done = 0;
+        let mut ended = None;
+        for stroke in strokes {
+            ended = self.strike(
+                &mut running,
+                stroke,
+                due(stroke),
+                reference.limit,
+                &mut lost,
+            )?;
+            if ended.is_some() {
+                break;
+            }
+            done += 1;
+        }
+        let status = match ended {
+            Some(status) => status,
+            None => self.runs.wait(&mut running, reference.limit)?,
+        };
+        let ended = running.ended(status);
+        self.tally.ended(status);
+        self.say(format_args!("  it ended with {}", how(status)));
+        self.truthful(&ended, &lost, reference)?;
+        Ok(done)
     }
 
     /// Does it once it is due and there is somebody to do it to; gives the run's end if that came before.
