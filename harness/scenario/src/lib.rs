@@ -65,7 +65,7 @@ pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
 pub use run::result::{
-    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult,
+    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult, StepTime,
 };
 pub use run::runner::run_main;
 pub use scenario::claim::Claim;

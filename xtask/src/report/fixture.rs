@@ -88,6 +88,7 @@ pub(crate) fn results() -> Results {
             seconds: 31.5,
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
+            longest: Vec::new(),
             wire: Vec::new(),
             processors: None,
             folder: None,

@@ -29,7 +29,9 @@ use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
 use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
-use crate::run::result::{Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult};
+use crate::run::result::{
+    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult, StepTime,
+};
 use crate::scenario::{Sabotage, Scenario};
 
 /// Exit status of a process that went because it was told to, not because of what it saw.
@@ -343,6 +345,7 @@ impl Attempt {
         let processors = processors_of(&lab);
         phases.push(PhaseTime {
             processors,
+            longest: StepTime::longest(&lab.steps(), lab.age()),
             ..phase(&format!("{role}: run"), running)
         });
         if let Role::Sabotage(sabotage) = role {
@@ -688,6 +691,7 @@ fn phase(name: &str, started: Instant) -> PhaseTime {
         name: name.to_owned(),
         seconds: started.elapsed().as_secs_f64(),
         processors: None,
+        longest: Vec::new(),
     }
 }
 
