@@ -32,6 +32,7 @@ pub use plan::cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, Unk
 pub use plan::cluster_plan::{ClusterPlan, ImageFiles, Size, host_cpu};
 pub use plan::error::ClusterError;
 pub use plan::layout::Layout;
+pub use plan::node_tree::{Laid, NodeTree};
 pub use plan::pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};

@@ -6,6 +6,7 @@ pub(crate) mod cell;
 pub(crate) mod cluster_plan;
 pub(crate) mod error;
 pub(crate) mod layout;
+pub(crate) mod node_tree;
 pub(crate) mod pod_manifest;
 pub(crate) mod settings;
 pub(crate) mod stage_name;

@@ -49,6 +49,10 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
             sources.config.config.clone().map(PathBuf::into_os_string),
         ),
         one(
+            "--node-files",
+            args.network.node_files.clone().map(PathBuf::into_os_string),
+        ),
+        one(
             "--break",
             args.broken.map(|broken| broken.to_string().into()),
         ),
@@ -96,11 +100,11 @@ mod tests {
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
         );
-        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release";
+        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine";
         assert_eq!(
             kubeadm(line),
             "cargo xtask test --bootstrap kubeadm --from ubuntu:24.04 --kube-proxy iptables \
-             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release"
+             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine"
         );
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("mine");

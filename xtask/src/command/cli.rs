@@ -272,6 +272,10 @@ pub(crate) struct NetworkArgs {
     /// registry
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) pod_images: Vec<PathBuf>,
+    /// Files over the nodes' own, which boot with them before anything of Kubernetes starts: sysctl.d,
+    /// systemd-networkd, nftables, units; DIR/etc/... on every node, DIR/node2/etc/... on node2 alone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) node_files: Option<PathBuf>,
 }
 
 impl NetworkArgs {

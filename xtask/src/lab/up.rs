@@ -14,6 +14,7 @@ use crate::command::cli::UpArgs;
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::lab::access;
+use crate::prepare::node_tree;
 use crate::prepare::pod_network::{self, Given};
 use crate::prepare::preparation::Preparation;
 use crate::prepare::wanted::{StageOrder, Wanted};
@@ -42,6 +43,8 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
         )));
     }
     let given = Given::read(session, &args.network)?;
+    let node_files = args.network.node_files.as_deref();
+    let node_files = node_tree::Given::read(node_files, args.nodes, &[cell])?;
     let bundle = parts::bundle_order(session, &args.sources)?;
     let system = parts::NodeSystem::take(session, args.from, &args.sources.config)?;
     consent::host_packages(session, args.yes)?;
@@ -62,7 +65,8 @@ pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let orders = [StageOrder {
         plan: wanted
             .cluster_plan(session, cell, &node, host.accelerator)?
-            .with_pod_manifest(pod_manifest),
+            .with_pod_manifest(pod_manifest)
+            .with_node_tree(node_files.map(|given| given.tree)),
         names: vec![args.stage],
     }];
     let image = preparation.layer(&host, &node, pod_network.as_ref(), &dir.join("layer"))?;

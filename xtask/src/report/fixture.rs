@@ -51,6 +51,7 @@ pub(crate) fn results() -> Results {
             }],
         },
         system: "debian".into(),
+        node_files: None,
         nodes: 3,
         shard: None,
         whole: None,

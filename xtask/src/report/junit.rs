@@ -26,6 +26,9 @@ pub(crate) fn report(results: &Results) -> Report {
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
+    if let Some(files) = &results.node_files {
+        scenarios.add_property(Property::new("node_files", plain::text(files)));
+    }
     for said in &results.unsettled_stages {
         scenarios.add_property(Property::new("unsettled_stage", plain::text(said)));
     }

@@ -30,6 +30,9 @@ pub(crate) struct Results {
     pub(crate) provenance: Provenance,
     /// What the nodes run: `debian`, `ubuntu:24.04`.
     pub(crate) system: String,
+    /// The user's files over theirs: the folder, how many, and the digest of all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) node_files: Option<String>,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.

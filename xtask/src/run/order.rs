@@ -14,6 +14,7 @@ use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
 use crate::plan::shard::Shard;
+use crate::prepare::node_tree;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
@@ -31,6 +32,8 @@ pub(crate) struct Order<'a> {
     pub(crate) system: NodeSystem,
     /// The user's Pod network.
     pub(crate) pod_network: Option<Given>,
+    /// The user's files over the nodes' own.
+    pub(crate) node_files: Option<node_tree::Given>,
     /// A filter or a built-in fault is about scenarios alone.
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
@@ -64,6 +67,8 @@ impl<'a> Order<'a> {
         }
         let cells = laid_out(&cells(args)?, &chosen);
         let pod_network = Given::read(session, &args.network)?;
+        let node_files = args.network.node_files.as_deref();
+        let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
             .flat_map(|cell| {
@@ -131,6 +136,7 @@ impl<'a> Order<'a> {
             bundle,
             system,
             pod_network,
+            node_files,
         })
     }
 
@@ -167,7 +173,8 @@ impl<'a> Order<'a> {
             Ok(StageOrder {
                 plan: wanted
                     .cluster_plan(session, order.cell, node, accelerator)?
-                    .with_pod_manifest(pod_manifest.cloned()),
+                    .with_pod_manifest(pod_manifest.cloned())
+                    .with_node_tree(self.node_files.as_ref().map(|given| given.tree.clone())),
                 names: names.into_iter().collect(),
             })
         });

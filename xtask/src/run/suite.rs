@@ -206,8 +206,12 @@ impl Suite<'_> {
 
 /// What is under test, in words for the first page.
 fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> String {
+    let files = plan.node_tree.as_ref();
+    let files = files.map_or(String::new(), |tree| {
+        format!("; {} of the user's files over the nodes'", tree.count())
+    });
     format!(
-        "{} on {system}, {provenance}; component settings: {}",
+        "{} on {system}, {provenance}{files}; component settings: {}",
         plan.cell,
         Settings::of(plan.accelerator)
     )

@@ -17,9 +17,9 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
-use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
+use crate::prepare::{node_tree, pod_network};
 use crate::report::merge::{self, Extent, Merged, Seen};
 use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
@@ -88,6 +88,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             kubernetes: order.bundle.kubernetes.clone(),
             provenance: order.bundle.provenance(),
             system: order.system.from.to_string(),
+            node_files: order.node_files.as_ref().map(node_tree::Given::about),
             nodes: args.nodes,
             shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
             whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
@@ -166,7 +167,11 @@ impl Run<'_> {
         };
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         if let Some(whole) = &mut self.results.whole {
-            whole.inputs = whole::inputs(&node.manifest, pod_manifest.as_ref());
+            whole.inputs = whole::inputs(
+                &node.manifest,
+                pod_manifest.as_ref(),
+                self.order.node_files.as_ref().map(|given| &given.tree),
+            );
         }
         let log = self.run_dir.join("build.log");
         self.preparation.programs(|| build::build(session, &log))?;

@@ -11,6 +11,7 @@
 
 mod beside;
 mod kept;
+mod laid;
 mod parts;
 mod wire;
 

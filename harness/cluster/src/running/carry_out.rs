@@ -68,6 +68,10 @@ impl Cluster {
         match action {
             Action::OnNodes(on) => self.set_up(on, known).await,
             Action::OnRouter { command, limit } => self.on_router(command, *limit).await,
+            Action::Reboot { nodes } => {
+                try_join_all(nodes.iter().map(|node| self.reboot(*node))).await?;
+                Ok(())
+            }
             Action::Kubeadm { phase, on } => self.kubeadm(phase, on, known, report).await,
             Action::Apply { objects, limit } => self.apply(objects, *limit, report).await,
             Action::Wait { gate, limit } => self.pass(gate, *limit, report).await,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::step::{Action, OnNode, OnNodes, Part};
+use podwire_process::ChildCommand;
+
 use crate::parts::credentials::Credentials;
+use crate::parts::file::NodeFile;
 use crate::parts::flannel;
 use crate::parts::identity;
 use crate::parts::manifest;
@@ -13,6 +16,7 @@ use crate::parts::workload::{self, REPLICAS_PER_NODE};
 use crate::plan::cell::PodNetwork;
 use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::error::ClusterError;
+use crate::plan::node_tree::Laid;
 
 /// Unpacking files and starting daemons.
 const START: Duration = Duration::from_secs(30);
@@ -50,6 +54,42 @@ pub(crate) fn identities(secrets: &Credentials) -> Part {
         command: Some(identity::TAKE.to_owned()),
     });
     part("give every node its identity", [set_up(nodes)])
+}
+
+/// The user's files over the nodes' own: their machines boot with them, as any machine would.
+pub(crate) fn node_tree(plan: &ClusterPlan) -> Option<Part> {
+    let tree = plan.node_tree.as_ref()?;
+    let laid = (1..=plan.nodes).filter_map(|number| {
+        let (mut files, mut links) = (Vec::new(), Vec::new());
+        for (path, laid) in tree.of(number) {
+            match laid {
+                Laid::File { mode, text } => files.push(NodeFile {
+                    path: path.to_owned(),
+                    mode: *mode,
+                    text: text.clone(),
+                }),
+                Laid::Link { to } => {
+                    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                    let make = ChildCommand::new("mkdir").args(["-p", "--", folder]);
+                    let link = ChildCommand::new("ln").args(["-sfn", "--", to, path]);
+                    links.extend([make, link].map(|command| command.display()));
+                }
+            }
+        }
+        let command = (!links.is_empty()).then(|| links.join(" && "));
+        let any = !files.is_empty() || command.is_some();
+        any.then_some(OnNode {
+            node: number,
+            files,
+            command,
+        })
+    });
+    let laid: Vec<OnNode> = laid.collect();
+    let nodes = laid.iter().map(|on| on.node).collect();
+    Some(part(
+        "lay your files over the nodes, and boot them",
+        [set_up(laid), Action::Reboot { nodes }],
+    ))
 }
 
 /// Brings the Pod network of the cluster's cell onto the nodes.

@@ -1,7 +1,5 @@
 //! What names a stage in the cache.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use super::of_stage::step;
@@ -9,6 +7,7 @@ use crate::parts::credentials::Credentials;
 use crate::plan::cell::{Cell, PodNetwork};
 use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::error::ClusterError;
+use crate::plan::node_tree::hex;
 use crate::plan::stage_name::StageName;
 
 /// Stands for whatever makes a stage of a step's data. To be raised when that makes something else
@@ -33,13 +32,7 @@ impl ClusterPlan {
             what: "a stage's step",
             source,
         })?;
-        let digest = Sha256::digest(&text);
-        let mut key = String::new();
-        for byte in &digest[..16] {
-            // Writing to a string cannot fail.
-            let _ = write!(key, "{byte:02x}");
-        }
-        Ok(key)
+        Ok(hex(&Sha256::digest(&text)[..16]))
     }
 
     /// The cells in which a plan that is like this one otherwise has the very same stage: it depends
@@ -79,6 +72,7 @@ mod tests {
     use crate::plan::cell::ProxyMode;
     use crate::plan::cell::{Bootstrap, FlannelBackend};
     use crate::plan::cluster_plan::{ImageFiles, Size};
+    use crate::plan::node_tree::{Laid, NodeTree};
     use crate::plan::pod_manifest::{Controller, ControllerKind, PodManifest};
     use crate::plan::stage_name::StageName;
 
@@ -148,6 +142,7 @@ mod tests {
             worker,
             broken,
             pod_manifest,
+            node_tree,
         } = plan.clone();
         let mut all = Vec::new();
         let mut vary = |what: String, shapes: bool, change: &dyn Fn(&mut ClusterPlan)| {
@@ -224,6 +219,19 @@ mod tests {
                 });
             }
         }
+        assert_eq!(node_tree, None);
+        let file = Laid::File {
+            mode: 0o644,
+            text: "net.ipv4.ip_forward = 0".into(),
+        };
+        let every = [("/etc/sysctl.d/9.conf".to_owned(), file)];
+        let tree = NodeTree {
+            every: every.into(),
+            ..NodeTree::default()
+        };
+        vary("files over the nodes".into(), true, &|it| {
+            it.node_tree = Some(tree.clone());
+        });
         if let Some(manifest) = pod_manifest {
             let PodManifest {
                 name,
