@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::run::limits::Limits;
 
 /// Variable that holds the cell's folder.
-pub const CELL_VARIABLE: &str = "PODWIRE_CELL";
+pub const CELL_VARIABLE: &str = "PODWIRE_CELL_FOLDER";
 /// Variable that holds the process id on whose behalf the scenario runs.
 pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
 
