@@ -117,6 +117,10 @@ pub(crate) struct TestArgs {
     /// Chooses among all scenarios unless --profile is given too
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
+    /// Run your own programs instead: each executable file directly in this folder, beside a cluster of its
+    /// own, as with `with`. 0 is passed; a JUnit file that it writes to $PODWIRE_JUNIT is taken into the results
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "broken"])]
+    pub(crate) tests: Option<PathBuf>,
     /// Which scenarios run: the default list, or all
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,

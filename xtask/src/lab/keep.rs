@@ -97,6 +97,7 @@ mod tests {
             repeat: 1,
             strict_wire: false,
             kube_router: None,
+            programs: None,
         }
     }
 

@@ -187,6 +187,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         seconds: 0.0,
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
+        cases: Vec::new(),
         wire: Vec::new(),
         processors: None,
         folder: None,
@@ -284,6 +285,7 @@ fn record(
             .into_iter()
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
+        cases: last.cases,
         wire: last.wire,
         folder: folder.filter(|_| outcome == Verdict::Failed),
         again: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use podwire_images::Provenance;
-use podwire_scenario::{Processors, SabotageResult};
+use podwire_scenario::{Case, Processors, SabotageResult};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
@@ -113,6 +113,9 @@ pub(crate) struct ScenarioRecord {
     pub(crate) sabotages: Vec<SabotageResult>,
     /// Seconds of the last attempt by what it did: cloning, running, each sabotage.
     pub(crate) parts: BTreeMap<String, f64>,
+    /// What a program of the user's told of itself by its JUnit file.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) cases: Vec<Case>,
     /// What stood out on the wire between nodes, also where every answer was right: a line for each kind
     /// and pair of ports, as the first page has it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

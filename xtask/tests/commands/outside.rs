@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::{Running, done, output, said, workspace, xtask};
+use crate::{Running, done, latest, output, said, workspace, xtask};
 
 const WITH: &str = "with --yes --nodes 2 --bootstrap by-hand";
 
@@ -161,6 +161,68 @@ fn a_program_beside_nodes_without_kubernetes_is_led_to_no_other_cluster() {
     assert_eq!(text(&ended.stdout), "/dev/null\n", "{errors}");
     assert_eq!(ended.status.code(), Some(1), "{errors}");
     assert!(errors.contains("no API server yet"), "{errors}");
+}
+
+/// Writes a program.
+fn program(folder: &Path, name: &str, script: &str) {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn a_folder_of_programs_is_a_run_of_scenarios() {
+    let tests = tempfile::tempdir().unwrap();
+    program(
+        tests.path(),
+        "sees-nodes.sh",
+        r#"test "$(kubectl get nodes -o name | wc -l)" = 2 && cat here.xml >"$PODWIRE_JUNIT""#,
+    );
+    let suite = r#"<testsuites><testsuite name="own" tests="2" failures="0">
+        <testcase classname="own" name="a" time="0.5"/>
+        <testcase classname="own" name="b" time="0.5"><skipped message="later"/></testcase>
+        </testsuite></testsuites>"#;
+    fs::write(tests.path().join("here.xml"), suite).unwrap();
+    program(
+        tests.path(),
+        "breaks.sh",
+        r"kubectl delete node node2; sleep 1000 & printf '\033[2Jlast words\n'; exit 3",
+    );
+    let words = "test --yes --nodes 2 --bootstrap by-hand --tests";
+    let ran = xtask(words).arg(tests.path()).output().unwrap();
+    let told = text(&ran.stdout) + &text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert!(told.contains("not executable: here.xml"), "{told}");
+
+    let results = fs::read(latest().join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&results).unwrap();
+    let scenarios = results["scenarios"].as_array().unwrap();
+    let outcomes: Vec<String> = scenarios
+        .iter()
+        .map(|it| format!("{} {}", it["name"], it["outcome"]))
+        .collect();
+    let expected = [r#""breaks" "failed""#, r#""sees_nodes" "passed""#];
+    assert_eq!(outcomes, expected, "{results:#}");
+    let reason = scenarios[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("it ended with 3") && reason.contains("last words"),
+        "{reason}"
+    );
+    assert_eq!(
+        scenarios[1]["cases"].as_array().unwrap().len(),
+        2,
+        "{results:#}"
+    );
+
+    let attempt = latest().join("by-hand-nftables-routes/scenarios/breaks/attempt-1");
+    let page = fs::read_to_string(attempt.join("first-page.md")).unwrap();
+    assert!(page.contains("\\u001b[2Jlast words"), "{page}");
+    assert!(attempt.join("evidence/node2/journal.txt").exists());
+    let said = fs::read_to_string(attempt.join("output.txt")).unwrap();
+    assert!(said.contains("node \"node2\" deleted"), "{said}");
+    let junit = fs::read_to_string(latest().join("junit.xml")).unwrap();
+    assert!(junit.contains(r#"name="own/b""#), "{junit}");
 }
 
 #[test]
