@@ -60,10 +60,12 @@ pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protoco
 pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
 pub use run::account::{Account, Step};
 pub use run::bare;
+pub use run::cases::{self, Case};
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
+pub use run::program::{self, Programs};
 pub use run::result::{
     Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult, StepTime,
 };

@@ -28,6 +28,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let flags = [
+        one("--tests", args.tests.clone().map(PathBuf::into_os_string)),
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
         one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),

@@ -28,6 +28,7 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
             reason: "two Pods share 10.1.1.7".into(),
         }],
         phases: Vec::new(),
+        cases: Vec::new(),
         wire: Vec::new(),
         evidence: None,
     }
@@ -90,6 +91,7 @@ pub(crate) fn results() -> Results {
             sabotages: passed("pod_addresses").sabotages,
             parts: BTreeMap::from([("scenario: clone".into(), 8.0)]),
             longest: Vec::new(),
+            cases: Vec::new(),
             wire: Vec::new(),
             processors: None,
             folder: None,

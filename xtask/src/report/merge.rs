@@ -193,6 +193,7 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
         longest: Vec::new(),
+        cases: Vec::new(),
         wire: Vec::new(),
         processors: None,
         folder: None,
@@ -291,6 +292,7 @@ fn record(
             .into_iter()
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
+        cases: last.cases,
         wire: last.wire,
         folder: folder.filter(|_| outcome == Verdict::Failed),
         again: None,

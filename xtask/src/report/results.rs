@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use podwire_images::Provenance;
-use podwire_scenario::{Processors, SabotageResult, StepTime};
+use podwire_scenario::{Case, Processors, SabotageResult, StepTime};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
@@ -119,6 +119,9 @@ pub(crate) struct ScenarioRecord {
     /// The steps of the last attempt that took longest, in the scenario and its sabotages, the longest first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) longest: Vec<LongStep>,
+    /// What a program of the user's told of itself by its JUnit file.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) cases: Vec<Case>,
     /// What stood out on the wire between nodes, also where every answer was right: a line for each kind
     /// and pair of ports, as the first page has it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

@@ -34,7 +34,7 @@ pub(crate) struct Order<'a> {
     pub(crate) pod_network: Option<Given>,
     /// The user's files over the nodes' own.
     pub(crate) node_files: Option<node_tree::Given>,
-    /// A filter or a built-in fault is about scenarios alone.
+    /// A filter, a built-in fault and programs of the user's are about scenarios alone.
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
     pub(crate) shard: Option<(Shard, Vec<Selected>)>,
@@ -128,7 +128,7 @@ impl<'a> Order<'a> {
         }
         Ok(Self {
             cells: orders,
-            harness_tests: args.filter.is_none() && args.broken.is_none(),
+            harness_tests: args.filter.is_none() && args.broken.is_none() && args.tests.is_none(),
             shard,
             left_out,
             args,

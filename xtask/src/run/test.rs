@@ -6,8 +6,8 @@ use std::path::Path;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host};
 use podwire_process::plain;
-use podwire_scenario::Scenario;
 use podwire_scenario::bare::{self, RunFolder};
+use podwire_scenario::{Programs, Scenario};
 use time::OffsetDateTime;
 
 use crate::command::cli::{TestArgs, WireMode};
@@ -27,6 +27,7 @@ use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
+use crate::run::programs::{self, Found};
 use crate::run::suite::{self, CutShort, Suite};
 use crate::run::under_way::UnderWay;
 use crate::run::{build, look, prepare_only};
@@ -35,6 +36,9 @@ use crate::say::stop::Stop;
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
+    let found = args.tests.as_deref().map(programs::find).transpose()?;
+    let own = found.as_ref().map(|found| found.scenarios(session));
+    let catalogue = own.as_deref().unwrap_or(catalogue);
     let measured = Durations::load(session.cache.root());
     session.progress.phase("looking at what is there");
     let packages = host::Host::detect(&session.spawner).plan(false);
@@ -110,6 +114,8 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         },
         seen: BTreeMap::new(),
         cut_short: None,
+        found,
+        programs: None,
     };
     let done = run.all(&packages);
     run.report(done)
@@ -129,6 +135,10 @@ struct Run<'a> {
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
     /// When a person ended the run: why scenarios have no result.
     cut_short: Option<CutShort>,
+    /// The user's programs, if these are the scenarios.
+    found: Option<Found>,
+    /// The same with what they need.
+    programs: Option<Programs>,
 }
 
 /// What `results.json` says while the run goes on, and of one that nobody let end.
@@ -161,6 +171,8 @@ impl Run<'_> {
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
+        let own = self.found.take().zip(self.preparation.bundle.as_ref());
+        self.programs = own.map(|(found, bundle)| found.with_kubectl(bundle));
         let kube_router = match self.order.has_kube_router() {
             true => Some(self.preparation.kube_router()?),
             false => None,
@@ -237,6 +249,7 @@ impl Run<'_> {
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             catalogue: self.order.catalogue,
+            programs: self.programs.as_ref(),
             keep: self.order.args.keep.then_some(&*self.run_dir),
             repeat: self.order.args.repeat,
             strict_wire: self.order.args.wire == Some(WireMode::Strict),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
+use crate::run::cases::Case;
 use crate::run::context::{self, ContextError};
 
 /// How an attempt ended.
@@ -156,6 +157,9 @@ pub struct ScenarioResult {
     pub sabotages: Vec<SabotageResult>,
     /// Where the time went.
     pub phases: Vec<PhaseTime>,
+    /// What a program of the user's told of itself by its JUnit file; of its last run where it is repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<Case>,
     /// What stood out on the wire between nodes, a line for each kind and pair of ports, as the first page
     /// has it; of the last run where it is repeated, and of no sabotage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -240,6 +244,7 @@ mod tests {
                 phase("scenario: clone", None),
                 phase("sabotage no-route: run", Some((7.0, 3.0))),
             ],
+            cases: Vec::new(),
             wire: Vec::new(),
             evidence: None,
         };
