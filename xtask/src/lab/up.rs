@@ -26,6 +26,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Runs a clone of a stage until Ctrl-C; prepares what is missing first.
 pub(crate) fn up(session: &Session, args: &UpArgs) -> Result<(), Stop> {
     let cell = args.network.cell(args.bootstrap).laid_out(args.layout);
+    if !cell.exists() {
+        return Err(Stop::Usage(format!(
+            "--layout {}: no router leads from one segment to another by IPv6; --ip-families dual is for \
+             clusters whose nodes share one",
+            args.layout
+        )));
+    }
     if !args.stage.is_of(cell) {
         let stage = args.stage;
         return Err(Stop::Usage(format!(

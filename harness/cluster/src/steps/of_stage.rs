@@ -39,7 +39,7 @@ pub(crate) fn step(
     }
     let parts = match plan.cell.bootstrap {
         _ if stage == StageName::Booted => Vec::new(),
-        _ if stage == StageName::Identified => vec![identities(secrets)],
+        _ if stage == StageName::Identified => vec![identities(plan, secrets)],
         Bootstrap::ByHand => by_hand::parts(plan, stage, secrets)?,
         Bootstrap::Kubeadm => with_kubeadm::parts(plan, stage)?,
     };
