@@ -5,6 +5,7 @@ pub(crate) mod breaks;
 pub(crate) mod cell;
 pub(crate) mod cluster_plan;
 pub(crate) mod error;
+pub(crate) mod ip_families;
 pub(crate) mod layout;
 pub(crate) mod node_tree;
 pub(crate) mod pod_manifest;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use podwire_cluster::Cell;
+use podwire_cluster::{Cell, IpFamilies};
 use podwire_process::ChildCommand;
 
 use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
@@ -26,6 +26,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         _ => Some(cell.network.to_string().into()),
     };
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
+    let families = (cell.ip_families != IpFamilies::Ipv4).then(|| cell.ip_families.to_string());
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let flags = [
         one("--tests", args.tests.clone().map(PathBuf::into_os_string)),
@@ -33,6 +34,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),
         one("--pod-network", network),
+        one("--ip-families", families.map(OsString::from)),
         one(
             "--nodes",
             (args.nodes != 3).then(|| args.nodes.to_string().into()),
@@ -100,6 +102,10 @@ mod tests {
         assert_eq!(
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
+        );
+        assert_eq!(
+            kubeadm("--ip-families dual"),
+            "cargo xtask test --bootstrap kubeadm --ip-families dual"
         );
         let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine";
         assert_eq!(

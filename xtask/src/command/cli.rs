@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{
-    Bootstrap, Break, Cell, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
+    Bootstrap, Break, Cell, IpFamilies, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
 };
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
@@ -287,6 +287,10 @@ pub(crate) struct NetworkArgs {
     /// systemd-networkd, nftables, units; DIR/etc/... on every node, DIR/node2/etc/... on node2 alone
     #[arg(long, value_name = "DIR")]
     pub(crate) node_files: Option<PathBuf>,
+    /// Which families of IP nodes, Pods and Services have addresses of: ipv4, or dual (both, IPv4 first).
+    /// In a dual-stack cluster the scenarios run that look at both
+    #[arg(long, value_name = "FAMILIES", default_value_t = IpFamilies::Ipv4)]
+    pub(crate) ip_families: IpFamilies,
 }
 
 impl NetworkArgs {
@@ -301,6 +305,7 @@ impl NetworkArgs {
                 Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
             layout: Layout::Flat,
+            ip_families: self.ip_families,
         }
     }
 }

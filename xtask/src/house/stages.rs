@@ -312,12 +312,16 @@ fn in_one_word(cells: &[Cell]) -> String {
             false => names.join(","),
         }
     };
-    [
+    let named = [
         part(Bootstrap::ALL.len(), &|cell| cell.bootstrap.to_string()),
         part(ProxyMode::ALL.len(), &|cell| cell.proxy.to_string()),
         part(networks, &|cell| cell.network.to_string()),
     ]
-    .join("/")
+    .join("/");
+    match cells.iter().all(|cell| cell.ip_families.is_dual()) {
+        true => format!("{named}+dual"),
+        false => named,
+    }
 }
 
 /// What would be different about the stage if it were made today. Nodes, version and fault are what

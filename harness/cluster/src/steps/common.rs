@@ -9,6 +9,7 @@ use crate::parts::credentials::Credentials;
 use crate::parts::file::NodeFile;
 use crate::parts::flannel;
 use crate::parts::identity;
+use crate::parts::ipv6;
 use crate::parts::manifest;
 use crate::parts::node_files;
 use crate::parts::pki::Pki;
@@ -46,12 +47,21 @@ pub(crate) fn pki(secrets: &Credentials) -> Result<&Pki, ClusterError> {
     secrets.pki.as_ref().ok_or(ClusterError::NoPki)
 }
 
-/// Every node becomes itself, see [`identity`].
-pub(crate) fn identities(secrets: &Credentials) -> Part {
-    let nodes = (1..).zip(&secrets.nodes).map(|(number, identity)| OnNode {
-        node: number,
-        files: identity.files(number),
-        command: Some(identity::TAKE.to_owned()),
+/// Every node becomes itself, see [`identity`]; with two families it gets its address of the second one.
+pub(crate) fn identities(plan: &ClusterPlan, secrets: &Credentials) -> Part {
+    let dual = plan.cell.ip_families.is_dual();
+    let nodes = (1..).zip(&secrets.nodes).map(|(number, identity)| {
+        let mut files = identity.files(number);
+        let mut command = identity::TAKE.to_owned();
+        if dual {
+            files.push(ipv6::file(number));
+            command = format!("{command} && {}", ipv6::take(number));
+        }
+        OnNode {
+            node: number,
+            files,
+            command: Some(command),
+        }
     });
     part("give every node its identity", [set_up(nodes)])
 }
@@ -105,13 +115,17 @@ pub(crate) fn pod_network(plan: &ClusterPlan) -> Result<Part, ClusterError> {
         PodNetwork::Routes => {
             let nodes = (1..=plan.nodes).map(|number| OnNode {
                 node: number,
-                files: vec![node_files::pod_network(number, plan.broken)],
+                files: vec![node_files::pod_network(
+                    number,
+                    plan.cell.ip_families,
+                    plan.broken,
+                )],
                 command: None,
             });
             part("write a CNI file on every node", [set_up(nodes)])
         }
         PodNetwork::Flannel(backend) => {
-            let text = format!("{:#}\n", flannel::manifest(backend));
+            let text = format!("{:#}\n", flannel::manifest(backend, plan.cell.ip_families));
             part("apply flannel's manifest", [apply(&text)])
         }
         PodNetwork::Manifest => {
@@ -128,8 +142,9 @@ pub(crate) fn replicas(nodes: u32) -> u32 {
     nodes * REPLICAS_PER_NODE
 }
 
-pub(crate) fn create_workload(nodes: u32) -> Part {
-    let objects = vec![workload::service(), workload::deployment(replicas(nodes))];
+pub(crate) fn create_workload(plan: &ClusterPlan) -> Part {
+    let service = workload::service(plan.cell.ip_families);
+    let objects = vec![service, workload::deployment(replicas(plan.nodes))];
     let limit = SETTLED;
     part("create the workload", [Action::Apply { objects, limit }])
 }

@@ -72,6 +72,7 @@ mod tests {
     use crate::plan::cell::ProxyMode;
     use crate::plan::cell::{Bootstrap, FlannelBackend};
     use crate::plan::cluster_plan::{ImageFiles, Size};
+    use crate::plan::ip_families::IpFamilies;
     use crate::plan::node_tree::{Laid, NodeTree};
     use crate::plan::pod_manifest::{Controller, ControllerKind, PodManifest};
     use crate::plan::stage_name::StageName;
@@ -201,6 +202,7 @@ mod tests {
             proxy,
             network,
             layout,
+            ip_families,
         } = cell;
         for other in Cell::all() {
             let differs = [
@@ -208,6 +210,7 @@ mod tests {
                 other.proxy != proxy,
                 other.network != network,
                 other.layout != layout,
+                other.ip_families != ip_families,
             ];
             if differs.iter().filter(|it| **it).count() == 1 {
                 let needs = other.network == PodNetwork::Manifest;
@@ -357,7 +360,7 @@ mod tests {
         let count = |stage| cells(nftables, stage).split(' ').count();
         assert_eq!(count(StageName::Identified), 12);
         // However nodes are laid out, they are copies of the same machines, and so is a router.
-        assert_eq!(count(StageName::Booted), 3 * 12);
+        assert_eq!(count(StageName::Booted), 4 * 12);
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
@@ -438,6 +441,44 @@ mod tests {
         let text = serde_json::to_string(&step.begins).unwrap();
         for lacking in ["beyond", "routes", "hosts"] {
             assert!(!text.contains(lacking), "{text}");
+        }
+    }
+
+    /// The like of the second family: the stages that the cache has of clusters without one stay what they
+    /// are.
+    #[test]
+    fn a_cluster_of_one_family_says_nothing_of_another() {
+        let written = |cell: Cell| {
+            let plan = plan_of(cell, 3, None);
+            let secrets = Credentials::placeholder(&plan);
+            let steps = plan.stages().iter().map(|stage| {
+                let step = step(&plan, *stage, &secrets).unwrap();
+                serde_json::to_string(&step).unwrap()
+            });
+            let cell = serde_json::to_string(&plan.cell).unwrap();
+            [cell].into_iter().chain(steps).collect::<String>()
+        };
+        let of_second = [
+            "fd00:",
+            "ip_families",
+            "DualStack",
+            "net.ipv6",
+            "EnableIPv6",
+        ];
+        for cell in Cell::all() {
+            let text = written(cell);
+            let said = of_second.iter().any(|word| text.contains(word));
+            assert_eq!(said, cell.ip_families.is_dual(), "{cell}");
+        }
+    }
+
+    #[test]
+    fn a_second_family_makes_another_cluster_from_its_nodes_on() {
+        for bootstrap in Bootstrap::ALL {
+            let own = Cell::usual(bootstrap);
+            let dual = own.with_families(IpFamilies::Dual);
+            let first = first_differing(&plan_of(own, 3, None), &plan_of(dual, 3, None));
+            assert_eq!(first, Some(StageName::Identified));
         }
     }
 

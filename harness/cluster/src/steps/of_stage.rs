@@ -41,7 +41,7 @@ pub(crate) fn step(
     let parts = match plan.cell.bootstrap {
         _ if stage == StageName::Booted => Vec::new(),
         _ if stage == StageName::Identified => {
-            let own = [identities(secrets)].into_iter();
+            let own = [identities(plan, secrets)].into_iter();
             own.chain(node_tree(plan)).collect()
         }
         Bootstrap::ByHand => by_hand::parts(plan, stage, secrets)?,

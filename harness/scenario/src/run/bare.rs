@@ -267,7 +267,7 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
 mod tests {
     use super::*;
     use crate::run::context::Share;
-    use crate::scenario::{Cells, Profile};
+    use crate::scenario::{Cells, Families, Profile};
     use podwire_cluster::{
         Bootstrap, Break, Cell, ClusterPlan, ImageFiles, Layout, ProxyMode, StageName,
     };
@@ -283,6 +283,7 @@ mod tests {
             stage: StageName::Cni,
             cells: Cells::Any,
             layout: Layout::Flat,
+            families: Families::Ipv4,
             profile: Profile::Default,
             nodes: 3,
             limit: Duration::from_secs(1),
