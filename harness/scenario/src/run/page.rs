@@ -211,11 +211,12 @@ impl fmt::Display for Page<'_> {
             (Err(_), Some(_)) => "has a sabotage that was not caught",
             (Err(_), None) => "failed",
         };
-        writeln!(
-            f,
-            "# {name} {verdict}\n\n{about} (covers {})\n\nOn {tested}\n",
-            covers.join(", ")
-        )?;
+        // A program of the user's covers nothing of the catalogue.
+        let covers = match covers.is_empty() {
+            true => String::new(),
+            false => format!(" (covers {})", covers.join(", ")),
+        };
+        writeln!(f, "# {name} {verdict}\n\n{about}{covers}\n\nOn {tested}\n")?;
         if let Some(broken) = self.broken {
             writeln!(
                 f,

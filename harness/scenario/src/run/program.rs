@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::check::failure::{Cause, Failure};
 use crate::lab::Lab;
 use crate::run::cases::{self, Case};
+use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE};
 use crate::scenario::{Scenario, Steps};
 
 /// What it said, in the attempt's folder.
@@ -119,10 +120,15 @@ impl Place<'_> {
     ) -> anyhow::Result<ExitStatus> {
         let (output, writer) = io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot make a pipe")?;
-        let mut command = variables.iter().fold(
-            ChildCommand::new(self.program).env(JUNIT_VARIABLE, junit),
-            |command, (name, value)| command.env(name, value),
-        );
+        let program = ChildCommand::new(self.program)
+            .outside_cargo()
+            // A podwire that it starts is none of this run's.
+            .env_remove(CELL_VARIABLE)
+            .env_remove(ANCESTOR_VARIABLE)
+            .env(JUNIT_VARIABLE, junit);
+        let mut command = variables
+            .iter()
+            .fold(program, |command, (name, value)| command.env(name, value));
         command.dir = self.program.parent().map(Path::to_owned);
         // A group of its own, to be ended as one.
         command.own_group = true;
