@@ -5,7 +5,9 @@
 
 mod archive;
 mod error;
+mod foreign;
 mod manifest;
+mod policy;
 mod yaml;
 
 use oci_spec::distribution::Reference;
@@ -13,7 +15,7 @@ use podwire_process::Report;
 
 pub use archive::{HeldImage, ImageArchive};
 pub use error::{FailedPull, PodNetworkError};
-pub use manifest::{Controller, ControllerKind, Place, PodNetworkManifest};
+pub use manifest::{Controller, ControllerKind, Place, PodNetworkManifest, Terms};
 
 use crate::Cache;
 use crate::digest::{Digest, Inputs};
@@ -226,8 +228,16 @@ mod tests {
     use crate::test_host::nobody;
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use tempfile::TempDir;
+
+    fn read(path: &Path) -> PodNetworkManifest {
+        let terms = Terms {
+            pods: ipnet::Ipv4Net::new_assert([10, 1, 0, 0].into(), 16),
+            pull_policy_as_present: false,
+        };
+        PodNetworkManifest::read(path, terms).unwrap()
+    }
 
     struct Bench {
         dir: TempDir,
@@ -261,7 +271,7 @@ mod tests {
                 format!("apiVersion: v1\nkind: Pod\nspec:\n  containers: [{{image: \"{image}\"}}]\n---\n")
             });
             let path = self.file("net.yaml", pods.collect::<String>());
-            let manifest = PodNetworkManifest::read(&path).unwrap();
+            let manifest = read(&path);
             let before = PodNetworkFiles::at_hand(&self.cache, &manifest, archives);
             let gathered = PodNetworkFiles::gather(&self.cache, &Silent, &manifest, archives).await;
             let gathered = gathered.map_err(|error| self.told(&error))?;
@@ -357,7 +367,7 @@ mod tests {
             "net.yaml",
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: 'nowhere.invalid/agent:v1'}]}",
         );
-        let manifest = PodNetworkManifest::read(&path).unwrap();
+        let manifest = read(&path);
         let refused = PodNetworkFiles::at_hand(&bench.cache, &manifest, &[first, second]);
         let refused = bench.told(&refused.unwrap_err());
         insta::assert_snapshot!(refused, @r#""/a.tar" and "/b.tar" hold different images named nowhere.invalid/agent:v1"#);

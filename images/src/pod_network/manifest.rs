@@ -1,13 +1,16 @@
 //! The manifest: what kubectl is to apply, and which images its Pods run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use oci_spec::distribution::Reference;
 
-use super::PodNetworkError;
+use super::archive::ImageArchive;
+use super::policy::{self, Rewrite};
 use super::yaml::{NoYaml, Node, Value};
+use super::{PodNetworkError, foreign};
 use crate::files::read_text;
 
 /// A line of the manifest, as compilers show it: `calico.yaml:12`.
@@ -34,6 +37,17 @@ pub struct Controller {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Where the manifest has it.
+    pub place: Place,
+}
+
+/// What the nodes offer, with which a manifest has to agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The range of all Pods, of which each Node has a part.
+    pub pods: Ipv4Net,
+    /// Whether containers that would have a node ask a registry take what the node has instead.
+    pub pull_policy_as_present: bool,
 }
 
 /// Of which kind a controller is.
@@ -50,7 +64,7 @@ pub enum ControllerKind {
 pub struct PodNetworkManifest {
     /// File name.
     pub name: String,
-    /// The whole text.
+    /// The whole text, as it is applied.
     pub text: String,
     /// The images that its Pods run, in full (`docker.io/library/busybox:1`), and the first place
     /// that names each.
@@ -64,39 +78,71 @@ impl PodNetworkManifest {
     ///
     /// # Errors
     /// [`PodNetworkError::File`]; [`PodNetworkError::Manifest`] with the line of what does not
-    /// parse, of what is no object of the API, and of a container that would have a node ask a
-    /// registry.
-    pub fn read(path: &Path) -> Result<Self, PodNetworkError> {
+    /// parse, of what no API server of these nodes takes, and of what cannot work on them: a container
+    /// that would have a node ask a registry, a range of Pods that is not theirs.
+    pub fn read(path: &Path, terms: Terms) -> Result<Self, PodNetworkError> {
         let text = read_text(path).map_err(PodNetworkError::file("read", path))?;
-        Self::parse(path, text)
+        Self::parse(path, text, terms)
     }
 
-    fn parse(path: &Path, text: String) -> Result<Self, PodNetworkError> {
-        let documents = Node::documents(&text).map_err(|NoYaml { line, reason }| {
-            refused(path, line, format!("this is no YAML: {reason}"))
-        })?;
-        if documents.is_empty() {
-            return Err(refused(path, 1, "there is nothing in it to apply".into()));
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut reader = Reader {
-            path,
-            images: BTreeMap::new(),
-            controllers: Vec::new(),
-        };
-        for document in &documents {
-            reader.object(document)?;
-        }
+    fn parse(path: &Path, text: String, terms: Terms) -> Result<Self, PodNetworkError> {
+        let read = Reader::read(path, &text, terms);
         let Reader {
             images,
             controllers,
+            rewrites,
             ..
-        } = reader;
+        } = read.map_err(|error| match foreign::template(&text) {
+            Some(line) => refused(path, line, foreign::RENDERED.to_owned()),
+            None => error,
+        })?;
+        if !rewrites.is_empty() {
+            let strictly = Terms {
+                pull_policy_as_present: false,
+                ..terms
+            };
+            // What could not be rewritten is refused as it would be without.
+            return Self::parse(path, policy::rewritten(&text, &rewrites), strictly);
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             name: name.into_owned(),
             text,
             images,
             controllers,
+        })
+    }
+
+    /// Asks whether there is anything whose Pods could be waited for, and whether what runs on the nodes is known.
+    ///
+    /// # Errors
+    /// [`PodNetworkError::Manifest`] for a file that starts nothing, and for an operator alone, whose images
+    /// neither it nor an archive names.
+    pub fn check(&self, path: &Path, archives: &[ImageArchive]) -> Result<(), PodNetworkError> {
+        let on_every_node = |it: &&Controller| it.kind == ControllerKind::DaemonSet;
+        if self.controllers.iter().any(|it| on_every_node(&it)) {
+            return Ok(());
+        }
+        let Some(operator) = self.controllers.first() else {
+            let reason = "there is no DaemonSet and no Deployment in it, so that nothing of it would run on the \
+                          nodes, and nothing could be waited for; give the manifest that starts the network's \
+                          Pods, with these objects in the same file";
+            return Err(refused(path, 1, reason.to_owned()));
+        };
+        let mut held = archives.iter().flat_map(|archive| &archive.held);
+        let named =
+            |image: &crate::pod_network::HeldImage| self.images.keys().any(|it| image.is(it));
+        if held.any(|image| !named(image)) {
+            return Ok(());
+        }
+        Err(PodNetworkError::Manifest {
+            place: operator.place.clone(),
+            reason: format!(
+                "there is no DaemonSet in it: what runs on the nodes is started by {}/{}, of images that nobody \
+                 names here, and nodes reach no registry; give the manifest of what it starts, or archives of \
+                 those images beside it (--pod-images)",
+                operator.namespace, operator.name
+            ),
         })
     }
 }
@@ -111,30 +157,112 @@ fn refused(path: &Path, line: u64, reason: String) -> PodNetworkError {
 
 struct Reader<'a> {
     path: &'a Path,
+    terms: Terms,
     images: BTreeMap<String, Place>,
     controllers: Vec<Controller>,
+    /// Of CustomResourceDefinitions: group and kind.
+    defined: BTreeSet<(String, String)>,
+    /// Of groups that no API server has by itself: group, kind, line.
+    others: Vec<(String, String, u64)>,
+    rewrites: Vec<Rewrite>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn read(path: &'a Path, text: &str, terms: Terms) -> Result<Self, PodNetworkError> {
+        let documents = Node::documents(text).map_err(|NoYaml { line, reason }| {
+            refused(path, line, format!("this is no YAML: {reason}"))
+        })?;
+        if documents.is_empty() {
+            return Err(refused(path, 1, "there is nothing in it to apply".into()));
+        }
+        let mut reader = Self {
+            path,
+            terms,
+            images: BTreeMap::new(),
+            controllers: Vec::new(),
+            defined: BTreeSet::new(),
+            others: Vec::new(),
+            rewrites: Vec::new(),
+        };
+        for document in &documents {
+            reader.object(document)?;
+        }
+        reader.whole()?;
+        Ok(reader)
+    }
+
+    /// What only the whole file tells.
+    fn whole(&self) -> Result<(), PodNetworkError> {
+        let unknown = |(group, kind, _): &&(String, String, u64)| {
+            !self.defined.contains(&(group.clone(), kind.clone()))
+        };
+        if let Some((group, kind, line)) = self.others.iter().find(unknown) {
+            let reason = format!(
+                "no API server has {kind} of {group} by itself, and this file does not define it; add its \
+                 CustomResourceDefinition, or leave this object out"
+            );
+            return Err(refused(self.path, *line, reason));
+        }
+        let (group, kind) = foreign::ATTACHMENT;
+        let of_multus = self.defined.contains(&(group.to_owned(), kind.to_owned()));
+        if let [alone] = self.controllers.as_slice()
+            && of_multus
+        {
+            return Err(PodNetworkError::Manifest {
+                place: alone.place.clone(),
+                reason: format!(
+                    "{} hands each Pod to another network's CNI plugin, and this file has none: put the manifest of \
+                     that network into it as well",
+                    alone.name
+                ),
+            });
+        }
+        Ok(())
+    }
+
     fn refused(&self, node: &Node, reason: impl Into<String>) -> PodNetworkError {
         refused(self.path, node.line, reason.into())
+    }
+
+    fn place(&self, node: &Node) -> Place {
+        Place {
+            path: self.path.to_owned(),
+            line: node.line,
+        }
     }
 
     fn object(&mut self, object: &Node) -> Result<(), PodNetworkError> {
         if !matches!(object.value, Value::Map(_)) {
             return Err(self.refused(object, "here is no object of the Kubernetes API"));
         }
+        if let Some(said) = foreign::no_object(object) {
+            return Err(self.refused(object, said));
+        }
         let field = |name: &str| {
             let text = object.get(name).and_then(Node::text);
             text.filter(|text| !text.is_empty())
                 .ok_or_else(|| self.refused(object, format!("this object has no {name}")))
         };
-        field("apiVersion")?;
+        let version = field("apiVersion")?;
         let kind = field("kind")?;
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        if let Some(said) = foreign::configuration(group) {
+            return Err(self.refused(object, said));
+        }
         if kind.ends_with("List")
             && let Some(items) = object.get("items").and_then(Node::list)
         {
             return items.iter().try_for_each(|item| self.object(item));
+        }
+        if !foreign::is_served(group) {
+            let other = (group.to_owned(), kind.to_owned(), object.line);
+            self.others.push(other);
+        }
+        if kind == "CustomResourceDefinition" {
+            self.defined.extend(foreign::defined(object));
+        }
+        if kind == "ConfigMap" {
+            self.pod_range(object)?;
         }
         let controller = match kind {
             "DaemonSet" => Some(ControllerKind::DaemonSet),
@@ -148,6 +276,7 @@ impl Reader<'_> {
                 kind,
                 namespace: of("namespace").unwrap_or("default").to_owned(),
                 name: name.to_owned(),
+                place: self.place(object),
             });
         }
         // Where the API has a PodSpec; other kinds may use the same names for other things.
@@ -187,14 +316,18 @@ impl Reader<'_> {
         let reference: Reference = named
             .parse()
             .map_err(|error| self.refused(image, format!("{named:?} names no image: {error}")))?;
+        let as_present = self.terms.pull_policy_as_present;
         let policy = container.get("imagePullPolicy");
         match policy.map(|policy| (policy, policy.text())) {
             Some((_, Some("IfNotPresent" | "Never"))) => {}
+            Some((policy, Some("Always"))) if as_present => {
+                self.rewrites.push(Rewrite::Policy(policy.line));
+            }
             Some((policy, Some("Always"))) => {
                 return Err(self.refused(
                     policy,
                     "imagePullPolicy: Always would have every node ask a registry, and nodes reach \
-                     none; write IfNotPresent",
+                     none; write IfNotPresent, or add --pull-policy-as-present, which reads it as that",
                 ));
             }
             Some((policy, _)) => {
@@ -204,24 +337,43 @@ impl Reader<'_> {
                 ));
             }
             // Kubernetes' own default for this tag, and for none at all.
+            None if reference.tag() == Some("latest") && as_present => {
+                self.rewrites.push(Rewrite::Image(image.line));
+            }
             None if reference.tag() == Some("latest") => {
                 return Err(self.refused(
                     image,
                     format!(
                         "{named:?} without an imagePullPolicy means Always, which would have every \
-                         node ask a registry, and nodes reach none; name a version's tag, or write \
-                         imagePullPolicy: IfNotPresent beside it"
+                         node ask a registry, and nodes reach none; name a version's tag, write \
+                         imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"
                     ),
                 ));
             }
             None => {}
         }
-        let line = image.line;
-        let path = self.path.to_owned();
-        self.images
-            .entry(full_name(reference))
-            .or_insert(Place { path, line });
+        let place = self.place(image);
+        self.images.entry(full_name(reference)).or_insert(place);
         Ok(())
+    }
+
+    /// flannel gives a node nothing whose part of the Pods' range is not in its own.
+    fn pod_range(&self, object: &Node) -> Result<(), PodNetworkError> {
+        let Some((value, range)) = foreign::flannel_range(object) else {
+            return Ok(());
+        };
+        let pods = self.terms.pods;
+        if range
+            .parse()
+            .is_ok_and(|range: Ipv4Net| range.contains(&pods))
+        {
+            return Ok(());
+        }
+        let reason = format!(
+            "the Network of net-conf.json is {range}, and the Pods of these nodes are in {pods}, so that flannel \
+             would give them no address; write \"Network\": \"{pods}\""
+        );
+        Err(self.refused(value, reason))
     }
 }
 
@@ -236,11 +388,23 @@ pub(super) fn full_name(reference: Reference) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::pod_network::archive::tests::oci_archive;
+
+    const AS_WRITTEN: Terms = Terms {
+        pods: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 16),
+        pull_policy_as_present: false,
+    };
+
+    fn on(terms: Terms, text: &str) -> Result<PodNetworkManifest, String> {
+        let parsed = PodNetworkManifest::parse(Path::new("net.yaml"), text.to_owned(), terms);
+        parsed.map_err(|error| error.to_string())
+    }
 
     fn parse(text: &str) -> Result<PodNetworkManifest, String> {
-        let parsed = PodNetworkManifest::parse(Path::new("net.yaml"), text.to_owned());
-        parsed.map_err(|error| error.to_string())
+        on(AS_WRITTEN, text)
     }
 
     fn refusal(text: &str) -> String {
@@ -341,10 +505,10 @@ items:
 
     #[test]
     fn what_would_ask_a_registry_is_refused_with_its_line() {
-        insta::assert_snapshot!(refusal(&with("image: a:1\nimagePullPolicy: Always")), @"net.yaml:10: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; write IfNotPresent");
+        insta::assert_snapshot!(refusal(&with("image: a:1\nimagePullPolicy: Always")), @"net.yaml:10: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; write IfNotPresent, or add --pull-policy-as-present, which reads it as that");
         insta::assert_snapshot!(refusal(&with("image: a:1\nimagePullPolicy: Sometimes")), @"net.yaml:10: this imagePullPolicy is none of Kubernetes'; write IfNotPresent");
-        insta::assert_snapshot!(refusal(&with("image: a")), @r#"net.yaml:9: "a" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, or write imagePullPolicy: IfNotPresent beside it"#);
-        insta::assert_snapshot!(refusal(&with("image: quay.io/a:latest")), @r#"net.yaml:9: "quay.io/a:latest" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, or write imagePullPolicy: IfNotPresent beside it"#);
+        insta::assert_snapshot!(refusal(&with("image: a")), @r#"net.yaml:9: "a" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
+        insta::assert_snapshot!(refusal(&with("image: quay.io/a:latest")), @r#"net.yaml:9: "quay.io/a:latest" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
         for good in [
             "image: a:1",
             "image: a\nimagePullPolicy: Never",
@@ -360,7 +524,7 @@ items:
         insta::assert_snapshot!(refusal(&format!("{pod}---\nkind: Pod\n")), @"net.yaml:5: this object has no apiVersion");
         insta::assert_snapshot!(refusal(&format!("{pod}---\napiVersion: v1\nkind: ''\n")), @"net.yaml:5: this object has no kind");
         insta::assert_snapshot!(refusal(&format!("{pod}---\n- a\n")), @"net.yaml:5: here is no object of the Kubernetes API");
-        insta::assert_snapshot!(refusal(&format!("{pod}---\na: {{{{ .Values.a }}}}\n")), @"net.yaml:5: this object has no apiVersion");
+        insta::assert_snapshot!(refusal(&format!("{pod}---\na: {{{{ .Values.a }}}}\n")), @"net.yaml:5: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
         insta::assert_snapshot!(refusal("a:\n  b: 1\n c: 2\n"), @"net.yaml:3: this is no YAML: while parsing a block mapping, did not find expected key at line 3, column 2");
         insta::assert_snapshot!(refusal("apiVersion: v1\nkind: Pod\nkind: Pod\n"), @"net.yaml:3: this is no YAML: duplicate mapping key `kind` is not allowed here at line 3, column 1");
         insta::assert_snapshot!(refusal(" \n# nothing\n---\n"), @"net.yaml:1: there is nothing in it to apply");
@@ -368,6 +532,155 @@ items:
         insta::assert_snapshot!(refusal(&with("command: [a]")), @"net.yaml:8: this container has no image");
         insta::assert_snapshot!(refusal(&with("image: A B")), @r#"net.yaml:9: "A B" names no image: invalid reference format"#);
         insta::assert_snapshot!(refusal("apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: b}\n"), @"net.yaml:4: containers is no list");
+    }
+
+    #[test]
+    fn a_policy_that_would_ask_a_registry_is_read_as_what_is_present_when_asked_to() {
+        let as_present = Terms {
+            pull_policy_as_present: true,
+            ..AS_WRITTEN
+        };
+        let text = |container: &str| on(as_present, &with(container)).map(|it| it.text);
+        for (given, applied) in [
+            (
+                "image: a:1\nimagePullPolicy: Always",
+                "image: a:1\nimagePullPolicy: IfNotPresent",
+            ),
+            (
+                "image: a:1\nimagePullPolicy: 'Always' # new",
+                "image: a:1\nimagePullPolicy: 'IfNotPresent' # new",
+            ),
+            (
+                "image: a:latest",
+                "image: a:latest\nimagePullPolicy: IfNotPresent",
+            ),
+            (
+                "image: a\ncommand: [a]",
+                "image: a\nimagePullPolicy: IfNotPresent\ncommand: [a]",
+            ),
+            // As it was.
+            (
+                "image: a\nimagePullPolicy: Never",
+                "image: a\nimagePullPolicy: Never",
+            ),
+            ("image: a:1\nargs: [Always]", "image: a:1\nargs: [Always]"),
+        ] {
+            assert_eq!(text(given), Ok(with(applied)), "{given}");
+        }
+        // The item of a list, JSON, and several in one line.
+        let pod = |containers: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Pod\nspec:\n  restartPolicy: Always\n  containers:{containers}"
+            );
+            on(as_present, &text).map(|it| it.text.split_once("containers:").unwrap().1.to_owned())
+        };
+        assert_eq!(
+            pod("\n  - image: a\n    name: a"),
+            Ok("\n  - image: a\n    imagePullPolicy: IfNotPresent\n    name: a".to_owned())
+        );
+        assert_eq!(
+            pod("\n  - image: a"),
+            Ok("\n  - image: a\n    imagePullPolicy: IfNotPresent\n".to_owned())
+        );
+        assert_eq!(
+            pod(r#" [{"image": "a", "imagePullPolicy": "Always"}, {"image": "b:1", "imagePullPolicy": "Always"}]"#),
+            Ok(r#" [{"image": "a", "imagePullPolicy": "IfNotPresent"}, {"image": "b:1", "imagePullPolicy": "IfNotPresent"}]"#.to_owned())
+        );
+        // Where no line can be written anew by itself it is said as ever.
+        insta::assert_snapshot!(pod(" [{image: a}]").unwrap_err(), @r#"net.yaml:5: "a" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
+    }
+
+    #[test]
+    fn other_files_are_told_by_what_they_are() {
+        insta::assert_snapshot!(refusal("{\"cniVersion\": \"0.3.1\", \"plugins\": [{\"type\": \"bridge\"}]}"), @"net.yaml:1: this is a configuration of CNI, which a node's container engine reads from /etc/cni/net.d; lay it over the nodes' own files (--node-files DIR, in DIR/etc/cni/net.d)");
+        insta::assert_snapshot!(refusal("{\"name\": \"mynet\", \"type\": \"bridge\", \"ipam\": {\"type\": \"host-local\"}}"), @"net.yaml:1: this is a configuration of CNI, which a node's container engine reads from /etc/cni/net.d; lay it over the nodes' own files (--node-files DIR, in DIR/etc/cni/net.d)");
+        insta::assert_snapshot!(refusal("apiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\n"), @"net.yaml:1: kubeadm reads this, and podwire writes what its kubeadm reads; give what is applied once the cluster is there");
+        insta::assert_snapshot!(refusal("kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n"), @"net.yaml:1: kube-proxy reads this from a file of its own; give what is applied to the cluster");
+        insta::assert_snapshot!(refusal("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"), @"net.yaml:1: kind makes clusters by this, and podwire by its own flags; give the manifest of the Pod network that is to be in them");
+        insta::assert_snapshot!(refusal("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yml]\n"), @"net.yaml:1: kustomize reads this; give what it makes of it: `kubectl kustomize FOLDER > FILE`");
+        insta::assert_snapshot!(refusal("global:\n  imagePullSecrets:\npodCidr: 10.244.0.0/16\n"), @"net.yaml:1: this object has neither apiVersion nor kind; where these are the values of a Helm chart, give what it makes of them: `helm template CHART --values VALUES > FILE`");
+        insta::assert_snapshot!(refusal("---\n{{- if .Values.flannel }}\nkind: DaemonSet\n{{- end }}\n"), @"net.yaml:2: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
+        insta::assert_snapshot!(refusal(&with("image: {{ .Values.image }}:{{ .Values.tag }}")), @"net.yaml:9: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
+    }
+
+    #[test]
+    fn marks_of_a_template_in_a_text_are_no_template() {
+        let map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  a: |\n    {{ range .Items }}\n";
+        let good = with("image: a:1\n") + map;
+        assert!(parse(&good).is_ok());
+    }
+
+    #[test]
+    fn objects_that_nothing_defines_are_refused() {
+        let own = "apiVersion: pools.example.org/v1\nkind: Pool\nmetadata: {name: a}\n---\n";
+        insta::assert_snapshot!(refusal(own), @"net.yaml:1: no API server has Pool of pools.example.org by itself, and this file does not define it; add its CustomResourceDefinition, or leave this object out");
+        let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nspec: {group: pools.example.org, names: {kind: Pool}}\n";
+        assert!(parse(&(own.to_owned() + definition)).is_ok());
+        let class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\n";
+        insta::assert_snapshot!(refusal(class), @"net.yaml:1: no API server has GatewayClass of gateway.networking.k8s.io by itself, and this file does not define it; add its CustomResourceDefinition, or leave this object out");
+        for own in [
+            "v1",
+            "apps/v1",
+            "policy/v1",
+            "networking.k8s.io/v1",
+            "apiregistration.k8s.io/v1",
+        ] {
+            assert!(
+                parse(&format!("apiVersion: {own}\nkind: Whatever\n")).is_ok(),
+                "{own}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_network_on_networks_needs_another_one() {
+        let definition = "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nspec: {group: k8s.cni.cncf.io, names: {kind: NetworkAttachmentDefinition}}\n";
+        let alone = with("image: a:1") + definition;
+        insta::assert_snapshot!(refusal(&alone), @"net.yaml:1: a hands each Pod to another network's CNI plugin, and this file has none: put the manifest of that network into it as well");
+        let both = alone + "---\n" + &with("image: b:1");
+        assert!(parse(&both).is_ok());
+    }
+
+    #[test]
+    fn flannels_range_has_to_be_that_of_the_nodes_pods() {
+        let flannel = |network: &str| {
+            format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kube-flannel-cfg}}\ndata:\n  net-conf.json: |\n    {{\"Network\": \"{network}\", \"Backend\": {{\"Type\": \"vxlan\"}}}}\n"
+            )
+        };
+        insta::assert_snapshot!(refusal(&flannel("10.244.0.0/16")), @r#"net.yaml:6: the Network of net-conf.json is 10.244.0.0/16, and the Pods of these nodes are in 10.1.0.0/16, so that flannel would give them no address; write "Network": "10.1.0.0/16""#);
+        for narrow in ["10.1.0.0/17", "10.1.1.0/24", "10.0.0.0/16", "ten", ""] {
+            assert!(parse(&flannel(narrow)).is_err(), "{narrow}");
+        }
+        for wide in ["10.1.0.0/16", "10.0.0.0/8"] {
+            assert!(parse(&flannel(wide)).is_ok(), "{wide}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_wait_for_is_refused() {
+        let check = |text: &str, archives: &[ImageArchive]| {
+            let checked = parse(text).unwrap().check(Path::new("net.yaml"), archives);
+            checked.map_err(|error| error.to_string())
+        };
+        let alone = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\n";
+        insta::assert_snapshot!(check(alone, &[]).unwrap_err(), @"net.yaml:1: there is no DaemonSet and no Deployment in it, so that nothing of it would run on the nodes, and nothing could be waited for; give the manifest that starts the network's Pods, with these objects in the same file");
+        assert_eq!(check(&with("image: a:1"), &[]), Ok(()));
+
+        let operator = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: operator, namespace: own}\nspec: {template: {spec: {containers: [{image: 'org/operator:1'}]}}}\n";
+        insta::assert_snapshot!(check(operator, &[]).unwrap_err(), @"net.yaml:1: there is no DaemonSet in it: what runs on the nodes is started by own/operator, of images that nobody names here, and nodes reach no registry; give the manifest of what it starts, or archives of those images beside it (--pod-images)");
+        let archive = |image: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("images.tar");
+            std::fs::write(&path, oci_archive(image)).unwrap();
+            ImageArchive::read(&path).unwrap()
+        };
+        assert!(check(operator, &[archive("docker.io/org/operator:1")]).is_err());
+        let both = [
+            archive("docker.io/org/operator:1"),
+            archive("docker.io/org/agent:1"),
+        ];
+        assert_eq!(check(operator, &both), Ok(()));
     }
 
     #[test]
@@ -405,7 +718,7 @@ items:
 
     #[test]
     fn a_file_that_is_none_is_not_read_without_end() {
-        let error = PodNetworkManifest::read(Path::new("/dev/zero")).unwrap_err();
+        let error = PodNetworkManifest::read(Path::new("/dev/zero"), AS_WRITTEN).unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(
             (error.to_string().as_str(), source.as_str()),
@@ -415,7 +728,8 @@ items:
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = PodNetworkManifest::read(Path::new("/nowhere/net.yaml")).unwrap_err();
+        let error =
+            PodNetworkManifest::read(Path::new("/nowhere/net.yaml"), AS_WRITTEN).unwrap_err();
         assert_eq!(error.to_string(), "cannot read \"/nowhere/net.yaml\"");
     }
 }

@@ -70,6 +70,8 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     });
     let flags = flags.into_iter().flatten().chain(archives).chain(replaced);
     let words = flags.flat_map(|(flag, value)| [flag.into(), value]);
+    let as_present = args.network.pull_policy_as_present;
+    let words = words.chain(as_present.then(|| "--pull-policy-as-present".into()));
     ChildCommand::new("cargo")
         .args(["xtask", "test"])
         .args(words)
@@ -102,6 +104,11 @@ mod tests {
         assert_eq!(
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
+        );
+        let own = "--pod-network Cargo.toml --pod-images a.tar --pull-policy-as-present";
+        assert_eq!(
+            kubeadm(own),
+            format!("cargo xtask test --bootstrap kubeadm {own}")
         );
         assert_eq!(
             kubeadm("--ip-families dual"),

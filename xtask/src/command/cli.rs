@@ -283,6 +283,9 @@ pub(crate) struct NetworkArgs {
     /// registry
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) pod_images: Vec<PathBuf>,
+    /// Read that manifest with `imagePullPolicy: IfNotPresent` wherever a node would ask a registry
+    #[arg(long)]
+    pub(crate) pull_policy_as_present: bool,
     /// Files over the nodes' own, which boot with them before anything of Kubernetes starts: sysctl.d,
     /// systemd-networkd, nftables, units; DIR/etc/... on every node, DIR/node2/etc/... on node2 alone
     #[arg(long, value_name = "DIR")]

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use ipnet::Ipv4Net;
+use podwire_cluster::addresses::PODS;
 use podwire_cluster::{
     Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodManifest,
 };
 use podwire_images::pod_network::{
     ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkFiles, PodNetworkManifest,
+    Terms,
 };
 use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
@@ -31,28 +34,31 @@ impl Given {
     /// What the command line names; nothing where it names no file.
     pub(crate) fn read(session: &Session, args: &NetworkArgs) -> Result<Option<Self>, Stop> {
         let Some(AskedNetwork::Manifest(path)) = &args.pod_network else {
-            if args.pod_images.is_empty() {
-                return Ok(None);
-            }
-            return Err(Stop::Usage(
-                "--pod-images: these images are for the Pod network of --pod-network FILE, and there \
-                 is none"
-                    .into(),
-            ));
+            let flag = match (args.pod_images.is_empty(), args.pull_policy_as_present) {
+                (true, false) => return Ok(None),
+                (false, _) => "--pod-images: these images are",
+                (true, true) => "--pull-policy-as-present: it is",
+            };
+            return Err(Stop::Usage(format!(
+                "{flag} for the Pod network of --pod-network FILE, and there is none"
+            )));
         };
-        let manifest = PodNetworkManifest::read(path).map_err(usage)?;
+        let terms = Terms {
+            pods: Ipv4Net::new_assert(PODS.address, PODS.prefix),
+            pull_policy_as_present: args.pull_policy_as_present,
+        };
+        let manifest = PodNetworkManifest::read(path, terms).map_err(usage)?;
         let archives = args.pod_images.iter().map(|path| {
             session
                 .progress
                 .step(&format!("reading {}", path.display()));
             ImageArchive::read(path).map_err(usage)
         });
-        let archives = archives.collect::<Result<_, _>>();
+        let archives: Result<_, Stop> = archives.collect();
         session.progress.idle();
-        Ok(Some(Self {
-            manifest,
-            archives: archives?,
-        }))
+        let archives: Vec<_> = archives?;
+        manifest.check(path, &archives).map_err(usage)?;
+        Ok(Some(Self { manifest, archives }))
     }
 
     /// Everything that it needs, if nothing has to be pulled.

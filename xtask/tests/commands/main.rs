@@ -12,6 +12,7 @@
 mod beside;
 mod kept;
 mod laid;
+mod network;
 mod outside;
 mod parts;
 mod wire;

@@ -1,0 +1,39 @@
+//! A Pod network of the user's own.
+
+use std::fs;
+
+use podwire_cluster::{FlannelBackend, IpFamilies, flannel};
+use serde_json::Value;
+
+use super::{done, latest};
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_manifest_whose_nodes_would_ask_a_registry_runs_with_what_they_have_when_asked_to() {
+    let mut manifest = flannel::manifest(FlannelBackend::Vxlan, IpFamilies::Ipv4);
+    let objects = manifest["items"].as_array_mut().unwrap();
+    let daemon = objects.iter_mut().find(|it| it["kind"] == "DaemonSet");
+    let pod = &mut daemon.unwrap()["spec"]["template"]["spec"];
+    pod["containers"][0]["imagePullPolicy"] = "Always".into();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.json");
+    fs::write(&path, serde_json::to_string_pretty(&manifest).unwrap()).unwrap();
+    let words = format!(
+        "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network {}",
+        path.display()
+    );
+
+    let refused = done(&words);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("--pull-policy-as-present"), "{told}");
+
+    let green = done(&format!("{words} --pull-policy-as-present"));
+    let told = String::from_utf8_lossy(&green.stdout).into_owned();
+    assert_eq!(green.status.code(), Some(0), "{told}");
+    let results = fs::read(latest().join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let scenario = &results["scenarios"][0];
+    assert_eq!(scenario["outcome"], "passed", "{results:#}");
+    assert_eq!(scenario["cell"], "by-hand/nftables/manifest", "{results:#}");
+}
