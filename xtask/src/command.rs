@@ -6,4 +6,5 @@ pub(crate) mod cli;
 pub(crate) mod consent;
 pub(crate) mod interrupt;
 pub(crate) mod session;
+pub(crate) mod side;
 pub(crate) mod workspace;

@@ -27,7 +27,7 @@ use crate::house::{chaos, check, clean, docs, doctor, fuzz, stages};
 use crate::lab::{access, capture, forward, impair, up, with};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
-use crate::run::{parts, test};
+use crate::run::{compare, parts, test};
 use crate::say::stop::{self, Stop};
 
 fn main() -> ExitCode {
@@ -53,6 +53,9 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Fuzz(args) => fuzz::fuzz(&Workspace::find()?, &args),
         Command::Chaos(args) => chaos::chaos(&Session::start()?, &args, &podwire_scenarios::all()),
         Command::Test(args) => test::test(&Session::start()?, &args, &podwire_scenarios::all()),
+        Command::Compare(args) => {
+            compare::compare(&Session::start()?, &args, &podwire_scenarios::all())
+        }
         Command::Merge(args) => parts::merge(&Workspace::find()?, &args),
         Command::Up(args) => up::up(&Session::start()?, &args),
         Command::With(args) => return with::with(&Session::start()?, &args),

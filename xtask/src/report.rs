@@ -1,6 +1,7 @@
 //! What came of a run, as data, and the ways to say it.
 
 pub(crate) mod breaks;
+pub(crate) mod compare;
 pub(crate) mod files;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -1,6 +1,7 @@
 //! A run of scenarios, from what was asked for to what they left.
 
 pub(crate) mod build;
+pub(crate) mod compare;
 mod look;
 pub(crate) mod nextest;
 mod order;

@@ -1,6 +1,7 @@
 //! The command line, as types.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The main job: set up what is missing, build a cluster, run the scenarios, report
     Test(TestArgs),
+    /// Does a change break anything? The same scenarios on a base and on a head, and what differs
+    Compare(CompareArgs),
     /// Make one result of the parts of a run on several machines
     Merge(MergeArgs),
     /// Run a cluster until Ctrl-C, and say how to reach it
@@ -171,6 +174,57 @@ pub(crate) struct TestArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// What head is compared with: a quoted list of the flags by which a change is named
+    /// ("--replace kube-proxy=./old/kube-proxy --kubernetes 1.36.4"; "" is what `test` runs without any),
+    /// or a file with such a list, in which # begins a comment. Both sides have paths relative to here
+    #[arg(value_name = "BASE", allow_hyphen_values = true)]
+    pub(crate) base: String,
+    /// What may break something, likewise. The same as BASE shows how often the comparison itself errs
+    #[arg(value_name = "HEAD", allow_hyphen_values = true)]
+    pub(crate) head: String,
+    /// Print what would be done on each side and about how long it takes, then stop
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Only these scenarios, as with `test`
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// Which scenarios run: the default list, or all
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) profile: Option<ProfileName>,
+    /// Who puts Kubernetes onto the machines of both sides: by-hand, kubeadm, or both [default: both]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bootstrap: Option<Bootstraps>,
+    /// Machines in each cluster
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u32,
+    /// Install missing system packages, and take current versions for dropped ones, without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Stop with exit code 3 when guests cannot run under KVM here, instead of emulating them
+    #[arg(long)]
+    pub(crate) require_kvm: bool,
+    /// How large the cache may get, as with `test`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Fail when the package archive no longer has a locked version
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+/// By which a change is named: what one side of a comparison has and the other may not have.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) from: FromArgs,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
     /// The folders of all parts' results, each with its results.json, in any order
     #[arg(value_name = "DIR", required = true)]
@@ -189,6 +243,15 @@ pub(crate) struct MergeArgs {
 pub(crate) enum Bootstraps {
     One(Bootstrap),
     Both,
+}
+
+impl fmt::Display for Bootstraps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(one) => one.fmt(f),
+            Self::Both => f.pad("both"),
+        }
+    }
 }
 
 impl FromStr for Bootstraps {

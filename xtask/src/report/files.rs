@@ -1,27 +1,40 @@
-//! The files of a run: `results.json`, `junit.xml` and `report.html`.
+//! The files of a run: `results.json`, `junit.xml` and `report.html`; of a comparison, `compare.json` and
+//! `report.html`.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::report::compare::{self, Comparison};
+use crate::report::page::comparison;
 use crate::report::results::{PAGE, Results};
 use crate::report::{junit, left, page};
 
 /// Writes all three. Each is there whole, or as it was before, whatever ends this process meanwhile. The
 /// page also shows what scenarios that failed have left in the run's folder.
 pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
-    let replace = |name: &str, text: &[u8]| {
-        let beside = run_dir.join(format!(".{name}.new"));
-        let path = run_dir.join(name);
-        fs::write(&beside, text)
-            .and_then(|()| fs::rename(&beside, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
-    };
+    let replace = |name: &str, text: &[u8]| replace(run_dir, name, text);
     replace("results.json", &serde_json::to_vec_pretty(results)?)?;
     replace("junit.xml", junit::report(results).to_string()?.as_bytes())?;
     let page = page::page(results, &left::read(run_dir, results));
     replace(PAGE, page.as_bytes())
+}
+
+/// Writes both of a comparison, each in one step.
+pub(crate) fn write_comparison(folder: &Path, comparison: &Comparison) -> anyhow::Result<()> {
+    let data = serde_json::to_vec_pretty(comparison)?;
+    replace(folder, compare::FILE, &data)?;
+    replace(folder, PAGE, comparison::page(comparison).as_bytes())
+}
+
+/// Replaces a file in one step.
+fn replace(folder: &Path, name: &str, text: &[u8]) -> anyhow::Result<()> {
+    let beside = folder.join(format!(".{name}.new"));
+    let path = folder.join(name);
+    fs::write(&beside, text)
+        .and_then(|()| fs::rename(&beside, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! guests and servers have said is escaped where it is put in, and a policy of the page's own
 //! (`Content-Security-Policy`) would let nothing of it run.
 
+pub(crate) mod comparison;
 mod failure;
 mod matrix;
 mod overview;
@@ -75,6 +76,42 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
     let failed = failed.filter(|(_, record)| record.outcome == Verdict::Failed);
     let failed: Vec<(usize, &ScenarioRecord)> = failed.collect();
     let verdict = closing(results);
+    let body = html! {
+        a.skip href="#scenarios" { "To all scenarios" }
+        header {
+            h1 { (verdict) }
+            @if let Some(error) = &results.error {
+                p.error { "It did not come to its end: " (line(error)) }
+            }
+        }
+        main {
+            @if failed.len() > 1 { (contents(&failed, left)) }
+            @for (number, (place, record)) in failed.iter().take(room.in_full).enumerate() {
+                (failure::section(number + 1, record, left.get(place)))
+            }
+            @if failed.len() > room.in_full {
+                (others(&failed[room.in_full..], left, room.rows))
+            }
+            @let tests = results.harness_tests.iter();
+            @for test in tests.filter(|it| it.outcome == Verdict::Failed).take(TESTS) {
+                (harness_test(test))
+            }
+            (overview::section(results, room.rows))
+        }
+        footer {
+            p { (line(&machine(results))) }
+            p { (line(&results.provenance.to_string())) }
+            p {
+                "All of it as data: " a href="results.json" { "results.json" } ", "
+                a href="junit.xml" { "junit.xml" } "."
+            }
+        }
+    };
+    document(&verdict, &body)
+}
+
+/// A page around what it has to say.
+fn document(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -83,40 +120,10 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 link rel="icon" href="data:,";
-                title { "podwire: " (verdict) }
+                title { "podwire: " (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                a.skip href="#scenarios" { "To all scenarios" }
-                header {
-                    h1 { (verdict) }
-                    @if let Some(error) = &results.error {
-                        p.error { "It did not come to its end: " (line(error)) }
-                    }
-                }
-                main {
-                    @if failed.len() > 1 { (contents(&failed, left)) }
-                    @for (number, (place, record)) in failed.iter().take(room.in_full).enumerate() {
-                        (failure::section(number + 1, record, left.get(place)))
-                    }
-                    @if failed.len() > room.in_full {
-                        (others(&failed[room.in_full..], left, room.rows))
-                    }
-                    @let tests = results.harness_tests.iter();
-                    @for test in tests.filter(|it| it.outcome == Verdict::Failed).take(TESTS) {
-                        (harness_test(test))
-                    }
-                    (overview::section(results, room.rows))
-                }
-                footer {
-                    p { (line(&machine(results))) }
-                    p { (line(&results.provenance.to_string())) }
-                    p {
-                        "All of it as data: " a href="results.json" { "results.json" } ", "
-                        a href="junit.xml" { "junit.xml" } "."
-                    }
-                }
-            }
+            body { (body) }
         }
     }
 }

@@ -173,7 +173,7 @@ fn failure(record: &ScenarioRecord, folder: &Path) -> String {
 }
 
 /// The beginning of a reason: a panic's stack, or the history of a long wait, is left to the files.
-fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     const LINES: usize = 12;
     const COLUMNS: usize = 200;
     let all = text.lines().count();

@@ -1,0 +1,441 @@
+//! A base against a head, as data: what became of each scenario on both sides, and what that says.
+//!
+//! Pure functions over both sides' results. The rule ([`difference`]) knows verdicts alone, not what was said
+//! with them: a scenario that fails on both sides for two reasons does not differ.
+
+pub(crate) mod summary;
+
+use std::path::PathBuf;
+
+use podwire_cluster::{Cell, Layout};
+use serde::{Deserialize, Serialize};
+
+use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
+
+/// The comparison as data, in its folder.
+pub(crate) const FILE: &str = "compare.json";
+
+/// Verdicts of each side before a scenario that differs is called broken, or recovered.
+pub(crate) const RUNS: usize = 5;
+
+/// `compare.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// What came of it, in a sentence.
+    pub(crate) sentence: String,
+    /// What ended it before its time.
+    pub(crate) error: Option<String>,
+    pub(crate) counts: Counts,
+    pub(crate) base: Side,
+    pub(crate) head: Side,
+    /// Every scenario that was to run on a side, in the catalogue's order for each cluster.
+    pub(crate) scenarios: Vec<Compared>,
+}
+
+/// One of the two.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Side {
+    /// The flags that it is named by.
+    pub(crate) flags: Vec<String>,
+    /// What was under test, in words; nothing before a run has said it.
+    pub(crate) tested: Option<String>,
+    pub(crate) runs: Vec<SideRun>,
+}
+
+/// One run of a side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SideRun {
+    /// Its folder, relative to the comparison's.
+    pub(crate) folder: PathBuf,
+    pub(crate) seconds: f64,
+    /// What ended it before its time: what has no verdict then was not left out on purpose.
+    pub(crate) error: Option<String>,
+}
+
+impl SideRun {
+    /// Its own page, relative to the comparison's folder.
+    pub(crate) fn page(&self) -> PathBuf {
+        self.folder.join(PAGE)
+    }
+}
+
+/// A run of a side with what came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Ran {
+    pub(crate) run: SideRun,
+    pub(crate) results: Results,
+}
+
+/// A scenario on both sides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Compared {
+    pub(crate) name: String,
+    /// What the clusters of both sides have in common: `by-hand`, `kubeadm+routed`.
+    pub(crate) cluster: String,
+    pub(crate) difference: Difference,
+    pub(crate) base: OnSide,
+    pub(crate) head: OnSide,
+}
+
+/// What became of a scenario on one side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OnSide {
+    /// One for each run that was to have it, in their order.
+    pub(crate) runs: Vec<State>,
+    /// Of the first failure; where there is no verdict at all, why.
+    pub(crate) reason: Option<String>,
+    /// The folder of the first failure, relative to the comparison's.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// What a run says of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    Passed,
+    Failed,
+    /// It was not to run on such a cluster: every run of the side says so.
+    NotRun,
+    /// It was to run, and the run ended before.
+    NoVerdict,
+}
+
+/// How a scenario's sides differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Difference {
+    /// It always passed on the base, and always failed on the head, [`RUNS`] times each.
+    Broke,
+    /// The other way round.
+    Recovered,
+    /// One side, or both, does not always say the same.
+    NowAndThen,
+    /// There are too few verdicts.
+    Undecided,
+    /// It runs on the base alone.
+    OnlyBase,
+    /// It runs on the head alone.
+    OnlyHead,
+    /// It failed on both sides, which says nothing about the change.
+    FailsOnBoth,
+    /// It passed on both sides.
+    PassesOnBoth,
+    /// It ran on neither side.
+    Neither,
+}
+
+impl Difference {
+    /// Whether a person is to look at it.
+    pub(crate) fn is_shown(self) -> bool {
+        !matches!(self, Self::FailsOnBoth | Self::PassesOnBoth | Self::Neither)
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Broke => "broke",
+            Self::Recovered => "recovered",
+            Self::NowAndThen => "differs now and then",
+            Self::Undecided => "undecided",
+            Self::OnlyBase => "only on base",
+            Self::OnlyHead => "only on head",
+            Self::FailsOnBoth => "fails on both",
+            Self::PassesOnBoth => "passes on both",
+            Self::Neither => "on neither",
+        })
+    }
+}
+
+/// The rule: what the verdicts of both sides say.
+pub(crate) fn difference(base: &[State], head: &[State]) -> Difference {
+    let (base, head) = (Tally::of(base), Tally::of(head));
+    match (base.verdicts(), head.verdicts()) {
+        (0, 0) if base.unknown + head.unknown == 0 => return Difference::Neither,
+        (0, _) if base.unknown > 0 => return Difference::Undecided,
+        (_, 0) if head.unknown > 0 => return Difference::Undecided,
+        (0, _) => return Difference::OnlyHead,
+        (_, 0) => return Difference::OnlyBase,
+        _ => {}
+    }
+    if base.is_mixed() || head.is_mixed() {
+        return Difference::NowAndThen;
+    }
+    let enough = base.verdicts() >= RUNS && head.verdicts() >= RUNS;
+    match (base.failed > 0, head.failed > 0) {
+        (false, false) => Difference::PassesOnBoth,
+        (true, true) => Difference::FailsOnBoth,
+        (false, true) if enough => Difference::Broke,
+        (true, false) if enough => Difference::Recovered,
+        _ => Difference::Undecided,
+    }
+}
+
+/// How often each was said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    unknown: usize,
+}
+
+impl Tally {
+    pub(crate) fn of(states: &[State]) -> Self {
+        let count = |state| states.iter().filter(|it| **it == state).count();
+        Self {
+            passed: count(State::Passed),
+            failed: count(State::Failed),
+            unknown: count(State::NoVerdict),
+        }
+    }
+
+    fn verdicts(self) -> usize {
+        self.passed + self.failed
+    }
+
+    fn is_mixed(self) -> bool {
+        self.passed > 0 && self.failed > 0
+    }
+}
+
+impl OnSide {
+    /// `passed 5 of 5`.
+    pub(crate) fn in_short(&self) -> String {
+        let tally = Tally::of(&self.runs);
+        match (tally.verdicts(), tally.unknown) {
+            (0, 0) => "not run".to_owned(),
+            (0, _) => "no verdict".to_owned(),
+            (all, _) => format!("passed {} of {all}", tally.passed),
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.runs.contains(&State::Failed)
+    }
+}
+
+/// How many of which kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// With a verdict on both sides.
+    pub(crate) compared: usize,
+    pub(crate) broke: usize,
+    pub(crate) recovered: usize,
+    pub(crate) now_and_then: usize,
+    pub(crate) undecided: usize,
+    /// On one side alone.
+    pub(crate) absent: usize,
+    pub(crate) fails_on_both: usize,
+}
+
+impl Counts {
+    fn of(scenarios: &[Compared]) -> Self {
+        let count = |difference| {
+            let of = scenarios.iter().filter(|it| it.difference == difference);
+            of.count()
+        };
+        let on_both = scenarios.iter().filter(|it| it.is_compared());
+        Self {
+            compared: on_both.count(),
+            broke: count(Difference::Broke),
+            recovered: count(Difference::Recovered),
+            now_and_then: count(Difference::NowAndThen),
+            undecided: count(Difference::Undecided),
+            absent: count(Difference::OnlyBase) + count(Difference::OnlyHead),
+            fails_on_both: count(Difference::FailsOnBoth),
+        }
+    }
+
+    /// `head breaks 1 of 18 scenarios, and recovers 1`.
+    fn sentence(&self) -> String {
+        if self.compared == 0 {
+            return "no scenario has a verdict on both sides".to_owned();
+        }
+        let broke = match self.broke {
+            0 => "none".to_owned(),
+            some => some.to_string(),
+        };
+        let plural = match self.compared {
+            1 => "scenario",
+            _ => "scenarios",
+        };
+        let mut text = format!("head breaks {broke} of {} {plural}", self.compared);
+        if self.recovered > 0 {
+            text += &format!(", and recovers {}", self.recovered);
+        }
+        let others = [
+            (self.now_and_then, "differs", "differ", "now and then"),
+            (self.undecided, "is", "are", "undecided"),
+            (self.absent, "runs", "run", "on one side only"),
+            (self.fails_on_both, "fails", "fail", "on both"),
+        ];
+        for (count, one, more, what) in others {
+            match count {
+                0 => {}
+                1 => text += &format!("; 1 {one} {what}"),
+                _ => text += &format!("; {count} {more} {what}"),
+            }
+        }
+        text
+    }
+}
+
+impl Compared {
+    /// Whether both sides have a verdict.
+    fn is_compared(&self) -> bool {
+        let has = |side: &OnSide| Tally::of(&side.runs).verdicts() > 0;
+        has(&self.base) && has(&self.head)
+    }
+
+    /// Whether more runs are to say what the first ones leave open.
+    pub(crate) fn is_to_be_repeated(&self) -> bool {
+        self.difference == Difference::Undecided && self.is_compared()
+    }
+}
+
+impl Comparison {
+    /// What the runs of both sides say; `flags` are those that they are named by.
+    pub(crate) fn of(
+        flags: [Vec<String>; 2],
+        (base, head): (&[Ran], &[Ran]),
+        error: Option<String>,
+    ) -> Self {
+        let scenarios = compare(base, head);
+        let counts = Counts::of(&scenarios);
+        let [base_flags, head_flags] = flags;
+        let side = |flags, ran: &[Ran]| Side {
+            flags,
+            tested: ran.first().map(|first| tested(&first.results)),
+            runs: ran.iter().map(|ran| ran.run.clone()).collect(),
+        };
+        Self {
+            sentence: counts.sentence(),
+            error,
+            counts,
+            base: side(base_flags, base),
+            head: side(head_flags, head),
+            scenarios,
+        }
+    }
+}
+
+/// What ran on one side: clusters, system, where it came from.
+fn tested(results: &Results) -> String {
+    let mut cells: Vec<&str> = Vec::new();
+    for record in &results.scenarios {
+        if !cells.contains(&record.cell.as_str()) {
+            cells.push(&record.cell);
+        }
+    }
+    format!(
+        "{} on {}, {}",
+        cells.join(" and "),
+        results.system,
+        results.provenance
+    )
+}
+
+/// Every scenario of both sides.
+pub(crate) fn compare(base: &[Ran], head: &[Ran]) -> Vec<Compared> {
+    let mut places: Vec<(String, String)> = Vec::new();
+    for ran in base.iter().chain(head) {
+        for record in &ran.results.scenarios {
+            let place = (record.name.clone(), cluster(&record.cell));
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    let compared = places.into_iter().map(|(name, cluster)| {
+        let (base, head) = (
+            on_side(base, &name, &cluster),
+            on_side(head, &name, &cluster),
+        );
+        Compared {
+            difference: difference(&base.runs, &head.runs),
+            name,
+            cluster,
+            base,
+            head,
+        }
+    });
+    compared.collect()
+}
+
+/// What two sides' clusters have in common where the rest of them is what differs.
+pub(crate) fn cluster(cell: &str) -> String {
+    match cell.parse::<Cell>() {
+        Ok(cell) if cell.layout == Layout::Flat => cell.bootstrap.to_string(),
+        Ok(cell) => format!("{}+{}", cell.bootstrap, cell.layout),
+        Err(_) => cell.to_owned(),
+    }
+}
+
+fn on_side(runs: &[Ran], name: &str, of: &str) -> OnSide {
+    let mut side = OnSide::default();
+    for (number, ran) in runs.iter().enumerate() {
+        let mut records = ran.results.scenarios.iter();
+        let record = records.find(|it| it.name == name && cluster(&it.cell) == of);
+        let state = match (record.map(|it| it.outcome), &ran.run.error) {
+            (Some(Verdict::Passed), _) => State::Passed,
+            (Some(Verdict::Failed), _) => State::Failed,
+            (Some(Verdict::Skipped), None) => State::NotRun,
+            (Some(Verdict::Skipped), Some(_)) => State::NoVerdict,
+            // Only the first run of a side is to have all.
+            (None, _) if number > 0 => continue,
+            (None, None) => State::NotRun,
+            (None, Some(_)) => State::NoVerdict,
+        };
+        if state == State::Failed && !side.has_failed() {
+            side.reason = record.map(|it| it.reason.clone());
+            side.folder = record.and_then(|it| Some(ran.run.folder.join(it.folder.as_ref()?)));
+        } else if number == 0 && matches!(state, State::NotRun | State::NoVerdict) {
+            side.reason = Some(why_not(ran, record, name));
+        }
+        side.runs.push(state);
+    }
+    side
+}
+
+/// Why a run has no verdict.
+fn why_not(ran: &Ran, record: Option<&ScenarioRecord>, name: &str) -> String {
+    let skipped = ran.results.scenarios.iter();
+    let skipped = skipped.filter(|it| it.name == name && it.outcome == Verdict::Skipped);
+    let skipped = record.or_else(|| skipped.into_iter().next());
+    let left_out = ran.results.left_out.iter().find(|it| it.name == name);
+    skipped
+        .map(|it| it.reason.clone())
+        .or_else(|| left_out.map(|it| it.reason.clone()))
+        .or_else(|| ran.run.error.clone())
+        .unwrap_or_else(|| "nothing of such a cluster runs it".to_owned())
+}
+
+/// What more runs are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repeat {
+    /// Names of scenarios.
+    pub(crate) names: Vec<String>,
+    /// Of their clusters, where all have the same.
+    pub(crate) bootstrap: Option<String>,
+}
+
+/// What is to be run again on both sides, if anything is.
+pub(crate) fn to_repeat(scenarios: &[Compared]) -> Option<Repeat> {
+    let again = || scenarios.iter().filter(|it| it.is_to_be_repeated());
+    let bootstrap = |it: &Compared| it.cluster.split('+').next().map(str::to_owned);
+    let first = again().next()?;
+    let one = again().all(|it| bootstrap(it) == bootstrap(first));
+    let mut names: Vec<String> = Vec::new();
+    for it in again() {
+        if !names.contains(&it.name) {
+            names.push(it.name.clone());
+        }
+    }
+    Some(Repeat {
+        names,
+        bootstrap: bootstrap(first).filter(|_| one),
+    })
+}
+
+#[cfg(test)]
+mod tests;

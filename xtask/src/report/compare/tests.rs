@@ -1,0 +1,258 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::summary::render;
+use super::*;
+use crate::report::fixture::results;
+use crate::report::results::LeftOut;
+use State::{Failed, NoVerdict, NotRun, Passed};
+
+const BY_HAND: &str = "by-hand/nftables/routes";
+
+/// A run with these verdicts.
+fn ran(number: usize, records: &[(&str, &str, Verdict)]) -> Ran {
+    let mut results = results();
+    let like = results.scenarios[0].clone();
+    results.scenarios = records
+        .iter()
+        .map(|(name, cell, outcome)| ScenarioRecord {
+            name: (*name).into(),
+            cell: (*cell).into(),
+            outcome: *outcome,
+            reason: match outcome {
+                Verdict::Passed => String::new(),
+                Verdict::Failed => format!("{name} saw a time-out in run {number}"),
+                Verdict::Skipped => "needs 4 nodes, this cluster has 3".into(),
+            },
+            folder: (*outcome == Verdict::Failed).then(|| format!("scenarios/{name}").into()),
+            ..like.clone()
+        })
+        .collect();
+    Ran {
+        run: SideRun {
+            folder: format!("runs/{number}").into(),
+            seconds: 90.0,
+            error: None,
+        },
+        results,
+    }
+}
+
+fn states(text: &str) -> Vec<State> {
+    let one = |letter| match letter {
+        'p' => Passed,
+        'f' => Failed,
+        '-' => NotRun,
+        _ => NoVerdict,
+    };
+    text.chars().map(one).collect()
+}
+
+#[test]
+fn the_rule() {
+    let table: Vec<String> = [
+        ("p", "p"),
+        ("f", "f"),
+        ("p", "f"),
+        ("ppppp", "fffff"),
+        ("fffff", "ppppp"),
+        ("ppppp", "ffff"),
+        ("pppp", "fffff"),
+        ("ppppp", "ffff?"),
+        ("ppppp", "ffpff"),
+        ("pp", "fp"),
+        ("ppppf", "fffff"),
+        ("p", "-"),
+        ("-", "p"),
+        ("f", "-"),
+        ("-", "-"),
+        ("p", "?"),
+        ("?", "p"),
+        ("?", "?"),
+        ("-", "?"),
+        ("p", ""),
+        ("", ""),
+    ]
+    .into_iter()
+    .map(|(base, head)| {
+        let said = difference(&states(base), &states(head));
+        format!("{base:5} {head:5} {said}")
+    })
+    .collect();
+    insta::assert_snapshot!(table.join("\n"), @r"
+    p     p     passes on both
+    f     f     fails on both
+    p     f     undecided
+    ppppp fffff broke
+    fffff ppppp recovered
+    ppppp ffff  undecided
+    pppp  fffff undecided
+    ppppp ffff? undecided
+    ppppp ffpff differs now and then
+    pp    fp    differs now and then
+    ppppf fffff differs now and then
+    p     -     only on base
+    -     p     only on head
+    f     -     only on base
+    -     -     on neither
+    p     ?     undecided
+    ?     p     undecided
+    ?     ?     undecided
+    -     ?     undecided
+    p           only on base
+                on neither
+    ");
+}
+
+#[test]
+fn clusters_are_the_same_that_differ_in_what_a_change_may_be() {
+    for cell in ["by-hand/nftables/routes", "by-hand/iptables/flannel"] {
+        assert_eq!(cluster(cell), "by-hand");
+    }
+    assert_eq!(cluster("kubeadm/nftables/flannel+routed"), "kubeadm+routed");
+    assert_eq!(cluster("of another version"), "of another version");
+}
+
+/// A head that breaks one, recovers one, and differs now and then in one.
+fn sides() -> (Vec<Ran>, Vec<Ran>) {
+    let kubeadm = "kubeadm/nftables/flannel";
+    let first = |number, cell, outcomes: [Verdict; 6]| {
+        let names = ["cluster_ip", "every_pair", "twins", "names", "old", "two"];
+        let mut records: Vec<_> = names
+            .into_iter()
+            .zip(outcomes)
+            .map(|(name, outcome)| (name, cell, outcome))
+            .collect();
+        records.push(("drain", kubeadm, Verdict::Passed));
+        ran(number, &records)
+    };
+    let (p, f, s) = (Verdict::Passed, Verdict::Failed, Verdict::Skipped);
+    let iptables = "by-hand/iptables/routes";
+    let mut base = vec![first(1, BY_HAND, [p, f, p, p, f, p])];
+    let mut head = vec![first(1, iptables, [f, p, f, p, f, s])];
+    for number in 2..=RUNS {
+        let again = |cell, [one, two, three]: [Verdict; 3]| {
+            let records = [
+                ("cluster_ip", cell, one),
+                ("every_pair", cell, two),
+                ("twins", cell, three),
+            ];
+            ran(number, &records)
+        };
+        base.push(again(BY_HAND, [p, f, p]));
+        head.push(again(iptables, [f, p, if number == 4 { p } else { f }]));
+    }
+    (base, head)
+}
+
+fn flags() -> [Vec<String>; 2] {
+    [vec![], vec!["--kube-proxy".into(), "iptables".into()]]
+}
+
+#[test]
+fn first_runs_say_what_is_to_be_repeated_and_all_of_them_what_differs() {
+    let (base, head) = sides();
+    let first = Comparison::of(flags(), (&base[..1], &head[..1]), None);
+    let repeat = to_repeat(&first.scenarios).unwrap();
+    assert_eq!(repeat.names, ["cluster_ip", "every_pair", "twins"]);
+    assert_eq!(repeat.bootstrap.as_deref(), Some("by-hand"));
+    assert_eq!(first.counts.broke, 0);
+    insta::assert_snapshot!(first.sentence, @"head breaks none of 6 scenarios; 3 are undecided; 1 runs on one side only; 1 fails on both");
+
+    let all = Comparison::of(flags(), (&base, &head), None);
+    assert_eq!(to_repeat(&all.scenarios), None);
+    insta::assert_snapshot!(render(&all, Path::new("target/podwire/latest")));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&all).unwrap());
+}
+
+#[test]
+fn what_differs_on_both_bootstraps_is_repeated_on_both() {
+    let kubeadm = "kubeadm/nftables/flannel+routed";
+    let of = |outcome| {
+        let records = [
+            ("a", BY_HAND, outcome),
+            ("a", kubeadm, outcome),
+            ("b", kubeadm, outcome),
+        ];
+        vec![ran(1, &records)]
+    };
+    let scenarios = compare(&of(Verdict::Passed), &of(Verdict::Failed));
+    let repeat = to_repeat(&scenarios).unwrap();
+    assert_eq!((repeat.names.len(), repeat.bootstrap), (2, None));
+}
+
+#[test]
+fn what_is_not_to_run_on_a_side_is_absent_and_what_was_cut_short_is_undecided() {
+    let base = [ran(1, &[("a", BY_HAND, Verdict::Passed)])];
+    let mut head = ran(1, &[]);
+    head.results.left_out = vec![LeftOut {
+        name: "a".into(),
+        reason: "it is for clusters of by-hand (routes)".into(),
+    }];
+    let only = compare(&base, std::slice::from_ref(&head));
+    assert_eq!(only[0].difference, Difference::OnlyBase);
+    let why = only[0].head.reason.as_deref();
+    assert_eq!(why, Some("it is for clusters of by-hand (routes)"));
+
+    head.results.left_out.clear();
+    head.run.error = Some("its set-up failed".into());
+    let cut = compare(&base, &[head]);
+    assert_eq!(cut[0].difference, Difference::Undecided);
+    assert_eq!(cut[0].head.in_short(), "no verdict");
+    assert!(to_repeat(&cut).is_none(), "nothing was seen to differ");
+    let sentence = Counts::of(&cut).sentence();
+    assert_eq!(sentence, "no scenario has a verdict on both sides");
+}
+
+#[test]
+fn who_reads_the_file_reads_what_was_written() {
+    let (base, head) = sides();
+    let all = Comparison::of(flags(), (&base, &head), Some("ended by Ctrl-C".into()));
+    let text = serde_json::to_vec(&all).unwrap();
+    assert_eq!(serde_json::from_slice::<Comparison>(&text).unwrap(), all);
+}
+
+fn any_states() -> impl Strategy<Value = Vec<State>> {
+    let state = prop_oneof![Just(Passed), Just(Failed), Just(NotRun), Just(NoVerdict)];
+    proptest::collection::vec(state, 0..=7)
+}
+
+proptest! {
+    #[test]
+    fn the_rule_is_the_same_from_the_other_side_and_in_any_order(
+        (base, shuffled) in any_states().prop_flat_map(|it| (Just(it.clone()), Just(it).prop_shuffle())),
+        head in any_states(),
+    ) {
+        let turned = |difference| match difference {
+            Difference::Broke => Difference::Recovered,
+            Difference::Recovered => Difference::Broke,
+            Difference::OnlyBase => Difference::OnlyHead,
+            Difference::OnlyHead => Difference::OnlyBase,
+            other => other,
+        };
+        let said = difference(&base, &head);
+        prop_assert_eq!(difference(&shuffled, &head), said);
+        prop_assert_eq!(difference(&head, &base), turned(said));
+    }
+
+    #[test]
+    fn only_what_always_failed_on_the_head_alone_is_broken(base in any_states(), head in any_states()) {
+        let count = |states: &[State], state| states.iter().filter(|it| **it == state).count();
+        let broke = count(&base, Passed) >= RUNS
+            && count(&base, Failed) == 0
+            && count(&head, Failed) >= RUNS
+            && count(&head, Passed) == 0;
+        prop_assert_eq!(difference(&base, &head) == Difference::Broke, broke);
+        prop_assert!(!matches!(difference(&base, &base), Difference::Broke | Difference::Recovered));
+    }
+
+    /// Whatever is undecided after the first runs is decided by four whole ones more.
+    #[test]
+    fn enough_runs_decide(more in proptest::collection::vec((any::<bool>(), any::<bool>()), RUNS - 1)) {
+        let of = |passed| if passed { Passed } else { Failed };
+        let base: Vec<State> = std::iter::once(Passed).chain(more.iter().map(|it| of(it.0))).collect();
+        let head: Vec<State> = std::iter::once(Failed).chain(more.iter().map(|it| of(it.1))).collect();
+        prop_assert!(matches!(difference(&base, &head), Difference::Broke | Difference::NowAndThen));
+    }
+}

@@ -1,0 +1,234 @@
+//! A comparison as one page: the sentence, what differs, why, and the way to both sides' own pages.
+
+use std::path::Path;
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::document;
+use super::said::{block, line, link, short};
+use crate::report::compare::{Compared, Comparison, Difference, FILE, OnSide, Side, SideRun};
+use crate::report::left::Left;
+use crate::say::text::clock;
+
+/// Rows of the table; all scenarios are in compare.json.
+const ROWS: usize = 400;
+/// Of how many is told what was said.
+const IN_FULL: usize = 60;
+/// Runs of a side that are linked.
+const RUNS: usize = 40;
+/// Characters of a name, and of a side's flags.
+const NAME: usize = 60;
+const FLAGS: usize = 200;
+
+/// The page. It leads to both sides' pages by relative paths: all of it can be moved as a whole.
+pub(crate) fn page(comparison: &Comparison) -> String {
+    let shown = comparison.scenarios.iter();
+    let shown: Vec<&Compared> = shown.filter(|it| it.difference.is_shown()).collect();
+    let body = html! {
+        header {
+            h1 { (line(&comparison.sentence)) }
+            @if let Some(error) = &comparison.error {
+                p.error { "It did not come to its end: " (line(error)) }
+            }
+            dl {
+                (side("base", &comparison.base))
+                (side("head", &comparison.head))
+            }
+        }
+        main {
+            @if !shown.is_empty() { (table(&shown)) }
+            @for it in shown.iter().take(IN_FULL) { (section(it)) }
+            (runs(comparison))
+        }
+        footer {
+            p { "All of it as data: " a href=(FILE) { (FILE) } "." }
+        }
+    };
+    document(&comparison.sentence, &body).into_string()
+}
+
+/// What a side is, and its first run, which had all scenarios.
+fn side(name: &str, side: &Side) -> Markup {
+    let flags = match side.flags.is_empty() {
+        true => "no flags".to_owned(),
+        false => side.flags.join(" "),
+    };
+    html! {
+        dt { (name) }
+        dd {
+            code { (short(&flags, FLAGS)) }
+            @if let Some(tested) = &side.tested { ": " (line(tested)) }
+            @if let Some(first) = side.runs.first() {
+                " (" a href=(link(&first.page())) { "report" } ")"
+            }
+        }
+    }
+}
+
+fn table(shown: &[&Compared]) -> Markup {
+    html! {
+        div.wide tabindex="0" role="region" aria-label="What differs" {
+            table {
+                thead {
+                    tr {
+                        @for name in ["scenario", "cluster", "verdict", "base", "head"] {
+                            th scope="col" { (name) }
+                        }
+                    }
+                }
+                tbody {
+                    @for it in shown.iter().take(ROWS) {
+                        tr {
+                            th scope="row" { (short(&it.name, NAME)) }
+                            td { (short(&it.cluster, NAME)) }
+                            td class=[(it.difference == Difference::Broke).then_some("wrong")] {
+                                (it.difference.to_string())
+                            }
+                            td { (it.base.in_short()) }
+                            td { (it.head.in_short()) }
+                        }
+                    }
+                }
+            }
+        }
+        @if shown.len() > ROWS { p { (shown.len() - ROWS) " more are in " (FILE) "." } }
+    }
+}
+
+/// What both sides said of a scenario, unless it passed.
+fn section(it: &Compared) -> Markup {
+    let sides = [("base", &it.base), ("head", &it.head)];
+    html! {
+        @if sides.iter().any(|(_, side)| side.reason.is_some()) {
+            section.failure {
+                h2 {
+                    (short(&it.name, NAME)) " "
+                    span.cell { (short(&it.cluster, NAME)) ", " (it.difference.to_string()) }
+                }
+                @for (name, side) in sides { (said(name, side)) }
+            }
+        }
+    }
+}
+
+fn said(name: &str, side: &OnSide) -> Markup {
+    html! {
+        @if let Some(reason) = &side.reason {
+            h3 {
+                (name) ": " (side.in_short())
+                @if let Some(folder) = &side.folder {
+                    " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
+                }
+            }
+            pre.sentence tabindex="0" { (block(reason)) }
+        }
+    }
+}
+
+/// The runs of both sides, each with its own page.
+fn runs(comparison: &Comparison) -> Markup {
+    let sides = [("base", &comparison.base), ("head", &comparison.head)];
+    let all = sides.iter().flat_map(|(_, side)| &side.runs);
+    let time = |seconds: f64| clock(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let total: f64 = all.map(|run| run.seconds).sum();
+    html! {
+        section id="runs" {
+            h2 { "Runs: " (time(total)) " in all" }
+            table {
+                tbody {
+                    @for (name, side) in sides {
+                        @for (number, run) in side.runs.iter().enumerate().take(RUNS) {
+                            (row(&format!("{name}, run {}", number + 1), run, &time(run.seconds)))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn row(name: &str, run: &SideRun, time: &str) -> Markup {
+    let page: &Path = &run.page();
+    html! {
+        tr {
+            th scope="row" { (name) }
+            td.time { (time) }
+            td { a href=(link(page)) { "report" } }
+            td { @if let Some(error) = &run.error { (line(error)) } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::compare::{Counts, State};
+    use crate::report::page::MOST;
+
+    fn compared(name: &str, difference: Difference, reason: &str) -> Compared {
+        let failed = OnSide {
+            runs: [State::Failed; 5].into(),
+            reason: Some(reason.into()),
+            folder: Some("head/runs/1/by-hand-nftables-routes/scenarios/a/attempt-1".into()),
+        };
+        let passed = OnSide {
+            runs: [State::Passed; 5].into(),
+            ..OnSide::default()
+        };
+        Compared {
+            name: name.into(),
+            cluster: "by-hand".into(),
+            difference,
+            base: passed,
+            head: failed,
+        }
+    }
+
+    fn comparison(scenarios: Vec<Compared>) -> Comparison {
+        let side = |flags: &[&str], folder: &str| Side {
+            flags: flags.iter().map(|it| (*it).to_owned()).collect(),
+            tested: Some(
+                "by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules".into(),
+            ),
+            runs: vec![SideRun {
+                folder: folder.into(),
+                seconds: 61.0,
+                error: None,
+            }],
+        };
+        Comparison {
+            sentence: "head breaks 1 of 2 scenarios".into(),
+            error: None,
+            counts: Counts::default(),
+            base: side(&[], "base/runs/1"),
+            head: side(&["--replace", "kube-proxy=./out/kube-proxy"], "head/runs/2"),
+            scenarios,
+        }
+    }
+
+    #[test]
+    fn the_sentence_comes_first_then_what_differs_and_why() {
+        let page = page(&comparison(vec![
+            compared(
+                "every_pair",
+                Difference::Broke,
+                "expected <b>; seen: a time-out",
+            ),
+            compared("names", Difference::PassesOnBoth, "is not to be seen"),
+        ]));
+        let (_, body) = page.split_once("</head>").unwrap();
+        insta::assert_snapshot!(body.replace('>', ">\n"));
+    }
+
+    #[test]
+    fn it_is_never_too_long_and_commands_nobody() {
+        let reason = "::error::<script>\u{1b}[2J".repeat(2000);
+        let many =
+            (0..2000).map(|number| compared(&format!("a{number}"), Difference::Broke, &reason));
+        let page = page(&comparison(many.collect()));
+        assert!(page.len() <= MOST, "{}", page.len());
+        assert!(!page.contains("<script>") && !page.contains('\u{1b}'));
+        assert!(page.contains("1600 more are in compare.json"));
+    }
+}

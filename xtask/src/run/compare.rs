@@ -1,0 +1,457 @@
+//! `cargo xtask compare`: the same scenarios on a base and on a head, and what differs.
+//!
+//! Each side's runs are runs of this very program as a process of its own, `cargo xtask test` with the side's
+//! flags: what is compared is what a person would have seen, and one side leaves nothing behind in the other.
+//! They are never beside each other on the machine, and what is repeated takes turns (base, head, head, base),
+//! so that whatever the host does meanwhile is no difference between the sides.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Parser as _, ValueEnum as _};
+use podwire_images::host;
+use podwire_process::{ChildCommand, Stream};
+use podwire_scenario::Scenario;
+use podwire_scenario::bare::{OUTPUT_VARIABLE, RunFolder};
+use rustix::process::Pid;
+use time::OffsetDateTime;
+
+use crate::command::cli::{Cli, Command, CompareArgs, TestArgs};
+use crate::command::interrupt::Expected;
+use crate::command::session::Session;
+use crate::command::{consent, side};
+use crate::plan::durations::Durations;
+use crate::report::compare::summary::render;
+use crate::report::compare::{self, Comparison, RUNS, Ran, Repeat, SideRun, to_repeat};
+use crate::report::files;
+use crate::report::results::Results;
+use crate::run::look;
+use crate::run::order::Order;
+use crate::say::stop::{INTERRUPTED, Stop};
+
+/// A run is looked at so often.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What `compare.json` says while the comparison goes on, and of one that nobody let end.
+const UNFINISHED: &str = "the comparison was under way; what killed it left no time to say more";
+
+/// The two, in the order of everything that has both.
+const SIDES: [Name; 2] = [Name::Base, Name::Head];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Base,
+    Head,
+}
+
+impl Name {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Head => "head",
+        }
+    }
+}
+
+/// The whole command.
+pub(crate) fn compare(
+    session: &Session,
+    args: &CompareArgs,
+    catalogue: &[Scenario],
+) -> Result<(), Stop> {
+    let flags = [(Name::Base, &args.base), (Name::Head, &args.head)].map(|(name, asked)| {
+        side::flags(asked).map_err(|why| Stop::Usage(format!("{}: {why}", name.text())))
+    });
+    let [base, head] = flags;
+    let flags = [base?, head?];
+    let lacks = plans(session, args, &flags, catalogue)?;
+    outln!(
+        "Base and head run one after the other; what differs then runs {} times more on both.",
+        RUNS - 1
+    );
+    if flags[0] == flags[1] {
+        outln!("They are the same: whatever differs shows how often the comparison itself errs.");
+    }
+    if args.plan {
+        out!("{lacks}");
+        return Ok(());
+    }
+    if !lacks.is_empty() {
+        return Err(Stop::setup(lacks.trim_end()));
+    }
+    // Here, since nobody asks in the runs: these have no terminal to read from.
+    consent::host_packages(session, args.yes)?;
+
+    let folder = session.workspace.new_run(OffsetDateTime::now_utc())?;
+    let interrupted = session.interrupts.expect();
+    let mut runs = Runs {
+        session,
+        args,
+        flags,
+        folder,
+        ran: [Vec::new(), Vec::new()],
+        interrupted: &interrupted,
+    };
+    let done = runs.all();
+    let error = match &done {
+        Ok(()) => None,
+        Err(Stop::Setup(error)) => Some(format!("{error:#}")),
+        Err(Stop::Usage(text)) => Some(text.clone()),
+        Err(Stop::Interrupted | Stop::Failed) => Some("ended by Ctrl-C".to_owned()),
+    };
+    let comparison = runs.so_far(error);
+    files::write_comparison(&runs.folder, &comparison)?;
+    let shown = session.workspace.shown(&session.workspace.latest());
+    out!("{}", render(&comparison, &shown));
+    done?;
+    match comparison.counts.broke {
+        0 => Ok(()),
+        _ => Err(Stop::Failed),
+    }
+}
+
+/// Prints what each side is going to do. Gives what the machine lacks for it, a line for each.
+fn plans(
+    session: &Session,
+    args: &CompareArgs,
+    flags: &[Vec<String>; 2],
+    catalogue: &[Scenario],
+) -> Result<String, Stop> {
+    let measured = Durations::load(session.cache.root());
+    session.progress.phase("looking at what is there");
+    let packages = host::Host::detect(&session.spawner).plan(false);
+    let looked = SIDES.iter().zip(flags).map(|(name, flags)| {
+        let of_side = |stop| match stop {
+            Stop::Usage(text) => Stop::Usage(format!("{}: {text}", name.text())),
+            other => other,
+        };
+        let args = test_args(&words(args, flags, None)).map_err(of_side)?;
+        let order = Order::take(session, &args, catalogue).map_err(of_side)?;
+        let (plan, _) = look::look(session, &order, &packages)?;
+        Ok((name, plan, on_clusters(&order)))
+    });
+    let looked: Result<Vec<_>, Stop> = looked.collect();
+    session.progress.idle();
+    let looked = looked?;
+    let mut in_common = looked.iter().map(|(.., scenarios)| scenarios.clone());
+    let in_common = in_common.next().map(|first| {
+        in_common.fold(first, |all, other| {
+            all.intersection(&other).cloned().collect()
+        })
+    });
+    if in_common.is_none_or(|all| all.is_empty()) {
+        return Err(Stop::Usage(
+            "no scenario would run on both sides; `cargo xtask scenarios` says which clusters each is for"
+                .into(),
+        ));
+    }
+    let mut lacks = String::new();
+    for ((name, plan, _), flags) in looked.iter().zip(flags) {
+        outln!(
+            "{}: {}\n{}",
+            name.text(),
+            shown(flags),
+            plan.render(&measured)
+        );
+        for shortage in plan.shortages() {
+            lacks += &format!("{}: {shortage}\n", name.text());
+        }
+    }
+    Ok(lacks)
+}
+
+/// Its scenarios, each with what the clusters of both sides have in common.
+fn on_clusters(order: &Order<'_>) -> BTreeSet<(String, String)> {
+    let cells = order.cells.iter();
+    let all = cells.flat_map(|cell| {
+        let cluster = compare::cluster(&cell.cell.to_string());
+        let names = cell.selection.scenarios.iter();
+        names.map(move |name| (name.clone(), cluster.clone()))
+    });
+    all.collect()
+}
+
+fn shown(flags: &[String]) -> String {
+    match flags {
+        [] => "what is tested without any flags".to_owned(),
+        [first, rest @ ..] => ChildCommand::new(first).args(rest).display(),
+    }
+}
+
+/// The arguments of a run of one side: all that was asked for, or what is to be repeated.
+fn words(args: &CompareArgs, flags: &[String], repeat: Option<&Repeat>) -> Vec<String> {
+    let (filter, profile, bootstrap) = match repeat {
+        None => (
+            args.filter.clone(),
+            args.profile.and_then(|it| it.to_possible_value()),
+            args.bootstrap.map(|it| it.to_string()),
+        ),
+        Some(repeat) => (
+            Some(repeat.names.join(",")),
+            None,
+            repeat
+                .bootstrap
+                .clone()
+                .or_else(|| args.bootstrap.map(|it| it.to_string())),
+        ),
+    };
+    let valued = [
+        ("--filter", filter),
+        ("--profile", profile.map(|it| it.get_name().to_owned())),
+        ("--bootstrap", bootstrap),
+        ("--nodes", (args.nodes != 3).then(|| args.nodes.to_string())),
+        (
+            "--max-size",
+            args.max_size.map(|it| format!("{}B", it.as_u64())),
+        ),
+    ];
+    let alone = [
+        ("--yes", args.yes),
+        ("--require-kvm", args.require_kvm),
+        ("--locked", args.locked),
+    ];
+    let valued = valued.into_iter();
+    let valued = valued.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+    let alone = alone.into_iter().filter(|(_, is_given)| *is_given);
+    let mut words = vec!["test".to_owned()];
+    words.extend(valued.flatten());
+    words.extend(alone.map(|(flag, _)| flag.to_owned()));
+    words.extend(flags.iter().cloned());
+    words
+}
+
+fn test_args(words: &[String]) -> Result<TestArgs, Stop> {
+    let all = ["xtask"]
+        .into_iter()
+        .chain(words.iter().map(String::as_str));
+    match Cli::try_parse_from(all).map(|cli| cli.command) {
+        Ok(Command::Test(args)) => Ok(args),
+        Ok(_) => Err(Stop::Usage("it is no run".into())),
+        Err(error) => Err(Stop::Usage(error.render().to_string())),
+    }
+}
+
+/// The runs of both sides.
+struct Runs<'a> {
+    session: &'a Session,
+    args: &'a CompareArgs,
+    flags: [Vec<String>; 2],
+    folder: RunFolder,
+    /// What has run, base's and head's.
+    ran: [Vec<Ran>; 2],
+    /// Ctrl-C.
+    interrupted: &'a Expected,
+}
+
+impl Runs<'_> {
+    fn all(&mut self) -> Result<(), Stop> {
+        for name in SIDES {
+            self.run(name, None)?;
+        }
+        let Some(repeat) = to_repeat(&self.so_far(None).scenarios) else {
+            return Ok(());
+        };
+        self.session.progress.line(&format!(
+            "what differs runs {} times more on both sides: {}",
+            RUNS - 1,
+            repeat.names.join(", ")
+        ));
+        for number in 1..RUNS {
+            // base, head, head, base, base, head, ...
+            let mut turns = SIDES;
+            if number % 2 == 1 {
+                turns.reverse();
+            }
+            for name in turns {
+                self.run(name, Some(&repeat))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One run of a side, whose results are kept whatever became of it.
+    fn run(&mut self, name: Name, repeat: Option<&Repeat>) -> Result<(), Stop> {
+        if self.interrupted.has_come() {
+            return Err(Stop::Interrupted);
+        }
+        let place = name as usize;
+        let output = self.folder.join(name.text());
+        let number = self.ran[place].len() + 1;
+        let log = output.join(format!("run-{number}.txt"));
+        fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+        let words = words(self.args, &self.flags[place], repeat);
+        self.session.progress.line(&format!(
+            "{}, run {number}: {}",
+            name.text(),
+            ChildCommand::new("cargo")
+                .args(["xtask"])
+                .args(&words)
+                .display()
+        ));
+        let before = newest(&output);
+        let started = Instant::now();
+        let mut child = self.start(&words, &output, &log)?;
+        let interrupts = &self.session.interrupts;
+        interrupts.tell_first(Some(Pid::from_child(&child)));
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            thread::sleep(LOOK);
+        };
+        interrupts.tell_first(None);
+        let took = started.elapsed();
+        let stop = self.stop(name, status.code(), &log);
+        let folder = newest(&output).filter(|newest| before.as_ref() != Some(newest));
+        let kept = match folder {
+            Some(folder) => self.keep(place, &folder, took, stop.as_ref())?,
+            None => false,
+        };
+        let last = self.ran[place].last().filter(|_| kept);
+        let error = match last {
+            Some(last) => last.results.error.clone(),
+            None => Some(format!("its run left no results; see {}", log.display())),
+        };
+        match (stop, error) {
+            (Some(stop), _) => Err(stop),
+            (None, Some(error)) => Err(Stop::setup(format!("{}: {error}", name.text()))),
+            (None, None) => {
+                let so_far = self.so_far(Some(UNFINISHED.to_owned()));
+                Ok(files::write_comparison(&self.folder, &so_far)?)
+            }
+        }
+    }
+
+    fn start(&self, words: &[String], output: &Path, log: &Path) -> anyhow::Result<Child> {
+        // This very program, even if cargo has made another of it meanwhile.
+        let program = format!("/proc/{}/exe", std::process::id());
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = ChildCommand::new(program)
+            .args(words)
+            .env(OUTPUT_VARIABLE, output);
+        // The terminal's Ctrl-C reaches this process alone, which tells the run once.
+        command.own_group = true;
+        command.stdout = Stream::File(file);
+        command.stderr = Stream::Inherit;
+        Ok(self.session.spawner.spawn(command)?)
+    }
+
+    /// Why there is nothing more to compare after a run that ended like this.
+    fn stop(&self, name: Name, code: Option<i32>, log: &Path) -> Option<Stop> {
+        let code = match code {
+            Some(0 | 1) => return None,
+            Some(code) if code == i32::from(INTERRUPTED) => return Some(Stop::Interrupted),
+            _ if self.interrupted.has_come() => return Some(Stop::Interrupted),
+            Some(code) => format!("exit code {code}"),
+            None => "a signal".to_owned(),
+        };
+        Some(Stop::setup(format!(
+            "{}: its run ended with {code} and has no verdicts; what it said is above, and in {}",
+            name.text(),
+            self.session.workspace.shown(log).display()
+        )))
+    }
+
+    /// Keeps what a run has left; whether there was anything.
+    fn keep(
+        &mut self,
+        place: usize,
+        folder: &Path,
+        took: Duration,
+        stop: Option<&Stop>,
+    ) -> anyhow::Result<bool> {
+        let path = folder.join("results.json");
+        let Ok(text) = fs::read(&path) else {
+            // Ended before it had anything to say.
+            return Ok(false);
+        };
+        let results: Results = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a run's results", path.display()))?;
+        let error = match stop {
+            Some(Stop::Interrupted) => Some("ended by Ctrl-C".to_owned()),
+            Some(_) => Some("its run ended early".to_owned()),
+            None => None,
+        };
+        let own = fs::canonicalize(&*self.folder)?;
+        self.ran[place].push(Ran {
+            run: SideRun {
+                folder: folder.strip_prefix(&own).unwrap_or(folder).to_owned(),
+                seconds: took.as_secs_f64(),
+                error: results.error.clone().or(error),
+            },
+            results,
+        });
+        Ok(true)
+    }
+
+    fn so_far(&self, error: Option<String>) -> Comparison {
+        let [base, head] = &self.ran;
+        Comparison::of(self.flags.clone(), (base, head), error)
+    }
+}
+
+/// The newest run's folder, without symbolic links.
+fn newest(output: &Path) -> Option<PathBuf> {
+    fs::canonicalize(output.join("latest")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &[&str]) -> CompareArgs {
+        let words = ["xtask", "compare"].iter().chain(line);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Compare(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_has_the_side_s_flags_and_what_holds_for_both() {
+        let line = [
+            "--filter",
+            "E7",
+            "--kube-proxy nftables",
+            "--kube-proxy iptables",
+            "--bootstrap=by-hand",
+            "--profile",
+            "full",
+            "--max-size",
+            "10GiB",
+            "--nodes",
+            "4",
+            "--yes",
+        ];
+        let args = args(&line);
+        let (base, head) = (side::flags(&args.base), side::flags(&args.head));
+        let (base, head) = (base.unwrap(), head.unwrap());
+        let shown = |flags, repeat| words(&args, flags, repeat).join(" ");
+        insta::assert_snapshot!(shown(&base, None), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
+        let repeat = Repeat {
+            names: ["a", "b"].map(String::from).into(),
+            bootstrap: Some("by-hand".into()),
+        };
+        insta::assert_snapshot!(shown(&head, Some(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
+        let run = test_args(&words(&args, &head, None)).unwrap();
+        assert_eq!(run.max_size.map(|it| it.as_u64()), Some(10 << 30));
+        assert_eq!(run.network.kube_proxy.to_string(), "iptables");
+    }
+
+    #[test]
+    fn sides_are_words_of_their_own_wherever_they_stand() {
+        let asked = args(&["", "--replace kube-proxy=./out/kube-proxy", "--plan"]);
+        assert_eq!(asked.base, "");
+        assert_eq!(asked.head, "--replace kube-proxy=./out/kube-proxy");
+        assert!(asked.plan);
+        let both = args(&["--pod-network=flannel", "--pod-network=routes"]);
+        assert_eq!(both.head, "--pod-network=routes");
+        let one = Cli::try_parse_from(["xtask", "compare", "--kube-proxy iptables"]);
+        assert_eq!(one.unwrap_err().exit_code(), 2);
+    }
+}
