@@ -10,6 +10,7 @@
 )]
 
 mod beside;
+mod compared;
 mod kept;
 mod laid;
 mod network;
