@@ -374,6 +374,22 @@ impl NetworkArgs {
             ip_families: self.ip_families,
         }
     }
+
+    /// The same, where there can be such a cluster.
+    ///
+    /// # Errors
+    /// In words, for flannel with two families: the bundle's flanneld carries IPv4 alone.
+    pub(crate) fn existing_cell(&self, bootstrap: Bootstrap) -> Result<Cell, String> {
+        let cell = self.cell(bootstrap);
+        if cell.ip_families.is_dual() && matches!(cell.network, PodNetwork::Flannel(_)) {
+            return Err(format!(
+                "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {}, and the bundle's \
+                 flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own",
+                cell.network
+            ));
+        }
+        Ok(cell)
+    }
 }
 
 /// A cluster of one's own.
@@ -879,6 +895,28 @@ mod tests {
             ];
             Cli::try_parse_from(words.iter().chain(&more)).unwrap();
         }
+    }
+
+    #[test]
+    fn flannel_carries_one_family() {
+        let cell = |line: &str, bootstrap| {
+            let words = ["xtask", "test"].into_iter().chain(line.split(' '));
+            let Command::Test(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("{line} is not about a test");
+            };
+            let cell = args.network.existing_cell(bootstrap);
+            cell.map(|cell| cell.to_string())
+        };
+        let (by_hand, kubeadm) = (Bootstrap::ByHand, Bootstrap::Kubeadm);
+        let dual = "--ip-families dual";
+        let routes = "--ip-families dual --pod-network routes";
+        assert_eq!(cell(dual, by_hand).unwrap(), "by-hand/nftables/routes+dual");
+        assert_eq!(
+            cell(routes, kubeadm).unwrap(),
+            "kubeadm/nftables/routes+dual"
+        );
+        insta::assert_snapshot!(cell(dual, kubeadm).unwrap_err(), @"--ip-families dual: in kubeadm's cluster the Pod network would be flannel, and the bundle's flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own");
+        assert!(cell("--ip-families ipv4", kubeadm).is_ok());
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Makes what is missing, on behalf of `command`.
     pub(super) fn get(session: &Session, args: &ClusterArgs, command: &str) -> Result<Self, Stop> {
-        let cell = args.network.cell(args.bootstrap).laid_out(args.layout);
+        let cell = args.network.existing_cell(args.bootstrap);
+        let cell = cell.map_err(Stop::Usage)?.laid_out(args.layout);
         if !cell.exists() {
             return Err(Stop::Usage(format!(
                 "--layout {}: no router leads from one segment to another by IPv6; --ip-families dual is for \

@@ -381,7 +381,8 @@ fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
         (Some(Bootstraps::Both) | None, None) => Bootstrap::ALL.to_vec(),
     };
     let cells = bootstraps.into_iter();
-    Ok(cells.map(|each| args.network.cell(each)).collect())
+    let cells = cells.map(|each| args.network.existing_cell(each));
+    cells.collect::<Result<_, _>>().map_err(Stop::Usage)
 }
 
 #[cfg(test)]
