@@ -151,9 +151,9 @@ impl std::fmt::Display for Difference {
 pub(crate) fn difference(base: &[State], head: &[State]) -> Difference {
     let (base, head) = (Tally::of(base), Tally::of(head));
     match (base.verdicts(), head.verdicts()) {
-        (0, 0) if base.unknown + head.unknown == 0 => return Difference::Neither,
-        (0, _) if base.unknown > 0 => return Difference::Undecided,
-        (_, 0) if head.unknown > 0 => return Difference::Undecided,
+        (0, 0) if base.is_absent() && head.is_absent() => return Difference::Neither,
+        (0, _) if !base.is_absent() => return Difference::Undecided,
+        (_, 0) if !head.is_absent() => return Difference::Undecided,
         (0, _) => return Difference::OnlyHead,
         (_, 0) => return Difference::OnlyBase,
         _ => {}
@@ -176,6 +176,7 @@ pub(crate) fn difference(base: &[State], head: &[State]) -> Difference {
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    not_run: usize,
     unknown: usize,
 }
 
@@ -185,12 +186,18 @@ impl Tally {
         Self {
             passed: count(State::Passed),
             failed: count(State::Failed),
+            not_run: count(State::NotRun),
             unknown: count(State::NoVerdict),
         }
     }
 
     fn verdicts(self) -> usize {
         self.passed + self.failed
+    }
+
+    /// Whether it was not to run, as some run has said and none leaves open.
+    fn is_absent(self) -> bool {
+        self.not_run > 0 && self.unknown == 0
     }
 
     fn is_mixed(self) -> bool {
@@ -202,10 +209,10 @@ impl OnSide {
     /// `passed 5 of 5`.
     pub(crate) fn in_short(&self) -> String {
         let tally = Tally::of(&self.runs);
-        match (tally.verdicts(), tally.unknown) {
-            (0, 0) => "not run".to_owned(),
-            (0, _) => "no verdict".to_owned(),
-            (all, _) => format!("passed {} of {all}", tally.passed),
+        match tally.verdicts() {
+            0 if tally.is_absent() => "not run".to_owned(),
+            0 => "no verdict".to_owned(),
+            all => format!("passed {} of {all}", tally.passed),
         }
     }
 

@@ -100,8 +100,8 @@ fn the_rule() {
     ?     p     undecided
     ?     ?     undecided
     -     ?     undecided
-    p           only on base
-                on neither
+    p           undecided
+                undecided
     ");
 }
 
@@ -200,6 +200,10 @@ fn what_is_not_to_run_on_a_side_is_absent_and_what_was_cut_short_is_undecided() 
     let cut = compare(&base, &[head]);
     assert_eq!(cut[0].difference, Difference::Undecided);
     assert_eq!(cut[0].head.in_short(), "no verdict");
+    // One that was ended before it had a list of what it was to run has left nothing at all.
+    let nothing = compare(&base, &[]);
+    assert_eq!(nothing[0].difference, Difference::Undecided);
+    assert_eq!(nothing[0].head.in_short(), "no verdict");
     assert!(to_repeat(&cut).is_none(), "nothing was seen to differ");
     let sentence = Counts::of(&cut).sentence();
     assert_eq!(sentence, "no scenario has a verdict on both sides");
