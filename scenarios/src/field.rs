@@ -12,6 +12,7 @@ pub(crate) mod flushed_rules;
 pub(crate) mod foreign_cni_file;
 pub(crate) mod hairpin;
 pub(crate) mod host_port;
+pub(crate) mod ipv6;
 pub(crate) mod networkd;
 pub(crate) mod node_port;
 pub(crate) mod node_setup;

@@ -24,7 +24,7 @@ use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
 use crate::house::{chaos, check, clean, docs, doctor, fuzz, stages};
-use crate::lab::{access, capture, impair, up};
+use crate::lab::{access, capture, forward, impair, up, with};
 use crate::plan::{scenarios, select};
 use crate::prepare::alone;
 use crate::run::{compare, parts, test};
@@ -37,13 +37,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit status: 0, or that of a command on a node.
+/// The exit status: 0, or that of a command on a node or beside a cluster.
 fn run(command: Command) -> Result<u8, Stop> {
     match command {
         // These start no process: Ctrl-C ends them as it ends any program, or goes to the node.
         Command::Ssh(args) => return access::ssh(&args),
         Command::Console(args) => access::console(&args),
         Command::Kubectl(args) => return access::kubectl(&args),
+        Command::Kubeconfig(args) => forward::kubeconfig(&args),
+        Command::Forward(args) => forward::forward(&args),
         Command::Impair(args) => impair::impair(&args),
         Command::Heal(args) => impair::heal(&args),
         Command::Capture(args) => capture::capture(&args),
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<u8, Stop> {
         }
         Command::Merge(args) => parts::merge(&Workspace::find()?, &args),
         Command::Up(args) => up::up(&Session::start()?, &args),
+        Command::With(args) => return with::with(&Session::start()?, &args),
         Command::Doctor(args) => doctor::doctor(&Session::start()?, &args),
         Command::Image(args) => alone::image(&Session::start()?, &args),
         Command::Bundle(args) => alone::bundle(&Session::start()?, &args),

@@ -4,6 +4,7 @@ pub(crate) mod alone;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod machine;
+pub(crate) mod node_tree;
 pub(crate) mod parts;
 pub(crate) mod pod_network;
 pub(crate) mod preparation;

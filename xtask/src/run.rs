@@ -8,6 +8,7 @@ mod order;
 pub(crate) mod pace;
 pub(crate) mod parts;
 mod prepare_only;
+mod programs;
 pub(crate) mod suite;
 pub(crate) mod test;
 mod under_way;

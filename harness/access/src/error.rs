@@ -1,6 +1,7 @@
 //! Everything that can go wrong on the way into a cluster.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use podwire_vm::SshError;
@@ -65,6 +66,19 @@ pub enum AccessError {
         /// What the SSH library says, if anything.
         source: Option<Box<russh::Error>>,
     },
+    /// Nobody can be listened for on this host's loopback.
+    #[error(
+        "cannot listen on {address} of this host; take another port, or let the kernel choose one"
+    )]
+    Listen {
+        /// Where.
+        address: SocketAddrV4,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A node's root has no kubeconfig that somebody else could use.
+    #[error("{0}")]
+    Kubeconfig(String),
     /// Our own terminal or streams failed.
     #[error("cannot {doing}")]
     Local {

@@ -37,26 +37,27 @@ pub async fn running(runs: &Path) -> Result<Vec<Running>, AccessError> {
     let mut found = Vec::new();
     // An entry that cannot be read is one that goes away just now.
     for entry in listed.flatten() {
-        let dir = entry.path();
-        if !dir.join(FILE).exists() {
-            continue;
-        }
-        let Ok(Some(link)) = Link::open(&dir).await else {
-            continue;
-        };
-        if let Ok(description) = link.describe().await {
-            found.push(Running {
-                run: entry.file_name().to_string_lossy().into_owned(),
-                dir,
-                description,
-            });
-        }
+        found.extend(at(&entry.path()).await);
     }
     found.sort_by(|a, b| {
         let age = |running: &Running| (running.description.started, running.run.clone());
         age(b).cmp(&age(a))
     });
     Ok(found)
+}
+
+/// The cluster served in a folder; nothing where nobody answers.
+pub async fn at(dir: &Path) -> Option<Running> {
+    if !dir.join(FILE).exists() {
+        return None;
+    }
+    let link = Link::open(dir).await.ok()??;
+    let name = dir.file_name().unwrap_or_default();
+    Some(Running {
+        run: name.to_string_lossy().into_owned(),
+        dir: dir.to_owned(),
+        description: link.describe().await.ok()?,
+    })
 }
 
 /// Which of them is meant: the newest whose run's name begins with `prefix`.

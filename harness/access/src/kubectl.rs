@@ -221,9 +221,14 @@ impl Kubectl {
 /// Says what kubectl's own words do not: without a kubeconfig it looks for an API server of its own
 /// machine, where nobody has started one.
 fn hint() -> String {
+    format!("[ -e {ADMIN_PATH} ] || echo '{}' >&2", without_kubeconfig())
+}
+
+/// What there is to say where root has no kubeconfig.
+pub(crate) fn without_kubeconfig() -> String {
     format!(
-        "[ -e {ADMIN_PATH} ] || echo '{NODE} has no kubeconfig ({ADMIN_PATH}): a stage before \
-         control-plane, or init with kubeadm, has no API server yet' >&2"
+        "{NODE} has no kubeconfig ({ADMIN_PATH}): a stage before control-plane, or init with kubeadm, has \
+         no API server yet"
     )
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask ssh, console, kubectl, ...     the process that runs the cluster
-//!   find -> access.sock in the run's folder ──> Door ──> gateway ──> node's sshd
+//!   find -> access.sock in the run's folder ──> Door ──> gateway ──> node's sshd, or another port
 //!                                                   ├──> node's console.log
 //!                                                   └──> segment's rules and frames
 //! ```
@@ -11,13 +11,18 @@
 //! - [`find`] finds the sockets that somebody serves;
 //! - [`Link`] is a connection to one: one request, one answer, then bytes;
 //! - [`Shell`] is an SSH session over it, with this process's terminal or streams;
-//! - [`kubectl`] sends along the local files that kubectl is to read.
+//! - [`kubectl`] sends along the local files that kubectl is to read;
+//! - [`Forward`] is a node's port on this host's loopback, for as long as it lives;
+//! - [`Beside`] is what a program on this host has of the cluster that it runs beside.
 //!
-//! Nothing listens on a network, and sshd's own authentication stays: the socket only carries
-//! bytes.
+//! But for a [`Forward`], nothing listens on a network. Each port's own authentication stays: the socket
+//! only carries bytes.
 
+mod administrator;
+mod beside;
 mod error;
 pub mod find;
+mod forward;
 pub mod kubectl;
 mod link;
 mod protocol;
@@ -29,7 +34,10 @@ mod terminal;
 mod tests;
 mod wire;
 
+pub use administrator::administrator;
+pub use beside::{Beside, RUN_VARIABLE};
 pub use error::AccessError;
+pub use forward::Forward;
 pub use link::Link;
 pub use protocol::{Description, NodeAddress};
 pub use server::{Door, Room, Served};

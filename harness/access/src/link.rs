@@ -68,6 +68,39 @@ impl Link {
         }
     }
 
+    /// A connection to a port of a node.
+    ///
+    /// # Errors
+    /// [`AccessError::Refused`] for an unknown node, and for one where nobody takes the connection;
+    /// [`AccessError::Protocol`].
+    pub(crate) async fn dial(
+        mut self,
+        node: &str,
+        port: u16,
+    ) -> Result<BufReader<UnixStream>, AccessError> {
+        let request = Request::Dial {
+            node: node.to_owned(),
+            port,
+        };
+        match self.ask(request).await? {
+            Answer::Dial => Ok(self.stream),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Resolves when the cluster has ended.
+    ///
+    /// # Errors
+    /// [`AccessError::Protocol`].
+    pub(crate) async fn attend(mut self) -> Result<(), AccessError> {
+        let Answer::Attend = self.ask(Request::Attend).await? else {
+            return Err(unexpected());
+        };
+        // A process that is killed resets the connection: an end like any other.
+        let _ = self.stream.read(&mut [0]).await;
+        Ok(())
+    }
+
     /// Gives `show` what a node prints on its serial line: the last 16 KiB, then what comes, until the
     /// cluster ends. It is a guest's, as it is: a terminal would obey it.
     ///

@@ -29,8 +29,17 @@ pub(crate) enum Request {
         /// Its name.
         node: String,
     },
+    /// A connection to a port of a node.
+    Dial {
+        /// Its name.
+        node: String,
+        /// The port, of TCP.
+        port: u16,
+    },
     /// What runs here.
     Describe,
+    /// To learn of the cluster's end.
+    Attend,
     /// Something of the segment's.
     Wire(WireRequest),
     /// The segment's frames, as they are switched.
@@ -75,8 +84,12 @@ pub(crate) enum Answer {
     },
     /// What follows are the bytes of the serial line.
     Console,
+    /// What follows are the bytes of whoever listens at the port.
+    Dial,
     /// Nothing follows.
     Description(Description),
+    /// Nothing follows, and the connection ends with the cluster.
+    Attend,
     /// What follows is a pcapng stream.
     Capture,
     /// Nothing follows: what was set or healed, or all that is set.
@@ -166,6 +179,11 @@ mod tests {
         };
         insta::assert_snapshot!(serde_json::to_string(&ssh).unwrap(), @r#"{"ssh":{"node":"node1"}}"#);
         insta::assert_snapshot!(serde_json::to_string(&Request::Describe).unwrap(), @r#""describe""#);
+        let dial = Request::Dial {
+            node: "node1".into(),
+            port: 6443,
+        };
+        insta::assert_snapshot!(serde_json::to_string(&dial).unwrap(), @r#"{"dial":{"node":"node1","port":6443}}"#);
         let heal = Request::Wire(WireRequest::Heal { node: None });
         insta::assert_snapshot!(serde_json::to_string(&heal).unwrap(), @r#"{"wire":{"heal":{"node":null}}}"#);
     }

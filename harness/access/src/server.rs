@@ -198,6 +198,8 @@ impl<D: Dial> House<D> {
             }
             Ok(Request::Ssh { node }) => self.ssh(&node, &mut stream).await,
             Ok(Request::Console { node }) => self.console(&node, &mut stream).await,
+            Ok(Request::Dial { node, port }) => self.dial(&node, port, &mut stream).await,
+            Ok(Request::Attend) => attend(&mut stream).await,
             Ok(Request::Wire(request)) => match self.wire(request) {
                 Ok(report) => protocol::write(&mut stream, &Answer::Rules(report)).await,
                 Err(error) => refuse(&mut stream, &error).await,
@@ -222,21 +224,43 @@ impl<D: Dial> House<D> {
             );
             return refuse(stream, &AccessError::Refused(reason)).await;
         }
-        let to = SocketAddrV4::new(room.node.address, SSH_PORT);
-        let mut sshd = match self.dialler.dial(to, self.limit).await {
-            Ok(sshd) => sshd,
-            Err(error) => {
-                let error = AccessError::Refused(format!("{node} cannot be reached: {error}"));
-                return refuse(stream, &error).await;
-            }
-        };
         let answer = Answer::Ssh {
             user_key: self.user_key.clone(),
             host_key: room.host_key.clone(),
         };
+        self.carry(room, SSH_PORT, answer, stream).await
+    }
+
+    async fn dial(
+        &self,
+        node: &str,
+        port: u16,
+        stream: &mut BufReader<UnixStream>,
+    ) -> Result<(), AccessError> {
+        match self.room(node) {
+            Ok(room) => self.carry(room, port, Answer::Dial, stream).await,
+            Err(error) => refuse(stream, &error).await,
+        }
+    }
+
+    /// Connects to a port of a machine, answers, and carries bytes both ways until both have ended.
+    async fn carry(
+        &self,
+        room: &Room,
+        port: u16,
+        answer: Answer,
+        stream: &mut BufReader<UnixStream>,
+    ) -> Result<(), AccessError> {
+        let to = SocketAddrV4::new(room.node.address, port);
+        let mut far = match self.dialler.dial(to, self.limit).await {
+            Ok(far) => far,
+            Err(error) => {
+                let reason = format!("{} cannot be reached: {error}", room.node.name);
+                return refuse(stream, &AccessError::Refused(reason)).await;
+            }
+        };
         protocol::write(stream, &answer).await?;
-        // Whichever side ends, ends it for both.
-        let _ = tokio::io::copy_bidirectional(stream, &mut sshd).await;
+        let _ = tokio::io::copy_bidirectional(stream, &mut far).await;
         Ok(())
     }
 
@@ -277,6 +301,14 @@ async fn refuse(
 ) -> Result<(), AccessError> {
     let reason = error.to_string();
     protocol::write(stream, &Answer::Refused { reason }).await
+}
+
+/// Holds the connection until the visitor leaves: the cluster's end ends it before.
+async fn attend(stream: &mut BufReader<UnixStream>) -> Result<(), AccessError> {
+    protocol::write(stream, &Answer::Attend).await?;
+    let mut ignored = tokio::io::sink();
+    let _ = tokio::io::copy(stream, &mut ignored).await;
+    Ok(())
 }
 
 /// Opens a record before its last lines.

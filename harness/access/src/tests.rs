@@ -16,16 +16,25 @@ use russh::server::{self, Auth, Msg, Session};
 use russh::{Channel, ChannelId, Sig};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
 
 use crate::find::running;
+use crate::forward::MOST;
 use crate::server::{Dial, House, Room};
-use crate::{AccessError, Door, Exit, Link, NodeAddress, Streams};
+use crate::{AccessError, Door, Exit, Forward, Link, NodeAddress, Streams};
 
 const NODE1: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 11);
 const NODE2: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 12);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 
-/// node1 has an sshd that runs commands on this machine; nobody else answers.
+/// A port of node1's that says how much it got, once that has ended.
+const COUNTS: u16 = 7000;
+/// One that says nothing, and ends when its visitor does.
+const SILENT: u16 = 7001;
+
+/// node1 has an sshd that runs commands on this machine, and two other ports; nobody else answers.
 struct Nodes {
     key: PrivateKey,
 }
@@ -37,7 +46,18 @@ impl Dial for Nodes {
         if *to.ip() != NODE1 {
             return Err(LanError::NoRoute { to, waited });
         }
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        if to.port() != 22 {
+            tokio::spawn(async move {
+                let mut got = Vec::new();
+                theirs.read_to_end(&mut got).await.unwrap();
+                if to.port() == COUNTS {
+                    let said = format!("{} octets", got.len());
+                    theirs.write_all(said.as_bytes()).await.unwrap();
+                }
+            });
+            return Ok(ours);
+        }
         let config = server::Config {
             keys: vec![self.key.clone()],
             ..server::Config::default()
@@ -450,6 +470,98 @@ async fn a_capture_ends_when_it_is_enough_and_a_wrong_one_is_told() {
     let wrong = refused(count(None, "tcpp").await);
     assert!(wrong.contains("not known"), "{wrong}");
     insta::assert_snapshot!(refused(count(Some("node9"), "").await), @r#"the segment has no port "node9"; it has gateway, node1, node2"#);
+}
+
+/// A port of a node on this host, what is told of it, and what carries it.
+async fn forwarded(
+    dir: &TempDir,
+    node: &str,
+    port: u16,
+) -> (
+    SocketAddrV4,
+    UnboundedReceiver<String>,
+    JoinHandle<Result<(), AccessError>>,
+) {
+    let forward = Forward::open(dir.path(), node, port, None).await.unwrap();
+    let address = forward.address();
+    assert!(address.ip().is_loopback(), "{address}");
+    let (tell, told) = mpsc::unbounded_channel();
+    let carrying = tokio::spawn(forward.carry(move |line| {
+        let _ = tell.send(line.to_owned());
+    }));
+    (address, told, carrying)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_port_carries_each_way_to_its_own_end_until_nobody_holds_it() {
+    let (dir, _door) = open();
+    let (address, _told, carrying) = forwarded(&dir, "node1", COUNTS).await;
+    let one = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&vec![7; 1_000_000]).await.unwrap();
+        // There is an answer although, and only when, this direction has ended.
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "1000000 octets");
+    };
+    tokio::join!(one(), one(), one());
+    let mut open = TcpStream::connect(address).await.unwrap();
+    carrying.abort();
+    let _ = carrying.await;
+    // Not even what was open stays.
+    assert!(matches!(open.read(&mut [0]).await, Ok(0) | Err(_)));
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn only_so_many_connections_are_carried_and_the_next_waits() {
+    let (dir, _door) = open();
+    let (address, mut told, _carrying) = forwarded(&dir, "node1", SILENT).await;
+    let mut all = Vec::new();
+    for _ in 0..MOST {
+        all.push(TcpStream::connect(address).await.unwrap());
+    }
+    insta::assert_snapshot!(told.recv().await.unwrap(), @"64 connections are open; the next waits until one of them ends");
+    // The kernel takes it, and nobody carries it.
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.shutdown().await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(300), next.read(&mut [0])).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(all.pop());
+    let end = tokio::time::timeout(Duration::from_secs(20), next.read(&mut [0])).await;
+    assert_eq!(end.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_reset_and_told() {
+    let (dir, _door) = open();
+    let (address, mut told, _carrying) = forwarded(&dir, "node2", 80).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let reset = stream.read(&mut [0]).await.unwrap_err();
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    insta::assert_snapshot!(told.recv().await.unwrap(), @"node2 cannot be reached: no route to 172.30.0.12:80: nobody answered ARP for 172.30.0.12 within 1 s; the machine is not up, or its address is not set");
+}
+
+#[tokio::test]
+async fn a_forwarded_port_ends_with_its_cluster_and_takes_no_other_s_place() {
+    let (dir, door) = open();
+    let (address, _told, carrying) = forwarded(&dir, "node1", COUNTS).await;
+    let taken = Forward::open(dir.path(), "node1", COUNTS, Some(address.port())).await;
+    let taken = taken.err().unwrap();
+    assert!(matches!(taken, AccessError::Listen { .. }), "{taken}");
+    // It carries something: so it is there, and attends the cluster's end.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.shutdown().await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(door);
+    let ended = tokio::time::timeout(Duration::from_secs(20), carrying).await;
+    ended.unwrap().unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+    // Nobody is there any more.
+    let (_, _, carrying) = forwarded(&dir, "node1", COUNTS).await;
+    carrying.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -31,7 +31,11 @@ pub use plan::breaks::{Break, UnknownBreak};
 pub use plan::cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, UnknownPart};
 pub use plan::cluster_plan::{ClusterPlan, ImageFiles, Size, host_cpu};
 pub use plan::error::ClusterError;
+pub use plan::ip_families::{
+    Family, IpFamilies, PODS_V6, SERVICES_V6, node_address_v6, pod_range_v6,
+};
 pub use plan::layout::Layout;
+pub use plan::node_tree::{Laid, NodeTree};
 pub use plan::pod_manifest::{Controller, ControllerKind, PodManifest};
 pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};

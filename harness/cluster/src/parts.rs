@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 pub(crate) mod file;
 pub mod flannel;
 pub(crate) mod identity;
+pub(crate) mod ipv6;
 pub mod kubeadm;
 pub mod kubeconfig;
 pub(crate) mod manifest;

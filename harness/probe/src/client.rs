@@ -186,7 +186,10 @@ fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Messag
             body.len()
         ),
     };
-    let head = format!("{head}Host: {}\r\nConnection: close\r\n\r\n", target.host);
+    let head = format!(
+        "{head}Host: {}\r\nConnection: close\r\n\r\n",
+        target.host_field()
+    );
     let mut request = head.into_bytes();
     request.extend(body.unwrap_or_default());
     let wait = stream.left().map_err(|error| failed("send", &error))?;

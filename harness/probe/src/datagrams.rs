@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::socket;
 
 /// What stands before the number.
 const MARK: &[u8] = b"podwire datagram ";
@@ -142,7 +144,7 @@ impl Datagrams {
         if sender.as_ref().is_some_and(|it| !it.thread.is_finished()) {
             return Err(DatagramsError::Running);
         }
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, request.source_port));
+        let socket = socket::to(request.to, request.source_port);
         let socket = socket.map_err(DatagramsError::Io)?;
         let state = Arc::new(State {
             sent: Mutex::new(DatagramsSent {
@@ -221,6 +223,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::server::Server;
+    use std::net::Ipv4Addr;
 
     /// For what comes at once, on a machine however busy.
     const LONG: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(crate) use config::{Config, PORT};
@@ -17,6 +17,7 @@ pub(crate) use record::addresses;
 pub use record::{Record, RecordData, RecordKind};
 
 use crate::http::{Until, left};
+use crate::socket;
 
 /// The response code for a name that does not exist (RFC 1035, 4.1.1).
 pub(crate) const NAME_ERROR: u8 = 3;
@@ -73,7 +74,11 @@ fn first(answer: &Answer) -> Result<Ipv4Addr, AddressError> {
         code => return Err(AddressError::Code(code)),
     }
     let mut addresses = addresses(&answer.records);
-    addresses.next().ok_or(AddressError::NotFound)
+    let first = addresses.find_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    first.ok_or(AddressError::NotFound)
 }
 
 /// Asks for an absolute name, and a second time over TCP when the answer is too long for a datagram
@@ -101,12 +106,7 @@ pub(crate) fn ask(
 }
 
 fn over_udp(server: SocketAddr, query: &[u8], end: Instant) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = if server.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
+    let socket = socket::to(server, 0)?;
     socket.connect(server)?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
     // A datagram may get lost: ask again once a second until the time is up.

@@ -23,6 +23,7 @@ mod ping;
 mod report;
 mod resolve;
 mod server;
+mod socket;
 mod stream;
 mod target;
 mod traffic;

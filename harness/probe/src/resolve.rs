@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -144,8 +144,8 @@ pub struct ResolveReport {
 }
 
 impl ResolveReport {
-    /// The addresses of all A records, in the answer's order, duplicates included.
-    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+    /// The addresses of all A and AAAA records, in the answer's order, duplicates included.
+    pub fn addresses(&self) -> Vec<IpAddr> {
         dns::addresses(&self.records).collect()
     }
 }
@@ -341,7 +341,7 @@ mod tests {
             let [one, two] = [fake::address(1), fake::address(2)];
             vec![fake::answer(query, 0, &[&two, &one, &two])]
         });
-        let addresses = [2, 1, 2].map(|last| Ipv4Addr::new(10, 1, 1, last));
+        let addresses = [2, 1, 2].map(|last| IpAddr::from([10, 1, 1, last]));
         let report = resolve(&request(server));
         assert_eq!(report.addresses(), addresses);
         let json = serde_json::to_string(&report).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,20 +58,31 @@ struct Serves {
     datagrams: Datagrams,
 }
 
+/// What the kernel says of a socket of IPv6 where it has none (socket(2), `EAFNOSUPPORT`).
+const NO_IPV6: i32 = 97;
+
 /// How often two ports of one number are looked for.
 const TRIES: u32 = 50;
 
 impl Server {
-    /// Listens on all IPv4 addresses, by TCP and UDP, and answers in the name of `host`; port 0 takes
-    /// one that is free for both.
+    /// Listens on all addresses, by TCP and UDP, and answers in the name of `host`; port 0 takes one that
+    /// is free for both. Where the kernel has no IPv6, on all IPv4 addresses.
     ///
     /// # Errors
     /// When the port is taken or needs a privilege.
     pub fn bind(port: u16, host: String) -> io::Result<Self> {
         let mut tries = 0;
         let (listener, socket) = loop {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-            match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, listener.local_addr()?.port())) {
+            // Linux's sockets of IPv6 take what comes by IPv4 as well (ipv6(7), IPV6_V6ONLY).
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+            let (listener, any): (_, IpAddr) = match listener {
+                Err(error) if error.raw_os_error() == Some(NO_IPV6) => {
+                    let any = Ipv4Addr::UNSPECIFIED;
+                    (TcpListener::bind((any, port))?, any.into())
+                }
+                listener => (listener?, Ipv6Addr::UNSPECIFIED.into()),
+            };
+            match UdpSocket::bind((any, listener.local_addr()?.port())) {
                 Ok(socket) => break (listener, socket),
                 // Somebody else has the other port of this number.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {
@@ -258,8 +269,8 @@ fn counted(done: Result<(), DatagramsError>, report: &DatagramsReport) -> (&'sta
 fn identity(stream: &TcpStream, host: &str) -> io::Result<Identity> {
     Ok(Identity {
         host: host.to_owned(),
-        client: stream.peer_addr()?.ip().to_string(),
-        server: stream.local_addr()?.ip().to_string(),
+        client: stream.peer_addr()?.ip().to_canonical().to_string(),
+        server: stream.local_addr()?.ip().to_canonical().to_string(),
     })
 }
 
@@ -268,6 +279,7 @@ mod tests {
     use super::*;
     use crate::client::{fetch_via, resolve_via};
     use crate::dns::{RecordKind, fake};
+    use crate::kind::Kind;
     use crate::report::Outcome;
     use crate::resolve::ResolveRequest;
 
@@ -275,10 +287,31 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn started(host: &str) -> String {
+        format!("127.0.0.1:{}", port_of_started(host))
+    }
+
+    fn port_of_started(host: &str) -> u16 {
         let server = Server::bind(0, host.to_owned()).unwrap();
         let port = server.local_addr().unwrap().port();
         thread::spawn(move || server.run());
-        format!("127.0.0.1:{port}")
+        port
+    }
+
+    #[test]
+    fn both_families_are_answered_each_as_itself() {
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            eprintln!("skipped: there is no IPv6 here");
+            return;
+        }
+        let port = port_of_started("one");
+        let targets = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+        for kind in [Kind::Http, Kind::Udp] {
+            let report = fetch(&FetchRequest::new(&targets).kind(kind).limit(LONG));
+            for (target, client) in targets.iter().zip(["127.0.0.1", "::1"]) {
+                let clients = report.target(target).unwrap().clients();
+                assert_eq!(clients.into_iter().collect::<Vec<_>>(), [(client, 1)]);
+            }
+        }
     }
 
     #[test]
@@ -312,7 +345,7 @@ mod tests {
         let request = ResolveRequest::new("web.test", RecordKind::A);
         let request = request.server(dns.to_string()).limit(LONG);
         let report = resolve_via(&format!("{one}/resolve"), &request, LONG).unwrap();
-        assert_eq!(report.addresses(), [Ipv4Addr::new(10, 1, 1, 2)]);
+        assert_eq!(report.addresses(), [IpAddr::from([10, 1, 1, 2])]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(crate) struct Said {
     pub(crate) client: Option<String>,
 }
 
-/// `HOST`, `HOST:PORT` or `http://HOST[:PORT][/PATH]`, in its parts.
+/// `HOST`, `HOST:PORT` or `http://HOST[:PORT][/PATH]`, in its parts. An IPv6 address stands in brackets
+/// (RFC 3986, 3.2.2), which are none of its parts.
 pub(crate) struct Target<'a> {
     pub(crate) host: &'a str,
     port: u16,
@@ -38,9 +39,16 @@ impl<'a> Target<'a> {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
         };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().ok()),
-            None => (authority, Some(80)),
+        let (host, port) = match authority
+            .strip_prefix('[')
+            .and_then(|it| it.split_once(']'))
+        {
+            Some((host, "")) => (host, Some(80)),
+            Some((host, port)) => (host, port.strip_prefix(':').and_then(|it| it.parse().ok())),
+            None => match authority.rsplit_once(':') {
+                Some((host, port)) => (host, port.parse().ok()),
+                None => (authority, Some(80)),
+            },
         };
         match port {
             Some(port) if !host.is_empty() => Ok(Self { host, port, path }),
@@ -48,6 +56,14 @@ impl<'a> Target<'a> {
                 outcome: Outcome::Other,
                 error: format!("{text:?} is no target: HOST, HOST:PORT or http://HOST[:PORT]/PATH"),
             }),
+        }
+    }
+
+    /// As HTTP names it (RFC 9110, 7.2).
+    pub(crate) fn host_field(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.to_owned(),
         }
     }
 
@@ -134,6 +150,10 @@ mod tests {
         assert_eq!(parts("node1"), ("node1", 80, "/"));
         assert_eq!(parts("10.1.1.2:8080"), ("10.1.1.2", 8080, "/"));
         assert_eq!(parts("http://a.test:1/b/c"), ("a.test", 1, "/b/c"));
-        assert!(Target::parse("a:99999").is_err());
+        assert_eq!(parts("[fd00::2]"), ("fd00::2", 80, "/"));
+        assert_eq!(parts("http://[fd00::2]:8080/b"), ("fd00::2", 8080, "/b"));
+        for wrong in ["a:99999", "[fd00::2]8080", "[]", "[fd00::2]:"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -112,7 +112,7 @@ pub(crate) fn carry(
     let head = format!(
         "POST {path}/transfer/{down} HTTP/1.1\r\nContent-Length: {up}\r\nHost: {}\r\nConnection: \
          close\r\n\r\n",
-        target.host
+        target.host_field()
     );
     let sent = stream.write_all(head.as_bytes());
     let mut written = 0;

@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::datagrams::{self, Datagrams};
 use crate::http::left;
 use crate::report::Outcome;
+use crate::socket;
 use crate::target::{Failure, Said, Target, failed};
 
 /// More than any datagram of these has.
@@ -35,7 +36,7 @@ struct Answer {
 pub(crate) fn ask(target: &str, limit: Duration) -> Result<Said, Failure> {
     let end = Instant::now() + limit;
     let address = Target::parse(target)?.resolve(end)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+    let socket = socket::to(address, 0);
     let socket = socket.map_err(|error| failed("bind", &error))?;
     // What comes from elsewhere is not delivered, an answer that was not translated back, say.
     let connected = socket.connect(address);
@@ -76,11 +77,12 @@ pub(crate) fn serve(socket: &UdpSocket, host: &str, seen: &Datagrams) {
         };
         let datagram = &buffer[..length];
         if let Some(number) = datagrams::number(datagram) {
-            seen.count(from, number);
+            let client = SocketAddr::new(from.ip().to_canonical(), from.port());
+            seen.count(client, number);
         } else if is_question(datagram) {
             let answer = Answer {
                 host: Some(host.to_owned()),
-                client: from.ip().to_string(),
+                client: from.ip().to_canonical().to_string(),
             };
             let json = serde_json::to_vec(&answer).unwrap_or_default();
             // A client without a way back times out.

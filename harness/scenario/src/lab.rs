@@ -14,6 +14,7 @@ mod holes;
 pub(crate) mod impair;
 pub(crate) mod init;
 mod ipam;
+mod ipv6;
 mod joining;
 mod kube_router;
 pub(crate) mod kubeadm;

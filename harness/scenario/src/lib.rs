@@ -54,24 +54,28 @@ pub use lab::wire::Wire;
 pub use lab::{Lab, STEPS};
 pub use podwire_cluster::kubeadm::JoinCommand;
 pub use podwire_cluster::kubeconfig;
-pub use podwire_cluster::{Bootstrap, Break, Component, Layout, PodNetwork, ProxyMode, StageName};
+pub use podwire_cluster::{
+    Bootstrap, Break, Component, Family, Layout, PodNetwork, ProxyMode, StageName,
+};
 pub use podwire_lan::witness::{Moment, Seen, Sighting};
 pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protocol, Realised};
 pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
 pub use run::account::{Account, Step};
 pub use run::bare;
+pub use run::cases::{self, Case};
 pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
 pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
+pub use run::program::{self, Programs};
 pub use run::result::{
-    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult,
+    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult, StepTime,
 };
 pub use run::runner::run_main;
 pub use scenario::claim::Claim;
 #[doc(hidden)]
 pub use scenario::done;
-pub use scenario::{Cells, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
+pub use scenario::{Cells, Families, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
 pub use wait::evidence::Evidence;
 pub use wait::needs::Needs;
 pub use wait::probe::Probe;

@@ -2,11 +2,13 @@
 
 pub(crate) mod account;
 pub mod bare;
+pub mod cases;
 pub(crate) mod context;
 pub(crate) mod ending;
 pub(crate) mod limits;
 mod page;
 pub(crate) mod place;
+pub mod program;
 mod proof;
 pub(crate) mod result;
 pub(crate) mod runner;

@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{Bootstrap, Break, Cell, FlannelBackend, Layout, PodNetwork, StageName};
+use podwire_cluster::{
+    Bootstrap, Break, Cell, FlannelBackend, IpFamilies, Layout, PodNetwork, StageName,
+};
 
 use crate::check::failure::Cause;
 use crate::lab::Lab;
@@ -89,6 +91,17 @@ pub enum Cells {
     Vxlan,
 }
 
+/// The families of IP that a scenario looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone: in a dual-stack cluster it would say half of what there is to say.
+    Ipv4,
+    /// Each that the cluster has: in a dual-stack cluster it asserts the same by both.
+    Each,
+    /// Both: it is about what only a dual-stack cluster has.
+    Dual,
+}
+
 /// One thing that the suite asserts about a cluster's network.
 ///
 /// ```
@@ -125,6 +138,9 @@ pub struct Scenario {
     /// Which nodes share a segment; all of them unless said otherwise. It runs on clusters that are laid out
     /// so, and on no others.
     pub layout: Layout,
+    /// Which families of IP it looks at, and so on which clusters it runs: those of IPv4 alone unless said
+    /// otherwise.
+    pub families: Families,
     /// Which runs it belongs to; all of them unless said otherwise.
     pub profile: Profile,
     /// Fewest nodes that it means something with; two unless said otherwise.
@@ -157,6 +173,7 @@ impl Scenario {
             stage,
             cells: Cells::Any,
             layout: Layout::Flat,
+            families: Families::Ipv4,
             profile: Profile::Default,
             nodes: 2,
             limit: Duration::from_secs(120),
@@ -175,7 +192,20 @@ impl Scenario {
 
     /// Whether it means something for a cluster of this cell.
     pub fn fits(&self, cell: Cell) -> bool {
-        self.layout == cell.layout && self.cells.include(cell) && self.stage.is_of(cell)
+        self.layout == cell.layout
+            && self.families.include(cell.ip_families)
+            && self.cells.include(cell)
+            && self.stage.is_of(cell)
+    }
+}
+
+impl Families {
+    fn include(self, families: IpFamilies) -> bool {
+        match self {
+            Self::Ipv4 => families == IpFamilies::Ipv4,
+            Self::Each => true,
+            Self::Dual => families == IpFamilies::Dual,
+        }
     }
 }
 

@@ -133,7 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use podwire_cluster::StageName;
-    use podwire_scenario::{Cause, Cells, Layout};
+    use podwire_scenario::{Cause, Cells, Families, Layout};
 
     use super::*;
 
@@ -164,6 +164,7 @@ mod tests {
             stage: StageName::Workload,
             cells: Cells::Any,
             layout: Layout::Flat,
+            families: Families::Ipv4,
             profile: Profile::Default,
             nodes: 2,
             limit: Duration::from_secs(60),

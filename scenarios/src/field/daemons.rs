@@ -133,12 +133,7 @@ struct Connection {
 
 async fn an_open_connection(lab: &Lab) -> anyhow::Result<()> {
     let from = client(lab).await?;
-    let to = Party {
-        name: "blue".to_owned(),
-        node: from.node,
-        pod: false,
-        address: lab.service("blue").address().await?,
-    };
+    let to = Party::new("blue", from.node, false, lab.service("blue").address().await?);
     lab.open_stream(&from, &to, EVERY).await?;
     lab.keep(Connection { from, to });
     it_goes_on(lab).await

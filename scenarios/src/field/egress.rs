@@ -71,7 +71,7 @@ async fn egress(lab: &Lab) -> anyhow::Result<()> {
         lab.step(format!("{pod} asks its node's DNS for {}", lab.outside().name()));
         let before = Came::from(lab, &pod, ContactProtocol::Dns);
         let answer = lab.resolve(&pod, lab.outside().name()).await?;
-        assert::resolved(&answer, &[lab.outside().address()].into())?;
+        assert::resolved(&answer, &[lab.outside().address().into()].into())?;
         let came = Came::from(lab, &pod, ContactProtocol::Dns).since(before);
         came.all_as(by_dns(lab.pod_network()), 1, &lab.outside().contacts())?;
     }

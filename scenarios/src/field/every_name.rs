@@ -1,12 +1,13 @@
 //! What the names of a cluster answer, from everywhere.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::Context as _;
 use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Party, Probe, Sabotage, Scenario, StageName, assert, secs, steps,
+    Cause, Cells, Failure, Families, Family, Lab, Needs, Party, Probe, Sabotage, Scenario,
+    StageName, assert, secs, steps,
 };
 use serde_json::json;
 
@@ -15,9 +16,11 @@ use crate::catalogue::F9;
 /// F9: names inside and outside the cluster, from a Pod of every node.
 pub(crate) const EVERY_NAME: Scenario = Scenario {
     about: "From a Pod of every node the cluster's DNS knows a Service, a headless Service whose Pods \
-            were replaced, a Pod and a host outside, denies what there is not, and a name leads there",
+            were replaced, a Pod and a host outside, denies what there is not, and a name leads there; by each family of IP that the \
+            cluster has",
     covers: &[F9],
     cells: Cells::Kubeadm,
+    families: Families::Each,
     limit: secs(180),
     prepare: Some(steps!(askers)),
     sabotages: &[
@@ -82,12 +85,14 @@ const HEADLESS: &str = "green.default.svc.cluster.local";
 async fn until_known(lab: &Lab) -> anyhow::Result<()> {
     lab.eventually("the headless Service's name to be known", secs(40), async || {
         let pods = lab.deployment("green").pods().running().await?;
-        let wanted = pods.iter().map(|pod| pod.address).collect();
-        for asker in pods.iter().cycle().take(4 * pods.len()) {
-            let answer = lab.resolve(asker, HEADLESS).await?;
-            if let Err(failure) = assert::resolved(&answer, &wanted) {
-                let state = format!("{asker}: {}", failure.seen);
-                return Ok(Probe::not_yet(failure.cause, state).needs(Needs::ClusterDns));
+        for family in lab.ip_families().each() {
+            let wanted = addresses(&pods, *family)?;
+            for asker in pods.iter().cycle().take(4 * pods.len()) {
+                let answer = lab.resolve_by(*family, asker, HEADLESS).await?;
+                if let Err(failure) = assert::resolved(&answer, &wanted) {
+                    let state = format!("{asker}: {}", failure.seen);
+                    return Ok(Probe::not_yet(failure.cause, state).needs(Needs::ClusterDns));
+                }
             }
         }
         Ok(Probe::Done(()))
@@ -97,11 +102,12 @@ async fn until_known(lab: &Lab) -> anyhow::Result<()> {
 
 async fn every_name(lab: &Lab) -> anyhow::Result<()> {
     let pods = lab.deployment("green").pods().all_running().await?;
-    let names = what_names_lead_to(lab, &pods).await?;
     for asker in &pods {
         lab.step(format!("{asker} asks for every name, and for one that there is not"));
-        for (name, addresses) in &names {
-            assert::resolved(&lab.resolve(asker, name).await?, addresses)?;
+        for family in lab.ip_families().each() {
+            for (name, addresses) in &what_names_lead_to(lab, &pods, *family).await? {
+                assert::resolved(&lab.resolve_by(*family, asker, name).await?, addresses)?;
+            }
         }
         let led = "the Service's name to lead to its Pods";
         lab.ask(asker, BLUE).times(8).all_end(Answered, led).await?;
@@ -109,19 +115,27 @@ async fn every_name(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Names = Vec<(String, BTreeSet<Ipv4Addr>)>;
+type Names = Vec<(String, BTreeSet<IpAddr>)>;
 
-async fn what_names_lead_to(lab: &Lab, pods: &[Party]) -> anyhow::Result<Names> {
-    let of_pod = |pod: &Party| {
-        let dashed = pod.address.to_string().replace('.', "-");
-        (format!("{dashed}.default.pod.cluster.local"), [pod.address].into())
+/// The host outside has no address but its IPv4 one.
+async fn what_names_lead_to(lab: &Lab, pods: &[Party], family: Family) -> anyhow::Result<Names> {
+    let all = addresses(pods, family)?;
+    let of_pod = |address: &IpAddr| {
+        let dashed = address.to_string().replace(['.', ':'], "-");
+        (format!("{dashed}.default.pod.cluster.local"), [*address].into())
     };
-    let mut names: Names = pods.iter().map(of_pod).collect();
+    let mut names: Names = all.iter().map(of_pod).collect();
+    if family == Family::Ipv4 {
+        names.push(("outside.test".to_owned(), [lab.outside().address().into()].into()));
+    }
     names.extend([
-        (BLUE.to_owned(), [lab.service("blue").address().await?].into()),
-        (HEADLESS.to_owned(), pods.iter().map(|pod| pod.address).collect()),
-        ("outside.test".to_owned(), [lab.outside().address()].into()),
+        (BLUE.to_owned(), [lab.service("blue").address_by(family).await?].into()),
+        (HEADLESS.to_owned(), all),
         ("nobody.default.svc.cluster.local".to_owned(), BTreeSet::new()),
     ]);
     Ok(names)
+}
+
+fn addresses(pods: &[Party], family: Family) -> Result<BTreeSet<IpAddr>, Failure> {
+    pods.iter().map(|pod| Ok(pod.by(family)?.ip())).collect()
 }

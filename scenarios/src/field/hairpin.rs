@@ -1,14 +1,15 @@
 //! A Service asked from everywhere, also by the Pods behind it.
 
-use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, secs, steps};
+use podwire_scenario::{Break, Cause, Families, Lab, Sabotage, Scenario, StageName, secs, steps};
 
 use crate::catalogue::F3;
 
 /// F3: every Pod through a Service, from everywhere.
 pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
     about: "Every Pod answers through a ClusterIP every node and a Pod of every node, those of its \
-            own node and itself included",
+            own node and itself included; by each family of IP that the cluster has",
     covers: &[F3],
+    families: Families::Each,
     limit: secs(180),
     prepare: Some(steps!(a_service_for_every_pod)),
     sabotages: &[
@@ -59,6 +60,6 @@ async fn every_pod_answers_everybody(lab: &Lab) -> anyhow::Result<()> {
         services.push(lab.service(&pod.name).leading_to(&pod).await?);
     }
     lab.step("every Pod answers everybody at its ClusterIP, itself too (F3)");
-    let mesh = lab.mesh(&lab.everybody().await?, &services).await?;
+    let mesh = lab.mesh(&lab.everybody().await?, &services).by_each_family().await?;
     Ok(mesh.all_answer("every Pod to answer everybody at its ClusterIP")?)
 }

@@ -1,11 +1,12 @@
 //! A Service at the nodes' own addresses.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use anyhow::Context as _;
 use podwire_scenario::RequestOutcome::{Answered, TimedOut};
 use podwire_scenario::{
-    Break, Cause, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, TargetReport, assert,
-    ensure, secs, steps,
+    Break, Cause, Families, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, TargetReport,
+    assert, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -14,8 +15,10 @@ use crate::catalogue::F5;
 /// F5: NodePort under both traffic policies, from a client outside and from every node.
 pub(crate) const NODE_PORT: Scenario = Scenario {
     about: "A Service's NodePort answers at every node under the traffic policy Cluster, as a client of that \
-            node; under Local only where its Pod is, which then sees the client itself",
+            node; under Local only where its Pod is, which then sees the client itself; by each family of IP \
+            that the cluster has",
     covers: &[F5],
+    families: Families::Each,
     profile: Profile::Full,
     nodes: 3,
     limit: secs(180),
@@ -84,11 +87,21 @@ async fn until_followed(lab: &Lab, policy: &str) -> anyhow::Result<()> {
     for node in lab.nodes() {
         let expected = format!("{node} to follow the policy {policy}");
         let answers = policy == "Cluster" || node.number() == its_node(lab).number();
-        lab.eventually(expected, secs(20), async || {
+        lab.eventually(&expected, secs(20), async || {
             let report = lab.outside().ask(node.address(), port).await?;
             let follows = report.all(Answered) == answers;
             let look = Probe::when(follows, Cause::NotReady, report.to_string());
             Ok(look.needs(service.needs_to_be_followed_on(node).await?))
+        })
+        .await?;
+        let Some(ipv6) = node.address_v6() else { continue };
+        // kube-proxy follows by each family on its own.
+        let other = lab.nodes().find(|other| other.number() != node.number());
+        let other = other.context("nobody else asks")?;
+        lab.eventually(format!("{expected} by IPv6"), secs(20), async || {
+            let report = lab.ask(other, ipv6).at_port(port).await?;
+            let follows = report.all(Answered) == answers;
+            Ok(Probe::when(follows, Cause::NotReady, report.to_string()))
         })
         .await?;
     }
@@ -128,25 +141,28 @@ async fn only_its_node_answers(lab: &Lab) -> anyhow::Result<()> {
 
 /// Who asked, and what became of it.
 struct Asked {
-    by: Ipv4Addr,
+    by: IpAddr,
     report: TargetReport,
 }
 
-/// A client outside and every other node ask a node at the Service's port. What a node asks itself is
+/// A client outside, by IPv4, and every other node ask a node at the Service's port. What a node asks itself is
 /// no matter of the traffic policy: it is a client inside (Kubernetes, "Virtual IPs and Service Proxies").
 async fn everybody_asks(lab: &Lab, node: Node<'_>) -> anyhow::Result<Vec<Asked>> {
     let (port, address, outside) =
         (lab.service("green").node_port().await?, node.address(), lab.outside());
     let report = outside.ask(address, port).await?;
-    let mut all = vec![Asked { by: outside.client(), report }];
+    let mut all = vec![Asked { by: outside.client().into(), report }];
     for other in lab.nodes().filter(|other| other.number() != node.number()) {
-        let report = lab.ask(other, address).at_port(port).await?;
-        all.push(Asked { by: other.address(), report });
+        for family in lab.ip_families().each() {
+            let (by, to) = (other.party().by(*family)?.ip(), node.party().by(*family)?.ip());
+            let report = lab.ask(other, to).at_port(port).await?;
+            all.push(Asked { by, report });
+        }
     }
     Ok(all)
 }
 
-fn seen_as(asked: &Asked, right: impl Fn(Ipv4Addr) -> bool) -> anyhow::Result<()> {
+fn seen_as(asked: &Asked, right: impl Fn(IpAddr) -> bool) -> anyhow::Result<()> {
     let (by, seen) = (asked.by, asked.report.clients());
     let right = seen.keys().all(|client| client.parse().is_ok_and(&right));
     let expected = "the Pod to see the client that the traffic policy promises";

@@ -1,11 +1,11 @@
 //! A Service at addresses of nobody's own: its externalIPs, and a load balancer's.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podwire_scenario::RequestOutcome::{Answered, Refused, TimedOut};
 use podwire_scenario::{
-    Bootstrap, Break, Cause, LEFT_OUT, Lab, Node, Party, PodNetwork, Profile, ProxyMode, Sabotage,
-    Scenario, StageName, assert, ensure, secs, steps,
+    Bootstrap, Break, Cause, Families, LEFT_OUT, Lab, Node, Party, PodNetwork, Profile, ProxyMode,
+    Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -19,8 +19,10 @@ pub(crate) const OUTER_ADDRESSES: Scenario = Scenario {
     about: "A Service answers at its externalIPs and at its load balancer's addresses whoever is inside, \
             under both traffic policies; who is outside it answers under Cluster as a client of the node that he \
             comes to, under Local only where its Pod is, which sees him; whether a node's second address \
-            and 127.0.0.1 have its NodePort is by kube-proxy's mode",
+            and 127.0.0.1 have its NodePort is by kube-proxy's mode; whoever is inside asks by each family \
+            of IP that the cluster has",
     covers: &[F5],
+    families: Families::Each,
     profile: Profile::Full,
     nodes: 3,
     limit: secs(300),
@@ -82,6 +84,15 @@ const EXTERNAL: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 231), Ipv4Addr::new(1
 /// In the same order.
 const BALANCER: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 233), Ipv4Addr::new(172, 30, 0, 234)];
 
+/// Their IPv6 neighbours, where the cluster is dual-stack.
+const EXTERNAL_V6: [Ipv6Addr; 2] = [on_segment(0x231), on_segment(0x232)];
+/// In the same order.
+const BALANCER_V6: [Ipv6Addr; 2] = [on_segment(0x233), on_segment(0x234)];
+
+const fn on_segment(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, last)
+}
+
 const BEFORE_KUBE_PROXY: &str = "type filter hook prerouting priority -300";
 
 async fn outer_addresses(lab: &Lab) -> anyhow::Result<()> {
@@ -106,9 +117,11 @@ async fn pod(lab: &Lab) -> anyhow::Result<Party> {
 async fn green(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!("a Service green of one Pod on {}, and its outer addresses", its_node(lab)));
     lab.start_pod("green", its_node(lab)).await?;
-    let spec = json!({ "type": "LoadBalancer", "externalIPs": EXTERNAL });
+    let spec =
+        json!({ "type": "LoadBalancer", "externalIPs": each_of(lab, EXTERNAL, EXTERNAL_V6) });
     lab.service("green").create(spec).await?;
-    let ingress = BALANCER.map(|address| json!({ "ip": address }));
+    let ingress = each_of(lab, BALANCER, BALANCER_V6).into_iter();
+    let ingress: Vec<_> = ingress.map(|address| json!({ "ip": address })).collect();
     let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
     let patch = format!("patch service green --subresource status --type merge -p '{status}'");
     lab.kubectl(patch).await?;
@@ -117,9 +130,22 @@ async fn green(lab: &Lab) -> anyhow::Result<()> {
         for address in [EXTERNAL[number], BALANCER[number]] {
             node.run(format!("ip address add {address}/32 dev {card}")).await?;
         }
+        if lab.ip_families().is_dual() {
+            for address in [EXTERNAL_V6[number], BALANCER_V6[number]] {
+                // Deprecated (RFC 4862): nobody takes it for what the node itself sends.
+                let add = format!("ip address add {address}/128 dev {card} preferred_lft 0 nodad");
+                node.run(add).await?;
+            }
+        }
     }
     lab.pods().labelled("app=green").until_running(1).await?;
     until_followed(lab, "green-is-there").await
+}
+
+/// The IPv4 addresses, and in a dual-stack cluster the IPv6 ones as well.
+fn each_of(lab: &Lab, first: [Ipv4Addr; 2], second: [Ipv6Addr; 2]) -> Vec<IpAddr> {
+    let second = second.into_iter().filter(|_| lab.ip_families().is_dual());
+    first.into_iter().map(IpAddr::from).chain(second.map(IpAddr::from)).collect()
 }
 
 async fn only_local(lab: &Lab) -> anyhow::Result<()> {
@@ -137,13 +163,14 @@ async fn until_followed(lab: &Lab, younger: &str) -> anyhow::Result<()> {
 
 async fn all_answer(lab: &Lab) -> anyhow::Result<()> {
     lab.step("every node, and a Pod of each, is answered at every outer address (F5)");
-    let mesh = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?)).await?;
+    let asked = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?));
+    let mesh = asked.by_each_family().await?;
     mesh.all_answer("every outer address to answer everybody inside")?;
     for (number, node) in [lab.node(1), its_node(lab)].into_iter().enumerate() {
         lab.step(format!("who comes from outside to {node} is seen as one of its addresses"));
         let own = node.addresses().await?;
         for address in [EXTERNAL[number], BALANCER[number]] {
-            seen_outside(lab, address, |client| own.contains(&client)).await?;
+            seen_outside(lab, address, |client| own.contains(&client.into())).await?;
         }
     }
     Ok(())
@@ -152,7 +179,9 @@ async fn all_answer(lab: &Lab) -> anyhow::Result<()> {
 /// The Pod, as it is reached by each of them.
 fn outer_addresses_of(pod: &Party) -> Vec<Party> {
     let all = EXTERNAL.into_iter().chain(BALANCER);
-    all.map(|address| Party { address, ..pod.clone() }).collect()
+    let all = all.zip(EXTERNAL_V6.into_iter().chain(BALANCER_V6));
+    let reached = |(address, ipv6)| Party { address, ipv6: Some(ipv6), ..pod.clone() };
+    all.map(reached).collect()
 }
 
 /// A client inside is none whom the policy is about. That a Pod is inside kube-proxy knows by the Pods'
@@ -165,7 +194,8 @@ async fn inside_is_answered(lab: &Lab) -> anyhow::Result<()> {
         false => "every node is answered, and Pods of the Pod's node; others may be outside (no clusterCIDR)",
     });
     let without = |from: &Party| from.pod && from.node != its_node(lab).number();
-    let mesh = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?)).await?;
+    let asked = lab.mesh(&lab.everybody().await?, &outer_addresses_of(&pod(lab).await?));
+    let mesh = asked.by_each_family().await?;
     let expected = "every outer address to answer whom kube-proxy knows to be inside";
     Ok(mesh.exactly_dead(expected, |from, _| without(from) && !knows_pods)?)
 }

@@ -38,7 +38,12 @@ async fn second_card(lab: &Lab) -> anyhow::Result<()> {
     lab.step("node 2 has both addresses, and all Nodes are Ready");
     let second = lab.node(2).second_address()?;
     let own = lab.node(2).addresses().await?;
-    ensure!(own.contains(&second), Absent, "node2 to have the address {second} too", "{own:?}");
+    ensure!(
+        own.contains(&second.into()),
+        Absent,
+        "node2 to have the address {second} too",
+        "{own:?}"
+    );
     lab.all_nodes_ready().await?;
     those_meant_are_used(lab).await
 }

@@ -1,7 +1,7 @@
 //! More than a segment.
 
 use podwire_scenario::{
-    Break, Cause, Kind, Lab, Party, Sabotage, Scenario, StageName, mib, secs, steps,
+    Break, Cause, Families, Kind, Lab, Party, Sabotage, Scenario, StageName, mib, secs, steps,
 };
 
 use crate::catalogue::F1;
@@ -9,8 +9,10 @@ use crate::catalogue::F1;
 /// F1: transfers over every ordered pair.
 pub(crate) const TRANSFERS: Scenario = Scenario {
     about: "From every node and from a Pod of each a mebibyte gets to a Pod of every node and \
-            another one back, by the Pod's address and by a ClusterIP, as it was sent",
+            another one back, by the Pod's address and by a ClusterIP, as it was sent; by each family of \
+            IP that the cluster has",
     covers: &[F1],
+    families: Families::Each,
     limit: secs(240),
     prepare: Some(steps!(services)),
     sabotages: &[
@@ -77,6 +79,7 @@ async fn there_and_back(lab: &Lab, pods: &[Party]) -> anyhow::Result<()> {
         targets.push(lab.service(&pod.name).leading_to(pod).await?);
     }
     lab.step("a mebibyte there and another back, over every pair (F1)");
-    let mesh = lab.mesh(&lab.everybody().await?, &targets).by(Kind::both_ways(mib(1))).await?;
+    let asked = lab.mesh(&lab.everybody().await?, &targets).by(Kind::both_ways(mib(1)));
+    let mesh = asked.by_each_family().await?;
     Ok(mesh.all_answer("a mebibyte to get there, and another back, as they were sent")?)
 }

@@ -1,5 +1,7 @@
 //! `kubeadm init` as somebody has it who brings an authority, an engine's socket and a range of Pods.
 
+use std::net::Ipv4Addr;
+
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Party, Pod, Profile, RequestOutcome, Sabotage, Scenario, StageName,
     assert, ensure, secs, steps,
@@ -228,7 +230,8 @@ async fn pod(lab: &Lab, range: &str) -> anyhow::Result<Party> {
     let wait = "wait --for=condition=Ready --timeout=10m pod/clerk";
     lab.kubectl(wait).within(secs(60)).await?;
     let address = lab.kubectl("get pod clerk -o jsonpath={.status.podIP}").await?;
-    Ok(Party { name: "clerk".into(), node: 1, pod: true, address: address.text().parse()? })
+    let address: Ipv4Addr = address.text().parse()?;
+    Ok(Party::new("clerk", 1, true, address))
 }
 
 async fn printer_is_lost(lab: &Lab, pod: &Party) -> anyhow::Result<()> {

@@ -81,7 +81,7 @@ async fn exactly_the_ready_pods(lab: &Lab) -> anyhow::Result<()> {
     let never = wrong.then(|| Evidence::certain("the Service has a ClusterIP, or unready Pods"));
     lab.eventually("the name to answer exactly the ready Pods", secs(40), async || {
         let ready = lab.deployment("green").pods().running().await?;
-        let ready: BTreeSet<_> = ready.into_iter().map(|pod| pod.address).collect();
+        let ready: BTreeSet<_> = ready.into_iter().map(|pod| pod.ip()).collect();
         let answer = lab.resolve(&asker, NAME).await?;
         let exactly = assert::resolved(&answer, &ready).is_ok();
         let state = format!("{answer}; ready are {ready:?}");

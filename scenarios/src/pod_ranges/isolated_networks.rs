@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     fn party(node: u32, pod: u8) -> Party {
-        Party { name: String::new(), node, pod: pod > 0, address: [10, 1, node as u8, pod].into() }
+        Party::new("", node, pod > 0, [10, 1, node as u8, pod])
     }
 
     #[test]

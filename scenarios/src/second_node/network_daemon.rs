@@ -154,12 +154,7 @@ mod tests {
 
     #[test]
     fn in_a_tunnel_a_node_s_own_requests_need_the_way_back_as_well() {
-        let party = |node: u32, pod| Party {
-            name: String::new(),
-            node,
-            pod,
-            address: [10, 1, 1, 1].into(),
-        };
+        let party = |node: u32, pod| Party::new("", node, pod, [10, 1, 1, 1]);
         let needs = |tunnel, from: (u32, bool), to| {
             needs_route(tunnel, &party(from.0, from.1), &party(to, true))
         };

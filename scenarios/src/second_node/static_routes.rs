@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn party(node: u32, pod: bool) -> Party {
-        Party { name: String::new(), node, pod, address: [10, 1, 1, 1].into() }
+        Party::new("", node, pod, [10, 1, 1, 1])
     }
 
     #[test]

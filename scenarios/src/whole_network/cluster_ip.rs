@@ -1,14 +1,16 @@
 //! The balancing rule, from everywhere.
 
-use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, steps};
+use podwire_scenario::{Break, Cause, Families, Lab, Party, Sabotage, Scenario, StageName, steps};
 
 use crate::catalogue::E36;
 
 /// E36: the balancing rule, from everywhere.
 pub(crate) const CLUSTER_IP: Scenario = Scenario {
     about: "Requests to a ClusterIP with at least five Pods behind it spread evenly over them, from \
-            every node and from a Pod; each crosses the wire once, by the direct way",
+            every node and from a Pod; each crosses the wire once, by the direct way; so they do to the \
+            ClusterIP of each family of IP that the cluster has",
     covers: &[E36],
+    families: Families::Each,
     sabotages: &[
         Sabotage {
             name: "session-affinity",

@@ -1,11 +1,11 @@
 //! Every ordered pair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use podwire_scenario::assert::Mesh;
 use podwire_scenario::{
-    Break, Cause, Failure, Lab, Party, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Break, Cause, Failure, Families, Lab, Party, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::E35;
@@ -14,8 +14,9 @@ use crate::catalogue::E35;
 pub(crate) const EVERY_PAIR: Scenario = Scenario {
     about: "All Nodes are Ready, and from every node and from a Pod of each every Pod answers by \
             its own name, and sees the sender's own address; each request crosses the wire once, by \
-            the direct way",
+            the direct way; by each family of IP that the cluster has",
     covers: &[E35],
+    families: Families::Each,
     limit: secs(120),
     sabotages: &[
         Sabotage {
@@ -64,9 +65,9 @@ pub(super) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
 
 /// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's. A node speaks to a
 /// Pod of its own from the bridge's, and through a tunnel from the tunnel's.
-fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<Ipv4Addr>>) -> Result<(), Failure> {
-    let own = |from: &Party, client: Ipv4Addr| match from.pod {
-        true => from.address == client,
+fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<IpAddr>>) -> Result<(), Failure> {
+    let own = |from: &Party, client: IpAddr| match from.pod {
+        true => from.ip() == client,
         false => of_node.get(&from.node).is_some_and(|own| own.contains(&client)),
     };
     let wrong = mesh.cells.iter().filter(|cell| {
@@ -91,12 +92,7 @@ mod tests {
     use podwire_scenario::assert::Cell;
 
     fn seen(pod: bool, client: &str) -> Result<(), Cause> {
-        let party = |name: &str, pod| Party {
-            name: name.into(),
-            node: 1,
-            pod,
-            address: [10, 1, 1, 2].into(),
-        };
+        let party = |name: &str, pod| Party::new(name, 1, pod, [10, 1, 1, 2]);
         let mesh = Mesh {
             cells: vec![Cell {
                 from: party("sender", pod),
@@ -109,7 +105,7 @@ mod tests {
             }],
             ..Mesh::default()
         };
-        let own = [[172, 30, 0, 11], [10, 1, 1, 1]].map(Ipv4Addr::from);
+        let own = [[172, 30, 0, 11], [10, 1, 1, 1]].map(IpAddr::from);
         let of_node = BTreeMap::from([(1, BTreeSet::from(own))]);
         senders_seen(&mesh, &of_node).map_err(|failure| failure.cause)
     }

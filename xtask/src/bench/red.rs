@@ -149,6 +149,7 @@ mod tests {
             name,
             seconds,
             processors: None,
+            longest: Vec::new(),
         });
         let sabotages = sabotages.iter().map(|(name, _, reason)| SabotageResult {
             name: (*name).to_owned(),

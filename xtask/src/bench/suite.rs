@@ -142,6 +142,7 @@ pub(crate) fn on_stages<T>(
         suite: Suite {
             session,
             nextest: &nextest,
+            programs: None,
             kube_router: kube_router.as_deref(),
             host: &host,
             plan: &plan,

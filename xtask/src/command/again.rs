@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use podwire_cluster::Cell;
+use podwire_cluster::{Cell, IpFamilies};
 use podwire_process::ChildCommand;
 
 use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
@@ -26,12 +26,15 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         _ => Some(cell.network.to_string().into()),
     };
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
+    let families = (cell.ip_families != IpFamilies::Ipv4).then(|| cell.ip_families.to_string());
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let flags = [
+        one("--tests", args.tests.clone().map(PathBuf::into_os_string)),
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
         one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),
         one("--pod-network", network),
+        one("--ip-families", families.map(OsString::from)),
         one(
             "--nodes",
             (args.nodes != 3).then(|| args.nodes.to_string().into()),
@@ -47,6 +50,10 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         one(
             "--config",
             sources.config.config.clone().map(PathBuf::into_os_string),
+        ),
+        one(
+            "--node-files",
+            args.network.node_files.clone().map(PathBuf::into_os_string),
         ),
         one(
             "--break",
@@ -96,11 +103,15 @@ mod tests {
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
         );
-        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release";
+        assert_eq!(
+            kubeadm("--ip-families dual"),
+            "cargo xtask test --bootstrap kubeadm --ip-families dual"
+        );
+        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine";
         assert_eq!(
             kubeadm(line),
             "cargo xtask test --bootstrap kubeadm --from ubuntu:24.04 --kube-proxy iptables \
-             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release"
+             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine"
         );
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("mine");

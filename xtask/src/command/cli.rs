@@ -1,5 +1,6 @@
 //! The command line, as types.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podwire_cluster::addresses::MAX_NODES;
 use podwire_cluster::{
-    Bootstrap, Break, Cell, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
+    Bootstrap, Break, Cell, IpFamilies, Layout, PodNetwork, ProxyMode, StageName, UnknownPart,
 };
 use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
@@ -43,13 +44,19 @@ pub(crate) enum Command {
     /// Make one result of the parts of a run on several machines
     Merge(MergeArgs),
     /// Run a cluster until Ctrl-C, and say how to reach it
-    Up(UpArgs),
+    Up(ClusterArgs),
+    /// Run a program of your own beside a fresh cluster, which goes when the program has ended
+    With(WithArgs),
     /// A shell on a node of a running cluster, or one command
     Ssh(SshArgs),
     /// What a node prints on its serial line: the last lines, then what comes
     Console(ConsoleArgs),
     /// kubectl, on the control-plane node of a running cluster
     Kubectl(KubectlArgs),
+    /// A kubeconfig of a running cluster for programs on this host, until Ctrl-C
+    Kubeconfig(KubeconfigArgs),
+    /// A port of a node of a running cluster on the loopback of this host, until Ctrl-C
+    Forward(ForwardArgs),
     /// Lose, delay or damage what a node of a running cluster sends, or let it through only so fast
     Impair(ImpairArgs),
     /// Take away what impairs a node of a running cluster, or all of it
@@ -113,6 +120,10 @@ pub(crate) struct TestArgs {
     /// Chooses among all scenarios unless --profile is given too
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
+    /// Run your own programs instead: each executable file directly in this folder, beside a cluster of its
+    /// own, as with `with`. 0 is passed; a JUnit file that it writes to $PODWIRE_JUNIT is taken into the results
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "broken"])]
+    pub(crate) tests: Option<PathBuf>,
     /// Which scenarios run: the default list, or all
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
@@ -335,6 +346,14 @@ pub(crate) struct NetworkArgs {
     /// registry
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) pod_images: Vec<PathBuf>,
+    /// Files over the nodes' own, which boot with them before anything of Kubernetes starts: sysctl.d,
+    /// systemd-networkd, nftables, units; DIR/etc/... on every node, DIR/node2/etc/... on node2 alone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) node_files: Option<PathBuf>,
+    /// Which families of IP nodes, Pods and Services have addresses of: ipv4, or dual (both, IPv4 first).
+    /// In a dual-stack cluster the scenarios run that look at both
+    #[arg(long, value_name = "FAMILIES", default_value_t = IpFamilies::Ipv4)]
+    pub(crate) ip_families: IpFamilies,
 }
 
 impl NetworkArgs {
@@ -349,12 +368,14 @@ impl NetworkArgs {
                 Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
             layout: Layout::Flat,
+            ip_families: self.ip_families,
         }
     }
 }
 
+/// A cluster of one's own.
 #[derive(Debug, Args)]
-pub(crate) struct UpArgs {
+pub(crate) struct ClusterArgs {
     /// Who puts Kubernetes onto the machines: by-hand or kubeadm
     #[arg(long, value_name = "NAME", default_value_t = Bootstrap::ByHand)]
     pub(crate) bootstrap: Bootstrap,
@@ -383,10 +404,21 @@ pub(crate) struct UpArgs {
     pub(crate) locked: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct WithArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// The program and its arguments. It has your terminal or pipes, KUBECONFIG, and the cluster's facts
+    /// in variables; `with` ends with its exit status, 128 and the signal's number when a signal ended it
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// Which of the running clusters.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The cluster of the run whose name begins like this [default: the newest cluster]
+    /// The cluster of the run whose name begins like this [default: the one that $PODWIRE_RUN
+    /// names, else the newest cluster]
     #[arg(long, value_name = "PREFIX")]
     pub(crate) run: Option<String>,
 }
@@ -418,6 +450,47 @@ pub(crate) struct KubectlArgs {
     /// Arguments of kubectl. Files and folders that -f names are those of this machine
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Where connections go: node1:6443
+    #[arg(value_name = "NODE:PORT")]
+    pub(crate) to: NodePort,
+    /// The port of this host's loopback [default: one that the kernel chooses, which is said]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) local: Option<u16>,
+}
+
+/// A port of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodePort {
+    pub(crate) node: String,
+    pub(crate) port: u16,
+}
+
+impl FromStr for NodePort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.rsplit_once(':').filter(|(node, _)| !node.is_empty());
+        let (node, port) = parts.ok_or("a node and a port are node1:6443")?;
+        match port.parse() {
+            Ok(port) if port != 0 => Ok(Self {
+                node: node.to_owned(),
+                port,
+            }),
+            _ => Err(format!("`{port}` is no port: those are 1 to 65535")),
+        }
+    }
 }
 
 /// Units are those of tc(8): us, ms, s; %; bit, kbit, mbit, gbit; b, kb, mb.
@@ -860,6 +933,46 @@ mod tests {
             parsed("xtask kubectl -n web get pods --help"),
             (None, words("-n web get pods --help"))
         );
+    }
+
+    #[test]
+    fn a_program_is_what_stands_behind_two_dashes() {
+        let parsed = |line: &str| match Cli::try_parse_from(line.split(' ')) {
+            Ok(cli) => match cli.command {
+                Command::With(args) => Ok((args.cluster.stage, args.command)),
+                other => panic!("{other:?}"),
+            },
+            Err(error) => Err(error.exit_code()),
+        };
+        let (stage, command) =
+            parsed("xtask with --stage cni -- kubectl get nodes --stage x").unwrap();
+        assert_eq!(stage, StageName::Cni);
+        assert_eq!(command, ["kubectl", "get", "nodes", "--stage", "x"]);
+        for wrong in [
+            "xtask with",
+            "xtask with --",
+            "xtask with kubectl get nodes",
+        ] {
+            assert_eq!(parsed(wrong).unwrap_err(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_node_s() {
+        let parsed = |text: &str| text.parse::<NodePort>();
+        let node = "node1".to_owned();
+        assert_eq!(parsed("node1:6443"), Ok(NodePort { node, port: 6443 }));
+        for wrong in [
+            "node1",
+            ":6443",
+            "6443",
+            "node1:",
+            "node1:0",
+            "node1:65536",
+            "node1:x",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process;
+use std::process::{self, Child};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_scenario::Ending;
-use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process, set_child_subreaper};
+use rustix::termios::tcgetpgrp;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,6 +26,8 @@ pub(crate) struct Interrupts {
     /// The process that is told first, because it tells others: nextest.
     first: Arc<Mutex<Option<Pid>>>,
     awaited: Arc<watch::Sender<Awaited>>,
+    /// Held while a program is started that signals are for.
+    starting: Arc<Mutex<()>>,
 }
 
 /// Whether a signal is what somebody waits for.
@@ -36,6 +39,10 @@ enum Awaited {
     Yes,
     /// It has come; another one ends everything.
     Came,
+    /// It is for this program, and so are all that come from a person at the terminal.
+    For(Pid),
+    /// The program was told to end; being told so once more ends everything.
+    Told(Pid),
 }
 
 /// A time in which the first signal is the ordinary way to end something; see [`Interrupts::expect`].
@@ -65,6 +72,16 @@ impl Drop for Expected {
     }
 }
 
+/// A time in which signals are for a program; see [`Interrupts::leave_to`].
+#[derive(Debug)]
+pub(crate) struct LeftTo(Arc<watch::Sender<Awaited>>);
+
+impl Drop for LeftTo {
+    fn drop(&mut self) {
+        self.0.send_replace(Awaited::No);
+    }
+}
+
 impl Interrupts {
     /// Listens from now on.
     ///
@@ -74,6 +91,7 @@ impl Interrupts {
         let interrupts = Self {
             first: Arc::default(),
             awaited: Arc::new(watch::Sender::new(Awaited::No)),
+            starting: Arc::default(),
         };
         let mine = interrupts.clone();
         let (mut interrupt, mut ending) = {
@@ -82,11 +100,11 @@ impl Interrupts {
         };
         runtime.spawn(async move {
             loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    () = ending.come() => {}
-                }
-                if !mine.was_expected() {
+                let passed_on = tokio::select! {
+                    _ = interrupt.recv() => mine.was_for_a_program(Signal::INT),
+                    () = ending.come() => mine.was_for_a_program(Signal::TERM),
+                };
+                if !passed_on && !mine.was_expected() {
                     mine.end()
                 }
             }
@@ -108,6 +126,50 @@ impl Interrupts {
     pub(crate) fn expect(&self) -> Expected {
         self.awaited.send_replace(Awaited::Yes);
         Expected(Arc::clone(&self.awaited))
+    }
+
+    /// Starts a program in this process's group. From then on, until the value is dropped, signals are the
+    /// program's: each Ctrl-C, which it may take as it likes, and the first SIGTERM or SIGHUP. Being told to end
+    /// once more ends everything. A signal that comes while it starts waits for it.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(crate) fn leave_to<E>(
+        &self,
+        start: impl FnOnce() -> Result<Child, E>,
+    ) -> Result<(Child, LeftTo), E> {
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = start()?;
+        let program = Awaited::For(Pid::from_child(&child));
+        self.awaited.send_replace(program);
+        drop(starting);
+        Ok((child, LeftTo(Arc::clone(&self.awaited))))
+    }
+
+    /// Passes a signal on to the program that signals are left to, if there is one.
+    fn was_for_a_program(&self, signal: Signal) -> bool {
+        drop(self.starting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut to = None;
+        self.awaited.send_if_modified(|awaited| {
+            to = match *awaited {
+                Awaited::For(program) => Some(program),
+                Awaited::Told(program) if signal == Signal::INT => Some(program),
+                _ => None,
+            };
+            let told = to.filter(|_| signal != Signal::INT);
+            if let Some(program) = told {
+                *awaited = Awaited::Told(program);
+            }
+            told.is_some()
+        });
+        let Some(program) = to else {
+            return false;
+        };
+        // A terminal's Ctrl-C has reached all of this group, and twice means something else to many.
+        if signal != Signal::INT || !is_in_front() {
+            let _ = kill_process(program, signal);
+        }
+        true
     }
 
     fn was_expected(&self) -> bool {
@@ -160,6 +222,13 @@ impl Interrupts {
         }
         process::exit(INTERRUPTED.into())
     }
+}
+
+/// Whether a terminal's Ctrl-C goes to this process's group.
+fn is_in_front() -> bool {
+    let terminal = fs::File::open("/dev/tty").ok();
+    let in_front = terminal.and_then(|terminal| tcgetpgrp(terminal).ok());
+    in_front == Some(getpgrp())
 }
 
 /// Ends all processes below this one, and waits a moment for it. Those that are left are somebody else's.
@@ -238,6 +307,7 @@ mod tests {
         let interrupts = Interrupts {
             first: Arc::default(),
             awaited: Arc::new(watch::Sender::new(Awaited::No)),
+            starting: Arc::default(),
         };
         assert!(!interrupts.was_expected());
         let expected = interrupts.expect();
@@ -250,6 +320,43 @@ mod tests {
         assert!(!interrupts.have_come());
         let expected = interrupts.expect();
         assert!(!expected.has_come());
+    }
+
+    #[test]
+    fn signals_that_are_for_a_program_end_nothing_else_until_it_is_told_twice_to_end() {
+        let interrupts = Interrupts {
+            first: Arc::default(),
+            awaited: Arc::new(watch::Sender::new(Awaited::No)),
+            starting: Arc::default(),
+        };
+        assert!(!interrupts.was_for_a_program(Signal::INT));
+        let script =
+            "trap 'echo int' INT; trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done";
+        let start = || {
+            Command::new("sh")
+                .args(["-c", script])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+        };
+        let (mut child, left) = interrupts.leave_to(start).unwrap();
+        let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut lines = std::io::BufRead::lines(stdout).map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "ready");
+        let in_front = is_in_front();
+        for _ in 0..2 {
+            assert!(interrupts.was_for_a_program(Signal::INT));
+            assert!(in_front || lines.next().unwrap() == "int");
+        }
+        assert!(interrupts.was_for_a_program(Signal::TERM));
+        assert_eq!(lines.next().unwrap(), "term");
+        assert!(interrupts.was_for_a_program(Signal::INT));
+        assert!(in_front || lines.next().unwrap() == "int");
+        assert!(!interrupts.was_for_a_program(Signal::TERM));
+        assert!(!interrupts.was_expected());
+        drop(left);
+        assert!(!interrupts.was_for_a_program(Signal::INT));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

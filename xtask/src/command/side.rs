@@ -41,8 +41,8 @@ fn told(error: &clap::Error) -> String {
     let said = said.trim().trim_start_matches("error: ");
     format!(
         "{said}\n(a side has the flags by which a change is named: --kube-proxy, --pod-network, \
-         --pod-images, --kubernetes, --bundle-from, --replace, --from, --config; what holds for both \
-         sides stands outside their quotes)"
+         --pod-images, --node-files, --ip-families, --kubernetes, --bundle-from, --replace, --from, \
+         --config; what holds for both sides stands outside their quotes)"
     )
 }
 
@@ -75,6 +75,7 @@ mod tests {
         let told = [
             "--nodes 4",
             "--filter every_pair",
+            "--tests ./mine",
             "--kube-proxy ipvs",
             "--kube-proxy 'iptables",
             "./out/no-such-file",

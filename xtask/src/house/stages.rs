@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use podwire_cluster::{
-    Bootstrap, Break, Cell, ClusterError, ClusterPlan, ImageFiles, PodNetwork, ProxyMode,
+    Bootstrap, Break, Cell, ClusterError, ClusterPlan, ImageFiles, NodeTree, PodNetwork, ProxyMode,
     StageManifest, StageName, host_cpu,
 };
 use podwire_images::image::{NodeImage, System};
@@ -57,6 +57,9 @@ struct Content {
     accelerator: Accelerator,
     #[serde(rename = "break")]
     broken: Option<Break>,
+    /// Digest of the user's files over its nodes', where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_files: Option<String>,
     /// In seconds since 1970.
     built: u64,
 }
@@ -290,6 +293,7 @@ impl Content {
             kubernetes: plan.kubernetes.clone(),
             accelerator: plan.accelerator,
             broken: plan.broken,
+            node_files: plan.node_tree.as_ref().map(NodeTree::digest),
             built: manifest.built,
         })
     }
@@ -308,12 +312,16 @@ fn in_one_word(cells: &[Cell]) -> String {
             false => names.join(","),
         }
     };
-    [
+    let named = [
         part(Bootstrap::ALL.len(), &|cell| cell.bootstrap.to_string()),
         part(ProxyMode::ALL.len(), &|cell| cell.proxy.to_string()),
         part(networks, &|cell| cell.network.to_string()),
     ]
-    .join("/")
+    .join("/");
+    match cells.iter().all(|cell| cell.ip_families.is_dual()) {
+        true => format!("{named}+dual"),
+        false => named,
+    }
 }
 
 /// What would be different about the stage if it were made today. Nodes, version and fault are what
@@ -396,6 +404,10 @@ fn text(listed: &[Listed], now: SystemTime) -> String {
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
     for (line, listed) in lines.zip(listed) {
         text += &format!("{line}\n");
+        let content = listed.content.as_ref();
+        if let Some(digest) = content.and_then(|it| it.node_files.as_ref()) {
+            text += &format!("  with files over its nodes': sha256 {digest}\n");
+        }
         for damage in &listed.damage {
             text += &format!("  damaged: {damage}\n");
         }

@@ -1,11 +1,13 @@
 //! `cargo xtask ssh`, `console` and `kubectl`: into a cluster that another process runs.
 
+use std::env;
 use std::io::{self, Write, stdout};
+use std::path::Path;
 
 use anyhow::Context as _;
 use podwire_access::find::{self, Running};
 use podwire_access::kubectl::{self, Kubectl};
-use podwire_access::{AccessError, Description, Exit, Foreground, Link, Streams};
+use podwire_access::{AccessError, Description, Exit, Foreground, Link, RUN_VARIABLE, Streams};
 use podwire_process::plain::Plain;
 
 use crate::command::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
@@ -80,6 +82,7 @@ pub(crate) fn ways(description: &Description, run: &str) -> String {
            cargo xtask ssh {last}\n  \
            cargo xtask console {last}\n  \
            cargo xtask kubectl get pods -A -o wide\n  \
+           cargo xtask kubeconfig\n  \
            cargo xtask impair {last} --delay 40ms --loss 1%\n\
          (where several clusters run: --run {run} behind ssh, console, kubectl or impair)\n",
         description.what,
@@ -89,31 +92,55 @@ pub(crate) fn ways(description: &Description, run: &str) -> String {
 
 /// Connects to the cluster that is meant, which must have the machine where one is named.
 pub(super) async fn reach(args: &RunArgs, node: Option<&str>) -> Result<Link, Stop> {
+    linked(&chosen(args, node).await?).await
+}
+
+/// Connects to a cluster that was there just now.
+pub(super) async fn linked(running: &Running) -> Result<Link, Stop> {
+    let link = Link::open(&running.dir).await?;
+    link.ok_or_else(|| Stop::setup(format!("the cluster of {} has just ended", running.run)))
+}
+
+/// The cluster that is meant, which must have the machine where one is named.
+pub(super) async fn chosen(args: &RunArgs, node: Option<&str>) -> Result<Running, Stop> {
+    let chosen = match (&args.run, env::var_os(RUN_VARIABLE)) {
+        (None, Some(dir)) if !dir.is_empty() => beside(Path::new(&dir)).await?,
+        (prefix, _) => of_all(prefix.as_deref()).await?,
+    };
+    let machines = chosen.description.machines();
+    let names: Vec<&str> = machines.map(|known| known.name.as_str()).collect();
+    if let Some(node) = node
+        && !names.contains(&node)
+    {
+        return Err(Stop::Usage(format!(
+            "the cluster has no node `{node}`; it has {}",
+            names.join(", ")
+        )));
+    }
+    Ok(chosen)
+}
+
+/// The cluster that this process runs beside.
+async fn beside(dir: &Path) -> Result<Running, Stop> {
+    find::at(dir).await.ok_or_else(|| {
+        Stop::setup(format!(
+            "no cluster is running in {}, which {RUN_VARIABLE} names; --run PREFIX takes another",
+            dir.display()
+        ))
+    })
+}
+
+/// The newest whose run's name begins like this.
+async fn of_all(prefix: Option<&str>) -> Result<Running, Stop> {
     let runs = Workspace::find()?.runs();
     let running = find::running(&runs).await?;
-    let prefix = args.run.as_deref();
     let Some(chosen) = find::choose(&running, prefix) else {
         return Err(nobody(&running, prefix));
     };
     if running.len() > 1 && prefix != Some(chosen.run.as_str()) {
         errln!("{}", several(&running, chosen));
     }
-    let mut machines = chosen.description.machines();
-    if let Some(node) = node
-        && !machines.any(|known| known.name == node)
-    {
-        let names = chosen
-            .description
-            .machines()
-            .map(|known| known.name.as_str());
-        let names: Vec<&str> = names.collect();
-        return Err(Stop::Usage(format!(
-            "the cluster has no node `{node}`; it has {}",
-            names.join(", ")
-        )));
-    }
-    let link = Link::open(&chosen.dir).await?;
-    link.ok_or_else(|| Stop::setup(format!("the cluster of {} has just ended", chosen.run)))
+    Ok(chosen.clone())
 }
 
 fn nobody(running: &[Running], prefix: Option<&str>) -> Stop {

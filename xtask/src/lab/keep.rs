@@ -97,6 +97,7 @@ mod tests {
             repeat: 1,
             strict_wire: false,
             kube_router: None,
+            programs: None,
         }
     }
 
@@ -172,6 +173,7 @@ mod tests {
           cargo xtask ssh node1
           cargo xtask console node1
           cargo xtask kubectl get pods -A -o wide
+          cargo xtask kubeconfig
           cargo xtask impair node1 --delay 40ms --loss 1%
         (where several clusters run: --run 20261121T130500Z-1 behind ssh, console, kubectl or impair)
         Ctrl-C ends it, and with it the run: what has not run by then is skipped

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podwire_cluster::{Layout, StageName};
-use podwire_scenario::{Cells, Future, Lab, Profile, Scenario};
+use podwire_scenario::{Cells, Families, Future, Lab, Profile, Scenario};
 use podwire_scenarios::catalogue::C4;
 
 fn nothing(_: &Lab) -> Future<'_> {
@@ -19,6 +19,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         stage: StageName::Workload,
         cells: Cells::Any,
         layout: Layout::Flat,
+        families: Families::Ipv4,
         profile: Profile::Default,
         nodes: 2,
         limit: Duration::from_secs(60),

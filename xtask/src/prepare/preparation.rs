@@ -41,6 +41,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) package_differences: Vec<String>,
     /// Stages in use that did not settle, and what each lacked, whoever made them.
     pub(crate) unsettled: Vec<String>,
+    /// What the node image's Kubernetes was put together from, once it is there.
+    pub(crate) bundle: Option<Bundle>,
     /// Once it is judged.
     pub(crate) accelerator: Option<Accelerator>,
     /// What is expected of the whole run, where there is a plan.
@@ -67,6 +69,7 @@ impl<'a> Preparation<'a> {
             phases: Vec::new(),
             package_differences: Vec::new(),
             unsettled: Vec::new(),
+            bundle: None,
             accelerator: None,
             forecast: None,
             waited: Cell::default(),
@@ -200,7 +203,9 @@ impl<'a> Preparation<'a> {
         let accelerator = self.accelerator;
         let system = self.wanted.system;
         let system = system.map_or(System::Debian, |it| it.system(accelerator));
-        self.image(Phase::NodeImage, system, image::NODE, Some(&bundle))
+        let image = self.image(Phase::NodeImage, system, image::NODE, Some(&bundle));
+        self.bundle = Some(bundle);
+        image
     }
 
     /// kube-router's program.

@@ -334,8 +334,10 @@ fn tested(results: &Results) -> String {
             cells.push(&record.cell);
         }
     }
+    let laid = results.node_files.as_ref();
+    let laid = laid.map_or_else(String::new, |laid| format!(" with {laid}"));
     format!(
-        "{} on {}, {}",
+        "{} on {}{laid}, {}",
         cells.join(" and "),
         results.system,
         results.provenance

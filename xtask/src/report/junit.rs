@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podwire_process::plain;
+use podwire_scenario::cases;
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
@@ -26,10 +27,15 @@ pub(crate) fn report(results: &Results) -> Report {
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
+    if let Some(files) = &results.node_files {
+        scenarios.add_property(Property::new("node_files", plain::text(files)));
+    }
     for said in &results.unsettled_stages {
         scenarios.add_property(Property::new("unsettled_stage", plain::text(said)));
     }
     scenarios.add_test_cases(results.scenarios.iter().map(scenario_case));
+    let own = results.scenarios.iter().flat_map(own_cases);
+    scenarios.add_test_cases(own);
     report.add_test_suites([harness, scenarios]);
     report
 }
@@ -75,6 +81,21 @@ fn scenario_case(record: &ScenarioRecord) -> TestCase {
         case.add_property(Property::new("evidence", folder.display().to_string()));
     }
     case
+}
+
+/// What a program of the user's told of itself.
+fn own_cases(record: &ScenarioRecord) -> impl Iterator<Item = TestCase> {
+    record.cases.iter().map(|it| {
+        let outcome = match it.verdict {
+            cases::Verdict::Passed => Verdict::Passed,
+            cases::Verdict::Failed => Verdict::Failed,
+            cases::Verdict::Skipped => Verdict::Skipped,
+        };
+        let mut case = TestCase::new(plain::line(&it.name), status(outcome, &it.reason));
+        case.set_classname(format!("scenarios.{}.{}", record.cell, record.name))
+            .set_time(seconds(it.seconds));
+        case
+    })
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -124,5 +145,39 @@ mod tests {
             });
         }
         insta::assert_snapshot!(report(&results).to_string().unwrap());
+    }
+
+    #[test]
+    fn the_cases_of_a_program_stand_behind_its_scenario() {
+        let mut results = results();
+        results.harness_tests.clear();
+        let case = |name: &str, verdict, reason: &str| cases::Case {
+            name: name.into(),
+            verdict,
+            reason: reason.into(),
+            seconds: 0.5,
+        };
+        results.scenarios[0].cases = vec![
+            case("dns/resolves", cases::Verdict::Passed, ""),
+            case(
+                "dns/fails",
+                cases::Verdict::Failed,
+                "1 is not 2\nsaid \u{1b}[2J",
+            ),
+        ];
+        let written = report(&results).to_string().unwrap();
+        let own: Vec<&str> = written
+            .lines()
+            .skip_while(|line| !line.contains("dns/"))
+            .collect();
+        insta::assert_snapshot!(own.join("\n"), @r#"
+                <testcase name="dns/resolves" classname="scenarios.by-hand/nftables/routes.pod_addresses" time="0.500"/>
+                <testcase name="dns/fails" classname="scenarios.by-hand/nftables/routes.pod_addresses" time="0.500">
+                    <failure message="1 is not 2">1 is not 2
+        said \u001b[2J</failure>
+                </testcase>
+            </testsuite>
+        </testsuites>
+        "#);
     }
 }

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use podwire_cluster::Cell;
-use podwire_scenario::{ContextError, Outcome, Sabotage, Scenario, ScenarioResult, bare};
+use podwire_scenario::{
+    ContextError, Outcome, PhaseTime, Sabotage, Scenario, ScenarioResult, bare,
+};
 
 use crate::plan::select::Selection;
-use crate::report::results::{ScenarioRecord, TestRecord, Verdict};
+use crate::report::results::{LongStep, ScenarioRecord, TestRecord, Verdict};
+
+/// How many of a scenario's longest steps are told.
+const LONGEST: usize = 3;
 
 /// What nextest saw of one test's process.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +192,8 @@ fn skipped_record(scenario: &Scenario, reason: &str) -> ScenarioRecord {
         seconds: 0.0,
         sabotages: Vec::new(),
         parts: BTreeMap::new(),
+        longest: Vec::new(),
+        cases: Vec::new(),
         wire: Vec::new(),
         processors: None,
         folder: None,
@@ -279,16 +286,32 @@ fn record(
         seconds,
         processors,
         sabotages: last.sabotages,
+        longest: longest(&last.phases),
         parts: last
             .phases
             .into_iter()
             .map(|phase| (phase.name, phase.seconds))
             .collect(),
+        cases: last.cases,
         wire: last.wire,
         folder: folder.filter(|_| outcome == Verdict::Failed),
         again: None,
         part: None,
     }
+}
+
+/// Of all its runs.
+fn longest(phases: &[PhaseTime]) -> Vec<LongStep> {
+    let steps = phases.iter().flat_map(|phase| {
+        phase.longest.iter().map(|time| LongStep {
+            part: phase.name.clone(),
+            time: time.clone(),
+        })
+    });
+    let mut steps: Vec<LongStep> = steps.collect();
+    steps.sort_by(|a, b| b.time.seconds.total_cmp(&a.time.seconds));
+    steps.truncate(LONGEST);
+    steps
 }
 
 fn listed(names: &[&str]) -> String {

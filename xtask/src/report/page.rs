@@ -10,6 +10,7 @@ mod failure;
 mod matrix;
 mod overview;
 mod said;
+mod slowest;
 mod timeline;
 mod way;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use podwire_images::Provenance;
-use podwire_scenario::{Processors, SabotageResult};
+use podwire_scenario::{Case, Processors, SabotageResult, StepTime};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
@@ -30,6 +30,9 @@ pub(crate) struct Results {
     pub(crate) provenance: Provenance,
     /// What the nodes run: `debian`, `ubuntu:24.04`.
     pub(crate) system: String,
+    /// The user's files over theirs: the folder, how many, and the digest of all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) node_files: Option<String>,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.
@@ -113,6 +116,12 @@ pub(crate) struct ScenarioRecord {
     pub(crate) sabotages: Vec<SabotageResult>,
     /// Seconds of the last attempt by what it did: cloning, running, each sabotage.
     pub(crate) parts: BTreeMap<String, f64>,
+    /// The steps of the last attempt that took longest, in the scenario and its sabotages, the longest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) longest: Vec<LongStep>,
+    /// What a program of the user's told of itself by its JUnit file.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) cases: Vec<Case>,
     /// What stood out on the wire between nodes, also where every answer was right: a line for each kind
     /// and pair of ports, as the first page has it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -129,6 +138,15 @@ pub(crate) struct ScenarioRecord {
     /// Which part it was of, `M/N`, and so which machine's; only in results that were merged.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) part: Option<String>,
+}
+
+/// A step of a scenario, or of a sabotage of it, that took long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LongStep {
+    /// Whose, as in [`ScenarioRecord::parts`]: `scenario: run`.
+    pub(crate) part: String,
+    #[serde(flatten)]
+    pub(crate) time: StepTime,
 }
 
 /// Whether a built-in fault turned exactly the expected scenarios red.

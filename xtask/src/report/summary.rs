@@ -124,8 +124,10 @@ pub(super) fn machine(results: &Results) -> String {
         1 => String::new(),
         times => format!("; each scenario {times} times"),
     };
+    let files = results.node_files.as_deref();
+    let files = files.map_or(String::new(), |it| format!(", files of {it} over theirs"));
     format!(
-        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{shard}{repeat}\n{}",
+        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}\n{}",
         results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use podwire_cluster::PodManifest;
+use podwire_cluster::{NodeTree, PodManifest};
 use podwire_images::{Digest, ImageManifest};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,11 @@ pub(crate) fn common_arguments(words: impl IntoIterator<Item = String>) -> Vec<S
 }
 
 /// What shapes the guests of a run, by digest.
-pub(crate) fn inputs(node: &ImageManifest, pods: Option<&PodManifest>) -> BTreeMap<String, String> {
+pub(crate) fn inputs(
+    node: &ImageManifest,
+    pods: Option<&PodManifest>,
+    files: Option<&NodeTree>,
+) -> BTreeMap<String, String> {
     let mut inputs = BTreeMap::from([
         ("the guest program".to_owned(), node.probe_sha256.clone()),
         ("the packages' suite".to_owned(), node.suite.clone()),
@@ -70,6 +74,7 @@ pub(crate) fn inputs(node: &ImageManifest, pods: Option<&PodManifest>) -> BTreeM
         let images = pods.images.iter();
         inputs.extend(images.map(|(image, digest)| (format!("the image {image}"), digest.clone())));
     }
+    inputs.extend(files.map(|files| ("the files over the nodes'".to_owned(), files.digest())));
     inputs
 }
 

@@ -320,7 +320,7 @@ mod tests {
             settings: String::new(),
             filterset: scenarios(&["static_routes".into(), "joins".into()]),
             at_once: 0,
-            env: vec![("PODWIRE_CELL".into(), "/run/cell".into())],
+            env: vec![("PODWIRE_CELL_FOLDER".into(), "/run/cell".into())],
         };
         let command = nextest.command();
         insta::assert_snapshot!(command.display());

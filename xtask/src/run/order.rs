@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::env;
 
-use podwire_cluster::{Bootstrap, Cell, Layout, PodManifest, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodManifest, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
-use podwire_scenario::{Profile, Scenario};
+use podwire_scenario::{Families, Profile, Scenario};
 use podwire_vm::Accelerator;
 
 use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
@@ -14,6 +14,7 @@ use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
 use crate::plan::shard::Shard;
+use crate::prepare::node_tree;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
 use crate::prepare::wanted::{StageOrder, Wanted};
@@ -31,7 +32,9 @@ pub(crate) struct Order<'a> {
     pub(crate) system: NodeSystem,
     /// The user's Pod network.
     pub(crate) pod_network: Option<Given>,
-    /// A filter or a built-in fault is about scenarios alone.
+    /// The user's files over the nodes' own.
+    pub(crate) node_files: Option<node_tree::Given>,
+    /// A filter, a built-in fault and programs of the user's are about scenarios alone.
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
     pub(crate) shard: Option<(Shard, Vec<Selected>)>,
@@ -64,6 +67,8 @@ impl<'a> Order<'a> {
         }
         let cells = laid_out(&cells(args)?, &chosen);
         let pod_network = Given::read(session, &args.network)?;
+        let node_files = args.network.node_files.as_deref();
+        let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
             .flat_map(|cell| {
@@ -123,7 +128,7 @@ impl<'a> Order<'a> {
         }
         Ok(Self {
             cells: orders,
-            harness_tests: args.filter.is_none() && args.broken.is_none(),
+            harness_tests: args.filter.is_none() && args.broken.is_none() && args.tests.is_none(),
             shard,
             left_out,
             args,
@@ -131,6 +136,7 @@ impl<'a> Order<'a> {
             bundle,
             system,
             pod_network,
+            node_files,
         })
     }
 
@@ -167,7 +173,8 @@ impl<'a> Order<'a> {
             Ok(StageOrder {
                 plan: wanted
                     .cluster_plan(session, order.cell, node, accelerator)?
-                    .with_pod_manifest(pod_manifest.cloned()),
+                    .with_pod_manifest(pod_manifest.cloned())
+                    .with_node_tree(self.node_files.as_ref().map(|given| given.tree.clone())),
                 names: names.into_iter().collect(),
             })
         });
@@ -301,7 +308,8 @@ fn laid_out(cells: &[Cell], chosen: &[&Scenario]) -> Vec<Cell> {
         cell.layout == Layout::Flat || chosen.iter().any(|scenario| scenario.fits(*cell))
     };
     let each = |cell: &Cell| Layout::ALL.map(|layout| cell.laid_out(layout));
-    cells.iter().flat_map(each).filter(wanted).collect()
+    let all = cells.iter().flat_map(each).filter(|cell| cell.exists());
+    all.filter(wanted).collect()
 }
 
 /// Why a scenario means nothing for any of these cells, and for which it does.
@@ -313,6 +321,12 @@ fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
     } else {
         ", which such a cluster does not have"
     };
+    let all_dual = cells.iter().all(|cell| cell.ip_families.is_dual());
+    let (families, with) = match scenario.families {
+        Families::Dual => (IpFamilies::Dual, ", with --ip-families dual"),
+        Families::Ipv4 if all_dual => (IpFamilies::Ipv4, ", with IPv4 alone"),
+        Families::Ipv4 | Families::Each => (IpFamilies::Ipv4, ""),
+    };
     let fitting: Vec<String> = Bootstrap::ALL
         .into_iter()
         .filter_map(|bootstrap| {
@@ -321,7 +335,9 @@ fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
                 .filter(|network| {
                     scenario.fits(Cell {
                         network: *network,
-                        ..Cell::usual(bootstrap).laid_out(scenario.layout)
+                        ..Cell::usual(bootstrap)
+                            .laid_out(scenario.layout)
+                            .with_families(families)
                     })
                 })
                 .map(|network| network.to_string())
@@ -331,7 +347,7 @@ fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
         })
         .collect();
     format!(
-        "starts from the stage {stage}{lacks}; it is for clusters of {}",
+        "starts from the stage {stage}{lacks}; it is for clusters of {}{with}",
         fitting.join(" and ")
     )
 }
@@ -418,6 +434,37 @@ mod tests {
         insta::assert_snapshot!(cells(&[&flat, &routed]), @"by-hand/nftables/routes, by-hand/nftables/routes+routed, by-hand/nftables/manifest");
         assert!(!flat.fits(by_hand.laid_out(Layout::Routed)));
         assert!(!routed.fits(by_hand));
+    }
+
+    #[test]
+    fn what_looks_at_other_families_says_which() {
+        let ipv4 = scenario("networkd_restarted");
+        let dual = Scenario {
+            families: Families::Dual,
+            ..scenario("ipv6_beside_ipv4")
+        };
+        let each = Scenario {
+            families: Families::Each,
+            ..scenario("every_pair")
+        };
+        let usual = Cell::usual(Bootstrap::ByHand);
+        let both = usual.with_families(IpFamilies::Dual);
+        let of = |cell: Cell| [&ipv4, &dual, &each].map(|scenario| scenario.fits(cell));
+        assert_eq!(of(usual), [true, false, true]);
+        assert_eq!(of(both), [false, true, true]);
+        insta::assert_snapshot!(belongs_elsewhere(&ipv4, &[both]), @"starts from the stage workload; it is for clusters of by-hand (routes, flannel, flannel-host-gw, manifest) and kubeadm (routes, flannel, flannel-host-gw, manifest), with IPv4 alone");
+        insta::assert_snapshot!(belongs_elsewhere(&dual, &[usual]), @"starts from the stage workload; it is for clusters of by-hand (routes, flannel, flannel-host-gw, manifest) and kubeadm (routes, flannel, flannel-host-gw, manifest), with --ip-families dual");
+    }
+
+    #[test]
+    fn a_cluster_of_two_families_has_one_segment() {
+        let routed = Scenario {
+            cells: Cells::Routable,
+            layout: Layout::Routed,
+            ..scenario("two_segments")
+        };
+        let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
+        assert_eq!(laid_out(&[dual], &[&routed]), [dual]);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
 use podwire_images::image::ImageFrom;
-use podwire_scenario::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Scenario, Share};
+use podwire_scenario::{
+    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Programs, Scenario, Share,
+};
 
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
@@ -38,6 +40,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) at_once: usize,
     pub(crate) broken: Option<Break>,
     pub(crate) catalogue: &'a [Scenario],
+    /// The programs of the user's that the scenarios are, if they are.
+    pub(crate) programs: Option<&'a Programs>,
     /// The run's folder, if the first failed scenario's cluster stays.
     pub(crate) keep: Option<&'a Path>,
     /// How often each scenario runs.
@@ -120,6 +124,7 @@ impl Suite<'_> {
             repeat: self.repeat,
             strict_wire: self.strict_wire,
             kube_router: self.kube_router.map(Path::to_owned),
+            programs: self.programs.cloned(),
             tested: tested(self.plan, self.system, self.provenance),
             again: self.again.to_owned(),
         })
@@ -206,8 +211,12 @@ impl Suite<'_> {
 
 /// What is under test, in words for the first page.
 fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> String {
+    let files = plan.node_tree.as_ref();
+    let files = files.map_or(String::new(), |tree| {
+        format!("; {} of the user's files over the nodes'", tree.count())
+    });
     format!(
-        "{} on {system}, {provenance}; component settings: {}",
+        "{} on {system}, {provenance}{files}; component settings: {}",
         plan.cell,
         Settings::of(plan.accelerator)
     )

@@ -6,8 +6,8 @@ use std::path::Path;
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host};
 use podwire_process::plain;
-use podwire_scenario::Scenario;
 use podwire_scenario::bare::{self, RunFolder};
+use podwire_scenario::{Programs, Scenario};
 use time::OffsetDateTime;
 
 use crate::command::cli::{TestArgs, WireMode};
@@ -17,9 +17,9 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
-use crate::prepare::pod_network;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
+use crate::prepare::{node_tree, pod_network};
 use crate::report::merge::{self, Extent, Merged, Seen};
 use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
@@ -27,6 +27,7 @@ use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
+use crate::run::programs::{self, Found};
 use crate::run::suite::{self, CutShort, Suite};
 use crate::run::under_way::UnderWay;
 use crate::run::{build, look, prepare_only};
@@ -35,6 +36,9 @@ use crate::say::stop::Stop;
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
+    let found = args.tests.as_deref().map(programs::find).transpose()?;
+    let own = found.as_ref().map(|found| found.scenarios(session));
+    let catalogue = own.as_deref().unwrap_or(catalogue);
     let measured = Durations::load(session.cache.root());
     session.progress.phase("looking at what is there");
     let packages = host::Host::detect(&session.spawner).plan(false);
@@ -88,6 +92,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             kubernetes: order.bundle.kubernetes.clone(),
             provenance: order.bundle.provenance(),
             system: order.system.from.to_string(),
+            node_files: order.node_files.as_ref().map(node_tree::Given::about),
             nodes: args.nodes,
             shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
             whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
@@ -109,6 +114,8 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
         },
         seen: BTreeMap::new(),
         cut_short: None,
+        found,
+        programs: None,
     };
     let done = run.all(&packages);
     run.report(done)
@@ -128,6 +135,10 @@ struct Run<'a> {
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
     /// When a person ended the run: why scenarios have no result.
     cut_short: Option<CutShort>,
+    /// The user's programs, if these are the scenarios.
+    found: Option<Found>,
+    /// The same with what they need.
+    programs: Option<Programs>,
 }
 
 /// What `results.json` says while the run goes on, and of one that nobody let end.
@@ -160,13 +171,19 @@ impl Run<'_> {
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
+        let own = self.found.take().zip(self.preparation.bundle.as_ref());
+        self.programs = own.map(|(found, bundle)| found.with_kubectl(bundle));
         let kube_router = match self.order.has_kube_router() {
             true => Some(self.preparation.kube_router()?),
             false => None,
         };
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         if let Some(whole) = &mut self.results.whole {
-            whole.inputs = whole::inputs(&node.manifest, pod_manifest.as_ref());
+            whole.inputs = whole::inputs(
+                &node.manifest,
+                pod_manifest.as_ref(),
+                self.order.node_files.as_ref().map(|given| &given.tree),
+            );
         }
         let log = self.run_dir.join("build.log");
         self.preparation.programs(|| build::build(session, &log))?;
@@ -232,6 +249,7 @@ impl Run<'_> {
             at_once: suite::at_once(plan)?,
             broken: self.order.args.broken,
             catalogue: self.order.catalogue,
+            programs: self.programs.as_ref(),
             keep: self.order.args.keep.then_some(&*self.run_dir),
             repeat: self.order.args.repeat,
             strict_wire: self.order.args.wire == Some(WireMode::Strict),

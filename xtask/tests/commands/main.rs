@@ -11,6 +11,8 @@
 
 mod beside;
 mod kept;
+mod laid;
+mod outside;
 mod parts;
 mod wire;
 
@@ -172,6 +174,8 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     let mut up = Running::start("up --yes --nodes 2 --bootstrap by-hand");
     up.wait_for("from another terminal");
     is_reached();
+    outside::is_forwarded();
+    outside::has_a_kubeconfig();
     wire::is_impaired();
     wire::is_captured();
     wire::is_captured_live();
@@ -195,6 +199,10 @@ fn nodes_without_kubernetes_are_up_and_kubectl_says_that_there_is_none() {
     assert_ne!(none.status.code(), Some(0));
     let told = String::from_utf8_lossy(&none.stderr);
     assert!(told.contains("has no kubeconfig"), "{told}");
+    let none = done("kubeconfig");
+    assert_eq!(none.status.code(), Some(3));
+    let told = String::from_utf8_lossy(&none.stderr);
+    assert!(told.contains("has no API server yet"), "{told}");
     let (code, heard) = up.interrupt();
     assert_eq!(code, Some(0), "{heard:#?}");
 }

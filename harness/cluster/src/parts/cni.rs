@@ -1,7 +1,8 @@
 //! The Pod network by hand: one CNI file per node, and one rule that hides Pods from the outside.
 
+use ipnet::Ipv6Net;
 use podwire_lan::Ipv4Net;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::plan::addresses::{PODS, SECOND_SEGMENT, SEGMENT, SERVICES};
 use crate::plan::layout::Layout;
@@ -22,6 +23,16 @@ pub const REMOVE_MASQUERADE: &str = "nft delete table ip podwire";
 /// The bridge plugin with host-local addresses from `range`. Without the plugin's own masquerading,
 /// which would hide Pods from Pods on other nodes.
 pub fn bridge(range: Ipv4Net) -> String {
+    bridge_with(json!({ "type": "host-local", "subnet": range.to_string() }))
+}
+
+/// The same where each Pod has an address of either family: of the first range, and of the second.
+pub fn dual_stack_bridge(first: Ipv4Net, second: Ipv6Net) -> String {
+    let ranges = json!([[{ "subnet": first.to_string() }], [{ "subnet": second.to_string() }]]);
+    bridge_with(json!({ "type": "host-local", "ranges": ranges }))
+}
+
+fn bridge_with(ipam: Value) -> String {
     let config = json!({
         "cniVersion": "1.0.0",
         "name": "kube",
@@ -30,7 +41,7 @@ pub fn bridge(range: Ipv4Net) -> String {
         "isDefaultGateway": true,
         "ipMasq": false,
         "hairpinMode": true,
-        "ipam": { "type": "host-local", "subnet": range.to_string() },
+        "ipam": ipam,
     });
     format!("{config:#}\n")
 }
@@ -74,6 +85,7 @@ table ip podwire {{
 mod tests {
     use super::*;
     use crate::plan::addresses::pod_range;
+    use crate::plan::ip_families::pod_range_v6;
 
     #[test]
     fn pods_are_hidden_from_the_outside_only() {
@@ -92,6 +104,9 @@ mod tests {
           "type": "bridge"
         }
         "#);
+        let dual = dual_stack_bridge(pod_range(2), pod_range_v6(2));
+        let dual: Value = serde_json::from_str(&dual).unwrap();
+        insta::assert_snapshot!(dual["ipam"], @r#"{"ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"fd00:10:1:2::/64"}]],"type":"host-local"}"#);
         let routed = masquerade(Layout::Routed);
         assert!(
             routed.contains("172.30.0.0/24, 172.30.1.0/24 }"),

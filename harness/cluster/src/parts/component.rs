@@ -9,6 +9,7 @@ use super::kubeconfig;
 use super::units::{self, Unit};
 use crate::plan::addresses::{PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::PodNetwork;
+use crate::plan::ip_families::{IpFamilies, PODS_V6, SERVICES_V6, node_address_v6};
 use crate::plan::settings::{DAEMON_START, NODE_MONITOR_GRACE, Settings};
 
 /// A daemon that systemd runs.
@@ -311,7 +312,7 @@ pub fn etcd(settings: Settings) -> Component {
 }
 
 /// The API server, on node 1.
-pub fn api_server(settings: Settings) -> Component {
+pub fn api_server(families: IpFamilies, settings: Settings) -> Component {
     Component::own(
         units::API_SERVER,
         "Kubernetes API server",
@@ -322,7 +323,10 @@ pub fn api_server(settings: Settings) -> Component {
     )
     .with("--bind-address", "0.0.0.0")
     .with("--advertise-address", api_address())
-    .with("--service-cluster-ip-range", SERVICES)
+    .with(
+        "--service-cluster-ip-range",
+        families.listed(SERVICES, SERVICES_V6),
+    )
     .with_all(&[
         ("--client-ca-file", units::CA_CERTIFICATE),
         ("--tls-cert-file", units::SERVING_CERTIFICATE),
@@ -354,7 +358,11 @@ pub fn api_server(settings: Settings) -> Component {
 }
 
 /// The controller manager, on node 1.
-pub fn controller_manager(network: PodNetwork, settings: Settings) -> Component {
+pub fn controller_manager(
+    network: PodNetwork,
+    families: IpFamilies,
+    settings: Settings,
+) -> Component {
     let manager = Component::own(
         units::CONTROLLER_MANAGER,
         "Kubernetes controller manager",
@@ -372,7 +380,7 @@ pub fn controller_manager(network: PodNetwork, settings: Settings) -> Component 
     let manager = match network.allocates() {
         true => manager
             .with("--allocate-node-cidrs", true)
-            .with("--cluster-cidr", PODS),
+            .with("--cluster-cidr", families.listed(PODS, PODS_V6)),
         false => manager,
     };
     let idlers = without(IDLERS.iter().chain(&CERTIFICATE_REQUESTS));
@@ -423,8 +431,13 @@ pub fn containerd(settings: Settings) -> Component {
     .idle(settings, &[("--config", units::EMULATED_CONTAINERD)])
 }
 
-/// The node's agent, on every node: its number and address.
-pub fn kubelet(number: u32, address: Ipv4Addr, settings: Settings) -> Component {
+/// The node's agent, on every node: its number and address, and with two families that of the second one.
+pub fn kubelet(
+    number: u32,
+    address: Ipv4Addr,
+    families: IpFamilies,
+    settings: Settings,
+) -> Component {
     let mut kubelet = Component::own(
         units::KUBELET,
         "Kubernetes node agent",
@@ -441,7 +454,10 @@ pub fn kubelet(number: u32, address: Ipv4Addr, settings: Settings) -> Component 
         .with("--config", config::KUBELET_PATH)
         .with("--kubeconfig", kubeconfig::KUBELET_PATH)
         .with("--hostname-override", node_name(number))
-        .with("--node-ip", address)
+        .with(
+            "--node-ip",
+            families.listed(address, node_address_v6(number)),
+        )
         // Nothing here reads what it counts in every container's cgroup.
         .idle(settings, &[("--housekeeping-interval", "60s")])
 }
@@ -480,11 +496,15 @@ pub fn kube_router(settings: Settings) -> Component {
 }
 
 /// Those of node 1 beside those of every node, in the order of their start.
-pub fn control_plane(network: PodNetwork, settings: Settings) -> [Component; 4] {
+pub fn control_plane(
+    network: PodNetwork,
+    families: IpFamilies,
+    settings: Settings,
+) -> [Component; 4] {
     [
         etcd(settings),
-        api_server(settings),
-        controller_manager(network, settings),
+        api_server(families, settings),
+        controller_manager(network, families, settings),
         scheduler(settings),
     ]
 }
@@ -492,6 +512,7 @@ pub fn control_plane(network: PodNetwork, settings: Settings) -> [Component; 4] 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::cell::FlannelBackend;
     use crate::plan::layout::Layout;
 
     fn shown<'a>(components: impl IntoIterator<Item = &'a Component>) -> String {
@@ -503,14 +524,28 @@ mod tests {
     #[test]
     fn the_components_are_started_as_meant_in_each_class() {
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
-            let control_plane = control_plane(PodNetwork::Routes, settings);
+            let control_plane = control_plane(PodNetwork::Routes, IpFamilies::Ipv4, settings);
             insta::assert_snapshot!(format!("control-plane-{class}"), shown(&control_plane));
             let node = [
-                kubelet(2, Layout::Flat.address(2), settings),
+                kubelet(2, Layout::Flat.address(2), IpFamilies::Ipv4, settings),
                 kube_proxy(settings),
             ];
             insta::assert_snapshot!(format!("node-{class}"), shown(&node));
         }
+    }
+
+    #[test]
+    fn what_has_ranges_and_addresses_has_them_of_both_families() {
+        let (dual, settings) = (IpFamilies::Dual, Settings::OwnDefaults);
+        let flannel = PodNetwork::Flannel(FlannelBackend::Vxlan);
+        let [_, server, manager, _] = control_plane(flannel, dual, settings);
+        let services = server.flag("--service-cluster-ip-range");
+        assert_eq!(services, Some("10.0.0.0/24,fd00:10::/112"));
+        let pods = manager.flag("--cluster-cidr");
+        assert_eq!(pods, Some("10.1.0.0/16,fd00:10:1::/48"));
+        let kubelet = kubelet(2, Layout::Flat.address(2), dual, settings);
+        let own = kubelet.flag("--node-ip");
+        assert_eq!(own, Some("172.30.0.12,fd00:172:30::12"));
     }
 
     #[test]
@@ -597,7 +632,7 @@ mod tests {
 
     #[test]
     fn the_kubelet_comes_without_the_drop_in_of_its_package() {
-        let files = kubelet(1, api_address(), Settings::Idle).files();
+        let files = kubelet(1, api_address(), IpFamilies::Ipv4, Settings::Idle).files();
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(
             paths,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::plan::addresses::PODS;
 use crate::plan::cell::FlannelBackend;
+use crate::plan::ip_families::{IpFamilies, PODS_V6};
 
 /// Its namespace.
 pub const NAMESPACE: &str = "kube-flannel";
@@ -16,12 +17,16 @@ const IMAGE: &str = "podwire.invalid/flannel:0.28.9";
 ///
 /// flanneld writes the CNI file by itself: upstream's meta-plugin does no more than pass the range
 /// that flanneld has got on to the bridge plugin.
-pub fn manifest(backend: FlannelBackend) -> Value {
+pub fn manifest(backend: FlannelBackend, families: IpFamilies) -> Value {
     let kind = match backend {
         FlannelBackend::Vxlan => "vxlan",
         FlannelBackend::HostGw => "host-gw",
     };
-    let net_conf = json!({ "Network": PODS.to_string(), "Backend": { "Type": kind } });
+    let mut net_conf = json!({ "Network": PODS.to_string(), "Backend": { "Type": kind } });
+    if families.is_dual() {
+        net_conf["EnableIPv6"] = true.into();
+        net_conf["IPv6Network"] = PODS_V6.to_string().into();
+    }
     let named = |name: &str| json!({ "name": name, "namespace": NAMESPACE });
     let of_host = |name: &str, path: &str, kind: &str| json!({ "name": name, "hostPath": { "path": path, "type": kind } });
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
@@ -121,8 +126,13 @@ mod tests {
 
     #[test]
     fn the_manifest_reads_as_meant() {
-        insta::assert_snapshot!(format!("{:#}", manifest(FlannelBackend::Vxlan)));
-        let other = manifest(FlannelBackend::HostGw).to_string();
+        insta::assert_snapshot!(format!(
+            "{:#}",
+            manifest(FlannelBackend::Vxlan, IpFamilies::Ipv4)
+        ));
+        let other = manifest(FlannelBackend::HostGw, IpFamilies::Ipv4).to_string();
         assert!(other.contains(r#"{\"Type\":\"host-gw\"}"#), "{other}");
+        let dual = manifest(FlannelBackend::Vxlan, IpFamilies::Dual);
+        insta::assert_snapshot!(dual["items"][4]["data"]["net-conf.json"], @r#""{\"Backend\":{\"Type\":\"vxlan\"},\"EnableIPv6\":true,\"IPv6Network\":\"fd00:10:1::/48\",\"Network\":\"10.1.0.0/16\"}""#);
     }
 }

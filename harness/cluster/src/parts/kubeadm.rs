@@ -2,9 +2,7 @@
 //! follows its documentation. Streams of JSON documents, which every reader of YAML takes.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
-use podwire_lan::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::component;
@@ -12,6 +10,7 @@ use super::config::{self, CRI_SOCKET};
 use super::file::NodeFile;
 use crate::plan::addresses::{API_PORT, PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::Cell;
+use crate::plan::ip_families::{PODS_V6, SERVICES_V6, node_address_v6};
 use crate::plan::settings::{
     GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
 };
@@ -59,13 +58,8 @@ pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
 /// A worker's part of [`crate::parts::node_files`].
-pub(crate) fn join_file(
-    number: u32,
-    address: Ipv4Addr,
-    ca_hash: &str,
-    settings: Settings,
-) -> NodeFile {
-    secret(JOIN_CONFIG, join_config(number, address, ca_hash, settings))
+pub(crate) fn join_file(number: u32, cell: Cell, ca_hash: &str, settings: Settings) -> NodeFile {
+    secret(JOIN_CONFIG, join_config(number, cell, ca_hash, settings))
 }
 
 /// Node 1's: what `kubeadm init` is told, and what changes the manifests that it writes.
@@ -125,12 +119,13 @@ fn secret(path: &str, text: String) -> NodeFile {
 /// seconds each. Emulated, kubeadm waits longer, by its own `timeouts`, and what a cluster without
 /// load never needs, and only costs idle time, is off as in the cluster by hand.
 pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
+    let families = cell.ip_families;
     let mut networking = json!({
         "dnsDomain": "cluster.local",
-        "serviceSubnet": shown(SERVICES),
+        "serviceSubnet": families.listed(SERVICES, SERVICES_V6),
     });
     if cell.network.allocates() {
-        networking["podSubnet"] = shown(PODS).into();
+        networking["podSubnet"] = families.listed(PODS, PODS_V6).into();
     }
     // kubeadm's own two beside the usual ones.
     let controllers = format!(
@@ -158,7 +153,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
             "groups": ["system:bootstrappers:kubeadm:default-node-token"],
         }],
         "localAPIEndpoint": { "advertiseAddress": api_address(), "bindPort": API_PORT },
-        "nodeRegistration": registration(1, api_address(), settings),
+        "nodeRegistration": registration(1, cell, settings),
     });
     if let Some(directory) = settings.idle(PATCHES) {
         init["patches"] = json!({ "directory": directory });
@@ -194,9 +189,9 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
     ])
 }
 
-/// JoinConfiguration of a worker with this address. `ca_hash` is `sha256:` and the digest of the authority's public
+/// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
 /// key, as `kubeadm init` prints it.
-pub fn join_config(number: u32, address: Ipv4Addr, ca_hash: &str, settings: Settings) -> String {
+pub fn join_config(number: u32, cell: Cell, ca_hash: &str, settings: Settings) -> String {
     let mut join = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
@@ -205,7 +200,7 @@ pub fn join_config(number: u32, address: Ipv4Addr, ca_hash: &str, settings: Sett
             "apiServerEndpoint": format!("{}:{API_PORT}", api_address()),
             "caCertHashes": [ca_hash],
         } },
-        "nodeRegistration": registration(number, address, settings),
+        "nodeRegistration": registration(number, cell, settings),
     });
     with_timeouts(&mut join, settings);
     stream(&[join])
@@ -265,10 +260,6 @@ impl fmt::Display for JoinCommand {
 
 const API: &str = "kubeadm.k8s.io/v1beta4";
 
-fn shown(range: Ipv4Net) -> String {
-    range.to_string()
-}
-
 fn stream(documents: &[Value]) -> String {
     let documents: Vec<String> = documents
         .iter()
@@ -285,7 +276,9 @@ fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)])
         .collect()
 }
 
-fn registration(number: u32, address: Ipv4Addr, settings: Settings) -> Value {
+fn registration(number: u32, cell: Cell, settings: Settings) -> Value {
+    let (first, second) = (cell.layout.address(number), node_address_v6(number));
+    let own = cell.ip_families.listed(first, second);
     json!({
         "name": node_name(number),
         "criSocket": CRI_SOCKET,
@@ -293,7 +286,7 @@ fn registration(number: u32, address: Ipv4Addr, settings: Settings) -> Value {
         "imagePullPolicy": "Never",
         "kubeletExtraArgs": arguments(
             settings,
-            &[("node-ip", &address.to_string())],
+            &[("node-ip", &own)],
             // Nothing here reads what it counts in every container's cgroup.
             &[("housekeeping-interval", "60s")],
         ),
@@ -319,15 +312,15 @@ fn with_timeouts(config: &mut Value, settings: Settings) {
 mod tests {
     use super::*;
     use crate::plan::cell::{Bootstrap, PodNetwork};
+    use crate::plan::ip_families::IpFamilies;
 
     #[test]
     fn kubeadm_is_told() {
         let cell = Cell::usual(Bootstrap::Kubeadm);
-        let address = cell.layout.address(2);
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
             let init = init_config("1.36.4", cell, settings);
             insta::assert_snapshot!(format!("init-{class}"), init);
-            let join = join_config(2, address, "sha256:0123", settings);
+            let join = join_config(2, cell, "sha256:0123", settings);
             insta::assert_snapshot!(format!("join-{class}"), join);
         }
     }
@@ -388,6 +381,23 @@ mod tests {
         assert!(init_config("1.36.4", cell, settings).contains("podSubnet"));
         cell.network = PodNetwork::Routes;
         assert!(!init_config("1.36.4", cell, settings).contains("podSubnet"));
+    }
+
+    #[test]
+    fn of_two_families_it_is_told_both_ranges_and_addresses() {
+        let cell = Cell::usual(Bootstrap::Kubeadm).with_families(IpFamilies::Dual);
+        let lines = |config: String| {
+            let mut lines = config.lines().filter(|line| line.contains("fd00:"));
+            let lines = lines.by_ref().map(str::trim);
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let settings = Settings::OwnDefaults;
+        insta::assert_snapshot!(lines(init_config("1.36.4", cell, settings)), @r#"
+        "value": "172.30.0.11,fd00:172:30::11"
+        "podSubnet": "10.1.0.0/16,fd00:10:1::/48",
+        "serviceSubnet": "10.0.0.0/24,fd00:10::/112"
+        "#);
+        insta::assert_snapshot!(lines(join_config(2, cell, "sha256:0123", settings)), @r#""value": "172.30.0.12,fd00:172:30::12""#);
     }
 
     #[test]

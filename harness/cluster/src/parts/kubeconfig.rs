@@ -1,9 +1,12 @@
 //! Kubeconfigs. JSON, which every reader of YAML takes.
 
+use std::net::SocketAddrV4;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::credentials::Access;
 use super::pki::Identity;
 use crate::plan::addresses::{API_NAME, API_PORT};
 
@@ -27,14 +30,34 @@ pub fn server() -> String {
 
 /// One file with everything in it: what `kubectl config view --flatten` makes.
 pub fn embedded(server: &str, ca: &str, identity: &Identity) -> String {
-    let data = |pem: &str| STANDARD.encode(pem);
     config(
         json!({ "server": server, "certificate-authority-data": data(ca) }),
-        json!({
-            "client-certificate-data": data(&identity.certificate),
-            "client-key-data": data(&identity.key),
-        }),
+        embedded_user(identity),
     )
+}
+
+/// The same for whoever reaches the API server at an address that its certificate does not name: it is verified
+/// as [`API_NAME`] all the same.
+pub fn through(address: SocketAddrV4, access: &Access) -> String {
+    config(
+        json!({
+            "server": format!("https://{address}"),
+            "tls-server-name": API_NAME,
+            "certificate-authority-data": data(&access.authority),
+        }),
+        embedded_user(&access.admin),
+    )
+}
+
+fn embedded_user(identity: &Identity) -> Value {
+    json!({
+        "client-certificate-data": data(&identity.certificate),
+        "client-key-data": data(&identity.key),
+    })
+}
+
+fn data(pem: &str) -> String {
+    STANDARD.encode(pem)
 }
 
 /// One that names the files which hold the certificates and the key.
@@ -135,5 +158,22 @@ mod tests {
           ]
         }
         "#);
+    }
+    #[test]
+    fn one_verifies_the_server_by_its_own_name_wherever_it_is_reached() {
+        let access = Access {
+            authority: "CA".into(),
+            admin: Identity {
+                certificate: "CERTIFICATE".into(),
+                key: "KEY".into(),
+            },
+        };
+        let address = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 45123);
+        let text = through(address, &access);
+        let written: Value = serde_json::from_str(&text).unwrap();
+        let cluster = &written["clusters"][0]["cluster"];
+        assert_eq!(cluster["server"], "https://127.0.0.1:45123");
+        assert_eq!(cluster["tls-server-name"], "node1");
+        assert_eq!(Access::of_kubeconfig(&text), Some(access));
     }
 }

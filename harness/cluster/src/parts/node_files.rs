@@ -10,6 +10,7 @@ use super::units;
 use crate::plan::addresses::pod_range;
 use crate::plan::breaks::Break;
 use crate::plan::cell::{Cell, PodNetwork};
+use crate::plan::ip_families::{IpFamilies, pod_range_v6};
 use crate::plan::settings::Settings;
 
 fn embedded(path: &str, pki: &Pki, identity: &Identity) -> NodeFile {
@@ -23,7 +24,7 @@ fn embedded(path: &str, pki: &Pki, identity: &Identity) -> NodeFile {
 /// What a node has before any part of Kubernetes, whoever bootstraps the cluster: its kernel's set-up
 /// and its engine's.
 pub fn prepared(cell: Cell, settings: Settings) -> Vec<NodeFile> {
-    let unit = units::network(cell.network);
+    let unit = units::network(cell.network, cell.ip_families);
     let mut files = vec![public(unit.path(), unit.text)];
     files.extend(component::containerd(settings).files());
     if cell.network == PodNetwork::Routes {
@@ -53,7 +54,7 @@ pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile>
         embedded(kubeconfig::SCHEDULER_PATH, pki, &pki.scheduler),
         embedded(kubeconfig::ADMIN_PATH, pki, &pki.admin),
     ];
-    let components = component::control_plane(cell.network, settings);
+    let components = component::control_plane(cell.network, cell.ip_families, settings);
     files.extend(components.iter().flat_map(Component::files));
     files
 }
@@ -80,7 +81,12 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
         ]);
     }
     let components = [
-        component::kubelet(number, cell.layout.address(number), settings),
+        component::kubelet(
+            number,
+            cell.layout.address(number),
+            cell.ip_families,
+            settings,
+        ),
         component::kube_proxy(settings),
     ];
     files.extend(components.iter().flat_map(Component::files));
@@ -88,12 +94,17 @@ pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeF
 }
 
 /// A node's Pod network: one bridge with the node's own range.
-pub fn pod_network(number: u32, broken: Option<Break>) -> NodeFile {
-    let range = match broken {
-        Some(Break::PodRange) => pod_range(1),
-        _ => pod_range(number),
+pub fn pod_network(number: u32, families: IpFamilies, broken: Option<Break>) -> NodeFile {
+    let number = match broken {
+        Some(Break::PodRange) => 1,
+        _ => number,
     };
-    public(cni::PATH, cni::bridge(range))
+    let (first, second) = (pod_range(number), pod_range_v6(number));
+    let config = match families {
+        IpFamilies::Ipv4 => cni::bridge(first),
+        IpFamilies::Dual => cni::dual_stack_bridge(first, second),
+    };
+    public(cni::PATH, config)
 }
 
 #[cfg(test)]
@@ -114,7 +125,7 @@ mod tests {
     fn all(pki: &Pki) -> Vec<NodeFile> {
         let mut files = control_plane(pki, cell(), Settings::Idle);
         files.extend(node(2, pki, cell(), Settings::Idle));
-        files.push(pod_network(2, None));
+        files.push(pod_network(2, IpFamilies::Ipv4, None));
         files
     }
 
@@ -192,8 +203,11 @@ mod tests {
     #[test]
     fn the_break_gives_every_node_the_first_range() {
         let broken = Some(Break::PodRange);
-        assert_eq!(pod_network(1, broken), pod_network(1, None));
-        assert_eq!(pod_network(2, broken), pod_network(1, None));
-        assert_ne!(pod_network(2, None), pod_network(1, None));
+        for families in IpFamilies::ALL {
+            let file = |number, broken| pod_network(number, families, broken);
+            assert_eq!(file(1, broken), file(1, None));
+            assert_eq!(file(2, broken), file(1, None));
+            assert_ne!(file(2, None), file(1, None));
+        }
     }
 }

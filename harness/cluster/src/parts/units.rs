@@ -1,6 +1,7 @@
 //! The units of every component, by name, and where its files are.
 
 use crate::plan::cell::PodNetwork;
+use crate::plan::ip_families::IpFamilies;
 
 /// The authority's certificate, on every node.
 pub const CA_CERTIFICATE: &str = "/etc/kubernetes/pki/ca.crt";
@@ -70,7 +71,11 @@ pub(crate) fn path(name: &str) -> String {
 
 /// What a node's kernel needs for Pods: [`NETWORK`]. With static routes it hides Pods from the
 /// outside as well; another Pod network does that by itself.
-pub fn network(network: PodNetwork) -> Unit {
+pub fn network(network: PodNetwork, families: IpFamilies) -> Unit {
+    let ipv6 = match families {
+        IpFamilies::Ipv4 => "",
+        IpFamilies::Dual => " net.ipv6.conf.all.forwarding=1 net.bridge.bridge-nf-call-ip6tables=1",
+    };
     let (modules, masquerade) = match network {
         PodNetwork::Routes => (
             "overlay br_netfilter",
@@ -92,7 +97,7 @@ Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/sbin/modprobe -a {modules}
-ExecStart=/sbin/sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
+ExecStart=/sbin/sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1{ipv6}
 {masquerade}
 [Install]
 WantedBy=multi-user.target
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_node_s_kernel_is_set_up_as_meant() {
-        let first = network(PodNetwork::Routes);
+        let first = network(PodNetwork::Routes, IpFamilies::Ipv4);
         insta::assert_snapshot!(first.text, @r"
         [Unit]
         Description=Kernel modules, sysctls and the masquerade rule of a Kubernetes node
@@ -126,7 +131,12 @@ mod tests {
         [Install]
         WantedBy=multi-user.target
         ");
-        let flannel = network(PodNetwork::Flannel(FlannelBackend::Vxlan)).text;
+        let dual = network(PodNetwork::Routes, IpFamilies::Dual).text;
+        let of_ipv6 = " net.ipv6.conf.all.forwarding=1 net.bridge.bridge-nf-call-ip6tables=1\n";
+        assert_eq!(dual.replace(of_ipv6, "\n"), first.text);
+        assert!(dual.contains(of_ipv6));
+        let flannel = PodNetwork::Flannel(FlannelBackend::Vxlan);
+        let flannel = network(flannel, IpFamilies::Ipv4).text;
         assert!(flannel.contains("br_netfilter vxlan\n") && !flannel.contains("nft"));
     }
 

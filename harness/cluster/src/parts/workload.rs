@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::plan::ip_families::IpFamilies;
+
 /// Name of the Service and the Deployment.
 pub const WORKLOAD_SERVICE: &str = "blue";
 /// Label selector of its Pods.
@@ -51,9 +53,9 @@ pub fn deployment(replicas: u32) -> Value {
     })
 }
 
-/// The Service in front of it, port 80.
-pub fn service() -> Value {
-    json!({
+/// The Service in front of it, port 80, by each family that the cluster has.
+pub fn service(families: IpFamilies) -> Value {
+    let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": { "name": WORKLOAD_SERVICE },
@@ -61,7 +63,11 @@ pub fn service() -> Value {
             "selector": { "app": WORKLOAD_SERVICE },
             "ports": [{ "port": 80, "targetPort": 80 }],
         },
-    })
+    });
+    if families.is_dual() {
+        service["spec"]["ipFamilyPolicy"] = "RequireDualStack".into();
+    }
+    service
 }
 
 #[cfg(test)]
@@ -69,14 +75,19 @@ mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
     use k8s_openapi::api::core::v1::Service;
 
+    use super::IpFamilies;
+
     #[test]
     fn the_manifests_are_what_the_api_takes() {
         let deployment: Deployment = serde_json::from_value(super::deployment(6)).unwrap();
-        let service: Service = serde_json::from_value(super::service()).unwrap();
+        for families in IpFamilies::ALL {
+            let service: Service = serde_json::from_value(super::service(families)).unwrap();
+            let service = serde_json::to_value(service).unwrap();
+            assert_eq!(service, super::service(families));
+        }
         assert_eq!(
             serde_json::to_value(deployment).unwrap(),
             super::deployment(6)
         );
-        assert_eq!(serde_json::to_value(service).unwrap(), super::service());
     }
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ip_families::IpFamilies;
 use super::layout::Layout;
 
 /// Who puts Kubernetes onto the machines.
@@ -133,26 +134,31 @@ pub struct Cell {
     /// Which nodes share a segment.
     #[serde(default, skip_serializing_if = "Layout::is_flat")]
     pub layout: Layout,
+    /// Which families of IP it has. Two only where all nodes share a segment: no router leads from one to
+    /// another by IPv6.
+    #[serde(default, skip_serializing_if = "IpFamilies::is_ipv4")]
+    pub ip_families: IpFamilies,
 }
 
 impl Cell {
     /// The whole matrix.
     pub fn all() -> impl Iterator<Item = Self> {
-        let networks = |bootstrap, proxy, layout| {
-            PodNetwork::ALL.into_iter().map(move |network| Self {
-                bootstrap,
-                proxy,
-                network,
-                layout,
+        let usual = |bootstrap| {
+            let modes = ProxyMode::ALL.into_iter();
+            modes.flat_map(move |proxy| {
+                let networks = PodNetwork::ALL.into_iter();
+                networks.map(move |network| Self {
+                    proxy,
+                    network,
+                    ..Self::usual(bootstrap)
+                })
             })
         };
-        let modes = move |bootstrap, layout| {
-            let modes = ProxyMode::ALL.into_iter();
-            modes.flat_map(move |proxy| networks(bootstrap, proxy, layout))
-        };
-        Layout::ALL.into_iter().flat_map(move |layout| {
-            let bootstraps = Bootstrap::ALL.into_iter();
-            bootstraps.flat_map(move |bootstrap| modes(bootstrap, layout))
+        let flat = Bootstrap::ALL.into_iter().flat_map(usual);
+        flat.flat_map(|cell| {
+            let laid_out = Layout::ALL.map(|layout| cell.laid_out(layout));
+            let dual = cell.with_families(IpFamilies::Dual);
+            laid_out.into_iter().chain([dual])
         })
     }
 
@@ -166,6 +172,7 @@ impl Cell {
                 Bootstrap::Kubeadm => PodNetwork::Flannel(FlannelBackend::Vxlan),
             },
             layout: Layout::Flat,
+            ip_families: IpFamilies::Ipv4,
         }
     }
 
@@ -174,9 +181,24 @@ impl Cell {
     pub fn laid_out(self, layout: Layout) -> Self {
         Self { layout, ..self }
     }
+
+    /// The same with these families of IP.
+    #[must_use]
+    pub const fn with_families(self, ip_families: IpFamilies) -> Self {
+        Self {
+            ip_families,
+            ..self
+        }
+    }
+
+    /// Whether there is such a cluster.
+    pub fn exists(self) -> bool {
+        self.layout == Layout::Flat || !self.ip_families.is_dual()
+    }
 }
 
-/// `kubeadm/nftables/flannel`; with nodes on two segments `kubeadm/nftables/flannel+routed`.
+/// `kubeadm/nftables/flannel`; with nodes on two segments `kubeadm/nftables/flannel+routed`, with two families
+/// of IP `kubeadm/nftables/flannel+dual`.
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -184,12 +206,17 @@ impl fmt::Display for Cell {
             proxy,
             network,
             layout,
+            ip_families,
         } = self;
         let layout = match layout {
             Layout::Flat => String::new(),
             Layout::Routed | Layout::SecondCard => format!("+{layout}"),
         };
-        f.pad(&format!("{bootstrap}/{proxy}/{network}{layout}"))
+        let families = match ip_families {
+            IpFamilies::Ipv4 => "",
+            IpFamilies::Dual => "+dual",
+        };
+        f.pad(&format!("{bootstrap}/{proxy}/{network}{layout}{families}"))
     }
 }
 
@@ -247,10 +274,22 @@ impl FromStr for Layout {
     }
 }
 
+impl FromStr for IpFamilies {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(text, "choice of IP families", &Self::ALL)
+    }
+}
+
 impl FromStr for Cell {
     type Err = UnknownPart;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (text, ip_families) = match text.strip_suffix("+dual") {
+            Some(text) => (text, IpFamilies::Dual),
+            None => (text, IpFamilies::Ipv4),
+        };
         let (text, layout) = match text.split_once('+') {
             Some((text, layout)) => (text, layout.parse()?),
             None => (text, Layout::Flat),
@@ -262,6 +301,7 @@ impl FromStr for Cell {
             proxy: part().parse()?,
             network: part().parse()?,
             layout,
+            ip_families,
         })
     }
 }
@@ -275,7 +315,11 @@ mod tests {
         for cell in Cell::all() {
             assert_eq!(cell.to_string().parse(), Ok(cell));
         }
-        assert_eq!(Cell::all().count(), 48);
+        assert_eq!(Cell::all().count(), 64);
+        assert!(Cell::all().all(Cell::exists));
+        let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
+        assert_eq!(dual.to_string(), "by-hand/nftables/routes+dual");
+        assert!(!dual.laid_out(Layout::Routed).exists());
     }
 
     #[test]

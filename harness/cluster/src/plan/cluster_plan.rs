@@ -13,6 +13,7 @@ use super::breaks::Break;
 use super::cell::Cell;
 use super::error::ClusterError;
 use super::layout::Member;
+use super::node_tree::{NodeTree, hex};
 use super::pod_manifest::PodManifest;
 use super::settings::{GO_MAX_PROCS, Settings, TIMER_SLACK};
 use super::stage_name::StageName;
@@ -111,6 +112,9 @@ pub struct ClusterPlan {
     /// The user's Pod network, where the cell has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_manifest: Option<PodManifest>,
+    /// The user's files over the nodes' own, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_tree: Option<NodeTree>,
 }
 
 impl ClusterPlan {
@@ -157,6 +161,7 @@ impl ClusterPlan {
             },
             broken,
             pod_manifest: None,
+            node_tree: None,
         })
     }
 
@@ -167,6 +172,12 @@ impl ClusterPlan {
             pod_manifest,
             ..self
         }
+    }
+
+    /// The same with the user's files over the nodes' own.
+    #[must_use]
+    pub fn with_node_tree(self, node_tree: Option<NodeTree>) -> Self {
+        Self { node_tree, ..self }
     }
 
     /// The stages of its cell, each the parent of the next.
@@ -282,15 +293,8 @@ pub fn host_cpu() -> Result<String, ClusterError> {
 
 fn cpu_identity(cpuinfo: &str) -> String {
     let field = |name: &str| cpuinfo_field(cpuinfo, name).unwrap_or_default();
-    let flags = Sha256::digest(field("flags"));
-    format!(
-        "{}, flags {:02x}{:02x}{:02x}{:02x}",
-        field("model name"),
-        flags[0],
-        flags[1],
-        flags[2],
-        flags[3]
-    )
+    let flags = hex(&Sha256::digest(field("flags"))[..4]);
+    format!("{}, flags {flags}", field("model name"))
 }
 
 #[cfg(test)]

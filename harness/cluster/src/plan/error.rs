@@ -222,6 +222,25 @@ pub enum ClusterError {
     /// The cell asks for the user's Pod network, and there is none.
     #[error("the cluster's Pod network is a manifest of the user's, and the plan has none")]
     NoPodManifest,
+    /// The user's files are for a node that there is not.
+    #[error("there are files for node{node}, and the cluster has {nodes} nodes")]
+    NodeFilesForNobody {
+        /// Its number.
+        node: u32,
+        /// How many there are.
+        nodes: u32,
+    },
+    /// A file of the user's would be overwritten, unseen.
+    #[error(
+        "{path} is written on the nodes by podwire itself, on the way to the stage {stage}, and yours \
+         would be gone"
+    )]
+    NodeFileTaken {
+        /// The file.
+        path: String,
+        /// The stage on the way to which it is written.
+        stage: StageName,
+    },
     /// A guest's clock does not run as the host's.
     #[error(
         "the clock of {node} has run {there:.0} s while the host's ran {here:.0} s: it took the rate of its time stamp counter wrong when it booted, and every stage made of that machine keeps it; remove {stages:?} and run again on a less loaded host"

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures::future::try_join_all;
 use podwire_process::Report;
 use serde_json::Value;
@@ -16,7 +14,6 @@ use super::node::Node;
 use crate::parts::credentials::Access;
 use crate::parts::file::{NodeFile, UNPACK, archive};
 use crate::parts::kubeadm::JoinCommand;
-use crate::parts::pki::Identity;
 use crate::parts::units;
 use crate::plan::error::ClusterError;
 use crate::steps::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Step};
@@ -68,13 +65,17 @@ impl Cluster {
         match action {
             Action::OnNodes(on) => self.set_up(on, known).await,
             Action::OnRouter { command, limit } => self.on_router(command, *limit).await,
+            Action::Reboot { nodes } => {
+                try_join_all(nodes.iter().map(|node| self.reboot(*node))).await?;
+                Ok(())
+            }
             Action::Kubeadm { phase, on } => self.kubeadm(phase, on, known, report).await,
             Action::Apply { objects, limit } => self.apply(objects, *limit, report).await,
             Action::Wait { gate, limit } => self.pass(gate, *limit, report).await,
             Action::Reach(access) => self.reach_api_with(access.clone()),
             Action::ReachAs(ask) => {
                 let said = self.ask(ask).await?;
-                let access = access(&said);
+                let access = Access::of_kubeconfig(&said);
                 let access =
                     access.ok_or_else(|| self.unreadable(ask.node, "administrator", &said))?;
                 self.reach_api_with(access)
@@ -268,27 +269,9 @@ fn phase_of(line: &str) -> Option<String> {
     is_phase.then(|| line.chars().filter(|char| !char.is_control()).collect())
 }
 
-/// The administrator of a kubeconfig in JSON.
-fn access(kubeconfig: &str) -> Option<Access> {
-    let config: Value = serde_json::from_str(kubeconfig).ok()?;
-    let decoded = |text: &Value| {
-        let bytes = STANDARD.decode(text.as_str()?).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    let user = &config["users"][0]["user"];
-    Some(Access {
-        authority: decoded(&config["clusters"][0]["cluster"]["certificate-authority-data"])?,
-        admin: Identity {
-            certificate: decoded(&user["client-certificate-data"])?,
-            key: decoded(&user["client-key-data"])?,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn kubeadm_tells_its_phases_and_nothing_to_the_terminal() {
@@ -320,26 +303,5 @@ mod tests {
             [file("hash: sha256:00ff"), file("plain")]
         );
         assert_eq!(Known::default().filled(&files), files);
-    }
-
-    #[test]
-    fn the_administrator_is_read_from_a_kubeconfig() {
-        let data = |text: &str| STANDARD.encode(text);
-        let config = json!({
-            "clusters": [{ "name": "kubernetes", "cluster": {
-                "certificate-authority-data": data("CA"), "server": "https://172.30.0.11:6443",
-            } }],
-            "users": [{ "name": "kubernetes-admin", "user": {
-                "client-certificate-data": data("CERT"), "client-key-data": data("KEY"),
-            } }],
-        });
-        let read = access(&config.to_string()).unwrap();
-        assert_eq!(read.authority, "CA");
-        assert_eq!(
-            (read.admin.certificate.as_str(), read.admin.key.as_str()),
-            ("CERT", "KEY")
-        );
-        assert_eq!(access("{}"), None);
-        assert_eq!(access("error: no such file"), None);
     }
 }

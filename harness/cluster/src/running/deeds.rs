@@ -20,8 +20,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        let layout = self.plan().cell.layout;
-        self.on_nodes(&network::add_route(layout, on, to, self.broken()))
+        let cell = self.plan().cell;
+        self.on_nodes(&network::add_route(cell, on, to, self.broken()))
             .await
     }
 
@@ -30,11 +30,11 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn add_all_routes(&self) -> Result<(), ClusterError> {
-        let (layout, nodes) = (self.plan().cell.layout, self.plan().nodes);
-        if let Some(command) = network::router_routes(layout, nodes) {
+        let (cell, nodes) = (self.plan().cell, self.plan().nodes);
+        if let Some(command) = network::router_routes(cell.layout, nodes) {
             self.on_router(&command, network::COMMAND).await?;
         }
-        self.on_nodes(&network::add_all_routes(layout, nodes, self.broken()))
+        self.on_nodes(&network::add_all_routes(cell, nodes, self.broken()))
             .await
     }
 
@@ -43,8 +43,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Guest`].
     pub async fn delete_route(&self, on: u32, to: u32) -> Result<(), ClusterError> {
-        let layout = self.plan().cell.layout;
-        self.on_nodes(&network::delete_route(layout, on, to, self.broken()))
+        let cell = self.plan().cell;
+        self.on_nodes(&network::delete_route(cell, on, to, self.broken()))
             .await
     }
 

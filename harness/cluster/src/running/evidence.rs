@@ -27,7 +27,7 @@ const COMMAND: Duration = Duration::from_secs(10);
 const QUESTIONS: [(&str, &str); 8] = [
     (
         "network.txt",
-        "for c in 'ip address' 'ip route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
+        "for c in 'ip address' 'ip route' 'ip -6 route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
          echo \"# $c\"; $c; done",
     ),
     ("iptables.txt", "iptables-save"),

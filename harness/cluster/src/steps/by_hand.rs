@@ -41,7 +41,7 @@ pub(crate) fn parts(
             let does = network::connect_pods(plan).chain([start_proxy()?]);
             vec![part("add all routes, start kube-proxy", does)]
         }
-        StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan.nodes)],
+        StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan)],
         StageName::Booted | StageName::Identified | StageName::Init => Vec::new(),
     })
 }

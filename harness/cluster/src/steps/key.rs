@@ -1,7 +1,5 @@
 //! What names a stage in the cache.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use super::of_stage::step;
@@ -9,6 +7,7 @@ use crate::parts::credentials::Credentials;
 use crate::plan::cell::{Cell, PodNetwork};
 use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::error::ClusterError;
+use crate::plan::node_tree::hex;
 use crate::plan::stage_name::StageName;
 
 /// Stands for whatever makes a stage of a step's data. To be raised when that makes something else
@@ -33,13 +32,7 @@ impl ClusterPlan {
             what: "a stage's step",
             source,
         })?;
-        let digest = Sha256::digest(&text);
-        let mut key = String::new();
-        for byte in &digest[..16] {
-            // Writing to a string cannot fail.
-            let _ = write!(key, "{byte:02x}");
-        }
-        Ok(key)
+        Ok(hex(&Sha256::digest(&text)[..16]))
     }
 
     /// The cells in which a plan that is like this one otherwise has the very same stage: it depends
@@ -79,6 +72,8 @@ mod tests {
     use crate::plan::cell::ProxyMode;
     use crate::plan::cell::{Bootstrap, FlannelBackend};
     use crate::plan::cluster_plan::{ImageFiles, Size};
+    use crate::plan::ip_families::IpFamilies;
+    use crate::plan::node_tree::{Laid, NodeTree};
     use crate::plan::pod_manifest::{Controller, ControllerKind, PodManifest};
     use crate::plan::stage_name::StageName;
 
@@ -148,6 +143,7 @@ mod tests {
             worker,
             broken,
             pod_manifest,
+            node_tree,
         } = plan.clone();
         let mut all = Vec::new();
         let mut vary = |what: String, shapes: bool, change: &dyn Fn(&mut ClusterPlan)| {
@@ -206,6 +202,7 @@ mod tests {
             proxy,
             network,
             layout,
+            ip_families,
         } = cell;
         for other in Cell::all() {
             let differs = [
@@ -213,6 +210,7 @@ mod tests {
                 other.proxy != proxy,
                 other.network != network,
                 other.layout != layout,
+                other.ip_families != ip_families,
             ];
             if differs.iter().filter(|it| **it).count() == 1 {
                 let needs = other.network == PodNetwork::Manifest;
@@ -224,6 +222,19 @@ mod tests {
                 });
             }
         }
+        assert_eq!(node_tree, None);
+        let file = Laid::File {
+            mode: 0o644,
+            text: "net.ipv4.ip_forward = 0".into(),
+        };
+        let every = [("/etc/sysctl.d/9.conf".to_owned(), file)];
+        let tree = NodeTree {
+            every: every.into(),
+            ..NodeTree::default()
+        };
+        vary("files over the nodes".into(), true, &|it| {
+            it.node_tree = Some(tree.clone());
+        });
         if let Some(manifest) = pod_manifest {
             let PodManifest {
                 name,
@@ -349,7 +360,7 @@ mod tests {
         let count = |stage| cells(nftables, stage).split(' ').count();
         assert_eq!(count(StageName::Identified), 12);
         // However nodes are laid out, they are copies of the same machines, and so is a router.
-        assert_eq!(count(StageName::Booted), 3 * 12);
+        assert_eq!(count(StageName::Booted), 4 * 12);
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");
@@ -430,6 +441,44 @@ mod tests {
         let text = serde_json::to_string(&step.begins).unwrap();
         for lacking in ["beyond", "routes", "hosts"] {
             assert!(!text.contains(lacking), "{text}");
+        }
+    }
+
+    /// The like of the second family: the stages that the cache has of clusters without one stay what they
+    /// are.
+    #[test]
+    fn a_cluster_of_one_family_says_nothing_of_another() {
+        let written = |cell: Cell| {
+            let plan = plan_of(cell, 3, None);
+            let secrets = Credentials::placeholder(&plan);
+            let steps = plan.stages().iter().map(|stage| {
+                let step = step(&plan, *stage, &secrets).unwrap();
+                serde_json::to_string(&step).unwrap()
+            });
+            let cell = serde_json::to_string(&plan.cell).unwrap();
+            [cell].into_iter().chain(steps).collect::<String>()
+        };
+        let of_second = [
+            "fd00:",
+            "ip_families",
+            "DualStack",
+            "net.ipv6",
+            "EnableIPv6",
+        ];
+        for cell in Cell::all() {
+            let text = written(cell);
+            let said = of_second.iter().any(|word| text.contains(word));
+            assert_eq!(said, cell.ip_families.is_dual(), "{cell}");
+        }
+    }
+
+    #[test]
+    fn a_second_family_makes_another_cluster_from_its_nodes_on() {
+        for bootstrap in Bootstrap::ALL {
+            let own = Cell::usual(bootstrap);
+            let dual = own.with_families(IpFamilies::Dual);
+            let first = first_differing(&plan_of(own, 3, None), &plan_of(dual, 3, None));
+            assert_eq!(first, Some(StageName::Identified));
         }
     }
 

@@ -1,13 +1,14 @@
 //! Every step, made of a plan.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use podwire_vm::Ram;
 
 use super::by_hand;
-use super::common::{SETTLED, identities, replicas};
-use super::step::{Beginning, Beyond, Boot, Plug, Pods, Settled, Settling, Step};
+use super::common::{SETTLED, identities, node_tree, replicas};
+use super::step::{Action, Beginning, Beyond, Boot, Plug, Pods, Settled, Settling, Step};
 use super::with_kubeadm;
 use crate::parts::credentials::Credentials;
 use crate::parts::workload::WORKLOAD_SELECTOR;
@@ -39,7 +40,10 @@ pub(crate) fn step(
     }
     let parts = match plan.cell.bootstrap {
         _ if stage == StageName::Booted => Vec::new(),
-        _ if stage == StageName::Identified => vec![identities(secrets)],
+        _ if stage == StageName::Identified => {
+            let own = [identities(plan, secrets)].into_iter();
+            own.chain(node_tree(plan)).collect()
+        }
         Bootstrap::ByHand => by_hand::parts(plan, stage, secrets)?,
         Bootstrap::Kubeadm => with_kubeadm::parts(plan, stage)?,
     };
@@ -48,6 +52,55 @@ pub(crate) fn step(
         parts,
         settles: settling(plan, stage)?,
     })
+}
+
+impl ClusterPlan {
+    /// Whether the user's files can be laid: each for a node that there is, and none where a later step
+    /// writes one of its own.
+    ///
+    /// # Errors
+    /// [`ClusterError::NodeFilesForNobody`], [`ClusterError::NodeFileTaken`]; what [`ClusterPlan::key`]
+    /// says of the plan.
+    pub fn check_node_tree(&self) -> Result<(), ClusterError> {
+        let Some(tree) = &self.node_tree else {
+            return Ok(());
+        };
+        let nodes = self.nodes;
+        if let Some(node) = tree
+            .one
+            .keys()
+            .copied()
+            .find(|it| !(1..=nodes).contains(it))
+        {
+            return Err(ClusterError::NodeFilesForNobody { node, nodes });
+        }
+        let bare = Self {
+            node_tree: None,
+            ..self.clone()
+        };
+        let secrets = Credentials::placeholder(&bare);
+        for stage in bare.stages() {
+            let step = match step(&bare, *stage, &secrets) {
+                // It is not read yet, and is one file in a folder of podwire's own.
+                Err(ClusterError::NoPodManifest) => continue,
+                step => step?,
+            };
+            let actions = step.parts.iter().flat_map(|part| &part.does);
+            let on = actions.filter_map(|action| match action {
+                Action::OnNodes(on) | Action::Kubeadm { on, .. } => Some(on),
+                _ => None,
+            });
+            let written = on.flat_map(|on| &on.nodes).flat_map(|node| &node.files);
+            let written: BTreeSet<&str> = written.map(|file| file.path.as_str()).collect();
+            if let Some(path) = tree.paths().find(|path| written.contains(path)) {
+                return Err(ClusterError::NodeFileTaken {
+                    path: path.to_owned(),
+                    stage: *stage,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn beginning(plan: &ClusterPlan, stage: StageName) -> Beginning {
@@ -140,7 +193,8 @@ mod tests {
     use super::*;
     use crate::plan::cell::Cell;
     use crate::plan::cluster_plan::ImageFiles;
-    use crate::steps::step::{Action, Hole};
+    use crate::plan::node_tree::{Laid, NodeTree};
+    use crate::steps::step::Hole;
 
     fn plan(cell: Cell) -> ClusterPlan {
         let image = ImageFiles {
@@ -231,6 +285,72 @@ mod tests {
             let all: Vec<String> = steps.iter().map(|(stage, it)| shown(*stage, it)).collect();
             insta::assert_snapshot!(bootstrap.to_string(), all.join("\n"));
         }
+    }
+
+    fn tree(every: &[&str], of_two: &[&str]) -> NodeTree {
+        let laid = |paths: &[&str]| {
+            let files = paths.iter().map(|path| {
+                let laid = match path.ends_with(".service") {
+                    true => Laid::Link {
+                        to: "/usr/lib/systemd/system/it's.service".into(),
+                    },
+                    false => Laid::File {
+                        mode: 0o640,
+                        text: "net.ipv4.ip_forward = 0\n".into(),
+                    },
+                };
+                ((*path).to_owned(), laid)
+            });
+            files.collect()
+        };
+        NodeTree {
+            every: laid(every),
+            one: [(2, laid(of_two))].into(),
+        }
+    }
+
+    #[test]
+    fn the_user_s_files_are_laid_before_anything_starts_and_booted_with() {
+        let tree = tree(
+            &["/etc/sysctl.d/99-mine.conf"],
+            &["/etc/systemd/system/multi-user.target.wants/its.service"],
+        );
+        let plan = plan(Cell::usual(Bootstrap::ByHand)).with_node_tree(Some(tree));
+        plan.check_node_tree().unwrap();
+        let secrets = Credentials::placeholder(&plan);
+        let step = step(&plan, StageName::Identified, &secrets).unwrap();
+        let text = shown(StageName::Identified, &step);
+        let laid = &text[text.find("# lay").unwrap()..];
+        insta::assert_snapshot!(laid, @r#"
+        # lay your files over the nodes, and boot them
+        set up, within 30s
+          node1
+            640 /etc/sysctl.d/99-mine.conf
+          node2
+            640 /etc/sysctl.d/99-mine.conf
+            $ mkdir -p -- /etc/systemd/system/multi-user.target.wants && ln -sfn -- '/usr/lib/systemd/system/it'\''s.service' /etc/systemd/system/multi-user.target.wants/its.service
+        Reboot { nodes: [1, 2] }
+        "#);
+    }
+
+    #[test]
+    fn what_would_be_overwritten_or_is_for_nobody_is_refused() {
+        let refused = |tree: NodeTree| {
+            let plan = plan(Cell::usual(Bootstrap::ByHand)).with_node_tree(Some(tree));
+            plan.check_node_tree().unwrap_err().to_string()
+        };
+        let mut nobody = tree(&[], &[]);
+        nobody.one.insert(3, tree(&["/etc/a"], &[]).every);
+        let texts = [
+            refused(nobody),
+            refused(tree(&["/etc/machine-id"], &[])),
+            refused(tree(&[], &["/etc/cni/net.d/kube.conf"])),
+        ];
+        insta::assert_snapshot!(texts.join("\n"), @"
+        there are files for node3, and the cluster has 2 nodes
+        /etc/machine-id is written on the nodes by podwire itself, on the way to the stage identified, and yours would be gone
+        /etc/cni/net.d/kube.conf is written on the nodes by podwire itself, on the way to the stage cni, and yours would be gone
+        ");
     }
 
     #[test]

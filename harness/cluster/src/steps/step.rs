@@ -97,6 +97,10 @@ pub(crate) enum Action {
         command: String,
         limit: Duration,
     },
+    /// These nodes boot again, all at the same time.
+    Reboot {
+        nodes: Vec<u32>,
+    },
     /// kubeadm runs to its end on these nodes; what it prints tells what it is at.
     Kubeadm {
         /// `init` or `join`.

@@ -36,7 +36,7 @@ pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, C
         }
         StageName::Workload => vec![
             part("let the workload onto node1 too", [on(1, kubeadm::UNTAINT)]),
-            create_workload(plan.nodes),
+            create_workload(plan),
         ],
         StageName::Booted
         | StageName::Identified
@@ -80,8 +80,7 @@ fn init() -> Part {
 fn join(plan: &ClusterPlan) -> Part {
     let settings = Settings::of(plan.accelerator);
     let nodes = (2..=plan.nodes).map(|number| {
-        let address = plan.cell.layout.address(number);
-        let config = kubeadm::join_file(number, address, Hole::CaHash.name(), settings);
+        let config = kubeadm::join_file(number, plan.cell, Hole::CaHash.name(), settings);
         OnNode {
             node: number,
             files: vec![config],

@@ -102,8 +102,22 @@ fn content(sliced: &LaxSlicedPacket<'_>, rest: Rest) -> Option<Content> {
 
 /// What is in the tunnel that a frame belongs to. A tunnel in a tunnel is not looked into.
 fn unwrapped(outer: &LaxSlicedPacket<'_>, rest: Rest) -> Option<(Content, Option<Tunnel>)> {
-    let Some(LaxNetSlice::Ipv4(ip)) = &outer.net else {
-        return None;
+    let (source, destination) = match outer.net.as_ref()? {
+        LaxNetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
+        LaxNetSlice::Arp(_) => return None,
     };
     let (kind, inner) = match &outer.transport {
         Some(TransportSlice::Udp(udp)) if VXLAN.contains(&udp.destination_port()) => {
@@ -118,16 +132,23 @@ fn unwrapped(outer: &LaxSlicedPacket<'_>, rest: Rest) -> Option<(Content, Option
             let inner = LaxSlicedPacket::from_ethernet(inner).ok()?;
             (TunnelKind::Vxlan(id), inner)
         }
-        None if ip.payload().ip_number == ip_number::IPV4 && !ip.payload().fragmented => {
-            let inner = LaxSlicedPacket::from_ip(ip.payload().payload).ok()?;
-            (TunnelKind::IpInIp, inner)
-        }
+        None => match &outer.net {
+            Some(LaxNetSlice::Ipv4(ip)) => {
+                let carries = ip.payload();
+                if carries.ip_number != ip_number::IPV4 || carries.fragmented {
+                    return None;
+                }
+                let inner = LaxSlicedPacket::from_ip(carries.payload).ok()?;
+                (TunnelKind::IpInIp, inner)
+            }
+            _ => return None,
+        },
         _ => return None,
     };
     let tunnel = Tunnel {
         kind,
-        source: ip.header().source_addr().into(),
-        destination: ip.header().destination_addr().into(),
+        source,
+        destination,
     };
     Some((content(&inner, rest)?, Some(tunnel)))
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use etherparse::checksum::u64_16bit_word;
 use serde::{Deserialize, Serialize};
 
-/// Octets kept of each frame: Ethernet, IP, UDP and VXLAN, then Ethernet, IP and TCP with 40 octets
-/// of options are 144. It is even, so that a checksum's words are not cut.
-pub(super) const KEPT: usize = 160;
+/// Octets kept of each frame: Ethernet, IPv6, UDP and VXLAN, then Ethernet, IPv6 and TCP with 40 octets
+/// of options. It is even, so that a checksum's words are not cut.
+pub(super) const KEPT: usize = 184;
 
-/// Octets of the ring: some 90 000 frames.
+/// Octets of the ring: some 80 000 frames.
 const RING: usize = 16 * 1024 * 1024;
 
 /// Where the switch means a frame to go.

@@ -90,6 +90,32 @@ fn tunnels_are_looked_into() {
     assert_eq!(wire.between("172.30.0.11", "172.30.0.12"), Seen::default());
 }
 
+/// The longest headers that are looked into: nothing of them is cut off.
+#[test]
+fn tunnels_are_looked_into_by_ipv6_as_well() {
+    let mut wire = Wire::new();
+    let (second, third) = (Some((1002, 1003)), Some((1004, 1005)));
+    let options = [
+        TcpOption::Timestamp(7, 0),
+        TcpOption::Noop,
+        TcpOption::Noop,
+        TcpOption::SelectiveAcknowledgement((1000, 1001), [second, third, None]),
+    ];
+    let long = Segment::new(1000, "")
+        .ack(1)
+        .options(&options)
+        .payload(1300);
+    wire.sends(
+        NODE1,
+        &long.in_vxlan_by_ipv6("fd00:10:1:1::2", "fd00:10:1:2::2"),
+    );
+    let seen = wire.between("fd00:10:1:1::2", "fd00:10:1:2::2");
+    insta::assert_snapshot!(seen, @"0.004000 s node1 -> node2: [fd00:10:1:1::2]:40000 > [fd00:10:1:2::2]:80 TCP ACK, 1300 octets (in VXLAN 1 fd00:172:30::11 > fd00:172:30::12)");
+    let (_, tcp) = seen.frames[0].tcp().unwrap();
+    let told = (tcp.timestamps, tcp.block, tcp.checksum);
+    assert_eq!(told, (Some((7, 0)), Some((1000, 1001)), Checksum::Right));
+}
+
 /// Not VXLAN, however much its port looks like it.
 #[test]
 fn what_only_looks_like_a_tunnel_is_a_datagram() {

@@ -1,7 +1,7 @@
 //! What the DNS answers with.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -159,10 +159,11 @@ impl fmt::Display for Record {
     }
 }
 
-/// The addresses of all A records, in their order.
-pub(crate) fn addresses(records: &[Record]) -> impl Iterator<Item = Ipv4Addr> {
+/// The addresses of all A and AAAA records, in their order.
+pub(crate) fn addresses(records: &[Record]) -> impl Iterator<Item = IpAddr> {
     records.iter().filter_map(|record| match record.data {
-        RecordData::A(address) => Some(address),
+        RecordData::A(address) => Some(address.into()),
+        RecordData::Aaaa(address) => Some(address.into()),
         _ => None,
     })
 }

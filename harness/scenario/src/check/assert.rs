@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use podwire_cluster::{Family, SERVICES_V6, addresses};
 use podwire_lan::Ipv4Net;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
@@ -52,16 +53,69 @@ pub struct Party {
     pub node: u32,
     /// Whether it is a Pod with an address of its own.
     pub pod: bool,
-    /// Its own address.
+    /// Its own IPv4 address.
     pub address: Ipv4Addr,
+    /// Its own IPv6 address, where the cluster is dual-stack.
+    pub ipv6: Option<Ipv6Addr>,
+    /// By which of them it asks and is asked.
+    pub family: Family,
+}
+
+impl Party {
+    /// One that asks and is asked by IPv4.
+    pub fn new(
+        name: impl Into<String>,
+        node: u32,
+        pod: bool,
+        address: impl Into<Ipv4Addr>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            node,
+            pod,
+            address: address.into(),
+            ipv6: None,
+            family: Family::Ipv4,
+        }
+    }
+
+    /// The same with an IPv6 address beside its other one.
+    #[must_use]
+    pub fn with_ipv6(self, ipv6: Option<Ipv6Addr>) -> Self {
+        Self { ipv6, ..self }
+    }
+
+    /// The same, as it asks and is asked by a family.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it has no address of that.
+    pub fn by(&self, family: Family) -> Result<Self, Failure> {
+        if family == Family::Ipv6 && self.ipv6.is_none() {
+            let expected = format!("{} to have an IPv6 address", self.name);
+            let seen = format!("{self} has none");
+            return Err(Failure::new(Cause::Absent, expected, seen).look(LOOK_AT_CNI));
+        }
+        Ok(Self {
+            family,
+            ..self.clone()
+        })
+    }
+
+    /// The address by which it asks and is asked.
+    pub fn ip(&self) -> IpAddr {
+        match (self.family, self.ipv6) {
+            (Family::Ipv6, Some(address)) => address.into(),
+            _ => self.address.into(),
+        }
+    }
 }
 
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pod {
-            write!(f, "{} ({} on node{})", self.name, self.address, self.node)
+            write!(f, "{} ({} on node{})", self.name, self.ip(), self.node)
         } else {
-            write!(f, "{} ({})", self.name, self.address)
+            write!(f, "{} ({})", self.name, self.ip())
         }
     }
 }
@@ -77,7 +131,7 @@ impl From<&Party> for End {
         Self {
             node: Some(party.node),
             name: party.name.clone(),
-            address: Some(party.address),
+            address: Some(party.ip()),
         }
     }
 }
@@ -182,7 +236,7 @@ impl Mesh {
         self.each(
             "each Pod to see the sender's own address (no NAT)",
             |cell| {
-                let own = cell.from.address.to_string();
+                let own = cell.from.ip().to_string();
                 let other = cell.client.as_ref() != Some(&own);
                 (Outcome::Answered, other.then_some(Cause::WrongAnswer))
             },
@@ -238,6 +292,14 @@ impl Mesh {
                 })
                 .collect(),
         }))
+    }
+}
+
+/// Whether an address is of the Services' range of its family.
+pub fn is_of_services(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => addresses::SERVICES.contains(address),
+        IpAddr::V6(address) => SERVICES_V6.contains(&address),
     }
 }
 
@@ -460,10 +522,10 @@ const LOOK_AT_CNI: &str = "the CNI files of the nodes (/etc/cni/net.d): whose `s
 /// # Errors
 /// A [`Failure`] that names the Pods in question.
 pub fn addresses_unique(pods: &[Party]) -> Result<(), Failure> {
-    let mut by_address: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
+    let mut by_address: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for pod in pods {
         by_address
-            .entry(pod.address)
+            .entry(pod.ip())
             .or_default()
             .push(pod.to_string());
     }
@@ -535,15 +597,44 @@ pub fn nothing_restarted(before: &Restarts, after: &Restarts) -> Result<(), Fail
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podwire_cluster::IpFamilies;
     use podwire_probe::Counted;
 
     fn pod(name: &str, node: u32, last: u8) -> Party {
-        Party {
-            name: name.into(),
-            node,
-            pod: true,
-            address: Ipv4Addr::new(10, 1, u8::try_from(node).unwrap(), last),
-        }
+        Party::new(name, node, true, [10, 1, u8::try_from(node).unwrap(), last])
+    }
+
+    #[test]
+    fn a_party_is_known_by_its_address_of_a_family_or_said_to_have_none() {
+        let one = pod("a", 1, 2);
+        let lacks = one.by(Family::Ipv6).unwrap_err();
+        assert_eq!(lacks.cause, Cause::Absent);
+        insta::assert_snapshot!(lacks.seen, @"a (10.1.1.2 on node1) has none");
+        let both = one.with_ipv6(Some("fd00:10:1:1::2".parse().unwrap()));
+        let shown = IpFamilies::Dual.each().iter();
+        let shown: Vec<String> = shown.map(|it| both.by(*it).unwrap().to_string()).collect();
+        insta::assert_snapshot!(shown.join(", "), @"a (10.1.1.2 on node1), a (fd00:10:1:1::2 on node1)");
+        assert_eq!(both.by(Family::Ipv6).unwrap().by(Family::Ipv4), Ok(both));
+    }
+
+    #[test]
+    fn two_pods_may_share_an_address_of_no_family() {
+        let by_ipv6 = |name: &str, last: u8, address: &str| {
+            let both = pod(name, 1, last).with_ipv6(Some(address.parse().unwrap()));
+            both.by(Family::Ipv6).unwrap()
+        };
+        let apart = [by_ipv6("a", 2, "fd00::2"), by_ipv6("b", 3, "fd00::3")];
+        assert_eq!(addresses_unique(&apart), Ok(()));
+        let shared = [by_ipv6("a", 2, "fd00::2"), by_ipv6("b", 3, "fd00::2")];
+        let cause = addresses_unique(&shared).map_err(|failure| failure.cause);
+        assert_eq!(cause, Err(Cause::NotUnique));
+    }
+
+    #[test]
+    fn services_are_known_by_their_ranges() {
+        let of = |address: &str| is_of_services(address.parse().unwrap());
+        assert!(of("10.0.0.42") && of("fd00:10::2a"));
+        assert!(!of("10.1.1.2") && !of("fd00:10::1:2a") && !of("fd00:10:1:1::2"));
     }
 
     fn range(node: u32) -> Ipv4Net {

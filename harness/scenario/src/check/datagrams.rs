@@ -82,12 +82,7 @@ mod tests {
     use super::*;
 
     fn pod(last: u8) -> Party {
-        Party {
-            name: format!("green-{last}"),
-            node: 1,
-            pod: true,
-            address: [10, 1, 1, last].into(),
-        }
+        Party::new(format!("green-{last}"), 1, true, [10, 1, 1, last])
     }
 
     fn received(counts: &[(u8, u64)]) -> Vec<Received> {

@@ -151,12 +151,8 @@ mod tests {
     const HOLE: Duration = Duration::from_millis(200);
 
     fn party(node: u32) -> Party {
-        Party {
-            name: format!("blue-{node}"),
-            node,
-            pod: true,
-            address: [10, 1, u8::try_from(node).unwrap(), 2].into(),
-        }
+        let address = [10, 1, u8::try_from(node).unwrap(), 2];
+        Party::new(format!("blue-{node}"), node, true, address)
     }
 
     /// A datagram between the two, by the client's port.

@@ -1,7 +1,7 @@
 //! What the DNS answers.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use podwire_probe::{ResolveOutcome, ResolveReport};
 
@@ -12,7 +12,7 @@ use crate::check::failure::{Cause, Failure};
 ///
 /// # Errors
 /// A [`Failure`] with the whole answer.
-pub fn resolved(report: &ResolveReport, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), Failure> {
+pub fn resolved(report: &ResolveReport, wanted: &BTreeSet<IpAddr>) -> Result<(), Failure> {
     let outcome = match wanted.is_empty() {
         true => ResolveOutcome::NameNotFound,
         false => ResolveOutcome::Answered,
@@ -39,7 +39,7 @@ pub fn resolved(report: &ResolveReport, wanted: &BTreeSet<Ipv4Addr>) -> Result<(
     ))
 }
 
-fn listed(addresses: &BTreeSet<Ipv4Addr>) -> String {
+fn listed(addresses: &BTreeSet<IpAddr>) -> String {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     addresses.join(", ")
 }
@@ -60,7 +60,7 @@ mod tests {
     }
 
     fn of(outcome: &str, addresses: &[&str], wanted: &[[u8; 4]]) -> String {
-        let wanted = wanted.iter().copied().map(Ipv4Addr::from).collect();
+        let wanted = wanted.iter().copied().map(IpAddr::from).collect();
         match resolved(&report(outcome, addresses), &wanted) {
             Ok(()) => "as wanted".to_owned(),
             Err(failure) => format!(

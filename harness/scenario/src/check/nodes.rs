@@ -271,12 +271,7 @@ cpu=0   \tfound=0 invalid=2 insert=0 insert_failed=0 drop=0 early_drop=0 error=0
 
     fn said(number: u32, text: &str, began: Instant, took: u64) -> Said {
         Said {
-            node: Party {
-                name: format!("node{number}"),
-                node: number,
-                pod: false,
-                address: [172, 30, 0, 10].into(),
-            },
+            node: Party::new(format!("node{number}"), number, false, [172, 30, 0, 10]),
             asked: began,
             told: began + Duration::from_secs(took),
             text: text.to_owned(),

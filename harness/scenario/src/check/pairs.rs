@@ -2,7 +2,7 @@
 //! keeps beside its words for the run's report.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use podwire_cluster::addresses::node_name;
 use podwire_lan::witness::Sighting;
@@ -23,7 +23,7 @@ pub struct End {
     /// A Pod's name, a Node's, or what was asked as it was written.
     pub name: String,
     /// Its address, where that is not its name.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 impl End {
@@ -89,7 +89,7 @@ pub struct Trace {
     /// known.
     pub held_by: Option<u32>,
     /// Where that packet was going.
-    pub heading: Ipv4Addr,
+    pub heading: IpAddr,
     /// The flow's frames, [`FRAMES`] at most.
     pub frames: Vec<Frame>,
     /// How many there are between the first half of them and the second.
@@ -169,7 +169,7 @@ pub struct Met {
     /// The node.
     pub node: u32,
     /// Where the packet was going.
-    pub heading: Ipv4Addr,
+    pub heading: IpAddr,
     /// The node's route there, as `ip route get` shows it (ip-route(8)).
     pub route: String,
     /// The rules of that node which drop or refuse anything, each with its table and chain.
@@ -179,7 +179,7 @@ pub struct Met {
 impl Met {
     /// The question to the node's shell: its route there, and its rules that let something not pass. A
     /// table's and a chain's name stand before each of these.
-    pub(crate) fn question(heading: Ipv4Addr) -> String {
+    pub(crate) fn question(heading: IpAddr) -> String {
         format!(
             "ip -o route get {heading} 2>&1; echo '{MARK}'; nft list ruleset | awk '\
              $1 == \"table\" {{ table = $2 \" \" $3 }} \
@@ -190,7 +190,7 @@ impl Met {
     }
 
     /// What the node answered.
-    pub(crate) fn read(node: u32, heading: Ipv4Addr, answer: &str) -> Self {
+    pub(crate) fn read(node: u32, heading: IpAddr, answer: &str) -> Self {
         let (route, rules) = answer.split_once(MARK).unwrap_or((answer, ""));
         let rules = rules.lines().map(str::trim).filter(|it| !it.is_empty());
         Self {
@@ -214,7 +214,7 @@ mod tests {
         let end = |name: &str, node, address: Option<[u8; 4]>| End {
             name: name.into(),
             node,
-            address: address.map(Ipv4Addr::from),
+            address: address.map(IpAddr::from),
         };
         let told = [
             end("a", Some(2), Some([10, 1, 2, 3])),
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_a_packet_met_is_read_of_what_the_node_says() {
-        let heading = Ipv4Addr::new(10, 1, 2, 2);
+        let heading = IpAddr::from([10, 1, 2, 2]);
         let answer = "10.1.2.2 via 172.30.0.1 dev eth0 src 172.30.0.11 uid 0 \\    cache \n\
                       --- rules\nip filter FORWARD: type filter hook forward; policy drop;\n\n";
         let met = Met::read(1, heading, answer);

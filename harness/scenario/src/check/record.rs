@@ -586,7 +586,6 @@ pub(crate) mod tests {
     use super::*;
     use podwire_probe::Octets;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
 
     /// One request every 100 ms: a small letter is who answered, after 10 ms; `R` refused, `T` timed
     /// out after 5 s, `?` under way, `.` answered by somebody without a name.
@@ -715,12 +714,7 @@ pub(crate) mod tests {
     }
 
     fn pod(name: &str) -> Party {
-        Party {
-            name: name.into(),
-            node: 2,
-            pod: true,
-            address: Ipv4Addr::new(10, 1, 2, 2),
-        }
+        Party::new(name, 2, true, [10, 1, 2, 2])
     }
 
     fn spans(gaps: &[Gap]) -> Vec<(u64, u64, usize)> {

@@ -99,12 +99,7 @@ mod tests {
     use podwire_probe::Counted;
 
     fn pod(name: &str) -> Party {
-        Party {
-            name: name.into(),
-            node: 1,
-            pod: true,
-            address: [10, 1, 1, 2].into(),
-        }
+        Party::new(name, 1, true, [10, 1, 1, 2])
     }
 
     fn report(counts: &[(Outcome, &str, u32)]) -> TargetReport {

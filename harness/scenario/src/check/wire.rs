@@ -5,10 +5,10 @@ mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use podwire_cluster::Layout;
-use podwire_cluster::addresses::{SERVICES, mac_at, node_name};
+use podwire_cluster::addresses::{mac_at, node_name};
 use podwire_lan::witness::{
     Again, Lost, Moment, Seen, Sighting, connections, second_syns, unusual,
 };
@@ -16,7 +16,7 @@ use podwire_probe::{Outcome, TargetReport};
 
 pub(crate) use self::trace::{first_unanswered, trace, trace_to};
 use self::way::{Hop, hops};
-use crate::check::assert::{Cell, Mesh, Party};
+use crate::check::assert::{Cell, Mesh, Party, is_of_services};
 use crate::check::failure::{Cause, Failure};
 
 /// The gateway's port on the first segment; `gateway-2` on the second.
@@ -35,7 +35,7 @@ pub struct Crossing {
     /// Whose answer was wanted, or came.
     pub to: Party,
     /// The addresses by which the other side may know the sender.
-    pub clients: BTreeSet<Ipv4Addr>,
+    pub clients: BTreeSet<IpAddr>,
     /// Whether any was answered.
     pub answered: bool,
 }
@@ -80,7 +80,7 @@ impl Requests {
             .clients()
             .into_keys()
             .filter_map(|it| it.parse().ok());
-        let clients: BTreeSet<Ipv4Addr> = clients.collect();
+        let clients: BTreeSet<IpAddr> = clients.collect();
         let hosts = report.hosts();
         let crossing = |pod: &Party| Crossing {
             from: from.clone(),
@@ -124,10 +124,7 @@ impl Crossing {
 
     fn is_request(&self, frame: &Sighting) -> bool {
         let source = frame.packet().map(|packet| packet.source);
-        source.is_some_and(|source| match source {
-            IpAddr::V4(source) => self.clients.contains(&source),
-            IpAddr::V6(_) => false,
-        })
+        source.is_some_and(|source| self.clients.contains(&source))
     }
 
     /// The way of which a frame should have been a part.
@@ -221,7 +218,7 @@ fn on_their_way(seen: &[(Crossing, Seen)], layout: Layout) -> Result<(), Failure
     let crossings = astray.iter().map(|(crossing, _)| *crossing);
     Err(Failure::new(Cause::WrongPath, expected, count).look(format!(
         "`ip route get {}` and `ip neighbour` of {}, and whose the Ethernet address is that they name: {}",
-        first.to.address,
+        first.to.ip(),
         node_name(first.from.node),
         who_is_who(crossings, layout),
     )))
@@ -377,12 +374,12 @@ pub(crate) fn too_unusual(told: &str) -> Failure {
 /// these requests: what is still under way to a Pod that is gone is another matter.
 pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -> bool {
     let sent_there = !frame.flooded && matches!(&*frame.to, [only] if is_gateway(only));
-    let Some(IpAddr::V4(destination)) = frame.packet().map(|packet| packet.destination) else {
+    let Some(destination) = frame.packet().map(|packet| packet.destination) else {
         return false;
     };
     let mut parties = crossings.iter().flat_map(|it| [&it.from, &it.to]);
-    let takes_part = parties.any(|party| party.pod && party.address == destination);
-    sent_there && (takes_part || SERVICES.contains(destination))
+    let takes_part = parties.any(|party| party.pod && party.ip() == destination);
+    sent_there && (takes_part || is_of_services(destination))
 }
 
 /// What stood out between nodes, in words; nothing where nothing did. What the gateway takes part in is

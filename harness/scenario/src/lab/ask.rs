@@ -1,18 +1,20 @@
 //! Who reaches whom: requests from nodes and Pods.
 
 use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
-use podwire_cluster::addresses;
+use podwire_cluster::{Family, addresses};
 use podwire_probe::{
     FetchReport, FetchRequest, Kind, Outcome, RecordKind, ResolveReport, ResolveRequest,
     TargetReport,
 };
 
 use crate::check::assert::{self, Cell, Mesh, Party};
+use crate::check::failure::Failure;
 use crate::check::shares;
 use crate::check::wire::Crossing;
 use crate::lab::Lab;
@@ -130,6 +132,8 @@ pub struct AskEach<'lab> {
     lab: &'lab Lab,
     senders: Vec<Party>,
     targets: Vec<Party>,
+    /// Of which all that is asked and whom goes by, in this order; as the parties are where there is none.
+    families: &'static [Family],
     request: FetchRequest,
 }
 
@@ -140,17 +144,47 @@ impl<'lab> AskEach<'lab> {
         self
     }
 
+    /// By each family that the cluster has: everybody asks all by IPv4, and in a dual-stack cluster then by
+    /// IPv6 as well.
+    pub fn by_each_family(mut self) -> Self {
+        self.families = self.lab.ip_families().each();
+        self
+    }
+
     async fn send(self) -> anyhow::Result<Mesh> {
-        let since = self.lab.wire().now()?;
-        let reports = self.senders.iter();
-        let reports = reports.map(|from| self.lab.fetch(from, &self.request));
-        let reports = try_join_all(reports).await?;
         let mut mesh = Mesh {
-            since,
+            since: self.lab.wire().now()?,
             ..Mesh::default()
         };
-        for (from, report) in self.senders.iter().zip(reports) {
-            for (to, target) in self.targets.iter().zip(report.targets) {
+        if self.families.is_empty() {
+            self.ask(&self.senders, &self.targets, &mut mesh).await?;
+        }
+        for family in self.families {
+            let by = |parties: &[Party]| parties.iter().map(|it| it.by(*family)).collect();
+            let senders: Result<Vec<Party>, Failure> = by(&self.senders);
+            let targets: Result<Vec<Party>, Failure> = by(&self.targets);
+            self.ask(&senders?, &targets?, &mut mesh).await?;
+        }
+        Ok(mesh)
+    }
+
+    /// One request from each of these to each of those, as they are.
+    async fn ask(
+        &self,
+        senders: &[Party],
+        targets: &[Party],
+        mesh: &mut Mesh,
+    ) -> anyhow::Result<()> {
+        let addresses = targets.iter().map(|it| SocketAddr::new(it.ip(), PORT));
+        let request = FetchRequest {
+            targets: addresses.map(|it| it.to_string()).collect(),
+            ..self.request.clone()
+        };
+        let reports = senders.iter();
+        let reports = reports.map(|from| self.lab.fetch(from, &request));
+        let reports = try_join_all(reports).await?;
+        for (from, report) in senders.iter().zip(reports) {
+            for (to, target) in targets.iter().zip(report.targets) {
                 let result = target.results.into_iter().next();
                 let result = result.with_context(|| format!("no result for {from} -> {to}"))?;
                 mesh.cells.push(Cell {
@@ -168,10 +202,10 @@ impl<'lab> AskEach<'lab> {
                 });
             }
         }
-        for from in &self.senders {
-            self.lab.tell_what_was_lost(from, &mut mesh).await?;
+        for from in senders {
+            self.lab.tell_what_was_lost(from, mesh).await?;
         }
-        Ok(mesh)
+        Ok(())
     }
 }
 
@@ -184,6 +218,18 @@ impl<'lab> IntoFuture for AskEach<'lab> {
     }
 }
 
+/// Where everybody here answers.
+const PORT: u16 = 80;
+
+/// An address or a name with that port; one of IPv6 stands in brackets (RFC 3986, 3.2.2).
+fn at_port_80(to: &impl Display) -> String {
+    let to = to.to_string();
+    match to.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, PORT).to_string(),
+        Err(_) => format!("{to}:{PORT}"),
+    }
+}
+
 impl Lab {
     /// Asks an address or a name at port 80, from a node or from inside a Pod:
     /// `lab.ask(node1, "10.0.0.42").times(100).await?`.
@@ -191,7 +237,7 @@ impl Lab {
         Ask {
             lab: self,
             from: from.into(),
-            request: FetchRequest::new([format!("{to}:80")])
+            request: FetchRequest::new([at_port_80(&to)])
                 .concurrency(AT_ONCE)
                 .give_up_after(TIME_OUTS),
         }
@@ -207,7 +253,7 @@ impl Lab {
         one: impl Display,
         other: impl Display,
     ) -> anyhow::Result<(TargetReport, TargetReport)> {
-        let request = FetchRequest::new([format!("{one}:80"), format!("{other}:80")]);
+        let request = FetchRequest::new([at_port_80(&one), at_port_80(&other)]);
         let targets = self.fetch(&from.into(), &request).await?.targets;
         let count = targets.len();
         let [one, other] = <[TargetReport; 2]>::try_from(targets)
@@ -222,7 +268,24 @@ impl Lab {
     /// # Errors
     /// When the sender cannot be reached; what the DNS said, or that nobody did, is in the report.
     pub async fn resolve(&self, from: &Party, name: &str) -> anyhow::Result<ResolveReport> {
-        let request = ResolveRequest::new(name, RecordKind::A);
+        self.resolve_by(Family::Ipv4, from, name).await
+    }
+
+    /// The same for the addresses of a family; AAAA records (RFC 3596) for IPv6.
+    ///
+    /// # Errors
+    /// As [`Lab::resolve`].
+    pub async fn resolve_by(
+        &self,
+        family: Family,
+        from: &Party,
+        name: &str,
+    ) -> anyhow::Result<ResolveReport> {
+        let kind = match family {
+            Family::Ipv4 => RecordKind::A,
+            Family::Ipv6 => RecordKind::Aaaa,
+        };
+        let request = ResolveRequest::new(name, kind);
         let via = match from.pod {
             true => format!(" --via {}:80", from.address),
             false => String::new(),
@@ -261,12 +324,12 @@ impl Lab {
 
     /// One request from every sender to every Pod, HTTP unless said otherwise.
     pub fn mesh(&self, senders: &[Party], pods: &[Party]) -> AskEach<'_> {
-        let targets = pods.iter().map(|pod| format!("{}:80", pod.address));
         AskEach {
             lab: self,
             senders: senders.to_vec(),
             targets: pods.to_vec(),
-            request: FetchRequest::new(targets).concurrency(MESH_AT_ONCE),
+            families: &[],
+            request: FetchRequest::new(Vec::<String>::new()).concurrency(MESH_AT_ONCE),
         }
     }
 
@@ -289,7 +352,8 @@ impl Lab {
         Ok(senders)
     }
 
-    /// Waits until each of these answers a request of every sender, by its own name. For what has only
+    /// Waits until each of these answers a request of every sender, by its own name and by each family that
+    /// the cluster has. For what has only
     /// just come about: a Service that kube-proxy has yet to hear of.
     ///
     /// # Errors
@@ -302,7 +366,7 @@ impl Lab {
     ) -> anyhow::Result<()> {
         let expected = "each of them to answer everybody";
         let seen = self.eventually(expected, ALL_ANSWER, async || {
-            let mesh = self.mesh(senders, targets).await?;
+            let mesh = self.mesh(senders, targets).by_each_family().await?;
             let Err(failure) = mesh.all_answer(expected) else {
                 return Ok(Probe::Done(()));
             };
@@ -320,6 +384,10 @@ impl Lab {
     /// Who would have to act for a request like this to be answered.
     async fn way(&self, cell: &Cell) -> anyhow::Result<Needs> {
         let Cell { from, to, .. } = cell;
+        // What kube-proxy has for IPv6 is not looked into.
+        if to.family == Family::Ipv6 {
+            return Ok(Needs::Time);
+        }
         if !addresses::SERVICES.contains(to.address) {
             let (from, to) = (from.clone(), to.clone());
             return Ok(Needs::Way { from, to });
@@ -356,7 +424,7 @@ impl Lab {
     }
 
     /// One request from every node, and from one Pod of each, to every Pod that the workload is to
-    /// have: it waits until all of them run.
+    /// have, by each family that the cluster has: it waits until all of them run.
     ///
     /// # Errors
     /// As [`Lab::everybody`]; when a sender cannot be reached. What became of the requests is in the
@@ -365,7 +433,7 @@ impl Lab {
         let pods = self.pods().all_running().await?;
         let mut senders = self.node_parties();
         senders.extend(assert::one_per_node(&pods, self.node_count())?);
-        self.mesh(&senders, &pods).await
+        self.mesh(&senders, &pods).by_each_family().await
     }
 
     /// Every node, and a Pod of each, reaches every Pod of the workload.

@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use podwire_cluster::{Bootstrap, Cluster, Host, Layout, PodNetwork, ProxyMode, stretched};
+use podwire_cluster::{
+    Bootstrap, Cluster, Host, IpFamilies, Layout, PodNetwork, ProxyMode, stretched,
+};
 use podwire_process::plain;
 
 use crate::lab::senders::TrafficLog;
@@ -88,6 +90,11 @@ impl Lab {
     /// Which of its nodes share a segment.
     pub fn layout(&self) -> Layout {
         self.cluster.plan().cell.layout
+    }
+
+    /// Which families of IP it has.
+    pub fn ip_families(&self) -> IpFamilies {
+        self.cluster.plan().cell.ip_families
     }
 
     /// A limit in host time, stretched for the machine's speed.

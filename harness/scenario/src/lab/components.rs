@@ -29,7 +29,7 @@ impl Lab {
     /// The API server of a cluster by hand, as its bootstrap starts it: flags can be replaced and
     /// added (`with("--bind-address", "127.0.0.1")`), and left out (`without("--client-ca-file")`).
     pub fn api_server(&self) -> Component {
-        component::api_server(self.settings())
+        component::api_server(self.ip_families(), self.settings())
     }
 
     /// etcd, as [`Lab::api_server`].
@@ -44,7 +44,7 @@ impl Lab {
 
     /// The controller manager, as [`Lab::api_server`].
     pub fn controller_manager(&self) -> Component {
-        component::controller_manager(self.pod_network(), self.settings())
+        component::controller_manager(self.pod_network(), self.ip_families(), self.settings())
     }
 
     /// Waits until the API server says on node 1 that it is ready, to whoever asks (RBAC,
@@ -81,7 +81,8 @@ impl Lab {
 impl Node<'_> {
     /// Its kubelet, as [`Lab::api_server`].
     pub fn kubelet(self) -> Component {
-        component::kubelet(self.number(), self.address(), self.lab().settings())
+        let (lab, address) = (self.lab(), self.address());
+        component::kubelet(self.number(), address, lab.ip_families(), lab.settings())
     }
 
     /// Has systemd start a component with the flags that it has now, one that runs anew. It may end

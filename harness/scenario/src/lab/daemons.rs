@@ -82,7 +82,7 @@ impl Lab {
             "apply flannel's manifest{}",
             told.unwrap_or_default()
         ));
-        let mut manifest = flannel::manifest(backend);
+        let mut manifest = flannel::manifest(backend, self.ip_families());
         let objects = manifest["items"].as_array_mut();
         for object in objects.context("flannel's manifest is no List")? {
             let is_daemon = object["kind"] == "DaemonSet";

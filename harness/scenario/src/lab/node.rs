@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +72,12 @@ impl<'lab> Node<'lab> {
         self.as_machine().address()
     }
 
+    /// Its address of the second family, where the cluster has one.
+    pub fn address_v6(self) -> Option<Ipv6Addr> {
+        let is_dual = self.lab.ip_families().is_dual();
+        is_dual.then(|| podwire_cluster::node_address_v6(self.number))
+    }
+
     /// The address of its second card, where it has one: node 2 of a cluster that is laid out
     /// [`SecondCard`](podwire_cluster::Layout::SecondCard).
     ///
@@ -89,12 +95,7 @@ impl<'lab> Node<'lab> {
 
     /// It, as somebody who asks.
     pub fn party(self) -> Party {
-        Party {
-            name: self.name().to_owned(),
-            node: self.number,
-            pod: false,
-            address: self.address(),
-        }
+        Party::new(self.name(), self.number, false, self.address()).with_ipv6(self.address_v6())
     }
 
     /// Writes a file that everybody may read, and its folder when there is none.
@@ -139,8 +140,8 @@ impl<'lab> Node<'lab> {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn addresses(self) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
-        let shown = self.run("ip -4 -o address show").await?;
+    pub async fn addresses(self) -> anyhow::Result<BTreeSet<IpAddr>> {
+        let shown = self.run("ip -o address show").await?;
         Ok(addresses_in(&shown.stdout))
     }
 
@@ -246,10 +247,12 @@ impl<'lab> Node<'lab> {
     }
 }
 
-/// The addresses in what `ip -4 -o address` shows.
-fn addresses_in(shown: &str) -> BTreeSet<Ipv4Addr> {
+/// The addresses in what `ip -o address` shows.
+fn addresses_in(shown: &str) -> BTreeSet<IpAddr> {
     let words: Vec<&str> = shown.split_whitespace().collect();
-    let pairs = words.windows(2).filter(|pair| pair[0] == "inet");
+    let pairs = words
+        .windows(2)
+        .filter(|pair| matches!(pair[0], "inet" | "inet6"));
     let addresses = pairs.filter_map(|pair| pair[1].split_once('/')?.0.parse().ok());
     addresses.collect()
 }
@@ -282,8 +285,10 @@ mod tests {
         let shown = "\
 1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
 2: enp1s0    inet 172.30.0.11/24 brd 172.30.0.255 scope global enp1s0
+2: enp1s0    inet6 fd00:172:30::11/64 scope global \\       valid_lft forever preferred_lft forever
 5: cni0    inet 10.1.1.1/24 brd 10.1.1.255 scope global cni0";
-        let wanted = [[10, 1, 1, 1], [127, 0, 0, 1], [172, 30, 0, 11]].map(Ipv4Addr::from);
+        let wanted = ["10.1.1.1", "127.0.0.1", "172.30.0.11", "fd00:172:30::11"];
+        let wanted = wanted.map(|it| it.parse::<IpAddr>().unwrap());
         assert_eq!(addresses_in(shown), BTreeSet::from(wanted));
     }
 }

@@ -1,6 +1,6 @@
 //! Nodes as the API lists them: registered, Ready, labelled.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -72,6 +72,13 @@ impl ListedNode {
         self.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
     }
 
+    /// The ranges of its Pods as they are written (`spec.podCIDRs`): of a dual-stack cluster one of either
+    /// family, once it has been given them.
+    pub fn pod_ranges(&self) -> &[String] {
+        let ranges = self.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_ref());
+        ranges.map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The version of its kubelet, `v1.36.4`.
     pub fn version(&self) -> Option<&str> {
         let info = self.status.as_ref()?.node_info.as_ref()?;
@@ -84,8 +91,8 @@ impl Lab {
         Api::all(self.cluster().api())
     }
 
-    /// Every Node is listed, Ready, and has its machine's address as internal address: the next hops
-    /// of the routes to come.
+    /// Every Node is listed, Ready, and has its machine's address of each family as internal address: the
+    /// next hops of the routes to come.
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
@@ -115,7 +122,10 @@ impl Lab {
         self.watch(expected, limit, api, watcher::Config::default(), |listed| {
             let listed: Vec<ListedNode> = listed.iter().cloned().map(ListedNode).collect();
             let lacking = |number: &u32| {
-                let lacking = lacking(&listed, *number, self.node(*number).address());
+                let node = self.node(*number);
+                let second = node.address_v6().map(IpAddr::from);
+                let own: Vec<IpAddr> = [node.address().into()].into_iter().chain(second).collect();
+                let lacking = lacking(&listed, *number, &own);
                 lacking.map(|lacking| (*number, lacking))
             };
             Ok(match numbers.iter().find_map(lacking) {
@@ -267,7 +277,7 @@ fn without_network(listed: Option<&ListedNode>) -> Probe<()> {
     Probe::when(why.contains(NO_NETWORK), Cause::NotReady, why)
 }
 
-fn lacking(listed: &[ListedNode], number: u32, own: Ipv4Addr) -> Option<(Cause, String)> {
+fn lacking(listed: &[ListedNode], number: u32, own: &[IpAddr]) -> Option<(Cause, String)> {
     let name = addresses::node_name(number);
     let named = |node: &&ListedNode| node.metadata.name.as_ref() == Some(&name);
     let Some(node) = listed.iter().find(named) else {
@@ -281,9 +291,10 @@ fn lacking(listed: &[ListedNode], number: u32, own: Ipv4Addr) -> Option<(Cause, 
         }
         None => return Some((Cause::NotReady, format!("{name} has no Ready condition"))),
     }
-    let wanted = own.to_string();
+    let wanted: Vec<String> = own.iter().map(IpAddr::to_string).collect();
     let internal = node.internal_addresses();
-    (internal != [wanted.as_str()]).then(|| {
+    (internal != wanted).then(|| {
+        let wanted = wanted.join(" and ");
         (
             Cause::WrongAnswer,
             format!("{name} has internal addresses {internal:?}, its machine {wanted}"),
@@ -349,12 +360,15 @@ mod tests {
 
     #[test]
     fn what_a_node_lacks_is_named() {
-        let address = Ipv4Addr::new(172, 30, 0, 12);
-        let own = address.to_string();
-        assert_eq!(lacking(&[node("True", &own)], 2, address), None);
-        let cause = |nodes: &[ListedNode]| lacking(nodes, 2, address).map(|(cause, _)| cause);
+        let address = [IpAddr::from([172, 30, 0, 12])];
+        let own = address[0].to_string();
+        assert_eq!(lacking(&[node("True", &own)], 2, &address), None);
+        let cause = |nodes: &[ListedNode]| lacking(nodes, 2, &address).map(|(cause, _)| cause);
         assert_eq!(cause(&[]), Some(Cause::Absent));
         assert_eq!(cause(&[node("False", &own)]), Some(Cause::NotReady));
         assert_eq!(cause(&[node("True", "10.1.2.1")]), Some(Cause::WrongAnswer));
+        let both = [address[0], "fd00:172:30::12".parse().unwrap()];
+        let one = lacking(&[node("True", &own)], 2, &both).map(|(cause, _)| cause);
+        assert_eq!(one, Some(Cause::WrongAnswer));
     }
 }

@@ -1,7 +1,7 @@
 //! Objects of the API by name: Services, Deployments, and whatever a scenario applies.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use podwire_cluster::Family;
 use podwire_cluster::workload::{self, REPLICAS_PER_NODE};
 use podwire_probe::Kind;
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ impl Lab {
     pub async fn create_workload(&self) -> anyhow::Result<()> {
         self.step("create the workload");
         let replicas = self.node_count() * REPLICAS_PER_NODE;
-        self.apply(workload::service()).await?;
+        self.apply(workload::service(self.ip_families())).await?;
         self.apply(workload::deployment(replicas)).await?;
         self.pods().until_running(replicas as usize).await.map(drop)
     }
@@ -231,8 +232,10 @@ impl Service<'_> {
     /// When the API refuses it.
     pub async fn create_for(&self, pod: &Party) -> anyhow::Result<Party> {
         self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
-        let slice = slice_of(&self.name, pod);
-        self.lab.apply(slice).await?;
+        for family in self.lab.ip_families().each() {
+            let slice = slice_of(&self.name, &pod.by(*family)?);
+            self.lab.apply(slice).await?;
+        }
         self.leading_to(pod).await
     }
 
@@ -243,11 +246,16 @@ impl Service<'_> {
     pub async fn leading_to(&self, pod: &Party) -> anyhow::Result<Party> {
         Ok(Party {
             address: self.address().await?,
+            ipv6: self.address_v6().await?,
             ..pod.clone()
         })
     }
 
-    async fn apply(&self, spec: Value) -> anyhow::Result<()> {
+    /// It is of both families where the cluster is, unless it says otherwise itself.
+    async fn apply(&self, mut spec: Value) -> anyhow::Result<()> {
+        if self.lab.ip_families().is_dual() && spec["ipFamilyPolicy"].is_null() {
+            spec["ipFamilyPolicy"] = "RequireDualStack".into();
+        }
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -274,6 +282,33 @@ impl Service<'_> {
         let address = spec.and_then(|spec| spec.cluster_ip);
         let none = || format!("the Service {} has no ClusterIP", self.name);
         Ok(address.with_context(none)?.parse()?)
+    }
+
+    /// Its ClusterIP of the second family, where the cluster has one.
+    ///
+    /// # Errors
+    /// When the API does not answer, or it has none.
+    pub async fn address_v6(&self) -> anyhow::Result<Option<Ipv6Addr>> {
+        if !self.lab.ip_families().is_dual() {
+            return Ok(None);
+        }
+        let spec = self.api().get(&self.name).await?.spec;
+        let all = spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
+        let mut second = all.iter().filter_map(|it| it.parse().ok());
+        let none = || format!("the Service {} has no IPv6 ClusterIP: {all:?}", self.name);
+        Ok(Some(second.next().with_context(none)?))
+    }
+
+    /// Its ClusterIP of a family.
+    ///
+    /// # Errors
+    /// When the API does not answer, or it has none.
+    pub async fn address_by(&self, family: Family) -> anyhow::Result<IpAddr> {
+        let none = || format!("the Service {} has no {family} ClusterIP", self.name);
+        Ok(match family {
+            Family::Ipv4 => self.address().await?.into(),
+            Family::Ipv6 => self.address_v6().await?.with_context(none)?.into(),
+        })
     }
 
     /// The port of every node that leads to it (`type: NodePort`).
@@ -319,18 +354,22 @@ impl Service<'_> {
     }
 }
 
-/// An EndpointSlice of this Service with this Pod alone.
+/// An EndpointSlice of this Service with this Pod alone, of the family by which it is asked.
 fn slice_of(service: &str, pod: &Party) -> Value {
+    let name = match pod.family {
+        Family::Ipv4 => service.to_owned(),
+        Family::Ipv6 => format!("{service}-ipv6"),
+    };
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": service,
+            "name": name,
             "labels": { "kubernetes.io/service-name": service },
         },
-        "addressType": "IPv4",
+        "addressType": pod.family,
         "endpoints": [{
-            "addresses": [pod.address],
+            "addresses": [pod.ip()],
             "conditions": { "ready": true },
             "nodeName": format!("node{}", pod.node),
         }],
@@ -356,14 +395,17 @@ mod tests {
 
     #[test]
     fn a_slice_by_hand_has_the_one_pod_ready() {
-        let pod = Party {
-            name: "blue-a".into(),
-            node: 2,
-            pod: true,
-            address: [10, 1, 2, 3].into(),
+        let second = "fd00:10:1:2::3".parse().unwrap();
+        let pod = Party::new("blue-a", 2, true, [10, 1, 2, 3]).with_ipv6(Some(second));
+        let of = |family| {
+            let slice = slice_of("to-node2", &pod.by(family).unwrap());
+            serde_json::from_value::<EndpointSlice>(slice).unwrap()
         };
-        let slice: EndpointSlice = serde_json::from_value(slice_of("to-node2", &pod)).unwrap();
+        let (slice, of_ipv6) = (of(Family::Ipv4), of(Family::Ipv6));
         assert_eq!(ready(std::slice::from_ref(&slice)), [pod.address].into());
+        assert_eq!(of_ipv6.address_type, "IPv6");
+        assert_eq!(of_ipv6.endpoints.unwrap()[0].addresses, ["fd00:10:1:2::3"]);
+        assert_ne!(slice.metadata.name, of_ipv6.metadata.name);
         let labels = slice.metadata.labels.unwrap();
         assert_eq!(labels["kubernetes.io/service-name"], "to-node2");
         let port = &slice.ports.unwrap()[0];

@@ -1,7 +1,7 @@
 //! The cluster's Pods, and what is to be known of one.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::time::Duration;
@@ -81,6 +81,17 @@ impl Pod {
     /// Its address.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+    }
+
+    /// Its address of the second family, where it has one.
+    pub fn address_v6(&self) -> Option<Ipv6Addr> {
+        self.addresses().find_map(|it| it.parse().ok())
+    }
+
+    /// Its addresses of either family, as they are written.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let all = self.status.iter().filter_map(|it| it.pod_ips.as_ref());
+        all.flatten().map(|it| it.ip.as_str())
     }
 
     /// `Pending`, `Running`, ...; nothing before it has a status.
@@ -165,12 +176,9 @@ impl Pod {
 
     /// It, as somebody who asks and answers, while it has an address.
     pub fn party(&self) -> Option<Party> {
-        Some(Party {
-            name: self.name().to_owned(),
-            node: self.node().unwrap_or(0),
-            pod: true,
-            address: self.address()?,
-        })
+        let node = self.node().unwrap_or(0);
+        let party = Party::new(self.name(), node, true, self.address()?);
+        Some(party.with_ipv6(self.address_v6()))
     }
 
     /// The container of a Pod of one's own: the workload's program, which answers at port 80.

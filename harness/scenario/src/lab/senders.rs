@@ -79,17 +79,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::check::record::tests::record;
-    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     fn sender(asked: Instant, told: Instant) -> Sender {
         Sender {
-            from: Party {
-                name: "node1".into(),
-                node: 1,
-                pod: false,
-                address: Ipv4Addr::new(172, 30, 0, 11),
-            },
+            from: Party::new("node1", 1, false, [172, 30, 0, 11]),
             request: TrafficRequest::new("10.0.0.55:80"),
             first: Reading {
                 asked,

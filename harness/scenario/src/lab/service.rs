@@ -1,9 +1,10 @@
 //! What a Service does with its clients' requests.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use kube::runtime::watcher;
+use podwire_cluster::Family;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, TargetReport};
 
@@ -53,13 +54,27 @@ impl Service<'_> {
     }
 
     /// kube-proxy follows the EndpointSlice with a delay of its own: a measurement starts when each of
-    /// so many Pods has been seen once.
+    /// so many Pods has been seen once, by each family that the cluster has.
     ///
     /// # Errors
     /// A [`Failure`] when it does not come to that; it says how the Pods answer at their own addresses.
     pub async fn leads_to_all(&self, pods: usize, from: impl Into<Party>) -> anyhow::Result<()> {
         let from = from.into();
-        let address = self.address().await?;
+        for family in self.lab.ip_families().each() {
+            self.leads_to_all_by(*family, pods, from.by(*family)?)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn leads_to_all_by(
+        &self,
+        family: Family,
+        pods: usize,
+        from: Party,
+    ) -> anyhow::Result<()> {
+        let address = self.address_by(family).await?;
+        let first = self.address().await?;
         let since = self.lab.wire().now()?;
         let expected = format!("all {pods} Pods behind the ClusterIP, seen from {from}");
         // All at once, and no second round for a Service that is dead.
@@ -92,11 +107,15 @@ impl Service<'_> {
                 let state = format!("no answer from {}{others}", silent.join(", "));
                 let pairs = shares::shared(&from, &report, &running, shares::ANY);
                 let seen = Probe::when(silent.is_empty(), cause, state).pairs(Some(pairs.into()));
-                Ok(seen.needs(Needs::KubeProxy {
-                    node: from.node,
-                    service: address,
-                    pods: running.iter().map(|pod| pod.address).collect(),
-                }))
+                Ok(match family {
+                    Family::Ipv4 => seen.needs(Needs::KubeProxy {
+                        node: from.node,
+                        service: first,
+                        pods: running.iter().map(|pod| pod.address).collect(),
+                    }),
+                    // What kube-proxy has for IPv6 is not looked into.
+                    Family::Ipv6 => seen,
+                })
             });
         match seen.await {
             Ok(()) => Ok(()),
@@ -204,7 +223,7 @@ impl Service<'_> {
     async fn asked_directly(
         &self,
         from: &Party,
-        (address, since): (Ipv4Addr, Moment),
+        (address, since): (IpAddr, Moment),
         error: anyhow::Error,
     ) -> anyhow::Error {
         let mut failure = match error.downcast::<Failure>() {
@@ -213,6 +232,7 @@ impl Service<'_> {
         };
         let told = async {
             let pods = self.pods().await?;
+            let pods = by(from.family, &pods)?;
             let mesh = self.lab.mesh(std::slice::from_ref(from), &pods);
             let mesh = mesh.by(self.kind).await?;
             Ok::<_, anyhow::Error>(mesh.cells)
@@ -234,8 +254,8 @@ impl Service<'_> {
     }
 
     /// The balancing rule: requests to its ClusterIP spread evenly over all Pods that its Deployment is
-    /// to have, asked in as many rounds as it takes to say so. What it gives is for
-    /// [`Wire::carried`](crate::Wire::carried): by which way they went.
+    /// to have, asked in as many rounds as it takes to say so; in a dual-stack cluster to each of its
+    /// ClusterIPs. What it gives is for [`Wire::carried`](crate::Wire::carried): by which way they went.
     ///
     /// # Errors
     /// A [`Failure`] with each Pod's count, when they do not, and how far those came that were not
@@ -243,15 +263,29 @@ impl Service<'_> {
     pub async fn spreads_evenly(&self, from: impl Into<Party>) -> anyhow::Result<Requests> {
         let from = from.into();
         let pods = self.lab.deployment(&self.name).pods().all_running().await?;
+        let since = self.lab.wire().now()?;
+        let mut all = Requests {
+            since,
+            crossings: Vec::new(),
+        };
+        for family in self.lab.ip_families().each() {
+            let (from, pods) = (from.by(*family)?, by(*family, &pods)?);
+            let sent = self.spreads_evenly_by(from, &pods).await?;
+            all.crossings.extend(sent.crossings);
+        }
+        Ok(all)
+    }
+
+    async fn spreads_evenly_by(&self, from: Party, pods: &[Party]) -> anyhow::Result<Requests> {
         let backends: Vec<String> = pods.iter().map(|pod| pod.name.clone()).collect();
         let requests = assert::requests_for(backends.len());
-        let address = self.address().await?;
+        let address = self.address_by(from.family).await?;
         let since = self.lab.wire().now()?;
         let round = || self.lab.ask(&from, address).by(self.kind).times(requests);
         let mut report = round().await?;
         let failure = loop {
             match assert::balanced(&report, &backends) {
-                Ok(true) => return Ok(Requests::to_service(since, &from, &pods, &report)),
+                Ok(true) => return Ok(Requests::to_service(since, &from, pods, &report)),
                 Ok(false) => {
                     self.lab.step(format!(
                         "the counts leave it open: {requests} requests more"
@@ -261,7 +295,7 @@ impl Service<'_> {
                 Err(failure) => break failure,
             }
         };
-        let mut sent = Requests::to_service(since, &from, &pods, &report);
+        let mut sent = Requests::to_service(since, &from, pods, &report);
         let clients = self.lab.wire().clients_of(&from).await;
         sent.crossings
             .iter_mut()
@@ -271,7 +305,7 @@ impl Service<'_> {
         let trouble = wire.trouble(&sent).unwrap_or_default();
         let told = report.results.iter().map(|it| u64::from(it.count)).sum();
         let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
-        let mut pairs = shares::shared(&from, &report, &pods, share);
+        let mut pairs = shares::shared(&from, &report, pods, share);
         pairs.lost = wire.first_unanswered(&sent);
         if pairs.lost.is_none() && report.count(Outcome::TimedOut) > 0 {
             pairs.lost = wire.trace_to(&from, &report.target, since).await;
@@ -299,6 +333,11 @@ impl Service<'_> {
         let reachable: Vec<String> = reachable.iter().map(|pod| pod.name.clone()).collect();
         Ok(assert::answered_by_share(&report, &reachable, all.len())?)
     }
+}
+
+/// The same, as they are asked by a family.
+fn by(family: Family, pods: &[Party]) -> Result<Vec<Party>, Failure> {
+    pods.iter().map(|pod| pod.by(family)).collect()
 }
 
 /// Adds what a later round of the same requests brought.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -62,8 +62,14 @@ impl Wire<'_> {
     ///
     /// # Errors
     /// When the segment has stopped.
-    pub fn between(&self, one: Ipv4Addr, other: Ipv4Addr, since: Moment) -> anyhow::Result<Seen> {
-        self.ask(|witness| witness.between(one.into(), other.into(), since))
+    pub fn between(
+        &self,
+        one: impl Into<IpAddr>,
+        other: impl Into<IpAddr>,
+        since: Moment,
+    ) -> anyhow::Result<Seen> {
+        let (one, other) = (one.into(), other.into());
+        self.ask(|witness| witness.between(one, other, since))
     }
 
     /// The wire carried these requests as it should: each once, from its sender's node to its
@@ -111,8 +117,8 @@ impl Wire<'_> {
     }
 
     /// The addresses by which others may know a sender.
-    pub(super) async fn clients_of(&self, from: &Party) -> BTreeSet<Ipv4Addr> {
-        let own = BTreeSet::from([from.address]);
+    pub(super) async fn clients_of(&self, from: &Party) -> BTreeSet<IpAddr> {
+        let own = BTreeSet::from([from.ip()]);
         if from.pod {
             return own;
         }
@@ -135,8 +141,8 @@ impl Wire<'_> {
         target: &str,
         since: Moment,
     ) -> Option<Trace> {
-        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
-        let address: Ipv4Addr = host.parse().ok()?;
+        let with_port = target.parse().ok().map(|it: SocketAddr| it.ip());
+        let address = with_port.or_else(|| target.parse().ok())?;
         let clients = self.clients_of(from).await;
         let seen = self.ask(|witness| between(witness, &clients, address, since));
         Some(wire::trace_to(
@@ -187,16 +193,15 @@ impl Wire<'_> {
 
 /// The frames between the two ends of a request.
 fn seen(witness: &Witness, crossing: &Crossing, since: Moment) -> Seen {
-    between(witness, &crossing.clients, crossing.to.address, since)
+    between(witness, &crossing.clients, crossing.to.ip(), since)
 }
 
 /// The frames between any of these addresses and another.
-fn between(witness: &Witness, clients: &BTreeSet<Ipv4Addr>, to: Ipv4Addr, since: Moment) -> Seen {
-    let to = IpAddr::from(to);
+fn between(witness: &Witness, clients: &BTreeSet<IpAddr>, to: IpAddr, since: Moment) -> Seen {
     let mut all = witness.between(to, to, since);
     all.frames.clear();
     for client in clients {
-        let seen = witness.between(IpAddr::from(*client), to, since);
+        let seen = witness.between(*client, to, since);
         all.frames.extend(seen.frames);
     }
     all.frames.sort_by_key(|frame| frame.number);

@@ -14,6 +14,7 @@ use podwire_vm::accelerator::qemu_version;
 use time::OffsetDateTime;
 
 use crate::run::context::{CELL_VARIABLE, CellContext, ContextError};
+use crate::run::program::Programs;
 use crate::scenario::Scenario;
 
 /// The folder of all runs, in [`output`].
@@ -110,6 +111,17 @@ pub fn new_cell(run_dir: &Path, cell: Cell) -> Result<PathBuf, ContextError> {
 }
 
 impl CellContext {
+    /// The programs of the user's that are the scenarios of this process's run.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub(crate) fn programs_of_run() -> Result<Option<Programs>, ContextError> {
+        match env::var_os(CELL_VARIABLE) {
+            Some(cell_dir) => Ok(Self::read(Path::new(&cell_dir))?.programs),
+            None => Ok(None),
+        }
+    }
+
     /// The cell's folder that a scenario's process belongs to, and its context: the one that the
     /// environment names. For one that was started bare, a cell's folder in a new run's, and what the
     /// newest run in the workspace has prepared; that run's folder is this process's own, to be held as
@@ -255,7 +267,7 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
 mod tests {
     use super::*;
     use crate::run::context::Share;
-    use crate::scenario::{Cells, Profile};
+    use crate::scenario::{Cells, Families, Profile};
     use podwire_cluster::{
         Bootstrap, Break, Cell, ClusterPlan, ImageFiles, Layout, ProxyMode, StageName,
     };
@@ -271,6 +283,7 @@ mod tests {
             stage: StageName::Cni,
             cells: Cells::Any,
             layout: Layout::Flat,
+            families: Families::Ipv4,
             profile: Profile::Default,
             nodes: 3,
             limit: Duration::from_secs(1),
@@ -304,6 +317,7 @@ mod tests {
             repeat: 3,
             strict_wire: true,
             kube_router: None,
+            programs: None,
         }
     }
 

@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::run::limits::Limits;
+use crate::run::program::Programs;
 
 /// Variable that holds the cell's folder.
-pub const CELL_VARIABLE: &str = "PODWIRE_CELL";
+pub const CELL_VARIABLE: &str = "PODWIRE_CELL_FOLDER";
 /// Variable that holds the process id on whose behalf the scenario runs.
 pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
 
@@ -82,6 +83,8 @@ pub struct CellContext {
     pub strict_wire: bool,
     /// kube-router's program, where the run has a scenario that starts it.
     pub kube_router: Option<PathBuf>,
+    /// The programs of the user's that are the run's scenarios, where it has any.
+    pub programs: Option<Programs>,
 }
 
 /// A scenario's share of the machine, see [`podwire_admission`].

@@ -11,6 +11,7 @@ use crate::lab;
 use crate::lab::traffic;
 use crate::lab::troubles::NODES;
 use crate::lab::wire::STOOD_OUT;
+use crate::run::program;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
 /// Its name in the attempt's folder.
@@ -88,6 +89,9 @@ impl Page<'_> {
                 "`timeline.txt`, `timeline.json`: the timeline above, and every request of it"
                     .to_owned(),
             );
+        }
+        if self.has(program::OUTPUT) {
+            files.push(format!("`{}`: all that the program said", program::OUTPUT));
         }
         if self.has(EVIDENCE) {
             files.push(

@@ -45,6 +45,7 @@ impl<'a> Queue<'a> {
             name: WAITING.to_owned(),
             seconds: since.elapsed().as_secs_f64(),
             processors: None,
+            longest: Vec::new(),
         })
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
+use crate::run::cases::Case;
 use crate::run::context::{self, ContextError};
 
 /// How an attempt ended.
@@ -50,6 +52,39 @@ pub struct PhaseTime {
     /// Where machines ran in it, and the host tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processors: Option<Processors>,
+    /// What took longest in it, the longest first; of a lab's run alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub longest: Vec<StepTime>,
+}
+
+/// How long a step of a lab took: until the next one, or the run's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// What was said when it began.
+    pub step: String,
+    /// Host seconds.
+    pub seconds: f64,
+}
+
+impl StepTime {
+    /// How many of a run are kept.
+    const KEPT: usize = 3;
+
+    /// The longest of a run's steps, which come with the time since the run began, as `ended` does.
+    pub(crate) fn longest(steps: &[(Duration, String)], ended: Duration) -> Vec<Self> {
+        let next = steps.iter().map(|(at, _)| *at).skip(1).chain([ended]);
+        let mut all: Vec<Self> = steps
+            .iter()
+            .zip(next)
+            .map(|((at, step), next)| Self {
+                step: step.clone(),
+                seconds: next.saturating_sub(*at).as_secs_f64(),
+            })
+            .collect();
+        all.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        all.truncate(Self::KEPT);
+        all
+    }
 }
 
 /// How the host's processors served the machines of a lab, the sum over the threads of all, in seconds.
@@ -122,6 +157,9 @@ pub struct ScenarioResult {
     pub sabotages: Vec<SabotageResult>,
     /// Where the time went.
     pub phases: Vec<PhaseTime>,
+    /// What a program of the user's told of itself by its JUnit file; of its last run where it is repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<Case>,
     /// What stood out on the wire between nodes, a line for each kind and pair of ports, as the first page
     /// has it; of the last run where it is repeated, and of no sabotage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -186,6 +224,7 @@ mod tests {
             name: name.to_owned(),
             seconds: 1.0,
             processors: processors.map(|(ran, waited)| Processors { ran, waited }),
+            longest: Vec::new(),
         }
     }
 
@@ -205,6 +244,7 @@ mod tests {
                 phase("scenario: clone", None),
                 phase("sabotage no-route: run", Some((7.0, 3.0))),
             ],
+            cases: Vec::new(),
             wire: Vec::new(),
             evidence: None,
         };
@@ -214,6 +254,25 @@ mod tests {
         assert_eq!(told(&result), Some((9.0, 1.0)));
         result.phases.remove(0);
         assert_eq!(told(&result), None);
+    }
+
+    #[test]
+    fn a_step_lasts_until_the_next_one_and_the_last_until_the_end() {
+        let at = |seconds: u64, step: &str| (Duration::from_secs(seconds), step.to_owned());
+        let steps = [
+            at(1, "a"),
+            at(3, "b"),
+            at(13, "c"),
+            at(14, "d"),
+            at(20, "e"),
+        ];
+        let longest = StepTime::longest(&steps, Duration::from_secs(24));
+        let told = longest.iter().map(|it| (it.step.as_str(), it.seconds));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [("b", 10.0), ("d", 6.0), ("e", 4.0)]
+        );
+        assert_eq!(StepTime::longest(&[], Duration::from_secs(24)), []);
     }
 
     #[test]

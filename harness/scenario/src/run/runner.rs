@@ -24,12 +24,16 @@ use crate::check::assert;
 use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
+use crate::run::cases;
 use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
+use crate::run::program::{self, Place, Programs};
 use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
-use crate::run::result::{Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult};
+use crate::run::result::{
+    Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult, StepTime,
+};
 use crate::scenario::{Sabotage, Scenario};
 
 /// Exit status of a process that went because it was told to, not because of what it saw.
@@ -49,6 +53,15 @@ pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_writer(std::io::stderr)
         .init();
+    let scenarios = match CellContext::programs_of_run() {
+        // One may well be called like a scenario.
+        Ok(Some(own)) => program::scenarios(&own.programs),
+        Ok(None) => scenarios,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::from(error));
+            return ExitCode::FAILURE;
+        }
+    };
     let trials = scenarios
         .into_iter()
         .map(|scenario| {
@@ -259,6 +272,11 @@ impl Attempt {
             seconds: started.elapsed().as_secs_f64(),
             sabotages: proofs.iter().map(Proof::result).collect(),
             phases,
+            // One that cannot be read has failed its scenario.
+            cases: cases::read(&self.folder.join(program::JUNIT))
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
             wire: page::stood_out(&self.folder),
             evidence: evidence
                 .filter(|folder| folder.exists())
@@ -335,7 +353,13 @@ impl Attempt {
         let main = matches!(role, Role::Main(_));
         let run = async {
             match role {
-                Role::Main(_) => judged(&lab, &self.scenario).await,
+                Role::Main(_) => match self.program(&dir) {
+                    Some(place) => {
+                        begins(&lab, &self.scenario).await?;
+                        place.passes(&lab).await
+                    }
+                    None => judged(&lab, &self.scenario).await,
+                },
                 Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, sabotage).await,
             }
         };
@@ -343,6 +367,7 @@ impl Attempt {
         let processors = processors_of(&lab);
         phases.push(PhaseTime {
             processors,
+            longest: StepTime::longest(&lab.steps(), lab.age()),
             ..phase(&format!("{role}: run"), running)
         });
         if let Role::Sabotage(sabotage) = role {
@@ -401,19 +426,15 @@ impl Attempt {
     async fn hold(&self, lab: Lab, run_dir: &Path, reason: &str) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut ending = Ending::listen()?;
-        let served = Served {
-            what: format!(
-                "scenario {}, which failed: {}",
-                self.scenario.name,
-                reason
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim_end_matches(':')
-            ),
-            user_key: self.context.ssh_key.clone(),
-            limit: self.host.limit(CONNECT),
-        };
+        let served = self.served(format!(
+            "scenario {}, which failed: {}",
+            self.scenario.name,
+            reason
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(':')
+        ));
         match Door::open(lab.cluster(), run_dir, &served) {
             Ok(_door) => {
                 lab.step("kept for a look, until Ctrl-C");
@@ -427,6 +448,27 @@ impl Attempt {
         }
         lab.stop().await;
         Ok(())
+    }
+
+    fn served(&self, what: String) -> Served {
+        Served {
+            what,
+            user_key: self.context.ssh_key.clone(),
+            limit: self.host.limit(CONNECT),
+        }
+    }
+
+    /// The program of the user's that the scenario is, with its lab in `lab`; nothing for others.
+    fn program<'a>(&'a self, lab: &'a Path) -> Option<Place<'a>> {
+        let Programs { programs, kubectl } = self.context.programs.as_ref()?;
+        Some(Place {
+            program: programs.get(self.scenario.name)?,
+            kubectl,
+            spawner: &self.host.spawner,
+            served: self.served(format!("scenario {}", self.scenario.name)),
+            lab,
+            attempt: &self.folder,
+        })
     }
 
     /// Leaves the evidence of a failure.
@@ -688,6 +730,7 @@ fn phase(name: &str, started: Instant) -> PhaseTime {
         name: name.to_owned(),
         seconds: started.elapsed().as_secs_f64(),
         processors: None,
+        longest: Vec::new(),
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Lacking {
     pub(crate) look: Option<String>,
     pub(crate) pairs: Option<Box<Pairs>>,
     pub(crate) evidence: Option<Evidence>,
-    pub(crate) needs: Needs,
+    pub(crate) needs: Box<Needs>,
 }
 
 impl<T> Probe<T> {
@@ -54,7 +54,7 @@ impl<T> Probe<T> {
     /// asked whether it can.
     #[must_use]
     pub fn needs(self, needs: Needs) -> Self {
-        self.with(|lacking| lacking.needs = needs)
+        self.with(|lacking| *lacking.needs = needs)
     }
 
     /// The same, saying where to look first. What its evidence says comes before that.
@@ -91,7 +91,7 @@ impl Lacking {
             look: None,
             pairs: None,
             evidence: None,
-            needs: Needs::Time,
+            needs: Box::new(Needs::Time),
         }
     }
 

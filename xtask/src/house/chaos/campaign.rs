@@ -109,24 +109,58 @@ impl Campaign<'_> {
         for stage in self.runs.ground.remove_newest(anew)? {
             self.say(format_args!("  without the stage {stage}"));
         }
-        let mut running = self.runs.start(
-            &format!("{name}-struck"),
-            &self.runs.test(&self.filter),
-            None,
-        )?;
-        let mut lost = Lost::default();
-        let mut ended = None;
-        for (number, stroke) in strokes.iter().enumerate() {
-            let takes = match anew {
-                0 => reference.usual,
-                _ => reference.usual * STAGES,
-            };
-            let due = stroke.after.of_time(takes);
-            ended = self.strike(&mut running, stroke, due, reference.limit, &mut lost)?;
-            if ended.is_some() {
-                self.tally.missed(strokes.len() - number);
+        let takes = match anew {
+            0 => reference.usual,
+            _ => reference.usual * STAGES,
+        };
+        let mut left = strokes;
+        // What has ended a run spares nobody the strokes that are left: they meet one on what it left.
+        for number in 1.. {
+            let before = &strokes[..strokes.len() - left.len()];
+            let since = before
+                .last()
+                .map_or(Duration::ZERO, |it| it.after.of_time(takes));
+            let due = |stroke: &Stroke| stroke.after.of_time(takes).saturating_sub(since);
+            let log = format!("{name}-struck-{number}");
+            let done = self.struck_run(&log, left, &due, reference)?;
+            left = &left[done..];
+            if left.is_empty() {
                 break;
             }
+            if done == 0 {
+                self.tally.missed(left.len());
+                break;
+            }
+        }
+        self.runs.aftermath(None)?;
+        self.whole_stages(name, None, reference)?;
+        self.proof(name, &self.filter.clone(), None, reference)
+    }
+
+    /// One run, and how many of the strokes it took before it ended; each is due so long after its beginning.
+    fn struck_run(
+        &mut self,
+        log: &str,
+        strokes: &[Stroke],
+        due: &dyn Fn(&Stroke) -> Duration,
+        reference: &Reference,
+    ) -> Result<usize, End> {
+        let mut running = self.runs.start(log, &self.runs.test(&self.filter), None)?;
+        let mut lost = Lost::default();
+        let mut done = 0;
+        let mut ended = None;
+        for stroke in strokes {
+            ended = self.strike(
+                &mut running,
+                stroke,
+                due(stroke),
+                reference.limit,
+                &mut lost,
+            )?;
+            if ended.is_some() {
+                break;
+            }
+            done += 1;
         }
         let status = match ended {
             Some(status) => status,
@@ -136,9 +170,7 @@ impl Campaign<'_> {
         self.tally.ended(status);
         self.say(format_args!("  it ended with {}", how(status)));
         self.truthful(&ended, &lost, reference)?;
-        self.runs.aftermath(None)?;
-        self.whole_stages(name, None, reference)?;
-        self.proof(name, &self.filter.clone(), None, reference)
+        Ok(done)
     }
 
     /// Does it once it is due and there is somebody to do it to; gives the run's end if that came before.

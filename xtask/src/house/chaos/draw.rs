@@ -202,7 +202,7 @@ fn strikes(dice: &mut Rng) -> Act {
         0 => dice.u16(1..4),
         _ => 0,
     };
-    let mut strokes: Vec<Stroke> = (0..dice.u8(1..9))
+    let mut strokes: Vec<Stroke> = (0..dice.u8(1..17))
         .map(|_| {
             let victim = match (anew, dice.u8(..2)) {
                 (0, 1) => Victim::Scenario,
@@ -211,7 +211,7 @@ fn strikes(dice: &mut Rng) -> Act {
             stroke(dice, victim)
         })
         .collect();
-    // These end the run, so that nothing comes after them but one another.
+    // These end the run they are sent to for certain.
     for victim in [Victim::Nextest, Victim::Xtask] {
         // There is no nextest yet where stages are made.
         if dice.bool() && (anew == 0 || victim == Victim::Xtask) {
@@ -250,18 +250,18 @@ mod tests {
         assert_ne!(first(7), first(8));
         let lines: Vec<String> = rounds(7).take(12).map(|act| act.to_string()).collect();
         insta::assert_snapshot!(lines.join("\n"), @"
-        at 0.0 % of a run SIGKILL to a scenario's process; at 3.3 % of a run SIGSTOP for 1 s to a scenario's process; at 13.6 % of a run SIGKILL to a scenario's process; at 13.8 % of a run SIGKILL to a QEMU; at 58.5 % of a run SIGSTOP for 1 s to nextest
-        at 36.3 % of a run SIGKILL to a scenario's process; at 41.2 % of a run SIGKILL to a scenario's process
-        at 12.5 % of a run SIGTERM to a QEMU; at 22.2 % of a run SIGTERM to a scenario's process; at 32.1 % of a run SIGTERM to a QEMU; at 47.2 % of a run SIGKILL to nextest; at 53.8 % of a run SIGKILL to xtask
-        without the 1 newest of the stages, at 47.4 % of a run SIGKILL to a QEMU
-        at 6.4 % of a run SIGSTOP for 4 s to a QEMU; at 6.9 % of a run SIGSTOP for 5 s to a QEMU; at 10.6 % of a run SIGKILL to a scenario's process; at 12.1 % of a run SIGKILL to a QEMU; at 23.4 % of a run SIGKILL to a QEMU; at 25.5 % of a run SIGSTOP for 5 s to a scenario's process; at 26.6 % of a run SIGTERM to nextest; at 31.5 % of a run SIGKILL to xtask
-        a note of the cache is cut to 30.6 %
-        at 2.5 % of a run SIGKILL to a QEMU; at 17.4 % of a run SIGTERM to a QEMU; at 41.5 % of a run SIGTERM to xtask
-        at 7.7 % of a run SIGTERM to a QEMU; at 25.2 % of a run SIGTERM to xtask
-        at 29.3 % of a run SIGKILL to a QEMU; at 31.9 % of a run SIGTERM to a QEMU; at 37.0 % of a run SIGTERM to a QEMU; at 50.7 % of a run SIGKILL to a QEMU; at 55.4 % of a run SIGKILL to nextest; at 56.0 % of a run SIGKILL to xtask
-        at 13.6 % of a run SIGKILL to a QEMU; at 24.1 % of a run SIGKILL to a scenario's process; at 26.5 % of a run SIGKILL to a QEMU; at 34.0 % of a run SIGKILL to a scenario's process; at 34.3 % of a run SIGKILL to nextest; at 44.8 % of a run SIGKILL to xtask
-        at 8.9 % of a run SIGKILL to a scenario's process; at 18.1 % of a run SIGTERM to a QEMU; at 38.1 % of a run SIGSTOP for 1 s to a QEMU; at 47.4 % of a run SIGTERM to a scenario's process; at 52.4 % of a run SIGKILL to a QEMU; at 52.8 % of a run SIGSTOP for 3 s to xtask
-        at 1.2 % of a run SIGTERM to a scenario's process; at 26.0 % of a run SIGTERM to a QEMU; at 48.6 % of a run SIGTERM to a QEMU; at 53.0 % of a run SIGKILL to a scenario's process; at 55.1 % of a run SIGKILL to nextest; at 58.0 % of a run SIGKILL to xtask
+        at 0.0 % of a run SIGKILL to a scenario's process; at 3.3 % of a run SIGSTOP for 1 s to a scenario's process; at 13.6 % of a run SIGKILL to a scenario's process; at 13.8 % of a run SIGKILL to a QEMU; at 29.9 % of a run SIGSTOP for 1 s to a scenario's process; at 36.3 % of a run SIGKILL to a QEMU; at 58.5 % of a run SIGKILL to a scenario's process
+        at 8.6 % of a run SIGKILL to a scenario's process; at 12.5 % of a run SIGTERM to a QEMU; at 22.2 % of a run SIGTERM to a scenario's process; at 25.5 % of a run SIGTERM to a QEMU; at 31.5 % of a run SIGKILL to a QEMU; at 32.1 % of a run SIGKILL to a scenario's process; at 47.2 % of a run SIGKILL to a QEMU; at 47.4 % of a run SIGKILL to a QEMU; at 47.8 % of a run SIGKILL to a QEMU; at 53.8 % of a run SIGSTOP for 4 s to xtask
+        without the 1 newest of the stages, at 2.3 % of a run SIGTERM to a QEMU; at 2.5 % of a run SIGSTOP for 5 s to a QEMU; at 10.6 % of a run SIGKILL to a QEMU; at 12.1 % of a run SIGSTOP for 5 s to a QEMU; at 13.3 % of a run SIGTERM to a QEMU; at 22.5 % of a run SIGKILL to a QEMU; at 23.4 % of a run SIGKILL to a QEMU; at 23.9 % of a run SIGKILL to a QEMU; at 24.2 % of a run SIGKILL to a QEMU; at 25.2 % of a run SIGKILL to a QEMU; at 31.5 % of a run SIGTERM to a QEMU; at 34.1 % of a run SIGKILL to a QEMU; at 44.5 % of a run SIGKILL to a QEMU; at 48.6 % of a run SIGTERM to a QEMU; at 57.4 % of a run SIGKILL to a QEMU; at 58.5 % of a run SIGKILL to a QEMU
+        without the 2 newest of the stages, at 9.5 % of a run SIGTERM to a QEMU; at 37.0 % of a run SIGKILL to xtask
+        at 13.6 % of a run SIGKILL to a QEMU; at 18.7 % of a run SIGKILL to a QEMU; at 23.9 % of a run SIGKILL to a scenario's process; at 24.1 % of a run SIGKILL to a QEMU; at 26.5 % of a run SIGKILL to a scenario's process; at 26.8 % of a run SIGKILL to a QEMU; at 34.0 % of a run SIGKILL to a scenario's process; at 34.3 % of a run SIGSTOP for 1 s to a scenario's process; at 44.8 % of a run SIGKILL to a QEMU; at 45.9 % of a run SIGSTOP for 1 s to nextest
+        at 1.1 % of a run SIGTERM to a QEMU; at 1.2 % of a run SIGSTOP for 2 s to a QEMU; at 4.0 % of a run SIGTERM to a QEMU; at 15.2 % of a run SIGTERM to a scenario's process; at 26.0 % of a run SIGSTOP for 1 s to a scenario's process; at 26.7 % of a run SIGKILL to a scenario's process; at 27.8 % of a run SIGSTOP for 3 s to a scenario's process; at 30.7 % of a run SIGKILL to a scenario's process; at 37.4 % of a run SIGKILL to a scenario's process; at 40.8 % of a run SIGKILL to a scenario's process; at 42.6 % of a run SIGKILL to a scenario's process; at 49.4 % of a run SIGTERM to a scenario's process; at 49.4 % of a run SIGSTOP for 3 s to a scenario's process; at 59.8 % of a run SIGTERM to nextest
+        at 0.3 % of a run SIGKILL to a scenario's process; at 5.5 % of a run SIGKILL to a scenario's process; at 9.2 % of a run SIGTERM to a scenario's process; at 11.7 % of a run SIGSTOP for 3 s to a QEMU; at 22.3 % of a run SIGKILL to a QEMU; at 25.6 % of a run SIGTERM to a scenario's process; at 26.7 % of a run SIGSTOP for 5 s to a QEMU; at 38.2 % of a run SIGTERM to nextest
+        a note of the cache is cut to 11.3 %
+        at 1.7 % of a run SIGTERM to a scenario's process; at 12.9 % of a run SIGTERM to a QEMU; at 13.3 % of a run SIGKILL to a scenario's process; at 18.0 % of a run SIGTERM to a QEMU; at 24.0 % of a run SIGSTOP for 4 s to a scenario's process; at 38.7 % of a run SIGKILL to a scenario's process; at 41.7 % of a run SIGTERM to a scenario's process; at 42.2 % of a run SIGKILL to a scenario's process; at 56.1 % of a run SIGKILL to nextest
+        at 0.8 % of a run SIGKILL to a scenario's process; at 12.0 % of a run SIGSTOP for 4 s to a scenario's process; at 15.4 % of a run SIGKILL to a QEMU; at 15.5 % of a run SIGSTOP for 3 s to a QEMU; at 16.9 % of a run SIGTERM to a scenario's process; at 56.0 % of a run SIGTERM to a QEMU; at 58.0 % of a run SIGKILL to a QEMU
+        at 13.9 % of a run SIGSTOP for 5 s to a scenario's process; at 14.2 % of a run SIGTERM to a QEMU; at 16.3 % of a run SIGSTOP for 4 s to a scenario's process; at 25.7 % of a run SIGTERM to a QEMU; at 26.7 % of a run SIGTERM to a QEMU; at 54.2 % of a run SIGTERM to xtask
+        at 14.8 % of a run SIGTERM to a QEMU; at 15.4 % of a run SIGKILL to a QEMU; at 29.6 % of a run SIGKILL to nextest; at 43.1 % of a run SIGTERM to xtask
         ");
     }
 

@@ -164,6 +164,7 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
     for (name, kind, path) in [
         ("cells", "Cells", DECLARATION),
         ("layouts", "Layout", "harness/cluster/src/plan/layout.rs"),
+        ("families", "Families", DECLARATION),
         ("causes", "Cause", FAILURE),
         ("needs", "Needs", NEEDS),
         (

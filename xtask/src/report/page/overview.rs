@@ -6,6 +6,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::said::{line, short};
+use super::slowest;
 use crate::report::results::{LeftOut, Results, ScenarioRecord, Verdict};
 use crate::say::text::clock;
 
@@ -24,6 +25,7 @@ pub(super) fn section(results: &Results, rows: usize) -> Markup {
             h2 { "Scenarios" }
             (scenarios(results, rows))
             (not_run(results, rows))
+            (slowest::section(results))
             (times(results))
         }
     }

@@ -129,6 +129,25 @@ impl Segment {
         frame
     }
 
+    /// The same, all of it by IPv6.
+    pub(crate) fn in_vxlan_by_ipv6(&self, from: &str, to: &str) -> Vec<u8> {
+        let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let mut header = self.header.clone();
+        (header.source_port, header.destination_port) = (self.from.1, self.to.1);
+        let mut inner = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6(v6(from), v6(to), 63);
+        let builder = builder.tcp_header(header);
+        builder.write(&mut inner, &payload(self.payload)).unwrap();
+        let header = [8, 0, 0, 0, 0, 0, 1, 0];
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(mac(self.ports.0), mac(self.ports.1))
+            .ipv6(v6("fd00:172:30::11"), v6("fd00:172:30::12"), 64)
+            .udp(51000, 8472)
+            .write(&mut frame, &[&header[..], &inner].concat())
+            .unwrap();
+        frame
+    }
+
     pub(crate) fn in_ip(&self) -> Vec<u8> {
         let inner = self.frame().split_off(14);
         let builder = PacketBuilder::ethernet2(mac(self.ports.0), mac(self.ports.1)).ipv4(

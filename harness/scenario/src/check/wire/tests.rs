@@ -7,21 +7,17 @@ use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport
 
 use super::*;
 use crate::check::pairs::Trace;
+use podwire_cluster::Family;
 
 fn party(name: &str, node: u32, address: [u8; 4]) -> Party {
-    Party {
-        name: name.into(),
-        node,
-        pod: address[0] == 10,
-        address: address.into(),
-    }
+    Party::new(name, node, address[0] == 10, address)
 }
 
 fn crossing(from: &Party, to: &Party) -> Crossing {
     Crossing {
         from: from.clone(),
         to: to.clone(),
-        clients: BTreeSet::from([from.address]),
+        clients: BTreeSet::from([from.ip()]),
         answered: true,
     }
 }
@@ -112,8 +108,8 @@ fn seen(sent: &[Sent<'_>]) -> Seen {
         addresses: Some((mac(sent.way.0), mac(sent.way.1))),
         tunnel: None,
         content: Content::Ip(Packet {
-            source: sent.from.address.into(),
-            destination: sent.to.address.into(),
+            source: sent.from.ip(),
+            destination: sent.to.ip(),
             id: Some(0),
             ttl: 63,
             checksum: Checksum::Right,
@@ -143,6 +139,22 @@ fn direct(from: &Party, to: &Party) -> Seen {
     let accepts = syn.answer(("node2", "node1"), 0);
     let answers = syn.answer(("node2", "node1"), 100);
     seen(&[syn, accepts, answers])
+}
+
+#[test]
+fn by_ipv6_a_request_is_judged_as_by_ipv4() {
+    let by_ipv6 = |party: Party, address: &str| {
+        let party = party.with_ipv6(Some(address.parse().unwrap()));
+        party.by(Family::Ipv6).unwrap()
+    };
+    let a = by_ipv6(a(), "fd00:10:1:1::2");
+    let b = by_ipv6(b(), "fd00:10:1:2::2");
+    assert_eq!(judged(crossing(&a, &b), direct(&a, &b)), Ok(()));
+    let detour = seen(&[Sent::new(("node1", "node3"), &a, &b)]);
+    let cause = judged(crossing(&a, &b), detour).map_err(|it| it.cause);
+    assert_eq!(cause, Err(Cause::WrongPath));
+    let unseen = judged(crossing(&a, &b), Seen::default()).map_err(|it| it.cause);
+    assert_eq!(unseen, Err(Cause::WrongPath));
 }
 
 /// The frames of a request between nodes 1 and 2 that do not share a segment, and of its answer.
@@ -547,8 +559,8 @@ fn of_a_service_whose_packets_nobody_translates_the_way_is_that_of_its_own_addre
     let service = party("service", 0, [10, 0, 0, 42]);
     let syn = Sent::new(("node1", "gateway"), &a, &service);
     let seen = seen(&[syn.clone(), syn.again(2)]);
-    let clients = BTreeSet::from([a.address]);
-    let to = ("10.0.0.42:80", service.address);
+    let clients = BTreeSet::from([a.ip()]);
+    let to = ("10.0.0.42:80", service.ip());
     let lost = trace_to(&a, &clients, to, &seen);
     insta::assert_snapshot!(traced(&lost), @"
     request node1 -> gateway at 0 us

@@ -1,7 +1,7 @@
 //! How far an unanswered request came, as data.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use podwire_cluster::Layout;
 use podwire_cluster::addresses::{node_name, node_number};
@@ -22,7 +22,7 @@ pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
         hops: taken(crossing, &seen.frames, layout),
         ended: last_seen(crossing, seen, layout),
         held_by: held_by(crossing, last, layout),
-        heading: last.and_then(heading).unwrap_or(crossing.to.address),
+        heading: last.and_then(heading).unwrap_or(crossing.to.ip()),
         frames,
         left_out,
     }
@@ -32,8 +32,8 @@ pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
 /// wire under its own address only where no node has translated it.
 pub(crate) fn trace_to(
     from: &Party,
-    clients: &BTreeSet<Ipv4Addr>,
-    (name, address): (&str, Ipv4Addr),
+    clients: &BTreeSet<IpAddr>,
+    (name, address): (&str, IpAddr),
     seen: &Seen,
 ) -> Trace {
     let last = seen.frames.last();
@@ -54,7 +54,7 @@ pub(crate) fn trace_to(
     };
     let is_answer = |frame: &Sighting| {
         let source = frame.packet().map(|packet| packet.source);
-        !source.is_some_and(|it| clients.iter().any(|client| IpAddr::from(*client) == it))
+        !source.is_some_and(|it| clients.contains(&it))
     };
     let mut taken: Vec<Hop> = Vec::new();
     for frame in &seen.frames {
@@ -182,9 +182,6 @@ fn held_by(crossing: &Crossing, last: Option<&Sighting>, layout: Layout) -> Opti
     }
 }
 
-fn heading(frame: &Sighting) -> Option<Ipv4Addr> {
-    match frame.packet()?.destination {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+fn heading(frame: &Sighting) -> Option<IpAddr> {
+    Some(frame.packet()?.destination)
 }

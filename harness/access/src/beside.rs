@@ -1,0 +1,199 @@
+//! What a program on this host is given of the cluster that it runs beside.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::iter;
+use std::path::{self, Path};
+
+use podwire_cluster::addresses::{API_NAME, API_PORT};
+use podwire_cluster::{Cluster, ClusterPlan, StageName};
+use tempfile::{NamedTempFile, TempDir};
+use tokio::task::JoinHandle;
+
+use crate::{AccessError, Description, Door, Forward, Served};
+
+/// Holds the folder in which the cluster is served: by it, a program that asks for none means this one.
+pub const RUN_VARIABLE: &str = "PODWIRE_RUN";
+
+/// What names the kubeconfig for every client of Kubernetes.
+const KUBECONFIG: &str = "KUBECONFIG";
+
+/// An empty kubeconfig: without any, a client would take the user's own, and so some other cluster.
+const NO_CLUSTER: &str = "/dev/null";
+
+/// The ways of a program into a cluster: its door, its API on this host's loopback, a kubeconfig and the
+/// cluster's own kubectl. All of them go when this is dropped.
+pub struct Beside {
+    variables: Vec<(OsString, OsString)>,
+    carrying: JoinHandle<()>,
+    _kubeconfig: Option<NamedTempFile>,
+    _programs: TempDir,
+    _door: Door,
+}
+
+impl Beside {
+    /// Opens them in `dir`, for a clone of this stage; `kubectl` is the program. `tell` gets a sentence for
+    /// each connection to the API that does not come about.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn open(
+        cluster: &Cluster,
+        stage: StageName,
+        dir: &Path,
+        served: &Served,
+        kubectl: &Path,
+        tell: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Self, AccessError> {
+        let dir = &path::absolute(dir).map_err(|source| AccessError::Folder {
+            doing: "name the folder",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let door = Door::open(cluster, dir, served)?;
+        let forward = Forward::open(dir, API_NAME, API_PORT, None).await?;
+        let access = cluster.access();
+        let kubeconfig = access
+            .map(|access| forward.kubeconfig(access))
+            .transpose()?;
+        let programs = alone(kubectl, dir)?;
+        let path = path_with(programs.path(), env::var_os("PATH").as_deref())?;
+        let at = kubeconfig
+            .as_ref()
+            .map_or(Path::new(NO_CLUSTER), |it| it.path());
+        let facts = facts(cluster.plan(), stage, door.description());
+        let facts = facts
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        let own: [(OsString, OsString); 3] = [
+            (RUN_VARIABLE.into(), dir.into()),
+            (KUBECONFIG.into(), at.into()),
+            ("PATH".into(), path),
+        ];
+        Ok(Self {
+            variables: own.into_iter().chain(facts).collect(),
+            carrying: tokio::spawn(async move {
+                // It ends with the door, which is here.
+                let _ = forward.carry(tell).await;
+            }),
+            _kubeconfig: kubeconfig,
+            _programs: programs,
+            _door: door,
+        })
+    }
+
+    /// What the program is to have in its environment.
+    pub fn variables(&self) -> &[(OsString, OsString)] {
+        &self.variables
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.carrying.abort();
+    }
+}
+
+/// What there is to know of the cluster.
+fn facts(plan: &ClusterPlan, stage: StageName, served: &Description) -> Vec<(String, String)> {
+    let nodes = served.nodes.iter();
+    let names: Vec<&str> = nodes.clone().map(|node| node.name.as_str()).collect();
+    let addresses = nodes.map(|node| (node.name.to_uppercase(), node.address.to_string()));
+    let facts = [
+        ("CELL", plan.cell.to_string()),
+        ("STAGE", stage.to_string()),
+        ("KUBERNETES", plan.kubernetes.clone()),
+        ("NODES", names.join(" ")),
+    ];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
+    let all = facts.into_iter().chain(addresses);
+    all.map(|(name, value)| (format!("PODWIRE_{name}"), value))
+        .collect()
+}
+
+/// A folder in `dir` with this program and no other: a link, or a copy, since a bundle may go from the cache
+/// meanwhile.
+fn alone(program: &Path, dir: &Path) -> Result<TempDir, AccessError> {
+    let put = || {
+        let folder = tempfile::Builder::new().prefix("bin-").tempdir_in(dir)?;
+        let to = folder.path().join(program.file_name().unwrap_or_default());
+        fs::hard_link(program, &to).or_else(|_| fs::copy(program, &to).map(|_| ()))?;
+        Ok::<_, io::Error>(folder)
+    };
+    put().map_err(|source| AccessError::Folder {
+        doing: "put the cluster's kubectl into the folder",
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// The path with that folder in front.
+fn path_with(folder: &Path, path: Option<&OsStr>) -> Result<OsString, AccessError> {
+    let others = path.into_iter().flat_map(env::split_paths);
+    let all = iter::once(folder.to_owned()).chain(others);
+    env::join_paths(all).map_err(|error| AccessError::Folder {
+        doing: "put into PATH the folder",
+        path: folder.to_owned(),
+        source: io::Error::other(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use podwire_cluster::{Bootstrap, Cell, ImageFiles};
+    use podwire_vm::Accelerator;
+
+    use super::*;
+    use crate::NodeAddress;
+
+    #[test]
+    fn a_program_knows_its_cluster() {
+        let node = |number: u8| NodeAddress {
+            name: format!("node{number}"),
+            address: [172, 30, 0, 10 + number].into(),
+        };
+        let served = Description {
+            what: String::new(),
+            started: 0,
+            pid: 1,
+            nodes: vec![node(1), node(2)],
+            router: None,
+        };
+        let cell = Cell::usual(Bootstrap::ByHand);
+        let (image, tcg) = (ImageFiles::default(), Accelerator::Tcg);
+        let plan = ClusterPlan::new(2, cell, "1.36.4", &image, tcg, "", "", None).unwrap();
+        let facts = facts(&plan, StageName::Cni, &served);
+        let facts: Vec<String> = facts
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        insta::assert_snapshot!(facts.join("\n"), @"
+        PODWIRE_CELL=by-hand/nftables/routes
+        PODWIRE_STAGE=cni
+        PODWIRE_KUBERNETES=1.36.4
+        PODWIRE_NODES=node1 node2
+        PODWIRE_NODE1=172.30.0.11
+        PODWIRE_NODE2=172.30.0.12
+        ");
+    }
+
+    #[test]
+    fn the_cluster_s_kubectl_comes_before_others_and_goes_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("kubectl");
+        fs::write(&program, "the cluster's").unwrap();
+        let folder = alone(&program, dir.path()).unwrap();
+        fs::remove_file(&program).unwrap();
+        let put = folder.path().join("kubectl");
+        assert_eq!(fs::read_to_string(&put).unwrap(), "the cluster's");
+        drop(folder);
+        assert!(!put.exists());
+        let path = path_with(Path::new("/run/bin"), Some(OsStr::new("/usr/bin:/bin"))).unwrap();
+        assert_eq!(path, "/run/bin:/usr/bin:/bin");
+        assert_eq!(path_with(Path::new("/run/bin"), None).unwrap(), "/run/bin");
+        assert!(path_with(Path::new("/a:b"), None).is_err());
+        assert!(alone(Path::new("/none"), dir.path()).is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! A program of the user's in the place of a scenario's function.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use podwire_access::{Beside, Served};
+use podwire_cluster::StageName;
+use podwire_process::{BoundedLog, ChildCommand, Spawner, Stream, plain};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::check::failure::{Cause, Failure};
+use crate::lab::Lab;
+use crate::run::cases::{self, Case};
+use crate::scenario::{Scenario, Steps};
+
+/// What it said, in the attempt's folder.
+pub(crate) const OUTPUT: &str = "output.txt";
+
+/// Where it may leave a JUnit file, in the attempt's folder.
+pub(crate) const JUNIT: &str = "cases.xml";
+
+/// Names that file to the program.
+const JUNIT_VARIABLE: &str = "PODWIRE_JUNIT";
+
+/// How long it may take, before stretching.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// How many of its last lines a failure shows, and how many octets of them at most.
+const LAST_LINES: usize = 20;
+const LAST_OCTETS: usize = 4096;
+
+/// How long whoever holds its output may take to let go once it has ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A run's scenarios where these are programs of the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Programs {
+    /// The programs, by the scenarios' names.
+    pub programs: BTreeMap<String, PathBuf>,
+    /// The cluster's own kubectl.
+    pub kubectl: PathBuf,
+}
+
+/// What each of these programs is as a scenario. Scenarios are constants: the text of these stays for as long as
+/// the process, which makes them once.
+pub fn scenarios(programs: &BTreeMap<String, PathBuf>) -> Vec<Scenario> {
+    let scenario = |(name, program): (&String, &PathBuf)| Scenario {
+        about: format!(
+            "{} ends with 0 beside a cluster of its own",
+            program.display()
+        )
+        .leak(),
+        nodes: 1,
+        limit: LIMIT,
+        ..Scenario::new(name.clone().leak(), StageName::Workload, UNKNOWN)
+    };
+    programs.iter().map(scenario).collect()
+}
+
+/// For a process whose run does not say which program is meant.
+const UNKNOWN: Steps = |_| Box::pin(async { bail!("the run does not say which program this is") });
+
+/// Where a program works.
+pub(crate) struct Place<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) kubectl: &'a Path,
+    pub(crate) spawner: &'a Spawner,
+    pub(crate) served: Served,
+    /// The lab's folder.
+    pub(crate) lab: &'a Path,
+    /// The attempt's folder.
+    pub(crate) attempt: &'a Path,
+}
+
+impl Place<'_> {
+    /// Runs the program beside the lab's cluster; nothing that it has started in its process group stays.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure.
+    pub(crate) async fn passes(&self, lab: &Lab) -> anyhow::Result<()> {
+        let junit = self.attempt.join(JUNIT);
+        match fs::remove_file(&junit) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context("cannot remove the JUnit file of the run before");
+            }
+            _ => {}
+        }
+        let tell = |line: &str| eprintln!("{}", plain::text(line));
+        let (cluster, stage) = (lab.cluster(), StageName::Workload);
+        let beside = Beside::open(cluster, stage, self.lab, &self.served, self.kubectl, tell);
+        let beside = beside.await?;
+        lab.step(format!("run {}", self.program.display()));
+        let ended = self.ended(beside.variables(), &junit).await?;
+        drop(beside);
+        let said = fs::read(self.attempt.join(OUTPUT)).unwrap_or_default();
+        judged(
+            self.program,
+            ended,
+            &last_of(&said),
+            cases::read(&junit)?.as_deref(),
+        )
+    }
+
+    async fn ended(
+        &self,
+        variables: &[(OsString, OsString)],
+        junit: &Path,
+    ) -> anyhow::Result<ExitStatus> {
+        let (output, writer) = io::pipe().context("cannot make a pipe")?;
+        let also = writer.try_clone().context("cannot make a pipe")?;
+        let mut command = variables.iter().fold(
+            ChildCommand::new(self.program).env(JUNIT_VARIABLE, junit),
+            |command, (name, value)| command.env(name, value),
+        );
+        command.dir = self.program.parent().map(Path::to_owned);
+        // A group of its own, to be ended as one.
+        command.own_group = true;
+        command.stdout = Stream::File(File::from(OwnedFd::from(writer)));
+        command.stderr = Stream::File(File::from(OwnedFd::from(also)));
+        let kept = File::create(self.attempt.join(OUTPUT)).context("cannot keep what it says")?;
+        let mut child = self.spawner.spawn(command)?;
+        let group = Group(Pid::from_child(&child));
+        let keeping = spawn_blocking(move || keep(output, kept));
+        let ended = spawn_blocking(move || child.wait()).await;
+        drop(group);
+        // Whoever has left its group may hold the pipe for ever.
+        let _ = timeout(FAREWELL, keeping).await;
+        ended
+            .context("nobody waited for it")?
+            .context("cannot wait for it")
+    }
+}
+
+/// A program and all that it has started, which end with the value.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Gone, usually.
+        let _ = kill_process_group(self.0, Signal::KILL);
+    }
+}
+
+/// Keeps what comes, within bounds, until nobody can write any more.
+fn keep(mut output: PipeReader, kept: File) -> io::Result<u64> {
+    io::copy(&mut output, &mut BoundedLog::new(kept, 0))
+}
+
+/// The last lines of what was said, as they may be shown.
+fn last_of(said: &[u8]) -> String {
+    let from = said.len().saturating_sub(LAST_OCTETS);
+    let text = plain::text(&String::from_utf8_lossy(&said[from..]));
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
+
+/// What its end and the cases that it tells of come to.
+fn judged(
+    program: &Path,
+    ended: ExitStatus,
+    last: &str,
+    cases: Option<&[Case]>,
+) -> anyhow::Result<()> {
+    let program = program.display();
+    let failed = cases.into_iter().flatten().filter(|case| case.has_failed());
+    let failed: Vec<&str> = failed.map(|case| case.name.as_str()).collect();
+    let all = cases.map_or(0, <[Case]>::len);
+    let of_cases = match failed.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; {} of {all} cases failed: {}",
+            failed.len(),
+            failed.join(", ")
+        ),
+    };
+    let how = match (ended.code(), ended.signal()) {
+        (Some(0), _) if failed.is_empty() => return Ok(()),
+        (Some(code), _) => format!("it ended with {code}"),
+        (None, signal) => format!("signal {} ended it", signal.unwrap_or_default()),
+    };
+    let last = match last.is_empty() {
+        true => "it said nothing".to_owned(),
+        false => format!("the last that it said:\n{last}"),
+    };
+    let failure = Failure::new(
+        Cause::Other,
+        format!("{program} to end with 0, and no case of it to fail"),
+        format!("{how}{of_cases}; {last}"),
+    );
+    Err(failure
+        .look(format!("all that it said (`{OUTPUT}`), then the evidence"))
+        .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::cases::Verdict;
+
+    fn case(name: &str, verdict: Verdict) -> Case {
+        Case {
+            name: name.to_owned(),
+            verdict,
+            reason: String::new(),
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_program_is_judged_by_its_status_and_its_cases() {
+        let of = |raw: i32, last: &str, cases: Option<&[Case]>| {
+            let judged = judged(Path::new("dns.sh"), ExitStatus::from_raw(raw), last, cases);
+            judged.map_err(|error| error.downcast::<Failure>().unwrap().seen)
+        };
+        let good = [case("a", Verdict::Passed), case("b", Verdict::Skipped)];
+        let bad = [case("a", Verdict::Passed), case("b", Verdict::Failed)];
+        assert_eq!(of(0, "", None), Ok(()));
+        assert_eq!(of(0, "", Some(&good)), Ok(()));
+        let seen = |raw, last, cases| of(raw, last, cases).unwrap_err();
+        insta::assert_snapshot!(seen(3 << 8, "one\ntwo", None), @"
+        it ended with 3; the last that it said:
+        one
+        two
+        ");
+        insta::assert_snapshot!(seen(9, "", Some(&good)), @"signal 9 ended it; it said nothing");
+        insta::assert_snapshot!(seen(0, "", Some(&bad)), @"it ended with 0; 1 of 2 cases failed: b; it said nothing");
+    }
+
+    #[test]
+    fn the_last_lines_command_no_terminal() {
+        let many: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let last = last_of(many.as_bytes());
+        assert_eq!(last.lines().count(), LAST_LINES);
+        assert!(last.ends_with("line 999"));
+        assert_eq!(last_of(b"\x1b[2Jx\xff\n"), "\\u001b[2Jx\u{fffd}");
+        assert_eq!(last_of(b""), "");
+        assert!(last_of(&[b'x'; 10_000]).len() <= LAST_OCTETS);
+    }
+
+    #[test]
+    fn a_program_is_a_scenario_of_its_own() {
+        let programs = BTreeMap::from([("dns".to_owned(), PathBuf::from("tests/dns.sh"))]);
+        let scenarios = scenarios(&programs);
+        assert_eq!(scenarios.len(), 1);
+        assert_eq!(scenarios[0].name, "dns");
+        assert_eq!(
+            scenarios[0].about,
+            "tests/dns.sh ends with 0 beside a cluster of its own"
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! Files of the user's over the nodes' own.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+
+use super::{Running, done, latest, said};
+
+/// Of what a node boots with, and one node alone.
+const DROPS_WHAT_IT_FORWARDS: &str = "\
+table inet mine {
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+  }
+}
+";
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn nodes_boot_with_the_user_s_files_and_what_these_break_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("mine");
+    let wants = tree.join("node2/etc/systemd/system/sysinit.target.wants");
+    for folder in [&tree.join("etc/sysctl.d"), &wants] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let sysctl = tree.join("etc/sysctl.d/90-mine.conf");
+    fs::write(sysctl, "net.ipv4.tcp_fin_timeout = 33\n").unwrap();
+    fs::write(tree.join("node2/etc/nftables.conf"), DROPS_WHAT_IT_FORWARDS).unwrap();
+    let unit = "/usr/lib/systemd/system/nftables.service";
+    symlink(unit, wants.join("nftables.service")).unwrap();
+    let files = format!("--node-files {}", tree.display());
+    let cluster = format!("--yes --nodes 2 --bootstrap by-hand {files}");
+
+    let mut up = Running::start(&format!("up --stage identified {cluster}"));
+    up.wait_for("from another terminal");
+    for node in ["node1", "node2"] {
+        let timeout = said(&format!("ssh {node} sysctl -n net.ipv4.tcp_fin_timeout"));
+        assert_eq!(timeout.trim(), "33", "{node}");
+        let drops = said(&format!("ssh {node} nft list tables")).contains("inet mine");
+        assert_eq!(drops, node == "node2", "{node}");
+    }
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+
+    let red = done(&format!("test --filter every_pair {cluster}"));
+    let told = String::from_utf8_lossy(&red.stdout).into_owned();
+    assert_eq!(red.status.code(), Some(1), "{told}");
+    let results = fs::read(latest().join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let laid = results["node_files"].as_str().unwrap();
+    assert!(laid.contains("(3 files, sha256 "), "{laid}");
+    assert!(told.contains(laid), "{told}");
+    let reason = results["scenarios"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("timed out"), "{reason}");
+    let again = results["scenarios"][0]["again"].as_str().unwrap();
+    assert!(again.contains("--node-files"), "{again}");
+}
