@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use clap::Parser as _;
+use clap::{Arg, CommandFactory as _, Parser as _};
 
 use crate::command::cli::ChangeArgs;
 
@@ -39,10 +39,13 @@ fn told(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let (said, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
     let said = said.trim().trim_start_matches("error: ");
+    let command = ChangeArgs::command();
+    let flags = command.get_arguments().filter_map(Arg::get_long);
+    let flags: Vec<String> = flags.map(|flag| format!("--{flag}")).collect();
     format!(
-        "{said}\n(a side has the flags by which a change is named: --kube-proxy, --pod-network, \
-         --pod-images, --node-files, --ip-families, --kubernetes, --bundle-from, --replace, --from, \
-         --config; what holds for both sides stands outside their quotes)"
+        "{said}\n(a side has the flags by which a change is named: {}; what holds for both sides stands \
+         outside their quotes)",
+        flags.join(", ")
     )
 }
 
