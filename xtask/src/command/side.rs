@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{Arg, CommandFactory as _, Parser as _};
 
 use crate::command::cli::ChangeArgs;
 
@@ -40,8 +40,8 @@ fn told(error: &clap::Error) -> String {
     let (said, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
     let said = said.trim().trim_start_matches("error: ");
     let command = ChangeArgs::command();
-    let flags = command.get_arguments().filter_map(|it| it.get_long());
-    let flags: Vec<String> = flags.map(|name| format!("--{name}")).collect();
+    let flags = command.get_arguments().filter_map(Arg::get_long);
+    let flags: Vec<String> = flags.map(|flag| format!("--{flag}")).collect();
     format!(
         "{said}\n(a side has the flags by which a change is named: {}; what holds for both sides stands \
          outside their quotes)",
@@ -78,6 +78,7 @@ mod tests {
         let told = [
             "--nodes 4",
             "--filter every_pair",
+            "--tests ./mine",
             "--kube-proxy ipvs",
             "--kube-proxy 'iptables",
             "./out/no-such-file",

@@ -86,6 +86,8 @@ pub(crate) struct OnSide {
     pub(crate) reason: Option<String>,
     /// The folder of the first failure, relative to the comparison's.
     pub(crate) folder: Option<PathBuf>,
+    /// The command that leads to that failure again.
+    pub(crate) again: Option<String>,
 }
 
 /// What a run says of a scenario.
@@ -334,8 +336,10 @@ fn tested(results: &Results) -> String {
             cells.push(&record.cell);
         }
     }
+    let laid = results.node_files.as_ref();
+    let laid = laid.map_or(String::new(), |it| format!(", files of {it} over theirs"));
     format!(
-        "{} on {}, {}",
+        "{} on {}{laid}, {}",
         cells.join(" and "),
         results.system,
         results.provenance
@@ -396,6 +400,7 @@ fn on_side(runs: &[Ran], name: &str, of: &str) -> OnSide {
         if state == State::Failed && !side.has_failed() {
             side.reason = record.map(|it| it.reason.clone());
             side.folder = record.and_then(|it| Some(ran.run.folder.join(it.folder.as_ref()?)));
+            side.again = record.and_then(|it| it.again.clone());
         } else if number == 0 && matches!(state, State::NotRun | State::NoVerdict) {
             side.reason = Some(why_not(ran, record, name));
         }

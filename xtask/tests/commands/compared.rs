@@ -1,72 +1,79 @@
 //! A base against a head.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::process::Output;
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::{latest, xtask};
+use super::{Running, laid, latest, xtask};
 
-/// What drops all that is sent on by a node to another.
-const DROPS_WHAT_IT_FORWARDS: &str = "\
-table inet mine {
-  chain forward {
-    type filter hook forward priority filter; policy drop;
-  }
+/// Nothing about the base; both sides with these scenarios alone.
+fn compare(head: &str, filter: &str) -> Command {
+    let mut command = xtask("compare");
+    command.args(["", head, "--filter", filter]);
+    command.args(["--yes", "--nodes", "2", "--bootstrap", "by-hand"]);
+    command
 }
-";
 
-/// A comparison of what is tested without any flags with `head`, and what it has left.
-fn compared(filter: &str, head: &str) -> (Output, Value) {
-    let words = format!("compare --yes --nodes 2 --bootstrap by-hand --filter {filter}");
-    let output = xtask(&words).args(["", head]).output().unwrap();
-    let file = fs::read(latest().join("compare.json")).unwrap();
-    (output, serde_json::from_slice(&file).unwrap())
+/// What is left of it: its data, and its page.
+fn left() -> (Value, String) {
+    let data = fs::read(latest().join("compare.json")).unwrap();
+    let page = fs::read_to_string(latest().join("report.html")).unwrap();
+    (serde_json::from_slice(&data).unwrap(), page)
+}
+
+fn runs(of: &Value) -> usize {
+    of["runs"].as_array().unwrap().len()
 }
 
 #[test]
 #[ignore = "runs clusters of machines"]
-fn what_is_the_same_breaks_nothing() {
-    let (output, comparison) = compared("static_routes,every_pair", "");
+fn the_same_on_both_sides_breaks_nothing() {
+    let output = compare("", "static_routes,every_pair").output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.contains("head breaks none of 2 scenarios\n"), "{told}");
-    assert_eq!(comparison["head"]["runs"].as_array().unwrap().len(), 1);
+    assert!(
+        told.contains("\nhead breaks none of 2 scenarios\n"),
+        "{told}"
+    );
+    let (data, page) = left();
+    assert_eq!((runs(&data["base"]), runs(&data["head"])), (1, 1), "{data}");
+    assert!(page.contains("<h1>head breaks none of 2 scenarios</h1>"));
 }
 
 #[test]
 #[ignore = "runs clusters of machines"]
-fn a_planted_change_breaks_what_it_touches_and_is_seen_five_times() {
+fn what_a_change_breaks_has_failed_five_times_where_the_base_passed_five_times() {
     let dir = tempfile::tempdir().unwrap();
-    let etc = dir.path().join("node2/etc");
-    let wants = etc.join("systemd/system/sysinit.target.wants");
-    fs::create_dir_all(&wants).unwrap();
-    fs::write(etc.join("nftables.conf"), DROPS_WHAT_IT_FORWARDS).unwrap();
-    let unit = "/usr/lib/systemd/system/nftables.service";
-    symlink(unit, wants.join("nftables.service")).unwrap();
-    let head = format!("--node-files {}", dir.path().display());
-
-    let (output, comparison) = compared("nodes_have_their_own_identity,every_pair", &head);
+    let tree = dir.path().join("mine");
+    laid::lay_out(&tree);
+    let head = format!("--node-files {}", tree.display());
+    let output = compare(&head, "every_pair").output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("head breaks 1 of 2 scenarios\n"), "{told}");
-    let scenarios = comparison["scenarios"].as_array().unwrap();
-    let said: Vec<String> = scenarios
-        .iter()
-        .map(|it| format!("{} {}", it["name"], it["difference"]))
-        .collect();
-    let expected = [
-        r#""nodes_have_their_own_identity" "passes_on_both""#,
-        r#""every_pair" "broke""#,
-    ];
-    assert_eq!(said, expected, "{comparison:#}");
-    for (side, verdict) in [("base", "passed"), ("head", "failed")] {
-        let runs = scenarios[1][side]["runs"].as_array().unwrap();
-        assert_eq!(runs, &vec![Value::from(verdict); 5], "{comparison:#}");
-        assert_eq!(comparison[side]["runs"].as_array().unwrap().len(), 5);
-    }
-    let page = fs::read_to_string(latest().join("report.html")).unwrap();
-    assert!(page.contains("head breaks 1 of 2 scenarios"));
-    assert!(page.contains(dir.path().to_str().unwrap()));
+    assert!(told.contains("\nhead breaks 1 of 1 scenario\n"), "{told}");
+    let (data, page) = left();
+    assert_eq!((runs(&data["base"]), runs(&data["head"])), (5, 5), "{data}");
+    let scenario = &data["scenarios"][0];
+    assert_eq!(scenario["difference"], "broke");
+    let tested = data["head"]["tested"].as_str().unwrap();
+    assert!(tested.contains("(2 files, sha256 "), "{tested}");
+    let again = scenario["head"]["again"].as_str().unwrap();
+    assert!(again.contains(&head), "{again}");
+    assert!(told.contains(again) && page.contains(again), "{told}");
+    let folder = scenario["head"]["folder"].as_str().unwrap();
+    assert!(latest().join(folder).join("first-page.md").is_file());
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn ctrl_c_ends_the_run_of_a_side_and_tells_what_has_verdicts() {
+    let mut compared = Running::of(&mut compare("", "every_pair"));
+    compared.wait_for("head, run 1: ");
+    let (code, heard) = compared.interrupt();
+    assert_eq!(code, Some(130), "{heard:#?}");
+    let (data, _) = left();
+    assert_eq!(data["error"], "ended by Ctrl-C");
+    assert_eq!(data["scenarios"][0]["difference"], "undecided");
+    assert_eq!(runs(&data["base"]), 1, "{data}");
 }

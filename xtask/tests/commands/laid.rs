@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -16,20 +17,24 @@ table inet mine {
 }
 ";
 
+/// A tree with which node2 forwards nothing.
+pub(crate) fn lay_out(tree: &Path) {
+    let wants = tree.join("node2/etc/systemd/system/sysinit.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    fs::write(tree.join("node2/etc/nftables.conf"), DROPS_WHAT_IT_FORWARDS).unwrap();
+    let unit = "/usr/lib/systemd/system/nftables.service";
+    symlink(unit, wants.join("nftables.service")).unwrap();
+}
+
 #[test]
 #[ignore = "runs clusters of machines"]
 fn nodes_boot_with_the_user_s_files_and_what_these_break_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("mine");
-    let wants = tree.join("node2/etc/systemd/system/sysinit.target.wants");
-    for folder in [&tree.join("etc/sysctl.d"), &wants] {
-        fs::create_dir_all(folder).unwrap();
-    }
+    lay_out(&tree);
+    fs::create_dir_all(tree.join("etc/sysctl.d")).unwrap();
     let sysctl = tree.join("etc/sysctl.d/90-mine.conf");
     fs::write(sysctl, "net.ipv4.tcp_fin_timeout = 33\n").unwrap();
-    fs::write(tree.join("node2/etc/nftables.conf"), DROPS_WHAT_IT_FORWARDS).unwrap();
-    let unit = "/usr/lib/systemd/system/nftables.service";
-    symlink(unit, wants.join("nftables.service")).unwrap();
     let files = format!("--node-files {}", tree.display());
     let cluster = format!("--yes --nodes 2 --bootstrap by-hand {files}");
 

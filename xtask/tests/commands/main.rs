@@ -67,7 +67,10 @@ struct Running {
 
 impl Running {
     fn start(words: &str) -> Self {
-        let command = &mut xtask(words);
+        Self::of(&mut xtask(words))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -61,5 +61,8 @@ fn why(it: &Compared, name: &str, side: &OnSide, folder: &Path) -> String {
         let page = folder.join(evidence).join("first-page.md");
         text += &format!("  read first: {}\n", page.display());
     }
+    if let Some(again) = &side.again {
+        text += &format!("  again: {again}\n");
+    }
     text
 }

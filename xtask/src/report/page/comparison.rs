@@ -122,6 +122,7 @@ fn said(name: &str, side: &OnSide) -> Markup {
                 }
             }
             pre.sentence tabindex="0" { (block(reason)) }
+            @if let Some(again) = &side.again { pre tabindex="0" { code { (block(again)) } } }
         }
     }
 }
@@ -171,6 +172,7 @@ mod tests {
             runs: [State::Failed; 5].into(),
             reason: Some(reason.into()),
             folder: Some("head/runs/1/by-hand-nftables-routes/scenarios/a/attempt-1".into()),
+            again: Some("cargo xtask test --bootstrap by-hand --filter a".into()),
         };
         let passed = OnSide {
             runs: [State::Passed; 5].into(),
