@@ -22,7 +22,6 @@ use tokio::time::timeout;
 use crate::check::failure::{Cause, Failure};
 use crate::lab::Lab;
 use crate::run::cases::{self, Case};
-use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE};
 use crate::scenario::{Scenario, Steps};
 
 /// What it said, in the attempt's folder.
@@ -77,6 +76,8 @@ pub(crate) struct Place<'a> {
     pub(crate) program: &'a Path,
     pub(crate) kubectl: &'a Path,
     pub(crate) spawner: &'a Spawner,
+    /// Variables of this run's own, which a podwire that the program starts would take for its.
+    pub(crate) hidden: &'a [&'static str],
     pub(crate) served: Served,
     /// The lab's folder.
     pub(crate) lab: &'a Path,
@@ -120,15 +121,13 @@ impl Place<'_> {
     ) -> anyhow::Result<ExitStatus> {
         let (output, writer) = io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot make a pipe")?;
-        let program = ChildCommand::new(self.program)
-            .outside_cargo()
-            // A podwire that it starts is none of this run's.
-            .env_remove(CELL_VARIABLE)
-            .env_remove(ANCESTOR_VARIABLE)
-            .env(JUNIT_VARIABLE, junit);
-        let mut command = variables
-            .iter()
-            .fold(program, |command, (name, value)| command.env(name, value));
+        let program = ChildCommand::new(self.program).outside_cargo();
+        let hidden = self.hidden.iter();
+        let program = hidden.fold(program, |program, name| program.env_remove(*name));
+        let mut command = variables.iter().fold(
+            program.env(JUNIT_VARIABLE, junit),
+            |command, (name, value)| command.env(name, value),
+        );
         command.dir = self.program.parent().map(Path::to_owned);
         // A group of its own, to be ended as one.
         command.own_group = true;

@@ -25,7 +25,7 @@ use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
 use crate::run::cases;
-use crate::run::context::{ANCESTOR_VARIABLE, CellContext, Share};
+use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
@@ -465,6 +465,7 @@ impl Attempt {
             program: programs.get(self.scenario.name)?,
             kubectl,
             spawner: &self.host.spawner,
+            hidden: &[CELL_VARIABLE, ANCESTOR_VARIABLE],
             served: self.served(format!("scenario {}", self.scenario.name)),
             lab,
             attempt: &self.folder,
