@@ -10,6 +10,7 @@
 )]
 
 mod beside;
+mod configured;
 mod kept;
 mod laid;
 mod outside;
