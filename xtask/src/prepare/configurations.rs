@@ -231,7 +231,9 @@ impl Given {
             let fields = documents.0.values().filter_map(Value::as_object);
             let fields = fields.flat_map(|document| document.keys());
             let fields = fields.filter(|name| !["kind", "apiVersion"].contains(&name.as_str()));
-            let fields: Vec<String> = fields.cloned().collect();
+            let mut fields: Vec<String> = fields.cloned().collect();
+            fields.sort();
+            fields.dedup();
             let digest = documents.digest();
             let mut about = format!(
                 "{} {file} (sha256 {}) sets {}",
