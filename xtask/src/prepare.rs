@@ -1,6 +1,7 @@
 //! What a cluster is made of here, found in the cache or made.
 
 pub(crate) mod alone;
+pub(crate) mod configurations;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod machine;

@@ -21,6 +21,7 @@ pub use parts::component::Component;
 pub use parts::credentials::{Access, Credentials};
 pub use parts::file::NodeFile;
 pub use parts::identity::NodeIdentity;
+pub use parts::merge::{Conflict, Replaced};
 pub use parts::pki::{Identity, Pki};
 pub use parts::workload::{WORKLOAD_IMAGE, WORKLOAD_SELECTOR, WORKLOAD_SERVICE};
 pub use parts::{
@@ -30,6 +31,7 @@ pub use plan::addresses;
 pub use plan::breaks::{Break, UnknownBreak};
 pub use plan::cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, UnknownPart};
 pub use plan::cluster_plan::{ClusterPlan, ImageFiles, Size, host_cpu};
+pub use plan::configurations::{Configurations, FIELDS_OF, Kind, Unknown};
 pub use plan::error::ClusterError;
 pub use plan::ip_families::{
     Family, IpFamilies, PODS_V6, SERVICES_V6, node_address_v6, pod_range_v6,

@@ -11,6 +11,7 @@ pub(crate) mod ipv6;
 pub mod kubeadm;
 pub mod kubeconfig;
 pub(crate) mod manifest;
+pub(crate) mod merge;
 pub mod node_files;
 pub mod pki;
 pub mod units;

@@ -4,6 +4,7 @@ pub mod addresses;
 pub(crate) mod breaks;
 pub(crate) mod cell;
 pub(crate) mod cluster_plan;
+pub(crate) mod configurations;
 pub(crate) mod error;
 pub(crate) mod ip_families;
 pub(crate) mod layout;

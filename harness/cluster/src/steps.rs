@@ -3,6 +3,7 @@
 
 pub(crate) mod by_hand;
 pub(crate) mod common;
+mod configured;
 pub(crate) mod key;
 pub(crate) mod network;
 pub(crate) mod of_stage;

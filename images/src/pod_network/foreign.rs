@@ -28,16 +28,17 @@ const SERVED: [&str; 16] = [
 const CONFIGURATIONS: [(&str, &str); 5] = [
     (
         "kubeadm.k8s.io",
-        "kubeadm reads this, and podwire writes what its kubeadm reads; give what is applied once the cluster is \
-         there",
+        "kubeadm reads this: --kubeadm-config FILE gives it that; here is the place of what is applied once the \
+         cluster is there",
     ),
     (
         "kubelet.config.k8s.io",
-        "a kubelet reads this from a file of its node; give what is applied to the cluster",
+        "a kubelet reads this: --kubelet-config FILE gives it that; here is the place of what is applied to the cluster",
     ),
     (
         "kubeproxy.config.k8s.io",
-        "kube-proxy reads this from a file of its own; give what is applied to the cluster",
+        "kube-proxy reads this: --kube-proxy-config FILE gives it that; here is the place of what is applied to the \
+         cluster",
     ),
     (
         "kind.x-k8s.io",

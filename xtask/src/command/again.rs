@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use podwire_cluster::{Cell, IpFamilies};
+use podwire_cluster::{Bootstrap, Cell, IpFamilies};
 use podwire_process::ChildCommand;
 
 use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
@@ -27,9 +27,15 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     };
     let proxy = (cell.proxy != Cell::usual(cell.bootstrap).proxy).then(|| cell.proxy.to_string());
     let families = (cell.ip_families != IpFamilies::Ipv4).then(|| cell.ip_families.to_string());
+    // Where nothing is kubeadm's, it would be refused.
+    let kubeadm_config = match cell.bootstrap {
+        Bootstrap::ByHand => &None,
+        Bootstrap::Kubeadm => &args.network.kubeadm_config,
+    };
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
+    let file = |flag, path: &Option<PathBuf>| one(flag, path.clone().map(PathBuf::into_os_string));
     let flags = [
-        one("--tests", args.tests.clone().map(PathBuf::into_os_string)),
+        file("--tests", &args.tests),
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
         one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),
@@ -47,14 +53,11 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
             "--bundle-from",
             sources.bundle_from.as_ref().map(|from| from.name().into()),
         ),
-        one(
-            "--config",
-            sources.config.config.clone().map(PathBuf::into_os_string),
-        ),
-        one(
-            "--node-files",
-            args.network.node_files.clone().map(PathBuf::into_os_string),
-        ),
+        file("--config", &sources.config.config),
+        file("--node-files", &args.network.node_files),
+        file("--kubelet-config", &args.network.kubelet_config),
+        file("--kube-proxy-config", &args.network.kube_proxy_config),
+        file("--kubeadm-config", kubeadm_config),
         one(
             "--break",
             args.broken.map(|broken| broken.to_string().into()),
@@ -80,11 +83,9 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-    use podwire_cluster::Bootstrap;
-
     use super::*;
     use crate::command::cli::{Cli, Command};
+    use clap::Parser as _;
 
     fn again(line: &str, bootstrap: Bootstrap) -> String {
         let words = ["xtask", "test"].into_iter().chain(line.split_whitespace());
@@ -119,6 +120,16 @@ mod tests {
             kubeadm(line),
             "cargo xtask test --bootstrap kubeadm --from ubuntu:24.04 --kube-proxy iptables \
              --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine"
+        );
+        let line = "--kubelet-config ./k.yaml --kube-proxy-config ./p.yaml";
+        let all = format!("{line} --kubeadm-config ./a.yaml");
+        assert_eq!(
+            kubeadm(&all),
+            format!("cargo xtask test --bootstrap kubeadm {all}")
+        );
+        assert_eq!(
+            again(&all, Bootstrap::ByHand),
+            format!("cargo xtask test --bootstrap by-hand {line}")
         );
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("mine");

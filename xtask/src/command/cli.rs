@@ -353,6 +353,16 @@ pub(crate) struct NetworkArgs {
     /// systemd-networkd, nftables, units; DIR/etc/... on every node, DIR/node2/etc/... on node2 alone
     #[arg(long, value_name = "DIR")]
     pub(crate) node_files: Option<PathBuf>,
+    /// A KubeletConfiguration (YAML or JSON) that is merged into podwire's, on every node
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
+    /// A KubeProxyConfiguration that is merged into podwire's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kube_proxy_config: Option<PathBuf>,
+    /// kubeadm's ClusterConfiguration, InitConfiguration (node1) and JoinConfiguration (all others), in one
+    /// file, that are merged into podwire's; clusters by hand do not read it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeadm_config: Option<PathBuf>,
     /// Which families of IP nodes, Pods and Services have addresses of: ipv4, or dual (both, IPv4 first).
     /// In a dual-stack cluster the scenarios run that look at both
     #[arg(long, value_name = "FAMILIES", default_value_t = IpFamilies::Ipv4)]

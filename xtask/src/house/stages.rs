@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use podwire_cluster::{
-    Bootstrap, Break, Cell, ClusterError, ClusterPlan, ImageFiles, NodeTree, PodNetwork, ProxyMode,
-    StageManifest, StageName, host_cpu,
+    Bootstrap, Break, Cell, ClusterError, ClusterPlan, Configurations, ImageFiles, NodeTree,
+    PodNetwork, ProxyMode, StageManifest, StageName, host_cpu,
 };
 use podwire_images::image::{NodeImage, System};
 use podwire_images::{BundleOrder, Entry, Removal, bundle, image};
@@ -60,6 +60,9 @@ struct Content {
     /// Digest of the user's files over its nodes', where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     node_files: Option<String>,
+    /// Digest of the user's configurations of components, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configurations: Option<String>,
     /// In seconds since 1970.
     built: u64,
 }
@@ -294,6 +297,9 @@ impl Content {
             accelerator: plan.accelerator,
             broken: plan.broken,
             node_files: plan.node_tree.as_ref().map(NodeTree::digest),
+            configurations: Some(&plan.configurations)
+                .filter(|it| !it.is_empty())
+                .map(Configurations::digest),
             built: manifest.built,
         })
     }
@@ -407,6 +413,9 @@ fn text(listed: &[Listed], now: SystemTime) -> String {
         let content = listed.content.as_ref();
         if let Some(digest) = content.and_then(|it| it.node_files.as_ref()) {
             text += &format!("  with files over its nodes': sha256 {digest}\n");
+        }
+        if let Some(digest) = content.and_then(|it| it.configurations.as_ref()) {
+            text += &format!("  with configurations of yours: sha256 {digest}\n");
         }
         for damage in &listed.damage {
             text += &format!("  damaged: {damage}\n");

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use crate::command::cli::ClusterArgs;
 use crate::command::consent;
 use crate::command::session::Session;
+use crate::prepare::configurations::{self, Target};
 use crate::prepare::node_tree;
 use crate::prepare::pod_network::{self, Given};
 use crate::prepare::preparation::Preparation;
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) host: Host,
     pub(super) stage: Stage,
     pub(super) provenance: Provenance,
+    /// The user's configurations, a line of each file.
+    pub(super) configured: Vec<String>,
     /// What its Kubernetes was put together from.
     pub(super) bundle: Bundle,
     /// The run's folder.
@@ -68,6 +71,10 @@ impl Prepared {
         let node_files = args.network.node_files.as_deref();
         let node_files = node_tree::Given::read(node_files, args.nodes, &[cell])?;
         let order = parts::bundle_order(session, &args.sources)?;
+        let cells = [cell];
+        let target = Target::new(args.nodes, &cells, &order);
+        let configurations = configurations::Given::read(&args.network, target)?;
+        configurations.reach(target, args.stage)?;
         let system = parts::NodeSystem::take(session, args.from, &args.sources.config)?;
         consent::host_packages(session, args.yes)?;
         let wanted = Wanted {
@@ -88,7 +95,8 @@ impl Prepared {
             plan: wanted
                 .cluster_plan(session, cell, &node, host.accelerator)?
                 .with_pod_manifest(pod_manifest)
-                .with_node_tree(node_files.map(|given| given.tree)),
+                .with_node_tree(node_files.map(|given| given.tree))
+                .with_configurations(configurations.all.clone()),
             names: vec![args.stage],
         }];
         let image = preparation.layer(&host, &node, pod_network.as_ref(), &dir.join("layer"))?;
@@ -101,6 +109,7 @@ impl Prepared {
         Ok(Self {
             _ticket: ticket?,
             provenance: order.provenance(),
+            configured: configurations.about(target, Some(host.accelerator))?,
             bundle: preparation.bundle.context("there is no bundle")?,
             host,
             stage,

@@ -27,6 +27,9 @@ async fn held(session: &Session, prepared: &Prepared) -> anyhow::Result<()> {
         outln!("this stage has no API server yet: kubectl has nobody to ask until you start one");
     }
     outln!("{}", prepared.provenance);
+    for configured in &prepared.configured {
+        outln!("{configured}");
+    }
     outln!("Ctrl-C ends it; nothing of it is kept");
     let fault = tokio::select! {
         () = ended.come() => None,

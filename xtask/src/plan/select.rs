@@ -2,6 +2,8 @@
 
 use podwire_scenario::{Profile, Scenario};
 
+use crate::say::text::nearest;
+
 /// A filter's word that matches nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unknown {
@@ -45,7 +47,7 @@ pub(crate) fn choose<'a>(
     {
         return Err(Unknown {
             word: (*unknown).to_owned(),
-            nearest: nearest(catalogue, unknown),
+            nearest: nearest(names(catalogue), unknown),
         });
     }
     let widest = match (profile, &words) {
@@ -78,25 +80,9 @@ fn same_id(id: &str, word: &str) -> bool {
     word.trim_end_matches('!').eq_ignore_ascii_case(id)
 }
 
-fn nearest(catalogue: &[Scenario], word: &str) -> Vec<String> {
-    let mut names: Vec<(f64, &str)> = catalogue
-        .iter()
-        .flat_map(|scenario| std::iter::once(scenario.name).chain(scenario.ids()))
-        .map(|name| {
-            (
-                strsim::jaro_winkler(&name.to_ascii_lowercase(), &word.to_ascii_lowercase()),
-                name,
-            )
-        })
-        .collect();
-    names.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    names.dedup_by_key(|(_, name)| *name);
-    names
-        .into_iter()
-        .filter(|(likeness, _)| *likeness > 0.6)
-        .take(3)
-        .map(|(_, name)| name.to_owned())
-        .collect()
+fn names(catalogue: &[Scenario]) -> impl Iterator<Item = &str> {
+    let all = catalogue.iter();
+    all.flat_map(|scenario| std::iter::once(scenario.name).chain(scenario.ids()))
 }
 
 /// What a run takes for a cell. A scenario that is not in it was left out by a filter and never counts.

@@ -338,8 +338,10 @@ fn tested(results: &Results) -> String {
     }
     let laid = results.node_files.as_ref();
     let laid = laid.map_or(String::new(), |it| format!(", files of {it} over theirs"));
+    let given = results.configurations.iter();
+    let given: String = given.map(|it| format!("; {it}")).collect();
     format!(
-        "{} on {}{laid}, {}",
+        "{} on {}{laid}, {}{given}",
         cells.join(" and "),
         results.system,
         results.provenance

@@ -53,6 +53,7 @@ pub(crate) fn results() -> Results {
         },
         system: "debian".into(),
         node_files: None,
+        configurations: Vec::new(),
         nodes: 3,
         shard: None,
         whole: None,

@@ -30,6 +30,10 @@ pub(crate) fn report(results: &Results) -> Report {
     if let Some(files) = &results.node_files {
         scenarios.add_property(Property::new("node_files", plain::text(files)));
     }
+    for configuration in &results.configurations {
+        let configuration = plain::text(configuration);
+        scenarios.add_property(Property::new("configuration", configuration));
+    }
     for said in &results.unsettled_stages {
         scenarios.add_property(Property::new("unsettled_stage", plain::text(said)));
     }
@@ -124,6 +128,8 @@ mod tests {
     fn each_outcome_has_its_form() {
         let mut results = results();
         results.unsettled_stages = vec!["the stage workload had not settled".into()];
+        results.configurations =
+            vec!["--kubelet-config ./k.yaml (sha256 0123) sets maxPods".into()];
         let base = results.scenarios[0].clone();
         for (name, outcome, reason) in [
             (

@@ -101,6 +101,9 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
         footer {
             p { (line(&machine(results))) }
             p { (line(&results.provenance.to_string())) }
+            @for configuration in &results.configurations {
+                p { (line(configuration)) }
+            }
             p {
                 "All of it as data: " a href="results.json" { "results.json" } ", "
                 a href="junit.xml" { "junit.xml" } "."

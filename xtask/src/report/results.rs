@@ -33,6 +33,10 @@ pub(crate) struct Results {
     /// The user's files over theirs: the folder, how many, and the digest of all of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) node_files: Option<String>,
+    /// The user's configurations of components: of each file its flag, its name, the digest of what it says,
+    /// the fields that it sets, and those of podwire's own that it replaces.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) configurations: Vec<String>,
     /// Machines in the cluster.
     pub(crate) nodes: u32,
     /// Which part of the scenarios this machine had, `M/N`; nothing when it had all of them.

@@ -126,8 +126,10 @@ pub(super) fn machine(results: &Results) -> String {
     };
     let files = results.node_files.as_deref();
     let files = files.map_or(String::new(), |it| format!(", files of {it} over theirs"));
+    let configurations = results.configurations.iter();
+    let configurations: String = configurations.map(|it| format!("\n{it}")).collect();
     format!(
-        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}\n{}",
+        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}\n{}{configurations}",
         results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
 }
@@ -245,6 +247,14 @@ mod tests {
         ));
         results.component_settings = None;
         assert!(machine(&results).starts_with("accelerator tcg, speed factor 7.5; Kubernetes"));
+    }
+
+    #[test]
+    fn each_configuration_of_the_user_s_has_a_line() {
+        let mut results = results();
+        let given = "--kubelet-config ./k.yaml (sha256 0123) sets maxPods";
+        results.configurations = vec![given.into()];
+        assert_eq!(machine(&results).lines().last(), Some(given));
     }
 
     #[test]

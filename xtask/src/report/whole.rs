@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use podwire_cluster::{NodeTree, PodManifest};
+use podwire_cluster::{Configurations, NodeTree, PodManifest};
 use podwire_images::{Digest, ImageManifest};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,7 @@ pub(crate) fn inputs(
     node: &ImageManifest,
     pods: Option<&PodManifest>,
     files: Option<&NodeTree>,
+    configurations: &Configurations,
 ) -> BTreeMap<String, String> {
     let mut inputs = BTreeMap::from([
         ("the guest program".to_owned(), node.probe_sha256.clone()),
@@ -75,6 +76,10 @@ pub(crate) fn inputs(
         inputs.extend(images.map(|(image, digest)| (format!("the image {image}"), digest.clone())));
     }
     inputs.extend(files.map(|files| ("the files over the nodes'".to_owned(), files.digest())));
+    if !configurations.is_empty() {
+        let of = "the components' configurations".to_owned();
+        inputs.insert(of, configurations.digest());
+    }
     inputs
 }
 

@@ -14,6 +14,7 @@ use crate::plan::durations;
 use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
 use crate::plan::shard::Shard;
+use crate::prepare::configurations::{self, Target};
 use crate::prepare::node_tree;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::Given;
@@ -34,6 +35,8 @@ pub(crate) struct Order<'a> {
     pub(crate) pod_network: Option<Given>,
     /// The user's files over the nodes' own.
     pub(crate) node_files: Option<node_tree::Given>,
+    /// The user's configurations of components.
+    pub(crate) configurations: configurations::Given,
     /// A filter, a built-in fault and programs of the user's are about scenarios alone.
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
@@ -69,6 +72,8 @@ impl<'a> Order<'a> {
         let pod_network = Given::read(session, &args.network)?;
         let node_files = args.network.node_files.as_deref();
         let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
+        let target = Target::new(args.nodes, &cells, &bundle);
+        let configurations = configurations::Given::read(&args.network, target)?;
         let mut pairs: Vec<(Cell, &Scenario)> = cells
             .iter()
             .flat_map(|cell| {
@@ -137,6 +142,7 @@ impl<'a> Order<'a> {
             system,
             pod_network,
             node_files,
+            configurations,
         })
     }
 
@@ -151,6 +157,16 @@ impl<'a> Order<'a> {
             locked: self.args.locked,
             max_size: self.args.max_size.map(|size| size.as_u64()),
         }
+    }
+
+    /// The user's configurations for the reports; what they replace depends on the accelerator.
+    pub(crate) fn configured(
+        &self,
+        accelerator: Option<Accelerator>,
+    ) -> anyhow::Result<Vec<String>> {
+        let cells: Vec<Cell> = self.cells.iter().map(|order| order.cell).collect();
+        let target = Target::new(self.args.nodes, &cells, &self.bundle);
+        self.configurations.about(target, accelerator)
     }
 
     /// The stages that the selected scenarios start from, parents first: those of each cell.
@@ -174,7 +190,8 @@ impl<'a> Order<'a> {
                 plan: wanted
                     .cluster_plan(session, order.cell, node, accelerator)?
                     .with_pod_manifest(pod_manifest.cloned())
-                    .with_node_tree(self.node_files.as_ref().map(|given| given.tree.clone())),
+                    .with_node_tree(self.node_files.as_ref().map(|given| given.tree.clone()))
+                    .with_configurations(self.configurations.all.clone()),
                 names: names.into_iter().collect(),
             })
         });

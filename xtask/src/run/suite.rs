@@ -215,8 +215,14 @@ fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> Str
     let files = files.map_or(String::new(), |tree| {
         format!("; {} of the user's files over the nodes'", tree.count())
     });
+    let kinds = plan.configurations.0.keys();
+    let kinds: Vec<&str> = kinds.map(|kind| kind.name()).collect();
+    let configured = match kinds.is_empty() {
+        true => String::new(),
+        false => format!("; the user's {} merged in", kinds.join(", ")),
+    };
     format!(
-        "{} on {system}, {provenance}{files}; component settings: {}",
+        "{} on {system}, {provenance}{files}{configured}; component settings: {}",
         plan.cell,
         Settings::of(plan.accelerator)
     )
@@ -233,7 +239,9 @@ mod tests {
     use super::*;
     use crate::prepare::fixture::cluster_plan;
     use crate::report::fixture::results;
+    use podwire_cluster::{Configurations, Kind};
     use podwire_vm::{Accelerator, KvmProcessor};
+    use serde_json::Value;
 
     #[test]
     fn the_first_page_tells_whose_settings_the_components_have() {
@@ -245,6 +253,11 @@ mod tests {
             };
             tested(&plan, ImageFrom::Debian, &provenance)
         };
+        let given = [(Kind::Kubelet, Value::Null), (Kind::Cluster, Value::Null)];
+        let plan = cluster_plan().with_configurations(Configurations(given.into()));
+        let configured = super::tested(&plan, ImageFrom::Debian, &provenance);
+        let what = "; the user's KubeletConfiguration merged in; component settings: idle";
+        assert!(configured.contains(what), "{configured}");
         insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");
         insta::assert_snapshot!(tested(Accelerator::Kvm(KvmProcessor::HOST)), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: own defaults");
     }

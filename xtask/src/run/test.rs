@@ -93,6 +93,7 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
             provenance: order.bundle.provenance(),
             system: order.system.from.to_string(),
             node_files: order.node_files.as_ref().map(node_tree::Given::about),
+            configurations: order.configured(None)?,
             nodes: args.nodes,
             shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
             whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
@@ -168,6 +169,7 @@ impl Run<'_> {
         self.results.accelerator = verdict.accelerator.to_string();
         self.results.speed_factor = verdict.speed_factor;
         self.results.component_settings = Some(Settings::of(verdict.accelerator).to_string());
+        self.results.configurations = self.order.configured(Some(verdict.accelerator))?;
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
@@ -183,6 +185,7 @@ impl Run<'_> {
                 &node.manifest,
                 pod_manifest.as_ref(),
                 self.order.node_files.as_ref().map(|given| &given.tree),
+                &self.order.configurations.all,
             );
         }
         let log = self.run_dir.join("build.log");

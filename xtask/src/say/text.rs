@@ -72,6 +72,22 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Those of these names that are most like a word, the nearest first; none where none is.
+pub(crate) fn nearest<'a>(names: impl Iterator<Item = &'a str>, word: &str) -> Vec<String> {
+    let word = word.to_ascii_lowercase();
+    let alike = names.map(|name| {
+        (
+            strsim::jaro_winkler(&name.to_ascii_lowercase(), &word),
+            name,
+        )
+    });
+    let mut alike: Vec<(f64, &str)> = alike.collect();
+    alike.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    alike.dedup_by_key(|(_, name)| *name);
+    let near = alike.into_iter().filter(|(likeness, _)| *likeness > 0.6);
+    near.take(3).map(|(_, name)| name.to_owned()).collect()
+}
+
 /// The last part of a path.
 pub(crate) fn name(path: &Path) -> String {
     path.file_name()

@@ -11,6 +11,7 @@
 
 mod beside;
 mod compared;
+mod configured;
 mod kept;
 mod laid;
 mod network;

@@ -5,9 +5,12 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::kubeconfig::KUBE_PROXY_PATH;
+use super::merge::{Merged, Need, merge};
 use super::units;
-use crate::plan::addresses::node_name;
-use crate::plan::cell::ProxyMode;
+use crate::plan::addresses::{PODS, node_name};
+use crate::plan::cell::{Bootstrap, Cell, ProxyMode};
+use crate::plan::configurations::{Configurations, Kind};
+use crate::plan::ip_families::PODS_V6;
 use crate::plan::settings::{NODE_LEASE, NODE_STATUS_UPDATE, RUNTIME_REQUEST, Settings};
 
 /// The kubelet's `--config`.
@@ -16,6 +19,10 @@ pub const KUBELET_PATH: &str = "/etc/kubernetes/kubelet.json";
 pub const KUBE_PROXY_CONFIG_PATH: &str = "/etc/kubernetes/kube-proxy.json";
 /// containerd's socket, as the kubelet and kubeadm name it.
 pub const CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
+/// The domain of Services' names, where there is cluster DNS.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Its address, the tenth of the Services' range, by kubeadm's own rule.
+const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 /// Folder of static Pods.
 pub const STATIC_PODS: &str = "/etc/kubernetes/manifests";
 
@@ -60,8 +67,8 @@ fn extend(config: &mut Value, more: Option<Value>) {
     }
 }
 
-/// The kubelet's configuration by hand; kubeadm adds the like by itself.
-pub fn kubelet(settings: Settings) -> String {
+/// The kubelet's configuration by hand, the user's merged in; kubeadm adds the like by itself.
+pub(crate) fn kubelet(settings: Settings, given: &Configurations) -> Merged {
     let mut config = kubelet_settings(settings);
     let own = json!({
         "authentication": {
@@ -76,7 +83,63 @@ pub fn kubelet(settings: Settings) -> String {
         "staticPodPath": STATIC_PODS,
     });
     extend(&mut config, Some(own));
-    format!("{config:#}\n")
+    let mut needs = kubelet_needs();
+    needs.extend([
+        Need::new(&["tlsCertFile"], units::NODE_CERTIFICATE, OWN_CERTIFICATE),
+        Need::new(&["tlsPrivateKeyFile"], units::NODE_KEY, OWN_CERTIFICATE),
+    ]);
+    merge(config, given.of(Kind::Kubelet), &needs)
+}
+
+/// What kubeadm is given of it.
+pub(crate) fn kubelet_for_kubeadm(settings: Settings, given: &Configurations) -> Merged {
+    let mut needs = kubelet_needs();
+    needs.extend([
+        Need::new(
+            &["clusterDNS"],
+            json!([CLUSTER_DNS]),
+            "kubeadm gives that address to CoreDNS",
+        ),
+        Need::new(&["clusterDomain"], CLUSTER_DOMAIN, "CoreDNS answers for it"),
+    ]);
+    merge(kubelet_settings(settings), given.of(Kind::Kubelet), &needs)
+}
+
+const OWN_CERTIFICATE: &str = "the node's certificate is there";
+const WHO_MAY_ASK: &str = "scenarios look at who may ask a kubelet";
+
+fn kubelet_needs() -> Vec<Need> {
+    vec![
+        Need::new(
+            &["cgroupDriver"],
+            "systemd",
+            "containerd has systemd make its cgroups",
+        ),
+        Need::new(
+            &["containerRuntimeEndpoint"],
+            CRI_SOCKET,
+            "containerd listens there",
+        ),
+        Need::new(&["staticPodPath"], STATIC_PODS, "static Pods are put there"),
+        Need::new(
+            &["authentication", "x509", "clientCAFile"],
+            units::CA_CERTIFICATE,
+            "the cluster's authority is there",
+        ),
+        Need::new(
+            &["authentication", "anonymous", "enabled"],
+            false,
+            WHO_MAY_ASK,
+        ),
+        Need::new(&["authentication", "webhook", "enabled"], true, WHO_MAY_ASK),
+        Need::new(&["authorization", "mode"], "Webhook", WHO_MAY_ASK),
+        Need::new(&["port"], 10250, "scenarios ask a kubelet there"),
+        Need::new(
+            &["registerNode"],
+            true,
+            "a stage is complete when every node has its Node",
+        ),
+    ]
 }
 
 /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), as far as both bootstraps set it.
@@ -92,13 +155,77 @@ pub(crate) fn kube_proxy_settings(mode: ProxyMode) -> Value {
     })
 }
 
-/// kube-proxy's configuration by hand.
-pub fn kube_proxy(number: u32, mode: ProxyMode) -> String {
-    let mut config = kube_proxy_settings(mode);
-    config["hostnameOverride"] = node_name(number).into();
+/// kube-proxy's configuration by hand, the user's merged in.
+pub(crate) fn kube_proxy(number: u32, cell: Cell, given: &Configurations) -> Merged {
+    let name = node_name(number);
+    let mut config = kube_proxy_settings(cell.proxy);
+    config["hostnameOverride"] = name.as_str().into();
     config["clientConnection"] = json!({ "kubeconfig": KUBE_PROXY_PATH });
     config["clusterCIDR"] = "".into();
-    format!("{config:#}\n")
+    let mut needs = kube_proxy_needs(cell);
+    needs.extend([
+        Need::new(&["hostnameOverride"], name, "each node has its own name"),
+        Need::new(
+            &["clusterCIDR"],
+            "",
+            "no node here knows a range of all Pods",
+        ),
+    ]);
+    merge(config, given.of(Kind::KubeProxy), &needs)
+}
+
+/// What kubeadm is given of it.
+pub(crate) fn kube_proxy_for_kubeadm(cell: Cell, given: &Configurations) -> Merged {
+    let pods = match cell.network.allocates() {
+        true => cell.ip_families.listed(PODS, PODS_V6),
+        false => String::new(),
+    };
+    let mut needs = kube_proxy_needs(cell);
+    needs.extend([
+        Need::new(
+            &["hostnameOverride"],
+            Value::Null,
+            "kubeadm gives each node's name by a flag",
+        ),
+        Need::new(&["clusterCIDR"], pods, "kubeadm is told so of the Pods"),
+    ]);
+    let own = kube_proxy_settings(cell.proxy);
+    merge(own, given.of(Kind::KubeProxy), &needs)
+}
+
+fn kube_proxy_needs(cell: Cell) -> Vec<Need> {
+    let kubeconfig = match cell.bootstrap {
+        Bootstrap::ByHand => KUBE_PROXY_PATH,
+        // kubeadm's own.
+        Bootstrap::Kubeadm => "/var/lib/kube-proxy/kubeconfig.conf",
+    };
+    vec![
+        Need::new(
+            &["mode"],
+            json!(cell.proxy),
+            "the cell is named by it (--kube-proxy)",
+        ),
+        Need::new(
+            &["bindAddress"],
+            json!(Ipv4Addr::UNSPECIFIED),
+            "IPv4 is the first family of nodes",
+        ),
+        Need::new(
+            &["clientConnection", "kubeconfig"],
+            kubeconfig,
+            "it is told there how to reach the API server",
+        ),
+        Need::new(
+            &["healthzBindAddress"],
+            "0.0.0.0:10256",
+            "it is asked there whether it is healthy",
+        ),
+        Need::new(
+            &["metricsBindAddress"],
+            "127.0.0.1:10249",
+            "it is asked there whether it has written its rules",
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -107,11 +234,14 @@ mod tests {
 
     #[test]
     fn the_configurations_read_as_meant_in_each_class() {
+        let none = Configurations::default();
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
-            insta::assert_snapshot!(format!("kubelet-{class}"), kubelet(settings));
+            let config = kubelet(settings, &none);
+            insta::assert_snapshot!(format!("kubelet-{class}"), config.text());
         }
-        insta::assert_snapshot!("kube-proxy", kube_proxy(2, ProxyMode::Nftables));
-        let iptables = kube_proxy(2, ProxyMode::Iptables);
-        assert!(iptables.contains("\"mode\": \"iptables\""));
+        let mut cell = Cell::usual(Bootstrap::ByHand);
+        insta::assert_snapshot!("kube-proxy", kube_proxy(2, cell, &none).text());
+        cell.proxy = ProxyMode::Iptables;
+        assert_eq!(kube_proxy(2, cell, &none).config["mode"], "iptables");
     }
 }

@@ -6,10 +6,12 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::component;
-use super::config::{self, CRI_SOCKET};
+use super::config::{self, CLUSTER_DOMAIN, CRI_SOCKET};
 use super::file::NodeFile;
+use super::merge::{Merged, Need, merge};
 use crate::plan::addresses::{API_PORT, PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::Cell;
+use crate::plan::configurations::{Configurations, Kind};
 use crate::plan::ip_families::{PODS_V6, SERVICES_V6, node_address_v6};
 use crate::plan::settings::{
     GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
@@ -58,13 +60,25 @@ pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
 /// A worker's part of [`crate::parts::node_files`].
-pub(crate) fn join_file(number: u32, cell: Cell, ca_hash: &str, settings: Settings) -> NodeFile {
-    secret(JOIN_CONFIG, join_config(number, cell, ca_hash, settings))
+pub(crate) fn join_file(
+    number: u32,
+    cell: Cell,
+    ca_hash: &str,
+    settings: Settings,
+    given: &Configurations,
+) -> NodeFile {
+    let told = join_config(number, cell, ca_hash, settings, given);
+    secret(JOIN_CONFIG, told.text())
 }
 
 /// Node 1's: what `kubeadm init` is told, and what changes the manifests that it writes.
-pub fn init_files(kubernetes: &str, cell: Cell, settings: Settings) -> Vec<NodeFile> {
-    let config = init_config(kubernetes, cell, settings);
+pub fn init_files(
+    kubernetes: &str,
+    cell: Cell,
+    settings: Settings,
+    given: &Configurations,
+) -> Vec<NodeFile> {
+    let config = init_config(kubernetes, cell, settings, given);
     let patches = settings.idle(PATCHED).into_iter().flatten();
     let patches = patches.map(|(component, has_readiness)| {
         let path = format!("{PATCHES}/{component}+strategic.json");
@@ -113,12 +127,30 @@ fn secret(path: &str, text: String) -> NodeFile {
     }
 }
 
-/// InitConfiguration, ClusterConfiguration, KubeletConfiguration and KubeProxyConfiguration.
+/// What `kubeadm init` is told, a stream of [`init_documents`].
+pub fn init_config(
+    kubernetes: &str,
+    cell: Cell,
+    settings: Settings,
+    given: &Configurations,
+) -> String {
+    let documents = init_documents(kubernetes, cell, settings, given);
+    let documents = documents.map(|(_, merged)| merged.text());
+    documents.join("---\n")
+}
+
+/// InitConfiguration, ClusterConfiguration, KubeletConfiguration and KubeProxyConfiguration, the user's
+/// merged in.
 ///
 /// Keys on elliptic curves, as by hand: an emulated processor draws them in milliseconds, RSA keys in
 /// seconds each. Emulated, kubeadm waits longer, by its own `timeouts`, and what a cluster without
 /// load never needs, and only costs idle time, is off as in the cluster by hand.
-pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
+pub(crate) fn init_documents(
+    kubernetes: &str,
+    cell: Cell,
+    settings: Settings,
+    given: &Configurations,
+) -> [(Kind, Merged); 4] {
     let families = cell.ip_families;
     let mut networking = json!({
         "dnsDomain": "cluster.local",
@@ -146,12 +178,7 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
     let mut init = json!({
         "apiVersion": API,
         "kind": "InitConfiguration",
-        "bootstrapTokens": [{
-            "token": TOKEN,
-            "ttl": "23h59m0s",
-            "usages": ["signing", "authentication"],
-            "groups": ["system:bootstrappers:kubeadm:default-node-token"],
-        }],
+        "bootstrapTokens": bootstrap_tokens(),
         "localAPIEndpoint": { "advertiseAddress": api_address(), "bindPort": API_PORT },
         "nodeRegistration": registration(1, cell, settings),
     });
@@ -159,52 +186,165 @@ pub fn init_config(kubernetes: &str, cell: Cell, settings: Settings) -> String {
         init["patches"] = json!({ "directory": directory });
     }
     with_timeouts(&mut init, settings);
-    stream(&[
-        init,
-        json!({
-            "apiVersion": API,
-            "kind": "ClusterConfiguration",
-            "kubernetesVersion": format!("v{kubernetes}"),
-            "encryptionAlgorithm": "ECDSA-P256",
-            "networking": networking,
-            "apiServer": { "extraArgs": idle(&[
-                ("profiling", "false"),
-                ("enable-priority-and-fairness", "false"),
-                ("watch-cache", "false"),
-            ]) },
-            "controllerManager": { "extraArgs": idle(&[
-                ("leader-elect", "false"),
-                ("profiling", "false"),
-                ("controllers", &controllers),
-                ("node-monitor-grace-period", &grace),
-            ]) },
-            "scheduler": { "extraArgs": idle(&[
-                ("leader-elect", "false"),
-                ("profiling", "false"),
-            ]) },
-            "etcd": { "local": { "dataDir": "/var/lib/etcd", "extraArgs": etcd } },
-        }),
-        config::kubelet_settings(settings),
-        config::kube_proxy_settings(cell.proxy),
-    ])
+    let cluster = json!({
+        "apiVersion": API,
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": format!("v{kubernetes}"),
+        "encryptionAlgorithm": "ECDSA-P256",
+        "networking": networking,
+        "apiServer": { "extraArgs": idle(&[
+            ("profiling", "false"),
+            ("enable-priority-and-fairness", "false"),
+            ("watch-cache", "false"),
+        ]) },
+        "controllerManager": { "extraArgs": idle(&[
+            ("leader-elect", "false"),
+            ("profiling", "false"),
+            ("controllers", &controllers),
+            ("node-monitor-grace-period", &grace),
+        ]) },
+        "scheduler": { "extraArgs": idle(&[
+            ("leader-elect", "false"),
+            ("profiling", "false"),
+        ]) },
+        "etcd": { "local": { "dataDir": ETCD_DATA, "extraArgs": etcd } },
+    });
+    let init = merge(init, given.of(Kind::Init), &init_needs(cell));
+    let cluster_needs = cluster_needs(kubernetes, cell);
+    let cluster = merge(cluster, given.of(Kind::Cluster), &cluster_needs);
+    [
+        (Kind::Init, init),
+        (Kind::Cluster, cluster),
+        (Kind::Kubelet, config::kubelet_for_kubeadm(settings, given)),
+        (Kind::KubeProxy, config::kube_proxy_for_kubeadm(cell, given)),
+    ]
+}
+
+fn init_needs(cell: Cell) -> Vec<Need> {
+    let mut needs = registration_needs(1, cell);
+    let taint = json!([{ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" }]);
+    needs.extend([
+        Need::new(
+            &["bootstrapTokens"],
+            bootstrap_tokens(),
+            "the other nodes join with that one",
+        ),
+        Need::new(
+            &["localAPIEndpoint", "advertiseAddress"],
+            json!(api_address()),
+            "it is node1's address",
+        ),
+        Need::new(
+            &["localAPIEndpoint", "bindPort"],
+            API_PORT,
+            "the API server is asked there",
+        ),
+        Need::new(
+            &["nodeRegistration", "taints"],
+            taint,
+            "kubeadm taints node1 so by itself, and the stage workload takes that taint away",
+        ),
+    ]);
+    needs
+}
+
+/// Where kubeadm's etcd has its data.
+const ETCD_DATA: &str = "/var/lib/etcd";
+
+fn cluster_needs(kubernetes: &str, cell: Cell) -> Vec<Need> {
+    let families = cell.ip_families;
+    let pods = match cell.network.allocates() {
+        true => families.listed(PODS, PODS_V6).into(),
+        false => Value::Null,
+    };
+    vec![
+        Need::new(
+            &["kubernetesVersion"],
+            format!("v{kubernetes}"),
+            "the nodes have its programs and images (--kubernetes)",
+        ),
+        Need::new(
+            &["networking", "podSubnet"],
+            pods,
+            "the Pod network is set up for it (--pod-network)",
+        ),
+        Need::new(
+            &["networking", "serviceSubnet"],
+            families.listed(SERVICES, SERVICES_V6),
+            "scenarios ask Services in it",
+        ),
+        Need::new(
+            &["networking", "dnsDomain"],
+            CLUSTER_DOMAIN,
+            "scenarios ask for names in it",
+        ),
+        Need::new(
+            &["certificatesDir"],
+            "/etc/kubernetes/pki",
+            "scenarios look there",
+        ),
+        Need::new(
+            &["imageRepository"],
+            "registry.k8s.io",
+            "the nodes have the images under its names, and reach no registry",
+        ),
+        Need::new(
+            &["etcd", "local", "dataDir"],
+            ETCD_DATA,
+            "scenarios look there",
+        ),
+        Need::new(&["etcd", "external"], Value::Null, "etcd runs on node1"),
+        Need::new(&["proxy", "disabled"], false, "stages wait for kube-proxy"),
+        Need::new(&["dns", "disabled"], false, "stages wait for CoreDNS"),
+    ]
 }
 
 /// JoinConfiguration of a worker. `ca_hash` is `sha256:` and the digest of the authority's public
 /// key, as `kubeadm init` prints it.
-pub fn join_config(number: u32, cell: Cell, ca_hash: &str, settings: Settings) -> String {
+pub(crate) fn join_config(
+    number: u32,
+    cell: Cell,
+    ca_hash: &str,
+    settings: Settings,
+    given: &Configurations,
+) -> Merged {
+    let endpoint = format!("{}:{API_PORT}", api_address());
     let mut join = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
         "discovery": { "bootstrapToken": {
             "token": TOKEN,
-            "apiServerEndpoint": format!("{}:{API_PORT}", api_address()),
+            "apiServerEndpoint": endpoint,
             "caCertHashes": [ca_hash],
         } },
         "nodeRegistration": registration(number, cell, settings),
     });
     with_timeouts(&mut join, settings);
-    stream(&[join])
+    let mut needs = registration_needs(number, cell);
+    needs.extend([
+        Need::new(&["discovery", "bootstrapToken", "token"], TOKEN, BY_TOKEN),
+        Need::new(
+            &["discovery", "bootstrapToken", "apiServerEndpoint"],
+            endpoint,
+            BY_TOKEN,
+        ),
+        Need::new(
+            &["discovery", "bootstrapToken", "caCertHashes"],
+            json!([ca_hash]),
+            BY_TOKEN,
+        ),
+        Need::new(&["discovery", "file"], Value::Null, BY_TOKEN),
+        Need::new(&["discovery", "tlsBootstrapToken"], TOKEN, BY_TOKEN),
+        Need::new(
+            &["controlPlane"],
+            Value::Null,
+            "node1 alone has a control plane",
+        ),
+    ]);
+    merge(join, given.of(Kind::Join), &needs)
 }
+
+const BY_TOKEN: &str = "nodes join as the command says that kubeadm init prints";
 
 /// The three things that a worker needs to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,14 +400,6 @@ impl fmt::Display for JoinCommand {
 
 const API: &str = "kubeadm.k8s.io/v1beta4";
 
-fn stream(documents: &[Value]) -> String {
-    let documents: Vec<String> = documents
-        .iter()
-        .map(|document| format!("{document:#}\n"))
-        .collect();
-    documents.join("---\n")
-}
-
 /// Arguments of a component: those it needs, and those that it gets only where it is emulated.
 fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)]) -> Value {
     let idle = settings.idle(idle).unwrap_or_default();
@@ -276,21 +408,63 @@ fn arguments(settings: Settings, needed: &[(&str, &str)], idle: &[(&str, &str)])
         .collect()
 }
 
-fn registration(number: u32, cell: Cell, settings: Settings) -> Value {
+fn bootstrap_tokens() -> Value {
+    json!([{
+        "token": TOKEN,
+        "ttl": "23h59m0s",
+        "usages": ["signing", "authentication"],
+        "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+    }])
+}
+
+/// A node's addresses, of each family.
+fn node_ip(number: u32, cell: Cell) -> String {
     let (first, second) = (cell.layout.address(number), node_address_v6(number));
-    let own = cell.ip_families.listed(first, second);
+    cell.ip_families.listed(first, second)
+}
+
+/// What is missing shows at once, and no node asks a registry.
+const PULL_POLICY: &str = "Never";
+
+fn registration(number: u32, cell: Cell, settings: Settings) -> Value {
     json!({
         "name": node_name(number),
         "criSocket": CRI_SOCKET,
-        // What is missing shows at once, and no node asks a registry.
-        "imagePullPolicy": "Never",
+        "imagePullPolicy": PULL_POLICY,
         "kubeletExtraArgs": arguments(
             settings,
-            &[("node-ip", &own)],
+            &[("node-ip", &node_ip(number, cell))],
             // Nothing here reads what it counts in every container's cgroup.
             &[("housekeeping-interval", "60s")],
         ),
     })
+}
+
+/// Of Init's and Join's configuration.
+fn registration_needs(number: u32, cell: Cell) -> Vec<Need> {
+    vec![
+        Need::new(
+            &["nodeRegistration", "name"],
+            node_name(number),
+            "each node has its own name",
+        ),
+        Need::new(
+            &["nodeRegistration", "criSocket"],
+            CRI_SOCKET,
+            "containerd listens there",
+        ),
+        Need::new(
+            &["nodeRegistration", "imagePullPolicy"],
+            PULL_POLICY,
+            "the nodes have all images, and reach no registry",
+        ),
+        Need::new(
+            &["nodeRegistration", "kubeletExtraArgs", "node-ip"],
+            node_ip(number, cell),
+            "it is the address of the node's card",
+        ),
+        Need::new(&["dryRun"], false, "a cluster is to come of it"),
+    ]
 }
 
 /// Longer ones where everything is emulated, else kubeadm's own.
@@ -310,32 +484,37 @@ fn with_timeouts(config: &mut Value, settings: Settings) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::plan::cell::{Bootstrap, PodNetwork};
     use crate::plan::ip_families::IpFamilies;
+
+    const NONE: Configurations = Configurations(BTreeMap::new());
 
     #[test]
     fn kubeadm_is_told() {
         let cell = Cell::usual(Bootstrap::Kubeadm);
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
-            let init = init_config("1.36.4", cell, settings);
+            let init = init_config("1.36.4", cell, settings, &NONE);
             insta::assert_snapshot!(format!("init-{class}"), init);
-            let join = join_config(2, cell, "sha256:0123", settings);
-            insta::assert_snapshot!(format!("join-{class}"), join);
+            let join = join_config(2, cell, "sha256:0123", settings, &NONE);
+            insta::assert_snapshot!(format!("join-{class}"), join.text());
         }
     }
 
     #[test]
     fn static_pods_under_kvm_are_as_kubeadm_makes_them() {
         let cell = Cell::usual(Bootstrap::Kubeadm);
-        let files = init_files("1.36.4", cell, Settings::OwnDefaults);
+        let files = init_files("1.36.4", cell, Settings::OwnDefaults, &NONE);
         let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(shown, [INIT_CONFIG]);
     }
 
     #[test]
     fn emulated_static_pods_are_probed_less_often_and_ask_for_little() {
-        let files = init_files("1.36.4", Cell::usual(Bootstrap::Kubeadm), Settings::Idle);
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        let files = init_files("1.36.4", cell, Settings::Idle, &NONE);
         let shown: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         insta::assert_snapshot!(shown.join("\n"), @r"
         /root/podwire/init.json
@@ -378,9 +557,9 @@ mod tests {
     fn ranges_are_allocated_for_the_networks_that_need_it() {
         let settings = Settings::Idle;
         let mut cell = Cell::usual(Bootstrap::Kubeadm);
-        assert!(init_config("1.36.4", cell, settings).contains("podSubnet"));
+        assert!(init_config("1.36.4", cell, settings, &NONE).contains("podSubnet"));
         cell.network = PodNetwork::Routes;
-        assert!(!init_config("1.36.4", cell, settings).contains("podSubnet"));
+        assert!(!init_config("1.36.4", cell, settings, &NONE).contains("podSubnet"));
     }
 
     #[test]
@@ -392,12 +571,12 @@ mod tests {
             lines.collect::<Vec<_>>().join("\n")
         };
         let settings = Settings::OwnDefaults;
-        insta::assert_snapshot!(lines(init_config("1.36.4", cell, settings)), @r#"
+        insta::assert_snapshot!(lines(init_config("1.36.4", cell, settings, &NONE)), @r#"
         "value": "172.30.0.11,fd00:172:30::11"
         "podSubnet": "10.1.0.0/16,fd00:10:1::/48",
         "serviceSubnet": "10.0.0.0/24,fd00:10::/112"
         "#);
-        insta::assert_snapshot!(lines(join_config(2, cell, "sha256:0123", settings)), @r#""value": "172.30.0.12,fd00:172:30::12""#);
+        insta::assert_snapshot!(lines(join_config(2, cell, "sha256:0123", settings, &NONE).text()), @r#""value": "172.30.0.12,fd00:172:30::12""#);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::units;
 use crate::plan::addresses::pod_range;
 use crate::plan::breaks::Break;
 use crate::plan::cell::{Cell, PodNetwork};
+use crate::plan::configurations::Configurations;
 use crate::plan::ip_families::{IpFamilies, pod_range_v6};
 use crate::plan::settings::Settings;
 
@@ -60,15 +61,20 @@ pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile>
 }
 
 /// What a node gets before its kubelet starts, in a stable order.
-pub fn node(number: u32, pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile> {
+pub fn node(
+    number: u32,
+    pki: &Pki,
+    cell: Cell,
+    settings: Settings,
+    given: &Configurations,
+) -> Vec<NodeFile> {
+    let kubelet = config::kubelet(settings, given);
+    let kube_proxy = config::kube_proxy(number, cell, given);
     let mut files = prepared(cell, settings);
     files.extend([
         public(units::CA_CERTIFICATE, &pki.ca.certificate),
-        public(config::KUBELET_PATH, config::kubelet(settings)),
-        public(
-            config::KUBE_PROXY_CONFIG_PATH,
-            config::kube_proxy(number, cell.proxy),
-        ),
+        public(config::KUBELET_PATH, kubelet.text()),
+        public(config::KUBE_PROXY_CONFIG_PATH, kube_proxy.text()),
         embedded(kubeconfig::KUBE_PROXY_PATH, pki, &pki.kube_proxy),
         // The kubelet complains every second while the folder is missing, and skips dotfiles.
         public(format!("{}/.keep", config::STATIC_PODS), ""),
@@ -124,7 +130,13 @@ mod tests {
 
     fn all(pki: &Pki) -> Vec<NodeFile> {
         let mut files = control_plane(pki, cell(), Settings::Idle);
-        files.extend(node(2, pki, cell(), Settings::Idle));
+        files.extend(node(
+            2,
+            pki,
+            cell(),
+            Settings::Idle,
+            &Configurations::default(),
+        ));
         files.push(pod_network(2, IpFamilies::Ipv4, None));
         files
     }
@@ -155,7 +167,8 @@ mod tests {
         644 /etc/systemd/system/kube-controller-manager.service
         644 /etc/systemd/system/kube-scheduler.service
         ");
-        insta::assert_snapshot!(list(&node(2, &pki, cell(), Settings::Idle)), @r"
+        let none = Configurations::default();
+        insta::assert_snapshot!(list(&node(2, &pki, cell(), Settings::Idle, &none)), @r"
         644 /etc/systemd/system/node-network.service
         644 /etc/systemd/system/containerd.service.d/podwire.conf
         644 /etc/kubernetes/masquerade.nft

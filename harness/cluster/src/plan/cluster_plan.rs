@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::addresses::MAX_NODES;
 use super::breaks::Break;
 use super::cell::Cell;
+use super::configurations::Configurations;
 use super::error::ClusterError;
 use super::layout::Member;
 use super::node_tree::{NodeTree, hex};
@@ -115,6 +116,9 @@ pub struct ClusterPlan {
     /// The user's files over the nodes' own, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_tree: Option<NodeTree>,
+    /// The user's configurations of components, as far as they count with its bootstrap.
+    #[serde(default, skip_serializing_if = "Configurations::is_empty")]
+    pub configurations: Configurations,
 }
 
 impl ClusterPlan {
@@ -162,6 +166,7 @@ impl ClusterPlan {
             broken,
             pod_manifest: None,
             node_tree: None,
+            configurations: Configurations::default(),
         })
     }
 
@@ -178,6 +183,15 @@ impl ClusterPlan {
     #[must_use]
     pub fn with_node_tree(self, node_tree: Option<NodeTree>) -> Self {
         Self { node_tree, ..self }
+    }
+
+    /// The same with the user's configurations, as far as they count with its bootstrap.
+    #[must_use]
+    pub fn with_configurations(self, configurations: Configurations) -> Self {
+        Self {
+            configurations: configurations.with(self.cell.bootstrap),
+            ..self
+        }
     }
 
     /// The stages of its cell, each the parent of the next.

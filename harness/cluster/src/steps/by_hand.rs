@@ -75,7 +75,7 @@ fn nodes(plan: &ClusterPlan, secrets: &Credentials) -> Result<Part, ClusterError
     let (pki, settings) = (pki(secrets)?, Settings::of(plan.accelerator));
     let nodes = (1..=plan.nodes).map(|number| OnNode {
         node: number,
-        files: node_files::node(number, pki, plan.cell, settings),
+        files: node_files::node(number, pki, plan.cell, settings, &plan.configurations),
         command: Some("systemctl enable --now node-network containerd kubelet".to_owned()),
     });
     let registered = Action::Wait {

@@ -66,12 +66,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use podwire_vm::{Accelerator, KvmProcessor};
+    use serde_json::json;
 
     use super::*;
     use crate::plan::breaks::Break;
     use crate::plan::cell::ProxyMode;
     use crate::plan::cell::{Bootstrap, FlannelBackend};
     use crate::plan::cluster_plan::{ImageFiles, Size};
+    use crate::plan::configurations::{Configurations, Kind};
     use crate::plan::ip_families::IpFamilies;
     use crate::plan::node_tree::{Laid, NodeTree};
     use crate::plan::pod_manifest::{Controller, ControllerKind, PodManifest};
@@ -144,6 +146,7 @@ mod tests {
             broken,
             pod_manifest,
             node_tree,
+            configurations,
         } = plan.clone();
         let mut all = Vec::new();
         let mut vary = |what: String, shapes: bool, change: &dyn Fn(&mut ClusterPlan)| {
@@ -221,6 +224,14 @@ mod tests {
                     it.pod_manifest = manifest.clone().flatten();
                 });
             }
+        }
+        assert!(configurations.is_empty());
+        for kind in Kind::ALL {
+            let given = Configurations([(kind, json!({ "anything": 1 }))].into());
+            let shapes = !(by_hand && kind.is_kubeadm_s());
+            vary(kind.to_string(), shapes, &|it| {
+                it.configurations = given.clone();
+            });
         }
         assert_eq!(node_tree, None);
         let file = Laid::File {

@@ -48,11 +48,11 @@ pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, C
 
 /// Engine and network on every node, and node 1's configuration.
 fn prepare(plan: &ClusterPlan) -> Part {
-    let settings = Settings::of(plan.accelerator);
+    let (settings, given) = (Settings::of(plan.accelerator), &plan.configurations);
     let nodes = (1..=plan.nodes).map(|number| {
         let mut files = node_files::prepared(plan.cell, settings);
         if number == 1 {
-            let config = kubeadm::init_files(&plan.kubernetes, plan.cell, settings);
+            let config = kubeadm::init_files(&plan.kubernetes, plan.cell, settings, given);
             files.extend(config);
         }
         OnNode {
@@ -78,9 +78,9 @@ fn init() -> Part {
 
 /// Every other node becomes a worker, all at once.
 fn join(plan: &ClusterPlan) -> Part {
-    let settings = Settings::of(plan.accelerator);
+    let (settings, given) = (Settings::of(plan.accelerator), &plan.configurations);
     let nodes = (2..=plan.nodes).map(|number| {
-        let config = kubeadm::join_file(number, plan.cell, Hole::CaHash.name(), settings);
+        let config = kubeadm::join_file(number, plan.cell, Hole::CaHash.name(), settings, given);
         OnNode {
             node: number,
             files: vec![config],

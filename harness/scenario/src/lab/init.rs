@@ -47,7 +47,9 @@ impl Lab {
     pub fn init_config(&self) -> anyhow::Result<InitConfig> {
         let plan = self.cluster().plan();
         let settings = self.cluster().settings();
-        InitConfig::read(&kubeadm::init_config(&plan.kubernetes, plan.cell, settings))
+        let given = &plan.configurations;
+        let config = kubeadm::init_config(&plan.kubernetes, plan.cell, settings, given);
+        InitConfig::read(&config)
     }
 }
 
@@ -63,7 +65,13 @@ impl Kubeadm<'_> {
         lab.step(format!("prepare {node} for kubeadm init"));
         let (plan, settings) = (lab.cluster().plan(), lab.cluster().settings());
         let mut files = node_files::prepared(plan.cell, settings);
-        files.extend(kubeadm::init_files(&plan.kubernetes, plan.cell, settings));
+        let given = &plan.configurations;
+        files.extend(kubeadm::init_files(
+            &plan.kubernetes,
+            plan.cell,
+            settings,
+            given,
+        ));
         for file in files {
             node.put(&file.path, file.text.as_bytes(), file.mode)
                 .await?;
@@ -85,7 +93,7 @@ impl Kubeadm<'_> {
 
 #[cfg(test)]
 mod tests {
-    use podwire_cluster::{Bootstrap, Cell, Settings};
+    use podwire_cluster::{Bootstrap, Cell, Configurations, Settings};
     use serde_json::json;
 
     use super::*;
@@ -93,7 +101,7 @@ mod tests {
     #[test]
     fn a_document_is_changed_and_the_others_stay() {
         let cell = Cell::usual(Bootstrap::Kubeadm);
-        let own = kubeadm::init_config("1.36.4", cell, Settings::Idle);
+        let own = kubeadm::init_config("1.36.4", cell, Settings::Idle, &Configurations::default());
         let mut config = InitConfig::read(&own).unwrap();
         assert_eq!(config.text(), own);
         let range = json!("172.30.0.0/16");
