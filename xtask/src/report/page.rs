@@ -101,6 +101,9 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
         footer {
             p { (line(&machine(results))) }
             p { (line(&results.provenance.to_string())) }
+            @if let Some(files) = &results.node_files {
+                p { "Files over the nodes': " (line(files)) }
+            }
             @for configuration in &results.configurations {
                 p { (line(configuration)) }
             }
