@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use oci_spec::distribution::Reference;
 
 use super::archive::ImageArchive;
-use super::policy::{self, Rewrite};
+use super::policy::{Rewrite, Rewritten};
 use super::yaml::{NoYaml, Node, Value};
 use super::{PodNetworkError, foreign};
 use crate::files::read_text;
@@ -96,14 +96,10 @@ impl PodNetworkManifest {
             Some(line) => refused(path, line, foreign::RENDERED.to_owned()),
             None => error,
         })?;
-        if !rewrites.is_empty() {
-            let strictly = Terms {
-                pull_policy_as_present: false,
-                ..terms
-            };
-            // What could not be rewritten is refused as it would be without.
-            return Self::parse(path, policy::rewritten(&text, &rewrites), strictly);
-        }
+        let text = match rewrites.as_slice() {
+            [] => text,
+            rewrites => as_present(path, &text, rewrites, terms)?,
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             name: name.into_owned(),
@@ -119,8 +115,8 @@ impl PodNetworkManifest {
     /// [`PodNetworkError::Manifest`] for a file that starts nothing, and for an operator alone, whose images
     /// neither it nor an archive names.
     pub fn check(&self, path: &Path, archives: &[ImageArchive]) -> Result<(), PodNetworkError> {
-        let on_every_node = |it: &&Controller| it.kind == ControllerKind::DaemonSet;
-        if self.controllers.iter().any(|it| on_every_node(&it)) {
+        let mut controllers = self.controllers.iter();
+        if controllers.any(|it| it.kind == ControllerKind::DaemonSet) {
             return Ok(());
         }
         let Some(operator) = self.controllers.first() else {
@@ -130,9 +126,7 @@ impl PodNetworkManifest {
             return Err(refused(path, 1, reason.to_owned()));
         };
         let mut held = archives.iter().flat_map(|archive| &archive.held);
-        let named =
-            |image: &crate::pod_network::HeldImage| self.images.keys().any(|it| image.is(it));
-        if held.any(|image| !named(image)) {
+        if held.any(|image| !self.images.keys().any(|it| image.is(it))) {
             return Ok(());
         }
         Err(PodNetworkError::Manifest {
@@ -144,6 +138,29 @@ impl PodNetworkManifest {
                 operator.namespace, operator.name
             ),
         })
+    }
+}
+
+/// The text without anything that would have a node ask a registry. What could not be written anew is refused as
+/// without, in the line that it has in the file.
+fn as_present(
+    path: &Path,
+    text: &str,
+    rewrites: &[Rewrite],
+    terms: Terms,
+) -> Result<String, PodNetworkError> {
+    let rewritten = Rewritten::of(text, rewrites);
+    let strictly = Terms {
+        pull_policy_as_present: false,
+        ..terms
+    };
+    match Reader::read(path, &rewritten.text, strictly) {
+        Ok(_) => Ok(rewritten.text),
+        Err(PodNetworkError::Manifest { mut place, reason }) => {
+            place.line = rewritten.line_before(place.line);
+            Err(PodNetworkError::Manifest { place, reason })
+        }
+        Err(other) => Err(other),
     }
 }
 
@@ -586,6 +603,12 @@ items:
             pod(r#" [{"image": "a", "imagePullPolicy": "Always"}, {"image": "b:1", "imagePullPolicy": "Always"}]"#),
             Ok(r#" [{"image": "a", "imagePullPolicy": "IfNotPresent"}, {"image": "b:1", "imagePullPolicy": "IfNotPresent"}]"#.to_owned())
         );
+        // Places are those of the file, whatever was put in before them.
+        let two = "\n  - image: a\n  - image: b:1";
+        let text = format!("apiVersion: v1\nkind: Pod\nspec:\n  containers:{two}");
+        let images = on(as_present, &text).unwrap().images;
+        assert_eq!(images["docker.io/library/b:1"].line, 6);
+        insta::assert_snapshot!(pod("\n  - image: a\n  - {image: b}").unwrap_err(), @r#"net.yaml:7: "b" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
         // Where no line can be written anew by itself it is said as ever.
         insta::assert_snapshot!(pod(" [{image: a}]").unwrap_err(), @r#"net.yaml:5: "a" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
     }

@@ -9,17 +9,38 @@ pub(super) enum Rewrite {
     Image(u64),
 }
 
-/// The text with `IfNotPresent` in all of these lines where a line can be written anew without reading more than
-/// itself; whoever reads it again finds the others as they were.
-pub(super) fn rewritten(text: &str, rewrites: &[Rewrite]) -> String {
-    let lines = text.split_inclusive('\n').zip(1..);
-    lines
-        .map(|(line, number)| match line_of(rewrites, number) {
-            Some(Rewrite::Policy(_)) => as_present(line),
-            Some(Rewrite::Image(_)) => with_policy(line),
-            None => line.to_owned(),
-        })
-        .collect()
+/// A text of which some lines were written anew, and where each of its lines was before.
+pub(super) struct Rewritten {
+    pub(super) text: String,
+    lines: Vec<u64>,
+}
+
+impl Rewritten {
+    /// The text with `IfNotPresent` in all of these lines where a line can be written anew without reading more
+    /// than itself; whoever reads it again finds the others as they were.
+    pub(super) fn of(text: &str, rewrites: &[Rewrite]) -> Self {
+        let mut rewritten = Self {
+            text: String::new(),
+            lines: Vec::new(),
+        };
+        for (line, number) in text.split_inclusive('\n').zip(1..) {
+            let written = match line_of(rewrites, number) {
+                Some(Rewrite::Policy(_)) => as_present(line),
+                Some(Rewrite::Image(_)) => with_policy(line),
+                None => line.to_owned(),
+            };
+            rewritten.lines.extend(written.lines().map(|_| number));
+            rewritten.text += &written;
+        }
+        rewritten
+    }
+
+    /// The line of the text before.
+    pub(super) fn line_before(&self, line: u64) -> u64 {
+        let place = usize::try_from(line).ok().and_then(|it| it.checked_sub(1));
+        let before = place.and_then(|place| self.lines.get(place));
+        before.copied().unwrap_or(line)
+    }
 }
 
 fn line_of(rewrites: &[Rewrite], number: u64) -> Option<&Rewrite> {
