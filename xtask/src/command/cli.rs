@@ -385,17 +385,28 @@ impl NetworkArgs {
         }
     }
 
-    /// The same, where there can be such a cluster.
+    /// The same with nodes laid out like that, where there can be such a cluster.
     ///
     /// # Errors
-    /// In words, for flannel with two families: the bundle's flanneld carries IPv4 alone.
-    pub(crate) fn existing_cell(&self, bootstrap: Bootstrap) -> Result<Cell, String> {
-        let cell = self.cell(bootstrap);
+    /// In words, for two families where something carries IPv4 alone: the bundle's flanneld, the router between
+    /// two segments.
+    pub(crate) fn existing_cell(
+        &self,
+        bootstrap: Bootstrap,
+        layout: Layout,
+    ) -> Result<Cell, String> {
+        let cell = self.cell(bootstrap).laid_out(layout);
         if cell.ip_families.is_dual() && matches!(cell.network, PodNetwork::Flannel(_)) {
             return Err(format!(
                 "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {}, and the bundle's \
                  flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own",
                 cell.network
+            ));
+        }
+        if !cell.exists() {
+            return Err(format!(
+                "--layout {layout}: no router leads from one segment to another by IPv6; --ip-families dual is \
+                 for clusters whose nodes share one"
             ));
         }
         Ok(cell)
@@ -914,7 +925,7 @@ mod tests {
             let Command::Test(args) = Cli::try_parse_from(words).unwrap().command else {
                 panic!("{line} is not about a test");
             };
-            let cell = args.network.existing_cell(bootstrap);
+            let cell = args.network.existing_cell(bootstrap, Layout::Flat);
             cell.map(|cell| cell.to_string())
         };
         let (by_hand, kubeadm) = (Bootstrap::ByHand, Bootstrap::Kubeadm);

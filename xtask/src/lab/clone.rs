@@ -43,15 +43,8 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Makes what is missing, on behalf of `command`.
     pub(super) fn get(session: &Session, args: &ClusterArgs, command: &str) -> Result<Self, Stop> {
-        let cell = args.network.existing_cell(args.bootstrap);
-        let cell = cell.map_err(Stop::Usage)?.laid_out(args.layout);
-        if !cell.exists() {
-            return Err(Stop::Usage(format!(
-                "--layout {}: no router leads from one segment to another by IPv6; --ip-families dual is for \
-                 clusters whose nodes share one",
-                args.layout
-            )));
-        }
+        let cell = args.network.existing_cell(args.bootstrap, args.layout);
+        let cell = cell.map_err(Stop::Usage)?;
         if !args.stage.is_of(cell) {
             let stage = args.stage;
             return Err(Stop::Usage(format!(

@@ -398,7 +398,7 @@ fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
         (Some(Bootstraps::Both) | None, None) => Bootstrap::ALL.to_vec(),
     };
     let cells = bootstraps.into_iter();
-    let cells = cells.map(|each| args.network.existing_cell(each));
+    let cells = cells.map(|each| args.network.existing_cell(each, Layout::Flat));
     cells.collect::<Result<_, _>>().map_err(Stop::Usage)
 }
 
