@@ -25,6 +25,7 @@ pub mod pod_network;
 pub mod probe;
 pub mod sources;
 pub mod tools;
+pub mod yaml;
 
 use std::path::Path;
 

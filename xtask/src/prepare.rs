@@ -4,6 +4,7 @@ pub(crate) mod alone;
 pub(crate) mod configurations;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod given;
 pub(crate) mod machine;
 pub(crate) mod node_tree;
 pub(crate) mod parts;

@@ -9,9 +9,10 @@ use oci_spec::distribution::Reference;
 
 use super::archive::ImageArchive;
 use super::policy::{Rewrite, Rewritten};
-use super::yaml::{NoYaml, Node, Value};
+use super::yaml::{Node, Value};
 use super::{PodNetworkError, foreign};
 use crate::files::read_text;
+use crate::yaml::NoYaml;
 
 /// A line of the manifest, as compilers show it: `calico.yaml:12`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,15 +1,11 @@
 //! YAML as a tree that knows where each value stands.
 
 use std::fmt;
-use std::{panic, thread};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Spanned, UserMessageFormatter};
+use serde_saphyr::Spanned;
 
-/// How deep values may be in each other: the schemas of resources, which are deepest, come to 40.
-const DEPTH: usize = 64;
-/// What reading them takes, whoever calls: unoptimised, a level takes 40 KiB.
-const STACK: usize = 16 << 20;
+use crate::yaml::{self, DEPTH, NoYaml};
 
 /// A value and the line where it stands in the file, from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,37 +26,13 @@ pub(super) enum Value {
     Other,
 }
 
-/// A text that is no YAML: where, and why.
-#[derive(Debug)]
-pub(super) struct NoYaml {
-    pub(super) line: u64,
-    pub(super) reason: String,
-}
-
 impl Node {
     /// The documents of a stream; empty ones are left out.
     pub(super) fn documents(text: &str) -> Result<Vec<Self>, NoYaml> {
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().stack_size(STACK);
-            let read = thread.spawn_scoped(scope, || Self::read(text));
-            let read = read.map_err(|error| NoYaml {
-                line: 1,
-                reason: format!("no thread reads it: {error}"),
-            })?;
-            read.join()
-                .unwrap_or_else(|panic| panic::resume_unwind(panic))
-        })
-    }
-
-    fn read(text: &str) -> Result<Vec<Self>, NoYaml> {
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_depth: DEPTH },
-        };
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(1, |location| location.line());
-            let error = error.without_snippet();
-            let reason = error.render_with_formatter(&UserMessageFormatter);
-            NoYaml { line, reason }
+        yaml::documents(text, || {
+            serde_saphyr::options! {
+                budget: serde_saphyr::budget! { max_depth: DEPTH },
+            }
         })
     }
 

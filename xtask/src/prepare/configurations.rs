@@ -1,20 +1,19 @@
 //! `--kubelet-config FILE`, `--kube-proxy-config FILE` and `--kubeadm-config FILE`: configurations of the
 //! user's that are merged into podwire's, read before anything is done.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::Path;
-use std::{panic, thread};
 
 use podwire_cluster::{
-    Bootstrap, Cell, ClusterPlan, Configurations, FIELDS_OF, ImageFiles, Kind, StageName, Unknown,
+    Bootstrap, Cell, ClusterPlan, Configurations, FIELDS_OF, Kind, StageName, Unknown,
 };
 use podwire_images::BundleOrder;
+use podwire_images::yaml::{self, DEPTH};
 use podwire_process::plain;
 use podwire_vm::Accelerator;
 use serde_json::{Value, json};
 
 use crate::command::cli::NetworkArgs;
+use crate::prepare::given::{at_most, outline};
 use crate::say::stop::Stop;
 use crate::say::text::nearest;
 
@@ -22,10 +21,6 @@ use crate::say::text::nearest;
 const MOST_OCTETS: u64 = 256 << 10;
 /// Values in it, those that aliases repeat too.
 const MOST_VALUES: usize = 20_000;
-/// Values in one another.
-const DEEP: usize = 64;
-/// What reading them takes, whoever calls: unoptimised, a level takes 40 KiB.
-const STACK: usize = 16 << 20;
 /// Names that a report tells of a file.
 const TOLD: usize = 12;
 
@@ -116,17 +111,7 @@ impl<'a> Target<'a> {
         accelerator: Accelerator,
         given: &Configurations,
     ) -> anyhow::Result<ClusterPlan> {
-        let image = ImageFiles::default();
-        let plan = ClusterPlan::new(
-            self.nodes,
-            cell,
-            self.kubernetes,
-            &image,
-            accelerator,
-            "",
-            "",
-            None,
-        )?;
+        let plan = outline(self.nodes, cell, self.kubernetes, accelerator)?;
         Ok(plan.with_configurations(given.clone()))
     }
 }
@@ -273,15 +258,13 @@ fn some_of(all: &[String]) -> String {
 
 /// Reads a file, and tells whose documents are in it.
 fn documents(path: &Path, flag: Flag) -> Result<Configurations, String> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(MOST_OCTETS + 1).read_to_end(&mut bytes);
-    if read.map_err(|error| error.to_string())? as u64 > MOST_OCTETS {
-        return Err(format!(
+    let read = at_most(path, MOST_OCTETS).map_err(|error| error.to_string())?;
+    let bytes = read.ok_or_else(|| {
+        format!(
             "it has more than {} KiB, and is no configuration",
             MOST_OCTETS >> 10
-        ));
-    }
+        )
+    })?;
     let text = String::from_utf8(bytes).map_err(|_| "it is no text (UTF-8)".to_owned())?;
     let mut found = Configurations::default();
     for document in parsed(&text)? {
@@ -301,13 +284,7 @@ fn documents(path: &Path, flag: Flag) -> Result<Configurations, String> {
 
 /// The documents of a stream; empty ones are left out.
 fn parsed(text: &str) -> Result<Vec<Value>, String> {
-    let read = thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(STACK);
-        let read = thread.spawn_scoped(scope, || yaml(text));
-        let read = read.map_err(|error| format!("no thread reads it: {error}"))?;
-        read.join()
-            .unwrap_or_else(|panic| panic::resume_unwind(panic))
-    });
+    let read = yaml::documents::<Value>(text, options).map_err(|error| plain::text(&error.reason));
     // Some JSON is no YAML: tabs may indent it.
     let read = read.or_else(|why| match serde_json::from_str(text) {
         Ok(document) => Ok(vec![document]),
@@ -317,18 +294,13 @@ fn parsed(text: &str) -> Result<Vec<Value>, String> {
     Ok(documents.filter(|it| !it.is_null()).collect())
 }
 
-fn yaml(text: &str) -> Result<Vec<Value>, String> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: DEEP, max_nodes: MOST_VALUES, max_events: 4 * MOST_VALUES },
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: DEPTH, max_nodes: MOST_VALUES, max_events: 4 * MOST_VALUES },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_VALUES },
         // As Kubernetes reads it.
         legacy_octal_numbers: true,
-    };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let reason = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        plain::text(&reason)
-    })
+    }
 }
 
 /// The kind of a document, if it is one that the flag takes.
@@ -384,6 +356,8 @@ mod tests {
     use clap::Parser as _;
     use proptest::prelude::*;
     use tempfile::TempDir;
+
+    use std::fs;
 
     use super::*;
     use crate::command::cli::{Cli, Command};

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use podwire_cluster::{Cell, ClusterPlan, ImageFiles, Laid, NodeTree};
+use podwire_cluster::{Cell, Laid, NodeTree};
 use podwire_process::plain;
 use podwire_vm::Accelerator;
 
+use crate::prepare::given::{at_most, outline};
 use crate::say::stop::Stop;
 
 /// Files and links that a tree may have, and octets in all of them: they are settings, and are kept in each
@@ -46,18 +46,7 @@ impl Given {
         };
         let tree = Reading::of(dir).map_err(usage)?;
         for cell in cells {
-            // Only the steps' files count here, which are the same on whatever they run.
-            let plan = ClusterPlan::new(
-                nodes,
-                *cell,
-                "",
-                &ImageFiles::default(),
-                Accelerator::Tcg,
-                "",
-                "",
-                None,
-            );
-            let plan = plan.map_err(anyhow::Error::from)?;
+            let plan = outline(nodes, *cell, "", Accelerator::Tcg)?;
             let checked = plan.with_node_tree(Some(tree.clone())).check_node_tree();
             checked.map_err(|error| usage(error.to_string()))?;
         }
@@ -164,17 +153,14 @@ impl Reading {
 
     fn text(&mut self, path: &Path, at: &str) -> Result<String, String> {
         let left = MOST_OCTETS - self.octets;
-        let mut bytes = Vec::new();
-        let file = fs::File::open(path).map_err(|error| told(path, &error))?;
-        let read = file.take(left + 1).read_to_end(&mut bytes);
-        let read = read.map_err(|error| told(path, &error))? as u64;
-        if read > left {
-            return Err(format!(
+        let read = at_most(path, left).map_err(|error| told(path, &error))?;
+        let bytes = read.ok_or_else(|| {
+            format!(
                 "its files have more than {} KiB together: programs and modules belong into an image",
                 MOST_OCTETS >> 10
-            ));
-        }
-        self.octets += read;
+            )
+        })?;
+        self.octets += bytes.len() as u64;
         String::from_utf8(bytes).map_err(|_| format!("{at} is no text (UTF-8)"))
     }
 }
