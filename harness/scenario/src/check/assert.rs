@@ -265,7 +265,7 @@ impl Mesh {
             .iter()
             .map(|(_, cell)| format!("\n  {cell}"))
             .collect();
-        Err(Failure::new(
+        let mut failure = Failure::new(
             *cause,
             expected,
             format!(
@@ -274,24 +274,26 @@ impl Mesh {
                 self.cells.len(),
                 pairs.concat()
             ),
-        )
-        .look(
-            "`ip route` of the sending and of the answering node, then the wire capture: does the \
-               request leave for the right node, and does the reply come back?",
-        )
-        .pairs(Pairs {
-            lost: wrong.iter().find_map(|(_, cell)| cell.came.clone()),
-            all: judged
-                .iter()
-                .map(|((expected, cause), cell)| Pair {
-                    from: End::from(&cell.from),
-                    to: End::from(&cell.to),
-                    expected: expected.to_string(),
-                    seen: cell.ended(),
-                    wrong: cause.is_some(),
-                })
-                .collect(),
-        }))
+        );
+        failure.also = wrong.iter().map(|(cause, _)| *cause).collect();
+        Err(failure
+            .look(
+                "`ip route` of the sending and of the answering node, then the wire capture: does the \
+                   request leave for the right node, and does the reply come back?",
+            )
+            .pairs(Pairs {
+                lost: wrong.iter().find_map(|(_, cell)| cell.came.clone()),
+                all: judged
+                    .iter()
+                    .map(|((expected, cause), cell)| Pair {
+                        from: End::from(&cell.from),
+                        to: End::from(&cell.to),
+                        expected: expected.to_string(),
+                        seen: cell.ended(),
+                        wrong: cause.is_some(),
+                    })
+                    .collect(),
+            }))
     }
 }
 

@@ -90,8 +90,11 @@ impl fmt::Display for Cause {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}; seen ({cause}): {seen}")]
 pub struct Failure {
-    /// Class of what was seen.
+    /// Class of what was seen, of what is told first where it is several things.
     pub cause: Cause,
+    /// The classes of what else was seen. A lossy machine adds an end of its own to a few of many requests: what
+    /// befell the others is a finding none the less.
+    pub also: Vec<Cause>,
     /// What should have been, completing "expected ...".
     pub expected: String,
     /// What was.
@@ -107,6 +110,7 @@ impl Failure {
     pub fn new(cause: Cause, expected: impl Into<String>, seen: impl Into<String>) -> Self {
         Self {
             cause,
+            also: Vec::new(),
             expected: expected.into(),
             seen: seen.into(),
             look: "the nodes' journals and the wire capture of the evidence".into(),
@@ -119,6 +123,19 @@ impl Failure {
     pub fn look(mut self, at: impl Into<String>) -> Self {
         self.look = at.into();
         self
+    }
+
+    /// The same failure, with what else was found, and where.
+    #[must_use]
+    pub(crate) fn also(mut self, place: &str, other: &Self) -> Self {
+        self.seen += &format!("\n{place}: {other}");
+        self.also.push(other.cause);
+        self
+    }
+
+    /// Whether this is what was found, or among it.
+    pub(crate) fn finds(&self, cause: Cause) -> bool {
+        self.cause == cause || self.also.contains(&cause)
     }
 
     /// The same failure, with who was asked by whom.

@@ -301,8 +301,6 @@ impl Service<'_> {
             .iter_mut()
             .for_each(|it| it.clients.extend(&clients));
         let wire = self.lab.wire();
-        // What was seen is worth more than that no more could be.
-        let trouble = wire.trouble(&sent).unwrap_or_default();
         let told = report.results.iter().map(|it| u64::from(it.count)).sum();
         let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
         let mut pairs = shares::shared(&from, &report, pods, share);
@@ -310,9 +308,7 @@ impl Service<'_> {
         if pairs.lost.is_none() && report.count(Outcome::TimedOut) > 0 {
             pairs.lost = wire.trace_to(&from, &report.target, since).await;
         }
-        let mut failure = failure.pairs(pairs);
-        failure.seen += &trouble;
-        Err(failure.into())
+        Err(wire.trouble(&sent, failure.pairs(pairs)).into())
     }
 
     /// Where only some of its Pods can be reached, connections to its ClusterIP succeed as often as

@@ -11,6 +11,7 @@ use podwire_cluster::{PodNetwork, addresses};
 use podwire_lan::witness::{Moment, Seen, Witness};
 
 use crate::check::assert::Party;
+use crate::check::failure::Failure;
 use crate::check::pairs::Trace;
 use crate::check::wire::{self, Crossing, Observed, Requests};
 use crate::lab::Lab;
@@ -159,14 +160,17 @@ impl Wire<'_> {
         wire::first_unanswered(&observed.crossings, observed.layout)
     }
 
-    /// How far unanswered requests came, and what else went wrong on their way.
-    pub(super) fn trouble(&self, requests: &Requests) -> anyhow::Result<String> {
-        let observed = self.observed(requests)?;
-        let mut told = wire::unanswered(&observed.crossings, observed.layout);
-        if let Err(failure) = wire::carried(&observed, true) {
-            told += &format!("\nOn the wire: {failure}");
+    /// The same failure, with how far unanswered requests came, and what else went wrong on their way. As it is
+    /// when the wire cannot be asked: what was seen is worth more than that no more could be.
+    pub(super) fn trouble(&self, requests: &Requests, mut failure: Failure) -> Failure {
+        let Ok(observed) = self.observed(requests) else {
+            return failure;
+        };
+        failure.seen += &wire::unanswered(&observed.crossings, observed.layout);
+        match wire::carried(&observed, true) {
+            Err(found) => failure.also("On the wire", &found),
+            Ok(()) => failure,
         }
-        Ok(told)
     }
 
     fn observed(&self, requests: &Requests) -> anyhow::Result<Observed> {

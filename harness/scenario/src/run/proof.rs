@@ -11,7 +11,7 @@ use crate::scenario::Sabotage;
 /// What the assertion made of an injected fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// It failed, with the cause that the sabotage names.
+    /// It failed, with the cause that the sabotage names among what was found.
     Caught(Failure),
     /// It held, as if nothing were broken.
     Held,
@@ -36,7 +36,7 @@ impl Effect {
             Ok(()) => Self::Held,
             Err(error) => match (error.downcast_ref(), error.downcast_ref::<Failure>()) {
                 (Some(NotInjected(why)), _) => Self::NotInjected(why.clone()),
-                (None, Some(failure)) if failure.cause == sabotage.expects => {
+                (None, Some(failure)) if failure.finds(sabotage.expects) => {
                     Self::Caught(failure.clone())
                 }
                 (None, Some(failure)) => Self::OtherCause(failure.clone()),
@@ -166,7 +166,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn failure(cause: Cause) -> anyhow::Result<()> {
-        Err(Failure::new(cause, "an answer", "none").into())
+        Err(failed(cause).into())
+    }
+
+    fn failed(cause: Cause) -> Failure {
+        Failure::new(cause, "an answer", "none")
     }
 
     #[test]
@@ -175,6 +179,9 @@ pub(crate) mod tests {
         assert!(matches!(of(&failure(Cause::TimedOut)), Effect::Caught(_)));
         let wrapped = failure(Cause::TimedOut).map_err(|error| error.context("run 2 of 3"));
         assert!(matches!(of(&wrapped), Effect::Caught(_)));
+        let first_of_two = Failure::new(Cause::SentAgain, "each packet once", "584 twice");
+        let first_of_two = first_of_two.also("At its end", &failed(Cause::TimedOut));
+        assert!(matches!(of(&Err(first_of_two.into())), Effect::Caught(_)));
         assert!(matches!(
             of(&failure(Cause::Refused)),
             Effect::OtherCause(_)
