@@ -240,7 +240,7 @@ pub struct Sabotage {
     pub name: &'static str,
     /// What is broken.
     pub about: &'static str,
-    /// The class of failure that the check must report.
+    /// The class of failure that must be among what the check finds.
     pub expects: Cause,
     /// Injects the fault. What fails here is the harness's fault: nothing is proved.
     pub inject: Steps,

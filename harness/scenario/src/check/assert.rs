@@ -274,26 +274,26 @@ impl Mesh {
                 self.cells.len(),
                 pairs.concat()
             ),
-        );
-        failure.also = wrong.iter().map(|(cause, _)| *cause).collect();
-        Err(failure
-            .look(
-                "`ip route` of the sending and of the answering node, then the wire capture: does the \
-                   request leave for the right node, and does the reply come back?",
-            )
-            .pairs(Pairs {
-                lost: wrong.iter().find_map(|(_, cell)| cell.came.clone()),
-                all: judged
-                    .iter()
-                    .map(|((expected, cause), cell)| Pair {
-                        from: End::from(&cell.from),
-                        to: End::from(&cell.to),
-                        expected: expected.to_string(),
-                        seen: cell.ended(),
-                        wrong: cause.is_some(),
-                    })
-                    .collect(),
-            }))
+        )
+        .look(
+            "`ip route` of the sending and of the answering node, then the wire capture: does the \
+               request leave for the right node, and does the reply come back?",
+        )
+        .pairs(Pairs {
+            lost: wrong.iter().find_map(|(_, cell)| cell.came.clone()),
+            all: judged
+                .iter()
+                .map(|((expected, cause), cell)| Pair {
+                    from: End::from(&cell.from),
+                    to: End::from(&cell.to),
+                    expected: expected.to_string(),
+                    seen: cell.ended(),
+                    wrong: cause.is_some(),
+                })
+                .collect(),
+        });
+        failure.also = wrong.iter().skip(1).map(|(cause, _)| *cause).collect();
+        Err(failure)
     }
 }
 
@@ -684,6 +684,15 @@ mod tests {
         expected every pair to answer; seen (timed out): 1 of 3 pairs did otherwise:
           a (10.1.1.2 on node1) -> b (10.1.2.2 on node2): timed out
         ");
+        let mut two_ways = mesh(Outcome::TimedOut);
+        two_ways.cells[2].outcome = Outcome::Refused;
+        let found = two_ways.all_answer("all").unwrap_err();
+        assert_eq!(
+            (found.cause, &*found.also),
+            (Cause::TimedOut, &[Cause::Refused][..])
+        );
+        assert_eq!(dead.also, []);
+
         let alive = mesh(Outcome::Answered)
             .exactly_dead("one", across)
             .unwrap_err();

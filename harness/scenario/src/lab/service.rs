@@ -300,15 +300,18 @@ impl Service<'_> {
         sent.crossings
             .iter_mut()
             .for_each(|it| it.clients.extend(&clients));
-        let wire = self.lab.wire();
         let told = report.results.iter().map(|it| u64::from(it.count)).sum();
         let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
-        let mut pairs = shares::shared(&from, &report, pods, share);
-        pairs.lost = wire.first_unanswered(&sent);
-        if pairs.lost.is_none() && report.count(Outcome::TimedOut) > 0 {
+        let failure = failure.pairs(shares::shared(&from, &report, pods, share));
+        let wire = self.lab.wire();
+        let mut failure = wire.trouble(&sent, failure);
+        if let Some(pairs) = &mut failure.pairs
+            && pairs.lost.is_none()
+            && report.count(Outcome::TimedOut) > 0
+        {
             pairs.lost = wire.trace_to(&from, &report.target, since).await;
         }
-        Err(wire.trouble(&sent, failure.pairs(pairs)).into())
+        Err(failure.into())
     }
 
     /// Where only some of its Pods can be reached, connections to its ClusterIP succeed as often as

@@ -154,19 +154,20 @@ impl Wire<'_> {
         ))
     }
 
-    /// How far the first of these requests came that was on the wire and not answered.
-    pub(super) fn first_unanswered(&self, requests: &Requests) -> Option<Trace> {
-        let observed = self.observed(requests).ok()?;
-        wire::first_unanswered(&observed.crossings, observed.layout)
-    }
-
-    /// The same failure, with how far unanswered requests came, and what else went wrong on their way. As it is
-    /// when the wire cannot be asked: what was seen is worth more than that no more could be.
+    /// The same failure, with how far unanswered requests came, the first of them also as its pairs' lost one, and
+    /// what else went wrong on their way. As it is when the wire cannot be asked: what was seen is worth more
+    /// than that no more could be.
     pub(super) fn trouble(&self, requests: &Requests, mut failure: Failure) -> Failure {
         let Ok(observed) = self.observed(requests) else {
             return failure;
         };
-        failure.seen += &wire::unanswered(&observed.crossings, observed.layout);
+        let Observed {
+            crossings, layout, ..
+        } = &observed;
+        failure.seen += &wire::unanswered(crossings, *layout);
+        if let Some(pairs) = &mut failure.pairs {
+            pairs.lost = wire::first_unanswered(crossings, *layout);
+        }
         match wire::carried(&observed, true) {
             Err(found) => failure.also("On the wire", &found),
             Ok(()) => failure,
