@@ -5,6 +5,7 @@
 #     overlay      files to add
 #     programs     files to add
 #     debs         trees of packages to make, install and hold
+#     upgrade      trees of packages to make, for whoever upgrades: /opt/upgrade/NAME.deb
 #     programs.sha256   sha256sum's list of all programs added
 #     oci          images to import into containerd, with their names in IN/references
 #     initrd-init  the initrd's first program
@@ -36,15 +37,21 @@ for generator in /usr/lib/systemd/system-generators/*; do
 done
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/*.log /var/log/apt /etc/apt/preferences.d/podwire
 
+# make_packages TREES OUT: OUT/NAME.deb of each TREES/NAME
+make_packages() {
+    for tree in "$1"/*; do
+        name=${tree##*/}
+        mkdir "$work/$name"
+        tar -C "$tree" -c --mode=u=rwX,go=rX . | tar -C "$work/$name" -x -p
+        dpkg-deb --root-owner-group -Znone --build "$work/$name" "$2/$name.deb"
+        rm -rf "${work:?}/$name"
+    done
+}
+
 if [ -n "$(ls "$in/debs")" ]; then
     echo "installing the packages"
     names=$(cd "$in/debs" && echo *)
-    for name in $names; do
-        mkdir "$work/$name"
-        tar -C "$in/debs/$name" -c --mode=u=rwX,go=rX . | tar -C "$work/$name" -x -p
-        dpkg-deb --root-owner-group -Znone --build "$work/$name"
-        rm -rf "${work:?}/$name"
-    done
+    make_packages "$in/debs" "$work"
     dpkg -i "$work"/*.deb
     rm "$work"/*.deb
     apt-mark hold $names
@@ -53,6 +60,12 @@ if [ -n "$(ls "$in/debs")" ]; then
         echo "on hold are: $held; wanted: $names"
         exit 1
     fi
+fi
+
+if [ -n "$(ls "$in/upgrade")" ]; then
+    echo "making the packages of the upgrade"
+    mkdir /opt/upgrade
+    make_packages "$in/upgrade" /opt/upgrade
 fi
 
 if [ -n "$(ls "$in/oci")" ]; then

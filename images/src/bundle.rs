@@ -56,6 +56,19 @@ pub struct Bundle {
     pub dir: PathBuf,
     /// What is in it.
     pub manifest: BundleManifest,
+    /// The newer one that its clusters can be upgraded to.
+    pub upgrade: Option<Box<Bundle>>,
+}
+
+impl Bundle {
+    /// The same, with what its clusters can be upgraded to.
+    #[must_use]
+    pub fn upgraded_to(self, newer: Self) -> Self {
+        Self {
+            upgrade: Some(Box::new(newer)),
+            ..self
+        }
+    }
 }
 
 /// What a bundle holds.
@@ -154,6 +167,8 @@ pub struct BundleOrder {
     dir: Option<PathBuf>,
     /// Those files, and replaced components, which come last.
     own: Vec<OwnFile>,
+    /// What its clusters can be upgraded to.
+    pub upgrade: Option<Box<BundleOrder>>,
 }
 
 /// Where everything comes from that is not one's own.
@@ -172,14 +187,17 @@ pub struct Asked<'a> {
     pub from: Option<&'a BundleFrom>,
     /// `--replace`.
     pub replace: &'a [Replacement],
+    /// `--upgrade-to`.
+    pub upgrade_to: Option<&'a str>,
 }
 
 impl BundleOrder {
-    /// Settles what is asked for: reads the versions that there are and the user's own files.
+    /// Settles what is asked for: reads the versions that there are and the user's own files, of which a newer
+    /// Kubernetes that clusters are upgraded to has none.
     ///
     /// # Errors
     /// [`Error::UnknownVersion`] and its like for a version that is not to be had so;
-    /// [`Error::OwnFile`] for a file of the user's that no node could run.
+    /// [`Error::NoUpgrade`] where kubeadm would not upgrade to it; [`Error::OwnFile`] for a file of the user's that no node could run.
     pub fn take(source: &Path, sources: &Sources, asked: &Asked<'_>) -> Result<Self, Error> {
         let default = &sources.bundle_from;
         let from = asked.from.unwrap_or(default);
@@ -214,11 +232,40 @@ impl BundleOrder {
             own.retain(|other| other.component != file.component);
             own.push(file);
         }
-        Ok(Self {
+        let settled = Self {
             kubernetes,
             base,
             dir: dir.cloned(),
             own,
+            upgrade: None,
+        };
+        let Some(to) = asked.upgrade_to else {
+            return Ok(settled);
+        };
+        let release = BundleFrom::Release;
+        let newer = Asked {
+            kubernetes: Some(to),
+            from: matches!(settled.base, Base::Release(_)).then_some(&release),
+            replace: &[],
+            upgrade_to: None,
+        };
+        settled.upgraded_to(Self::take(source, sources, &newer)?.without_own())
+    }
+
+    /// The same, with what its clusters can be upgraded to.
+    ///
+    /// # Errors
+    /// [`Error::NoUpgrade`] where kubeadm would not upgrade to it.
+    pub fn upgraded_to(self, newer: Self) -> Result<Self, Error> {
+        if !version::can_be_upgraded(&self.kubernetes, &newer.kubernetes) {
+            return Err(Error::NoUpgrade {
+                from: self.kubernetes,
+                to: newer.kubernetes,
+            });
+        }
+        Ok(Self {
+            upgrade: Some(Box::new(newer)),
+            ..self
         })
     }
 
@@ -227,6 +274,14 @@ impl BundleOrder {
         Self {
             dir: None,
             own: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The same for clusters that stay as they are.
+    fn without_upgrade(&self) -> Self {
+        Self {
+            upgrade: None,
             ..self.clone()
         }
     }
@@ -241,14 +296,16 @@ impl BundleOrder {
             base: Base::Modules,
             dir: None,
             own: Vec::new(),
+            upgrade: None,
         })
     }
 
     /// The program that making it runs on this host, and for which no more is known than a digest from
     /// the same server.
     pub fn unverified_program(&self) -> Option<&'static str> {
+        let newer = || self.upgrade.as_ref()?.unverified_program();
         match &self.base {
-            Base::Modules => None,
+            Base::Modules => newer(),
             Base::Release(_) => Some("kubeadm"),
         }
     }
@@ -281,6 +338,7 @@ impl BundleOrder {
                     sha256: file.sha256.clone(),
                 })
                 .collect(),
+            upgrade_to: self.upgrade.as_ref().map(|it| it.kubernetes.clone()),
         }
     }
 }
@@ -296,6 +354,9 @@ pub struct Provenance {
     pub directory: Option<OwnFolder>,
     /// Single components of one's own.
     pub replaced: Vec<Replaced>,
+    /// The newer version that clusters can be upgraded to, from the same source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_to: Option<String>,
 }
 
 /// A folder of one's own files.
@@ -334,6 +395,9 @@ impl fmt::Display for Provenance {
             let path = one.path.display();
             write!(f, "; {} from {path} (sha256 {})", one.component, one.sha256)?;
         }
+        if let Some(newer) = &self.upgrade_to {
+            write!(f, "; to be upgraded to {newer}")?;
+        }
         Ok(())
     }
 }
@@ -347,14 +411,19 @@ pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bun
         Base::Modules => modules::name(workshop.source, &order.kubernetes)?,
         Base::Release(release) => release.name(workshop.source)?,
     };
-    match order.own.is_empty() {
-        true => named(workshop, &base),
+    let found = match order.own.is_empty() {
+        true => named(workshop, &base)?,
         false => {
             let name = replace::name(&base, &order.own);
             let found = named(workshop, &name)?;
-            Ok(found.map(|bundle| replace::with_paths(bundle, &order.own)))
+            found.map(|bundle| replace::with_paths(bundle, &order.own))
         }
-    }
+    };
+    let (Some(found), Some(newer)) = (&found, &order.upgrade) else {
+        return Ok(found);
+    };
+    let newer = cached(workshop, newer)?;
+    Ok(newer.map(|newer| found.clone().upgraded_to(newer)))
 }
 
 /// Whether the cache has everything of an order but the bundle itself: one's own programs have only
@@ -363,6 +432,11 @@ pub fn cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Option<Bun
 /// # Errors
 /// As [`cached`].
 pub fn is_nearly_cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<bool, Error> {
+    if let Some(newer) = &order.upgrade
+        && cached(workshop, newer)?.is_none()
+    {
+        return Ok(false);
+    }
     Ok(!order.own.is_empty()
         && cached(workshop, order)?.is_none()
         && cached(workshop, &order.without_own())?.is_some())
@@ -375,7 +449,7 @@ pub fn is_nearly_cached(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<
 /// [`Error::Download`] and [`Error::Pull`] when something does not come; [`Error::UnfitBundle`] when
 /// its parts do not fit together.
 pub fn get(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Bundle, Error> {
-    get_with(workshop, order, |workshop, release| {
+    get_with(workshop, order, &|workshop, release| {
         release.make_with(workshop, |dir| modules::build_flannel(workshop, dir))
     })
 }
@@ -384,8 +458,13 @@ pub fn get(workshop: &Workshop<'_>, order: &BundleOrder) -> Result<Bundle, Error
 fn get_with(
     workshop: &Workshop<'_>,
     order: &BundleOrder,
-    make_release: impl Fn(&Workshop<'_>, &release::Release) -> Result<Bundle, Error>,
+    make_release: &dyn Fn(&Workshop<'_>, &release::Release) -> Result<Bundle, Error>,
 ) -> Result<Bundle, Error> {
+    if let Some(newer) = &order.upgrade {
+        let bundle = get_with(workshop, &order.without_upgrade(), make_release)?;
+        let newer = get_with(workshop, newer, make_release)?;
+        return Ok(bundle.upgraded_to(newer));
+    }
     let _lock = workshop.cache.lock("bundle", workshop.report)?;
     if let Some(bundle) = cached(workshop, order)? {
         return Ok(bundle);
@@ -419,6 +498,7 @@ pub fn named(workshop: &Workshop<'_>, name: &str) -> Result<Option<Bundle>, Erro
         name: name.to_owned(),
         manifest: read_json(dir.join(MANIFEST))?,
         dir,
+        upgrade: None,
     }))
 }
 
@@ -435,6 +515,7 @@ fn publish(
         name,
         dir,
         manifest,
+        upgrade: None,
     })
 }
 

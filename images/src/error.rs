@@ -89,6 +89,17 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// kubeadm upgrades no cluster so.
+    #[error(
+        "kubeadm upgrades no cluster of Kubernetes {from} to {to}: it takes a newer patch, or the next minor \
+         version (--kubernetes says which it is upgraded from)"
+    )]
+    NoUpgrade {
+        /// The clusters' version.
+        from: String,
+        /// The one asked for.
+        to: String,
+    },
     /// A file of the user's cannot be a part of a bundle.
     #[error(transparent)]
     OwnFile(#[from] OwnFileError),

@@ -49,6 +49,8 @@ pub enum Program {
     Probe,
     /// The bundle: path in it, `bin/etcd`.
     Bundle(String),
+    /// The bundle that clusters can be upgraded to: path in it.
+    Newer(String),
 }
 
 /// A capability, by its number in linux/capability.h; below 32.

@@ -22,4 +22,5 @@ pub(crate) mod second_card;
 pub(crate) mod transfers;
 pub(crate) mod two_segments;
 pub(crate) mod udp;
+pub(crate) mod used_services;
 pub(crate) mod worker_boots;

@@ -25,4 +25,5 @@ pub(crate) mod token_ends;
 mod token_secret;
 pub(crate) mod tokens;
 pub(crate) mod trust;
+pub(crate) mod upgrade;
 pub(crate) mod worker;

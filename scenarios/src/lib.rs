@@ -111,6 +111,7 @@ pub fn all() -> Vec<Scenario> {
         kubeadm::old_bridge::OLD_BRIDGE,
         kubeadm::boot::REBOOT,
         kubeadm::boot::POWER_CUT,
+        kubeadm::upgrade::UPGRADED,
     ]
 }
 

@@ -20,7 +20,8 @@ usage: probe serve [--port N]               answer HTTP requests (port 80)
                                             report as for fetch
        probe ping ADDRESS [COUNT]           send ICMP echo requests; fails unless all are answered
        probe agent                          run the host's commands, over a virtio-serial port
-       probe pause                          reap children until SIGTERM or SIGINT
+       probe pause [-v]                     reap children until SIGTERM or SIGINT; with -v say which
+                                            version this is, as kubeadm asks the sandbox's image
        probe version";
 
 /// What the way to another `probe` and back may take beside the requests themselves.
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
             signals::wait_for_end();
             Ok(())
         }
-        ["version"] => {
+        ["version"] | ["pause", "-v"] => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }

@@ -38,6 +38,7 @@ pub(crate) mod tokens;
 pub(crate) mod traffic;
 pub(crate) mod troubles;
 mod tunnel;
+mod upgrade;
 mod watch;
 pub(crate) mod wire;
 

@@ -155,6 +155,8 @@ pub struct Scenario {
     /// Whether it starts kube-router, which is no part of a cluster: only runs with such a scenario build
     /// it.
     pub kube_router: bool,
+    /// Whether it upgrades the cluster: it runs where there is something to upgrade to (`--upgrade-to`).
+    pub upgrades: bool,
     /// What it does and asserts.
     pub run: Steps,
     /// Faults that prove its assertions can fail.
@@ -179,6 +181,7 @@ impl Scenario {
             limit: Duration::from_secs(120),
             prepare: None,
             kube_router: false,
+            upgrades: false,
             run,
             sabotages: &[],
             red_when: &[],

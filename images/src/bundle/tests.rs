@@ -131,6 +131,7 @@ impl Bench {
             kubernetes: Some(version),
             from: Some(&from),
             replace: &replace,
+            upgrade_to: None,
         };
         BundleOrder::take(self.dir.path(), &self.sources(), &asked)
     }
@@ -164,7 +165,7 @@ impl Bench {
                 })
             })
         };
-        get_with(&self.workshop(), order, base).map_err(|error| self.told(&error))
+        get_with(&self.workshop(), order, &base).map_err(|error| self.told(&error))
     }
 
     fn told(&self, error: &Error) -> String {
@@ -255,6 +256,27 @@ fn a_release_comes_from_where_each_part_is_published() {
 }
 
 #[test]
+fn what_clusters_are_upgraded_to_comes_along_and_must_be_what_kubeadm_upgrades_to() {
+    let bench = Bench::new();
+    let modules = |version| bench.take(version, BundleFrom::Modules, &[]).unwrap();
+    let own = bench.file("kubelet", program("kubelet"));
+    let own = format!("kubelet={}", own.display());
+    let newer = modules("1.36.4");
+    let order = bench.take("1.35.4", BundleFrom::Release, &[own]).unwrap();
+    let order = order.upgraded_to(newer.clone()).unwrap();
+    let told = order.provenance().to_string();
+    assert!(told.ends_with("; to be upgraded to 1.36.4"), "{told}");
+    assert_eq!(order.without_own().upgrade.as_deref(), Some(&newer));
+
+    // The first alone is not all of it.
+    bench.get(&order.without_upgrade()).unwrap();
+    assert_eq!(cached(&bench.workshop(), &order).unwrap(), None);
+
+    let refused = newer.upgraded_to(bench.release());
+    insta::assert_snapshot!(refused.unwrap_err(), @"kubeadm upgrades no cluster of Kubernetes 1.36.4 to 1.35.4: it takes a newer patch, or the next minor version (--kubernetes says which it is upgraded from)");
+}
+
+#[test]
 fn a_mirrors_password_is_in_nothing_that_is_kept() {
     let bench = Bench::new();
     bench.sources();
@@ -273,6 +295,7 @@ fn a_mirrors_password_is_in_nothing_that_is_kept() {
         kubernetes: Some("1.35.4"),
         from: None,
         replace: &[],
+        upgrade_to: None,
     };
     let order = BundleOrder::take(bench.dir.path(), &sources, &asked).unwrap();
     let bundle = bench.get(&order).unwrap();

@@ -30,6 +30,17 @@ pub(super) fn numbers(version: &str) -> Vec<u32> {
         .unwrap_or_default()
 }
 
+/// Whether kubeadm upgrades a cluster so: to a newer patch, or to the next minor version ("Upgrading kubeadm
+/// clusters" of the Kubernetes documentation: skipping minor versions is unsupported).
+pub(super) fn can_be_upgraded(from: &str, to: &str) -> bool {
+    match (numbers(from).as_slice(), numbers(to).as_slice()) {
+        ([major, minor, patch], [to_major, to_minor, to_patch]) if major == to_major => {
+            *to_minor == minor + 1 || (to_minor == minor && to_patch > patch)
+        }
+        _ => false,
+    }
+}
+
 /// The pinned version that is meant: the newest when none is asked for, `1.36` or `v1.36.4`
 /// otherwise.
 ///
@@ -94,6 +105,15 @@ mod tests {
 
     fn known() -> Vec<String> {
         ["1.35.9", "1.35.10", "1.36.4"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn clusters_are_upgraded_to_a_newer_patch_or_to_the_next_minor_version() {
+        assert!(can_be_upgraded("1.35.4", "1.36.0"));
+        assert!(can_be_upgraded("1.35.4", "1.35.10"));
+        for to in ["1.35.4", "1.35.3", "1.37.0", "1.34.9", "2.36.0", "next"] {
+            assert!(!can_be_upgraded("1.35.4", to), "{to}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use podwire_process::ChildCommand;
 
 use super::cloud;
-use super::contents;
+use super::contents::{self, Contents};
+use super::deb::Package;
 use super::inquiry::{
     BOOTSTRAP, BuiltImage, CUSTOMISE, INITRD_INIT, ImageRequest, Inquiry, Outdated, ROOT, System,
     TREE,
@@ -16,6 +17,7 @@ use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
 use super::recipe::{Recipe, RecipeFile};
 use super::stored::{DISK, INITRD, KERNEL, MANIFEST, PACKAGES, find, open, remember};
+use crate::bundle::Bundle;
 use crate::command::run_step;
 use crate::files::{link, place, write_json};
 use crate::host::{DEBIAN_KEYRING, Host};
@@ -65,6 +67,9 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
     }
     if let (Some(bundle), Some(contents)) = (inquiry.bundle, &inquiry.contents) {
         contents::check(bundle, contents)?;
+        if let Some(newer) = bundle.upgrade.as_deref() {
+            contents::check(newer, &Contents::of(newer)?)?;
+        }
     }
     let build = Build::start(workshop, recipe)?;
     let (name, staging) = match (&request.system, &inquiry.cloud) {
@@ -95,6 +100,12 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
         image: open(&dir)?,
         cached: false,
     })
+}
+
+/// Where a program of a bundle is, and its digest.
+fn in_bundle<'a>(bundle: &'a Bundle, path: &str) -> (PathBuf, &'a str) {
+    let facts = bundle.manifest.files.get(path);
+    (bundle.dir.join(path), facts.map_or("", |it| &it.sha256))
 }
 
 fn outdated(recipe: &Recipe, differences: Vec<LockDifference>) -> Error {
@@ -312,9 +323,9 @@ impl<'a> Build<'a> {
     /// Puts programs, packages and container images where customise.sh takes them from.
     fn add_programs(&self, inquiry: &Inquiry<'_>) -> Result<(), Error> {
         let found = |program: &Program| match (program, inquiry.bundle) {
-            (Program::Bundle(path), Some(bundle)) => {
-                let facts = bundle.manifest.files.get(path);
-                (bundle.dir.join(path), facts.map_or("", |f| &f.sha256))
+            (Program::Bundle(path), Some(bundle)) => in_bundle(bundle, path),
+            (Program::Newer(path), Some(bundle)) => {
+                in_bundle(bundle.upgrade.as_deref().unwrap_or(bundle), path)
             }
             _ => (inquiry.probe.path.clone(), inquiry.probe.sha256.as_str()),
         };
@@ -326,8 +337,9 @@ impl<'a> Build<'a> {
             Ok(())
         };
         add(&Program::Probe, "input/programs", "usr/local/bin/probe")?;
-        self.folder("input/debs")?;
-        self.folder("input/oci")?;
+        for folder in ["debs", "upgrade", "oci"] {
+            self.folder(&format!("input/{folder}"))?;
+        }
         let Some(contents) = &inquiry.contents else {
             return self.write("input/programs.sha256", list).map(drop);
         };
@@ -339,12 +351,18 @@ impl<'a> Build<'a> {
             for (program, to) in &package.programs {
                 add(program, &below, to)?;
             }
-            for (to, text) in &package.texts {
-                self.write(&format!("{below}/{to}"), text)?;
-            }
-            self.write(&format!("{below}/DEBIAN/control"), package.control())?;
+            self.add_texts(&below, package)?;
         }
         self.write("input/programs.sha256", list)?;
+        let upgrade = inquiry.upgrade.as_ref();
+        for package in upgrade.into_iter().flat_map(|(_, it)| &it.packages) {
+            let below = format!("input/upgrade/{}", package.name);
+            for (program, to) in &package.programs {
+                let (from, _) = found(program);
+                link(&from, &place(&self.work.path().join(&below), to)?)?;
+            }
+            self.add_texts(&below, package)?;
+        }
         if inquiry.cloud.is_some() {
             // The images that Kubernetes publishes have Debian's tools too, whatever runs on the node.
             let packages = ROOT_PACKAGES.map(str::to_owned);
@@ -358,7 +376,8 @@ impl<'a> Build<'a> {
         )?;
         let root = self.work.path().join("out/root.tar");
         let root = fs::read(&root).map_err(Error::file("read", root))?;
-        for image in &contents.images {
+        let newer = upgrade.into_iter().flat_map(|(_, it)| &it.images);
+        for image in contents.images.iter().chain(newer) {
             let read = |program: &Program| fs::read(found(program).0);
             let name = format!("input/oci/{}", image.file_name());
             let archive = image
@@ -369,14 +388,27 @@ impl<'a> Build<'a> {
         if inquiry.cloud.is_some() {
             self.remove_tree()?;
         }
-        if let Some(bundle) = inquiry.bundle {
-            for image in &contents.published {
+        let first = inquiry.bundle.map(|bundle| (bundle, &contents.published));
+        let newer = upgrade.map(|(bundle, it)| (*bundle, &it.published));
+        for (bundle, published) in first.into_iter().chain(newer) {
+            for image in published {
                 let from = bundle.dir.join(&image.archive);
                 let name = Path::new(&image.archive).file_name().unwrap_or_default();
                 link(&from, &self.work.path().join("input/oci").join(name))?;
             }
         }
-        self.write("input/references", contents.references().join("\n") + "\n")?;
+        let mut references = contents.references();
+        references.extend(upgrade.into_iter().flat_map(|(_, it)| it.references()));
+        self.write("input/references", references.join("\n") + "\n")?;
+        Ok(())
+    }
+
+    /// What of a package is no program.
+    fn add_texts(&self, below: &str, package: &Package) -> Result<(), Error> {
+        for (to, text) in &package.texts {
+            self.write(&format!("{below}/{to}"), text)?;
+        }
+        self.write(&format!("{below}/DEBIAN/control"), package.control())?;
         Ok(())
     }
 

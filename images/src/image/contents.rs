@@ -23,6 +23,64 @@ pub(super) struct Contents {
     pub programs: Vec<(Program, String)>,
 }
 
+/// What a node's image gets for an upgrade, beside the contents that its clusters begin with: what apt and a
+/// registry would give to nodes that reach any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Upgrade {
+    /// Container images that are made of programs, imported into containerd.
+    pub images: Vec<OciImage>,
+    /// Those that the newer bundle has as they were published, imported too.
+    pub published: Vec<Published>,
+    /// Packages, there as files.
+    pub packages: Vec<Package>,
+}
+
+/// The packages that an upgrade installs.
+const UPGRADED: [&str; 3] = ["kubeadm", "kubectl", "kubelet"];
+
+impl Upgrade {
+    /// What is made of the newer bundle, without what is in the image anyway.
+    ///
+    /// # Errors
+    /// As [`Contents::of`], of the newer bundle.
+    pub(super) fn of(newer: &Bundle, first: &Contents) -> Result<Self, Error> {
+        let Contents {
+            mut images,
+            mut published,
+            mut packages,
+            ..
+        } = Contents::of(newer)?;
+        let had = first.references();
+        images.retain(|image| !had.contains(&image.reference));
+        published.retain(|image| !had.contains(&image.reference));
+        packages.retain(|package| UPGRADED.contains(&package.name));
+        let files = images.iter_mut().flat_map(|image| &mut image.files);
+        let of_images = files.map(|file| &mut file.program);
+        let of_packages = packages.iter_mut().flat_map(|it| &mut it.programs);
+        for program in of_images.chain(of_packages.map(|(program, _)| program)) {
+            if let Program::Bundle(path) = program {
+                *program = Program::Newer(std::mem::take(path));
+            }
+        }
+        Ok(Self {
+            images,
+            published,
+            packages,
+        })
+    }
+
+    /// The images' names.
+    pub(super) fn references(&self) -> Vec<String> {
+        references(&self.images, &self.published)
+    }
+}
+
+fn references(images: &[OciImage], published: &[Published]) -> Vec<String> {
+    let made = images.iter().map(|image| &image.reference);
+    let published = published.iter().map(|image| &image.reference);
+    made.chain(published).cloned().collect()
+}
+
 /// An image of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Published {
@@ -95,9 +153,7 @@ impl Contents {
 
     /// The images' names.
     pub(super) fn references(&self) -> Vec<String> {
-        let made = self.images.iter().map(|image| &image.reference);
-        let published = self.published.iter().map(|image| &image.reference);
-        made.chain(published).cloned().collect()
+        references(&self.images, &self.published)
     }
 
     /// Every program of the bundle that is used, by its path there; some more than once.
@@ -113,7 +169,7 @@ impl Contents {
             )
             .filter_map(|program| match program {
                 Program::Bundle(path) => Some(path.as_str()),
-                Program::Probe => None,
+                Program::Probe | Program::Newer(_) => None,
             })
     }
 }
@@ -232,7 +288,7 @@ pub(crate) fn programs_of(reference: &str) -> Vec<String> {
     let files = of_kubeadm(reference).into_iter().flat_map(|it| it.files);
     let programs = files.filter_map(|file| match file.program {
         Program::Bundle(path) => Some(path),
-        Program::Probe => None,
+        Program::Probe | Program::Newer(_) => None,
     });
     programs.collect()
 }
@@ -353,6 +409,7 @@ mod tests {
                 kubeadm_images: LIST.lines().map(str::to_owned).collect(),
                 images: BTreeMap::new(),
             },
+            upgrade: None,
         }
     }
 
@@ -412,6 +469,35 @@ registry.k8s.io/etcd:3.6.8-0
           /usr/local/bin/flanneld
         "#);
         assert_eq!(contents.sandbox, "registry.k8s.io/pause:3.10.2");
+    }
+
+    #[test]
+    fn an_upgrade_adds_the_newer_kubeadms_packages_and_images_that_are_not_there_yet() {
+        let newer = bundle(Path::new("/b"));
+        let mut first = newer.clone();
+        first.manifest.kubernetes = "1.35.4".to_owned();
+        for reference in &mut first.manifest.kubeadm_images {
+            *reference = reference
+                .replace("1.36.4", "1.35.4")
+                .replace("3.6.8-0", "3.6.7-0");
+        }
+        let upgrade = Upgrade::of(&newer, &Contents::of(&first).unwrap()).unwrap();
+        insta::assert_snapshot!(upgrade.references().join("\n"), @r"
+        registry.k8s.io/kube-apiserver:v1.36.4
+        registry.k8s.io/kube-controller-manager:v1.36.4
+        registry.k8s.io/kube-scheduler:v1.36.4
+        registry.k8s.io/kube-proxy:v1.36.4
+        registry.k8s.io/etcd:3.6.8-0
+        ");
+        let packages = upgrade.packages.iter();
+        let packages: Vec<String> = packages
+            .map(|it| format!("{} {} {:?}", it.name, it.version, it.programs[0]))
+            .collect();
+        insta::assert_snapshot!(packages.join("\n"), @r#"
+        kubeadm 1.36.4-1.1 (Newer("bin/kubeadm"), "usr/bin/kubeadm")
+        kubectl 1.36.4-1.1 (Newer("bin/kubectl"), "usr/bin/kubectl")
+        kubelet 1.36.4-1.1 (Newer("bin/kubelet"), "usr/bin/kubelet")
+        "#);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::cloud::{self, CloudOrder, CloudRecipe, ImageFrom};
-use super::contents::Contents;
+use super::contents::{Contents, Upgrade};
 use super::lock::{Lock, LockDifference};
 use super::recipe::{Recipe, SANDBOX_IMAGE};
 use crate::bundle::Bundle;
@@ -96,6 +96,9 @@ pub struct ImageManifest {
     pub kubernetes: Option<String>,
     /// Name of the bundle in it, if any.
     pub bundle: Option<String>,
+    /// Name of the one that its clusters can be upgraded to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<String>,
     /// The container images in it, by reference: containerd runs these without a registry.
     pub oci_images: Vec<String>,
     /// SHA-256 of the guest program in it.
@@ -129,6 +132,8 @@ pub(super) struct Inquiry<'a> {
     pub(super) probe: Probe,
     pub(super) bundle: Option<&'a Bundle>,
     pub(super) contents: Option<Contents>,
+    /// The newer bundle, and what is made of it.
+    pub(super) upgrade: Option<(&'a Bundle, Upgrade)>,
 }
 
 impl<'a> Inquiry<'a> {
@@ -152,9 +157,13 @@ impl<'a> Inquiry<'a> {
         }
         let keys = workshop.cache.ssh_keys(workshop.report)?;
         let contents = bundle.map(Contents::of).transpose()?;
+        let mut upgrade = None;
         if let Some(contents) = &contents {
             for file in &mut recipe.files {
                 file.text = file.text.replace(SANDBOX_IMAGE, &contents.sandbox);
+            }
+            if let Some(newer) = bundle.and_then(|it| it.upgrade.as_deref()) {
+                upgrade = Some((newer, Upgrade::of(newer, contents)?));
             }
         }
         Ok(Self {
@@ -166,6 +175,7 @@ impl<'a> Inquiry<'a> {
             probe: probe::build(workshop)?,
             bundle,
             contents,
+            upgrade,
         })
     }
 
@@ -192,6 +202,11 @@ impl<'a> Inquiry<'a> {
         if let Some(contents) = &self.contents {
             inputs = inputs.with("contents", format!("{contents:?}"));
         }
+        if let Some((newer, upgrade)) = &self.upgrade {
+            inputs = inputs
+                .with("newer bundle", &newer.name)
+                .with("upgrade", format!("{upgrade:?}"));
+        }
         self.recipe
             .texts
             .iter()
@@ -214,6 +229,9 @@ impl<'a> Inquiry<'a> {
     ) -> ImageManifest {
         let recipe = &self.recipe;
         let contents = self.contents.as_ref();
+        let newer = self.upgrade.as_ref();
+        let mut oci_images = contents.map(Contents::references).unwrap_or_default();
+        oci_images.extend(newer.into_iter().flat_map(|(_, it)| it.references()));
         ImageManifest {
             name: self.named(installed),
             recipe: recipe.name.clone(),
@@ -223,7 +241,8 @@ impl<'a> Inquiry<'a> {
             kernel_command_line: format!("root={} {}", recipe.root, recipe.kernel_command_line),
             kubernetes: self.bundle.map(|bundle| bundle.manifest.kubernetes.clone()),
             bundle: self.bundle.map(|bundle| bundle.name.clone()),
-            oci_images: contents.map(Contents::references).unwrap_or_default(),
+            upgrade: newer.map(|(bundle, _)| bundle.name.clone()),
+            oci_images,
             probe_sha256: self.probe.sha256.clone(),
             ssh_host_key: self.keys.host_public.clone(),
             packages: installed.0.len(),
@@ -266,6 +285,7 @@ pub(super) mod tests {
             name: "bundle-a".to_owned(),
             dir: "/b".into(),
             manifest,
+            upgrade: None,
         }
     }
 
@@ -286,6 +306,7 @@ pub(super) mod tests {
             },
             bundle,
             contents: bundle.map(|bundle| Contents::of(bundle).unwrap()),
+            upgrade: None,
         }
     }
 
@@ -298,7 +319,12 @@ pub(super) mod tests {
         let installed = Lock::parse("a=1\n").unwrap();
         let name = first.named(&installed);
         assert_eq!(inquiry(&cache, Some(bundle)).named(&installed), name);
-        let changes: [fn(&mut Inquiry<'static>); 5] = [
+        let changes: [fn(&mut Inquiry<'static>); 6] = [
+            |inquiry| {
+                let (bundle, contents) = (inquiry.bundle.unwrap(), inquiry.contents.as_ref());
+                let upgrade = Upgrade::of(bundle, contents.unwrap()).unwrap();
+                inquiry.upgrade = Some((bundle, upgrade));
+            },
             |inquiry| inquiry.probe.sha256 = "q".to_owned(),
             |inquiry| inquiry.recipe.texts[0].push('#'),
             |inquiry| inquiry.keys.host_public.push('x'),

@@ -121,6 +121,7 @@ mod tests {
             kernel_command_line: "root=/dev/vda".to_owned(),
             kubernetes: None,
             bundle: None,
+            upgrade: None,
             oci_images: Vec::new(),
             probe_sha256: "p".to_owned(),
             ssh_host_key: "k".to_owned(),

@@ -22,6 +22,10 @@ claims! {
     HEADLESS = "names: headless" shows []
         "Ask for the name of a headless Service → exactly its ready Pods, through a scale-down and a \
          rollout.";
+    UPGRADE = "kubeadm: upgrade" shows []
+        "Upgrade a cluster by one minor version, `kubeadm upgrade plan`, `apply` and `node`, control plane first, \
+         worker by worker with drain → who uses Services whose Pods stay loses no request, no open connection and \
+         no datagram's way; E35 and E36 hold after each step; every component is the newer one.";
     E27_BY_HAND = "E27 by hand" shows []
         "drain, as in E27, in a cluster by hand → no Pod of a Deployment left on the node.";
     E28_BY_HAND = "E28 by hand" shows []

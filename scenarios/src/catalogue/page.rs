@@ -170,6 +170,7 @@ mod tests {
             limit: Duration::from_secs(60),
             prepare: None,
             kube_router: false,
+            upgrades: false,
             run: |_| Box::pin(async { Ok(()) }),
             sabotages,
             red_when: &[],

@@ -1,15 +1,17 @@
 //! kube-proxy and the Pod network's daemon, restarted and changed while others use what they have made.
 
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
-    Break, Cause, Datagrams, Kind, Lab, Party, PodNetwork, Probe, Profile, ProxyMode, Record,
-    Sabotage, Scenario, StageName, ensure, received_by, secs, steps,
+    Break, Cause, Datagrams, Lab, PodNetwork, Profile, ProxyMode, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
 };
 use serde_json::json;
 
+use super::used_services::{
+    NONE, Use, all_accounted, all_begin, all_go_on, an_open_connection, datagrams,
+    datagrams_reach_a_pod, it_goes_on, new_connections, new_connections_are_cut_off,
+};
 use crate::catalogue::F13;
 
 /// F13: a restart costs nothing, since rules and connections are the kernel's.
@@ -30,6 +32,7 @@ pub(crate) const DAEMONS: Scenario = Scenario {
             about: "the node drops what its Pods send to Pods",
             expects: Cause::TimedOut,
             inject: steps!(|lab| {
+                a_pod_uses_services(lab).await?;
                 new_connections(lab).await?;
                 lab.last_node().drop_forwarded_requests().await
             }),
@@ -40,6 +43,7 @@ pub(crate) const DAEMONS: Scenario = Scenario {
             about: "the node resets what its Pods have opened",
             expects: Cause::Died,
             inject: steps!(|lab| {
+                a_pod_uses_services(lab).await?;
                 an_open_connection(lab).await?;
                 let rule = "tcp dport 80 ct state established reject with tcp reset";
                 lab.last_node().add_rule("type filter hook forward priority 0", rule).await
@@ -51,6 +55,7 @@ pub(crate) const DAEMONS: Scenario = Scenario {
             about: "the node drops the datagrams",
             expects: Cause::Absent,
             inject: steps!(|lab| {
+                a_pod_uses_services(lab).await?;
                 datagrams(lab).await?;
                 let rule = format!("udp sport {} drop", Datagrams::SOURCE_PORT);
                 lab.last_node().add_rule("type filter hook forward priority 0", &rule).await
@@ -75,18 +80,13 @@ pub(crate) const DAEMONS: Scenario = Scenario {
     ..Scenario::new("daemons_under_traffic", StageName::Workload, steps!(daemons))
 };
 
-/// From one request, and one number, to the next.
-const EVERY: Duration = Duration::from_millis(250);
-/// For requests that should not fail at all, before stretching: one may, of a machine that is busy.
-const NONE: Duration = secs(1);
 /// For kube-proxy to start: its program, its connection, all Services, its first rules.
 const STARTS: Duration = secs(20);
 
 async fn daemons(lab: &Lab) -> anyhow::Result<()> {
     let (node, mode) = (lab.last_node(), lab.kube_proxy_mode());
-    new_connections(lab).await?;
-    an_open_connection(lab).await?;
-    datagrams(lab).await?;
+    a_pod_uses_services(lab).await?;
+    all_begin(lab).await?;
 
     node.restart_kube_proxy().await?;
     all_go_on(lab, NONE).await?;
@@ -99,10 +99,7 @@ async fn daemons(lab: &Lab) -> anyhow::Result<()> {
     lab.service("blue").leads_to_all(pods, node).await?;
     nothing_left_of(lab, mode).await?;
     all_go_on(lab, STARTS).await?;
-
-    lab.step("every request is accounted for");
-    let record = lab.running_traffic()?.stop().await?;
-    Ok(record.all_accounted()?)
+    all_accounted(lab).await
 }
 
 fn other(mode: ProxyMode) -> ProxyMode {
@@ -112,110 +109,19 @@ fn other(mode: ProxyMode) -> ProxyMode {
     }
 }
 
-/// The Pod that uses Services.
-async fn client(lab: &Lab) -> anyhow::Result<Party> {
-    lab.pods().on(lab.last_node()).first().await
-}
-
-async fn new_connections(lab: &Lab) -> anyhow::Result<()> {
-    let to = format!("{}:80", lab.service("blue").address().await?);
-    let traffic = lab.start_traffic(&client(lab).await?, to, EVERY).await?;
-    let needs = lab.service("blue").needs_from(lab.last_node()).await?;
-    traffic.until_answered_after(Instant::now(), needs).await
-}
-
-/// An open connection to the Service: who opened it, and where it leads.
-#[derive(Clone)]
-struct Connection {
-    from: Party,
-    to: Party,
-}
-
-async fn an_open_connection(lab: &Lab) -> anyhow::Result<()> {
-    let from = client(lab).await?;
-    let to = Party::new("blue", from.node, false, lab.service("blue").address().await?);
-    lab.open_stream(&from, &to, EVERY).await?;
-    lab.keep(Connection { from, to });
-    it_goes_on(lab).await
-}
-
-/// A flow of datagrams to the Service green.
-#[derive(Clone)]
-struct Flow {
-    from: Party,
-    to: Ipv4Addr,
-}
-
-async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
+/// A Pod of the last node uses the Service blue by TCP, and one of the same Pods by UDP.
+async fn a_pod_uses_services(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a Service green, by UDP, for the Pods of blue");
     let ports = json!([{ "port": 80, "protocol": "UDP" }]);
-    let green = lab.service("green");
-    green.create(json!({ "selector": { "app": "blue" }, "ports": ports })).await?;
-    let (from, to) = (client(lab).await?, green.address().await?);
-    let needs = green.needs_to_be_followed_on(lab.last_node()).await?;
-    lab.eventually("the Service green to answer", secs(20), async || {
-        let report = lab.ask(&from, to).by(Kind::Udp).await?;
-        let answers = Probe::when(report.all(Answered), Cause::NotReady, report.to_string());
-        Ok(answers.needs(needs.clone()))
-    })
-    .await?;
-    lab.datagrams(&from, to).start().await?;
-    lab.keep(Flow { from, to });
+    let green = json!({ "selector": { "app": "blue" }, "ports": ports });
+    lab.service("green").create(green).await?;
+    lab.keep(Use {
+        from: lab.pods().on(lab.last_node()).first().await?,
+        tcp: "blue",
+        udp: "green",
+        pods: lab.pods().all_running().await?,
+    });
     Ok(())
-}
-
-/// New connections failed for no longer than this, stretched; the open one and the datagrams go on.
-async fn all_go_on(lab: &Lab, failed_for: Duration) -> anyhow::Result<()> {
-    let needs = lab.service("blue").needs_from(lab.last_node()).await?;
-    let traffic = lab.running_traffic()?;
-    traffic.until_answered_after(Instant::now(), needs).await?;
-    let record = traffic.so_far().await?;
-    lab.step(format!("new connections so far: {}", lost(&record)));
-    record.gap_at_most(lab.limit(failed_for))?;
-    it_goes_on(lab).await?;
-    datagrams_reach_a_pod(lab).await
-}
-
-/// `2 of 90 requests lost, the longest gap 0.6 s ... (2 timed out)`.
-fn lost(record: &Record) -> String {
-    let ended = record.outcomes();
-    let all: usize = ended.values().sum();
-    let lost = all - ended.get(&Answered).copied().unwrap_or_default();
-    match record.longest_gap() {
-        Some(gap) => format!("{lost} of {all} requests lost, the longest gap {gap}"),
-        None => format!("none of {all} requests lost"),
-    }
-}
-
-async fn new_connections_are_cut_off(lab: &Lab) -> anyhow::Result<()> {
-    let traffic = lab.running_traffic()?;
-    lab.step("wait as long as no gap may be");
-    traffic.until_unanswered_for(NONE).await?;
-    let record = traffic.stop().await?;
-    Ok(record.gap_at_most(lab.limit(NONE))?)
-}
-
-async fn it_goes_on(lab: &Lab) -> anyhow::Result<()> {
-    let Connection { from, to } = lab.kept()?;
-    lab.step(format!("numbers go on from {from} to {to} and back"));
-    let before = lab.stream_between(&from, &to).await?.echoed;
-    lab.eventually("two more numbers to come back", secs(20), async || {
-        let now = lab.stream_between(&from, &to).await?;
-        let state = format!("{} came back, the longest away for {} ms", now.echoed, now.longest_ms);
-        Ok(match now.failure {
-            Some(why) => Probe::hopeless(Cause::Died, format!("{state}; it ended: {why}")),
-            None => Probe::when(now.echoed >= before + 2, Cause::TimedOut, state),
-        })
-    })
-    .await
-}
-
-async fn datagrams_reach_a_pod(lab: &Lab) -> anyhow::Result<()> {
-    let Flow { from, to } = lab.kept()?;
-    lab.step("the datagrams reach a Pod of the Service");
-    let pods = lab.pods().all_running().await?;
-    let received = lab.datagrams(&from, to).next_to(&pods).await?;
-    Ok(received_by(&received, &pods)?)
 }
 
 async fn nothing_left_of(lab: &Lab, mode: ProxyMode) -> anyhow::Result<()> {

@@ -50,6 +50,10 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
             sources.kubernetes.clone().map(OsString::from),
         ),
         one(
+            "--upgrade-to",
+            sources.upgrade_to.clone().map(OsString::from),
+        ),
+        one(
             "--bundle-from",
             sources.bundle_from.as_ref().map(|from| from.name().into()),
         ),
@@ -115,11 +119,11 @@ mod tests {
             kubeadm("--ip-families dual"),
             "cargo xtask test --bootstrap kubeadm --ip-families dual"
         );
-        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine";
+        let line = "--from ubuntu:24.04 --kube-proxy iptables --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --upgrade-to 1.36 --bundle-from release --node-files ./mine";
         assert_eq!(
             kubeadm(line),
             "cargo xtask test --bootstrap kubeadm --from ubuntu:24.04 --kube-proxy iptables \
-             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --bundle-from release --node-files ./mine"
+             --pod-network flannel-host-gw --nodes 4 --kubernetes 1.35 --upgrade-to 1.36 --bundle-from release --node-files ./mine"
         );
         let line = "--kubelet-config ./k.yaml --kube-proxy-config ./p.yaml";
         let all = format!("{line} --kubeadm-config ./a.yaml");

@@ -300,6 +300,10 @@ pub(crate) struct SourceArgs {
     /// that has a folder in images/bundle/]
     #[arg(long, value_name = "VERSION")]
     pub(crate) kubernetes: Option<String>,
+    /// A newer one, whose packages and images are on the nodes too: for the scenario that upgrades a cluster of
+    /// kubeadm's to it, or for your own hands [default: none]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) upgrade_to: Option<String>,
     /// modules: built here from the pinned Go modules; release: the official programs and images,
     /// downloaded; or a folder of your own programs (bin/NAME, cni/NAME or NAME), of which what is
     /// missing comes from the default [default: modules, see images/sources.toml]

@@ -9,7 +9,7 @@ use podwire_cluster::{
     PodNetwork, ProxyMode, StageManifest, StageName, host_cpu,
 };
 use podwire_images::image::{NodeImage, System};
-use podwire_images::{BundleOrder, Entry, Removal, bundle, image};
+use podwire_images::{Bundle, BundleOrder, Entry, Removal, bundle, image};
 use podwire_process::held;
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
@@ -222,29 +222,55 @@ impl Today {
     }
 }
 
+/// What the order of a bundle gives today.
+enum Known {
+    /// It cannot be told: its version is pinned no more.
+    Unknown,
+    /// This, if it is in the cache.
+    Now(Option<Bundle>),
+}
+
 /// The node image that the order of this one gives today, if it is in the cache; nothing when it
 /// cannot be told what was ordered.
 fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<NodeImage>>, Stop> {
     let manifest = &image.manifest;
-    let (Some(version), Some(name)) = (&manifest.kubernetes, &manifest.bundle) else {
+    let Some(name) = &manifest.bundle else {
         return Ok(None);
     };
     let workshop = session.workshop();
-    let bundle = match bundle::named(&workshop, name)? {
-        None => return Ok(None),
-        Some(had) if !had.manifest.is_of_modules() => Some(had),
-        Some(_) => {
-            let root = &session.workspace.root;
-            if !bundle::versions(root)?.contains(version) {
-                return Ok(None);
+    let had = |name: &str| bundle::named(&workshop, name);
+    let (first, newer) = (
+        had(name)?,
+        manifest.upgrade.as_deref().map(had).transpose()?,
+    );
+    let (Some(first), true) = (first, newer.as_ref().is_none_or(Option::is_some)) else {
+        return Ok(None);
+    };
+    let root = &session.workspace.root;
+    let known = bundle::versions(root)?;
+    let again = |had: Bundle| -> Result<Known, Stop> {
+        let version = &had.manifest.kubernetes;
+        Ok(match had.manifest.is_of_modules() {
+            false => Known::Now(Some(had)),
+            true if !known.contains(version) => Known::Unknown,
+            true => {
+                let order = BundleOrder::modules(root, Some(version))?;
+                Known::Now(bundle::cached(&workshop, &order)?)
             }
-            let order = BundleOrder::modules(root, Some(version))?;
-            bundle::cached(&workshop, &order)?
-        }
+        })
     };
-    let Some(bundle) = bundle else {
-        return Ok(Some(None));
+    let mut bundle = match again(first)? {
+        Known::Unknown => return Ok(None),
+        Known::Now(None) => return Ok(Some(None)),
+        Known::Now(Some(bundle)) => bundle,
     };
+    if let Some(newer) = newer.flatten() {
+        bundle = match again(newer)? {
+            Known::Unknown => return Ok(None),
+            Known::Now(None) => return Ok(Some(None)),
+            Known::Now(Some(newer)) => bundle.upgraded_to(newer),
+        };
+    }
     let system = NodeSystem::of_image(session, manifest)?;
     let now = parts::cached_image(session, system.system(None), image::NODE, Some(&bundle))?;
     Ok(Some(now))

@@ -25,6 +25,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         limit: Duration::from_secs(60),
         prepare: None,
         kube_router: false,
+        upgrades: false,
         run: nothing,
         sabotages: &[],
         red_when: &[],

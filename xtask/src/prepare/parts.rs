@@ -33,11 +33,13 @@ pub(crate) fn bundle_order(session: &Session, args: &SourceArgs) -> Result<Bundl
         kubernetes: args.kubernetes.as_deref(),
         from: args.bundle_from.as_ref(),
         replace: &args.replace,
+        upgrade_to: args.upgrade_to.as_deref(),
     };
     BundleOrder::take(&session.workspace.root, &sources, &asked).map_err(|error| match error {
-        Error::UnknownVersion { .. } | Error::UnknownRelease { .. } | Error::OwnFile(_) => {
-            Stop::Usage(error.to_string())
-        }
+        Error::UnknownVersion { .. }
+        | Error::UnknownRelease { .. }
+        | Error::NoUpgrade { .. }
+        | Error::OwnFile(_) => Stop::Usage(error.to_string()),
         other => other.into(),
     })
 }

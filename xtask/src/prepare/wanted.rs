@@ -57,7 +57,8 @@ impl<'a> Wanted<'a> {
             qemu,
             host_cpu()?,
             self.broken,
-        )?)
+        )?
+        .with_upgrade_to(self.bundle.upgrade.as_ref().map(|it| it.kubernetes.clone())))
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn results() -> Results {
             kubernetes: "1.36.4".into(),
             source: "modules".into(),
             directory: None,
+            upgrade_to: None,
             replaced: vec![Replaced {
                 component: "kube-proxy".into(),
                 path: "./out/kube-proxy".into(),

@@ -61,7 +61,19 @@ impl<'a> Order<'a> {
             let chosen = select::choose(catalogue, args.filter.as_deref(), profile);
             chosen.map_err(|unknown| Stop::Usage(unknown.to_string()))
         };
-        let (named, chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
+        let (named, mut chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
+        if bundle.upgrade.is_none() {
+            let (upgrades, without): (Vec<&Scenario>, Vec<&Scenario>) =
+                chosen.iter().partition(|scenario| scenario.upgrades);
+            if let (true, Some(scenario)) = (args.filter.is_some(), upgrades.first()) {
+                let told = format!("{}: {NOTHING_TO_UPGRADE_TO}", scenario.name);
+                if without.is_empty() {
+                    return Err(Stop::Usage(told));
+                }
+                session.progress.line(&told);
+            }
+            chosen = without;
+        }
         if chosen.is_empty() {
             return Err(Stop::Usage(
                 "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
@@ -92,7 +104,15 @@ impl<'a> Order<'a> {
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
-        let left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
+        let mut left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
+        if bundle.upgrade.is_none() {
+            let upgrades = named.iter().filter(|scenario| scenario.upgrades);
+            let upgrades: Vec<&str> = upgrades.map(|scenario| scenario.name).collect();
+            let told = left_out.iter_mut();
+            for one in told.filter(|it| upgrades.contains(&it.name.as_str())) {
+                NOTHING_TO_UPGRADE_TO.clone_into(&mut one.reason);
+            }
+        }
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
         let shard = shard.transpose().map_err(Stop::Usage)?;
         let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
@@ -239,6 +259,10 @@ impl<'a> Order<'a> {
         all
     }
 }
+
+/// Why a scenario that upgrades a cluster does not run.
+const NOTHING_TO_UPGRADE_TO: &str =
+    "needs a newer Kubernetes to upgrade to, like --kubernetes 1.35 --upgrade-to 1.36";
 
 /// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
 /// those of them that are of its profile. Of these, each that a filter names is told among the scenarios.

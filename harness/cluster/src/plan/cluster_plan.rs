@@ -94,6 +94,9 @@ pub struct ClusterPlan {
     pub cell: Cell,
     /// Kubernetes version, `1.36.4`.
     pub kubernetes: String,
+    /// The version that its nodes have beside that, to be upgraded to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_to: Option<String>,
     /// Digest name of the node image.
     pub image: String,
     /// Its kernel arguments.
@@ -150,6 +153,7 @@ impl ClusterPlan {
             nodes,
             cell,
             kubernetes: kubernetes.into(),
+            upgrade_to: None,
             image: image.name.clone(),
             append: command_line(&image.append, accelerator),
             accelerator,
@@ -168,6 +172,12 @@ impl ClusterPlan {
             node_tree: None,
             configurations: Configurations::default(),
         })
+    }
+
+    /// The same on nodes whose image has a newer version beside it.
+    #[must_use]
+    pub fn with_upgrade_to(self, upgrade_to: Option<String>) -> Self {
+        Self { upgrade_to, ..self }
     }
 
     /// The same with the user's Pod network.

@@ -147,6 +147,7 @@ mod tests {
             pod_manifest,
             node_tree,
             configurations,
+            upgrade_to,
         } = plan.clone();
         let mut all = Vec::new();
         let mut vary = |what: String, shapes: bool, change: &dyn Fn(&mut ClusterPlan)| {
@@ -163,6 +164,12 @@ mod tests {
         let version = more(&kubernetes);
         vary("kubernetes".into(), !by_hand, &|it| {
             it.kubernetes = version.clone();
+        });
+        // What is beside it is in the image as well.
+        assert_eq!(upgrade_to, None);
+        let beside = Some("1.37.0".to_owned());
+        vary("upgrade".into(), false, &|it| {
+            it.upgrade_to = beside.clone();
         });
         vary("image".into(), true, &|it| it.image = more(&image));
         vary("append".into(), true, &|it| it.append = more(&append));

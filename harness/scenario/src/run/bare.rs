@@ -244,6 +244,9 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
         ));
     }
     let plan = &manifest.plan;
+    if scenario.upgrades && plan.upgrade_to.is_none() {
+        return Err("the newest run's cluster has nothing to be upgraded to".to_owned());
+    }
     if plan.qemu != now.qemu {
         let (was, is) = (&plan.qemu, &now.qemu);
         return Err(format!("QEMU is another now: {is} (it was {was})"));
@@ -289,6 +292,7 @@ mod tests {
             limit: Duration::from_secs(1),
             prepare: None,
             kube_router: false,
+            upgrades: false,
             run: |_| Box::pin(async { Ok(()) }),
             sabotages: &[],
             red_when: &[],

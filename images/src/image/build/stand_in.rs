@@ -84,6 +84,7 @@ fn a_release_stands_in_for_the_official_one() {
         kubernetes: Some(version),
         from: None,
         replace: &[],
+        upgrade_to: None,
     };
     let order = BundleOrder::take(project, &sources, &asked).unwrap();
     let release = bundle::get(&workshop, &order).unwrap();

@@ -1,0 +1,126 @@
+//! A client that uses Services in every way there is, while something is done to what carries them.
+
+use std::time::{Duration, Instant};
+
+use podwire_scenario::RequestOutcome::Answered;
+use podwire_scenario::{Cause, Kind, Lab, Party, Probe, Record, received_by, secs};
+
+/// From one request, and one number, to the next.
+const EVERY: Duration = Duration::from_millis(250);
+/// For requests that should not fail at all, before stretching: one may, of a machine that is busy.
+pub(crate) const NONE: Duration = secs(1);
+
+/// Who uses which Services, both of the same Pods.
+#[derive(Debug, Clone)]
+pub(crate) struct Use {
+    /// A Pod or a node.
+    pub(crate) from: Party,
+    /// The Service that it uses by new connections, and by one that stays open.
+    pub(crate) tcp: &'static str,
+    /// The Service that it sends datagrams to, from one port.
+    pub(crate) udp: &'static str,
+    /// The Services' Pods.
+    pub(crate) pods: Vec<Party>,
+}
+
+/// Each kind, one after the other, until it is answered.
+pub(crate) async fn all_begin(lab: &Lab) -> anyhow::Result<()> {
+    new_connections(lab).await?;
+    an_open_connection(lab).await?;
+    datagrams(lab).await
+}
+
+pub(crate) async fn new_connections(lab: &Lab) -> anyhow::Result<()> {
+    let Use { from, tcp, .. } = lab.kept()?;
+    let to = format!("{}:80", lab.service(tcp).address().await?);
+    let traffic = lab.start_traffic(&from, to, EVERY).await?;
+    let needs = lab.service(tcp).needs_from(lab.node(from.node)).await?;
+    traffic.until_answered_after(Instant::now(), needs).await
+}
+
+pub(crate) async fn an_open_connection(lab: &Lab) -> anyhow::Result<()> {
+    let Use { from, tcp, .. } = lab.kept()?;
+    lab.open_stream(&from, &service(lab, tcp, &from).await?, EVERY).await?;
+    it_goes_on(lab).await
+}
+
+async fn service(lab: &Lab, name: &str, from: &Party) -> anyhow::Result<Party> {
+    Ok(Party::new(name, from.node, false, lab.service(name).address().await?))
+}
+
+pub(crate) async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
+    let Use { from, udp, .. } = lab.kept()?;
+    let to = lab.service(udp).address().await?;
+    let needs = lab.service(udp).needs_to_be_followed_on(lab.node(from.node)).await?;
+    lab.eventually(format!("the Service {udp} to answer"), secs(20), async || {
+        let report = lab.ask(&from, to).by(Kind::Udp).await?;
+        let answers = Probe::when(report.all(Answered), Cause::NotReady, report.to_string());
+        Ok(answers.needs(needs.clone()))
+    })
+    .await?;
+    lab.datagrams(&from, to).start().await
+}
+
+/// New connections failed for no longer than this, stretched; the open one and the datagrams go on.
+pub(crate) async fn all_go_on(lab: &Lab, failed_for: Duration) -> anyhow::Result<()> {
+    let Use { from, tcp, .. } = lab.kept()?;
+    let needs = lab.service(tcp).needs_from(lab.node(from.node)).await?;
+    let traffic = lab.running_traffic()?;
+    traffic.until_answered_after(Instant::now(), needs).await?;
+    let record = traffic.so_far().await?;
+    lab.step(format!("new connections so far: {}", lost(&record)));
+    record.gap_at_most(lab.limit(failed_for))?;
+    it_goes_on(lab).await?;
+    datagrams_reach_a_pod(lab).await
+}
+
+/// At the end each request has been answered, or is known to have not.
+pub(crate) async fn all_accounted(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("every request is accounted for");
+    let record = lab.running_traffic()?.stop().await?;
+    Ok(record.all_accounted()?)
+}
+
+/// `2 of 90 requests lost, the longest gap 0.6 s ... (2 timed out)`.
+fn lost(record: &Record) -> String {
+    let ended = record.outcomes();
+    let all: usize = ended.values().sum();
+    let lost = all - ended.get(&Answered).copied().unwrap_or_default();
+    match record.longest_gap() {
+        Some(gap) => format!("{lost} of {all} requests lost, the longest gap {gap}"),
+        None => format!("none of {all} requests lost"),
+    }
+}
+
+/// For a sabotage: what goes on otherwise is unanswered for longer than it may be.
+pub(crate) async fn new_connections_are_cut_off(lab: &Lab) -> anyhow::Result<()> {
+    let traffic = lab.running_traffic()?;
+    lab.step("wait as long as no gap may be");
+    traffic.until_unanswered_for(NONE).await?;
+    let record = traffic.stop().await?;
+    Ok(record.gap_at_most(lab.limit(NONE))?)
+}
+
+pub(crate) async fn it_goes_on(lab: &Lab) -> anyhow::Result<()> {
+    let Use { from, tcp, .. } = lab.kept()?;
+    let to = service(lab, tcp, &from).await?;
+    lab.step(format!("numbers go on from {from} to {to} and back"));
+    let before = lab.stream_between(&from, &to).await?.echoed;
+    lab.eventually("two more numbers to come back", secs(20), async || {
+        let now = lab.stream_between(&from, &to).await?;
+        let state = format!("{} came back, the longest away for {} ms", now.echoed, now.longest_ms);
+        Ok(match now.failure {
+            Some(why) => Probe::hopeless(Cause::Died, format!("{state}; it ended: {why}")),
+            None => Probe::when(now.echoed >= before + 2, Cause::TimedOut, state),
+        })
+    })
+    .await
+}
+
+pub(crate) async fn datagrams_reach_a_pod(lab: &Lab) -> anyhow::Result<()> {
+    let Use { from, udp, pods, .. } = lab.kept()?;
+    lab.step("the datagrams reach a Pod of the Service");
+    let to = lab.service(udp).address().await?;
+    let received = lab.datagrams(&from, to).next_to(&pods).await?;
+    Ok(received_by(&received, &pods)?)
+}

@@ -1,0 +1,245 @@
+//! The cluster is upgraded, while its Services are used.
+
+use podwire_scenario::{
+    Cause, Cells, LEFT_OUT, Lab, Node, Party, Pod, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
+};
+use serde_json::json;
+
+use crate::catalogue::UPGRADE;
+use crate::field::used_services::{
+    NONE, Use, all_accounted, all_begin, all_go_on, new_connections, new_connections_are_cut_off,
+};
+
+/// "Upgrading kubeadm clusters" of the Kubernetes documentation: the control plane first, then one worker after the
+/// other, each drained for its kubelet.
+pub(crate) const UPGRADED: Scenario = Scenario {
+    about: "A cluster is upgraded by kubeadm, control plane first, worker by worker with drain: the former kubeadm \
+            refuses to, the plan names the version, and at every step a client of Services whose Pods stay where \
+            they are loses nothing, by new connections, an open one and datagrams; every ordered pair answers, and \
+            requests spread; at the end each Node and each component is of the newer version, and no container \
+            has started anew",
+    covers: &[UPGRADE],
+    cells: Cells::Kubeadm,
+    profile: Profile::Full,
+    limit: secs(600),
+    upgrades: true,
+    sabotages: &[
+        Sabotage {
+            name: "kubeadm-first",
+            about: "the newer kubeadm is there already",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.node(1).install_newer("kubeadm").await),
+            check: steps!(refused_by_the_former_kubeadm),
+        },
+        Sabotage {
+            name: "not-upgraded",
+            about: "nobody upgraded anything",
+            expects: Cause::WrongAnswer,
+            inject: LEFT_OUT,
+            check: steps!(all_are_newer),
+        },
+        Sabotage {
+            name: "service-cut",
+            about: "node 1 drops what it sends to Pods",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                a_pod_on_every_node(lab).await?;
+                new_connections(lab).await?;
+                let rule = "tcp dport 80 ct state new ip daddr 10.1.0.0/16 drop";
+                lab.node(1).add_rule("type filter hook postrouting priority 0", rule).await
+            }),
+            check: steps!(new_connections_are_cut_off),
+        },
+        Sabotage {
+            name: "container-killed",
+            about: "a container of a Pod that should stay is killed",
+            expects: Cause::Died,
+            inject: steps!(|lab| {
+                a_pod_on_every_node(lab).await?;
+                lab.node(2).run("crictl stop --timeout 0 $(crictl ps -q --name red)").await
+            }),
+            check: steps!(none_started_anew),
+        },
+    ],
+    ..Scenario::new("kubeadm_upgrade", StageName::Workload, steps!(upgraded))
+};
+
+async fn upgraded(lab: &Lab) -> anyhow::Result<()> {
+    a_pod_on_every_node(lab).await?;
+    all_begin(lab).await?;
+
+    let node = lab.node(1);
+    refused_by_the_former_kubeadm(lab).await?;
+    node.install_newer("kubeadm").await?;
+    the_plan_names_the_version(lab).await?;
+    let version = lab.upgrade_to()?;
+    lab.step(format!("kubeadm upgrade apply v{version} on {node}"));
+    lab.kubeadm(1).upgrade_apply(version, "").await?;
+    goes_on(lab).await?;
+    its_kubelet_follows(lab, node).await?;
+
+    for node in lab.nodes().skip(1) {
+        node.install_newer("kubeadm").await?;
+        lab.step(format!("kubeadm upgrade node on {node}"));
+        lab.kubeadm(node.number()).upgrade_node().await?;
+        its_kubelet_follows(lab, node).await?;
+    }
+
+    all_are_newer(lab).await?;
+    all_accounted(lab).await
+}
+
+/// The Pods of a DaemonSet, which a drain leaves where they are; a client on node 1 uses them by a Service.
+async fn a_pod_on_every_node(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a DaemonSet red and a Service for it, by TCP and by UDP");
+    let labels = json!({ "app": "red" });
+    let mut container = Pod::container();
+    container["name"] = "red".into();
+    lab.apply(json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": { "name": "red" },
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": {
+                "dnsPolicy": "Default",
+                "containers": [container],
+            } },
+        },
+    }))
+    .await?;
+    let ports = json!([
+        { "name": "tcp", "port": 80, "protocol": "TCP" },
+        { "name": "udp", "port": 80, "protocol": "UDP" },
+    ]);
+    lab.service("red").create(json!({ "selector": labels, "ports": ports })).await?;
+    let of_red = lab.pods().labelled("app=red");
+    let pods = of_red.until_running(usize::try_from(lab.node_count())?).await?;
+    lab.service("red").leads_to_all(pods.len(), lab.node(1)).await?;
+    let from = lab.node(1).party();
+    lab.keep(Use { from, tcp: "red", udp: "red", pods });
+    Ok(())
+}
+
+async fn refused_by_the_former_kubeadm(lab: &Lab) -> anyhow::Result<()> {
+    let version = lab.upgrade_to()?;
+    lab.step(format!("kubeadm upgrade apply v{version} --dry-run: the former kubeadm refuses"));
+    let answer = lab.kubeadm(1).upgrade_apply(version, "--dry-run").may_fail().await?;
+    let said = answer.said();
+    ensure!(
+        !answer.succeeded(),
+        Answered,
+        "kubeadm to refuse a version newer than itself",
+        "{said}"
+    );
+    let reason = format!("\"v{version}\" is higher than the kubeadm version");
+    let names_it = said.contains(&reason);
+    ensure!(names_it, WrongAnswer, "kubeadm to refuse a version newer than itself", "{said}");
+    Ok(())
+}
+
+async fn the_plan_names_the_version(lab: &Lab) -> anyhow::Result<()> {
+    let version = lab.upgrade_to()?;
+    lab.step(format!("kubeadm upgrade plan v{version}"));
+    let plan = lab.kubeadm(1).run(&format!("upgrade plan v{version}")).within(secs(60)).await?;
+    let said = plan.said();
+    let apply = format!("kubeadm upgrade apply v{version}");
+    ensure!(said.contains(&apply), Absent, "the plan to end with `{apply}`", "{said}");
+    Ok(())
+}
+
+/// Its kubelet becomes the newer one while the node is drained.
+async fn its_kubelet_follows(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
+    node.drain().await?;
+    node.install_newer("kubelet kubectl").await?;
+    lab.step(format!("restart the kubelet of {node}"));
+    node.run("systemctl daemon-reload && systemctl restart kubelet").within(secs(30)).await?;
+    node.uncordon().await?;
+    until_its_kubelet_is_newer(lab, node).await?;
+    goes_on(lab).await
+}
+
+async fn until_its_kubelet_is_newer(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
+    let newer = format!("v{}", lab.upgrade_to()?);
+    lab.eventually(format!("{node} to be Ready with a kubelet {newer}"), secs(60), async || {
+        let listed = node.listed().await?;
+        let version = listed.as_ref().and_then(|it| it.version()).map(str::to_owned);
+        let ready = listed.as_ref().is_some_and(|it| it.holds("Ready"));
+        let as_expected = ready && version.as_deref() == Some(&newer);
+        let state = format!("kubelet {version:?}, Ready: {ready}");
+        Ok(Probe::when(as_expected, Cause::NotReady, state))
+    })
+    .await
+}
+
+/// Nothing is lost for the client, everybody reaches everybody (E35), requests spread (E36), and nothing has
+/// started anew.
+async fn goes_on(lab: &Lab) -> anyhow::Result<()> {
+    all_go_on(lab, NONE).await?;
+    none_started_anew(lab).await?;
+    lab.step("every ordered pair, node to Pod and Pod to Pod (E35)");
+    let Use { pods, .. } = lab.kept()?;
+    let mut everybody = lab.node_parties();
+    everybody.extend(pods.iter().cloned());
+    let mesh = lab.mesh(&everybody, &pods).await?;
+    mesh.all_answer("every ordered pair to answer")?;
+    lab.wire().carried(&mesh)?;
+    let blue = lab.deployment("blue").replicas().await?;
+    lab.pods().until_running(blue).await?;
+    for from in lab.node_parties() {
+        lab.service("blue").leads_to_all(blue, &from).await?;
+        lab.step(format!("requests from {from} spread over the Pods (E36)"));
+        lab.service("blue").spreads_evenly(&from).await?;
+    }
+    Ok(())
+}
+
+async fn none_started_anew(lab: &Lab) -> anyhow::Result<()> {
+    let Use { pods, .. } = lab.kept()?;
+    lab.step("no container of red has started anew");
+    let names = |pods: &[Party]| pods.iter().map(|pod| pod.name.clone()).collect::<Vec<_>>();
+    let now = lab.pods().labelled("app=red").await?;
+    let parties: Vec<Party> = now.iter().filter_map(Pod::party).collect();
+    let (were, are) = (names(&pods), names(&parties));
+    ensure!(were == are, Died, "the Pods {were:?} to stay", "{are:?}");
+    let anew: Vec<String> = now
+        .iter()
+        .filter(|pod| pod.restarts() > 0 || !pod.is_running())
+        .map(|pod| format!("{pod} {} times, {}", pod.restarts(), pod.phase()))
+        .collect();
+    ensure!(anew.is_empty(), Died, "no container of red to start anew", "{anew:?}");
+    Ok(())
+}
+
+/// The programs that each node runs, as the API and their own images say it.
+async fn all_are_newer(lab: &Lab) -> anyhow::Result<()> {
+    let newer = format!("v{}", lab.upgrade_to()?);
+    lab.step(format!("every Node and every component is {newer}"));
+    let mut seen = Vec::new();
+    for node in lab.nodes() {
+        let listed = node.listed().await?;
+        let version = listed.as_ref().and_then(|it| it.version());
+        seen.push((format!("kubelet of {node}"), version.unwrap_or_default().to_owned()));
+    }
+    let images = "get pods -n kube-system -o \
+                  jsonpath='{range .items[*]}{.metadata.name} {.spec.containers[0].image}{\"\\n\"}{end}'";
+    let images = lab.kubectl(images).await?.stdout;
+    let images = images.lines().filter_map(|line| line.split_once(' '));
+    let of_kubernetes = images.filter(|(_, image)| image.contains("/kube-"));
+    seen.extend(of_kubernetes.map(|(pod, image)| {
+        let version = image.rsplit(':').next().unwrap_or_default();
+        (pod.to_owned(), version.to_owned())
+    }));
+    // A kubelet and a kube-proxy for each node, and the API server, the controller manager and the scheduler.
+    let wanted = 2 * usize::try_from(lab.node_count())? + 3;
+    let all = seen.len();
+    ensure!(all == wanted, Absent, "{wanted} programs of Kubernetes", "{all}: {seen:?}");
+    let older: Vec<String> = seen
+        .iter()
+        .filter(|(_, version)| *version != newer)
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
+    ensure!(older.is_empty(), WrongAnswer, "all {wanted} programs to be {newer}", "{older:?}");
+    Ok(())
+}
