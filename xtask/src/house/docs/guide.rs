@@ -43,6 +43,7 @@ const ORDER: [&str; 31] = [
     "router.rs",
     "leaving.rs",
     "kubeadm.rs",
+    "upgrade.rs",
     "tokens.rs",
     "init.rs",
     "wire.rs",
