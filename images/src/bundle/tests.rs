@@ -258,14 +258,13 @@ fn a_release_comes_from_where_each_part_is_published() {
 #[test]
 fn what_clusters_are_upgraded_to_comes_along_and_must_be_what_kubeadm_upgrades_to() {
     let bench = Bench::new();
-    let modules = |version| bench.take(version, BundleFrom::Modules, &[]).unwrap();
     let own = bench.file("kubelet", program("kubelet"));
     let own = format!("kubelet={}", own.display());
-    let newer = modules("1.36.4");
+    let newer = bench.take("1.35.9", BundleFrom::Release, &[]).unwrap();
     let order = bench.take("1.35.4", BundleFrom::Release, &[own]).unwrap();
     let order = order.upgraded_to(newer.clone()).unwrap();
     let told = order.provenance().to_string();
-    assert!(told.ends_with("; to be upgraded to 1.36.4"), "{told}");
+    assert!(told.ends_with("; to be upgraded to 1.35.9"), "{told}");
     assert_eq!(order.without_own().upgrade.as_deref(), Some(&newer));
 
     // The first alone is not all of it.
@@ -273,7 +272,7 @@ fn what_clusters_are_upgraded_to_comes_along_and_must_be_what_kubeadm_upgrades_t
     assert_eq!(cached(&bench.workshop(), &order).unwrap(), None);
 
     let refused = newer.upgraded_to(bench.release());
-    insta::assert_snapshot!(refused.unwrap_err(), @"kubeadm upgrades no cluster of Kubernetes 1.36.4 to 1.35.4: it takes a newer patch, or the next minor version (--kubernetes says which it is upgraded from)");
+    insta::assert_snapshot!(refused.unwrap_err(), @"kubeadm upgrades no cluster of Kubernetes 1.35.9 to 1.35.4: it takes a newer patch, or the next minor version (--kubernetes says which it is upgraded from)");
 }
 
 #[test]
