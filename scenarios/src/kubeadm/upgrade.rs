@@ -1,10 +1,11 @@
 //! The cluster is upgraded, while its Services are used.
 
+use anyhow::Context as _;
 use podwire_scenario::{
     Cause, Cells, LEFT_OUT, Lab, Node, Party, Pod, Probe, Profile, Sabotage, Scenario, StageName,
     ensure, secs, steps,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::catalogue::UPGRADE;
 use crate::field::used_services::{
@@ -41,13 +42,12 @@ pub(crate) const UPGRADED: Scenario = Scenario {
         },
         Sabotage {
             name: "service-cut",
-            about: "node 1 drops what it sends to Pods",
+            about: "node 1 drops what its Pods send to Pods",
             expects: Cause::TimedOut,
             inject: steps!(|lab| {
                 a_pod_on_every_node(lab).await?;
                 new_connections(lab).await?;
-                let rule = "tcp dport 80 ct state new ip daddr 10.1.0.0/16 drop";
-                lab.node(1).add_rule("type filter hook postrouting priority 0", rule).await
+                lab.node(1).drop_forwarded_requests().await
             }),
             check: steps!(new_connections_are_cut_off),
         },
@@ -90,51 +90,55 @@ async fn upgraded(lab: &Lab) -> anyhow::Result<()> {
     all_accounted(lab).await
 }
 
-/// The Pods of a DaemonSet, which a drain leaves where they are; a client on node 1 uses them by a Service.
+/// The Pods of DaemonSets, which a drain leaves where they are: red on every node, and on node 1 a client that uses
+/// them by a Service. It is a Pod, since kube-proxy gives what a node sends to a Service another port.
 async fn a_pod_on_every_node(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("a DaemonSet red and a Service for it, by TCP and by UDP");
-    let labels = json!({ "app": "red" });
-    let mut container = Pod::container();
-    container["name"] = "red".into();
-    lab.apply(json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": { "name": "red" },
-        "spec": {
-            "selector": { "matchLabels": labels },
-            "template": { "metadata": { "labels": labels }, "spec": {
-                "dnsPolicy": "Default",
-                "containers": [container],
-            } },
-        },
-    }))
-    .await?;
+    lab.step("a DaemonSet red, a Service for it by TCP and by UDP, and a client on node1");
+    daemon_set(lab, "red", json!({})).await?;
+    daemon_set(lab, "client", json!({ "kubernetes.io/hostname": lab.node(1).name() })).await?;
     let ports = json!([
         { "name": "tcp", "port": 80, "protocol": "TCP" },
         { "name": "udp", "port": 80, "protocol": "UDP" },
     ]);
-    lab.service("red").create(json!({ "selector": labels, "ports": ports })).await?;
+    lab.service("red").create(json!({ "selector": { "app": "red" }, "ports": ports })).await?;
     let of_red = lab.pods().labelled("app=red");
     let pods = of_red.until_running(usize::try_from(lab.node_count())?).await?;
     lab.service("red").leads_to_all(pods.len(), lab.node(1)).await?;
-    let from = lab.node(1).party();
+    let client = lab.pods().labelled("app=client").until_running(1).await?;
+    let from = client.into_iter().next().context("the client has no address")?;
     lab.keep(Use { from, tcp: "red", udp: "red", pods });
     Ok(())
+}
+
+async fn daemon_set(lab: &Lab, name: &str, on: Value) -> anyhow::Result<()> {
+    let labels = json!({ "app": name });
+    let mut container = Pod::container();
+    container["name"] = name.into();
+    lab.apply(json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": { "name": name },
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": {
+                "dnsPolicy": "Default",
+                "nodeSelector": on,
+                "containers": [container],
+            } },
+        },
+    }))
+    .await
 }
 
 async fn refused_by_the_former_kubeadm(lab: &Lab) -> anyhow::Result<()> {
     let version = lab.upgrade_to()?;
     lab.step(format!("kubeadm upgrade apply v{version} --dry-run: the former kubeadm refuses"));
     let answer = lab.kubeadm(1).upgrade_apply(version, "--dry-run").may_fail().await?;
-    let said = answer.said();
-    ensure!(
-        !answer.succeeded(),
-        Answered,
-        "kubeadm to refuse a version newer than itself",
-        "{said}"
-    );
-    let reason = format!("\"v{version}\" is higher than the kubeadm version");
-    let names_it = said.contains(&reason);
+    // Beside that it shows each object that it would read.
+    let said = answer.stderr.trim();
+    let (refused, version) = (!answer.succeeded(), format!("to upgrade to \"v{version}\" is "));
+    ensure!(refused, Answered, "kubeadm to refuse a version newer than itself", "{said}");
+    let names_it = said.contains(&version) && said.contains("higher than the kubeadm");
     ensure!(names_it, WrongAnswer, "kubeadm to refuse a version newer than itself", "{said}");
     Ok(())
 }

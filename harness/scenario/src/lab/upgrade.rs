@@ -40,7 +40,7 @@ impl Node<'_> {
         let files: String = files.map(|it| format!(" /opt/upgrade/{it}.deb")).collect();
         let install = format!(
             "apt-mark unhold {packages} && \
-             DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download{files} && \
+             DEBIAN_FRONTEND=noninteractive apt-get install -y{files} && \
              apt-mark hold {packages}"
         );
         self.run(install).within(INSTALL).await.map(drop)
