@@ -58,7 +58,8 @@ pub(crate) async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
         Ok(answers.needs(needs.clone()))
     })
     .await?;
-    lab.datagrams(&from, to).start().await
+    lab.datagrams(&from, to).start().await?;
+    datagrams_reach_a_pod(lab).await
 }
 
 /// New connections failed for no longer than this, stretched; the open one and the datagrams go on.
