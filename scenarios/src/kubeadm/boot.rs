@@ -80,20 +80,7 @@ async fn comes_back(lab: &Lab) -> anyhow::Result<()> {
     let lost = asked.lines().next();
 
     lab.step("the control plane is back: the static Pods run since the boot");
-    let expected = "the control plane's Pods Ready, started since the boot";
-    lab.eventually(expected, secs(60), async || {
-        // The API server may not be back itself.
-        let state = match lab.system_pods().await {
-            Ok(pods) => not_back(&pods, booted),
-            Err(error) => Some(format!("the API server: {error:#}")),
-        };
-        Ok(match (state, lost) {
-            (None, _) => Probe::Done(()),
-            (Some(state), Some(lost)) => Probe::hopeless(Cause::Absent, format!("{state}: {lost}")),
-            (Some(state), None) => Probe::not_yet(Cause::NotReady, state).needs(Needs::Kubelet(1)),
-        })
-    })
-    .await?;
+    control_plane_runs_since(lab, booted, lost).await?;
 
     lab.step("the Pods that belong to the nodes and CoreDNS are back as well");
     let all = lab.pods().everywhere();
@@ -114,12 +101,34 @@ async fn comes_back(lab: &Lab) -> anyhow::Result<()> {
     lab.all_nodes_ready().await
 }
 
+/// Node 1's static Pods are Ready, with containers that began in this second or later, by its clock; never, if
+/// something is `lost`.
+pub(super) async fn control_plane_runs_since(
+    lab: &Lab,
+    since: i64,
+    lost: Option<&str>,
+) -> anyhow::Result<()> {
+    lab.eventually("the control plane's Pods Ready, started since then", secs(60), async || {
+        // The API server may not be back itself.
+        let state = match lab.system_pods().await {
+            Ok(pods) => not_back(&pods, since),
+            Err(error) => Some(format!("the API server: {error:#}")),
+        };
+        Ok(match (state, lost) {
+            (None, _) => Probe::Done(()),
+            (Some(state), Some(lost)) => Probe::hopeless(Cause::Absent, format!("{state}: {lost}")),
+            (Some(state), None) => Probe::not_yet(Cause::NotReady, state).needs(Needs::Kubelet(1)),
+        })
+    })
+    .await
+}
+
 /// The first component of the control plane that does not run since then.
-fn not_back(pods: &[Pod], booted: i64) -> Option<String> {
+fn not_back(pods: &[Pod], since: i64) -> Option<String> {
     let names = COMPONENTS.map(|component| format!("{component}-node1"));
     let runs = |name: &str| {
         let pod = pods.iter().find(|pod| pod.name() == name);
-        pod.is_some_and(|pod| pod.runs_since(booted))
+        pod.is_some_and(|pod| pod.runs_since(since))
     };
     let missing = names.iter().find(|name| !runs(name))?;
     Some(format!("{missing} is not back"))

@@ -7,6 +7,7 @@ use podwire_scenario::{
 };
 use serde_json::{Value, json};
 
+use super::boot::control_plane_runs_since;
 use crate::catalogue::UPGRADE;
 use crate::field::used_services::{
     NONE, Use, all_accounted, all_begin, all_go_on, new_connections, new_connections_are_cut_off,
@@ -18,8 +19,8 @@ pub(crate) const UPGRADED: Scenario = Scenario {
     about: "A cluster is upgraded by kubeadm, control plane first, worker by worker with drain: the former kubeadm \
             refuses to, the plan names the version, and at every step a client of Services whose Pods stay where \
             they are loses nothing, by new connections, an open one and datagrams; every ordered pair answers, and \
-            requests spread; at the end each Node and each component is of the newer version, and no container \
-            has started anew",
+            requests spread; at the end each Node and each component is of the newer version, and no container of \
+            theirs has started anew",
     covers: &[UPGRADE],
     cells: Cells::Kubeadm,
     profile: Profile::Full,
@@ -76,14 +77,17 @@ async fn upgraded(lab: &Lab) -> anyhow::Result<()> {
     let version = lab.upgrade_to()?;
     lab.step(format!("kubeadm upgrade apply v{version} on {node}"));
     lab.kubeadm(1).upgrade_apply(version, "").await?;
+    addons_follow(lab).await?;
     goes_on(lab).await?;
     its_kubelet_follows(lab, node).await?;
+    goes_on(lab).await?;
 
     for node in lab.nodes().skip(1) {
         node.install_newer("kubeadm").await?;
         lab.step(format!("kubeadm upgrade node on {node}"));
         lab.kubeadm(node.number()).upgrade_node().await?;
         its_kubelet_follows(lab, node).await?;
+        goes_on(lab).await?;
     }
 
     all_are_newer(lab).await?;
@@ -153,15 +157,31 @@ async fn the_plan_names_the_version(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// kubeadm leaves it to the cluster to replace the Pods of its addons, and does not wait for that.
+async fn addons_follow(lab: &Lab) -> anyhow::Result<()> {
+    for addon in ["daemonset/kube-proxy", "deployment/coredns"] {
+        lab.step(format!("kubectl rollout status {addon}"));
+        let status = format!("rollout status -n kube-system {addon} --timeout=10m");
+        lab.kubectl(status).within(secs(60)).await?;
+    }
+    Ok(())
+}
+
 /// Its kubelet becomes the newer one while the node is drained.
 async fn its_kubelet_follows(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
     node.drain().await?;
     node.install_newer("kubelet kubectl").await?;
     lab.step(format!("restart the kubelet of {node}"));
-    node.run("systemctl daemon-reload && systemctl restart kubelet").within(secs(30)).await?;
+    let restart = "systemctl daemon-reload && systemctl restart kubelet && date +%s";
+    let since = node.run(restart).within(secs(30)).await?;
+    if node.number() == 1 {
+        // The UID of a static Pod is a hash of all that the kubelet's own type of a Pod holds, and a newer one holds
+        // more (`applyDefaults` in pkg/kubelet/config/common.go).
+        lab.step("the static Pods start anew: to a newer kubelet each of them is another");
+        control_plane_runs_since(lab, since.text().parse()?, None).await?;
+    }
     node.uncordon().await?;
-    until_its_kubelet_is_newer(lab, node).await?;
-    goes_on(lab).await
+    until_its_kubelet_is_newer(lab, node).await
 }
 
 async fn until_its_kubelet_is_newer(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {

@@ -59,12 +59,15 @@ pub(crate) const SHOW_ADMIN: &str =
 pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
-/// `kubeadm upgrade ARGUMENTS`, with the patches that `kubeadm init` was given, where it was: it keeps the
+/// `kubeadm upgrade apply`, with the patches that `kubeadm init` was given, where it was: it keeps the
 /// configuration in the cluster, and these nowhere.
-pub fn upgrade(arguments: &str, settings: Settings) -> String {
+pub fn upgrade_apply(arguments: &str, settings: Settings) -> String {
     let patches = settings.idle(PATCHES);
     let patches = patches.map(|folder| format!(" --patches {folder}"));
-    format!("kubeadm upgrade {arguments}{}", patches.unwrap_or_default())
+    format!(
+        "kubeadm upgrade apply {arguments}{}",
+        patches.unwrap_or_default()
+    )
 }
 
 /// A worker's part of [`crate::parts::node_files`].

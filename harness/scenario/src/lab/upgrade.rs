@@ -63,17 +63,14 @@ impl<'lab> Kubeadm<'lab> {
     /// `kubeadm upgrade apply v1.36.4 --yes`, with the patches that `kubeadm init` was given; it may be refused, or
     /// only told what it would do (`more`: `--dry-run`).
     pub fn upgrade_apply(self, version: &str, more: &str) -> Command<'lab> {
-        self.upgrade(&format!("apply v{version} --yes {more}"))
+        let settings = self.node().lab().cluster().settings();
+        let arguments = format!("v{version} --yes {more}");
+        let command = kubeadm::upgrade_apply(&arguments, settings);
+        self.node().run(command).within(APPLY)
     }
 
     /// `kubeadm upgrade node`, on a worker.
     pub fn upgrade_node(self) -> Command<'lab> {
-        self.upgrade("node")
-    }
-
-    fn upgrade(self, arguments: &str) -> Command<'lab> {
-        let settings = self.node().lab().cluster().settings();
-        let command = kubeadm::upgrade(arguments, settings);
-        self.node().run(command).within(APPLY)
+        self.node().run("kubeadm upgrade node").within(APPLY)
     }
 }
