@@ -152,13 +152,7 @@ async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
     let green = lab.service("green");
     green.create(json!({ "selector": { "app": "blue" }, "ports": ports })).await?;
     let (from, to) = (client(lab).await?, green.address().await?);
-    let needs = green.needs_to_be_followed_on(lab.last_node()).await?;
-    lab.eventually("the Service green to answer", secs(20), async || {
-        let report = lab.ask(&from, to).by(Kind::Udp).await?;
-        let answers = Probe::when(report.all(Answered), Cause::NotReady, report.to_string());
-        Ok(answers.needs(needs.clone()))
-    })
-    .await?;
+    green.by(Kind::Udp).until_a_pod_answers(&from, secs(20)).await?;
     lab.datagrams(&from, to).start().await?;
     lab.keep(Flow { from, to });
     Ok(())
