@@ -1,8 +1,9 @@
 //! Waiting for a ticket, and holding it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use podwire_process::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::decision::{Claim, Decision, Holder, Load, Never, Party, Wait, decide};
+use crate::decision::{Claim, Decision, Holder, Load, Never, Party, ProcessId, Wait, decide};
 use crate::memory::{Memory, MemoryError};
 use crate::usage;
 
@@ -71,6 +72,7 @@ impl AdmissionError {
 #[derive(Debug, Clone)]
 pub struct Admission {
     folder: PathBuf,
+    namespace: Option<u64>,
     patience: Duration,
     memory: fn() -> Result<Memory, MemoryError>,
 }
@@ -115,6 +117,7 @@ impl Admission {
         fs::create_dir_all(folder).map_err(AdmissionError::file("make", folder))?;
         Ok(Self {
             folder: folder.to_owned(),
+            namespace: pid_namespace(),
             patience: PATIENCE,
             memory: Memory::of_host,
         })
@@ -166,11 +169,10 @@ impl Admission {
         let _gate = self.gate().await?;
         let (holders, free) = self.tickets()?;
         let ahead = self.ahead(place.as_ref())?;
-        let pids: BTreeSet<u32> = holders.iter().map(|one| one.party.pid).collect();
         let load = Load {
             // Reading all of /proc is only worth it when the answer matters.
-            used_mib: if ahead.is_none() && !pids.is_empty() && holders.len() < claim.slots {
-                usage::below(&pids)
+            used_mib: if ahead.is_none() && holders.len() < claim.slots {
+                self.used_by(&holders)
             } else {
                 Default::default()
             },
@@ -180,7 +182,7 @@ impl Admission {
         match decide(claim, ahead.as_ref(), &load, memory, alone_for_long) {
             Decision::Admit => {
                 let holder = Holder {
-                    party: party(claim),
+                    party: self.party(claim),
                     memory_mib: claim.memory_mib,
                 };
                 let held = Self::hold(&free, &holder)?;
@@ -224,7 +226,9 @@ impl Admission {
             let path = self.folder.join(format!("{SLOT}{number}"));
             let file = open(&path)?;
             if !lock(&file, &path)? {
-                holders.push(read(file, &path)?);
+                let mut holder: Holder = read(file, &path)?;
+                self.place(&mut holder.party);
+                holders.push(holder);
             } else if free.is_none() {
                 free = Some(path);
             }
@@ -263,7 +267,9 @@ impl Admission {
                 Err(error) => return Err(AdmissionError::file("open", &path)(error)),
             };
             if !lock(&file, &path)? {
-                return read(file, &path).map(Some);
+                let mut party: Party = read(file, &path)?;
+                self.place(&mut party);
+                return Ok(Some(party));
             }
             let _ = fs::remove_file(&path);
         }
@@ -274,10 +280,45 @@ impl Admission {
         let number = self.numbers(PLACE)?.last().map_or(0, |last| last + 1);
         let path = self.folder.join(format!("{PLACE}{number}"));
         Ok(Place {
-            _held: Self::hold(&path, &party(claim))?,
+            _held: Self::hold(&path, &self.party(claim))?,
             path,
             number,
         })
+    }
+
+    fn party(&self, claim: &Claim) -> Party {
+        Party {
+            process: ProcessId {
+                pid: std::process::id(),
+                namespace: self.namespace,
+            },
+            what: claim.what.clone(),
+            elsewhere: false,
+        }
+    }
+
+    /// Whether what another has written of itself is said in this process's own PID namespace. What an older
+    /// version wrote does not tell.
+    fn place(&self, party: &mut Party) {
+        let namespace = party.process.namespace;
+        party.elsewhere = namespace.is_some() && namespace != self.namespace;
+    }
+
+    /// What is used below those whose processes can be told from here: an id of another PID namespace is a
+    /// process of somebody else's in this one.
+    fn used_by(&self, holders: &[Holder]) -> BTreeMap<ProcessId, u64> {
+        let known = holders.iter().map(|holder| holder.party.process);
+        let own = known.filter(|it| it.namespace.is_some() && it.namespace == self.namespace);
+        let pids: BTreeSet<u32> = own.map(|process| process.pid).collect();
+        if pids.is_empty() {
+            return BTreeMap::new();
+        }
+        let process = |pid| ProcessId {
+            pid,
+            namespace: self.namespace,
+        };
+        let used = usage::below(&pids).into_iter();
+        used.map(|(pid, mib)| (process(pid), mib)).collect()
     }
 
     /// The numbers of all files of one sort, ascending.
@@ -294,11 +335,10 @@ impl Admission {
     }
 }
 
-fn party(claim: &Claim) -> Party {
-    Party {
-        pid: std::process::id(),
-        what: claim.what.clone(),
-    }
+/// This process's PID namespace, by its inode number (pid_namespaces(7)), where that is known.
+fn pid_namespace() -> Option<u64> {
+    let namespace = fs::metadata("/proc/self/ns/pid");
+    namespace.ok().map(|namespace| namespace.ino())
 }
 
 fn open(path: &Path) -> Result<File, AdmissionError> {
@@ -480,5 +520,63 @@ mod tests {
         waits(&mut second, &heard).await;
         drop(held);
         second.await.unwrap();
+    }
+
+    /// A ticket as somebody else has written it, held as long as the value lives.
+    fn ticket(folder: &Path, memory_mib: u64, namespace: Option<u64>) -> File {
+        let mut holder = serde_json::json!({
+            "pid": std::process::id(), "what": "another", "memory_mib": memory_mib,
+        });
+        if let Some(namespace) = namespace {
+            holder["pid_namespace"] = namespace.into();
+        }
+        Admission::hold(&folder.join("slot-0"), &holder).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_process_of_another_container_has_taken_is_not_what_its_namesake_here_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let admission = of_a_known_size(dir.path());
+        let child = usage::tests::child_with_memory();
+        // It fits beside a holder that has taken as much as this process's child has.
+        let taken = AVAILABLE_MIB / 2;
+        let claim = claim("late", 2, AVAILABLE_MIB - taken + 32);
+        let enter = async |ticket: File| {
+            let heard = Heard::default();
+            let entered = tokio::time::timeout(POLL * 3, admission.enter(&claim, &heard)).await;
+            drop(ticket);
+            match entered {
+                Ok(ticket) => ticket.map(|_| "in".to_owned()).unwrap(),
+                Err(_) => heard.0.borrow()[0].clone(),
+            }
+        };
+        assert_eq!(
+            enter(ticket(dir.path(), taken, pid_namespace())).await,
+            "in"
+        );
+        let other = pid_namespace().unwrap() + 1;
+        let waits = enter(ticket(dir.path(), taken, Some(other))).await;
+        assert!(waits.ends_with(" of another container)"), "{waits}");
+        // As of a version that did not tell where the process is.
+        let waits = enter(ticket(dir.path(), taken, None)).await;
+        assert!(waits.starts_with("memory: "), "{waits}");
+        assert!(!waits.contains("container"), "{waits}");
+        drop(child);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_tells_where_its_process_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let admission = Admission::at(dir.path()).unwrap();
+        let held = admission.enter(&claim("a", 1, 1), &Heard::default()).await;
+        let text = fs::read(dir.path().join("slot-0")).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+        let pid = std::process::id();
+        assert_eq!(
+            written,
+            serde_json::json!({ "pid": pid, "pid_namespace": namespace, "what": "a", "memory_mib": 1 })
+        );
+        drop(held);
     }
 }

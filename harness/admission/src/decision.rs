@@ -1,6 +1,6 @@
 //! Whether one more clone may run, from plain data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytesize::ByteSize;
@@ -22,18 +22,37 @@ pub struct Claim {
     pub keep_free_mib: u64,
 }
 
+/// A process, wherever it runs: two of different containers may have the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its id in its PID namespace.
+    pub pid: u32,
+    /// The inode number of that namespace (pid_namespaces(7)). Not known of one whose version of podwire did
+    /// not write it.
+    #[serde(default, rename = "pid_namespace")]
+    pub namespace: Option<u64>,
+}
+
 /// A process that is in, or wants to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
-    /// Its id.
-    pub pid: u32,
+    /// Which.
+    #[serde(flatten)]
+    pub process: ProcessId,
     /// [`Claim::what`].
     pub what: String,
+    /// Whether its id is one of another PID namespace, and says nothing here.
+    #[serde(skip)]
+    pub elsewhere: bool,
 }
 
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (process {})", self.what, self.pid)
+        let of = match self.elsewhere {
+            true => " of another container",
+            false => "",
+        };
+        write!(f, "{} (process {}{of})", self.what, self.process.pid)
     }
 }
 
@@ -52,26 +71,24 @@ pub struct Holder {
 pub struct Load {
     /// All tickets that are held. A process may hold several.
     pub holders: Vec<Holder>,
-    /// Private memory that the processes below each holder use now, in MiB, by the holder's process
-    /// id; none of them is counted for two holders.
-    pub used_mib: BTreeMap<u32, u64>,
+    /// Private memory that the processes below each holder use now, in MiB; none of them is counted for
+    /// two holders. A holder whose processes cannot be seen from here is not in it: all that it asked for
+    /// counts as promised, whatever it has taken of that.
+    pub used_mib: BTreeMap<ProcessId, u64>,
 }
 
 impl Load {
     /// MiB that the holders have been promised and have not taken yet.
     pub fn promised_mib(&self) -> u64 {
-        let pids: BTreeSet<u32> = self.holders.iter().map(|one| one.party.pid).collect();
-        pids.into_iter()
-            .map(|pid| {
-                let claimed: u64 = self
-                    .holders
-                    .iter()
-                    .filter(|one| one.party.pid == pid)
-                    .map(|one| one.memory_mib)
-                    .sum();
-                claimed.saturating_sub(self.used_mib.get(&pid).copied().unwrap_or(0))
-            })
-            .sum()
+        let mut claimed: BTreeMap<ProcessId, u64> = BTreeMap::new();
+        for holder in &self.holders {
+            let of = claimed.entry(holder.party.process).or_default();
+            *of = of.saturating_add(holder.memory_mib);
+        }
+        let used = |process| self.used_mib.get(process).copied().unwrap_or(0);
+        let left = claimed.iter();
+        let left = left.map(|(process, claimed)| claimed.saturating_sub(used(process)));
+        left.fold(0, u64::saturating_add)
     }
 
     fn parties(&self) -> Vec<Party> {
@@ -272,10 +289,18 @@ mod tests {
         }
     }
 
+    fn process(pid: u32) -> ProcessId {
+        ProcessId {
+            pid,
+            namespace: Some(1),
+        }
+    }
+
     fn party(pid: u32) -> Party {
         Party {
-            pid,
+            process: process(pid),
             what: format!("scenario_{pid}"),
+            elsewhere: false,
         }
     }
 
@@ -299,7 +324,10 @@ mod tests {
                 .iter()
                 .map(|(pid, mib)| holder(*pid, *mib))
                 .collect(),
-            used_mib: used.iter().copied().collect(),
+            used_mib: used
+                .iter()
+                .map(|(pid, mib)| (process(*pid), *mib))
+                .collect(),
         }
     }
 
@@ -336,6 +364,21 @@ mod tests {
         // Two tickets of one process share what is below it.
         let twice = load(&[(7, 1000), (7, 1000)], &[(7, 1500)]);
         assert_eq!(twice.promised_mib(), 500);
+    }
+
+    /// As in two containers that share a cache.
+    #[test]
+    fn two_processes_with_one_id_are_not_one() {
+        let mut load = load(&[(7, 5120), (7, 5120)], &[(7, 6000)]);
+        let other = &mut load.holders[1].party;
+        (other.process.namespace, other.elsewhere) = (Some(2), true);
+        // What the one has taken beyond its claim is nothing that the other has.
+        assert_eq!(load.promised_mib(), 5120);
+        let told: Vec<String> = load.parties().iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join(", "), @"scenario_7 (process 7), scenario_7 (process 7 of another container)");
+        // One that does not say whose its id is is nobody's here.
+        load.holders[1].party.process.namespace = None;
+        assert_eq!(load.promised_mib(), 5120);
     }
 
     #[test]
@@ -434,7 +477,7 @@ mod tests {
                         let mut load = Load::default();
                         for (holder, used) in &inside {
                             load.holders.push(holder.clone());
-                            *load.used_mib.entry(holder.party.pid).or_default() += used;
+                            *load.used_mib.entry(holder.party.process).or_default() += used;
                         }
                         let claim = Claim { what: "x".into(), slots, memory_mib, keep_free_mib };
                         let memory = Memory {

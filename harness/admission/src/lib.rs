@@ -15,5 +15,5 @@ mod memory;
 mod usage;
 
 pub use admission::{Admission, AdmissionError, Ticket};
-pub use decision::{Claim, Decision, Holder, Load, Never, Party, Wait, decide, slots};
+pub use decision::{Claim, Decision, Holder, Load, Never, Party, ProcessId, Wait, decide, slots};
 pub use memory::{Memory, MemoryError};

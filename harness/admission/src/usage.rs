@@ -66,10 +66,36 @@ fn sums(processes: &BTreeMap<u32, Process>, roots: &BTreeSet<u32>) -> BTreeMap<u
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::io::{BufRead as _, BufReader};
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
+
+    /// A child process that has written 64 MB, as long as the value lives.
+    pub(crate) struct ChildWithMemory(Child);
+
+    impl Drop for ChildWithMemory {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn child_with_memory() -> ChildWithMemory {
+        let script = r#"text=$(head -c 64000000 /dev/zero | tr '\0' x); echo there; read end"#;
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "there\n");
+        ChildWithMemory(child)
+    }
 
     #[test]
     fn a_process_counts_for_the_nearest_holder_above_it() {
@@ -112,22 +138,9 @@ mod tests {
 
     #[test]
     fn what_a_child_has_written_is_seen() {
-        let script = r#"text=$(head -c 64000000 /dev/zero | tr '\0' x); echo there; read end"#;
-        let mut child = Command::new("sh")
-            .args(["-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "there\n");
+        let _child = child_with_memory();
         let own = std::process::id();
         let used = below(&BTreeSet::from([own]));
-        child.kill().unwrap();
-        child.wait().unwrap();
         assert!(used[&own] >= 61, "{used:?}");
     }
 }

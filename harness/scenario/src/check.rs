@@ -10,5 +10,6 @@ pub(crate) mod nodes;
 pub(crate) mod pairs;
 pub(crate) mod record;
 pub(crate) mod shares;
+pub(crate) mod streams;
 mod timeline;
 pub(crate) mod wire;

@@ -254,13 +254,5 @@ async fn expose(lab: &Lab) -> anyhow::Result<()> {
 async fn cluster_ip_answers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("its ClusterIP answers by kube-proxy, which has a certificate of its own, too (A22)");
     let node = lab.node(lab.pods().first().await?.node);
-    let blue = lab.service("blue");
-    let (address, needs) = (blue.address().await?, blue.needs_from(node).await?);
-    lab.eventually("the ClusterIP to answer", secs(15), async || {
-        let report = lab.ask(node, address).await?;
-        let cause = report.results.first().map_or(Cause::Absent, |it| it.outcome.into());
-        let answered = report.all(podwire_scenario::RequestOutcome::Answered);
-        Ok(Probe::when(answered, cause, report.to_string()).needs(needs.clone()))
-    })
-    .await
+    lab.service("blue").until_a_pod_answers(node, secs(15)).await
 }

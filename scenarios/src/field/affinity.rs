@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use podwire_scenario::{
-    Break, Cause, Evidence, Lab, Node, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
+    Break, Cause, Evidence, Lab, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
     StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
@@ -72,20 +72,9 @@ async fn sticky(lab: &Lab, affinity: &str, time_out: u32) -> anyhow::Result<()> 
     }
     lab.service(STICKY).create(service).await?;
     for node in lab.nodes() {
-        knows_it(lab, node).await?;
+        lab.service(STICKY).until_a_pod_answers(node, secs(20)).await?;
     }
     Ok(())
-}
-
-async fn knows_it(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
-    let (service, address) = (lab.service(STICKY), lab.service(STICKY).address().await?);
-    lab.eventually(format!("the second Service to answer {node}"), secs(20), async || {
-        let report = lab.ask(node, address).await?;
-        let answered = report.all(RequestOutcome::Answered);
-        let look = Probe::when(answered, Cause::NotReady, report.to_string());
-        Ok(look.needs(service.needs_from(node).await?))
-    })
-    .await
 }
 
 async fn one_pod_answers(lab: &Lab) -> anyhow::Result<()> {
@@ -128,12 +117,13 @@ async fn its_pod_goes(lab: &Lab) -> anyhow::Result<Party> {
 /// that they had, among six, once in ten million. Who answers each.
 async fn every_client_asks(lab: &Lab) -> anyhow::Result<BTreeMap<String, String>> {
     let address = lab.service(STICKY).address().await?;
+    let pods = lab.pods().all_running().await?;
     let mut clients = lab.node_parties();
-    clients.extend(lab.pods().all_running().await?);
+    clients.extend(pods.iter().cloned());
     let mut answered = BTreeMap::new();
     for client in clients {
         let report = lab.ask(&client, address).await?;
-        assert::all_ended("the Service to answer", &report, RequestOutcome::Answered)?;
+        assert::all_answered_by("the Service to answer", &report, &pods)?;
         answered.extend(report.hosts().into_keys().map(|it| (client.name.clone(), it.to_owned())));
     }
     Ok(answered)

@@ -143,7 +143,8 @@ impl Came {
     }
 }
 
-/// Every request to the outside host was answered, and it saw this address. An echo says nothing of that.
+/// Every request to the outside host was answered, and it saw this address: it has no name by which it could
+/// be told from another. An echo says nothing of either.
 pub(super) fn answered_as(
     node: Ipv4Addr,
     kind: Kind,

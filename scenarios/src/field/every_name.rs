@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
     Cause, Cells, Failure, Families, Family, Lab, Needs, Party, Probe, Sabotage, Scenario,
     StageName, assert, secs, steps,
@@ -101,6 +100,7 @@ async fn until_known(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn every_name(lab: &Lab) -> anyhow::Result<()> {
+    let blue = lab.pods().all_running().await?;
     let pods = lab.deployment("green").pods().all_running().await?;
     for asker in &pods {
         lab.step(format!("{asker} asks for every name, and for one that there is not"));
@@ -110,7 +110,7 @@ async fn every_name(lab: &Lab) -> anyhow::Result<()> {
             }
         }
         let led = "the Service's name to lead to its Pods";
-        lab.ask(asker, BLUE).times(8).all_end(Answered, led).await?;
+        lab.ask(asker, BLUE).times(8).all_answered_by(&blue, led).await?;
     }
     Ok(())
 }

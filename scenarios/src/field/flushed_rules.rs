@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
     Break, Cause, Cells, Failure, Kind, LEFT_OUT, Lab, PodNetwork, Probe, Profile, ProxyMode,
     Sabotage, Scenario, StageName, fails, secs, steps,
@@ -72,10 +71,7 @@ async fn flushed_rules(lab: &Lab) -> anyhow::Result<()> {
     }
     comes_back(lab).await?;
     lab.eventually("the Pods to be seen outside as after a flush", secs(20), async || {
-        Ok(match seen_outside(lab).await? {
-            Ok(()) => Probe::Done(()),
-            Err(failure) => Probe::not_yet(failure.cause, failure.seen).look(failure.look),
-        })
+        Ok(Probe::judged(seen_outside(lab).await?))
     })
     .await
 }
@@ -134,13 +130,7 @@ async fn followed(lab: &Lab) -> anyhow::Result<String> {
 async fn comes_back(lab: &Lab) -> anyhow::Result<()> {
     let (node, blue, begun) = (lab.last_node(), lab.service("blue"), Instant::now());
     lab.step(format!("kube-proxy of {node} writes its rules anew"));
-    let (address, needs) = (blue.address().await?, blue.needs_from(node).await?);
-    lab.eventually(format!("the Service to answer {node} again"), secs(60), async || {
-        let report = lab.ask(node, address).await?;
-        let answers = Probe::when(report.all(Answered), Cause::TimedOut, report.to_string());
-        Ok(answers.needs(needs.clone()))
-    })
-    .await?;
+    blue.until_a_pod_answers(node, secs(60)).await?;
     lab.step(format!("after {:.1} s; every Pod answers", begun.elapsed().as_secs_f64()));
     let pods = lab.pods().all_running().await?.len();
     blue.leads_to_all(pods, node).await

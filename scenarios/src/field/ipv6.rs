@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use podwire_scenario::RequestOutcome::Answered;
 use podwire_scenario::{
     Cause, Cells, Failure, Families, Family, Lab, Party, PodNetwork, Sabotage, Scenario, StageName,
     assert, ensure, secs, steps,
@@ -113,12 +112,13 @@ async fn every_pod_answers(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn the_service_answers(lab: &Lab) -> anyhow::Result<()> {
+    let pods = lab.pods().all_running().await?;
     for from in lab.everybody().await? {
         lab.step(format!("the Service answers {} at each of its ClusterIPs (F20)", from.name));
         for family in lab.ip_families().each() {
             let address = lab.service("blue").address_by(*family).await?;
             let expected = format!("the {family} ClusterIP to answer {}", from.name);
-            lab.ask(&from, address).times(8).all_end(Answered, expected).await?;
+            lab.ask(&from, address).times(8).all_answered_by(&pods, expected).await?;
         }
     }
     Ok(())

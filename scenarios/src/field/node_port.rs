@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use podwire_scenario::RequestOutcome::{Answered, TimedOut};
+use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
-    Break, Cause, Families, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, TargetReport,
-    assert, ensure, secs, steps,
+    Break, Cause, Failure, Families, Lab, Node, Party, Probe, Profile, Sabotage, Scenario,
+    StageName, TargetReport, assert, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -48,9 +48,8 @@ pub(crate) const NODE_PORT: Scenario = Scenario {
             expects: Cause::WrongAnswer,
             inject: steps!(|lab| {
                 green(lab, "Local").await?;
-                let pod = lab.pods().labelled("app=green").first().await?;
                 let chain = "type nat hook postrouting priority 99";
-                let rule = format!("ip daddr {} masquerade", pod.address);
+                let rule = format!("ip daddr {} masquerade", pod(lab).await?.address);
                 its_node(lab).add_rule(chain, &rule).await
             }),
             check: steps!(only_its_node_answers),
@@ -72,6 +71,10 @@ fn its_node(lab: &Lab) -> Node<'_> {
     lab.node(2)
 }
 
+async fn pod(lab: &Lab) -> anyhow::Result<Party> {
+    lab.pods().labelled("app=green").first().await
+}
+
 async fn green(lab: &Lab, policy: &str) -> anyhow::Result<()> {
     lab.step(format!("a Service green of one Pod on {}, policy {policy}", its_node(lab)));
     lab.start_pod("green", its_node(lab)).await?;
@@ -84,13 +87,13 @@ async fn green(lab: &Lab, policy: &str) -> anyhow::Result<()> {
 /// Every node's kube-proxy has the policy: those without the Pod answer, or do not.
 async fn until_followed(lab: &Lab, policy: &str) -> anyhow::Result<()> {
     let (service, port) = (lab.service("green"), lab.service("green").node_port().await?);
+    let pod = pod(lab).await?;
     for node in lab.nodes() {
         let expected = format!("{node} to follow the policy {policy}");
         let answers = policy == "Cluster" || node.number() == its_node(lab).number();
         lab.eventually(&expected, secs(20), async || {
             let report = lab.outside().ask(node.address(), port).await?;
-            let follows = report.all(Answered) == answers;
-            let look = Probe::when(follows, Cause::NotReady, report.to_string());
+            let look = Probe::judged(answered_or_not(&report, answers.then_some(&pod)));
             Ok(look.needs(service.needs_to_be_followed_on(node).await?))
         })
         .await?;
@@ -100,20 +103,28 @@ async fn until_followed(lab: &Lab, policy: &str) -> anyhow::Result<()> {
         let other = other.context("nobody else asks")?;
         lab.eventually(format!("{expected} by IPv6"), secs(20), async || {
             let report = lab.ask(other, ipv6).at_port(port).await?;
-            let follows = report.all(Answered) == answers;
-            Ok(Probe::when(follows, Cause::NotReady, report.to_string()))
+            Ok(Probe::judged(answered_or_not(&report, answers.then_some(&pod))))
         })
         .await?;
     }
     Ok(())
 }
 
+/// By this Pod, where one is to answer; else by nobody, and what comes is dropped.
+fn answered_or_not(report: &TargetReport, by: Option<&Party>) -> Result<(), Failure> {
+    match by {
+        Some(pod) => assert::all_answered_by("the NodePort to answer", report, pod),
+        None => assert::all_ended("a node without a Pod not to answer", report, TimedOut),
+    }
+}
+
 async fn every_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    let pod = pod(lab).await?;
     for node in lab.nodes() {
         lab.step(format!("{node} answers everybody, as a client with one of its own addresses"));
         let own = node.addresses().await?;
         for asked in everybody_asks(lab, node).await? {
-            assert::all_ended("the NodePort to answer", &asked.report, Answered)?;
+            answered_or_not(&asked.report, Some(&pod))?;
             seen_as(&asked, |client| own.contains(&client))?;
         }
     }
@@ -121,6 +132,7 @@ async fn every_node_answers(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn only_its_node_answers(lab: &Lab) -> anyhow::Result<()> {
+    let pod = pod(lab).await?;
     for node in lab.nodes() {
         let answers = node.number() == its_node(lab).number();
         lab.step(match answers {
@@ -128,12 +140,10 @@ async fn only_its_node_answers(lab: &Lab) -> anyhow::Result<()> {
             false => format!("{node} has no Pod, and does not answer"),
         });
         for asked in everybody_asks(lab, node).await? {
-            if !answers {
-                assert::all_ended("a node without a Pod not to answer", &asked.report, TimedOut)?;
-                continue;
+            answered_or_not(&asked.report, answers.then_some(&pod))?;
+            if answers {
+                seen_as(&asked, |client| client == asked.by)?;
             }
-            assert::all_ended("the Pod's node to answer", &asked.report, Answered)?;
-            seen_as(&asked, |client| client == asked.by)?;
         }
     }
     Ok(())

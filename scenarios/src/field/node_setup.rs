@@ -1,6 +1,6 @@
 //! A node's own set-up against the network, named.
 
-use podwire_scenario::RequestOutcome::{Answered, TimedOut};
+use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
     Break, Cause, Cells, Lab, Node, NodeTrouble, Party, Profile, Sabotage, Scenario, StageName,
     ensure, secs, steps,
@@ -33,7 +33,7 @@ pub(crate) const NODE_SETUP: Scenario = Scenario {
             inject: steps!(|lab| {
                 let [from, to] = two_ways(lab).await?;
                 filters_reverse_paths(lab.node(to.node), LOOSE).await?;
-                lab.ask(&from, to.address).all_end(Answered, "an answer by the other way").await
+                answers_by_the_other_way(lab, &from, &to).await
             }),
             check: steps!(strict_filter_is_named),
         },
@@ -78,7 +78,7 @@ async fn node_setup(lab: &Lab) -> anyhow::Result<()> {
     nothing_is_named(lab).await?;
 
     let [from, to] = two_ways(lab).await?;
-    lab.ask(&from, to.address).all_end(Answered, "an answer by the other way").await?;
+    answers_by_the_other_way(lab, &from, &to).await?;
     filters_reverse_paths(lab.node(to.node), STRICT).await?;
     lab.ask(&from, to.address).all_end(TimedOut, "what comes by it to be dropped").await?;
     strict_filter_is_named(lab).await?;
@@ -156,6 +156,10 @@ async fn two_ways(lab: &Lab) -> anyhow::Result<[Party; 2]> {
     ))
     .await?;
     Ok([from, to])
+}
+
+async fn answers_by_the_other_way(lab: &Lab, from: &Party, to: &Party) -> anyhow::Result<()> {
+    lab.ask(from, to.address).all_answered_by(to, "an answer by the other way").await
 }
 
 async fn filters_reverse_paths(node: Node<'_>, how: u32) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use podwire_scenario::RequestOutcome::{Answered, Refused, TimedOut};
+use podwire_scenario::RequestOutcome::{Refused, TimedOut};
 use podwire_scenario::{
     Bootstrap, Break, Cause, Families, LEFT_OUT, Lab, Node, Party, PodNetwork, Profile, ProxyMode,
     Sabotage, Scenario, StageName, assert, ensure, secs, steps,
@@ -66,7 +66,7 @@ pub(crate) const OUTER_ADDRESSES: Scenario = Scenario {
         Sabotage {
             name: "node-port-dropped",
             about: "node 1 drops what comes for the NodePort",
-            expects: Cause::WrongAnswer,
+            expects: Cause::TimedOut,
             inject: steps!(|lab| {
                 let rule = format!("tcp dport {} drop", lab.service("green").node_port().await?);
                 lab.node(1).add_rule(BEFORE_KUBE_PROXY, &rule).await
@@ -225,7 +225,8 @@ async fn seen_outside(
     right: impl Fn(Ipv4Addr) -> bool,
 ) -> anyhow::Result<()> {
     let report = lab.outside().ask(at, 80).await?;
-    assert::all_ended(&format!("{at} to answer who is outside"), &report, Answered)?;
+    let expected = format!("{at} to answer who is outside");
+    assert::all_answered_by(&expected, &report, pod(lab).await?)?;
     let right = report.clients().keys().all(|client| client.parse().is_ok_and(&right));
     let expected = "the Pod to see the client that the traffic policy promises";
     ensure!(right, WrongAnswer, "{expected}", "{report}");
@@ -236,17 +237,19 @@ async fn seen_outside(
 /// own alone (Kubernetes docs, "Virtual IPs and Service Proxies": `nodePortAddresses`).
 async fn node_port_is_by_mode(lab: &Lab) -> anyhow::Result<()> {
     let (mode, node) = (lab.kube_proxy_mode(), lab.node(1));
-    let wanted = match mode {
-        ProxyMode::Iptables => Answered,
-        ProxyMode::Nftables => Refused,
-    };
-    lab.step(format!("{node}'s second address and 127.0.0.1 have the NodePort, or not: {wanted}"));
+    lab.step(match mode {
+        ProxyMode::Iptables => format!("{node}'s second address and 127.0.0.1 have the NodePort"),
+        ProxyMode::Nftables => format!("{node}'s second address and 127.0.0.1 have no NodePort"),
+    });
+    let pod = pod(lab).await?;
     let port = lab.service("green").node_port().await?;
     let second = lab.outside().ask(EXTERNAL[0], port).await?;
     let loopback = lab.ask(node, Ipv4Addr::LOCALHOST).at_port(port).await?;
     for report in [second, loopback] {
-        let as_wanted = report.all(wanted);
-        ensure!(as_wanted, WrongAnswer, "a NodePort in mode {mode}: {wanted}", "{report}");
+        match mode {
+            ProxyMode::Iptables => assert::all_answered_by("a NodePort", &report, &pod)?,
+            ProxyMode::Nftables => assert::all_ended("no NodePort", &report, Refused)?,
+        }
     }
     Ok(())
 }

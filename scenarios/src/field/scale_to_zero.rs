@@ -1,6 +1,6 @@
 //! A Service without Pods refuses, and answers again.
 
-use podwire_scenario::RequestOutcome::{Answered, Refused};
+use podwire_scenario::RequestOutcome::Refused;
 use podwire_scenario::{
     Break, Cause, Lab, Party, Profile, Sabotage, Scenario, StageName, assert, secs, steps,
 };
@@ -97,10 +97,11 @@ async fn askers(lab: &Lab) -> anyhow::Result<[Party; 2]> {
 async fn refuses(lab: &Lab) -> anyhow::Result<()> {
     let (empty, full) =
         (lab.service("green").address().await?, lab.service("blue").address().await?);
+    let pods = lab.pods().all_running().await?;
     for from in askers(lab).await? {
         lab.step(format!("ask both ClusterIPs from {from}: green refuses, blue answers"));
         let (green, blue) = lab.ask_both(&from, empty, full).await?;
-        assert::all_ended("the Service with Pods to answer", &blue, Answered)?;
+        assert::all_answered_by("the Service with Pods to answer", &blue, &pods)?;
         assert::all_ended("the Service without Pods to refuse", &green, Refused)?;
     }
     Ok(())

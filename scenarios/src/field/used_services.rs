@@ -51,13 +51,7 @@ async fn service(lab: &Lab, name: &str, from: &Party) -> anyhow::Result<Party> {
 pub(crate) async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
     let Use { from, udp, .. } = lab.kept()?;
     let to = lab.service(udp).address().await?;
-    let needs = lab.service(udp).needs_to_be_followed_on(lab.node(from.node)).await?;
-    lab.eventually(format!("the Service {udp} to answer"), secs(20), async || {
-        let report = lab.ask(&from, to).by(Kind::Udp).await?;
-        let answers = Probe::when(report.all(Answered), Cause::NotReady, report.to_string());
-        Ok(answers.needs(needs.clone()))
-    })
-    .await?;
+    lab.service(udp).by(Kind::Udp).until_a_pod_answers(&from, secs(20)).await?;
     lab.datagrams(&from, to).start().await?;
     datagrams_reach_a_pod(lab).await
 }

@@ -1,8 +1,9 @@
 //! A Pod that only its kubelet can end.
 
+use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Pod, Probe, Profile, RequestOutcome, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Cause, Cells, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
+    steps,
 };
 
 use crate::catalogue::{E22, E22b, E23};
@@ -104,9 +105,8 @@ async fn runs(lab: &Lab) -> anyhow::Result<Running> {
             Ok(Probe::of(ready, Cause::NotReady, "listed, not Ready").needs(Needs::Kubelet(NODE)))
         })
         .await?;
-    let address = pod.address().unwrap_or(node.address());
-    let answers = lab.ask(node, address);
-    answers.all_end(RequestOutcome::Answered, "the static Pod to answer").await?;
+    let party = pod.party().context("it is Ready, and has no address")?;
+    lab.ask(node, party.address).all_answered_by(&party, "the static Pod to answer").await?;
     Ok(Running { uid: pod.uid().to_owned(), container: container(lab).await? })
 }
 

@@ -1,8 +1,8 @@
 //! A ClusterIP is kube-proxy's work.
 
-use podwire_scenario::RequestOutcome::{Answered, TimedOut};
+use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
-    Break, Cause, Lab, Probe, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
+    Break, Cause, Lab, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 
 use crate::catalogue::{B12, B13, B14};
@@ -71,7 +71,7 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     let (address, pod) = (blue.address().await?, lab.pods().on(node1).first().await?);
     let before = lab.wire().dropped_for(address);
     let (service, beside) = lab.ask_both(node1, address, pod.address).await?;
-    assert::all_ended("the Pod's own address to answer", &beside, Answered)?;
+    assert::all_answered_by("the Pod's own address to answer", &beside, &pod)?;
     let expected = "the ClusterIP to time out, not to be refused";
     assert::all_ended(expected, &service, TimedOut)?;
     let left = lab.wire().dropped_for(address) > before;
@@ -86,18 +86,9 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
 
 async fn answers(lab: &Lab) -> anyhow::Result<()> {
     let (node1, blue) = (lab.node(1), lab.service("blue"));
-    let (address, needs) = (blue.address().await?, blue.needs_from(node1).await?);
     lab.step("ask the ClusterIP until it answers (B13)");
-    let expected = "the ClusterIP to answer from node 1";
-    lab.eventually(expected, secs(15), async || {
-        let report = lab.ask(node1, address).await?;
-        let first = report.results.first();
-        let cause = first.map_or(Cause::Absent, |result| result.outcome.into());
-        let answered = report.all(Answered);
-        Ok(Probe::when(answered, cause, report.to_string()).needs(needs.clone()))
-    })
-    .await?;
-    node1.forget_attempts_at(address).await
+    blue.until_a_pod_answers(node1, secs(15)).await?;
+    node1.forget_attempts_at(blue.address().await?).await
 }
 
 async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
@@ -108,10 +99,11 @@ async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
 /// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.
 async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     let (node1, address) = (lab.node(1), lab.service("blue").address().await?);
+    let pods = lab.pods().all_running().await?;
     lab.step("stop kube-proxy on node 1: its rules stay (B12)");
     node1.stop("kube-proxy").await?;
     let expected = "the ClusterIP to answer from node 1 although kube-proxy stopped";
-    lab.ask(node1, address).times(5).all_end(Answered, expected).await?;
+    lab.ask(node1, address).times(5).all_answered_by(&pods, expected).await?;
 
     lab.step("clean its rules up: the ClusterIP is dead on node 1, and on no other node");
     let cleanup = format!("kube-proxy --cleanup --hostname-override={node1}");
@@ -120,7 +112,7 @@ async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     lab.ask(node1, address).all_end(TimedOut, expected).await?;
     for node in lab.nodes().skip(1) {
         let expected = format!("the ClusterIP to answer from {node}");
-        lab.ask(node, address).all_end(Answered, expected).await?;
+        lab.ask(node, address).all_answered_by(&pods, expected).await?;
     }
     Ok(())
 }

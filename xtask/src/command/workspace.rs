@@ -1,8 +1,6 @@
 //! Where things are: the project, its target folder, the runs' folders.
 
 use std::env;
-use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{self, Path, PathBuf};
 use std::time::Duration;
@@ -93,20 +91,23 @@ fn above(path: &Path) -> Option<PathBuf> {
     root.map(Path::to_owned)
 }
 
-/// Replaces a link in one step, so that it never points to nothing.
+/// Replaces a link in one step, so that it never points to nothing. What it is made as meanwhile has a name
+/// that nobody else draws, not even a process with the same number in another container.
 fn point(link: &Path, to: &Path) -> anyhow::Result<()> {
-    let beside = link.with_extension(format!("new-{}", std::process::id()));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    symlink(to, &beside).with_context(|| format!("cannot make {}", beside.display()))?;
-    fs::rename(&beside, link).with_context(|| format!("cannot replace {}", link.display()))
+    let beside = tempfile::Builder::new()
+        .prefix("latest.new-")
+        .rand_bytes(12)
+        .make_in(link.parent().unwrap_or(link), |beside| symlink(to, beside));
+    let beside = beside.with_context(|| format!("cannot make a link beside {}", link.display()))?;
+    let replaced = beside.persist(link);
+    replaced.with_context(|| format!("cannot replace {}", link.display()))?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_program_in_the_target_folder_finds_its_project() {
@@ -136,5 +137,22 @@ mod tests {
             fs::canonicalize(&*run).unwrap()
         );
         assert_eq!(fs::read_dir(workspace.runs()).unwrap().count(), 2);
+    }
+
+    /// As two containers do that share a folder and give their processes the same numbers.
+    #[test]
+    fn two_that_point_at_once_do_not_meet_beside_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("latest");
+        let many = |run: &'static str| {
+            let link = link.clone();
+            std::thread::spawn(move || (0..500).try_for_each(|_| point(&link, Path::new(run))))
+        };
+        for pointing in [many("runs/1"), many("runs/2")] {
+            pointing.join().unwrap().unwrap();
+        }
+        let to = fs::read_link(&link).unwrap();
+        assert!(to.starts_with("runs"), "{}", to.display());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

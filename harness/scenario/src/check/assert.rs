@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::slice;
 
 use podwire_cluster::{Family, SERVICES_V6, addresses};
 use podwire_lan::Ipv4Net;
@@ -117,6 +118,13 @@ impl fmt::Display for Party {
         } else {
             write!(f, "{} ({})", self.name, self.ip())
         }
+    }
+}
+
+/// One of them is a list as well: `ask.all_answered_by(&pod, ..)`.
+impl AsRef<[Party]> for Party {
+    fn as_ref(&self) -> &[Party] {
+        slice::from_ref(self)
     }
 }
 
@@ -347,29 +355,75 @@ pub fn spread_evenly(pods: &[Party], nodes: u32, on_each: u32) -> Result<(), Fai
     Err(failure.look("the Pods and events of the evidence"))
 }
 
-/// All requests to one target were sent and ended the same way; an answer names who gave it.
+/// All requests to one target were sent, and ended the same way without an answer. An answer is somebody's,
+/// and never what this asks for: see [`all_answered_by`].
 ///
 /// # Errors
 /// A [`Failure`] with what they did instead.
 pub fn all_ended(expected: &str, report: &TargetReport, outcome: Outcome) -> Result<(), Failure> {
-    let nameless = report.hosts().contains_key("");
+    each_ended(expected, report, outcome, |_| false)
+}
+
+/// All requests to one target were sent, and each was answered by one of these, by its own name: any server
+/// answers with 200. Nobody's name is in the reply to an echo ([`podwire_probe::Kind::Ping`]), nor in what
+/// the host outside answers.
+///
+/// # Errors
+/// A [`Failure`] with what they did instead, and who else answered: [`Cause::WrongAnswer`].
+pub fn all_answered_by(
+    expected: &str,
+    report: &TargetReport,
+    parties: impl AsRef<[Party]>,
+) -> Result<(), Failure> {
+    let parties = parties.as_ref();
+    let asked = |host: &str| parties.iter().any(|it| it.name == host);
+    each_ended(expected, report, Outcome::Answered, asked)
+}
+
+/// All were sent and ended so, and whoever answered may.
+fn each_ended(
+    expected: &str,
+    report: &TargetReport,
+    outcome: Outcome,
+    may_answer: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
     let sent = report.count(outcome) > 0 && report.unsent == 0;
-    if report.all(outcome) && sent && !nameless {
+    let hosts = report.hosts();
+    let mut strangers = hosts.keys().filter(|_| outcome == Outcome::Answered);
+    let stranger = strangers.find(|host| !may_answer(host));
+    if report.all(outcome) && sent && stranger.is_none() {
         return Ok(());
     }
     let other = report
         .results
         .iter()
         .find(|result| result.outcome != outcome);
-    let cause = match other {
-        Some(other) => other.outcome.into(),
-        None if sent => Cause::WrongAnswer,
-        None => Cause::Absent,
+    let wrong = stranger.map(|_| Cause::WrongAnswer);
+    let cause = other.map(|other| other.outcome.into()).or(wrong);
+    let cause = cause.unwrap_or(Cause::Absent);
+    let seen = match stranger {
+        Some(stranger) => {
+            format!(
+                "{} answered, who was not asked: {report}",
+                somebody(stranger)
+            )
+        }
+        None => report.to_string(),
     };
-    Err(Failure::new(cause, expected, report.to_string()).look(
+    let mut failure = Failure::new(cause, expected, seen).look(
         "the wire capture: does the request leave the asking node, for whom, and does a reply come \
          back? Then that node's `ip route` and `nft list ruleset`",
-    ))
+    );
+    failure.also = wrong.filter(|wrong| *wrong != cause).into_iter().collect();
+    Err(failure)
+}
+
+/// Who answered, in words: not everybody says who he is.
+pub(crate) fn somebody(name: &str) -> &str {
+    match name {
+        "" => "somebody without a name",
+        name => name,
+    }
 }
 
 /// The balancing rule (docs/writing-a-scenario.md), after one round or several: every backend is seen,
@@ -410,7 +464,7 @@ pub fn balanced(report: &TargetReport, backends: &[String]) -> Result<bool, Fail
     // What was not answered may have been anybody's; when even that cannot make up for what one
     // lacks, its end is not the matter.
     if counts.values().all(|count| count + unanswered >= band.low) {
-        all_ended(&expected, report, Outcome::Answered)?;
+        each_ended(&expected, report, Outcome::Answered, |_| true)?;
     }
     if counts.values().all(|count| band.contains(*count)) {
         let clear = rounds.clear(requests);
@@ -771,22 +825,54 @@ mod tests {
         assert!(nameless.senders_seen_as_themselves().is_err());
 
         let mut report = answers(&[("a", 1)]);
-        assert_eq!(all_ended("all", &report, Outcome::Answered), Ok(()));
+        assert_eq!(all_answered_by("all", &report, pod("a", 1, 2)), Ok(()));
         report.results[0].host = None;
-        let failure = all_ended("all", &report, Outcome::Answered).unwrap_err();
+        let failure = all_answered_by("all", &report, pod("a", 1, 2)).unwrap_err();
         assert_eq!(failure.cause, Cause::WrongAnswer);
+        insta::assert_snapshot!(failure.seen, @"somebody without a name answered, who was not asked: 10.0.0.42:80: 1 answered");
+    }
+
+    /// As an nginx does, or another Pod's server.
+    #[test]
+    fn an_answer_of_somebody_else_is_not_that_of_the_one_asked() {
+        let asked = [pod("a", 1, 2), pod("b", 2, 2)];
+        let by = |counts: &[(&str, u32)]| all_answered_by("all", &answers(counts), &asked);
+        assert_eq!(by(&[("b", 8)]), Ok(()), "a verdict on who, not on how many");
+        assert_eq!(by(&[("a", 3), ("b", 5)]), Ok(()));
+        let failure = by(&[("a", 7), ("nginx", 1)]).unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+        insta::assert_snapshot!(failure.seen, @"nginx answered, who was not asked: 10.0.0.42:80: 7 answered by a, 1 answered by nginx");
+        let nobody = all_answered_by("all", &answers(&[("a", 1)]), Vec::new());
+        assert_eq!(nobody.unwrap_err().cause, Cause::WrongAnswer);
+        // Who would have to answer is not said: whoever does is the wrong one.
+        let any = all_ended("all", &answers(&[("a", 1)]), Outcome::Answered);
+        assert_eq!(any.unwrap_err().cause, Cause::WrongAnswer);
+
+        let mut report = answers(&[("nginx", 1)]);
+        report.results.push(Counted {
+            outcome: Outcome::TimedOut,
+            host: None,
+            ..report.results[0].clone()
+        });
+        let failure = all_answered_by("all", &report, &asked).unwrap_err();
+        assert_eq!(
+            (failure.cause, &*failure.also),
+            (Cause::TimedOut, &[Cause::WrongAnswer][..])
+        );
+        let failure = all_ended("none", &report, Outcome::TimedOut).unwrap_err();
+        assert_eq!((failure.cause, &*failure.also), (Cause::Answered, &[][..]));
     }
 
     #[test]
     fn what_was_never_sent_has_not_ended_as_it_should() {
-        let none = answers(&[("a", 0)]);
-        let failure = all_ended("all", &none, Outcome::Answered).unwrap_err();
+        let by_a = |report: &TargetReport| all_answered_by("all", report, pod("a", 1, 2));
+        let failure = by_a(&answers(&[("a", 0)])).unwrap_err();
         assert_eq!(failure.cause, Cause::Absent);
         let given_up = TargetReport {
             unsent: 3,
             ..answers(&[("a", 2)])
         };
-        let failure = all_ended("all", &given_up, Outcome::Answered).unwrap_err();
+        let failure = by_a(&given_up).unwrap_err();
         assert_eq!(failure.cause, Cause::Absent);
         let backends = ["a".to_owned(), "b".to_owned()];
         let few = balanced(&answers(&[("a", 3), ("b", 3)]), &backends).unwrap_err();

@@ -1,19 +1,19 @@
 //! What became of steady traffic: every request, the lab's steps on the same axis of time, and what
 //! can be said of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::check::assert::Party;
+use crate::check::assert::{Party, somebody};
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::{End, Pair, Pairs};
 
 /// No sender is as old.
-const A_YEAR: Duration = Duration::from_hours(366 * 24);
+pub(crate) const A_YEAR: Duration = Duration::from_hours(366 * 24);
 
 const LOOK: &str = "the timeline on this page; every request with its time is in timeline.json";
 
@@ -30,6 +30,9 @@ pub struct Record {
     pub marks: Vec<Mark>,
     /// The node of each Pod that was seen at the start or since, by the Pod's name.
     pub nodes: BTreeMap<String, u32>,
+    /// Who was to answer, by name: the Pods that the target led to at the start or since, or the Pod or the
+    /// Node that it is.
+    pub asked: BTreeSet<String>,
     /// How host time maps to the sender's; as JSON, how many milliseconds a mark may be off.
     pub clock: Clock,
     /// Until when it surely had to send, milliseconds since its start.
@@ -370,18 +373,41 @@ impl Record {
         Failure::new(cause, expected, seen).look(LOOK).pairs(pairs)
     }
 
-    /// Every answer names who gave it: one that does not may be anybody's.
-    fn answers_are_named(&self, expected: &str) -> Result<(), Failure> {
-        match self.backends().get("") {
-            None => Ok(()),
-            Some(count) => {
-                let seen = format!("{count} answers name nobody");
-                Err(self.failed(Cause::WrongAnswer, expected, seen))
-            }
-        }
+    /// Whether it is the answer of somebody who was asked, by name: any server may answer.
+    fn is_right(&self, end: &Attempt) -> bool {
+        let host = end.host.as_ref();
+        end.outcome == Outcome::Answered && host.is_some_and(|host| self.asked.contains(host))
     }
 
-    /// Every request was sent, has ended, and is in the record; every answer names who gave it.
+    /// Every answer is of somebody who was asked; one that names nobody may be anybody's.
+    fn answers_are_right(&self, expected: &str) -> Result<(), Failure> {
+        let strangers = self.backends().into_iter();
+        let strangers = strangers.filter(|(name, _)| !self.asked.contains(*name));
+        let strangers: Vec<String> = strangers
+            .map(|(name, count)| format!("\n  {}: {count} times", somebody(name)))
+            .collect();
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        let asked = match asked.as_slice() {
+            [] => "nobody".to_owned(),
+            asked => asked.join(", "),
+        };
+        let (target, strangers) = (&self.sent.request.target, strangers.concat());
+        let seen = format!("{target} leads to {asked}, and others answered:{strangers}");
+        Err(self.failed(Cause::WrongAnswer, expected, seen))
+    }
+
+    /// How many of the requests that were surely sent after a moment of the host were answered by somebody
+    /// who was asked.
+    pub(crate) fn right_after(&self, moment: Instant) -> usize {
+        let after = self.ended_after(moment);
+        after.filter(|(_, end)| self.is_right(end)).count()
+    }
+
+    /// Every request was sent, has ended, and is in the record; every answer is of somebody whom the target
+    /// led to, by name.
     ///
     /// # Errors
     /// A [`Failure`] with the requests that have no end, or the reason for which some were not sent.
@@ -403,7 +429,7 @@ impl Record {
             .map(|(number, sent)| format!("\n  number {number}, sent at +{}", seconds(sent.at_ms)))
             .collect();
         if open.is_empty() {
-            return self.answers_are_named(expected);
+            return self.answers_are_right(expected);
         }
         failed(format!(
             "{} of {sent} requests have no end:{}",
@@ -417,7 +443,8 @@ impl Record {
     ///
     /// # Errors
     /// A [`Failure`] with the longest gap, of the class of most of its requests; [`Cause::Absent`] when
-    /// nothing was sent for longer, which shows no gap and proves none absent.
+    /// nothing was sent for longer, which shows no gap and proves none absent; [`Cause::WrongAnswer`] when
+    /// anybody answered whom the target did not lead to.
     pub fn gap_at_most(&self, limit: Duration) -> Result<(), Failure> {
         let expected = format!("no gap longer than {:.1} s", limit.as_secs_f64());
         self.longest_at_most(expected, self.gaps(), limit)
@@ -451,7 +478,7 @@ impl Record {
             let seen = format!("no request was answered: {}", self.totals());
             return Err(self.failed(cause, expected, seen));
         }
-        self.answers_are_named(&expected)?;
+        self.answers_are_right(&expected)?;
         let after = |time| {
             let step = self.step_before(time);
             step.map_or(String::new(), |step| format!(", after \"{step}\""))
@@ -482,7 +509,7 @@ impl Record {
     pub fn nobody_after(&self, pods: &[Party], moment: Instant) -> Result<(), Failure> {
         let mut late: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
         for (at, end) in self.ended_after(moment) {
-            let host = end.host.as_deref().unwrap_or("somebody without a name");
+            let host = somebody(end.host.as_deref().unwrap_or_default());
             let nameless = end.outcome == Outcome::Answered && end.host.is_none();
             if nameless || pods.iter().any(|pod| pod.name == host) {
                 let (count, last) = late.entry(host).or_default();
@@ -636,6 +663,7 @@ pub(crate) mod tests {
                 })
                 .collect(),
             nodes: [("blue-a".into(), 1), ("blue-b".into(), 2)].into(),
+            asked: ('a'..='z').map(|letter| format!("blue-{letter}")).collect(),
             clock: Clock {
                 base: now.asked,
                 began_ms: 0,
@@ -686,6 +714,26 @@ pub(crate) mod tests {
         assert!(wrong(record.gap_at_most(SECOND)));
         let moment = record.clock.base;
         assert!(wrong(record.nobody_after(&[pod("blue-b")], moment)));
+    }
+
+    #[test]
+    fn an_answer_of_somebody_else_is_none_of_the_target_s() {
+        let mut record = record("aabba", &[]);
+        assert_eq!(record.gap_at_most(SECOND), Ok(()));
+        record.asked.remove("blue-b");
+        let failure = record.gap_at_most(SECOND).unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+        assert!(record.disturbed_at_most(SECOND, SECOND).is_err());
+        let cause = record.all_accounted().map_err(|failure| failure.cause);
+        assert_eq!(cause, Err(Cause::WrongAnswer));
+        assert_eq!(record.right_after(record.clock.base), 2);
+        record.asked = ["blue-x".to_owned(), "blue-y".to_owned()].into();
+        insta::assert_snapshot!(record.all_accounted().unwrap_err().seen, @r"
+        10.0.0.55:80 leads to blue-x, blue-y, and others answered:
+          blue-a: 3 times
+          blue-b: 2 times
+        ");
+        assert_eq!(record.right_after(record.clock.base), 0);
     }
 
     #[test]

@@ -4,13 +4,19 @@ use std::collections::BTreeMap;
 
 use podwire_probe::{Outcome, TargetReport};
 
-use crate::check::assert::Party;
+use crate::check::assert::{Party, somebody};
 use crate::check::balance::Band;
 use crate::check::pairs::{End, Pair, Pairs};
 
 /// As many answers as there may be, one at least.
 pub(crate) const ANY: Band = Band {
     low: 1,
+    high: u64::MAX,
+};
+
+/// However many answers: who may give one is the question.
+pub(crate) const WHOEVER: Band = Band {
+    low: 0,
     high: u64::MAX,
 };
 
@@ -29,6 +35,7 @@ pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share:
     let hosts = report.hosts();
     let wanted = match share {
         ANY => "1 answered or more".to_owned(),
+        WHOEVER => "any number answered".to_owned(),
         Band { low, high } => format!("{low} to {high} answered"),
     };
     let unanswered = |outcome: Outcome| outcome != Outcome::Answered;
@@ -47,7 +54,7 @@ pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share:
     let strangers = hosts.iter().filter(|(name, _)| !is_pod(name));
     let strangers = strangers.map(|(name, count)| Pair {
         from: End::from(from),
-        to: End::named(name),
+        to: End::named(somebody(name)),
         expected: "0 answered".to_owned(),
         seen: format!("{count} answered"),
         wrong: true,
@@ -146,6 +153,17 @@ mod tests {
         asker -> a (10.1.1.2 on node1): 90 answered instead of 65 to 135 answered
         WRONG asker -> b (10.1.1.2 on node1): 20 answered instead of 65 to 135 answered
         WRONG asker -> c: 1 answered instead of 0 answered
+        ");
+    }
+
+    #[test]
+    fn who_may_answer_may_do_so_any_number_of_times_and_nobody_else_once() {
+        let report = report(&[(Outcome::Answered, "a", 7), (Outcome::Answered, "", 1)]);
+        let pairs = shared(&pod("asker"), &report, &[pod("a"), pod("b")], WHOEVER);
+        insta::assert_snapshot!(told(&pairs), @"
+        asker -> a (10.1.1.2 on node1): 7 answered instead of any number answered
+        asker -> b (10.1.1.2 on node1): 0 answered instead of any number answered
+        WRONG asker -> somebody without a name: 1 answered instead of 0 answered
         ");
     }
 

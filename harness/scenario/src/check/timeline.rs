@@ -292,8 +292,12 @@ impl Timeline<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::assert::Party;
     use crate::check::record::tests::record;
+    use crate::check::record::{A_YEAR, Clock, Mark, Reading, misrecorded};
+    use podwire_probe::{Sent, TrafficEnd};
     use proptest::prelude::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_drain_is_drawn() {
@@ -356,7 +360,151 @@ mod tests {
         );
     }
 
+    const A_YEAR_MS: u64 = A_YEAR.as_secs() * 1000;
+
+    /// A number as a sender that means harm would tell it, or one that does not.
+    fn any_ms() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0_u64..20_000,
+            (0_u64..3).prop_map(|less| A_YEAR_MS + 1 - less),
+            (0_u64..3).prop_map(|less| u64::MAX - less),
+            0..=A_YEAR_MS,
+            any::<u64>(),
+        ]
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        prop::sample::select(vec![
+            Outcome::Answered,
+            Outcome::Refused,
+            Outcome::TimedOut,
+            Outcome::NoRoute,
+            Outcome::Other,
+        ])
+    }
+
+    prop_compose! {
+        fn any_end()(
+            outcome in any_outcome(),
+            millis in any_ms(),
+            host in prop::option::of("(blue-[ab]|\\PC{0,40})"),
+        ) -> Attempt {
+            Attempt { outcome, millis, host, client: None, octets: None, error: None }
+        }
+    }
+
+    prop_compose! {
+        /// Requests in order within a record as long as it says, or anything at all.
+        fn any_requests()(
+            elapsed_ms in any_ms(),
+            honest in prop::bool::weighted(0.8),
+            mut requests in prop::collection::vec(
+                (any_ms(), prop::option::weighted(0.9, any_end())), 0..40),
+        ) -> (u64, Vec<Sent>) {
+            if honest {
+                for (at_ms, end) in &mut requests {
+                    *at_ms = (*at_ms).min(elapsed_ms);
+                    if let Some(end) = end {
+                        end.millis = end.millis.min(elapsed_ms - *at_ms);
+                    }
+                }
+                requests.sort_by_key(|(at_ms, _)| *at_ms);
+            }
+            let requests = requests.into_iter().map(|(at_ms, end)| Sent { at_ms, end });
+            (elapsed_ms, requests.collect())
+        }
+    }
+
+    prop_compose! {
+        fn any_record()(
+            (elapsed_ms, requests) in any_requests(),
+            (interval_ms, limit_ms, until_ms) in (any_ms(), any_ms(), any_ms()),
+            missed in any::<u32>(),
+            full: bool,
+            first_ms in any_ms(),
+            // The host's own clock is as it is.
+            (asked_ms, took_ms) in (0_u64..100_000_000, 0_u64..30_000),
+            marks in prop::collection::vec((any_ms(), "\\PC{0,120}"), 0..5),
+        ) -> Record {
+            let mut record = record("", &[]);
+            let sent = &mut record.sent;
+            (sent.elapsed_ms, sent.requests) = (elapsed_ms, requests);
+            (sent.request.interval_ms, sent.request.limit_ms) = (interval_ms, limit_ms);
+            sent.missed = missed;
+            if full {
+                sent.ended = Some(TrafficEnd::Full);
+            }
+            record.until_ms = until_ms;
+            record.marks = marks.into_iter().map(|(at_ms, text)| Mark { at_ms, text }).collect();
+            record.marks.sort_by_key(|mark| mark.at_ms);
+            let began = Instant::now();
+            let reading = |at_ms, elapsed_ms| Reading {
+                asked: began + Duration::from_millis(at_ms),
+                elapsed_ms,
+                told: began + Duration::from_millis(at_ms + took_ms),
+            };
+            let now = reading(asked_ms, record.sent.elapsed_ms);
+            // What is told at first is judged as well.
+            let first = reading(0, first_ms.min(A_YEAR_MS));
+            record.clock = Clock::of(first, &[now]);
+            record
+        }
+    }
+
+    fn judged_and_drawn(record: &Record) {
+        let pods = [Party::new("blue-a", 1, true, [10, 1, 1, 2])];
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        for limit in [Duration::ZERO, second, A_YEAR, Duration::MAX] {
+            let _ = record
+                .gap_at_most(limit)
+                .map_err(|failure| failure.to_string());
+            let _ = record.disturbed_at_most(limit, second);
+            let _ = record.disturbed_at_most(second, limit);
+        }
+        let _ = (
+            record.all_accounted(),
+            record.segments(),
+            record.longest_gap(),
+        );
+        for moment in [now, now + A_YEAR] {
+            let _ = (
+                record.nobody_after(&pods, moment),
+                record.each_after(&pods, moment),
+            );
+            let _ = (record.outcomes_after(moment), record.right_after(moment));
+        }
+        let drawn = record.to_string();
+        assert!(drawn.contains(&record.totals()), "{drawn}");
+        serde_json::to_vec(record).unwrap();
+    }
+
+    #[test]
+    fn a_record_at_every_limit_is_accepted_and_drawn() {
+        let mut longest = record("aT", &[(0, "start"), (A_YEAR_MS, "end")]);
+        longest.sent.elapsed_ms = A_YEAR_MS;
+        longest.until_ms = u64::MAX;
+        longest.sent.requests[1].at_ms = 1;
+        if let Some(end) = &mut longest.sent.requests[1].end {
+            end.millis = A_YEAR_MS - 1;
+        }
+        longest.sent.request.interval_ms = u64::MAX;
+        longest.sent.request.limit_ms = u64::MAX;
+        assert_eq!(misrecorded(&longest.sent.request, &longest.sent), None);
+        judged_and_drawn(&longest);
+        let mut longer = longest.clone();
+        longer.sent.elapsed_ms += 1;
+        assert!(misrecorded(&longer.sent.request, &longer.sent).is_some());
+    }
+
     proptest! {
+        /// What is not refused at once is judged and drawn, whatever numbers are in it.
+        #[test]
+        fn a_record_that_is_accepted_is_judged_and_drawn(record in any_record()) {
+            if misrecorded(&record.sent.request, &record.sent).is_none() {
+                judged_and_drawn(&record);
+            }
+        }
+
         #[test]
         fn every_request_is_in_a_cell_and_every_mark_above_its_own(
             requests in "[abRT?]{1,200}",

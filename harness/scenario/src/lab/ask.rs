@@ -15,6 +15,7 @@ use podwire_probe::{
 
 use crate::check::assert::{self, Cell, Mesh, Party};
 use crate::check::failure::Failure;
+use crate::check::pairs::Pairs;
 use crate::check::shares;
 use crate::check::wire::Crossing;
 use crate::lab::Lab;
@@ -92,18 +93,51 @@ impl<'lab> Ask<'lab> {
         self
     }
 
-    /// Sends them, and each ends like this; `expected` completes "expected ...".
+    /// Sends them, and each ends like this, unanswered; `expected` completes "expected ...".
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
     pub async fn all_end(self, how: Outcome, expected: impl AsRef<str>) -> anyhow::Result<()> {
+        let judge = |from: &Party, report: &TargetReport| {
+            let judged = assert::all_ended(expected.as_ref(), report, how);
+            (judged, shares::asked(from, report, how))
+        };
+        self.judged(how, judge).await
+    }
+
+    /// Sends them, and each is answered by one of these, by its own name, see [`assert::all_answered_by`]. That
+    /// each of several answers is not asked for.
+    ///
+    /// # Errors
+    /// As [`Ask::all_end`].
+    pub async fn all_answered_by(
+        self,
+        parties: impl AsRef<[Party]>,
+        expected: impl AsRef<str>,
+    ) -> anyhow::Result<()> {
+        let parties = parties.as_ref();
+        let judge = |from: &Party, report: &TargetReport| {
+            let judged = assert::all_answered_by(expected.as_ref(), report, parties);
+            (
+                judged,
+                shares::shared(from, report, parties, shares::WHOEVER),
+            )
+        };
+        self.judged(Outcome::Answered, judge).await
+    }
+
+    /// Sends them and judges: the verdict, and who was asked by whom.
+    async fn judged(
+        self,
+        how: Outcome,
+        judge: impl FnOnce(&Party, &TargetReport) -> (Result<(), Failure>, Pairs),
+    ) -> anyhow::Result<()> {
         let (lab, from) = (self.lab, self.from.clone());
         let since = lab.wire().now()?;
         let report = self.send().await?;
-        let Err(failure) = assert::all_ended(expected.as_ref(), &report, how) else {
+        let (Err(failure), mut pairs) = judge(&from, &report) else {
             return Ok(());
         };
-        let mut pairs = shares::asked(&from, &report, how);
         if how != Outcome::TimedOut && report.count(Outcome::TimedOut) > 0 {
             pairs.lost = lab.wire().trace_to(&from, &report.target, since).await;
         }
@@ -375,8 +409,7 @@ impl Lab {
                 Some(cell) => self.way(cell).await?,
                 None => Needs::Time,
             };
-            let seen = Probe::not_yet(failure.cause, failure.seen);
-            Ok(seen.look(failure.look).pairs(failure.pairs).needs(needs))
+            Ok(Probe::judged(Err(failure)).needs(needs))
         });
         seen.await
     }

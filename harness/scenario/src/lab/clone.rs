@@ -15,6 +15,7 @@ use podwire_cluster::{
 use podwire_process::plain;
 
 use crate::lab::senders::TrafficLog;
+use crate::lab::stream::Streams;
 
 /// Name of the step log in the lab's folder.
 pub const STEPS: &str = "steps.log";
@@ -37,6 +38,7 @@ pub struct Lab {
     /// Where this host has kube-router's program, if the run has it.
     kube_router: Option<PathBuf>,
     traffic: TrafficLog,
+    streams: Streams,
 }
 
 impl Lab {
@@ -60,6 +62,7 @@ impl Lab {
             booted_anew: Mutex::default(),
             kube_router,
             traffic: TrafficLog::default(),
+            streams: Streams::default(),
         }
     }
 
@@ -178,6 +181,10 @@ impl Lab {
 
     pub(super) fn traffic(&self) -> &TrafficLog {
         &self.traffic
+    }
+
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     pub(super) fn kube_router(&self) -> Option<&Path> {

@@ -27,7 +27,7 @@ const RUNNING: Duration = Duration::from_secs(60);
 
 /// A Pod as the API shows it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pod(api::Pod);
+pub struct Pod(pub(super) api::Pod);
 
 impl Deref for Pod {
     type Target = api::Pod;

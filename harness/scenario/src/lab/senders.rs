@@ -1,6 +1,5 @@
 //! Who sends steady traffic in a lab, and the steps that fall into its time.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use podwire_probe::{TrafficRecord, TrafficRequest};
 
 use crate::check::assert::Party;
 use crate::check::record::{Clock, Mark, Reading, Record};
+use crate::lab::traffic::asked::{Known, Target};
 
 /// The senders of a lab, and its steps.
 #[derive(Debug, Default)]
@@ -24,7 +24,9 @@ pub(super) struct Sender {
     pub(super) request: TrafficRequest,
     pub(super) first: Reading,
     pub(super) others: Vec<Reading>,
-    pub(super) nodes: BTreeMap<String, u32>,
+    /// What its target is.
+    pub(super) target: Target,
+    pub(super) known: Known,
     pub(super) done: Option<Record>,
 }
 
@@ -63,7 +65,8 @@ impl TrafficLog {
                 })
                 .collect(),
             sent,
-            nodes: sender.nodes.clone(),
+            nodes: sender.known.nodes.clone(),
+            asked: sender.known.asked.clone(),
             until_ms: u64::try_from(clock.at(until).saturating_sub(clock.within()).as_millis())
                 .unwrap_or(u64::MAX),
             clock,
@@ -91,7 +94,8 @@ mod tests {
                 told,
             },
             others: Vec::new(),
-            nodes: BTreeMap::new(),
+            target: Target::of("10.0.0.55:80"),
+            known: Known::default(),
             done: None,
         }
     }

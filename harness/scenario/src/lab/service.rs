@@ -15,6 +15,7 @@ use crate::check::shares;
 use crate::check::wire::Requests;
 use crate::lab::node::Node;
 use crate::lab::objects::{Service, ready};
+use crate::lab::pods::Pod;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
@@ -123,6 +124,43 @@ impl Service<'_> {
         }
     }
 
+    /// The Pods that its EndpointSlices call ready.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn ready_pods(&self) -> anyhow::Result<Vec<Party>> {
+        let ready = self.ready_endpoints().await?;
+        let pods = self.lab.pods().anybodys().await?;
+        let pods = pods.iter().filter_map(Pod::party);
+        Ok(pods.filter(|pod| ready.contains(&pod.address)).collect())
+    }
+
+    /// Waits until a request to its ClusterIP is answered, by a Pod of its own: the asking node's kube-proxy
+    /// knows it, if not each of its Pods.
+    ///
+    /// # Errors
+    /// A [`Failure`] when it does not come to that, of the class of the last request.
+    pub async fn until_a_pod_answers(
+        &self,
+        from: impl Into<Party>,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let (from, address) = (from.into(), self.address().await?);
+        let expected = format!("a Pod of the Service {} to answer {from}", self.name);
+        self.lab
+            .eventually(&expected, limit, async || {
+                let pods = self.ready_pods().await?;
+                let report = self.lab.ask(&from, address).by(self.kind).await?;
+                let answered = assert::all_answered_by(&expected, &report, &pods);
+                Ok(Probe::judged(answered).needs(Needs::KubeProxy {
+                    node: from.node,
+                    service: address,
+                    pods: pods.iter().map(|pod| pod.address).collect(),
+                }))
+            })
+            .await
+    }
+
     /// Waits until the rules of a node name all of its ready endpoints: its kube-proxy has followed,
     /// whether or not a way leads there.
     ///
@@ -204,11 +242,16 @@ impl Service<'_> {
         let needs = self.needs_to_be_followed_on(node).await?;
         let expected = format!("{node} to get one Pod only");
         self.lab
-            .eventually(expected, FOLLOWS, async || {
+            .eventually(&expected, FOLLOWS, async || {
+                let pods = self.ready_pods().await?;
                 let asked = self.lab.ask(node, address).by(self.kind);
                 let report = asked.times(16).await?;
-                let pods = report.hosts().len();
-                let stuck = Probe::when(pods == 1, Cause::NotReady, format!("{pods} Pods"));
+                let answered = assert::all_answered_by(&expected, &report, &pods);
+                let count = report.hosts().len();
+                let stuck = match answered {
+                    Ok(()) => Probe::when(count == 1, Cause::NotReady, format!("{count} Pods")),
+                    other => Probe::judged(other),
+                };
                 Ok(stuck.needs(needs.clone()))
             })
             .await

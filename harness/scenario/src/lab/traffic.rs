@@ -1,6 +1,5 @@
 //! Steady traffic in a lab: a sender in a Pod or on a node, and the steps that fall into its time.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,6 +16,7 @@ use crate::lab::Lab;
 use crate::lab::senders::Sender;
 use crate::lab::serving::place;
 
+pub(super) mod asked;
 mod pace;
 mod until;
 
@@ -77,6 +77,8 @@ impl<'lab> StartTraffic<'lab> {
         let Self { lab, from, request } = self;
         lab.step(format!("steady traffic from {from} to {}", request.target));
         lab.serve_on(&from).await?;
+        let target = lab.target(&request.target).await?;
+        let known = lab.known(&target).await?;
         let body = serde_json::to_vec(&request)?;
         let (first, _) = lab.ask_sender(&from, &request, "POST", &body).await?;
         let sender = Sender {
@@ -84,7 +86,8 @@ impl<'lab> StartTraffic<'lab> {
             request,
             first,
             others: Vec::new(),
-            nodes: lab.pod_nodes().await?,
+            target,
+            known,
             done: None,
         };
         let mut senders = lab.traffic().senders();
@@ -109,7 +112,8 @@ impl Lab {
     /// Sends a request to `target` (`HOST:PORT`) every so often, each on a fresh connection with
     /// five seconds to be answered, whatever becomes of those before it. From a node, or from inside
     /// a Pod, which sends as long as it lives: one traffic at a time. By HTTP, unless said otherwise;
-    /// it starts when it is awaited.
+    /// it starts when it is awaited. Whose answers count is by the target: those of the Pods behind a
+    /// Service's address or port of nodes, of the Pod or of the Node.
     pub fn start_traffic(
         &self,
         from: &Party,
@@ -168,17 +172,22 @@ impl Lab {
 
     async fn traffic_record(&self, number: usize, stop: bool) -> anyhow::Result<Record> {
         let until = Instant::now();
-        let (from, request) = {
+        let (from, request, target) = {
             let sender = &self.traffic().senders()[number];
-            (sender.from.clone(), sender.request.clone())
+            (
+                sender.from.clone(),
+                sender.request.clone(),
+                sender.target.clone(),
+            )
         };
         let method = if stop { "DELETE" } else { "GET" };
         let (reading, sent) = self.ask_sender(&from, &request, method, &[]).await?;
-        // Pods have come and gone meanwhile; a name without its node is good enough for a drawing.
-        let nodes = self.pod_nodes().await.unwrap_or_default();
+        // Pods have come and gone meanwhile. What an API that does not answer would add is good enough
+        // without for a drawing; it gives the target no Pods either.
+        let known = self.known(&target).await.unwrap_or_default();
         let mut senders = self.traffic().senders();
         let sender = &mut senders[number];
-        sender.nodes.extend(nodes);
+        sender.known.extend(known);
         sender.others.push(reading);
         let record = self.traffic().record(sender, sent, until);
         if stop {
@@ -218,13 +227,5 @@ impl Lab {
             told,
         };
         Ok((reading, record))
-    }
-
-    async fn pod_nodes(&self) -> anyhow::Result<BTreeMap<String, u32>> {
-        let pods = self.pods().anybodys().await?;
-        let nodes = pods
-            .iter()
-            .filter_map(|pod| Some((pod.name().to_owned(), pod.node()?)));
-        Ok(nodes.collect())
     }
 }

@@ -1,6 +1,6 @@
 //! What one look at a condition found.
 
-use crate::check::failure::Cause;
+use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::Pairs;
 use crate::wait::evidence::Evidence;
 use crate::wait::needs::Needs;
@@ -36,6 +36,16 @@ impl<T> Probe<T> {
         match found {
             Some(found) => Self::Done(found),
             None => Self::not_yet(cause, state),
+        }
+    }
+
+    /// Done where an assertion holds; else not yet, as its failure says.
+    pub fn judged(judged: Result<T, Failure>) -> Self {
+        match judged {
+            Ok(found) => Self::Done(found),
+            Err(failure) => Self::not_yet(failure.cause, failure.seen)
+                .look(failure.look)
+                .pairs(failure.pairs),
         }
     }
 

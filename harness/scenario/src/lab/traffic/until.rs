@@ -18,7 +18,7 @@ const ENOUGH: usize = 20;
 
 impl Traffic<'_> {
     /// Waits until twenty requests that were sent after this moment have ended, with an answer among
-    /// them. Where so many have ended and none was answered, an answer `needs` this.
+    /// them, of somebody whom the target leads to. Where so many have ended and none was answered, an answer `needs` this.
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that, of the class of the last request.
@@ -26,12 +26,17 @@ impl Traffic<'_> {
         let expected = "answers to the steady traffic";
         self.lab
             .eventually(expected, ANSWERS, async || {
-                let ended = self.so_far().await?.outcomes_after(moment);
+                let record = self.so_far().await?;
+                let ended = record.outcomes_after(moment);
                 let count = ended.len();
                 Ok(match ended.last() {
                     Some(last) if count >= ENOUGH => {
-                        let answered = ended.contains(&Outcome::Answered);
-                        Probe::when(answered, (*last).into(), "none of them answered")
+                        let cause = match last {
+                            Outcome::Answered => Cause::WrongAnswer,
+                            other => (*other).into(),
+                        };
+                        let answered = record.right_after(moment) > 0;
+                        Probe::when(answered, cause, "none of them answered by whom it asks")
                             .needs(needs.clone())
                     }
                     _ => Probe::not_yet(Cause::Absent, format!("{count} requests")),
@@ -54,12 +59,8 @@ impl Traffic<'_> {
         let expected = format!("each of {} Pods to answer the steady traffic", pods.len());
         self.lab
             .eventually(expected, ANSWERS, async || {
-                Ok(match self.so_far().await?.each_after(pods, moment) {
-                    Ok(()) => Probe::Done(()),
-                    Err(failure) => {
-                        Probe::not_yet(failure.cause, failure.seen).needs(needs.clone())
-                    }
-                })
+                let judged = self.so_far().await?.each_after(pods, moment);
+                Ok(Probe::judged(judged).needs(needs.clone()))
             })
             .await
     }
