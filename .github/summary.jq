@@ -11,6 +11,7 @@ any(.scenarios[]; .part) as $merged
 | "### podwire: " + ([.scenarios[].outcome] | group_by(.) | map("\(length) \(.[0])") | join(", ")),
 "",
 "Kubernetes \(.kubernetes | cell) on \(.nodes) nodes, guests under \(.accelerator | cell)" + (if .shard then ", part \(.shard) of the scenarios" else "" end) + ".",
+(.accelerator as $under | .accelerator_reason // empty | "", "Guests run under \($under | cell): " + cell),
 ((.unsettled_stages // [])[] | "", "**" + cell + "**"),
 (if .error then "", "**Ended early:** " + (.error | cell) else empty end),
 "",

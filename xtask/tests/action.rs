@@ -77,6 +77,16 @@ impl Runner {
         panic!("{name} is never written")
     }
 
+    /// What a run has left, and the action's way to show it.
+    fn has_results(&self, results: &str) {
+        let latest = self.path("action/target/podwire/latest");
+        fs::create_dir_all(&latest).unwrap();
+        fs::write(latest.join("results.json"), results).unwrap();
+        let summary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/summary.jq");
+        fs::create_dir(self.path("action/.github")).unwrap();
+        fs::copy(summary, self.path("action/.github/summary.jq")).unwrap();
+    }
+
     fn page(&self) -> String {
         let page = self.step("page.sh").output().unwrap();
         assert!(page.status.success(), "{page:?}");
@@ -307,18 +317,40 @@ fn a_page_is_no_longer_than_a_page() {
 
     let reason = "x".repeat(1_000_000);
     let failed = r#"{"name": "a", "cell": "b", "outcome": "failed", "seconds": 1, "reason": ""#;
-    let results = format!(
+    runner.has_results(&format!(
         r#"{{"kubernetes": "1.36", "nodes": 3, "accelerator": "tcg", "harness_tests": [], "scenarios": [{failed}{reason}"}}]}}"#
-    );
-    let latest = runner.path("action/target/podwire/latest");
-    fs::create_dir_all(&latest).unwrap();
-    fs::write(latest.join("results.json"), results).unwrap();
-    let summary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/summary.jq");
-    fs::create_dir(runner.path("action/.github")).unwrap();
-    fs::copy(summary, runner.path("action/.github/summary.jq")).unwrap();
+    ));
     let page = runner.page();
     assert!(page.starts_with("### podwire: 1 failed\n"), "{page}");
     assert_eq!(page.len(), 65_536);
+}
+
+#[test]
+fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run() {
+    let runner = Runner::new("exit 3");
+    runner.has_results(
+        r#"{"kubernetes": "1.36", "nodes": 3, "accelerator": "kvm", "harness_tests": [],
+        "accelerator_reason": "a guest booted under KVM on Some CPU, as host,pmu=off",
+        "unsettled_stages": ["workload: 5 of 6 Pods run", "nodes: <b>"], "error": "the disk | is full",
+        "scenarios": [{"name": "a", "cell": "b", "outcome": "passed", "seconds": 1}]}"#,
+    );
+    insta::assert_snapshot!(runner.page(), @"
+    ### podwire: 1 passed
+
+    Kubernetes 1.36 on 3 nodes, guests under kvm.
+
+    Guests run under kvm: a guest booted under KVM on Some CPU, as host,pmu=off
+
+    **workload: 5 of 6 Pods run**
+
+    **nodes: &lt;b&gt;**
+
+    **Ended early:** the disk &#124; is full
+
+    | scenario | cluster | result | seconds |
+    |---|---|---|---|
+    | a | b | ✅ passed | 1 |
+    ");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub mod bare;
 pub mod cases;
+mod caught;
 pub(crate) mod context;
 pub(crate) mod ending;
 pub(crate) mod limits;

@@ -226,7 +226,7 @@ async fn first_that_works(
         probe(spawner, qemu, guest, accelerator, &dir).await
     };
     let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
-        Err(error) => format!("/dev/kvm cannot be opened ({error})"),
+        Err(error) => closed(&error, &host_processor()),
         Ok(_) => {
             let on = host_processor();
             let as_processor = async |processor| attempt(Accelerator::Kvm(processor)).await;
@@ -242,6 +242,11 @@ async fn first_that_works(
         Ok(measured) => Ok((Accelerator::Tcg, kvm, measured)),
         Err(emulated) => Err(JudgeError::Nothing { kvm, emulated }),
     }
+}
+
+/// Why nothing was tried under KVM, on this processor.
+fn closed(error: &io::Error, on: &str) -> String {
+    format!("/dev/kvm cannot be opened on {on} ({error})")
 }
 
 /// The first processor as which a guest runs under KVM, on this one, with what came of it; or nothing.
@@ -452,6 +457,13 @@ mod tests {
         let (models, came) = tried(None).await;
         assert_eq!(models.len(), 3);
         insta::assert_snapshot!(came.unwrap_err(), @"/dev/kvm opens, but no guest runs under it on Some CPU; as host, QEMU ended: failed to set MSR 0x10a to 0xc000069; as host,arch-capabilities=off, the guest was stopped: internal-error; as Nehalem, the guest was stopped: internal-error");
+    }
+
+    #[test]
+    fn where_kvm_is_closed_it_is_said_why_and_on_which_processor() {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        let said = closed(&error, "Some CPU");
+        insta::assert_snapshot!(said, @"/dev/kvm cannot be opened on Some CPU (permission denied)");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
 };
 
 async fn pod_addresses(lab: &Lab) -> anyhow::Result<()> {
-    let pods = lab.pods().running().await?;
+    let pods = lab.pods().all_running().await?;
     lab.step(format!("look at the addresses of {} Pods", pods.len()));
     for node in lab.nodes() {
         let some = pods.iter().any(|pod| pod.node == node.number());
@@ -38,7 +38,7 @@ async fn give_node2_the_range_of_node1(lab: &Lab) -> anyhow::Result<()> {
     node2.write_cni_file(lab.node(1).pod_range()).await?;
     // The bridge keeps its first address, and the plugin refuses another: it has to go as well.
     node2.run("ip link delete cni0").await?;
-    let all = lab.pods().running().await?;
+    let all = lab.pods().all_running().await?;
     let old = lab.pods().on(node2).running().await?;
     lab.pods().on(node2).delete_all().await?;
     let left = |pods: &[Party]| pods.iter().any(|pod| old.contains(pod));

@@ -37,7 +37,7 @@ async fn static_routes(lab: &Lab) -> anyhow::Result<()> {
 
     lab.node(1).add_route_to(2).await?;
     lab.step("node 1 reaches node 2's Pods now; nothing else changed (C7)");
-    let pods = lab.pods().running().await?;
+    let pods = lab.pods().all_running().await?;
     let first_two = [1, 2].map(|number| lab.node(number).party());
     lab.mesh(&first_two, &pods).await?.exactly_dead(
         "node 1 to reach the Pods of node 2, and no other node's Pods but its own",
@@ -58,7 +58,7 @@ async fn static_routes(lab: &Lab) -> anyhow::Result<()> {
 
 async fn remote_pods_time_out(lab: &Lab) -> anyhow::Result<()> {
     lab.step("no route: node 1 reaches its own Pods only, the rest goes to the gateway (C6)");
-    let (node1, pods) = (lab.node(1).party(), lab.pods().running().await?);
+    let (node1, pods) = (lab.node(1).party(), lab.pods().all_running().await?);
     let before = lab.wire().dropped();
     lab.mesh(&[node1], &pods)
         .await?

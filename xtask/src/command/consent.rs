@@ -1,11 +1,12 @@
 //! What is never done without being asked for.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead, IsTerminal as _, Write};
 
 use podwire_images::host::{self, Plan};
 use podwire_images::image::{self, LockDifference};
 
 use crate::command::session::Session;
+use crate::say::print;
 use crate::say::stop::Stop;
 
 /// Lets system packages be installed: `--yes`, or a yes on the terminal.
@@ -113,11 +114,17 @@ fn is_interactive() -> bool {
 }
 
 fn ask(question: &str) -> std::io::Result<bool> {
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{question} [y/N] ")?;
-    stderr.flush()?;
+    asked(
+        question,
+        &mut std::io::stderr().lock(),
+        &mut std::io::stdin().lock(),
+    )
+}
+
+fn asked(question: &str, to: &mut impl Write, from: &mut impl BufRead) -> std::io::Result<bool> {
+    print::write(to, format_args!("{question} [y/N] "));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    from.read_line(&mut answer)?;
     Ok(is_yes(&answer))
 }
 
@@ -134,6 +141,18 @@ mod tests {
     fn only_yes_is_consent() {
         assert!(["y", "Y\n", " yes\n"].into_iter().all(is_yes));
         assert!(!["", "\n", "n", "yesterday", "ok"].into_iter().any(is_yes));
+    }
+
+    #[test]
+    fn a_question_commands_no_terminal_and_takes_one_line() {
+        let mut shown = Vec::new();
+        let said = "for \u{1b}]52;c;x\u{7}\n::error::?";
+        let mut answers = "y\nn\n".as_bytes();
+        assert!(asked(said, &mut shown, &mut answers).unwrap());
+        assert!(!asked("", &mut shown, &mut answers).unwrap());
+        let shown = String::from_utf8(shown).unwrap();
+        let expected = "for \\u001b]52;c;x\\u0007\n\\u003a:error::? [y/N]  [y/N] ";
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -83,16 +83,21 @@ impl Drop for LeftTo {
 }
 
 impl Interrupts {
+    /// Nothing is listened to.
+    pub(crate) fn deaf() -> Self {
+        Self {
+            first: Arc::default(),
+            awaited: Arc::new(watch::Sender::new(Awaited::No)),
+            starting: Arc::default(),
+        }
+    }
+
     /// Listens from now on.
     ///
     /// Orphans of whatever is started become children of this process: so they are found.
     pub(crate) fn listen(runtime: &Runtime) -> anyhow::Result<Self> {
         set_child_subreaper(Some(getpid())).context("cannot become the parent of orphans")?;
-        let interrupts = Self {
-            first: Arc::default(),
-            awaited: Arc::new(watch::Sender::new(Awaited::No)),
-            starting: Arc::default(),
-        };
+        let interrupts = Self::deaf();
         let mine = interrupts.clone();
         let (mut interrupt, mut ending) = {
             let _guard = runtime.enter();
@@ -172,7 +177,8 @@ impl Interrupts {
         true
     }
 
-    fn was_expected(&self) -> bool {
+    /// What a signal is, as far as somebody expects it: that it has come. Whether somebody did.
+    pub(crate) fn was_expected(&self) -> bool {
         let expected = self.awaited.send_if_modified(|awaited| {
             let expected = *awaited == Awaited::Yes;
             if expected {
@@ -304,11 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_expected_signal_ends_nothing_but_the_next_one_does() {
-        let interrupts = Interrupts {
-            first: Arc::default(),
-            awaited: Arc::new(watch::Sender::new(Awaited::No)),
-            starting: Arc::default(),
-        };
+        let interrupts = Interrupts::deaf();
         assert!(!interrupts.was_expected());
         let expected = interrupts.expect();
         assert!(!expected.has_come());
@@ -324,11 +326,7 @@ mod tests {
 
     #[test]
     fn signals_that_are_for_a_program_end_nothing_else_until_it_is_told_twice_to_end() {
-        let interrupts = Interrupts {
-            first: Arc::default(),
-            awaited: Arc::new(watch::Sender::new(Awaited::No)),
-            starting: Arc::default(),
-        };
+        let interrupts = Interrupts::deaf();
         assert!(!interrupts.was_for_a_program(Signal::INT));
         let script =
             "trap 'echo int' INT; trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done";

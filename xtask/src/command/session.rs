@@ -39,6 +39,22 @@ impl Session {
         })
     }
 
+    /// One with its cache and its runs below this folder, to which signals mean nothing.
+    #[cfg(test)]
+    pub(crate) fn below(dir: &std::path::Path) -> Self {
+        Self {
+            workspace: Workspace {
+                output: dir.join("output"),
+                ..Workspace::find().unwrap()
+            },
+            cache: Cache::at(&dir.join("cache")).unwrap(),
+            spawner: Spawner::start().unwrap(),
+            interrupts: Interrupts::deaf(),
+            progress: Progress::start(),
+            runtime: Runtime::new().unwrap(),
+        }
+    }
+
     /// What every build needs.
     pub(crate) fn workshop(&self) -> Workshop<'_> {
         Workshop {

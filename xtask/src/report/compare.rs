@@ -39,6 +39,9 @@ pub(crate) struct Side {
     pub(crate) flags: Vec<String>,
     /// What was under test, in words; nothing before a run has said it.
     pub(crate) tested: Option<String>,
+    /// Stages under the scenarios of any of its runs that had not settled, and what each lacked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) unsettled_stages: Vec<String>,
     pub(crate) runs: Vec<SideRun>,
 }
 
@@ -315,6 +318,7 @@ impl Comparison {
         let side = |flags, ran: &[Ran]| Side {
             flags,
             tested: ran.first().map(|first| tested(&first.results)),
+            unsettled_stages: unsettled(ran),
             runs: ran.iter().map(|ran| ran.run.clone()).collect(),
         };
         Self {
@@ -326,6 +330,17 @@ impl Comparison {
             scenarios,
         }
     }
+}
+
+/// What had not settled in any of these runs: most often all of them begin with the same stages.
+fn unsettled(ran: &[Ran]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for said in ran.iter().flat_map(|ran| &ran.results.unsettled_stages) {
+        if !all.contains(said) {
+            all.push(said.clone());
+        }
+    }
+    all
 }
 
 /// What ran on one side: clusters, system, where it came from.

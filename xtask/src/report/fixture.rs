@@ -38,6 +38,9 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
 pub(crate) fn results() -> Results {
     Results {
         accelerator: "tcg".into(),
+        accelerator_reason: Some(
+            "/dev/kvm cannot be opened on Some CPU (permission denied)".into(),
+        ),
         speed_factor: 7.5,
         component_settings: Some("idle (docs/idle.md)".into()),
         kubernetes: "1.36.4".into(),

@@ -200,6 +200,7 @@ fn one(first: Results, parts: &[Part], scenarios: Vec<ScenarioRecord>) -> Result
     let factors = parts.iter().map(|part| part.results.speed_factor);
     Results {
         accelerator: named(&|results| Some(results.accelerator.clone())).unwrap_or_default(),
+        accelerator_reason: named(&|results| results.accelerator_reason.clone()),
         speed_factor: factors.fold(0.0, f64::max),
         component_settings: named(&|results| results.component_settings.clone()),
         image: named(&|results| results.image.clone()),
@@ -292,6 +293,7 @@ mod tests {
     fn all_parts_are_one_run_in_whatever_order_they_are_given() {
         let (mut one, mut two) = (part(1), part(2));
         one.results.accelerator = "kvm".into();
+        one.results.accelerator_reason = Some("a guest booted on Some CPU, as host".into());
         two.results.error = Some("the disk is full".into());
         let failed = &mut two.results.scenarios[0];
         failed.outcome = Verdict::Failed;

@@ -17,6 +17,10 @@ pub(crate) fn report(results: &Results) -> Report {
     scenarios
         .add_property(Property::new("accelerator", results.accelerator.as_str()))
         .add_property(Property::new(
+            "accelerator_reason",
+            plain::text(results.accelerator_reason.as_deref().unwrap_or_default()),
+        ))
+        .add_property(Property::new(
             "speed_factor",
             format!("{:.1}", results.speed_factor),
         ))

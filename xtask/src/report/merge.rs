@@ -71,18 +71,7 @@ pub(crate) fn harness_tests(
     seen: &BTreeMap<String, Seen>,
     all_passed: bool,
 ) -> Vec<TestRecord> {
-    let mut records: Vec<TestRecord> = seen
-        .iter()
-        .map(|(name, seen)| TestRecord {
-            name: format!("{name} ({recipe} image)"),
-            outcome: match seen.passed {
-                true => Verdict::Passed,
-                false => Verdict::Failed,
-            },
-            reason: seen.message.clone(),
-            seconds: seen.seconds,
-        })
-        .collect();
+    let mut records = each_test(recipe, seen, |seen| (Verdict::Failed, seen.message.clone()));
     let failure_told = records.iter().any(|it| it.outcome == Verdict::Failed);
     let reason = match all_passed {
         _ if records.is_empty() => "nextest's report tells of none of them",
@@ -98,6 +87,40 @@ pub(crate) fn harness_tests(
         seconds: 0.0,
     });
     records
+}
+
+/// The same of tests that somebody has ended, and how. nextest calls failed what was ended as well: whatever
+/// had not passed by then is called neither.
+pub(crate) fn harness_tests_until(
+    recipe: &str,
+    seen: &BTreeMap<String, Seen>,
+    ended: &str,
+) -> Vec<TestRecord> {
+    each_test(recipe, seen, |seen| {
+        let reason = format!("not passed when it was {ended}");
+        (Verdict::Skipped, with_last_words(&reason, Some(seen)))
+    })
+}
+
+/// A record of each, by what is to be said of one that has not passed.
+fn each_test(
+    recipe: &str,
+    seen: &BTreeMap<String, Seen>,
+    not_passed: impl Fn(&Seen) -> (Verdict, String),
+) -> Vec<TestRecord> {
+    let records = seen.iter().map(|(name, seen)| {
+        let (outcome, reason) = match seen.passed {
+            true => (Verdict::Passed, seen.message.clone()),
+            false => not_passed(seen),
+        };
+        TestRecord {
+            name: format!("{name} ({recipe} image)"),
+            outcome,
+            reason,
+            seconds: seen.seconds,
+        }
+    });
+    records.collect()
 }
 
 /// Merges what was selected, what was left on disk and what nextest saw.
@@ -498,6 +521,25 @@ mod tests {
         assert_eq!(outcomes(&seen(false, "no"), false), [bad]);
         assert_eq!(outcomes(&seen(true, ""), false), [good.clone(), none()]);
         assert_eq!(outcomes(&seen(true, ""), true), [good]);
+    }
+
+    #[test]
+    fn harness_tests_that_somebody_ended_have_passed_or_are_called_neither() {
+        let mut seen = seen(false, "aborted with signal 2 (SIGINT)");
+        let passed = Seen {
+            passed: true,
+            message: String::new(),
+            seconds: 3.0,
+        };
+        seen.insert("b".into(), passed);
+        let records = harness_tests_until("base", &seen, "ended by Ctrl-C").into_iter();
+        let said: Vec<_> = records.map(|it| (it.outcome, it.reason)).collect();
+        let reason =
+            "not passed when it was ended by Ctrl-C; nextest: aborted with signal 2 (SIGINT)";
+        let [ended, passed] = [(Verdict::Skipped, reason), (Verdict::Passed, "")];
+        let owned = |(outcome, reason): (Verdict, &str)| (outcome, reason.to_owned());
+        assert_eq!(said, [owned(ended), owned(passed)]);
+        assert!(harness_tests_until("base", &BTreeMap::new(), "").is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::report::left::{FAILURES, Left};
 use crate::report::results::{Results, ScenarioRecord, TestRecord, Verdict};
-use crate::report::summary::{closing, machine};
+use crate::report::summary::{closing, guests, machine};
 
 use self::said::{block, line, link};
 
@@ -38,6 +38,8 @@ const ROOMS: [Room; 6] = [
 ];
 /// The harness's own tests that are told of when they failed.
 const TESTS: usize = 20;
+/// Stages of which it is told that they had not settled: a run has a few for each cluster.
+const STAGES: usize = 50;
 /// Octets of a path that is worth a link.
 const PATH: usize = 1024;
 
@@ -83,6 +85,7 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
             @if let Some(error) = &results.error {
                 p.error { "It did not come to its end: " (line(error)) }
             }
+            (unsettled(&results.unsettled_stages))
         }
         main {
             @if failed.len() > 1 { (contents(&failed, left)) }
@@ -100,6 +103,7 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
         }
         footer {
             p { (line(&machine(results))) }
+            @if let Some(found) = guests(results) { p { (line(&found)) } }
             p { (line(&results.provenance.to_string())) }
             @if let Some(files) = &results.node_files {
                 p { "Files over the nodes': " (line(files)) }
@@ -114,6 +118,14 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
         }
     };
     document(&verdict, &body)
+}
+
+/// What there was under the scenarios that had not settled, and what it lacked.
+fn unsettled(stages: &[String]) -> Markup {
+    html! {
+        @for said in stages.iter().take(STAGES) { p.error { (line(said)) } }
+        @if stages.len() > STAGES { p.error { (stages.len() - STAGES) " more had not settled." } }
+    }
 }
 
 /// A page around what it has to say.

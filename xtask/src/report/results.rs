@@ -18,6 +18,10 @@ pub(crate) const PAGE: &str = "report.html";
 pub(crate) struct Results {
     /// `kvm` or `tcg`; `not judged yet` when the run ended before.
     pub(crate) accelerator: String,
+    /// Why that one, in the verdict's words: the host's processor, as which model guests run under KVM, and
+    /// what was tried before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) accelerator_reason: Option<String>,
     /// How many times slower a guest is than one under KVM on a usual machine; 0 before it is known.
     pub(crate) speed_factor: f64,
     /// Whose settings the components ran with, `own defaults` or `idle (docs/idle.md)`; nothing before

@@ -15,9 +15,11 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
         .filter(|test| test.outcome == Verdict::Failed)
         .collect();
     if !results.harness_tests.is_empty() {
+        let passed = results.harness_tests.iter();
+        let passed = passed.filter(|test| test.outcome == Verdict::Passed);
         text += &format!(
             "harness tests on real machines: {} of {} passed\n\n",
-            results.harness_tests.len() - failed_tests.len(),
+            passed.count(),
             results.harness_tests.len()
         );
     }
@@ -126,12 +128,22 @@ pub(super) fn machine(results: &Results) -> String {
     };
     let files = results.node_files.as_deref();
     let files = files.map_or(String::new(), |it| format!(", files of {it} over theirs"));
+    let guests = guests(results).map_or(String::new(), |it| format!("\n{it}"));
     let configurations = results.configurations.iter();
     let configurations: String = configurations.map(|it| format!("\n{it}")).collect();
     format!(
-        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}\n{}{configurations}",
+        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}{guests}\n{}{configurations}",
         results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
+}
+
+/// What the accelerator's verdict found.
+pub(super) fn guests(results: &Results) -> Option<String> {
+    let reason = results.accelerator_reason.as_deref()?;
+    Some(format!(
+        "guests run under {}: {reason}",
+        results.accelerator
+    ))
 }
 
 fn phases(results: &Results) -> String {
@@ -207,10 +219,24 @@ pub(super) fn closing(results: &Results) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture::results;
+    use crate::report::results::TestRecord;
 
     #[test]
     fn a_good_run_is_a_table_and_where_the_time_went() {
         insta::assert_snapshot!(render(&results(), Path::new("target/podwire/latest")));
+    }
+
+    #[test]
+    fn a_harness_test_that_somebody_ended_has_not_passed() {
+        let mut results = results();
+        let ended = TestRecord {
+            outcome: Verdict::Skipped,
+            ..results.harness_tests[0].clone()
+        };
+        results.harness_tests.push(ended);
+        let text = render(&results, Path::new("latest"));
+        let said = "\nharness tests on real machines: 1 of 2 passed\n";
+        assert!(text.starts_with(said), "{text}");
     }
 
     #[test]
@@ -247,6 +273,17 @@ mod tests {
         ));
         results.component_settings = None;
         assert!(machine(&results).starts_with("accelerator tcg, speed factor 7.5; Kubernetes"));
+    }
+
+    #[test]
+    fn as_which_processor_guests_run_under_kvm_and_what_was_tried_is_said() {
+        let mut results = results();
+        let found = "a guest booted under KVM on Some CPU, as host,pmu=off; as host, QEMU ended";
+        (results.accelerator, results.accelerator_reason) = ("kvm".into(), Some(found.into()));
+        let said = format!("guests run under kvm: {found}");
+        assert_eq!(machine(&results).lines().nth(1), Some(said.as_str()));
+        results.accelerator_reason = None;
+        assert!(!machine(&results).contains("guests run"));
     }
 
     #[test]

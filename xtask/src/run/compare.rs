@@ -38,7 +38,10 @@ use crate::say::stop::{INTERRUPTED, Stop};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What `compare.json` says while the comparison goes on, and of one that nobody let end.
-const UNFINISHED: &str = "the comparison was under way; what killed it left no time to say more";
+const UNFINISHED: &str = "the comparison was under way; what ended it left no time to say more";
+
+/// What has ended a run, or all of them, then.
+const BY_A_PERSON: &str = "ended by Ctrl-C";
 
 /// The two, in the order of everything that has both.
 const SIDES: [Name; 2] = [Name::Base, Name::Head];
@@ -100,9 +103,7 @@ pub(crate) fn compare(
     let done = runs.all();
     let error = match &done {
         Ok(()) => None,
-        Err(Stop::Setup(error)) => Some(format!("{error:#}")),
-        Err(Stop::Usage(text)) => Some(text.clone()),
-        Err(Stop::Interrupted | Stop::Failed) => Some("ended by Ctrl-C".to_owned()),
+        Err(stop) => Some(stop.words().unwrap_or_else(|| BY_A_PERSON.to_owned())),
     };
     let comparison = runs.so_far(error);
     files::write_comparison(&runs.folder, &comparison)?;
@@ -372,17 +373,19 @@ impl Runs<'_> {
         };
         let results: Results = serde_json::from_slice(&text)
             .with_context(|| format!("{} is not a run's results", path.display()))?;
+        let said = results.error.clone();
         let error = match stop {
-            Some(Stop::Interrupted) => Some("ended by Ctrl-C".to_owned()),
-            Some(_) => Some("its run ended early".to_owned()),
-            None => None,
+            // It may have had no time to say so itself.
+            Some(Stop::Interrupted) => Some(BY_A_PERSON.to_owned()),
+            Some(_) => said.or_else(|| Some("its run ended early".to_owned())),
+            None => said,
         };
         let own = fs::canonicalize(&*self.folder)?;
         self.ran[place].push(Ran {
             run: SideRun {
                 folder: folder.strip_prefix(&own).unwrap_or(folder).to_owned(),
                 seconds: took.as_secs_f64(),
-                error: results.error.clone().or(error),
+                error,
             },
             results,
         });

@@ -91,10 +91,7 @@ pub(super) fn look(
         appetite.clone_mib,
     );
     let provenance = order.bundle.provenance().to_string();
-    let missing_bundle = match order.bundle.unverified_program() {
-        Some(program) => format!("{provenance}; its {program} runs on this host"),
-        None => provenance.clone(),
-    };
+    let missing_bundle = missing_bundle(&provenance, order.bundle.unverified_program());
     let mut phases = vec![
         (
             Phase::Packages,
@@ -205,4 +202,41 @@ pub(super) fn look(
     };
     plan.machine.disk_giving_way = demand.giving_way(session)?;
     Ok((plan, uses))
+}
+
+/// What is to be got, and plainly which of it runs here although nobody vouches for it.
+fn missing_bundle(provenance: &str, unverified_program: Option<&str>) -> String {
+    match unverified_program {
+        Some(program) => format!("{provenance}; its {program} runs on this host"),
+        None => provenance.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::durations::Durations;
+    use crate::plan::outline;
+    use podwire_images::Provenance;
+
+    #[test]
+    fn the_plan_says_that_what_nobody_vouches_for_runs_here() {
+        let release = Provenance {
+            kubernetes: "1.35.4".into(),
+            source: "release".into(),
+            directory: None,
+            replaced: Vec::new(),
+        };
+        let shown = |unverified| {
+            let need = Need::Missing(missing_bundle(&release.to_string(), unverified));
+            let mut plan = outline::tests::fresh();
+            plan.phases = vec![(Phase::Bundle, need)];
+            plan.render(&Durations::default())
+        };
+        let said = "(kubernetes 1.35.4 from release (nobody but its own servers vouches for it); \
+                    its kubeadm runs on this host)\n";
+        let plan = shown(Some("kubeadm"));
+        assert!(plan.contains(said), "{plan}");
+        assert!(!shown(None).contains("runs on this host"));
+    }
 }

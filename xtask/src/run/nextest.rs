@@ -109,8 +109,13 @@ impl Ended {
 }
 
 impl Nextest {
-    /// The command line.
+    /// The command line, without what somebody has set for nextest.
     pub(crate) fn command(&self) -> ChildCommand {
+        self.command_among(std::env::vars_os().map(|(name, _)| name))
+    }
+
+    /// The same where these are the names of the variables that there are.
+    fn command_among(&self, variables: impl Iterator<Item = OsString>) -> ChildCommand {
         let mut args: Vec<String> = ["nextest", "run", "--locked"].map(String::from).to_vec();
         args.extend(PACKAGES.map(String::from));
         args.extend(
@@ -137,7 +142,7 @@ impl Nextest {
             .args(args)
             .outside_cargo()
             .dir(&self.workspace);
-        for name in settings_of_nextest(std::env::vars_os().map(|(name, _)| name)) {
+        for name in settings_of_nextest(variables) {
             command = command.env_remove(name);
         }
         for (name, value) in &self.env {
@@ -381,8 +386,25 @@ mod tests {
             "MY_NEXTEST",
             "NEXTEST",
         ];
-        let taken = settings_of_nextest(names.into_iter().map(OsString::from));
-        assert_eq!(taken, ["NEXTEST_RETRIES", "NEXTEST_NO_TESTS", "NEXTEST"]);
+        let mut nextest = harness("/runs/1/harness");
+        nextest.env = vec![("PODWIRE_TEST_IMAGE".into(), "/image".into())];
+        let command = nextest.command_among(names.into_iter().map(OsString::from));
+        let last = |name: &str| {
+            let mut set = command.env.iter().rev();
+            set.find(|(set, _)| set == name).map(|(_, value)| value)
+        };
+        for name in ["NEXTEST_RETRIES", "NEXTEST_NO_TESTS", "NEXTEST"] {
+            assert_eq!(last(name), Some(&None), "{name}");
+        }
+        for name in ["PATH", "MY_NEXTEST"] {
+            assert_eq!(last(name), None, "{name}");
+        }
+        assert_eq!(last("PODWIRE_TEST_IMAGE"), Some(&Some("/image".into())));
+        // Those of this very process, where it has any.
+        let command = nextest.command();
+        for name in settings_of_nextest(std::env::vars_os().map(|(name, _)| name)) {
+            assert!(command.env.contains(&(name, None)), "{:?}", command.env);
+        }
     }
 
     #[test]

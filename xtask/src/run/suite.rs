@@ -25,7 +25,7 @@ use crate::run::under_way::{Standstill, UnderWay};
 use crate::say::stop::Stop;
 
 /// What is shown from the first Ctrl-C on.
-const ENDING: &str = "interrupted: ending all machines";
+pub(super) const ENDING: &str = "interrupted: ending all machines";
 
 /// What scenarios run with.
 pub(crate) struct Suite<'a> {
@@ -143,13 +143,13 @@ impl Suite<'_> {
     /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
     /// How fast they go is noted in `pace`, and what is left by that is shown. Each time that one more
-    /// has its result, and once before the first, `so_far` is told.
+    /// has its result, and once before the first, `more` is called.
     pub(crate) fn run(
         &self,
         cell_dir: &Path,
         names: &[String],
         pace: &mut Pace,
-        so_far: &mut dyn FnMut(&UnderWay),
+        more: &mut dyn FnMut(),
     ) -> Result<Ran, Stop> {
         let session = self.session;
         let selected = self.catalogue.iter();
@@ -179,7 +179,7 @@ impl Suite<'_> {
             standstill.look(under_way.stands_still(), now);
             if told != Some(under_way.done.len()) {
                 told = Some(under_way.done.len());
-                so_far(&under_way);
+                more();
             }
             pace.look(&under_way, |name| durations::on_cell(name, &cell), now);
             let (step, left) = if interrupted.has_come() {

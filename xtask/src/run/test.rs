@@ -11,6 +11,7 @@ use podwire_scenario::{Programs, Scenario};
 use time::OffsetDateTime;
 
 use crate::command::cli::{TestArgs, WireMode};
+use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::command::{again, consent};
 use crate::plan::durations::{self, Durations, ScenarioTime};
@@ -28,8 +29,7 @@ use crate::run::nextest::{self, Ended, Nextest};
 use crate::run::order::{CellOrder, Order};
 use crate::run::pace::Pace;
 use crate::run::programs::{self, Found};
-use crate::run::suite::{self, CutShort, Suite};
-use crate::run::under_way::UnderWay;
+use crate::run::suite::{self, CutShort, ENDING, Suite};
 use crate::run::{build, look, prepare_only};
 use crate::say::progress;
 use crate::say::stop::Stop;
@@ -76,49 +76,12 @@ pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -
     for order in &order.cells {
         bare::new_cell(&run_dir, order.cell)?;
     }
-    let mut preparation = Preparation::new(session, order.wanted());
-    preparation.forecast = Some(Forecast::of(&plan, &measured));
-    let mut run = Run {
-        session,
-        order: &order,
-        pace: Pace::new(plan.expected(&measured), plan.at_once),
-        plan,
-        preparation,
-        run_dir,
-        results: Results {
-            accelerator: "not judged yet".into(),
-            speed_factor: 0.0,
-            component_settings: None,
-            kubernetes: order.bundle.kubernetes.clone(),
-            provenance: order.bundle.provenance(),
-            system: order.system.from.to_string(),
-            node_files: order.node_files.as_ref().map(node_tree::Given::about),
-            configurations: order.configured(None)?,
-            nodes: args.nodes,
-            shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
-            whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
-                podwire: session.workspace.revision(&session.spawner),
-                arguments: whole::common_arguments(again::typed()),
-                inputs: BTreeMap::new(),
-                scenarios: scenarios.clone(),
-            }),
-            repeat: args.repeat,
-            image: None,
-            package_differences: Vec::new(),
-            unsettled_stages: Vec::new(),
-            error: None,
-            phases: Vec::new(),
-            harness_tests: Vec::new(),
-            left_out: order.left_out.clone(),
-            scenarios: Vec::new(),
-            broken: None,
-        },
-        seen: BTreeMap::new(),
-        cut_short: None,
-        found,
-        programs: None,
-    };
-    let done = run.all(&packages);
+    let mut pace = Pace::new(plan.expected(&measured), plan.at_once);
+    let forecast = Forecast::of(&plan, &measured);
+    let mut run = Run::new(session, &order, plan, run_dir)?;
+    run.preparation.forecast = Some(forecast);
+    run.found = found;
+    let done = run.all(&packages, &mut pace);
     run.report(done)
 }
 
@@ -128,9 +91,8 @@ struct Run<'a> {
     order: &'a Order<'a>,
     plan: Plan,
     preparation: Preparation<'a>,
-    /// How fast the scenarios go.
-    pace: Pace,
     run_dir: RunFolder,
+    /// What there is beside what the preparation knows, see [`Run::told`].
     results: Results,
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
@@ -143,7 +105,7 @@ struct Run<'a> {
 }
 
 /// What `results.json` says while the run goes on, and of one that nobody let end.
-const UNFINISHED: &str = "the run was under way; what killed it left no time to say more";
+const UNFINISHED: &str = "the run was under way; what ended it left no time to say more";
 /// Why a scenario has no result then.
 const NOT_RUN_YET: &str = "not run, or not to its end";
 
@@ -155,10 +117,60 @@ enum Done {
     Untrusted,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// One of which nothing has been done yet.
+    fn new(
+        session: &'a Session,
+        order: &'a Order<'a>,
+        plan: Plan,
+        run_dir: RunFolder,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            session,
+            order,
+            plan,
+            preparation: Preparation::new(session, order.wanted()),
+            run_dir,
+            results: Results {
+                accelerator: "not judged yet".into(),
+                accelerator_reason: None,
+                speed_factor: 0.0,
+                component_settings: None,
+                kubernetes: order.bundle.kubernetes.clone(),
+                provenance: order.bundle.provenance(),
+                system: order.system.from.to_string(),
+                node_files: order.node_files.as_ref().map(node_tree::Given::about),
+                configurations: order.configured(None)?,
+                nodes: order.args.nodes,
+                shard: order.shard.as_ref().map(|(shard, _)| shard.to_string()),
+                whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
+                    podwire: session.workspace.revision(&session.spawner),
+                    arguments: whole::common_arguments(again::typed()),
+                    inputs: BTreeMap::new(),
+                    scenarios: scenarios.clone(),
+                }),
+                repeat: order.args.repeat,
+                image: None,
+                package_differences: Vec::new(),
+                unsettled_stages: Vec::new(),
+                error: None,
+                phases: Vec::new(),
+                harness_tests: Vec::new(),
+                left_out: order.left_out.clone(),
+                scenarios: Vec::new(),
+                broken: None,
+            },
+            seen: BTreeMap::new(),
+            cut_short: None,
+            found: None,
+            programs: None,
+        })
+    }
+
     /// Every phase, in order.
-    fn all(&mut self, packages: &host::Plan) -> Result<Done, Stop> {
+    fn all(&mut self, packages: &host::Plan, pace: &mut Pace) -> Result<Done, Stop> {
         let session = self.session;
+        self.leave_so_far();
         let given = self.order.pod_network.as_ref();
         let pod_network = given.map(|given| self.preparation.pod_network(given));
         let pod_network = pod_network.transpose()?;
@@ -167,6 +179,7 @@ impl Run<'_> {
         let judged = self.preparation.judge()?;
         let verdict = &judged.verdict;
         self.results.accelerator = verdict.accelerator.to_string();
+        self.results.accelerator_reason = Some(verdict.reason.clone());
         self.results.speed_factor = verdict.speed_factor;
         self.results.component_settings = Some(Settings::of(verdict.accelerator).to_string());
         self.results.configurations = self.order.configured(Some(verdict.accelerator))?;
@@ -188,6 +201,7 @@ impl Run<'_> {
                 &self.order.configurations.all,
             );
         }
+        self.leave_so_far();
         let log = self.run_dir.join("build.log");
         self.preparation.programs(|| build::build(session, &log))?;
         if self.order.harness_tests {
@@ -211,6 +225,7 @@ impl Run<'_> {
             .preparation
             .layer(&host, &node, pod_network.as_ref(), &console)?;
         let stages = self.preparation.stages(&host, &image, &orders, &logs)?;
+        self.leave_so_far();
         let clusters: Vec<(&CellOrder, &ClusterPlan, Vec<Stage>)> = self
             .order
             .cells
@@ -222,7 +237,7 @@ impl Run<'_> {
         self.phase(Phase::Scenarios, |run| {
             for (order, plan, stages) in clusters {
                 let programs = (&*nextest, kube_router.as_deref());
-                run.scenarios(order, plan, &stages, programs, &host)?;
+                run.scenarios(order, plan, &stages, programs, &host, pace)?;
                 // A person who wants to end the run does not mean one cluster of it.
                 if run.cut_short.is_some() {
                     break;
@@ -241,6 +256,7 @@ impl Run<'_> {
         stages: &[Stage],
         (nextest, kube_router): (&Path, Option<&Path>),
         host: &Host,
+        pace: &mut Pace,
     ) -> Result<(), Stop> {
         let session = self.session;
         let suite = Suite {
@@ -269,29 +285,7 @@ impl Run<'_> {
         let cell_dir = bare::cell_dir(&self.run_dir, order.cell);
         suite.context(stages)?.write(&cell_dir)?;
         let names = &order.selection.scenarios;
-        let (results, seen) = (&self.results, &self.seen);
-        let (order_of_all, run_dir, phases) = (self.order, &self.run_dir, &self.preparation.phases);
-        let mut so_far = |under_way: &UnderWay| {
-            let results = Results {
-                error: Some(UNFINISHED.to_owned()),
-                phases: phases.clone(),
-                scenarios: records(order_of_all, run_dir, seen, |cell| {
-                    match seen.contains_key(&cell) {
-                        true => Extent::Whole,
-                        false => Extent::UnderWay(NOT_RUN_YET),
-                    }
-                }),
-                ..results.clone()
-            };
-            // The verdicts are the scenarios'; what cannot be written now is tried again at the end.
-            if let Err(error) = files::write(run_dir, &results) {
-                let done = under_way.done.len();
-                session
-                    .progress
-                    .line(&format!("after {done} scenarios: {error:#}"));
-            }
-        };
-        let ran = suite.run(&cell_dir, names, &mut self.pace, &mut so_far)?;
+        let ran = suite.run(&cell_dir, names, pace, &mut || self.leave_so_far())?;
         self.preparation.waited(ran.waited);
         self.cut_short = ran.cut_short;
         self.seen.insert(order.cell, ran.seen);
@@ -362,27 +356,80 @@ impl Run<'_> {
                 ("PODWIRE_QEMU_IMG".into(), text(&judged.programs.qemu_img)),
             ],
         };
-        let ended = nextest.run(self.session, || {})?;
+        let good = self.harness_tests_by(&nextest, &image.manifest.recipe);
+        if matches!(good, Err(Stop::Interrupted)) {
+            kill_descendants();
+        }
+        good
+    }
+
+    /// The same by this nextest, and what the image is called. The first Ctrl-C ends the tests, but not this
+    /// process: what has passed is told.
+    fn harness_tests_by(&mut self, nextest: &Nextest, recipe: &str) -> Result<bool, Stop> {
+        let interrupted = self.session.interrupts.expect();
+        let ended = nextest.run(self.session, || {
+            if interrupted.has_come() {
+                self.session.progress.step(ENDING);
+            }
+        })?;
+        if interrupted.has_come() {
+            // It may have had no time to tell.
+            let (seen, ended) = (nextest.seen().unwrap_or_default(), CutShort::AtWork);
+            let records = merge::harness_tests_until(recipe, &seen, &ended.to_string());
+            self.results.harness_tests.extend(records);
+            return Err(Stop::Interrupted);
+        }
         if ended == Ended::Broken {
             return Err(Stop::setup(
                 "nextest could not run the harness's tests; its words are above",
             ));
         }
-        let records =
-            merge::harness_tests(&image.manifest.recipe, &nextest.seen()?, ended.is_good());
+        let records = merge::harness_tests(recipe, &nextest.seen()?, ended.is_good());
         let good = records
             .iter()
             .all(|it| it.outcome == results::Verdict::Passed);
         self.results.harness_tests.extend(records);
+        self.leave_so_far();
         Ok(good)
+    }
+
+    /// What is to be told, but of the scenarios.
+    fn told(&self) -> Results {
+        let Preparation {
+            phases,
+            package_differences,
+            unsettled,
+            ..
+        } = &self.preparation;
+        Results {
+            phases: phases.clone(),
+            package_differences: package_differences.clone(),
+            unsettled_stages: unsettled.clone(),
+            ..self.results.clone()
+        }
+    }
+
+    /// Writes what there is while the run goes on: whatever ends it leaves that, whole.
+    fn leave_so_far(&self) {
+        let extent = |cell| match self.seen.contains_key(&cell) {
+            true => Extent::Whole,
+            false => Extent::UnderWay(NOT_RUN_YET),
+        };
+        let results = Results {
+            error: Some(UNFINISHED.to_owned()),
+            scenarios: records(self.order, &self.run_dir, &self.seen, extent),
+            ..self.told()
+        };
+        // What cannot be written now is tried again, at the end for the last time.
+        if let Err(error) = files::write(&self.run_dir, &results) {
+            let said = format!("the results so far are not kept: {error:#}");
+            self.session.progress.line(&said);
+        }
     }
 
     /// Writes the results and says the same in short.
     fn report(mut self, done: Result<Done, Stop>) -> Result<(), Stop> {
-        self.results.phases = std::mem::take(&mut self.preparation.phases);
-        self.results.package_differences =
-            std::mem::take(&mut self.preparation.package_differences);
-        self.results.unsettled_stages = std::mem::take(&mut self.preparation.unsettled);
+        self.results = self.told();
         let ran = self
             .results
             .phases
@@ -394,13 +441,18 @@ impl Run<'_> {
             // Whatever ran has left its results.
             Err(_) if ran => None,
             Err(Stop::Setup(_)) => Some("set-up failed before it".to_owned()),
-            Err(Stop::Usage(text)) => Some(text.clone()),
-            Err(Stop::Failed | Stop::Interrupted) => Some("an earlier phase failed".to_owned()),
+            Err(Stop::Interrupted) => Some(CutShort::AtWork.to_string()),
+            Err(stop) => Some(
+                stop.words()
+                    .unwrap_or_else(|| "an earlier phase failed".to_owned()),
+            ),
         };
         self.results.error = match &done {
-            Err(Stop::Setup(error)) => Some(plain::text(&format!("{error:#}"))),
-            Ok(Done::Untrusted) => aborted.clone(),
-            _ => None,
+            Ok(Done::Ran) => None,
+            Err(stop @ (Stop::Setup(_) | Stop::Usage(_))) => {
+                stop.words().map(|words| plain::text(&words))
+            }
+            _ => aborted.clone(),
         };
         let cut_short = self.cut_short.as_ref().map(CutShort::to_string);
         let extent = match (&aborted, &cut_short) {
@@ -485,4 +537,145 @@ fn records<'a>(
         records
     };
     order.cells.iter().flat_map(of_cell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::cli::{Cli, Command};
+    use crate::plan::fixture::scenario;
+    use crate::plan::outline;
+    use crate::plan::phase::PhaseRecord;
+    use clap::Parser as _;
+    use std::time::Duration;
+    use std::{fs, thread};
+
+    /// A run on one cluster, of which nothing has been done.
+    fn with_a_run(then: impl FnOnce(Run<'_>)) -> (Results, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Session::below(dir.path());
+        let words = ["xtask", "test", "--bootstrap", "by-hand"];
+        let Command::Test(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("it is no run");
+        };
+        let catalogue = [scenario("every_pair")];
+        let order = Order::take(&session, &args, &catalogue).unwrap();
+        let run_dir = session
+            .workspace
+            .new_run(OffsetDateTime::UNIX_EPOCH)
+            .unwrap();
+        let mut run = Run::new(&session, &order, outline::tests::fresh(), run_dir).unwrap();
+        run.preparation.phases = vec![PhaseRecord {
+            name: "stage".into(),
+            seconds: 1.0,
+            cached: false,
+        }];
+        run.preparation.package_differences = vec!["runc 1.1.15 -> 1.1.16".into()];
+        run.preparation.unsettled = vec!["the stage workload had not settled".into()];
+        run.results.harness_tests = crate::report::fixture::results().harness_tests;
+        then(run);
+        let read = |name: &str| fs::read_to_string(session.workspace.latest().join(name)).unwrap();
+        let all = ["results.json", "junit.xml", "report.html"].map(read);
+        (serde_json::from_str(&all[0]).unwrap(), all.concat())
+    }
+
+    /// What both a run under way and one that has ended tell of what was prepared.
+    fn has_what_was_prepared(results: &Results) {
+        assert_eq!(results.phases[0].name, "stage");
+        assert_eq!(results.package_differences, ["runc 1.1.15 -> 1.1.16"]);
+        let unsettled = ["the stage workload had not settled"];
+        assert_eq!(results.unsettled_stages, unsettled);
+        assert_eq!(results.harness_tests[0].name, "machine::boots");
+    }
+
+    #[test]
+    fn what_is_there_while_a_run_goes_on_has_all_that_was_prepared_and_no_verdict_more() {
+        let (results, page) = with_a_run(|run| run.leave_so_far());
+        has_what_was_prepared(&results);
+        assert_eq!(results.error.as_deref(), Some(UNFINISHED));
+        let record = &results.scenarios[0];
+        assert_eq!(record.outcome, results::Verdict::Skipped);
+        assert_eq!(record.reason, NOT_RUN_YET);
+        assert!(page.contains(UNFINISHED), "{page}");
+    }
+
+    #[test]
+    fn who_ends_a_run_before_its_scenarios_has_a_report_that_says_so() {
+        let (results, page) = with_a_run(|run| {
+            let ended = run.report(Err(Stop::Interrupted));
+            assert!(matches!(ended, Err(Stop::Interrupted)), "{ended:?}");
+        });
+        has_what_was_prepared(&results);
+        assert_eq!(results.error.as_deref(), Some("ended by Ctrl-C"));
+        assert_eq!(results.scenarios[0].reason, "ended by Ctrl-C");
+        assert!(page.contains("It did not come to its end: ended by Ctrl-C"));
+    }
+
+    /// Says that it is ready; told to end, what became of two tests until then.
+    const NEXTEST: &str = r#"
+trap 'echo "<testsuites name=\"n\"><testsuite name=\"t\" tests=\"2\" failures=\"1\" errors=\"0\">
+<testcase name=\"had_passed\" classname=\"t\"/>
+<testcase name=\"was_at_work\" classname=\"t\"><failure message=\"SIGINT\"/></testcase>
+</testsuite></testsuites>" >"$STORE/nextest.xml"; exit 100' INT
+echo >"$STORE/ready"
+while :; do sleep 0.05; done
+"#;
+
+    #[test]
+    fn who_ends_the_harness_s_tests_loses_no_verdict_of_those_that_had_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        // As bash sees it: the script that is called as nextest's first argument.
+        fs::write(dir.path().join("nextest"), NEXTEST).unwrap();
+        let nextest = Nextest {
+            program: "/bin/bash".into(),
+            workspace: dir.path().to_owned(),
+            profile: nextest::HARNESS,
+            store: dir.path().to_owned(),
+            settings: String::new(),
+            filterset: nextest::harness_tests(),
+            at_once: 1,
+            env: vec![("STORE".into(), dir.path().display().to_string())],
+        };
+        let ready = dir.path().join("ready");
+        let (results, _) = with_a_run(|mut run| {
+            let interrupts = run.session.interrupts.clone();
+            let person = thread::spawn(move || {
+                // Two minutes: only what hangs comes so far.
+                for _ in 0..6000 {
+                    match ready.exists() {
+                        true => break,
+                        false => thread::sleep(Duration::from_millis(20)),
+                    }
+                }
+                interrupts.was_expected()
+            });
+            run.results.harness_tests.clear();
+            let done = run.harness_tests_by(&nextest, "base");
+            assert!(matches!(done, Err(Stop::Interrupted)), "{done:?}");
+            assert!(person.join().unwrap());
+            let ended = run.report(done.map(|_| Done::Ran));
+            assert!(matches!(ended, Err(Stop::Interrupted)), "{ended:?}");
+        });
+        assert_eq!(results.error.as_deref(), Some("ended by Ctrl-C"));
+        let tests = results.harness_tests.iter();
+        let tests: Vec<_> = tests.map(|it| (it.name.as_str(), it.outcome)).collect();
+        let passed = ("had_passed (base image)", results::Verdict::Passed);
+        let ended = ("was_at_work (base image)", results::Verdict::Skipped);
+        assert_eq!(tests, [passed, ended]);
+    }
+
+    #[test]
+    fn a_mirrors_password_is_in_no_file_of_a_run() {
+        let tail = "the end of its log:\nGET http://user:s3cret@m.example/b\u{1b}[2J";
+        let step = anyhow::anyhow!(tail).context("cannot fetch http://user:s3cret@m.example/a");
+        for stop in [Stop::Setup(step), Stop::Usage(tail.into())] {
+            let (results, files) = with_a_run(|run| drop(run.report(Err(stop))));
+            let error = results.error.unwrap();
+            assert!(
+                error.contains(r"http://***@m.example/b\u001b[2J"),
+                "{error}"
+            );
+            assert!(!files.contains("s3cret"), "{files}");
+        }
+    }
 }

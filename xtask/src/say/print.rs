@@ -19,7 +19,7 @@ pub(crate) fn to_stderr(text: Arguments<'_>) {
 }
 
 /// What is said may quote what a guest, a server or a test has said: none of it commands whoever reads.
-fn write(to: &mut impl Write, text: Arguments<'_>) {
+pub(crate) fn write(to: &mut impl Write, text: Arguments<'_>) {
     let text = plain::text(&text.to_string());
     // There is nobody left to tell that nobody listens.
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());

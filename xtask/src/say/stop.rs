@@ -30,6 +30,16 @@ impl Stop {
         }
     }
 
+    /// Why, where that has not been said yet. No address in it has a password: it is for the terminal and for
+    /// files.
+    pub(crate) fn words(&self) -> Option<String> {
+        match self {
+            Self::Failed | Self::Interrupted => None,
+            Self::Usage(text) => Some(hidden(text)),
+            Self::Setup(error) => Some(hidden(&format!("{error:#}"))),
+        }
+    }
+
     /// A set-up problem in words.
     pub(crate) fn setup(text: impl std::fmt::Display) -> Self {
         Self::Setup(anyhow::anyhow!("{text}"))
@@ -48,10 +58,8 @@ pub(crate) fn end(result: Result<u8, Stop>) -> ExitCode {
         Ok(status) => return ExitCode::from(status),
         Err(stop) => stop,
     };
-    match &stop {
-        Stop::Failed | Stop::Interrupted => {}
-        Stop::Usage(text) => errln!("error: {}", hidden(text)),
-        Stop::Setup(error) => errln!("error: {}", hidden(&format!("{error:#}"))),
+    if let Some(words) = stop.words() {
+        errln!("error: {words}");
     }
     ExitCode::from(stop.code())
 }
@@ -79,5 +87,17 @@ mod tests {
         assert_eq!(Stop::Usage("x".into()).code(), 2);
         assert_eq!(Stop::from(std::io::Error::other("disk full")).code(), 3);
         assert_eq!(Stop::Interrupted.code(), 130);
+    }
+
+    #[test]
+    fn no_words_have_a_password_wherever_in_the_error_it_is() {
+        let tail = "its log ends with:\n  GET http://user:s3cret@m.example/b\n  404";
+        let step = anyhow::anyhow!(tail).context("cannot fetch https://user:s3cret@m.example/a");
+        for stop in [Stop::Setup(step), Stop::Usage(tail.into())] {
+            let words = stop.words().unwrap();
+            assert!(words.contains("http://***@m.example/b"), "{words}");
+            assert!(!words.contains("s3cret"), "{words}");
+        }
+        assert_eq!(Stop::Failed.words(), None);
     }
 }

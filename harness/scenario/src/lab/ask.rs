@@ -372,8 +372,8 @@ impl Lab {
     /// # Errors
     /// A [`Failure`](crate::Failure) when not all run, or a node has none.
     pub async fn pod_of_each_node(&self) -> anyhow::Result<Vec<Party>> {
-        let pods = self.pods().all_running().await?;
-        Ok(assert::one_per_node(&pods, self.node_count())?)
+        let pods = self.pods().all().await?;
+        Ok(pods.first_of_each_node(self.node_count())?)
     }
 
     /// Every node, and the first Pod of the workload on each, as senders.
@@ -463,9 +463,9 @@ impl Lab {
     /// As [`Lab::everybody`]; when a sender cannot be reached. What became of the requests is in the
     /// mesh.
     pub async fn mesh_of_everybody(&self) -> anyhow::Result<Mesh> {
-        let pods = self.pods().all_running().await?;
+        let pods = self.pods().all().await?;
         let mut senders = self.node_parties();
-        senders.extend(assert::one_per_node(&pods, self.node_count())?);
+        senders.extend(pods.first_of_each_node(self.node_count())?);
         self.mesh(&senders, &pods).by_each_family().await
     }
 
@@ -485,8 +485,8 @@ impl Lab {
     /// # Errors
     /// As [`Lab::mesh_of_everybody`].
     pub async fn mesh_of_pods(&self) -> anyhow::Result<Mesh> {
-        let pods = self.pods().all_running().await?;
-        let senders = assert::one_per_node(&pods, self.node_count())?;
+        let pods = self.pods().all().await?;
+        let senders = pods.first_of_each_node(self.node_count())?;
         self.mesh(&senders, &pods).await
     }
 }

@@ -4,7 +4,6 @@ use kube::runtime::watcher;
 use podwire_cluster::workload::REPLICAS_PER_NODE;
 use podwire_cluster::{StageName, WORKLOAD_SERVICE, addresses};
 
-use crate::check::assert::spread_evenly;
 use crate::check::failure::{Cause, ensure};
 use crate::lab::Lab;
 use crate::lab::nodes::READY;
@@ -37,8 +36,8 @@ impl Lab {
             "the workload to begin with {wanted} Pods",
             "its Deployment asks for {replicas}"
         );
-        let pods = self.pods().until_running(wanted).await?;
-        Ok(spread_evenly(&pods, nodes, REPLICAS_PER_NODE)?)
+        let pods = self.pods().all().await?;
+        Ok(pods.spread_evenly(nodes, REPLICAS_PER_NODE)?)
     }
 
     /// There is a Node for every machine, Ready or not.

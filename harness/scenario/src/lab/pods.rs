@@ -14,8 +14,10 @@ use kube::runtime::watcher;
 use podwire_cluster::{WORKLOAD_IMAGE, WORKLOAD_SERVICE, addresses};
 use serde_json::{Value, json};
 
-use crate::check::assert::{Party, Restarts, addresses_unique, addresses_unique_and_in_range};
-use crate::check::failure::Cause;
+use crate::check::assert::{
+    self, Party, Restarts, addresses_unique, addresses_unique_and_in_range,
+};
+use crate::check::failure::{Cause, Failure};
 use crate::lab::Lab;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;
@@ -295,6 +297,9 @@ impl Lab {
 
 const EXEC: Duration = Duration::from_secs(10);
 
+/// Pods that do not run and are named.
+const NAMED: usize = 4;
+
 impl<'lab> Pods<'lab> {
     /// Those with these labels instead: `app=green`.
     pub fn labelled(self, labels: impl Into<String>) -> Self {
@@ -387,12 +392,22 @@ impl<'lab> Pods<'lab> {
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that; when no Deployment says how many.
     pub async fn all_running(self) -> anyhow::Result<Vec<Party>> {
+        Ok(self.all().await?.0)
+    }
+
+    /// The same, as what only all of them are.
+    ///
+    /// # Errors
+    /// As [`Pods::all_running`].
+    pub(crate) async fn all(self) -> anyhow::Result<All> {
         let (deployment, node) = (self.deployment.as_deref(), self.node);
         let all = deployment.filter(|_| node.is_none());
         let name =
             all.context("only of all Pods of a Deployment it is said how many there should be")?;
         let wanted = self.lab.deployment(name).replicas().await?;
-        self.until_running(wanted).await
+        let needs = self.needs(wanted);
+        self.until(expected(wanted), |listed| All::of(listed, wanted, &needs))
+            .await
     }
 
     /// The first that runs.
@@ -454,17 +469,8 @@ impl<'lab> Pods<'lab> {
         lacking: impl Fn(&[Party]) -> Option<String>,
     ) -> anyhow::Result<Vec<Party>> {
         let needs = self.needs(wanted);
-        let expected = format!("{wanted} running Pods");
-        self.until(expected, |listed| {
-            let pods = running(listed);
-            let state = match lacking(&pods) {
-                Some(state) => state,
-                None if pods.len() == wanted => return Probe::Done(pods),
-                None => format!("{} run", pods.len()),
-            };
-            Probe::not_yet(Cause::NotReady, state)
-                .needs(needs.clone())
-                .look("the Pods and events of the evidence")
+        self.until(expected(wanted), |listed| {
+            so_many(listed, wanted, &needs, &lacking)
         })
         .await
     }
@@ -504,6 +510,92 @@ fn sorted(listed: Vec<api::Pod>) -> Vec<Pod> {
     pods
 }
 
+/// Every Pod that there is to be: each runs, and there is no other. Nothing but a look at the list makes one,
+/// so that whoever needs all of them cannot begin with those that happen to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct All(Vec<Party>);
+
+impl All {
+    /// Those listed, when so many run; else who does not.
+    fn of(listed: &[Pod], wanted: usize, needs: &Needs) -> Probe<Self> {
+        match so_many(listed, wanted, needs, &|_| None) {
+            Probe::Done(pods) => Probe::Done(Self(pods)),
+            Probe::Lacking(lacking) => Probe::Lacking(lacking),
+        }
+    }
+
+    /// The first on each of so many nodes.
+    ///
+    /// # Errors
+    /// A [`Failure`] when a node has none.
+    pub(crate) fn first_of_each_node(&self, nodes: u32) -> Result<Vec<Party>, Failure> {
+        assert::one_per_node(&self.0, nodes)
+    }
+
+    /// Each of so many nodes has so many of them.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the number of each.
+    pub(crate) fn spread_evenly(&self, nodes: u32, on_each: u32) -> Result<(), Failure> {
+        assert::spread_evenly(&self.0, nodes, on_each)
+    }
+}
+
+impl Deref for All {
+    type Target = [Party];
+
+    fn deref(&self) -> &[Party] {
+        &self.0
+    }
+}
+
+fn expected(wanted: usize) -> String {
+    format!("{wanted} running Pods")
+}
+
+/// Those listed that run, when they are so many and nothing else is lacking; else who does not run.
+fn so_many(
+    listed: &[Pod],
+    wanted: usize,
+    needs: &Needs,
+    lacking: &dyn Fn(&[Party]) -> Option<String>,
+) -> Probe<Vec<Party>> {
+    let pods = running(listed);
+    let state = match lacking(&pods) {
+        Some(state) => state,
+        None if pods.len() == wanted => return Probe::Done(pods),
+        None => format!("{} run{}", pods.len(), who_does_not(listed)),
+    };
+    Probe::not_yet(Cause::NotReady, state)
+        .needs(needs.clone())
+        .look("the Pods and events of the evidence")
+}
+
+/// `; not Ready: blue-a on node2 (Pending)`, and so on for the first of them; nothing where there are none.
+fn who_does_not(listed: &[Pod]) -> String {
+    let others = listed.iter().filter(|pod| !pod.is_running());
+    let others: Vec<String> = others
+        .map(|pod| {
+            let node = pod
+                .node()
+                .map_or("no node".to_owned(), addresses::node_name);
+            let state = match pod.is_terminating() {
+                true => "being deleted",
+                false => pod.phase(),
+            };
+            format!("{} on {node} ({state})", pod.name())
+        })
+        .collect();
+    match others.len() {
+        0 => String::new(),
+        all if all > NAMED => {
+            let named = others[..NAMED].join(", ");
+            format!("; not Ready: {named} and {} more", all - NAMED)
+        }
+        _ => format!("; not Ready: {}", others.join(", ")),
+    }
+}
+
 fn running(pods: &[Pod]) -> Vec<Party> {
     let running = pods.iter().filter(|pod| pod.is_running());
     running.filter_map(Pod::party).collect()
@@ -540,6 +632,50 @@ mod tests {
         assert_eq!(pod.address(), Some(Ipv4Addr::new(10, 1, 2, 3)));
         assert!(pod.holds("Ready") && !pod.is_running());
         assert!(!of(json!({})).holds("Ready"));
+    }
+
+    /// One of a Deployment `blue`.
+    fn blue(number: usize, node: u32, ready: &str) -> Pod {
+        Pod::from_json(json!({
+            "metadata": { "name": format!("blue-{number}"), "namespace": "default" },
+            "spec": { "nodeName": addresses::node_name(node), "containers": [] },
+            "status": {
+                "phase": if ready == "True" { "Running" } else { "Pending" },
+                "podIP": format!("10.1.{node}.{number}"),
+                "conditions": [{ "type": "Ready", "status": ready }],
+            },
+        }))
+    }
+
+    #[test]
+    fn a_mesh_begins_with_all_pods_and_who_is_not_ready_is_named_with_its_node() {
+        let needs = Needs::Time;
+        let mut listed: Vec<Pod> = (1..=6)
+            .map(|number| blue(number, u32::try_from(number).unwrap().div_ceil(2), "True"))
+            .collect();
+        let Probe::Done(all) = All::of(&listed, 6, &needs) else {
+            panic!("six run");
+        };
+        assert_eq!(all.len(), 6);
+        assert_eq!(all.first_of_each_node(3).unwrap().len(), 3);
+        all.spread_evenly(3, 2).unwrap();
+
+        listed[3] = blue(4, 2, "False");
+        let lacking = |listed: &[Pod], wanted| match All::of(listed, wanted, &needs) {
+            Probe::Lacking(lacking) => (lacking.cause, lacking.state),
+            Probe::Done(all) => panic!("began with {all:?}"),
+        };
+        let state = "5 run; not Ready: blue-4 on node2 (Pending)";
+        assert_eq!(lacking(&listed, 6), (Cause::NotReady, state.into()));
+        // One that the API has not even listed, and one too many.
+        listed.remove(3);
+        assert_eq!(lacking(&listed, 6).1, "5 run");
+        assert_eq!(lacking(&listed, 4).1, "5 run");
+
+        let none: Vec<Pod> = (1..=6).map(|number| blue(number, 1, "False")).collect();
+        let state = "0 run; not Ready: blue-1 on node1 (Pending), blue-2 on node1 (Pending), \
+                     blue-3 on node1 (Pending), blue-4 on node1 (Pending) and 2 more";
+        assert_eq!(lacking(&none, 6).1, state);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::lab;
 use crate::lab::traffic;
 use crate::lab::troubles::NODES;
 use crate::lab::wire::STOOD_OUT;
+use crate::run::caught::LOST;
 use crate::run::program;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
@@ -65,6 +66,7 @@ impl Page<'_> {
             || self.unsettled.is_some()
             || self.folder.join(traffic::TIMELINE).exists()
             || self.folder.join(STOOD_OUT).exists()
+            || self.folder.join(LOST).exists()
     }
 
     /// The whole page. What others have said is in it, and commands no terminal that shows it.
@@ -251,6 +253,9 @@ impl fmt::Display for Page<'_> {
         if let Ok(told) = std::fs::read_to_string(self.folder.join(STOOD_OUT)) {
             writeln!(f, "## What stood out on the wire\n\n```\n{told}```\n")?;
         }
+        if let Ok(told) = std::fs::read_to_string(self.folder.join(LOST)) {
+            writeln!(f, "## What is not here\n\n```\n{told}```\n")?;
+        }
         if !self.proofs.is_empty() {
             writeln!(f, "## Sabotages\n")?;
             for proof in self.proofs {
@@ -332,6 +337,15 @@ mod tests {
         fs::write(folder.path().join(traffic::TIMELINE), "a |##| 2\n").unwrap();
         let caught = [proof("no-route", &failure(Cause::TimedOut))];
         insta::assert_snapshot!(page(&Ok(()), &caught, folder.path()));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_told_of_what_passed_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(LOST), "the timeline cannot be written\n").unwrap();
+        let page = page(&Ok(()), &[], folder.path());
+        let told = "## What is not here\n\n```\nthe timeline cannot be written\n```\n";
+        assert!(page.contains(told), "{page}");
     }
 
     #[test]

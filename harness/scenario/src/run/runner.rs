@@ -1,15 +1,12 @@
 //! From nextest's command line to a result file.
 
-use std::any::Any;
 use std::fmt;
 use std::fs;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use futures::FutureExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use podwire_access::{AccessError, Door, Served};
 use podwire_admission::{Admission, AdmissionError, Claim, Ticket};
@@ -25,6 +22,7 @@ use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
 use crate::run::cases;
+use crate::run::caught::{self, caught};
 use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
@@ -257,7 +255,9 @@ impl Attempt {
         };
         if page.is_worth_reading() {
             // A page that cannot be written must not hide the failure that it is about.
-            let _ = fs::write(self.folder.join(page::FILE), page.text());
+            let written =
+                async { anyhow::Ok(fs::write(self.folder.join(page::FILE), page.text())?) };
+            caught::leave(&self.folder, "the first page", written).await;
         }
         let result = ScenarioResult {
             name: self.scenario.name.to_owned(),
@@ -376,12 +376,12 @@ impl Attempt {
         }
 
         let verdict = match role {
-            Role::Main(_) => self.what_stood_out(&lab, verdict),
+            Role::Main(_) => self.what_stood_out(&lab, verdict).await,
             Role::Sabotage(_) => verdict,
         };
         if main {
             match &verdict {
-                Ok(()) => self.leave_timeline(&lab).await,
+                Ok(()) => self.leave(&lab, "the timeline", self.timeline(&lab)).await,
                 Err(error) => self.collect(&lab, error).await,
             }
         }
@@ -413,9 +413,7 @@ impl Attempt {
         stop: &Stopping,
     ) -> anyhow::Result<()> {
         tokio::select! {
-            verdict = AssertUnwindSafe(run).catch_unwind() => {
-                verdict.unwrap_or_else(|panic| Err(anyhow!("the scenario panicked: {}", text(&*panic))))
-            }
+            verdict = caught("the scenario", run) => verdict,
             fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
             stopped = stop.come() => Err(self.cut_short(stopped)),
         }
@@ -472,62 +470,74 @@ impl Attempt {
         })
     }
 
-    /// Leaves the evidence of a failure.
+    /// Leaves the evidence of a failure. It never changes the verdict.
     async fn collect(&self, lab: &Lab, error: &anyhow::Error) {
+        let evidence = async {
+            self.evidence(lab, error).await;
+            Ok(())
+        };
+        self.leave(lab, "the evidence", evidence).await;
+    }
+
+    /// Leaves each part of it, as far as it gets.
+    async fn evidence(&self, lab: &Lab, error: &anyhow::Error) {
         let account = Account::of(self.scenario.about, error, lab.steps(), lab.age());
         // Collecting takes a while: whoever watches learns of the failure at once.
         lab.step(format!("failed: {error:#}"));
         let limit = self.context.limits().evidence();
-        // Evidence never changes the verdict: what is there when the limit passes has to do.
-        let folder = self.folder.join(page::EVIDENCE);
-        let evidence = lab.cluster().evidence(&folder);
-        let nodes = self.leave_node_troubles(lab);
-        let account = self.leave_account(lab, account);
-        let all = futures::future::join4(self.leave_timeline(lab), nodes, account, evidence);
+        let nodes = async { anyhow::Ok(lab.leave_node_troubles(&self.folder).await?) };
+        let cluster = async {
+            let folder = self.folder.join(page::EVIDENCE);
+            lab.cluster().evidence(&folder).await;
+            Ok(())
+        };
+        let all = futures::future::join4(
+            self.leave(lab, "the timeline", self.timeline(lab)),
+            self.leave(lab, "what stands out on the nodes", nodes),
+            self.leave(lab, "the failure as data", self.account(lab, account)),
+            self.leave(lab, "what the nodes have to say", cluster),
+        );
+        // What is there when the limit passes has to do.
         let _ = tokio::time::timeout(limit, all).await;
     }
 
+    /// Leaves one part of what is to be read; what is lost of it is a step as well.
+    async fn leave(&self, lab: &Lab, what: &str, part: impl Future<Output = anyhow::Result<()>>) {
+        if let Some(lost) = caught::leave(&self.folder, what, part).await {
+            lab.step(lost);
+        }
+    }
+
     /// Leaves what stood out on the wire. Where the run wants nothing to, what has passed fails by it.
-    fn what_stood_out(&self, lab: &Lab, verdict: anyhow::Result<()>) -> anyhow::Result<()> {
+    async fn what_stood_out(&self, lab: &Lab, verdict: anyhow::Result<()>) -> anyhow::Result<()> {
         let strict = self.context.strict_wire && verdict.is_ok();
-        match lab.wire().leave_what_stood_out(&self.folder) {
+        let told = async { lab.wire().leave_what_stood_out(&self.folder) };
+        match caught("whoever reads the capture", told).await {
             Ok(Some(told)) if strict => Err(wire::too_unusual(&told).into()),
             Err(error) if strict => Err(error),
             Ok(_) => verdict,
             Err(error) => {
-                lab.step(format!("what stood out on the wire is not told: {error:#}"));
+                let lost = async { Err(error) };
+                self.leave(lab, "what stood out on the wire", lost).await;
                 verdict
             }
         }
     }
 
     /// Leaves what it saw as data, then once more with what a lost packet met, which a node has to tell.
-    async fn leave_account(&self, lab: &Lab, mut account: Account) {
+    async fn account(&self, lab: &Lab, mut account: Account) -> anyhow::Result<()> {
         let mut written = account.write(&self.folder);
         let lost = account.pairs.as_ref().and_then(|pairs| pairs.lost.clone());
         if let Some(trace) = lost {
             account.met = lab.met(&trace).await;
             written = account.write(&self.folder);
         }
-        if let Err(error) = written {
-            lab.step(format!("the failure cannot be written as data: {error}"));
-        }
-    }
-
-    /// Leaves what stands out on the nodes.
-    async fn leave_node_troubles(&self, lab: &Lab) {
-        if let Err(error) = lab.leave_node_troubles(&self.folder).await {
-            lab.step(format!(
-                "what stands out on the nodes cannot be written: {error}"
-            ));
-        }
+        Ok(written?)
     }
 
     /// Leaves the timeline of the traffic that the lab had, if it had any.
-    async fn leave_timeline(&self, lab: &Lab) {
-        if let Err(error) = lab.leave_timeline(&self.folder).await {
-            lab.step(format!("the timeline cannot be written: {error}"));
-        }
+    async fn timeline(&self, lab: &Lab) -> anyhow::Result<()> {
+        Ok(lab.leave_timeline(&self.folder).await?)
     }
 
     /// What the scenario and its sabotages are clones of: the stage that it names, or what its
@@ -737,12 +747,4 @@ fn phase(name: &str, started: Instant) -> PhaseTime {
 
 fn relative(path: &Path, base: &Path) -> PathBuf {
     path.strip_prefix(base).unwrap_or(path).to_owned()
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "without a message".into())
 }

@@ -34,6 +34,9 @@ pub(crate) fn render(comparison: &Comparison, folder: &Path) -> String {
         if let Some(tested) = &side.tested {
             text += &format!("\n{name}: {tested}");
         }
+        for said in &side.unsettled_stages {
+            text += &format!("\n{name}: {said}");
+        }
     }
     text += &format!(
         "\nreport: {}\nresults: {}\n",

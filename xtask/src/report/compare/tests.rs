@@ -169,6 +169,26 @@ fn first_runs_say_what_is_to_be_repeated_and_all_of_them_what_differs() {
 }
 
 #[test]
+fn what_had_not_settled_is_said_of_its_side_once() {
+    let (mut base, head) = sides();
+    let said = "the stage workload had not settled: 5 of 6 Pods run";
+    let early = "the stage nodes had not settled: node2 is not Ready";
+    base[0].results.unsettled_stages = vec![said.into()];
+    base[1].results.unsettled_stages = vec![said.into(), early.into()];
+    let all = Comparison::of(flags(), (&base, &head), None);
+    assert_eq!(all.base.unsettled_stages, [said, early]);
+    assert_eq!(all.head.unsettled_stages, [""; 0]);
+    let text = render(&all, Path::new("target/podwire/latest"));
+    for (line, times) in [(said, 1), (early, 1)] {
+        let told = format!("\nbase: {line}\n");
+        assert_eq!(text.matches(&told).count(), times, "{text}");
+    }
+    assert!(!text.contains("head: the stage"), "{text}");
+    let file = serde_json::to_vec(&all).unwrap();
+    assert_eq!(serde_json::from_slice::<Comparison>(&file).unwrap(), all);
+}
+
+#[test]
 fn what_differs_on_both_bootstraps_is_repeated_on_both() {
     let kubeadm = "kubeadm/nftables/flannel+routed";
     let of = |outcome| {

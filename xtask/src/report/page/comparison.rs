@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::document;
 use super::said::{block, line, link, short};
+use super::{document, unsettled};
 use crate::report::compare::{Compared, Comparison, Difference, FILE, OnSide, Side, SideRun};
 use crate::report::left::Left;
 use crate::say::text::clock;
@@ -62,6 +62,7 @@ fn side(name: &str, side: &Side) -> Markup {
             @if let Some(first) = side.runs.first() {
                 " (" a href=(link(&first.page())) { "report" } ")"
             }
+            (unsettled(&side.unsettled_stages))
         }
     }
 }
@@ -193,6 +194,7 @@ mod tests {
             tested: Some(
                 "by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules".into(),
             ),
+            unsettled_stages: Vec::new(),
             runs: vec![SideRun {
                 folder: folder.into(),
                 seconds: 61.0,
@@ -224,11 +226,25 @@ mod tests {
     }
 
     #[test]
+    fn what_had_not_settled_stands_with_its_side() {
+        let mut comparison = comparison(Vec::new());
+        comparison.head.unsettled_stages = vec!["the stage <workload> had not settled".into()];
+        let page = page(&comparison);
+        let (_, head) = page.split_once("<dt>head</dt>").unwrap();
+        let (head, rest) = head.split_once("</dd>").unwrap();
+        let told = "<p class=\"error\">the stage &lt;workload&gt; had not settled</p>";
+        assert!(head.contains(told), "{page}");
+        assert!(!rest.contains("had not settled"), "{page}");
+    }
+
+    #[test]
     fn it_is_never_too_long_and_commands_nobody() {
         let reason = "::error::<script>\u{1b}[2J".repeat(2000);
         let many =
             (0..2000).map(|number| compared(&format!("a{number}"), Difference::Broke, &reason));
-        let page = page(&comparison(many.collect()));
+        let mut comparison = comparison(many.collect());
+        comparison.base.unsettled_stages = vec![reason.clone(); 1000];
+        let page = page(&comparison);
         assert!(page.len() <= MOST, "{}", page.len());
         assert!(!page.contains("<script>") && !page.contains('\u{1b}'));
         assert!(page.contains("1600 more are in compare.json"));

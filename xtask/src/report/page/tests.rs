@@ -132,6 +132,21 @@ fn what_left_nothing_is_told_by_its_reason_and_what_ended_the_run_by_its_words()
 }
 
 #[test]
+fn what_the_scenarios_began_with_and_had_not_settled_stands_before_all_of_them() {
+    let (mut results, _) = failed();
+    results.scenarios.remove(0);
+    let said = "the stage workload had not settled: 5 of 6 Pods run";
+    assert!(!page(&results, &BTreeMap::new()).contains("settled"));
+    results.unsettled_stages = vec![said.into(); STAGES + 2];
+    let page = page(&results, &BTreeMap::new());
+    let (header, rest) = page.split_once("</header>").unwrap();
+    let told = format!("<p class=\"error\">{said}</p>");
+    assert_eq!(header.matches(&told).count(), STAGES, "{header}");
+    assert!(header.contains("2 more had not settled."), "{header}");
+    assert!(!rest.contains(said));
+}
+
+#[test]
 fn what_could_not_be_carried_out_has_neither_pairs_nor_a_way() {
     let (results, mut left) = failed();
     let told = Account {
@@ -286,6 +301,8 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     let (mut results, mut left) = failed();
     let evil = || evil.to_owned();
     results.error = Some(evil());
+    results.unsettled_stages = vec![evil()];
+    results.accelerator_reason = Some(evil());
     for it in &mut results.left_out {
         (it.name, it.reason) = (evil(), evil());
     }
@@ -394,6 +411,7 @@ fn large(scenarios: usize, word: &str) -> (Results, BTreeMap<usize, Left>) {
         ..record.clone()
     };
     results.scenarios = (0..scenarios).map(number).collect();
+    results.unsettled_stages = vec![word.repeat(1000); 1000];
     let end = |number: usize| End {
         node: u32::try_from(number).ok(),
         name: format!("{word}-{number}"),
