@@ -222,6 +222,7 @@ mod tests {
     #[test]
     fn the_plan_says_that_what_nobody_vouches_for_runs_here() {
         let release = Provenance {
+            upgrade_to: None,
             kubernetes: "1.35.4".into(),
             source: "release".into(),
             directory: None,
