@@ -17,7 +17,7 @@ use super::super::inquiry::Inquiry;
 use super::super::lock::Lock;
 use super::super::stored::PACKAGES;
 use super::{CloudOrder, CloudRecipe, Pin, Published, disk};
-use crate::command::{last_lines, run_step};
+use crate::command::{last_lines, run_guest, run_step};
 use crate::{Error, SourceKey, Sources};
 
 const MACHINE: &str = include_str!("../../../recipes/machine.sh");
@@ -114,7 +114,13 @@ impl Build<'_> {
         ));
         let step = format!("customising {}", cloud.name);
         let command = qemu(work, &boot, order.accelerator);
-        self.step(&step, command, limit(order.accelerator))?;
+        run_guest(
+            self.workshop,
+            &step,
+            command,
+            &self.log,
+            limit(order.accelerator),
+        )?;
         let came = unpack(&out, &work.join("out")).map_err(Error::file("unpack", &out))?;
         if !came.iter().any(|name| name == "done") {
             return Err(Error::Step {
