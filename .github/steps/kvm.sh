@@ -3,7 +3,8 @@
 # passes: whether guests must run under KVM is decided later, by booting one.
 set -u
 device=${1:-/dev/kvm}
-if [ ! -e "$device" ] || { [ -r "$device" ] && [ -w "$device" ]; }; then exit 0; fi
+# It is opened to see: what a mode says of root, or of a container's devices, is not what happens.
+if [ ! -e "$device" ] || { true <>"$device"; } 2>/dev/null; then exit 0; fi
 if ! command -v sudo >/dev/null || ! command -v udevadm >/dev/null; then
   echo "$device does not open for this user, and there is no sudo or no udev to change that"
   exit 0

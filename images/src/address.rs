@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
 /// What stands where a secret was.
-const HIDDEN: &str = "***";
+pub(crate) const HIDDEN: &str = "***";
 
 /// An `http` or `https` address below which things are. It is shown, kept and written into manifests
 /// without user name and password: either may be a token. Boxed, since errors carry it.
@@ -86,10 +86,9 @@ impl Address {
 
     /// User name and password, as they are and not as an address writes them, where it has any.
     pub(crate) fn credentials(&self) -> Option<(String, String)> {
-        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = (self.0.username(), self.0.password());
         let any = !user.is_empty() || password.is_some();
-        any.then(|| (plain(user), plain(password.unwrap_or_default())))
+        any.then(|| (decoded(user), decoded(password.unwrap_or_default())))
     }
 
     /// The last part of its path.
@@ -131,6 +130,27 @@ pub(crate) fn hide(url: &mut Url) {
     if url.query().is_some() {
         url.set_query(Some(HIDDEN));
     }
+}
+
+/// Takes user name and password, as they are, out of an address of any scheme; the rest stays as it was
+/// written.
+pub(crate) fn apart(text: &str) -> (String, Option<(String, String)>) {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (login, host) = authority.rsplit_once('@')?;
+        Some((format!("{scheme}://{host}{path}"), login))
+    });
+    match parts {
+        None => (text.to_owned(), None),
+        Some((open, login)) => {
+            let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            (open, Some((decoded(user), decoded(password))))
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// A text of whatever origin, with the addresses in it as they are told.

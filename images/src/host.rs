@@ -13,7 +13,8 @@ use std::time::Duration;
 use podwire_process::{ChildCommand, run};
 use serde::{Deserialize, Serialize};
 
-pub use self::apt::AptSource;
+pub(crate) use self::apt::auth;
+pub use self::apt::{AptSource, Archive};
 use crate::command::run_step;
 use crate::{Error, Workshop};
 
@@ -394,9 +395,16 @@ impl Host {
             "apt's sources have no entry for bookworm to derive the one for bookworm-backports from: \
              add it yourself, then run this again",
         )?;
+        if main.uri.is_closed() {
+            return Err(format!(
+                "apt's entry for bookworm has a password in its address ({}), which no command here shows: \
+                 add one for bookworm-backports yourself, then run this again",
+                main.uri
+            ));
+        }
         let mut lines = vec![
             "Types: deb".to_owned(),
-            format!("URIs: {}", main.uri),
+            format!("URIs: {}", main.uri.open()),
             "Suites: bookworm-backports".to_owned(),
             "Components: main".to_owned(),
         ];
@@ -421,25 +429,9 @@ impl Host {
 
     /// The sources for a Debian suite in mmdebstrap's form, taken from this host's own when it is a
     /// Debian (so that a mirror set up for the host serves the image too); empty when it is not, for
-    /// mmdebstrap's own default.
+    /// mmdebstrap's own default. Passwords are not in them, see [`Host::debian_auth`].
     pub fn debian_mirrors(&self, suite: &str) -> Vec<String> {
-        let own = &self.os.codename;
-        if self.os.id != "debian" {
-            return Vec::new();
-        }
-        let pairs = [
-            ("", ""),
-            ("-updates", "-updates"),
-            ("-security", "-security"),
-        ];
-        let mut lines = Vec::new();
-        for (from, to) in pairs {
-            let Some(source) = self.debian_source(&format!("{own}{from}")) else {
-                if from.is_empty() {
-                    return Vec::new();
-                }
-                continue;
-            };
+        let line = |(part, source): (&str, &AptSource)| {
             // A key given in place does not fit on one line; the archive's own keyring, which
             // mmdebstrap finds by itself, is the usual one.
             let option = source
@@ -448,9 +440,33 @@ impl Host {
                 .filter(|key| key.starts_with('/') && !key.contains(char::is_whitespace))
                 .map(|key| format!("[signed-by={key}] "))
                 .unwrap_or_default();
-            lines.push(format!("deb {option}{} {suite}{to} main", source.uri));
+            format!("deb {option}{} {suite}{part} main", source.uri.open())
+        };
+        self.debian_sources().into_iter().map(line).collect()
+    }
+
+    /// What their servers are told, for a file of apt_auth.conf(5); empty where that is nothing.
+    pub(crate) fn debian_auth(&self) -> String {
+        let sources = self.debian_sources().into_iter();
+        let mut lines: Vec<String> = sources.filter_map(|(_, it)| it.uri.auth()).collect();
+        lines.dedup();
+        lines.concat()
+    }
+
+    /// What of this host's own sources serves an image too, each with what its suite's name ends with.
+    fn debian_sources(&self) -> Vec<(&'static str, &AptSource)> {
+        let own = &self.os.codename;
+        let found = |part: &'static str| {
+            let source = self.debian_source(&format!("{own}{part}"))?;
+            Some((part, source))
+        };
+        match found("") {
+            Some(main) if self.os.id == "debian" => {
+                let others = ["-updates", "-security"].into_iter().filter_map(found);
+                std::iter::once(main).chain(others).collect()
+            }
+            _ => Vec::new(),
         }
-        lines
     }
 }
 
@@ -488,6 +504,19 @@ pub fn install(workshop: &Workshop<'_>, plan: &Plan) -> Result<(), Error> {
         run_step(workshop, "installing packages", child, &log, INSTALL_LIMIT)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Host {
+    /// A Debian 12 with these settings of apt, and nothing else.
+    pub(crate) fn debian_12(apt: &Path) -> Self {
+        Self {
+            os: OsRelease::parse("ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n"),
+            sources: apt::sources(apt),
+            root: true,
+            programs: BTreeMap::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -557,6 +586,28 @@ mod tests {
         let plan = host(BOOKWORM, Vec::new()).plan(false);
         assert_eq!(plan.commands, Vec::<String>::new());
         assert!(plan.by_hand.unwrap().contains("bookworm-backports"));
+    }
+
+    #[test]
+    fn a_mirrors_password_is_in_no_command_and_no_argument() {
+        let closed = DEB822.replace("http://mirror", "http://me:s3cr%40t@mirror");
+        let debian = host(BOOKWORM, apt::parse("debian.sources", &closed));
+        let plan = debian.plan(false);
+        assert_eq!(plan.commands, Vec::<String>::new());
+        insta::assert_snapshot!(plan.by_hand.as_deref().unwrap(), @"apt's entry for bookworm has a password in its address (http://***@mirror.example/debian), which no command here shows: add one for bookworm-backports yourself, then run this again");
+        insta::assert_snapshot!(debian.debian_mirrors("trixie").join("\n"), @r"
+        deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie main
+        deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie-updates main
+        deb http://mirror.example/security trixie-security main
+        ");
+        insta::assert_snapshot!(debian.debian_auth(), @"
+        machine http://mirror.example/debian login me password s3cr@t
+        machine http://mirror.example/security login me password s3cr@t
+        ");
+        let shown = format!("{plan:?}{debian:?}");
+        assert!(!shown.contains("s3cr"), "{shown}");
+        let open = host(BOOKWORM, apt::parse("debian.sources", DEB822));
+        assert_eq!(open.debian_auth(), "");
     }
 
     #[test]

@@ -18,6 +18,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+/// Where xtask is started: the file, and the step in it.
+const STARTS: [(&str, &str); 2] = [
+    ("action.yml", "Test"),
+    (".github/workflows/podwire.yml", "Merge"),
+];
+
 struct Runner {
     dir: TempDir,
 }
@@ -44,13 +50,17 @@ impl Runner {
     }
 
     fn step(&self, name: &str) -> Command {
-        let steps = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/steps");
+        self.command(&[&script(name)])
+    }
+
+    /// With the environment that the action gives its steps.
+    fn command(&self, words: &[&str]) -> Command {
         let path = std::env::var("PATH").unwrap();
-        // The caller's nohup(1) is none of the runner's.
+        // The caller's nohup(1) is none of the runner's, nor is that a shell has put it in the background.
         let mut command = Command::new("/usr/bin/env");
         command
-            .arg("--default-signal=HUP")
-            .arg(steps.join(name))
+            .arg("--default-signal=HUP,INT")
+            .args(words)
             .current_dir(self.path("workspace"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("ACTION", self.path("action"))
@@ -92,6 +102,11 @@ impl Runner {
         assert!(page.status.success(), "{page:?}");
         String::from_utf8(page.stdout).unwrap()
     }
+}
+
+/// Of a step, where it is.
+fn script(name: &str) -> String {
+    format!("{}/../.github/steps/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 fn text(output: &Output) -> String {
@@ -151,18 +166,22 @@ fn with_parts(xtask: &str) -> Runner {
     runner
 }
 
-fn of_parts(runner: &Runner, name: &str) -> Command {
-    let mut step = runner.step(name);
+fn of_parts(runner: &Runner, words: &[&str]) -> Command {
+    let mut step = runner.command(words);
     step.env("PARTS", runner.path("parts"))
         .env("SHARDS", r#"["1/3", "2/3", "3/3"]"#)
         .env("RESULTS", runner.path("whole"));
     step
 }
 
+fn part_step(runner: &Runner, name: &str) -> Command {
+    of_parts(runner, &[&script(name)])
+}
+
 #[test]
 fn parts_are_merged_from_below_the_whole_s_own_folder() {
     let runner = with_parts("printf '<%s>\\n' \"$@\"; exit 1");
-    let merged = of_parts(&runner, "merge.sh").output().unwrap();
+    let merged = part_step(&runner, "merge.sh").output().unwrap();
     assert_eq!(merged.status.code(), Some(1));
     let whole = runner.path("whole");
     let whole = whole.display();
@@ -178,9 +197,9 @@ fn parts_are_merged_from_below_the_whole_s_own_folder() {
 #[test]
 fn the_page_of_parts_that_are_no_whole_says_why_and_has_their_own() {
     let runner = with_parts("echo 'error: missing: parts 2, 3 of 3' >&2; exit 2");
-    let merged = of_parts(&runner, "merge.sh").output().unwrap();
+    let merged = part_step(&runner, "merge.sh").output().unwrap();
     assert_eq!(merged.status.code(), Some(2));
-    let page = of_parts(&runner, "page.sh").output().unwrap();
+    let page = part_step(&runner, "page.sh").output().unwrap();
     assert!(page.status.success());
     insta::assert_snapshot!(text(&page), @"
     ### podwire: the parts have not become one result
@@ -204,30 +223,60 @@ fn the_page_of_parts_that_are_no_whole_says_why_and_has_their_own() {
 #[test]
 fn where_no_part_has_results_there_is_nothing_to_merge() {
     let runner = Runner::new("exit 0");
-    let merged = of_parts(&runner, "merge.sh").output().unwrap();
+    let merged = part_step(&runner, "merge.sh").output().unwrap();
     assert_eq!(merged.status.code(), Some(2));
-    let page = text(&of_parts(&runner, "page.sh").output().unwrap());
+    let page = text(&part_step(&runner, "page.sh").output().unwrap());
     assert!(page.contains("    error: no part has results\n"), "{page}");
     assert_eq!(page.matches("It left nothing").count(), 3, "{page}");
 }
 
+/// A runner gives a step's script to a shell of its own, which is all that it signals when a job is cancelled:
+/// SIGINT, after 7.5 s SIGTERM, and after 2.5 s more it kills what is left.
 #[test]
 fn whoever_cancels_the_step_reaches_xtask() {
-    let runner =
-        Runner::new("trap 'exit 130' INT TERM; touch ../ready; while :; do sleep 0.1; done");
-    let mut step = runner.step("test.sh");
-    let mut running: Child = step
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    runner.awaited("ready");
-    // A runner signals the process that it started, and nobody below it.
-    let pid = running.id().to_string();
-    let signalled = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    assert!(signalled.success());
-    let ended = running.wait().unwrap();
-    assert_eq!((ended.code(), ended.signal()), (Some(130), None));
+    for (file, name) in STARTS {
+        let xtask = "trap 'echo INT >>../got; touch ../interrupted' INT
+                     trap 'echo TERM >>../got; exit 143' TERM
+                     touch ../ready; while [ -e ../ready ]; do sleep 0.1; done";
+        let runner = with_parts(xtask);
+        std::os::unix::fs::symlink(project().join(".github"), runner.path("action/.github"))
+            .unwrap();
+        // Where the workflow has put podwire.
+        std::os::unix::fs::symlink("../action", runner.path("workspace/podwire")).unwrap();
+        let text = read(file);
+        let script = line_of(step_of(&text, name), "run: ");
+        let script = script.strip_prefix("run: ").unwrap();
+        fs::write(runner.path("step"), format!("{script}\n")).unwrap();
+        let shell = [
+            "bash",
+            "--noprofile",
+            "--norc",
+            "-e",
+            "-o",
+            "pipefail",
+            "../step",
+        ];
+        let mut running: Child = of_parts(&runner, &shell)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        runner.awaited("ready");
+        let pid = running.id().to_string();
+        let signalled = |signal: &str| {
+            let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success(), "{file}: {signal}");
+        };
+        signalled("-INT");
+        runner.awaited("interrupted");
+        // It takes its time.
+        assert!(running.try_wait().unwrap().is_none(), "{file}");
+        signalled("-TERM");
+        let ended = running.wait().unwrap();
+        assert_eq!((ended.code(), ended.signal()), (Some(143), None), "{file}");
+        let got = fs::read_to_string(runner.path("got")).unwrap();
+        assert_eq!(got, "INT\nTERM\n", "{file}");
+    }
 
     let hung_up = Runner::new("kill -HUP $$; exit 0");
     let ended = hung_up.step("test.sh").status().unwrap();
@@ -325,6 +374,30 @@ fn a_page_is_no_longer_than_a_page() {
     assert_eq!(page.len(), 65_536);
 }
 
+/// A runner on which a step finds no program but those that the test has made, and bash.
+fn bare() -> Runner {
+    let runner = Runner::new("exit 0");
+    let bash = std::env::split_paths(&std::env::var("PATH").unwrap())
+        .map(|folder| folder.join("bash"))
+        .find(|path| path.exists());
+    std::os::unix::fs::symlink(bash.unwrap(), runner.path("bin/bash")).unwrap();
+    // What is there and does not open for writing, for root neither.
+    fs::create_dir(runner.path("closed")).unwrap();
+    runner
+}
+
+/// The step's exit code and what it says of the device.
+fn kvm(runner: &Runner, device: &Path) -> (Option<i32>, String) {
+    let mut step = runner.step("kvm.sh");
+    let step = step.arg(device).env("PATH", runner.path("bin"));
+    let ended = step.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    let said = text(&ended).replace(&device.display().to_string(), "DEVICE");
+    (ended.status.code(), said)
+}
+
+const ASKED: &str = "echo \"$*\" >>../asked";
+
 #[test]
 fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run() {
     let runner = Runner::new("exit 3");
@@ -355,37 +428,236 @@ fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run(
 
 #[test]
 fn a_device_that_is_not_there_or_opens_needs_nobody() {
-    let runner = Runner::new("exit 0");
-    runner.program("bin/sudo", "touch ../asked; exit 1");
+    let runner = bare();
+    runner.program("bin/sudo", &format!("{ASKED}; exit 1"));
     runner.program("bin/udevadm", "exit 0");
-    let kvm = |device: &Path| {
-        runner
-            .step("kvm.sh")
-            .arg(device)
-            .status()
-            .unwrap()
-            .success()
-    };
-    assert!(kvm(&runner.path("none")));
-    assert!(kvm(Path::new("/dev/null")));
+    let silent = (Some(0), String::new());
+    assert_eq!(kvm(&runner, &runner.path("none")), silent);
+    assert_eq!(kvm(&runner, Path::new("/dev/null")), silent);
     assert!(!runner.path("asked").exists());
 }
 
-/// A key of its own in each run, else a red run's half of a cache would stay the last word.
+#[test]
+fn a_device_that_does_not_open_and_stays_so_ends_no_job() {
+    let closed = |runner: &Runner| kvm(runner, &runner.path("closed"));
+    let nobody =
+        "DEVICE does not open for this user, and there is no sudo or no udev to change that\n";
+    let nobody = (Some(0), nobody.to_owned());
+    let runner = bare();
+    assert_eq!(closed(&runner), nobody);
+    runner.program("bin/udevadm", "exit 0");
+    assert_eq!(closed(&runner), nobody);
+    runner.program("bin/sudo", &format!("{ASKED}; exit 1"));
+    fs::remove_file(runner.path("bin/udevadm")).unwrap();
+    assert_eq!(closed(&runner), nobody);
+    assert!(!runner.path("asked").exists());
+
+    // A sudo that wants a password.
+    runner.program("bin/udevadm", "exit 0");
+    let refused = "DEVICE could not be opened for this user\n";
+    assert_eq!(closed(&runner), (Some(0), refused.to_owned()));
+    let asked = fs::read_to_string(runner.path("asked")).unwrap();
+    assert_eq!(asked, "-n tee /etc/udev/rules.d/99-kvm.rules\n");
+}
+
+#[test]
+fn a_device_that_does_not_open_is_opened_by_udev() {
+    let runner = bare();
+    runner.program("bin/udevadm", "exit 0");
+    runner.program("bin/sudo", ASKED);
+    let opened = kvm(&runner, &runner.path("closed"));
+    assert_eq!(opened, (Some(0), String::new()));
+    let asked = fs::read_to_string(runner.path("asked")).unwrap();
+    insta::assert_snapshot!(asked, @"
+    -n tee /etc/udev/rules.d/99-kvm.rules
+    -n udevadm control --reload-rules
+    -n udevadm trigger --name-match=kvm
+    -n udevadm settle
+    ");
+}
+
+/// The outputs of the action's first step, with these in its environment beside a job's usual ones.
+fn places(runner: &Runner, changed: &[(&str, &str)]) -> String {
+    let mut step = runner.step("places.sh");
+    step.env("TEMP", "/temp")
+        .envs([("SYSTEM", "Linux"), ("VERSION", "v1"), ("JOB", "results")])
+        .envs([("RUN", "7-1"), ("PREPARED", "")])
+        .envs(changed.iter().copied());
+    let ended = step.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    text(&ended)
+}
+
+#[test]
+fn cached_entries_are_told_apart_by_all_that_they_are_made_of_and_restored_from_the_nearest() {
+    let runner = Runner::new("exit 0");
+    for file in [
+        "Cargo.lock",
+        "rust-toolchain.toml",
+        "images/a",
+        "harness/probe/a",
+    ] {
+        let file = runner.path("action").join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "").unwrap();
+    }
+    let entry = |changed: &[(&str, &str)]| {
+        let said = places(&runner, changed);
+        line_of(&said, "entry=").to_owned()
+    };
+    let digest = |changed: &[(&str, &str)]| {
+        let entry = entry(changed);
+        entry.split(':').nth(3).unwrap().to_owned()
+    };
+    let usual = digest(&[]);
+    let said = places(&runner, &[]).replace(&usual, "DIGEST");
+    let action = fs::canonicalize(runner.path("action")).unwrap();
+    let said = said.replace(&action.display().to_string(), "ACTION");
+    insta::assert_snapshot!(said, @"
+    cache=/temp/podwire-cache
+    said=/temp/podwire-said
+    target=ACTION/target
+    results=ACTION/target/podwire/latest
+    entry=Linux:v1:results:DIGEST:7-1
+    older<<.
+    podwire-Linux:v1:results:DIGEST:
+    podwire-Linux:v1:results:
+    podwire-Linux:v1:
+    podwire-Linux:
+    .
+    older-cargo<<.
+    podwire-cargo-Linux:v1:results:DIGEST:
+    podwire-cargo-Linux:v1:results:
+    podwire-cargo-Linux:v1:
+    .
+    ");
+    for name in ["SYSTEM", "VERSION", "JOB", "RUN"] {
+        assert_ne!(entry(&[(name, "other")]), entry(&[]), "{name}");
+        assert_eq!(digest(&[(name, "other")]), usual, "{name}");
+    }
+    assert_ne!(digest(&[("ARGS", "--filter=E8")]), usual);
+    assert_ne!(digest(&[("REPLACE", "kube-proxy=out/other")]), usual);
+    // What is on a line of one is not the same on a line of the other.
+    let (one, other) = (("ARGS", "a"), ("REPLACE", "a"));
+    assert_ne!(
+        digest(&[one, ("REPLACE", "")]),
+        digest(&[other, ("ARGS", "")])
+    );
+    assert_eq!(digest(&[("ARGS", "--filter=E7\n\n\n")]), usual);
+    for file in [
+        "Cargo.lock",
+        "rust-toolchain.toml",
+        "images/a",
+        "harness/probe/a",
+    ] {
+        let file = runner.path("action").join(file);
+        fs::write(&file, "other").unwrap();
+        assert_ne!(digest(&[]), usual, "{}", file.display());
+        fs::write(&file, "").unwrap();
+    }
+    assert_eq!(digest(&[]), usual);
+
+    // A part has what was prepared for it, or nothing.
+    let part = places(&runner, &[("PREPARED", "Linux:v1:results:0:6-1")]);
+    assert_eq!(line_of(&part, "entry="), "entry=Linux:v1:results:0:6-1");
+    assert!(!part.contains("older"), "{part}");
+}
+
+#[test]
+fn the_workflow_tells_the_action_its_version() {
+    let (action, workflow) = (read("action.yml"), read(".github/workflows/podwire.yml"));
+    let places = step_of(&action, "Where things are");
+    assert_eq!(
+        line_of(places, "VERSION: "),
+        "VERSION: ${{ inputs.version || github.action_ref }}"
+    );
+    for (variable, input) in [
+        ("JOB", "artifact"),
+        ("REPLACE", "replace"),
+        ("ARGS", "args"),
+    ] {
+        let given = line_of(places, &format!("{variable}: "));
+        assert_eq!(given, format!("{variable}: ${{{{ inputs.{input} }}}}"));
+    }
+    let uses: Vec<&str> = steps(&workflow)
+        .filter(|step| step.contains("uses: ./podwire"))
+        .collect();
+    assert_eq!(uses.len(), 2);
+    for step in uses {
+        assert_eq!(line_of(step, "version: "), "version: ${{ inputs.version }}");
+    }
+}
+
+/// Whoever cancels a job signals a shell; and results are where the action says, whatever the workflow that
+/// uses it has set.
+#[test]
+fn no_shell_is_above_xtask_and_its_results_are_in_the_actions_folder() {
+    let starts = STARTS.map(|(file, name)| {
+        let text = read(file);
+        let step = step_of(&text, name);
+        ["run: ", "CARGO_TARGET_DIR: ", "RESULTS: "].map(|it| line_of(step, it).to_owned())
+    });
+    assert_eq!(
+        starts,
+        [
+            [
+                "run: exec \"$ACTION/.github/steps/test.sh\"",
+                "CARGO_TARGET_DIR: ${{ steps.paths.outputs.target }}",
+                "RESULTS: ${{ steps.paths.outputs.results }}",
+            ],
+            [
+                "run: exec podwire/.github/steps/merge.sh",
+                "CARGO_TARGET_DIR: ${{ github.workspace }}/podwire/target",
+                "RESULTS: ${{ github.workspace }}/results",
+            ],
+        ]
+    );
+}
+
+/// GitHub shows ten of a step, and no more. xtask prints none: what it repeats of others is told as text.
+#[test]
+fn no_job_has_more_annotations_than_are_shown() {
+    let mut files = vec!["action.yml".to_owned(), ".github/summary.jq".to_owned()];
+    for folder in [".github/steps", ".github/workflows"] {
+        for entry in fs::read_dir(project().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            files.push(format!("{folder}/{name}"));
+        }
+    }
+    let mut commands = Vec::new();
+    for file in files {
+        for line in read(&file).lines() {
+            let annotates = ["::warning", "::error", "::notice"]
+                .iter()
+                .any(|command| line.contains(command));
+            if annotates {
+                commands.push(format!("{file}: {}", line.trim()));
+            }
+        }
+    }
+    assert!((1..=10).contains(&commands.len()), "{commands:#?}");
+    // Each is said once: its step does nothing else.
+    for command in commands {
+        let said = command.strip_prefix("action.yml: run: echo '::warning::");
+        assert!(said.is_some_and(|it| it.ends_with('\'')), "{command}");
+    }
+}
+
+/// A key of its own in each run, else a red run's half of a cache would stay the last word; but where that is
+/// saved only when it is whole.
 #[test]
 fn caches_are_restored_and_saved_apart_and_saved_after_a_red_run_too() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for file in ["action.yml", ".github/workflows/ci.yml"] {
-        let text = fs::read_to_string(project.join(file)).unwrap();
+    for (file, caches) in [("action.yml", 2), (".github/workflows/ci.yml", 3)] {
+        let text = read(file);
         assert!(!text.contains("uses: actions/cache@"), "{file}");
-        let steps: Vec<&str> = text.split("- name: ").collect();
+        let steps: Vec<&str> = steps(&text).collect();
         let with = |what: &str| -> Vec<&str> {
             let uses = format!("uses: actions/cache/{what}@");
             let steps = steps.iter().filter(|step| step.contains(&uses));
             steps.copied().collect()
         };
         let (restored, saved) = (with("restore"), with("save"));
-        assert_eq!((restored.len(), saved.len()), (2, 2), "{file}");
+        assert_eq!((restored.len(), saved.len()), (caches, caches), "{file}");
         for (restored, saved) in restored.into_iter().zip(saved) {
             assert!(saved.contains("if: always()"), "{file}: {saved}");
             let key = line_of(restored, "key: ");
@@ -393,8 +665,10 @@ fn caches_are_restored_and_saved_apart_and_saved_after_a_red_run_too() {
                 true => line_of(&text, "RUN: "),
                 false => key,
             };
+            let whole = "if: always() && steps.check.outcome == 'success' && ";
             assert!(
-                named.contains("${{ github.run_id }}-${{ github.run_attempt }}"),
+                named.contains("${{ github.run_id }}-${{ github.run_attempt }}")
+                    || saved.contains(whole),
                 "{file}: {named}"
             );
             let id = restored
@@ -410,6 +684,54 @@ fn caches_are_restored_and_saved_apart_and_saved_after_a_red_run_too() {
             assert_eq!(paths(restored), paths(saved), "{file}");
         }
     }
+}
+
+/// cargo's build is large: kept is what no later run of these pins makes anew.
+#[test]
+fn of_cargo_s_own_build_the_project_s_ci_keeps_what_others_have_published() {
+    let text = read(".github/workflows/ci.yml");
+    let restored = step_of(&text, "Restore cargo's build");
+    assert_eq!(paths(restored), ["path: target/debug"]);
+    let pins = "hashFiles('Cargo.lock', 'rust-toolchain.toml')";
+    assert!(line_of(restored, "key: ").contains(pins), "{restored}");
+    // What an older one has beside that would be kept for ever.
+    assert!(!restored.contains("restore-keys"), "{restored}");
+    let names: Vec<&str> = steps(&text)
+        .filter_map(|step| step.lines().next())
+        .collect();
+    let cleaned = "Leave of cargo's build what others have published";
+    let cleaned = names.iter().position(|name| *name == cleaned).unwrap();
+    assert_eq!(names[cleaned + 1], "Keep cargo's build");
+    let cleaned = step_of(&text, names[cleaned]);
+    assert_eq!(line_of(cleaned, "run: "), "run: cargo clean --workspace");
+    let condition = |step| line_of(step, "if: ").to_owned();
+    assert_eq!(
+        condition(cleaned),
+        condition(step_of(&text, "Keep cargo's build"))
+    );
+    let missed = "steps.build.outputs.cache-hit != 'true'";
+    assert!(condition(cleaned).ends_with(missed), "{cleaned}");
+}
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A file of the project.
+fn read(name: &str) -> String {
+    fs::read_to_string(project().join(name)).unwrap()
+}
+
+/// Of a workflow or an action, each from its name to that of the next.
+fn steps(text: &str) -> impl Iterator<Item = &str> {
+    text.split("- name: ").skip(1)
+}
+
+fn step_of<'a>(text: &'a str, name: &str) -> &'a str {
+    let mut named = steps(text).filter(|step| step.lines().next() == Some(name));
+    let step = named.next().unwrap_or_else(|| panic!("no step {name}"));
+    assert!(named.next().is_none(), "{name}");
+    step
 }
 
 fn line_of<'a>(step: &'a str, begins: &str) -> &'a str {

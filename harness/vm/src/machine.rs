@@ -1,19 +1,21 @@
 //! A running machine.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write as _};
 use std::ops::AddAssign;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use podwire_process::{BoundedLog, ChildCommand, RunError, SpawnError, Spawner, Stream};
 use qapi::qmp::{self, QmpCommand};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -239,10 +241,8 @@ impl Machine {
             path: dir.clone(),
             source,
         })?;
-        let log_path = dir.join("qemu.log");
-        let log = append_to(&log_path)?;
-        let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-        let log_again = log.try_clone().map_err(host("a log"))?;
+        let (words, said) = Words::new(&dir.join("qemu.log"))?;
+        let said_again = said.try_clone().map_err(host("a log"))?;
 
         let (qmp_ours, qmp_qemus) = UnixStream::pair().map_err(host("a control channel"))?;
         let (console_ours, console_qemus) = UnixStream::pair().map_err(host("a console"))?;
@@ -261,8 +261,8 @@ impl Machine {
         let mut command = ChildCommand::new(program(qemu)?)
             .args(spec.command_line(&descriptors))
             .dir(&dir);
-        command.stdout = Stream::File(log_again);
-        command.stderr = Stream::File(log);
+        command.stdout = Stream::File(said_again);
+        command.stderr = Stream::File(said);
         // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
         command.own_group = true;
         command.inherit = vec![qmp_qemus.into(), console_qemus.into(), agent_qemus.into()];
@@ -282,7 +282,7 @@ impl Machine {
         let pid = child.id();
         // Taken before anybody waits for the child, so the number still means this process.
         let handle = Pid::from_raw(pid.cast_signed())
-            .ok_or(rustix::io::Errno::SRCH)
+            .ok_or(Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
         let handle = match handle {
             Ok(handle) => handle,
@@ -318,8 +318,8 @@ impl Machine {
             console.clone(),
             faults.clone(),
             {
-                let log_path = log_path.clone();
-                move || last_words(&log_path, log_start)
+                let words = Arc::clone(&words);
+                move || words.last()
             },
         ));
 
@@ -334,7 +334,7 @@ impl Machine {
             qmp.clone(),
             console.clone(),
             faults.clone(),
-            move || last_words(&log_path, log_start),
+            move || words.last(),
         ));
         let agent_stream = tokio_stream(agent_ours).map_err(host("a way in"))?;
         let guest = Guest::over(agent_stream, agent_log, faults.clone());
@@ -740,6 +740,77 @@ async fn report_stop(
     }
 }
 
+/// What a pipe holds (pipe(7)).
+const PIPE_BYTES: usize = 64 << 10;
+
+/// What QEMU itself says, in `qemu.log`. A guest can have it say the same again and again (a device that it
+/// breaks is an error each time), so the log has its bound like all that a guest can add to.
+#[derive(Debug)]
+struct Words {
+    /// Read without waiting, by whoever holds the log.
+    said: PipeReader,
+    log: Mutex<BoundedLog<File>>,
+    path: PathBuf,
+    /// How long the log was before.
+    start: u64,
+}
+
+impl Words {
+    /// And what QEMU is to say it to. It goes on until all have closed that.
+    fn new(path: &Path) -> Result<(Arc<Self>, File), VmError> {
+        let file = |source| VmError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let log = append_to(path)?;
+        let start = log.metadata().map_err(file)?.len();
+        let (said, to) = io::pipe().map_err(file)?;
+        ioctl_fionbio(&said, true).map_err(|error| file(error.into()))?;
+        let words = Arc::new(Self {
+            said,
+            log: Mutex::new(BoundedLog::new(log, start)),
+            path: path.to_owned(),
+            start,
+        });
+        let recorded = Arc::clone(&words);
+        thread::Builder::new()
+            .name("words".into())
+            .spawn(move || while recorded.come() && !recorded.take() {})
+            .map_err(file)?;
+        Ok((words, OwnedFd::from(to).into()))
+    }
+
+    /// Waits until there is something to take.
+    fn come(&self) -> bool {
+        let mut ready = [PollFd::new(&self.said, PollFlags::IN)];
+        matches!(poll(&mut ready, None), Ok(_) | Err(Errno::INTR))
+    }
+
+    /// Writes down what has been said so far, as much as a pipe holds; whether nothing more will come.
+    fn take(&self) -> bool {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0_u8; 4096];
+        for _ in 0..PIPE_BYTES.div_ceil(buffer.len()) {
+            match (&self.said).read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count @ 1..) => {
+                    // A full disk must not hold QEMU up.
+                    let _ = log.write_all(buffer.get(..count).unwrap_or_default());
+                }
+                Ok(0) | Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// The end of what it has said.
+    fn last(&self) -> String {
+        self.take();
+        last_words(&self.path, self.start)
+    }
+}
+
 fn last_words(log: &Path, start: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;
@@ -777,7 +848,7 @@ fn scheduled(tasks: &Path) -> io::Result<Scheduled> {
         match fs::read_to_string(task?.path().join("schedstat")) {
             Ok(line) => sum += Scheduled::read(&line),
             // It ended between the two looks.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
     }
@@ -816,7 +887,80 @@ fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
+    use crate::processor::Accelerator;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// A QEMU that only says this, as a shell's script.
+    async fn said(dir: &Path, script: &str) -> MachineFault {
+        let (qemu, kernel) = (dir.join("qemu"), dir.join("kernel"));
+        // By a process of its own: whoever another test starts meanwhile inherits what is open here (execve(2),
+        // ETXTBSY).
+        fs::write(dir.join("script"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        let copied = std::process::Command::new("cp")
+            .args([dir.join("script"), qemu.clone()])
+            .status();
+        assert!(copied.unwrap().success());
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&kernel, "").unwrap();
+        let spec = MachineSpec {
+            name: "node1".into(),
+            vcpus: 1,
+            memory_mib: 64,
+            accelerator: Accelerator::Tcg,
+            cpu_model: "max".into(),
+            kernel,
+            initrd: None,
+            append: String::new(),
+            disk: None,
+            ram: Ram::Anonymous,
+            incoming: false,
+            rtc_base: None,
+            no_reboot: true,
+            tsc_khz: None,
+        };
+        let spawner = Spawner::start().unwrap();
+        match Machine::launch(&spawner, &qemu, spec, Vec::new(), &dir.join("logs")).await {
+            Err(VmError::Fault { fault, .. }) => *fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn last(fault: &MachineFault) -> &str {
+        match &fault.kind {
+            FaultKind::Exited { last_words, .. } => last_words,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_qemu_says_is_in_its_log_and_in_its_fault_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        for word in ["first", "second"] {
+            let fault = said(dir.path(), &format!("echo {word}; echo why >&2; exit 1")).await;
+            assert_eq!(last(&fault), format!("{word}\nwhy"));
+        }
+        let log = fs::read_to_string(dir.path().join("logs/qemu.log")).unwrap();
+        assert_eq!(log, "first\nwhy\nsecond\nwhy\n");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_makes_qemu_talk_without_end_fills_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = said(dir.path(), "head -c 70000000 /dev/zero >&2; exit 1").await;
+        let end = "(cut: no more than 64 MiB are kept)";
+        assert!(last(&fault).ends_with(end), "{fault}");
+        let log = fs::metadata(dir.path().join("logs/qemu.log")).unwrap();
+        assert_eq!(log.len(), (64 << 20) + end.len() as u64 + 2);
+    }
+
+    /// QEMU's words come before the news of its end; whoever is told of that has them.
+    #[test]
+    fn what_was_said_is_there_before_anybody_has_waited_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (words, mut to) = Words::new(&dir.path().join("qemu.log")).unwrap();
+        to.write_all(b"KVM internal error\n").unwrap();
+        assert_eq!(words.last(), "KVM internal error");
+    }
 
     #[test]
     fn a_log_that_a_guest_has_filled_grows_no_more() {

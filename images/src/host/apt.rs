@@ -1,14 +1,76 @@
 //! apt's sources: where this host gets its packages from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
+
+use crate::address::{HIDDEN, apart};
+
+/// Where an archive is, as apt takes it: `http://...`, `file:/...`, `mirror+file:/...`. It is shown, and given
+/// to programs, without user name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Archive {
+    open: String,
+    login: Option<(String, String)>,
+}
+
+impl Archive {
+    /// Of an entry's word.
+    fn new(text: &str) -> Self {
+        let (open, login) = apart(text);
+        Self { open, login }
+    }
+
+    /// Without what is only for the server.
+    pub(crate) fn open(&self) -> &str {
+        &self.open
+    }
+
+    /// Whether the server is told a user name or a password.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// The line that tells apt what the server is told, apart; nothing where that is nothing, or where it has a
+    /// blank, which the file's format has no way to write.
+    pub(crate) fn auth(&self) -> Option<String> {
+        let (user, password) = self.login.as_ref()?;
+        let blank = |text: &str| text.contains(char::is_whitespace);
+        (!blank(user) && !blank(password)).then(|| auth(&self.open, user, password))
+    }
+}
+
+/// A line of apt_auth.conf(5), in which no word is empty.
+pub(crate) fn auth(machine: impl fmt::Display, user: &str, password: &str) -> String {
+    let words = [("login", user), ("password", password)];
+    let words = words.into_iter().filter(|(_, value)| !value.is_empty());
+    let words: Vec<String> = words
+        .map(|(name, value)| format!(" {name} {value}"))
+        .collect();
+    format!("machine {machine}{}\n", words.concat())
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.open.split_once("://") {
+            Some((scheme, rest)) if self.is_closed() => write!(f, "{scheme}://{HIDDEN}@{rest}"),
+            _ => f.write_str(&self.open),
+        }
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
 
 /// One entry of apt's sources, of either format (sources.list(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AptSource {
     /// Where the archive is.
-    pub uri: String,
+    pub uri: Archive,
     /// Suite: `bookworm`, `bookworm-security`, ...
     pub suite: String,
     /// `main`, `contrib`, ...
@@ -43,7 +105,7 @@ fn parse_one_line(line: &str) -> Option<AptSource> {
         .find_map(|option| option.strip_prefix("signed-by="))
         .map(str::to_owned);
     (!components.is_empty()).then_some(AptSource {
-        uri,
+        uri: Archive::new(&uri),
         suite,
         components,
         signed_by,
@@ -80,7 +142,7 @@ fn parse_deb822(text: &str) -> Vec<AptSource> {
         for uri in words("uris") {
             for suite in words("suites") {
                 sources.push(AptSource {
-                    uri: uri.clone(),
+                    uri: Archive::new(&uri),
                     suite,
                     components: components.clone(),
                     signed_by: fields.get("signed-by").cloned(),
@@ -162,5 +224,31 @@ debris
         http://mirror.example/debian bookworm main+contrib -
         https://mirror.example/d trixie main /etc/key.gpg
         ");
+    }
+
+    #[test]
+    fn a_password_is_taken_apart_and_never_shown() {
+        let one = "deb http://me:s3cr%40t@mirror.example:8080/debian bookworm main";
+        let other = "Types: deb\nURIs: mirror+https://t0ken@mirror.example/l file:/srv/a@b\n\
+                     Suites: bookworm\nComponents: main\n";
+        let sources = [parse("x.list", one), parse("x.sources", other)].concat();
+        let told = |source: &AptSource| {
+            let Archive { open, login } = &source.uri;
+            format!("{}: {open} {login:?} {:?}", source.uri, source.uri.auth())
+        };
+        let told: Vec<String> = sources.iter().map(told).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        http://***@mirror.example:8080/debian: http://mirror.example:8080/debian Some(("me", "s3cr@t")) Some("machine http://mirror.example:8080/debian login me password s3cr@t\n")
+        mirror+https://***@mirror.example/l: mirror+https://mirror.example/l Some(("t0ken", "")) Some("machine mirror+https://mirror.example/l login t0ken\n")
+        file:/srv/a@b: file:/srv/a@b None None
+        "#);
+        let shown = format!("{sources:?}");
+        assert!(
+            !shown.contains("s3cr") && !shown.contains("t0ken"),
+            "{shown}"
+        );
+        let blank = Archive::new("http://me:a%20machine%20b@mirror.example");
+        assert!(blank.is_closed());
+        assert_eq!(blank.auth(), None);
     }
 }

@@ -141,8 +141,11 @@ pub fn bump(
     Ok(differences)
 }
 
-/// mmdebstrap's arguments.
-fn mmdebstrap(suite: &str, packages: &[String], mirrors: &[String]) -> Vec<String> {
+/// Where apt is told what the mirrors' servers want to hear, while the packages come.
+const AUTH: &str = "/etc/apt/auth.conf.d/podwire.conf";
+
+/// mmdebstrap's arguments; `auth` is whether there is such a file, which is not to stay.
+fn mmdebstrap(suite: &str, packages: &[String], mirrors: &[String], auth: bool) -> Vec<String> {
     let excluded = ["doc/*", "info/*", "locale/*", "man/*"];
     let mut args = vec!["--mode=root".to_owned(), "--variant=minbase".to_owned()];
     args.push(format!("--include={}", packages.join(",")));
@@ -150,6 +153,9 @@ fn mmdebstrap(suite: &str, packages: &[String], mirrors: &[String]) -> Vec<Strin
     // A build that is cut short is thrown away, not repaired.
     args.push("--dpkgopt=force-unsafe-io".to_owned());
     args.push("--setup-hook=cp -r before/. \"$1\"/".to_owned());
+    if auth {
+        args.push(format!("--customize-hook=rm \"$1\"{AUTH}"));
+    }
     if mirrors.is_empty() {
         // It finds the keys for its own sources only where gpg is installed.
         args.push(format!("--keyring={DEBIAN_KEYRING}"));
@@ -231,25 +237,38 @@ impl<'a> Build<'a> {
             "installing Debian for the {} image {privilege} (about half a minute)",
             recipe.name
         ));
-        for file in &recipe.before {
+        let host = Host::detect(self.workshop.spawner);
+        let args = self.mmdebstrap(&host, lock, packages)?;
+        let about = format!("installing Debian for the {} image", recipe.name);
+        self.script(BOOTSTRAP, &args, &about, BOOTSTRAP_LIMIT)?;
+        Lock::read(&self.work.path().join("out").join(PACKAGES))
+    }
+
+    /// Fills the folder `before`, which the tree begins as; gives mmdebstrap's arguments.
+    fn mmdebstrap(
+        &self,
+        host: &Host,
+        lock: &Lock,
+        packages: &[String],
+    ) -> Result<Vec<String>, Error> {
+        let added = |path: &str, text| RecipeFile {
+            path: path.to_owned(),
+            text,
+        };
+        let mut before = self.recipe.before.clone();
+        before.push(added("/etc/apt/preferences.d/podwire", lock.preferences()));
+        let auth = host.debian_auth();
+        let closed = !auth.is_empty();
+        if closed {
+            before.push(added(AUTH, auth));
+        }
+        for file in &before {
             self.write_file("before", file)?;
         }
-        let preferences = RecipeFile {
-            path: "/etc/apt/preferences.d/podwire".to_owned(),
-            text: lock.preferences(),
-        };
-        self.write_file("before", &preferences)?;
         self.folder("out")?;
-        let suite = &recipe.debian_suite;
-        let mirrors = Host::detect(self.workshop.spawner).debian_mirrors(suite);
-        let about = format!("installing Debian for the {} image", recipe.name);
-        self.script(
-            BOOTSTRAP,
-            &mmdebstrap(suite, packages, &mirrors),
-            &about,
-            BOOTSTRAP_LIMIT,
-        )?;
-        Lock::read(&self.work.path().join("out").join(PACKAGES))
+        let suite = &self.recipe.debian_suite;
+        let mirrors = host.debian_mirrors(suite);
+        Ok(mmdebstrap(suite, packages, &mirrors, closed))
     }
 
     /// Makes a machine of the tree, in `out`.
@@ -470,7 +489,10 @@ mod stand_in;
 mod tests {
     use super::super::inquiry::tests::source;
     use super::*;
+    use crate::Cache;
     use crate::image::{BASE, NODE};
+    use crate::test_host::Loud;
+    use podwire_process::Spawner;
 
     #[test]
     fn both_locks_pin_every_package_that_their_recipe_asks_for() {
@@ -487,7 +509,7 @@ mod tests {
     fn mmdebstrap_is_given_the_recipe_and_the_hosts_mirror() {
         let recipe = Recipe::read(source(), BASE).unwrap();
         let mirrors = ["deb http://mirror.example/debian trixie main".to_owned()];
-        insta::assert_snapshot!(mmdebstrap(&recipe.suite, &recipe.packages, &mirrors).join("\n"), @r#"
+        insta::assert_snapshot!(mmdebstrap(&recipe.suite, &recipe.packages, &mirrors, false).join("\n"), @r#"
         --mode=root
         --variant=minbase
         --include=busybox-static,dbus,iproute2,iputils-ping,kmod,linux-image-amd64,openssh-server,procps,systemd,systemd-sysv,udev
@@ -502,7 +524,62 @@ mod tests {
         deb http://mirror.example/debian trixie main
         "#);
         let keyring = format!("--keyring={DEBIAN_KEYRING}");
-        assert!(mmdebstrap(&recipe.suite, &recipe.packages, &[]).contains(&keyring));
+        assert!(mmdebstrap(&recipe.suite, &recipe.packages, &[], false).contains(&keyring));
+    }
+
+    #[test]
+    fn a_mirrors_password_is_for_apt_alone_and_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let apt = dir.path().join("apt");
+        fs::create_dir(&apt).unwrap();
+        let list = "deb http://me:s3cr%40t@mirror.example/debian bookworm main\n";
+        fs::write(apt.join("sources.list"), list).unwrap();
+        let (cache, spawner) = (Cache::at(&dir.path().join("cache")), Spawner::start());
+        let (cache, spawner) = (cache.unwrap(), spawner.unwrap());
+        let workshop = Workshop {
+            cache: &cache,
+            spawner: &spawner,
+            report: &Loud,
+            source: source(),
+        };
+        let recipe = Recipe::read(source(), BASE).unwrap();
+        let build = Build {
+            workshop: &workshop,
+            recipe: &recipe,
+            privilege: Privilege::Root,
+            work: cache.staging("image-base").unwrap(),
+            log: cache.log("image-base.log").unwrap(),
+        };
+        let host = Host::debian_12(&apt);
+        let args = build.mmdebstrap(&host, &Lock::default(), &recipe.packages);
+        let args = args.unwrap();
+        assert!(!args.concat().contains("s3cr"), "{args:?}");
+        let mirror = "deb http://mirror.example/debian trixie main";
+        assert_eq!(args.last().unwrap(), mirror);
+        let auth = |tree: &Path| tree.join(AUTH.trim_start_matches('/'));
+        let before = build.work.path().join("before");
+        assert_eq!(
+            fs::read_to_string(auth(&before)).unwrap(),
+            "machine http://mirror.example/debian login me password s3cr@t\n"
+        );
+
+        // As mmdebstrap does with a hook and the folder of the tree.
+        let hooks = args
+            .iter()
+            .filter_map(|it| it.strip_prefix("--customize-hook="));
+        for hook in hooks {
+            let hook = ChildCommand::new("sh").args(["-c", hook, "exec"]);
+            let limit = Duration::from_secs(60);
+            let done = podwire_process::run(&spawner, hook.args([&before]), limit).unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        assert!(!auth(&before).exists());
+
+        fs::write(apt.join("sources.list"), list.replace("me:s3cr%40t@", "")).unwrap();
+        let open = Host::debian_12(&apt);
+        let args = build.mmdebstrap(&open, &Lock::default(), &recipe.packages);
+        assert!(!args.unwrap().concat().contains(AUTH));
+        assert!(!auth(&before).exists());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use podwire_images::bundle::{BundleFrom, Replacement};
 use podwire_images::image::ImageFrom;
 use podwire_lan::fuzz::Target;
 use podwire_lan::{BitRate, Check, Ipv4Net, Percent, Protocol, Size, Time};
+use podwire_scenario::Profile;
 
 use crate::plan::shard::AskedShard;
 
@@ -94,6 +95,15 @@ pub(crate) enum ProfileName {
     Default,
     /// All of them
     Full,
+}
+
+impl From<ProfileName> for Profile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Default => Self::Default,
+            ProfileName::Full => Self::Full,
+        }
+    }
 }
 
 /// What a run makes of what stands out on the wire.
@@ -777,9 +787,12 @@ pub(crate) struct ChaosArgs {
     #[arg(long, value_name = "N")]
     pub(crate) draw: Option<usize>,
     /// Only these scenarios: a name, part of a name, or a covered id; several by comma [default:
-    /// three short ones, from different stages]
+    /// a few short ones, from different stages]
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
+    /// All scenarios of a profile that the cluster can carry, or those of it that --filter names
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<ProfileName>,
     /// Who puts Kubernetes onto the machines: by-hand or kubeadm
     #[arg(long, value_name = "NAME", default_value_t = Bootstrap::ByHand)]
     pub(crate) bootstrap: Bootstrap,

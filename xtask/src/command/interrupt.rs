@@ -217,17 +217,23 @@ impl Interrupts {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        let left = kill_descendants();
-        if !left.is_empty() {
-            let left: Vec<String> = left.iter().map(|pid| pid.to_string()).collect();
-            errln!(
-                "root's, and not to be ended from here: {}; a step of an image's build ends with this \
-                 command, packages are installed to the end, and the next run waits for that",
-                left.join(" ")
-            );
+        if let Some(told) = left_running(&kill_descendants()) {
+            errln!("{told}");
         }
         process::exit(INTERRUPTED.into())
     }
+}
+
+/// What is said of the processes that are still there after all were killed; nothing where there are none.
+fn left_running(left: &[Pid]) -> Option<String> {
+    let left: Vec<String> = left.iter().map(|pid| pid.to_string()).collect();
+    (!left.is_empty()).then(|| {
+        format!(
+            "root's, and not to be ended from here: {}; a step of an image's build ends with this \
+             command, packages are installed to the end, and the next run waits for that",
+            left.join(" ")
+        )
+    })
 }
 
 /// Whether a terminal's Ctrl-C goes to this process's group.
@@ -355,6 +361,13 @@ mod tests {
         assert!(!interrupts.was_for_a_program(Signal::INT));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_ended_is_named_and_what_has_ended_is_not() {
+        assert_eq!(left_running(&[]), None);
+        let left = [4711, 7].map(|pid| Pid::from_raw(pid).unwrap());
+        insta::assert_snapshot!(left_running(&left).unwrap(), @"root's, and not to be ended from here: 4711 7; a step of an image's build ends with this command, packages are installed to the end, and the next run waits for that");
     }
 
     #[test]

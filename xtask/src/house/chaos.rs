@@ -23,8 +23,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use podwire_cluster::StageName;
-use podwire_scenario::Scenario;
+use clap::ValueEnum as _;
+use podwire_cluster::{Cell, StageName};
+use podwire_scenario::{Profile, Scenario};
 use podwire_vm::Accelerator;
 use time::OffsetDateTime;
 
@@ -70,10 +71,9 @@ pub(crate) fn chaos(
         }
         return Ok(());
     }
-    let filter = args.filter.as_deref().unwrap_or(FILTER);
-    let chosen = select::choose(catalogue, Some(filter), None)
-        .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    let chosen = chosen(args, catalogue)?;
     let stages = stages_bytes(session, &chosen)?;
+    let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
 
     let now = OffsetDateTime::now_utc();
     let parent = session.workspace.output.join(CHAOS);
@@ -112,7 +112,7 @@ pub(crate) fn chaos(
             bootstrap: args.bootstrap,
             interrupted: &interrupted,
         },
-        filter: filter.to_owned(),
+        filter: names.join(","),
         tally: Tally::default(),
     };
     let reference = match campaign.reference() {
@@ -171,6 +171,24 @@ pub(crate) fn chaos(
     }
 }
 
+/// The scenarios that its runs have: of those asked for, those that run on the one cluster of each.
+fn chosen<'a>(args: &ChaosArgs, catalogue: &'a [Scenario]) -> Result<Vec<&'a Scenario>, Stop> {
+    let filter = args.filter.as_deref();
+    let filter = filter.or(args.profile.is_none().then_some(FILTER));
+    let profile = args.profile.map(Profile::from);
+    let asked = select::choose(catalogue, filter, profile)
+        .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    let cell = Cell::usual(args.bootstrap);
+    let fit = |it: &&Scenario| it.fits(cell) && it.nodes <= NODES;
+    let chosen: Vec<&Scenario> = asked.into_iter().filter(fit).collect();
+    match chosen.is_empty() {
+        true => Err(Stop::Usage(format!(
+            "none of these scenarios runs on {cell} with {NODES} nodes; --bootstrap names another"
+        ))),
+        false => Ok(chosen),
+    }
+}
+
 /// What the stages of a run of these scenarios come to occupy.
 fn stages_bytes(session: &Session, chosen: &[&Scenario]) -> Result<u64, Stop> {
     let starts: BTreeSet<StageName> = chosen.iter().map(|scenario| scenario.stage).collect();
@@ -188,6 +206,9 @@ fn told(number: usize, seed: u64, args: &ChaosArgs, dir: &Path) -> String {
         "cargo xtask chaos --seed {seed} --from {number} --bootstrap {}",
         args.bootstrap
     );
+    if let Some(profile) = args.profile.and_then(|it| it.to_possible_value()) {
+        again += &format!(" --profile {}", profile.get_name());
+    }
     if let Some(filter) = &args.filter {
         again += &format!(" --filter {filter}");
     }
@@ -200,26 +221,67 @@ fn told(number: usize, seed: u64, args: &ChaosArgs, dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use podwire_cluster::Bootstrap;
 
     use super::*;
     use crate::command::cli::{Cli, Command};
 
     #[test]
     fn the_way_back_names_round_and_seed() {
-        let words = ["xtask", "chaos", "--filter", "C6", "--seconds", "9"];
+        let words = "xtask chaos --profile full --filter C6 --seconds 9";
+        let words = words.split_whitespace();
         let Command::Chaos(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("no campaign");
         };
         insta::assert_snapshot!(told(3, 7, &args, Path::new("/t/1")), @"
         in round 3; its cache, its runs and its logs are kept in /t/1
-        again: cargo xtask chaos --seed 7 --from 3 --bootstrap by-hand --filter C6
+        again: cargo xtask chaos --seed 7 --from 3 --bootstrap by-hand --profile full --filter C6
         ");
     }
 
     #[test]
-    fn the_scenarios_of_a_campaign_are_in_the_catalogue() {
+    fn a_campaign_has_a_few_short_scenarios_or_those_that_it_is_told() {
         let catalogue = podwire_scenarios::all();
-        let chosen = select::choose(&catalogue, Some(FILTER), None).unwrap();
-        assert_eq!(chosen.len(), 3);
+        let names = |words: &str| {
+            let words = words.split_whitespace();
+            let words = ["xtask", "chaos"].into_iter().chain(words);
+            let Command::Chaos(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("no campaign");
+            };
+            let chosen = chosen(&args, &catalogue);
+            chosen.map(|all| all.iter().map(|it| it.name).collect::<Vec<_>>())
+        };
+        let count = |words: &str| names(words).map_or(0, |names| names.len());
+        let short: Vec<&str> = FILTER.split(',').collect();
+        let by_hand = names("").unwrap();
+        assert_eq!(by_hand.len(), short.len());
+        // One of them looks at files of a cluster made by hand.
+        let kubeadm = names("--bootstrap kubeadm").unwrap();
+        assert_eq!(kubeadm.len(), short.len() - 1);
+        assert!(
+            [by_hand, kubeadm]
+                .concat()
+                .iter()
+                .all(|it| short.contains(it))
+        );
+        let by_hand = Cell::usual(Bootstrap::ByHand);
+        let default = catalogue
+            .iter()
+            .filter(|it| it.fits(by_hand) && it.nodes <= NODES && it.profile <= Profile::Default);
+        assert_eq!(count("--profile default"), default.count());
+        assert!(count("--profile default") > count(""));
+        assert!(count("--profile full") > count("--profile default"));
+        let kubeadm = names("--profile default --bootstrap kubeadm").unwrap();
+        assert_ne!(names("--profile default").unwrap(), kubeadm);
+        let both = names("--profile default --filter api_server_names").unwrap();
+        assert_eq!(both, ["api_server_names"]);
+        let Err(Stop::Usage(why)) = names("--filter kubeadm_init") else {
+            panic!("not by hand");
+        };
+        insta::assert_snapshot!(why, @"none of these scenarios runs on by-hand/nftables/routes with 3 nodes; --bootstrap names another");
+        assert_eq!(
+            names("--filter kubeadm_init --bootstrap kubeadm").unwrap(),
+            ["kubeadm_init"]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! GitHub, as far as a workflow sees it: act carries it out on this machine, with small actions of our own
 //! (`stand-ins/`) where a service would be, whose store is a folder.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,6 +56,8 @@ fn act() -> &'static Path {
 pub(crate) struct GitHub {
     dir: TempDir,
     runs: AtomicU32,
+    /// Those in the names of cached entries, as they came.
+    digests: RefCell<Vec<String>>,
 }
 
 /// A run of its workflow.
@@ -89,6 +92,7 @@ impl GitHub {
         let github = Self {
             dir,
             runs: AtomicU32::new(0),
+            digests: RefCell::default(),
         };
         for folder in ["bin", "home", "store/caches", "workflows/.github/workflows"] {
             fs::create_dir_all(github.path(folder)).unwrap();
@@ -120,12 +124,29 @@ impl GitHub {
         programs::program(&self.path("bin").join(name), script);
     }
 
-    /// What has been restored of caches and saved since the last time that was asked.
+    /// What has been restored of caches and saved since the last time that was asked; A, B, ... stand for
+    /// digests, the same for the same.
     pub(crate) fn caches(&self) -> Vec<String> {
         let log = self.path("store/caches.log");
         let text = fs::read_to_string(&log).unwrap_or_default();
         fs::write(&log, "").unwrap();
-        text.lines().map(str::to_owned).collect()
+        let lines = text.lines().map(|line| {
+            let parts: Vec<String> = line.split(':').map(|part| self.lettered(part)).collect();
+            parts.join(":")
+        });
+        lines.collect()
+    }
+
+    fn lettered(&self, part: &str) -> String {
+        if part.len() != 16 || !part.bytes().all(|it| it.is_ascii_hexdigit()) {
+            return part.to_owned();
+        }
+        let mut digests = self.digests.borrow_mut();
+        let index = digests.iter().position(|it| it == part).unwrap_or_else(|| {
+            digests.push(part.to_owned());
+            digests.len() - 1
+        });
+        char::from(b'A' + u8::try_from(index).unwrap()).to_string()
     }
 
     /// Pushes the repository with this as the jobs of its workflow.

@@ -64,7 +64,7 @@ fn refused_green_and_red_each_begin_with_what_the_one_before_has_built() {
     let large = |name: &&String| name.ends_with(".qcow2") || name.ends_with(".ram");
     assert_eq!(artifact.iter().find(large), None);
     let caches = github.caches();
-    let cargo = "restore podwire-cargo-Linux-v1-podwire-results-2-1: podwire-cargo-Linux-v1-podwire-results-1-1";
+    let cargo = "restore podwire-cargo-Linux:v1:podwire-results:B:2-1: podwire-cargo-Linux:v1:podwire-results:A:1-1";
     assert!(caches.iter().any(|line| line == cargo), "{caches:#?}");
 
     let red = github.push(

@@ -86,11 +86,14 @@ fn github() -> GitHub {
     github
 }
 
-/// A job that uses the action with these inputs, and then does these steps.
+/// A job that uses the action with these inputs, and then does these steps. It builds programs of its own in a
+/// folder of its own.
 fn job(version: &str, with: &str, then: &str) -> String {
     format!(
         "  network:
     runs-on: ubuntu-24.04
+    env:
+      CARGO_TARGET_DIR: of-the-callers-own
     steps:
       - uses: owner/podwire@{version}
         id: podwire
@@ -171,10 +174,10 @@ fn a_red_step_says_why_and_keeps_what_it_has_built() {
         "failed"
     );
     insta::assert_snapshot!(github.caches().join("\n"), @"
-    restore podwire-Linux-v1-podwire-results-1-1: nothing
-    restore podwire-cargo-Linux-v1-podwire-results-1-1: nothing
-    save podwire-Linux-v1-podwire-results-1-1
-    save podwire-cargo-Linux-v1-podwire-results-1-1
+    restore podwire-Linux:v1:podwire-results:A:1-1: nothing
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: nothing
+    save podwire-Linux:v1:podwire-results:A:1-1
+    save podwire-cargo-Linux:v1:podwire-results:A:1-1
     ");
 }
 
@@ -218,31 +221,38 @@ fn a_later_run_begins_with_what_an_earlier_one_of_its_job_has_built() {
         )
     };
     insta::assert_snapshot!(restored("v1", "args: --break=route", "podwire-results"), @"
-    restore Linux-v1-results-1-1: nothing
-    restore cargo-Linux-v1-results-1-1: nothing
+    restore Linux:v1:results:A:1-1: nothing
+    restore cargo-Linux:v1:results:A:1-1: nothing
     cargo: build --locked --package xtask, after 0 files
     tools
     ");
     // Another job of the workflow has nothing of its own yet.
     insta::assert_snapshot!(restored("v1", other, "other"), @"
-    restore Linux-v1-other-2-1: Linux-v1-results-1-1
-    restore cargo-Linux-v1-other-2-1: cargo-Linux-v1-results-1-1
+    restore Linux:v1:other:B:2-1: Linux:v1:results:A:1-1
+    restore cargo-Linux:v1:other:B:2-1: cargo-Linux:v1:results:A:1-1
     cargo: build --locked --package xtask, after 1 files
     tools of-run-1
     ");
-    // Its own comes before a newer one.
+    // Its own comes before a newer one, also of other inputs.
     insta::assert_snapshot!(restored("v1", "args: --filter=C6", "podwire-results"), @"
-    restore Linux-v1-results-3-1: Linux-v1-results-1-1
-    restore cargo-Linux-v1-results-3-1: cargo-Linux-v1-results-1-1
+    restore Linux:v1:results:B:3-1: Linux:v1:results:A:1-1
+    restore cargo-Linux:v1:results:B:3-1: cargo-Linux:v1:results:A:1-1
+    cargo: build --locked --package xtask, after 1 files
+    tools of-run-1
+    ");
+    // And of its own what it was asked for before comes first.
+    insta::assert_snapshot!(restored("v1", "args: --break=route", "podwire-results"), @"
+    restore Linux:v1:results:A:4-1: Linux:v1:results:A:1-1
+    restore cargo-Linux:v1:results:A:4-1: cargo-Linux:v1:results:A:1-1
     cargo: build --locked --package xtask, after 1 files
     tools of-run-1
     ");
     // Another version of podwire is built in another folder.
     insta::assert_snapshot!(restored("v2", other, "other"), @"
-    restore Linux-v2-other-4-1: Linux-v1-results-3-1
-    restore cargo-Linux-v2-other-4-1: nothing
+    restore Linux:v2:other:B:5-1: Linux:v1:results:A:4-1
+    restore cargo-Linux:v2:other:B:5-1: nothing
     cargo: build --locked --package xtask, after 0 files
-    tools of-run-1 of-run-3
+    tools of-run-1 of-run-4
     ");
 }
 
@@ -334,15 +344,15 @@ fn the_workflow_prepares_once_and_makes_one_result_of_its_parts() {
         assert_eq!(names(&folder.join("cell")), ["first-page.md"]);
     }
     insta::assert_snapshot!(caches(&github), @"
-    restore podwire-Linux--podwire-results-1-1: nothing
-    restore podwire-Linux--podwire-results-1-1: podwire-Linux--podwire-results-1-1
-    restore podwire-Linux--podwire-results-1-1: podwire-Linux--podwire-results-1-1
-    restore podwire-cargo-Linux--podwire-results-1-1: nothing
-    restore podwire-cargo-Linux--podwire-results-1-1: podwire-cargo-Linux--podwire-results-1-1
-    restore podwire-cargo-Linux--podwire-results-1-1: podwire-cargo-Linux--podwire-results-1-1
-    restore podwire-cargo-Linux--podwire-results-1-1: podwire-cargo-Linux--podwire-results-1-1
-    save podwire-Linux--podwire-results-1-1
-    save podwire-cargo-Linux--podwire-results-1-1
+    restore podwire-Linux:v1:podwire-results:A:1-1: nothing
+    restore podwire-Linux:v1:podwire-results:A:1-1: podwire-Linux:v1:podwire-results:A:1-1
+    restore podwire-Linux:v1:podwire-results:A:1-1: podwire-Linux:v1:podwire-results:A:1-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: nothing
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: podwire-cargo-Linux:v1:podwire-results:A:1-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: podwire-cargo-Linux:v1:podwire-results:A:1-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: podwire-cargo-Linux:v1:podwire-results:A:1-1
+    save podwire-Linux:v1:podwire-results:A:1-1
+    save podwire-cargo-Linux:v1:podwire-results:A:1-1
     ");
 
     // The next run begins with what this one has prepared, and its parts with that alone.
@@ -352,15 +362,15 @@ fn the_workflow_prepares_once_and_makes_one_result_of_its_parts() {
     assert_eq!(found.trim_end(), "prepared-in-run-1 prepared-in-run-2");
     assert!(!ran.log.contains("not there any more"), "{}", ran.log);
     insta::assert_snapshot!(caches(&github), @"
-    restore podwire-Linux--podwire-results-2-1: podwire-Linux--podwire-results-1-1
-    restore podwire-Linux--podwire-results-2-1: podwire-Linux--podwire-results-2-1
-    restore podwire-Linux--podwire-results-2-1: podwire-Linux--podwire-results-2-1
-    restore podwire-cargo-Linux--podwire-results-2-1: podwire-cargo-Linux--podwire-results-1-1
-    restore podwire-cargo-Linux--podwire-results-2-1: podwire-cargo-Linux--podwire-results-2-1
-    restore podwire-cargo-Linux--podwire-results-2-1: podwire-cargo-Linux--podwire-results-2-1
-    restore podwire-cargo-Linux--podwire-results-2-1: podwire-cargo-Linux--podwire-results-2-1
-    save podwire-Linux--podwire-results-2-1
-    save podwire-cargo-Linux--podwire-results-2-1
+    restore podwire-Linux:v1:podwire-results:A:2-1: podwire-Linux:v1:podwire-results:A:1-1
+    restore podwire-Linux:v1:podwire-results:A:2-1: podwire-Linux:v1:podwire-results:A:2-1
+    restore podwire-Linux:v1:podwire-results:A:2-1: podwire-Linux:v1:podwire-results:A:2-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:2-1: podwire-cargo-Linux:v1:podwire-results:A:1-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:2-1: podwire-cargo-Linux:v1:podwire-results:A:2-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:2-1: podwire-cargo-Linux:v1:podwire-results:A:2-1
+    restore podwire-cargo-Linux:v1:podwire-results:A:2-1: podwire-cargo-Linux:v1:podwire-results:A:2-1
+    save podwire-Linux:v1:podwire-results:A:2-1
+    save podwire-cargo-Linux:v1:podwire-results:A:2-1
     ");
 }
 
@@ -371,12 +381,12 @@ fn a_part_takes_nothing_older_than_what_was_prepared_for_it_and_leaves_the_page_
     let earlier = github.push(&job("v1", "args: --filter=C6", ""));
     assert!(earlier.passed, "{}", earlier.log);
     caches(&github);
-    let part = "args: --filter=C6\nprepared: Linux-v1-lost";
+    let part = "args: --filter=C6\nprepared: Linux:v1:lost";
     let ran = github.push(&job("v1", part, ""));
     assert!(ran.passed, "{}", ran.log);
     insta::assert_snapshot!(caches(&github), @"
-    restore podwire-Linux-v1-lost: nothing
-    restore podwire-cargo-Linux-v1-lost: nothing
+    restore podwire-Linux:v1:lost: nothing
+    restore podwire-cargo-Linux:v1:lost: nothing
     ");
     assert!(ran.log.contains("not there any more"), "{}", ran.log);
     let artifact = ran.artifact("podwire-results");
@@ -493,9 +503,9 @@ fn one_machine_that_has_all_scenarios_prepares_for_itself_and_merges_nothing() {
     assert_eq!(read(&artifact, "program"), "proxy of mine\n");
     assert!(!github.path("store/prepared").exists());
     insta::assert_snapshot!(caches(&github), @"
-    restore podwire-Linux--podwire-results-1-1: nothing
-    restore podwire-cargo-Linux--podwire-results-1-1: nothing
-    save podwire-Linux--podwire-results-1-1
-    save podwire-cargo-Linux--podwire-results-1-1
+    restore podwire-Linux:v1:podwire-results:A:1-1: nothing
+    restore podwire-cargo-Linux:v1:podwire-results:A:1-1: nothing
+    save podwire-Linux:v1:podwire-results:A:1-1
+    save podwire-cargo-Linux:v1:podwire-results:A:1-1
     ");
 }

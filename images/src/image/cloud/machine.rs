@@ -17,7 +17,8 @@ use super::super::inquiry::Inquiry;
 use super::super::lock::Lock;
 use super::super::stored::PACKAGES;
 use super::{CloudOrder, CloudRecipe, Pin, Published, disk};
-use crate::command::{last_lines, run_step};
+use crate::command::{last_lines, run_guest, run_step};
+use crate::host::auth;
 use crate::{Error, SourceKey, Sources};
 
 const MACHINE: &str = include_str!("../../../recipes/machine.sh");
@@ -73,10 +74,7 @@ impl Build<'_> {
     ) -> Result<Lock, Error> {
         let work = self.work.path();
         let report = self.workshop.report;
-        let keyring = self.workshop.source.join("images/keys");
-        if keyring.to_string_lossy().contains(char::is_whitespace) {
-            return Err(Error::Blank { path: keyring });
-        }
+        let keys = keys(self.workshop.source)?;
         let pin = Pin::of(&inquiry.lock, self.workshop.source)?;
         let image = Published::new(self.workshop, order.sources, cloud)?.image(&pin)?;
 
@@ -97,7 +95,7 @@ impl Build<'_> {
             .map_err(Error::file("enlarge", &disk))?;
 
         report.step(&format!("fetching packages for {}", cloud.name));
-        self.fetch_packages(cloud, order.sources)?;
+        self.fetch_packages(cloud, order.sources, &keys)?;
         self.add_input(inquiry)?;
         self.write("input/machine.sh", MACHINE)?;
         self.input_volume()?;
@@ -114,7 +112,13 @@ impl Build<'_> {
         ));
         let step = format!("customising {}", cloud.name);
         let command = qemu(work, &boot, order.accelerator);
-        self.step(&step, command, limit(order.accelerator))?;
+        run_guest(
+            self.workshop,
+            &step,
+            command,
+            &self.log,
+            limit(order.accelerator),
+        )?;
         let came = unpack(&out, &work.join("out")).map_err(Error::file("unpack", &out))?;
         if !came.iter().any(|name| name == "done") {
             return Err(Error::Step {
@@ -128,11 +132,13 @@ impl Build<'_> {
     }
 
     /// Puts the recipe's packages, and all that they need beside what is in the image, into the folder
-    /// `input/archives`: resolved and verified by apt on this host, in a root of its own.
+    /// `input/archives`: resolved and verified by apt on this host, in a root of its own, with the keyrings in
+    /// `keys`.
     pub(super) fn fetch_packages(
         &self,
         cloud: &CloudRecipe,
         sources: &Sources,
+        keys: &Path,
     ) -> Result<(), Error> {
         for program in ["apt-get", "debugfs"] {
             if crate::host::find_program(program).is_none() {
@@ -148,7 +154,6 @@ impl Build<'_> {
             }
         }
         let work = self.work.path();
-        let keys = self.workshop.source.join("images/keys");
         let list = source_list(cloud, sources, &keys.join(&cloud.archive_keyring));
         let list = self.write("apt/sources.list", list)?;
         self.write("apt/auth.conf", credentials(sources))?;
@@ -213,6 +218,15 @@ impl Build<'_> {
     }
 }
 
+/// The folder of the keyrings, whose path apt's entries take for one word.
+pub(super) fn keys(source: &Path) -> Result<PathBuf, Error> {
+    let path = source.join("images/keys");
+    match path.to_string_lossy().contains(char::is_whitespace) {
+        true => Err(Error::Blank { path }),
+        false => Ok(path),
+    }
+}
+
 /// apt's entries: signed by the given keyring, or not taken.
 pub(super) fn source_list(cloud: &CloudRecipe, sources: &Sources, keyring: &Path) -> String {
     let (suite, components) = (&cloud.suite, cloud.components.join(" "));
@@ -237,10 +251,7 @@ fn credentials(sources: &Sources) -> String {
     let lines = keys.into_iter().filter_map(|key| {
         let address = sources.address(key);
         let (user, password) = address.credentials()?;
-        let machine = address.open();
-        Some(format!(
-            "machine {machine} login {user} password {password}\n"
-        ))
+        Some(auth(address.open(), &user, &password))
     });
     lines.collect()
 }
@@ -438,6 +449,18 @@ mod tests {
             let refused = unpack(&disk, dir.path()).unwrap_err().to_string();
             assert_eq!(refused, format!("{name:?} came out of the machine"));
         }
+    }
+
+    #[test]
+    fn a_folder_that_apt_would_take_for_several_words_is_refused() {
+        for folder in ["/home/me/my podwire", "/home/me/pod\twire"] {
+            let refused = keys(Path::new(folder)).unwrap_err();
+            assert!(matches!(refused, Error::Blank { .. }), "{refused}");
+            let keys = format!("{:?}", Path::new(folder).join("images/keys"));
+            assert!(refused.to_string().contains(&keys), "{refused}");
+        }
+        let keys = keys(Path::new("/home/me/podwire")).unwrap();
+        assert_eq!(keys, Path::new("/home/me/podwire/images/keys"));
     }
 
     #[test]

@@ -509,7 +509,7 @@ fn fetched(host: &str, source: &Path) -> Result<Vec<String>, Error> {
     // What is installed already: nothing.
     build.write("boot/status", "").unwrap();
     let (cloud, _) = CloudRecipe::read(project()).unwrap();
-    build.fetch_packages(&cloud, &sources)?;
+    build.fetch_packages(&cloud, &sources, &machine::keys(source)?)?;
     let archives = fs::read_dir(build.work.path().join("input/archives")).unwrap();
     let names = archives.map(|it| it.unwrap().file_name().into_string().unwrap());
     Ok(names.collect())

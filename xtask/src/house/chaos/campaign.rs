@@ -387,13 +387,7 @@ impl Campaign<'_> {
         let run = verdicts::run_of(&runs, ended.pid);
         let said = run.map(|run| Verdicts::read(&run)).transpose()?.flatten();
         let said = said.unwrap_or_default();
-        let mut wrong = match reference {
-            Some((reference, all)) if said.count() > 0 => said.differences(reference, all),
-            _ => Vec::new(),
-        };
-        if ended.status.code() != Some(0) {
-            wrong.insert(0, how(ended.status));
-        }
+        let wrong = said.wrong(ended.status, reference);
         must(wrong.is_empty(), || {
             format!(
                 "the run {} is not as it should be: {}",

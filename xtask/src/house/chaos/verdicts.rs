@@ -97,6 +97,25 @@ impl Verdicts {
         found
     }
 
+    /// What is not as it should be about a run that ended so and says this: it passed, and something ran;
+    /// with a reference, it says the same.
+    pub(super) fn wrong(
+        &self,
+        status: ExitStatus,
+        reference: Option<(&Self, bool)>,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if status.code() != Some(0) {
+            wrong.push(how(status));
+        }
+        match reference {
+            _ if self.count() == 0 => wrong.push("nothing had run".to_owned()),
+            Some((reference, all)) => wrong.extend(self.differences(reference, all)),
+            None => {}
+        }
+        wrong
+    }
+
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
@@ -275,6 +294,25 @@ mod tests {
         a run ended with 0, and nothing had run
         passed, although killed before the result: pod_addresses on by-hand/nftables/routes
         ");
+    }
+
+    #[test]
+    fn a_run_afterwards_that_says_nothing_is_not_as_before() {
+        let reference = Verdicts::of(&fixture::results());
+        let code = |code: i32| ExitStatus::from_raw(code << 8);
+        let none = Verdicts::default();
+        let nothing: [&str; 0] = [];
+        for to in [None, Some((&reference, true)), Some((&reference, false))] {
+            assert_eq!(reference.wrong(code(0), to), nothing);
+            assert_eq!(reference.wrong(code(1), to), ["exit code 1"]);
+            assert_eq!(none.wrong(code(0), to), ["nothing had run"]);
+            assert_eq!(none.wrong(code(3), to), ["exit code 3", "nothing had run"]);
+        }
+        let mut red = fixture::results();
+        red.scenarios[0].outcome = Verdict::Failed;
+        let red = Verdicts::of(&red);
+        let different = "pod_addresses on by-hand/nftables/routes: failed instead of passed";
+        assert_eq!(red.wrong(code(0), Some((&reference, true))), [different]);
     }
 
     #[test]
