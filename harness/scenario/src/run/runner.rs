@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -65,12 +67,27 @@ pub fn run_main(scenarios: Vec<Scenario>, workspace: &Path) -> ExitCode {
         .map(|scenario| {
             let workspace = workspace.to_owned();
             Trial::test(scenario.name, move || {
-                let done = execute(scenario, &workspace);
+                let done = with_room(|| execute(scenario, &workspace));
                 done.map_err(|error| Failed::from(plain::text(&format!("{error:#}"))))
             })
         })
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Without optimisation a future is as large as all that it awaits together, and whoever polls it has copies on
+/// its stack. The two MiB that a test's thread has by default were too little for the deepest waits.
+const STACK: usize = 64 << 20;
+
+/// Does this with a stack of its own.
+fn with_room(work: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("scenario".into());
+        let thread = thread.stack_size(STACK).spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
 }
 
 fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
