@@ -97,7 +97,7 @@ struct Run<'a> {
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
     /// When a person ended the run: why scenarios have no result.
-    cut_short: Option<CutShort>,
+    cut_short: Option<(Cell, CutShort)>,
     /// The user's programs, if these are the scenarios.
     found: Option<Found>,
     /// The same with what they need.
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
         let names = &order.selection.scenarios;
         let ran = suite.run(&cell_dir, names, pace, &mut || self.leave_so_far())?;
         self.preparation.waited(ran.waited);
-        self.cut_short = ran.cut_short;
+        self.cut_short = ran.cut_short.map(|how| (order.cell, how));
         self.seen.insert(order.cell, ran.seen);
         match ran.ended {
             Ended::Passed | Ended::TestsFailed => Ok(()),
@@ -454,14 +454,16 @@ impl<'a> Run<'a> {
             }
             _ => aborted.clone(),
         };
-        let cut_short = self.cut_short.as_ref().map(CutShort::to_string);
-        let extent = match (&aborted, &cut_short) {
+        let cut_short = self.cut_short.as_ref();
+        let cut_short = cut_short.map(|(cell, how)| (*cell, how.to_string()));
+        let extent = |cell| match (&aborted, &cut_short) {
             (Some(reason), _) => Extent::Nothing(reason),
-            (None, Some(reason)) => Extent::CutShort(reason),
+            (None, Some((cut, reason))) => {
+                cut_in(cell, *cut, self.seen.contains_key(&cell), reason)
+            }
             (None, None) => Extent::Whole,
         };
-        // A person who ended the run in one cell has never seen the next.
-        self.results.scenarios = records(self.order, &self.run_dir, &self.seen, |_| extent);
+        self.results.scenarios = records(self.order, &self.run_dir, &self.seen, extent);
         let broken = self.order.args.broken.filter(|_| done.is_ok());
         self.results.broken = broken
             .map(|broken| breaks::judge(broken, self.order.catalogue, &self.results.scenarios));
@@ -481,7 +483,7 @@ impl<'a> Run<'a> {
             )
         );
         done?;
-        if self.cut_short == Some(CutShort::AtWork) {
+        if matches!(self.cut_short, Some((_, CutShort::AtWork))) {
             return Err(Stop::Interrupted);
         }
         if self
@@ -510,6 +512,15 @@ impl<'a> Run<'a> {
             }
         }
         self.preparation.measured.store(self.session.cache.root())
+    }
+}
+
+/// How much of a cell's run there was, where a person ended the run in the cell `cut`: of one that had ended by
+/// itself before, `ran`, all of it. Whatever has no result there has died.
+fn cut_in(cell: Cell, cut: Cell, ran: bool, reason: &str) -> Extent<'_> {
+    match ran && cell != cut {
+        true => Extent::Whole,
+        false => Extent::CutShort(reason),
     }
 }
 
@@ -547,6 +558,7 @@ mod tests {
     use crate::plan::outline;
     use crate::plan::phase::PhaseRecord;
     use clap::Parser as _;
+    use podwire_cluster::Bootstrap;
     use std::time::Duration;
     use std::{fs, thread};
 
@@ -609,6 +621,27 @@ mod tests {
         assert_eq!(results.error.as_deref(), Some("ended by Ctrl-C"));
         assert_eq!(results.scenarios[0].reason, "ended by Ctrl-C");
         assert!(page.contains("It did not come to its end: ended by Ctrl-C"));
+    }
+
+    #[test]
+    fn what_had_died_before_somebody_ended_another_cell_has_failed() {
+        let outcome = |cut: fn(Cell) -> Cell| {
+            let (results, _) = with_a_run(|mut run| {
+                let own = run.order.cells[0].cell;
+                run.preparation.phases[0].name = Phase::Scenarios.name().into();
+                run.seen.insert(own, BTreeMap::new());
+                run.cut_short = Some((cut(own), CutShort::AtWork));
+                let ended = run.report(Ok(Done::Ran));
+                assert!(matches!(ended, Err(Stop::Interrupted)), "{ended:?}");
+            });
+            results.scenarios[0].outcome
+        };
+        let another = |cell| Cell {
+            bootstrap: Bootstrap::Kubeadm,
+            ..cell
+        };
+        assert_eq!(outcome(another), results::Verdict::Failed);
+        assert_eq!(outcome(|own| own), results::Verdict::Skipped);
     }
 
     /// Says that it is ready; told to end, what became of two tests until then.
