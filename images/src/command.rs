@@ -155,18 +155,40 @@ mod tests {
     use podwire_process::Spawner;
     use std::fs;
 
+    /// Where steps are done, and what was heard of them.
+    struct Place {
+        dir: tempfile::TempDir,
+        cache: Cache,
+        spawner: Spawner,
+        heard: Heard,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self {
+                cache: Cache::at(dir.path()).unwrap(),
+                dir,
+                spawner: Spawner::start().unwrap(),
+                heard: Heard::default(),
+            }
+        }
+
+        fn workshop(&self) -> Workshop<'_> {
+            Workshop {
+                cache: &self.cache,
+                spawner: &self.spawner,
+                report: &self.heard,
+                source: self.dir.path(),
+            }
+        }
+    }
+
     #[test]
     fn the_last_line_is_told_and_a_failure_quotes_the_output() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let (spawner, heard) = (Spawner::start().unwrap(), Heard::default());
-        let workshop = Workshop {
-            cache: &cache,
-            spawner: &spawner,
-            report: &heard,
-            source: dir.path(),
-        };
-        let log = dir.path().join("log");
+        let place = Place::new();
+        let (workshop, dir) = (place.workshop(), place.dir.path());
+        let log = dir.join("log");
         let script = "echo begun; sleep 1; echo why >&2; exit 7";
         let command = ChildCommand::new("sh").args(["-c", script]);
         let error = run_step(
@@ -183,27 +205,20 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("begun\nwhy"), "{error}");
-        assert!(heard.0.borrow().contains(&"begun".to_owned()));
+        assert!(place.heard.0.borrow().contains(&"begun".to_owned()));
     }
 
     #[test]
     fn a_step_over_its_limit_is_killed() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let (spawner, heard) = (Spawner::start().unwrap(), Heard::default());
-        let workshop = Workshop {
-            cache: &cache,
-            spawner: &spawner,
-            report: &heard,
-            source: dir.path(),
-        };
+        let place = Place::new();
+        let (workshop, dir) = (place.workshop(), place.dir.path());
         let command = ChildCommand::new("sleep").args(["60"]);
-        let log = dir.path().join("log");
+        let log = dir.join("log");
         let error =
             run_step(&workshop, "it", command, &log, Duration::from_millis(50)).unwrap_err();
         let said = error.to_string();
         assert!(said.contains("killed after its limit of 0 s"), "{said}");
-        assert_eq!(*heard.0.borrow(), [""; 0]);
+        assert_eq!(*place.heard.0.borrow(), [""; 0]);
     }
 
     #[test]
@@ -225,20 +240,13 @@ mod tests {
 
     #[test]
     fn a_guest_that_never_stops_printing_fills_no_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let (spawner, heard) = (Spawner::start().unwrap(), Heard::default());
-        let workshop = Workshop {
-            cache: &cache,
-            spawner: &spawner,
-            report: &heard,
-            source: dir.path(),
-        };
-        let log = dir.path().join("log");
+        let place = Place::new();
+        let (workshop, dir) = (place.workshop(), place.dir.path());
+        let log = dir.join("log");
         let limit = Duration::from_secs(60);
         let sh = |script| ChildCommand::new("sh").args(["-c", script]);
         // What the steps before have printed is there, and counts.
-        let before = sh("echo before; truncate -s 60M log").dir(dir.path());
+        let before = sh("echo before; truncate -s 60M log").dir(dir);
         run_step(&workshop, "before", before, &log, limit).unwrap();
         let guest = sh("head -c 9000000 /dev/zero; echo end >&2; exit 7");
         let error = run_guest(&workshop, "it", guest, &log, limit).unwrap_err();
@@ -252,7 +260,7 @@ mod tests {
         assert!(text.ends_with(end.as_bytes()));
         assert_eq!(text.len(), (64 << 20) + end.len());
 
-        let log = dir.path().join("short");
+        let log = dir.join("short");
         let guest = sh("echo first; echo second >&2; exit 7");
         let error = run_guest(&workshop, "it", guest, &log, limit).unwrap_err();
         let quoted = error.to_string();

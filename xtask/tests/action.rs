@@ -488,15 +488,18 @@ fn places(runner: &Runner, changed: &[(&str, &str)]) -> String {
     text(&ended)
 }
 
+/// One of each of podwire's own files that something cached is made of.
+const BUILT_OF: [&str; 4] = [
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "images/a",
+    "harness/probe/a",
+];
+
 #[test]
 fn cached_entries_are_told_apart_by_all_that_they_are_made_of_and_restored_from_the_nearest() {
     let runner = Runner::new("exit 0");
-    for file in [
-        "Cargo.lock",
-        "rust-toolchain.toml",
-        "images/a",
-        "harness/probe/a",
-    ] {
+    for file in BUILT_OF {
         let file = runner.path("action").join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "").unwrap();
@@ -544,12 +547,7 @@ fn cached_entries_are_told_apart_by_all_that_they_are_made_of_and_restored_from_
         digest(&[other, ("ARGS", "")])
     );
     assert_eq!(digest(&[("ARGS", "--filter=E7\n\n\n")]), usual);
-    for file in [
-        "Cargo.lock",
-        "rust-toolchain.toml",
-        "images/a",
-        "harness/probe/a",
-    ] {
+    for file in BUILT_OF {
         let file = runner.path("action").join(file);
         fs::write(&file, "other").unwrap();
         assert_ne!(digest(&[]), usual, "{}", file.display());

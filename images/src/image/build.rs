@@ -527,6 +527,21 @@ mod tests {
         assert!(mmdebstrap(&recipe.suite, &recipe.packages, &[], false).contains(&keyring));
     }
 
+    /// Of the base image, where nothing has been done yet.
+    pub(super) fn of_base<'a>(
+        workshop: &'a Workshop<'a>,
+        recipe: &'a Recipe,
+        privilege: Privilege,
+    ) -> Build<'a> {
+        Build {
+            workshop,
+            recipe,
+            privilege,
+            work: workshop.cache.staging("image-base").unwrap(),
+            log: workshop.cache.log("image-base.log").unwrap(),
+        }
+    }
+
     #[test]
     fn a_mirrors_password_is_for_apt_alone_and_does_not_stay() {
         let dir = tempfile::tempdir().unwrap();
@@ -543,13 +558,7 @@ mod tests {
             source: source(),
         };
         let recipe = Recipe::read(source(), BASE).unwrap();
-        let build = Build {
-            workshop: &workshop,
-            recipe: &recipe,
-            privilege: Privilege::Root,
-            work: cache.staging("image-base").unwrap(),
-            log: cache.log("image-base.log").unwrap(),
-        };
+        let build = of_base(&workshop, &recipe, Privilege::Root);
         let host = Host::debian_12(&apt);
         let args = build.mmdebstrap(&host, &Lock::default(), &recipe.packages);
         let args = args.unwrap();

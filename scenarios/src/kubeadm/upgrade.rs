@@ -80,14 +80,12 @@ async fn upgraded(lab: &Lab) -> anyhow::Result<()> {
     addons_follow(lab).await?;
     goes_on(lab).await?;
     its_kubelet_follows(lab, node).await?;
-    goes_on(lab).await?;
 
     for node in lab.nodes().skip(1) {
         node.install_newer("kubeadm").await?;
         lab.step(format!("kubeadm upgrade node on {node}"));
         lab.kubeadm(node.number()).upgrade_node().await?;
         its_kubelet_follows(lab, node).await?;
-        goes_on(lab).await?;
     }
 
     all_are_newer(lab).await?;
@@ -167,7 +165,7 @@ async fn addons_follow(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Its kubelet becomes the newer one while the node is drained.
+/// Its kubelet becomes the newer one while the node is drained, and all goes on.
 async fn its_kubelet_follows(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
     node.drain().await?;
     node.install_newer("kubelet kubectl").await?;
@@ -181,7 +179,8 @@ async fn its_kubelet_follows(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
         control_plane_runs_since(lab, since.text().parse()?, None).await?;
     }
     node.uncordon().await?;
-    until_its_kubelet_is_newer(lab, node).await
+    until_its_kubelet_is_newer(lab, node).await?;
+    goes_on(lab).await
 }
 
 async fn until_its_kubelet_is_newer(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use podwire_process::Spawner;
 
 use super::super::inquiry::tests::source;
 use super::super::recipe::BASE;
+use super::tests::of_base;
 use super::*;
 use crate::test_host::{Loud, Run};
 use crate::{Cache, Entry, Removal};
@@ -29,13 +30,7 @@ fn the_folder_of_what_outlives_its_run_is_left_alone() {
             source: source(),
         };
         let recipe = Recipe::read(source(), BASE).unwrap();
-        let build = Build {
-            workshop: &workshop,
-            recipe: &recipe,
-            privilege: Privilege::Sudo,
-            work: cache.staging("image-base").unwrap(),
-            log: cache.log("image-base.log").unwrap(),
-        };
+        let build = of_base(&workshop, &recipe, Privilege::Sudo);
         let args = [dir.display().to_string()];
         return build.script(STEP, &args, "it", CUSTOMISE_LIMIT).unwrap();
     }
