@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::fetch;
 use crate::datagrams::{Datagrams, DatagramsError, DatagramsReport};
 use crate::http::{self, MessageError, Until};
+use crate::load::load;
 use crate::report::{FetchRequest, Identity};
 use crate::resolve::resolve;
 use crate::stream::{Streams, echo};
@@ -42,6 +43,8 @@ pub fn host_name() -> io::Result<String> {
 /// gives the whole one. The UDP port of the same number answers questions, and counts the datagrams
 /// that want no answer: `POST /datagrams` with a [`DatagramsRequest`](crate::DatagramsRequest) sends
 /// such from here, `DELETE /datagrams` ends that, and `GET /datagrams` says what was sent and what came.
+/// `POST /load` with a [`LoadRequest`](crate::LoadRequest) sends as many requests from here as fit into its
+/// time, and gives a [`LoadReport`](crate::LoadReport).
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -208,6 +211,14 @@ fn respond(stream: &TcpStream, serves: &Serves, message: &http::Message) -> (&'s
             Ok(request) => return told(traffic.start(request)),
             Err(error) => return ("400 Bad Request", error.to_string()),
         },
+        (Some("POST"), Some("/load")) => {
+            let loaded = serde_json::from_slice(&message.body).map_err(|error| error.to_string());
+            let loaded = loaded.and_then(|request| load(&request).map_err(str::to_owned));
+            match loaded {
+                Ok(report) => serde_json::to_string(&report).map_err(|error| error.to_string()),
+                Err(why) => return ("400 Bad Request", why),
+            }
+        }
         (Some("GET"), Some("/traffic")) => return told(traffic.record()),
         (Some("DELETE"), Some("/traffic")) => return told(traffic.stop()),
         (Some("POST"), Some("/datagrams")) => match serde_json::from_slice(&message.body) {
@@ -222,7 +233,7 @@ fn respond(stream: &TcpStream, serves: &Serves, message: &http::Message) -> (&'s
         _ => {
             return (
                 "404 Not Found",
-                "GET /, POST /fetch, POST /resolve, POST /transfer/OCTETS, GET and POST /streams, \
+                "GET /, POST /fetch, POST /resolve, POST /transfer/OCTETS, POST /load, GET and POST /streams, \
                  GET, POST and DELETE /traffic and /datagrams are all there is"
                     .into(),
             );
@@ -380,6 +391,33 @@ mod tests {
             }
             assert!(begun.elapsed() < LONG);
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn a_load_is_put_from_where_the_server_is_and_told_of() {
+        let (one, two) = (started("one"), started("two"));
+        let ask = |body: &str| {
+            let mut stream = TcpStream::connect(&one).unwrap();
+            let head = format!("POST /load HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
+            write!(stream, "{head}\r\n{body}").unwrap();
+            let answer = http::read(&mut stream, true).unwrap();
+            let status = http::status(&answer.start).unwrap();
+            (status, String::from_utf8(answer.body).unwrap())
+        };
+        let body = |by: &str, at_once: u32| {
+            format!(
+                r#"{{"to":"{two}","by":{by},"at_once":{at_once},"for_ms":20,"limit_ms":60000}}"#
+            )
+        };
+        for by in [r#""fresh""#, r#""kept""#, r#"{"transfer":{"octets":1000}}"#] {
+            let (status, report) = ask(&body(by, 2));
+            let report: crate::LoadReport = serde_json::from_str(&report).unwrap();
+            assert_eq!((status, report.failure), (200, None));
+            assert!(report.answered > 0);
+        }
+        for wrong in ["{}".to_owned(), body(r#""fresh""#, 0), body(r#""slow""#, 1)] {
+            assert_eq!(ask(&wrong).0, 400, "{wrong}");
         }
     }
 

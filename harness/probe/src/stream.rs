@@ -89,17 +89,7 @@ impl Streams {
                 "{MAX_STREAMS} were opened already"
             )));
         }
-        let mut stream = TcpStream::connect_timeout(&request.to, CONNECT)?;
-        stream.set_read_timeout(Some(CONNECT))?;
-        stream.write_all(ASK)?;
-        let mut answer = [0; GO.len()];
-        stream.read_exact(&mut answer)?;
-        if answer != GO {
-            return Err(io::Error::other("the other side does not echo"));
-        }
-        // From here on it may wait for as long as it takes.
-        stream.set_read_timeout(None)?;
-        stream.set_nodelay(true)?;
+        let stream = connect(request.to, CONNECT)?;
         let index = self.with(|all| {
             all.push(Stream {
                 report: StreamReport {
@@ -128,15 +118,9 @@ impl Streams {
     fn count_into(&self, mut stream: TcpStream, index: usize, pace: Duration) -> io::Error {
         let mut number = 0_u64;
         loop {
-            let mut back = [0; NUMBER];
             self.with(|all| all[index].away = Some(Instant::now()));
-            let sent = stream.write_all(&number.to_be_bytes());
-            if let Err(error) = sent.and_then(|()| stream.read_exact(&mut back)) {
+            if let Err(error) = there_and_back(&mut stream, number) {
                 return error;
-            }
-            let back = u64::from_be_bytes(back);
-            if back != number {
-                return io::Error::other(format!("{back} came back instead of {number}"));
             }
             number += 1;
             self.with(|all| {
@@ -153,6 +137,41 @@ impl Streams {
 
     fn with<T>(&self, work: impl FnOnce(&mut Vec<Stream>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A connection to a server that says back what comes, once it has said that it does; reading waits for as long
+/// as it takes.
+///
+/// # Errors
+/// When it does not come about within the limit, or the server does not take part.
+pub(crate) fn connect(to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(ASK)?;
+    let mut answer = [0; GO.len()];
+    stream.read_exact(&mut answer)?;
+    if answer != GO {
+        return Err(io::Error::other("the other side does not echo"));
+    }
+    stream.set_read_timeout(None)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends a number, and waits until it is back.
+///
+/// # Errors
+/// When the connection breaks, or another number comes back.
+pub(crate) fn there_and_back(stream: &mut TcpStream, number: u64) -> io::Result<()> {
+    stream.write_all(&number.to_be_bytes())?;
+    let mut back = [0; NUMBER];
+    stream.read_exact(&mut back)?;
+    match u64::from_be_bytes(back) {
+        same if same == number => Ok(()),
+        back => Err(io::Error::other(format!(
+            "{back} came back instead of {number}"
+        ))),
     }
 }
 
