@@ -9,6 +9,7 @@ mod control_plane;
 mod field;
 mod harness;
 mod kubeadm;
+pub mod measurements;
 mod one_node;
 mod pod_ranges;
 mod second_node;

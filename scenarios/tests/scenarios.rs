@@ -1,4 +1,4 @@
-//! The program that nextest lists and runs: one process per scenario.
+//! The program that nextest lists and runs: one process per scenario, or per measurement.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,5 +6,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = package.parent().unwrap_or(package);
-    podwire_scenario::run_main(podwire_scenarios::all(), workspace)
+    let mut all = podwire_scenarios::all();
+    all.extend(podwire_scenarios::measurements::measurements());
+    podwire_scenario::run_main(all, workspace)
 }

@@ -20,6 +20,7 @@ mod kube_router;
 pub(crate) mod kubeadm;
 mod laid;
 mod leaving;
+mod measure;
 mod met;
 pub(crate) mod node;
 pub(crate) mod nodes;

@@ -29,9 +29,11 @@ pub use check::assert::{self, Party};
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, Rounds};
 pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
+pub use check::load::Rules;
 pub use check::nodes::NodeTrouble;
 pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
-pub use check::record::{Clock, Gap, Mark, Record, Segment};
+pub use check::reading::{Metric, Reading, Worse};
+pub use check::record::{Clock, Followed, Gap, Mark, Record, Segment};
 pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
 pub use lab::ask::{Ask, AskEach};
@@ -59,7 +61,9 @@ pub use podwire_cluster::{
 };
 pub use podwire_lan::witness::{Moment, Seen, Sighting};
 pub use podwire_lan::{Check, ContactProtocol, Ipv4Net, MacAddr, Packets, Protocol, Realised};
-pub use podwire_probe::{Kind, Outcome as RequestOutcome, ResolveOutcome, TargetReport};
+pub use podwire_probe::{
+    Kind, Load, LoadReport, Outcome as RequestOutcome, ResolveOutcome, TargetReport,
+};
 pub use run::account::{Account, Step};
 pub use run::bare;
 pub use run::cases::{self, Case};

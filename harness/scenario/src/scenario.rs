@@ -8,6 +8,7 @@ use podwire_cluster::{
 };
 
 use crate::check::failure::Cause;
+use crate::check::reading::Metric;
 use crate::lab::Lab;
 use crate::scenario::claim::Claim;
 
@@ -157,6 +158,9 @@ pub struct Scenario {
     pub kube_router: bool,
     /// Whether it upgrades the cluster: it runs where there is something to upgrade to (`--upgrade-to`).
     pub upgrades: bool,
+    /// What it takes a reading of, each once ([`Lab::reading`](crate::Lab::reading)): for `compare`, which judges
+    /// pairs of them. Of what asserts something, nothing.
+    pub measures: &'static [&'static Metric],
     /// What it does and asserts.
     pub run: Steps,
     /// Faults that prove its assertions can fail.
@@ -182,6 +186,7 @@ impl Scenario {
             prepare: None,
             kube_router: false,
             upgrades: false,
+            measures: &[],
             run,
             sabotages: &[],
             red_when: &[],

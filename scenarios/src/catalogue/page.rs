@@ -171,6 +171,7 @@ mod tests {
             prepare: None,
             kube_router: false,
             upgrades: false,
+            measures: &[],
             run: |_| Box::pin(async { Ok(()) }),
             sabotages,
             red_when: &[],

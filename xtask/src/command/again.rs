@@ -77,6 +77,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     });
     let flags = flags.into_iter().flatten().chain(archives).chain(replaced);
     let words = flags.flat_map(|(flag, value)| [flag.into(), value]);
+    let words = words.chain(args.measure.then(|| "--measure".into()));
     let as_present = args.network.pull_policy_as_present;
     let words = words.chain(as_present.then(|| "--pull-policy-as-present".into()));
     ChildCommand::new("cargo")
@@ -109,6 +110,10 @@ mod tests {
         assert_eq!(
             kubeadm("--filter E --repeat 10 --yes"),
             "cargo xtask test --bootstrap kubeadm"
+        );
+        assert_eq!(
+            kubeadm("--measure --profile full"),
+            "cargo xtask test --bootstrap kubeadm --measure"
         );
         let own = "--pod-network Cargo.toml --pod-images a.tar --pull-policy-as-present";
         assert_eq!(

@@ -78,7 +78,8 @@ pub(crate) enum Command {
     Fuzz(FuzzArgs),
     /// Kill runs at random, fill their disk, cut their files, and look what becomes of the next run
     Chaos(ChaosArgs),
-    /// Write anew what is made of the code: docs/scenarios.md, and parts of docs/writing-a-scenario.md
+    /// Write anew what is made of the code: docs/scenarios.md, docs/measurements.md, and parts of
+    /// docs/writing-a-scenario.md
     Docs,
     /// List the frozen clusters in the cache: what they cost, and which would be made again
     Stages(StagesArgs),
@@ -134,6 +135,10 @@ pub(crate) struct TestArgs {
     /// own, as with `with`. 0 is passed; a JUnit file that it writes to $PODWIRE_JUNIT is taken into the results
     #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "broken"])]
     pub(crate) tests: Option<PathBuf>,
+    /// Take the readings that `compare` compares, once, instead of running scenarios: one measurement after the
+    /// other, each on a clone of its own. No reading is judged by itself
+    #[arg(long, conflicts_with_all = ["tests", "broken", "shard", "keep"])]
+    pub(crate) measure: bool,
     /// Which scenarios run: the default list, or all
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,

@@ -1,24 +1,29 @@
 //! `cargo xtask docs`: what of the documentation is made of the code.
 //!
-//! docs/scenarios.md is, as a whole, of the catalogue and the scenarios, which make it themselves.
+//! docs/scenarios.md is, as a whole, of the catalogue and the scenarios, which make it themselves, and so is
+//! docs/measurements.md of the measurements.
 //! docs/writing-a-scenario.md is in parts, of sources of several crates: only a tool reads those.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use podwire_scenarios::catalogue;
+use podwire_scenarios::{catalogue, measurements};
 
 use crate::say::stop::Stop;
 
 mod guide;
 mod source;
 
-/// Writes both pages in a project's folder.
+/// Writes these pages in a project's folder.
 pub(crate) fn write(project: &Path) -> Result<(), Stop> {
     let scenarios = catalogue::page(&podwire_scenarios::all());
     for (page, text) in [
         (catalogue::PAGE, scenarios),
+        (
+            measurements::PAGE,
+            measurements::page(&measurements::measurements()),
+        ),
         (guide::PAGE, guide::page(project)?),
     ] {
         let path = project.join(page);

@@ -26,6 +26,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         prepare: None,
         kube_router: false,
         upgrades: false,
+        measures: &[],
         run: nothing,
         sabotages: &[],
         red_when: &[],

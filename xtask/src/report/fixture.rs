@@ -30,6 +30,7 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
         phases: Vec::new(),
         cases: Vec::new(),
         wire: Vec::new(),
+        readings: Vec::new(),
         evidence: None,
     }
 }
@@ -98,6 +99,7 @@ pub(crate) fn results() -> Results {
             longest: Vec::new(),
             cases: Vec::new(),
             wire: Vec::new(),
+            readings: Vec::new(),
             processors: None,
             folder: None,
             again: None,

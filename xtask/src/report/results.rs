@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use podwire_images::Provenance;
-use podwire_scenario::{Case, Processors, SabotageResult, StepTime};
+use podwire_scenario::{Case, Processors, Reading, SabotageResult, StepTime};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::phase::PhaseRecord;
@@ -134,6 +134,9 @@ pub(crate) struct ScenarioRecord {
     /// and pair of ports, as the first page has it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) wire: Vec<String>,
+    /// What a measurement has read, of `test --measure`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) readings: Vec<Reading>,
     /// How the host's processors served the machines of the scenario itself, in its last run without a
     /// sabotage.
     #[serde(skip_serializing_if = "Option::is_none", default)]

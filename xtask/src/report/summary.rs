@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
-use crate::say::text::{clock, table};
+use crate::say::text::{clock, digits, table};
 
 /// Everything that the terminal says at the end, the closing line of counts last.
 pub(crate) fn render(results: &Results, folder: &Path) -> String {
@@ -27,6 +27,7 @@ pub(crate) fn render(results: &Results, folder: &Path) -> String {
         text += &scenarios(&results.scenarios);
         text.push('\n');
     }
+    text += &readings(&results.scenarios);
     text += &format!("{}\n", machine(results));
     text += &phases(results);
     if !results.package_differences.is_empty() {
@@ -70,6 +71,19 @@ fn scenarios(records: &[ScenarioRecord]) -> String {
         })
         .collect();
     tables.join("\n")
+}
+
+/// What measurements have read, a table for each cell; nothing of runs of scenarios.
+fn readings(records: &[ScenarioRecord]) -> String {
+    let cells = records.chunk_by(|a, b| a.cell == b.cell);
+    let tables = cells.filter_map(|cell| {
+        let all = cell.iter().flat_map(|record| &record.readings);
+        let rows = all.map(|it| vec![it.metric.clone(), digits(it.value), it.unit.clone()]);
+        let rows: Vec<_> = rows.collect();
+        let name = cell.first().map_or("", |record| &record.cell);
+        (!rows.is_empty()).then(|| format!("read on {name}, once:\n{}\n", table(&rows)))
+    });
+    tables.collect()
 }
 
 fn of_one_cell(records: &[ScenarioRecord]) -> String {
@@ -220,6 +234,30 @@ mod tests {
     use super::*;
     use crate::report::fixture::results;
     use crate::report::results::TestRecord;
+    use podwire_scenario::{Reading, Worse};
+
+    #[test]
+    fn what_a_measurement_has_read_is_told_with_its_unit() {
+        let mut results = results();
+        assert_eq!(readings(&results.scenarios), "");
+        let reading = |metric: &str, unit: &str, value| Reading {
+            metric: metric.into(),
+            unit: unit.into(),
+            worse: Worse::More,
+            grain: 0.5,
+            value,
+        };
+        results.scenarios[0].readings = vec![
+            reading("latency on kept connections to a Pod", "ms", 1.5),
+            reading("rules of a node", "", 14.0),
+        ];
+        insta::assert_snapshot!(readings(&results.scenarios), @r"
+        read on by-hand/nftables/routes, once:
+        latency on kept connections to a Pod  1.50  ms
+        rules of a node                       14
+
+        ");
+    }
 
     #[test]
     fn a_good_run_is_a_table_and_where_the_time_went() {

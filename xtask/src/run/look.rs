@@ -14,7 +14,7 @@ use crate::plan::phase::Phase;
 use crate::prepare::space::Demand;
 use crate::prepare::wanted::StageOrder;
 use crate::prepare::{machine, parts, pod_network, stage_cache, tickets};
-use crate::run::order::Order;
+use crate::run::order::{MEASURED_AT_ONCE, Order};
 use crate::run::prepare_only;
 use crate::say::stop::Stop;
 
@@ -84,12 +84,15 @@ pub(super) fn look(
     };
     let accelerator = machine.accelerator.unwrap_or(Accelerator::Tcg);
     let appetite = tickets::appetite(order.args.nodes, &order.bundle.kubernetes, accelerator)?;
-    let at_once = capacity::at_once(
-        machine.cores,
-        machine.memory_available,
-        accelerator,
-        appetite.clone_mib,
-    );
+    let at_once = match order.args.measure {
+        true => MEASURED_AT_ONCE,
+        false => capacity::at_once(
+            machine.cores,
+            machine.memory_available,
+            accelerator,
+            appetite.clone_mib,
+        ),
+    };
     let provenance = order.bundle.provenance().to_string();
     let missing_bundle = missing_bundle(&provenance, order.bundle.unverified_program());
     let mut phases = vec![

@@ -23,6 +23,9 @@ use crate::report::results::LeftOut;
 use crate::report::whole::Selected;
 use crate::say::stop::Stop;
 
+/// Measurements at once: what one does would be in the readings of the others.
+pub(crate) const MEASURED_AT_ONCE: usize = 1;
+
 /// What a run is about, settled before anything is looked at or done.
 pub(crate) struct Order<'a> {
     pub(crate) args: &'a TestArgs,
@@ -37,7 +40,7 @@ pub(crate) struct Order<'a> {
     pub(crate) node_files: Option<node_tree::Given>,
     /// The user's configurations of components.
     pub(crate) configurations: configurations::Given,
-    /// A filter, a built-in fault and programs of the user's are about scenarios alone.
+    /// A filter, a built-in fault, programs of the user's and measurements are about scenarios alone.
     pub(crate) harness_tests: bool,
     /// This machine's part, and all that the parts are to run together.
     pub(crate) shard: Option<(Shard, Vec<Selected>)>,
@@ -153,7 +156,10 @@ impl<'a> Order<'a> {
         }
         Ok(Self {
             cells: orders,
-            harness_tests: args.filter.is_none() && args.broken.is_none() && args.tests.is_none(),
+            harness_tests: args.filter.is_none()
+                && args.broken.is_none()
+                && args.tests.is_none()
+                && !args.measure,
             shard,
             left_out,
             args,

@@ -8,6 +8,7 @@ use podwire_images::{NodeImage, host};
 use podwire_process::plain;
 use podwire_scenario::bare::{self, RunFolder};
 use podwire_scenario::{Programs, Scenario};
+use podwire_scenarios::measurements::measurements;
 use time::OffsetDateTime;
 
 use crate::command::cli::{TestArgs, WireMode};
@@ -26,7 +27,7 @@ use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
 use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
-use crate::run::order::{CellOrder, Order};
+use crate::run::order::{CellOrder, MEASURED_AT_ONCE, Order};
 use crate::run::pace::Pace;
 use crate::run::programs::{self, Found};
 use crate::run::suite::{self, CutShort, ENDING, Suite};
@@ -38,6 +39,7 @@ use crate::say::stop::Stop;
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
     let found = args.tests.as_deref().map(programs::find).transpose()?;
     let own = found.as_ref().map(|found| found.scenarios(session));
+    let own = own.or_else(|| args.measure.then(measurements));
     let catalogue = own.as_deref().unwrap_or(catalogue);
     let measured = Durations::load(session.cache.root());
     session.progress.phase("looking at what is there");
@@ -265,7 +267,10 @@ impl<'a> Run<'a> {
             kube_router,
             host,
             plan,
-            at_once: suite::at_once(plan)?,
+            at_once: match self.order.args.measure {
+                true => MEASURED_AT_ONCE,
+                false => suite::at_once(plan)?,
+            },
             broken: self.order.args.broken,
             catalogue: self.order.catalogue,
             programs: self.programs.as_ref(),

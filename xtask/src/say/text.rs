@@ -48,6 +48,17 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// Three digits that say something, or a whole number.
+pub(crate) fn digits(value: f64) -> String {
+    match value {
+        whole if whole.fract() == 0.0 => format!("{whole:.0}"),
+        large if large >= 100.0 => format!("{large:.0}"),
+        middle if middle >= 10.0 => format!("{middle:.1}"),
+        small if small >= 0.1 => format!("{small:.2}"),
+        tiny => format!("{tiny:.4}"),
+    }
+}
+
 /// Left-aligned columns, two blanks apart, no blanks at line ends.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -99,6 +110,13 @@ pub(crate) fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readings_have_three_digits_that_say_something() {
+        let told = [0.0, 14.0, 1234.5, 99.96, 12.34, 1.234, 0.25, 0.012_34].map(digits);
+        let wanted = ["0", "14", "1234", "100.0", "12.3", "1.23", "0.25", "0.0123"];
+        assert_eq!(told, wanted);
+    }
 
     #[test]
     fn times_and_sizes_read_well() {

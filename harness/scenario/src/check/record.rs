@@ -196,6 +196,16 @@ impl fmt::Display for Gap {
     }
 }
 
+/// How soon answers follow a change of who is to give them, by the sender's clock: from its acceptance on, and
+/// nothing for what came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    /// When the first answer of the new one was there.
+    pub first_right: Duration,
+    /// When the last answer of the old one was there.
+    pub last_stale: Duration,
+}
+
 /// The time between two marks, or between one and an end of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -244,6 +254,38 @@ impl Record {
             }
         }
         counts
+    }
+
+    /// How many requests have ended without an answer.
+    pub fn lost(&self) -> usize {
+        let ended = self.ended();
+        let lost = ended.filter(|(_, end)| end.outcome != Outcome::Answered);
+        lost.count()
+    }
+
+    /// Whether the last so many requests that have ended were all answered by this one.
+    pub fn last_answered_by(&self, name: &str, count: usize) -> bool {
+        let hosts: Vec<Option<&str>> = self.ended().map(|(_, end)| end.host.as_deref()).collect();
+        let last = hosts.len().checked_sub(count).map(|from| &hosts[from..]);
+        last.is_some_and(|last| last.iter().all(|host| *host == Some(name)))
+    }
+
+    /// How soon the answers followed, where one was to answer instead of another from a moment of the host on;
+    /// nothing while it has not answered.
+    pub fn followed(&self, old: &str, new: &str, accepted: Instant) -> Option<Followed> {
+        let accepted = self.clock.at(accepted);
+        let by = |name: &str| {
+            let own = self
+                .ended()
+                .filter(move |(_, end)| end.host.as_deref() == Some(name));
+            own.map(|(at, end)| Duration::from_millis(at.saturating_add(end.millis)))
+                .map(|at| at.saturating_sub(accepted))
+                .collect::<Vec<Duration>>()
+        };
+        Some(Followed {
+            first_right: by(new).into_iter().min()?,
+            last_stale: by(old).into_iter().max().unwrap_or_default(),
+        })
     }
 
     /// Every maximal run of requests that failed one after the other.
@@ -679,6 +721,28 @@ pub(crate) mod tests {
             sent.at_ms += 1000;
         }
         record
+    }
+
+    #[test]
+    fn answers_follow_a_change_from_its_acceptance_on() {
+        // One after each 100 ms, 10 ms later; two that were lost meanwhile.
+        let record = record("aaaaTaRbabbbb", &[]);
+        let accepted = record.clock.base + Duration::from_millis(350);
+        let followed = record.followed("blue-a", "blue-b", accepted).unwrap();
+        assert_eq!(followed.first_right, Duration::from_millis(360));
+        assert_eq!(followed.last_stale, Duration::from_millis(460));
+        assert_eq!(record.lost(), 2);
+        assert!(record.last_answered_by("blue-b", 4));
+        assert!(!record.last_answered_by("blue-b", 5) && !record.last_answered_by("blue-a", 1));
+        assert!(!record.last_answered_by("blue-b", 14));
+        assert_eq!(record.followed("blue-a", "blue-c", accepted), None);
+        // Nothing of the old one comes after it, and the new one was there at once.
+        let later = record.clock.base + Duration::from_secs(60);
+        let at_once = record.followed("blue-a", "blue-b", later).unwrap();
+        assert_eq!(
+            (at_once.first_right, at_once.last_stale),
+            Default::default()
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,6 +14,7 @@ use podwire_cluster::{
 };
 use podwire_process::plain;
 
+use crate::check::reading::Reading;
 use crate::lab::senders::TrafficLog;
 use crate::lab::stream::Streams;
 
@@ -39,6 +40,7 @@ pub struct Lab {
     kube_router: Option<PathBuf>,
     traffic: TrafficLog,
     streams: Streams,
+    readings: Mutex<Vec<Reading>>,
 }
 
 impl Lab {
@@ -63,6 +65,7 @@ impl Lab {
             kube_router,
             traffic: TrafficLog::default(),
             streams: Streams::default(),
+            readings: Mutex::default(),
         }
     }
 
@@ -185,6 +188,11 @@ impl Lab {
 
     pub(super) fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Those that were taken so far.
+    pub(crate) fn readings(&self) -> MutexGuard<'_, Vec<Reading>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn kube_router(&self) -> Option<&Path> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
@@ -232,11 +233,21 @@ impl Service<'_> {
     /// When the API refuses it.
     pub async fn create_for(&self, pod: &Party) -> anyhow::Result<Party> {
         self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
+        self.lead_to(pod).await?;
+        self.leading_to(pod).await
+    }
+
+    /// Has one that was made by [`Service::create_for`] lead to this Pod alone, and gives when the API had
+    /// accepted that.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn lead_to(&self, pod: &Party) -> anyhow::Result<Instant> {
         for family in self.lab.ip_families().each() {
             let slice = slice_of(&self.name, &pod.by(*family)?);
             self.lab.apply(slice).await?;
         }
-        self.leading_to(pod).await
+        Ok(Instant::now())
     }
 
     /// The only Pod that one leads to, as it is reached by the Service's ClusterIP.

@@ -73,6 +73,11 @@ impl Wire<'_> {
         self.ask(|witness| witness.between(one, other, since))
     }
 
+    /// Every frame since then.
+    pub(super) fn all(&self, since: Moment) -> anyhow::Result<Seen> {
+        self.ask(|witness| witness.all(since))
+    }
+
     /// The wire carried these requests as it should: each once, from its sender's node to its
     /// receiver's and no third one's (by the router where they do not share a segment), and none that stays
     /// within a node; nothing was lost behind it and
@@ -102,7 +107,7 @@ impl Wire<'_> {
 
     /// Leaves in a folder what stood out since the clone's beginning, if anything did, and gives it.
     pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<Option<String>> {
-        let seen = self.ask(|witness| witness.all(Moment::default()))?;
+        let seen = self.all(Moment::default())?;
         let path = folder.join(STOOD_OUT);
         let told = wire::stood_out(&seen);
         let left = match &told {

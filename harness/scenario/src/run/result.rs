@@ -7,6 +7,7 @@ use std::time::Duration;
 use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
+use crate::check::reading::Reading;
 use crate::run::cases::Case;
 use crate::run::context::{self, ContextError};
 
@@ -164,6 +165,9 @@ pub struct ScenarioResult {
     /// has it; of the last run where it is repeated, and of no sabotage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wire: Vec<String>,
+    /// What a measurement has read; of its last run where it is repeated, and nothing of one that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<Reading>,
     /// Folder with the evidence, relative to the cell's; only after a failure.
     pub evidence: Option<PathBuf>,
 }
@@ -246,6 +250,7 @@ mod tests {
             ],
             cases: Vec::new(),
             wire: Vec::new(),
+            readings: Vec::new(),
             evidence: None,
         };
         let told = |result: &ScenarioResult| result.processors().map(|it| (it.ran, it.waited));

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::check::assert;
+use crate::check::reading::{Reading, mistaken};
 use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
@@ -295,6 +296,10 @@ impl Attempt {
                 .flatten()
                 .unwrap_or_default(),
             wire: page::stood_out(&self.folder),
+            readings: match verdict {
+                Ok(()) => Reading::read(&self.folder),
+                Err(_) => Vec::new(),
+            },
             evidence: evidence
                 .filter(|folder| folder.exists())
                 .map(|folder| relative(&folder, &self.cell_dir)),
@@ -375,7 +380,10 @@ impl Attempt {
                         begins(&lab, &self.scenario).await?;
                         place.passes(&lab).await
                     }
-                    None => judged(&lab, &self.scenario).await,
+                    None => {
+                        judged(&lab, &self.scenario).await?;
+                        self.readings(&lab)
+                    }
                 },
                 Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, sabotage).await,
             }
@@ -550,6 +558,18 @@ impl Attempt {
             written = account.write(&self.folder);
         }
         Ok(written?)
+    }
+
+    /// Leaves what a measurement has read in the attempt's folder, once that is all.
+    fn readings(&self, lab: &Lab) -> anyhow::Result<()> {
+        let (metrics, taken) = (self.scenario.measures, lab.readings());
+        if let Some(wrong) = mistaken(metrics, &taken) {
+            bail!("{wrong}");
+        }
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        Reading::write(&taken, &self.folder).context("cannot keep the readings")
     }
 
     /// Leaves the timeline of the traffic that the lab had, if it had any.

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 32] = [
+const ORDER: [&str; 33] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -47,6 +47,7 @@ const ORDER: [&str; 32] = [
     "tokens.rs",
     "init.rs",
     "wire.rs",
+    "measure.rs",
     "gateway.rs",
     "troubles.rs",
 ];
@@ -71,7 +72,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 19] = [
+const GIVEN: [(&str, &str, &str); 22] = [
     ("Party", "Party", CHECKS[0]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
@@ -93,6 +94,9 @@ const GIVEN: [(&str, &str, &str); 19] = [
     ("Mark", "Mark", CHECKS[1]),
     ("Gap", "Gap", CHECKS[1]),
     ("Segment", "Segment", CHECKS[1]),
+    ("Followed", "Followed", CHECKS[1]),
+    ("LoadReport", "LoadReport", "harness/probe/src/load.rs"),
+    ("Rules", "Rules", "harness/scenario/src/check/load.rs"),
     (
         "StreamReport",
         "StreamReport",

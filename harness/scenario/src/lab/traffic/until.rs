@@ -65,6 +65,22 @@ impl Traffic<'_> {
             .await
     }
 
+    /// Waits until twenty requests, one after the other, were answered by this Pod, which `needs` this.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub async fn until_only_answered_by(&self, pod: &Party, needs: Needs) -> anyhow::Result<()> {
+        let expected = format!("{pod} alone to answer the steady traffic");
+        self.lab
+            .eventually(expected, ANSWERS, async || {
+                let record = self.so_far().await?;
+                let only = record.last_answered_by(&pod.name, ENOUGH);
+                let state = format!("answers so far: {:?}", record.backends());
+                Ok(Probe::when(only, Cause::WrongAnswer, state).needs(needs.clone()))
+            })
+            .await
+    }
+
     /// Waits until nobody who asked was answered for longer than `length`, stretched, and three times
     /// as long at most.
     ///

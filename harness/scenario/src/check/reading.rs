@@ -1,0 +1,140 @@
+//! What is measured, as data: a metric, and a reading of it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Which way a metric gets worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Worse {
+    /// More of it is worse: a latency.
+    More,
+    /// Less of it is worse: a throughput.
+    Less,
+}
+
+/// Something that a measurement takes a reading of, to be compared with other readings of it. By itself no
+/// reading is good or bad.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// What it is, as reports name it.
+    pub name: &'static str,
+    /// What it is counted in: `1/s`, `ms`; nothing where it is a number of things that its name says.
+    pub unit: &'static str,
+    /// Which way it gets worse.
+    pub worse: Worse,
+    /// The least that counts, more than 0: what is below counts as so much, nothing as well, so that every
+    /// reading has a ratio to every other.
+    pub grain: f64,
+    /// How it is taken, in a sentence.
+    pub how: &'static str,
+}
+
+/// One reading of a metric, with all that whoever compares it has to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The metric's name.
+    pub metric: String,
+    /// What `value` and `grain` are counted in.
+    pub unit: String,
+    /// Which way it gets worse.
+    pub worse: Worse,
+    /// The least that counts.
+    pub grain: f64,
+    /// What was read: finite, and 0 at least.
+    pub value: f64,
+}
+
+impl Reading {
+    /// All of a measurement, in the attempt's folder.
+    pub const FILE: &'static str = "readings.json";
+
+    pub(crate) fn of(metric: &Metric, value: f64) -> Self {
+        Self {
+            metric: metric.name.to_owned(),
+            unit: metric.unit.to_owned(),
+            worse: metric.worse,
+            grain: metric.grain,
+            value,
+        }
+    }
+
+    /// Writes all of a measurement.
+    pub(crate) fn write(all: &[Self], attempt: &Path) -> io::Result<()> {
+        fs::write(attempt.join(Self::FILE), serde_json::to_vec_pretty(all)?)
+    }
+
+    /// Reads what a measurement has left; whoever is none has left nothing.
+    pub(crate) fn read(attempt: &Path) -> Vec<Self> {
+        let text = fs::read(attempt.join(Self::FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+}
+
+/// What is wrong with the readings of a measurement that is to take these: each once, and no other.
+pub(crate) fn mistaken(metrics: &[&Metric], taken: &[Reading]) -> Option<String> {
+    let of = |name: &str| taken.iter().filter(|it| it.metric == name).count();
+    let lacks = metrics.iter().filter(|metric| of(metric.name) != 1);
+    let lacks = lacks.map(|metric| format!("{} of \"{}\"", of(metric.name), metric.name));
+    let is_known = |it: &&Reading| metrics.iter().any(|metric| metric.name == it.metric);
+    let others = taken.iter().filter(|it| !is_known(it));
+    let others = others.map(|it| format!("one of \"{}\", which it does not measure", it.metric));
+    let wrong: Vec<String> = lacks.chain(others).collect();
+    (!wrong.is_empty()).then(|| format!("it took {}", wrong.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Metric = Metric {
+        name: "requests",
+        unit: "1/s",
+        worse: Worse::Less,
+        grain: 0.1,
+        how: "",
+    };
+    const LOST: Metric = Metric {
+        name: "lost",
+        unit: "",
+        worse: Worse::More,
+        grain: 0.5,
+        how: "",
+    };
+
+    #[test]
+    fn each_metric_has_one_reading_and_nothing_else_has() {
+        let (rate, lost) = (Reading::of(&RATE, 50.0), Reading::of(&LOST, 0.0));
+        let wrong = |metrics: &[&Metric], taken: &[&Reading]| {
+            let taken: Vec<Reading> = taken.iter().map(|it| (*it).clone()).collect();
+            mistaken(metrics, &taken).unwrap_or_default()
+        };
+        assert_eq!(wrong(&[&RATE, &LOST], &[&lost, &rate]), "");
+        assert_eq!(wrong(&[], &[]), "");
+        insta::assert_snapshot!(
+            [
+                wrong(&[&RATE, &LOST], &[&rate]),
+                wrong(&[&RATE], &[&rate, &rate]),
+                wrong(&[&RATE], &[&rate, &lost]),
+            ]
+            .join("\n"),
+            @r#"
+        it took 0 of "lost"
+        it took 2 of "requests"
+        it took one of "lost", which it does not measure
+        "#
+        );
+    }
+
+    #[test]
+    fn what_was_left_is_read_again_and_nothing_where_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Reading::read(folder.path()), []);
+        let all = [Reading::of(&RATE, 50.25), Reading::of(&LOST, 0.0)];
+        Reading::write(&all, folder.path()).unwrap();
+        assert_eq!(Reading::read(folder.path()), all);
+    }
+}
