@@ -210,6 +210,13 @@ pub(crate) struct CompareArgs {
     /// Who puts Kubernetes onto the machines of both sides: by-hand, kubeadm, or both [default: both]
     #[arg(long, value_name = "NAME")]
     pub(crate) bootstrap: Option<Bootstraps>,
+    /// How many pairs of readings are taken on clones, in turns, once there are verdicts: what stands out is
+    /// measured in as many again. 0 measures nothing
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub(crate) pairs: u32,
+    /// How much worse a number may be
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = parse_percent)]
+    pub(crate) margin: f64,
     /// Machines in each cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     pub(crate) nodes: u32,
@@ -694,6 +701,14 @@ fn parse_size(text: &str) -> Result<ByteSize, String> {
         .map_err(|_| "it is a number with a unit: 10GiB, 500M".to_owned())
 }
 
+/// A share: 0.1 of `10%`.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|it| it.trim().parse().ok());
+    let share = number.map(|percent: f64| percent / 100.0);
+    let usable = share.filter(|share| (0.001..=10.0).contains(share));
+    usable.ok_or_else(|| "it is a number of per cent, of 0.1% to 1000%: 10%, 2.5%".to_owned())
+}
+
 fn parse_age(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "it is a number with a unit: 7d, 12h, 1h30m".to_owned())
@@ -892,6 +907,16 @@ pub(crate) enum BenchTarget {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn a_margin_is_a_share_of_something() {
+        for (text, share) in [("10%", 0.1), ("2.5 %", 0.025), ("1000%", 10.0)] {
+            assert_eq!(parse_percent(text), Ok(share));
+        }
+        for text in ["10", "0%", "-5%", "ten%", "%", "inf%", "NaN%", "1001%"] {
+            assert!(parse_percent(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn the_definition_is_consistent() {

@@ -3,13 +3,16 @@
 //! Pure functions over both sides' results. The rule ([`difference`]) knows verdicts alone, not what was said
 //! with them: a scenario that fails on both sides for two reasons does not differ.
 
+pub(crate) mod cluster;
+pub(crate) mod numbers;
 pub(crate) mod summary;
 
 use std::path::PathBuf;
 
-use podwire_cluster::{Cell, Layout};
 use serde::{Deserialize, Serialize};
 
+use crate::report::compare::cluster::cluster;
+use crate::report::compare::numbers::{Asked, Numbers, Taken};
 use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
 
 /// The comparison as data, in its folder.
@@ -30,6 +33,9 @@ pub(crate) struct Comparison {
     pub(crate) head: Side,
     /// Every scenario that was to run on a side, in the catalogue's order for each cluster.
     pub(crate) scenarios: Vec<Compared>,
+    /// What was measured on both sides, unless nothing was to be.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) numbers: Option<Numbers>,
 }
 
 /// One of the two.
@@ -43,6 +49,9 @@ pub(crate) struct Side {
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) unsettled_stages: Vec<String>,
     pub(crate) runs: Vec<SideRun>,
+    /// Those that measured, in the order of the pairs.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) measured: Vec<SideRun>,
 }
 
 /// One run of a side.
@@ -320,6 +329,7 @@ impl Comparison {
             tested: ran.first().map(|first| tested(&first.results)),
             unsettled_stages: unsettled(ran),
             runs: ran.iter().map(|ran| ran.run.clone()).collect(),
+            measured: Vec::new(),
         };
         Self {
             sentence: counts.sentence(),
@@ -328,6 +338,39 @@ impl Comparison {
             base: side(base_flags, base),
             head: side(head_flags, head),
             scenarios,
+            numbers: None,
+        }
+    }
+
+    /// The same with what these runs have measured.
+    pub(crate) fn with_numbers(mut self, asked: Asked, base: &[Ran], head: &[Ran]) -> Self {
+        let both = [base, head].map(|all| all.iter().map(Ran::taken).collect::<Vec<_>>());
+        let numbers = Numbers::of(asked, &both[0], &both[1]);
+        self.sentence = format!("{}; {}", self.sentence, numbers.sentence);
+        for (side, all) in [(&mut self.base, base), (&mut self.head, head)] {
+            side.measured = all.iter().map(|it| it.run.clone()).collect();
+            for said in unsettled(all) {
+                if !side.unsettled_stages.contains(&said) {
+                    side.unsettled_stages.push(said);
+                }
+            }
+        }
+        self.numbers = Some(numbers);
+        self
+    }
+
+    /// Whether head is worse than base in anything.
+    pub(crate) fn is_worse(&self) -> bool {
+        let worse = self.numbers.as_ref().map_or(0, |it| it.counts.worse);
+        self.counts.broke + worse > 0
+    }
+}
+
+impl Ran {
+    fn taken(&self) -> Taken<'_> {
+        Taken {
+            folder: &self.run.folder,
+            results: &self.results,
         }
     }
 }
@@ -388,15 +431,6 @@ pub(crate) fn compare(base: &[Ran], head: &[Ran]) -> Vec<Compared> {
         }
     });
     compared.collect()
-}
-
-/// What two sides' clusters have in common where the rest of them is what differs.
-pub(crate) fn cluster(cell: &str) -> String {
-    match cell.parse::<Cell>() {
-        Ok(cell) if cell.layout == Layout::Flat => cell.bootstrap.to_string(),
-        Ok(cell) => format!("{}+{}", cell.bootstrap, cell.layout),
-        Err(_) => cell.to_owned(),
-    }
 }
 
 fn on_side(runs: &[Ran], name: &str, of: &str) -> OnSide {

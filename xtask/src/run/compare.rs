@@ -1,9 +1,10 @@
-//! `cargo xtask compare`: the same scenarios on a base and on a head, and what differs.
+//! `cargo xtask compare`: the same scenarios on a base and on a head, and what differs; then the same
+//! measurements, pair by pair, and what is worse.
 //!
 //! Each side's runs are runs of this very program as a process of its own, `cargo xtask test` with the side's
 //! flags: what is compared is what a person would have seen, and one side leaves nothing behind in the other.
-//! They are never beside each other on the machine, and what is repeated takes turns (base, head, head, base),
-//! so that whatever the host does meanwhile is no difference between the sides.
+//! They are never beside each other on the machine, and what is repeated or measured takes turns (base, head,
+//! head, base), so that whatever the host does meanwhile is no difference between the sides.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,25 +15,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser as _, ValueEnum as _};
+use podwire_cluster::Bootstrap;
 use podwire_images::host;
 use podwire_process::{ChildCommand, Stream};
 use podwire_scenario::Scenario;
 use podwire_scenario::bare::{OUTPUT_VARIABLE, RunFolder};
+use podwire_scenarios::measurements::measurements;
 use rustix::process::Pid;
 use time::OffsetDateTime;
 
-use crate::command::cli::{Cli, Command, CompareArgs, TestArgs};
+use crate::command::cli::{Bootstraps, Cli, Command, CompareArgs, TestArgs};
 use crate::command::interrupt::Expected;
 use crate::command::session::Session;
 use crate::command::{consent, side};
 use crate::plan::durations::Durations;
+use crate::report::compare::cluster::cluster;
+use crate::report::compare::numbers::statistics::fewest_pairs;
+use crate::report::compare::numbers::{Asked, percent};
 use crate::report::compare::summary::render;
-use crate::report::compare::{self, Comparison, RUNS, Ran, Repeat, SideRun, to_repeat};
+use crate::report::compare::{Comparison, RUNS, Ran, Repeat, SideRun, to_repeat};
 use crate::report::files;
 use crate::report::results::Results;
 use crate::run::look;
 use crate::run::order::Order;
 use crate::say::stop::{INTERRUPTED, Stop};
+use crate::say::text::about;
 
 /// A run is looked at so often.
 const LOOK: Duration = Duration::from_millis(100);
@@ -72,11 +79,27 @@ pub(crate) fn compare(
     });
     let [base, head] = flags;
     let flags = [base?, head?];
-    let lacks = plans(session, args, &flags, catalogue)?;
+    let mut lacks = plans(session, args, &flags, catalogue)?;
     outln!(
         "Base and head run one after the other; what differs then runs {} times more on both.",
         RUNS - 1
     );
+    let mut asked = Asked {
+        pairs: usize::try_from(args.pairs)?,
+        margin: args.margin,
+    };
+    if asked.pairs > 0 {
+        match plan_of_numbers(session, args, &flags)? {
+            Ok(plan) => {
+                outln!("{}", plan.told(asked));
+                lacks += &plan.lacks;
+            }
+            Err(why) => {
+                outln!("No numbers: {why}");
+                asked.pairs = 0;
+            }
+        }
+    }
     if flags[0] == flags[1] {
         outln!("They are the same: whatever differs shows how often the comparison itself errs.");
     }
@@ -97,7 +120,9 @@ pub(crate) fn compare(
         args,
         flags,
         folder,
+        asked,
         ran: [Vec::new(), Vec::new()],
+        measured: [Vec::new(), Vec::new()],
         interrupted: &interrupted,
     };
     let done = runs.all();
@@ -110,9 +135,106 @@ pub(crate) fn compare(
     let shown = session.workspace.shown(&session.workspace.latest());
     out!("{}", render(&comparison, &shown));
     done?;
-    match comparison.counts.broke {
-        0 => Ok(()),
-        _ => Err(Stop::Failed),
+    match comparison.is_worse() {
+        false => Ok(()),
+        true => Err(Stop::Failed),
+    }
+}
+
+/// What is going to be measured.
+struct PlanOfNumbers {
+    /// Names of measurements, on the clusters that both sides have.
+    measurements: BTreeSet<String>,
+    /// How many numbers that makes.
+    metrics: usize,
+    /// The cluster.
+    bootstrap: Bootstrap,
+    /// Seconds for one run of each side.
+    pair: f64,
+    /// What the machine lacks for it, a line for each.
+    lacks: String,
+}
+
+impl PlanOfNumbers {
+    /// In words, for the plan.
+    fn told(&self, Asked { pairs, margin }: Asked) -> String {
+        let each = Duration::try_from_secs_f64(self.pair).unwrap_or_default();
+        let all = each * u32::try_from(pairs).unwrap_or(u32::MAX);
+        let mut text = format!(
+            "Then {} numbers of {} are measured, in {pairs} pairs in turns, about {}; what stands out in as many \
+             again. Worse is what is worse by more than {}: {}.",
+            self.metrics,
+            self.bootstrap,
+            about(all),
+            percent(margin),
+            self.measurements
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        let fewest = fewest_pairs(self.metrics);
+        if pairs < fewest {
+            text += &format!(
+                "\nSo few pairs can call none of so many numbers worse: --pairs {fewest} is the least."
+            );
+        }
+        if pairs < WITHIN {
+            text += &format!("\nNothing is within the margin by fewer than {WITHIN} pairs.");
+        }
+        text
+    }
+}
+
+/// The fewest pairs that have an interval.
+const WITHIN: usize = 6;
+
+/// What is going to be measured on both sides; or why nothing is.
+fn plan_of_numbers(
+    session: &Session,
+    args: &CompareArgs,
+    flags: &[Vec<String>; 2],
+) -> Result<Result<PlanOfNumbers, String>, Stop> {
+    let catalogue = measurements();
+    let times = Durations::load(session.cache.root());
+    let packages = host::Host::detect(&session.spawner).plan(false);
+    let mut plan = PlanOfNumbers {
+        measurements: catalogue.iter().map(|it| it.name.to_owned()).collect(),
+        metrics: 0,
+        bootstrap: measured_on(args),
+        pair: 0.0,
+        lacks: String::new(),
+    };
+    for (name, flags) in SIDES.iter().zip(flags) {
+        let side = test_args(&words(args, flags, What::Numbers(&[])))?;
+        let order = match Order::take(session, &side, &catalogue) {
+            Ok(order) => order,
+            // Its flags are fine, or its scenarios would not run.
+            Err(Stop::Usage(why)) => return Ok(Err(format!("{}: {why}", name.text()))),
+            Err(other) => return Err(other),
+        };
+        let (of_side, _) = look::look(session, &order, &packages)?;
+        let own: BTreeSet<String> = on_clusters(&order).into_iter().map(|(it, _)| it).collect();
+        plan.measurements.retain(|it| own.contains(it));
+        plan.pair += of_side.expected(&times).values().sum::<f64>();
+        for shortage in of_side.shortages() {
+            plan.lacks += &format!("{}, measured: {shortage}\n", name.text());
+        }
+    }
+    let both = catalogue.iter();
+    let both = both.filter(|it| plan.measurements.contains(it.name));
+    plan.metrics = both.map(|it| it.measures.len()).sum();
+    Ok(match plan.metrics {
+        0 => Err("no measurement is for the clusters of both sides".to_owned()),
+        _ => Ok(plan),
+    })
+}
+
+/// Whose cluster is measured: one is enough, and takes long enough.
+fn measured_on(args: &CompareArgs) -> Bootstrap {
+    match args.bootstrap {
+        Some(Bootstraps::One(bootstrap)) => bootstrap,
+        Some(Bootstraps::Both) | None => Bootstrap::Kubeadm,
     }
 }
 
@@ -131,7 +253,7 @@ fn plans(
             Stop::Usage(text) => Stop::Usage(format!("{}: {text}", name.text())),
             other => other,
         };
-        let args = test_args(&words(args, flags, None)).map_err(of_side)?;
+        let args = test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?;
         let order = Order::take(session, &args, catalogue).map_err(of_side)?;
         let (plan, _) = look::look(session, &order, &packages)?;
         Ok((name, plan, on_clusters(&order)))
@@ -170,9 +292,9 @@ fn plans(
 fn on_clusters(order: &Order<'_>) -> BTreeSet<(String, String)> {
     let cells = order.cells.iter();
     let all = cells.flat_map(|cell| {
-        let cluster = compare::cluster(&cell.cell.to_string());
+        let place = cluster(&cell.cell.to_string());
         let names = cell.selection.scenarios.iter();
-        names.map(move |name| (name.clone(), cluster.clone()))
+        names.map(move |name| (name.clone(), place.clone()))
     });
     all.collect()
 }
@@ -184,21 +306,41 @@ fn shown(flags: &[String]) -> String {
     }
 }
 
-/// The arguments of a run of one side: all that was asked for, or what is to be repeated.
-fn words(args: &CompareArgs, flags: &[String], repeat: Option<&Repeat>) -> Vec<String> {
-    let (filter, profile, bootstrap) = match repeat {
-        None => (
-            args.filter.clone(),
-            args.profile.and_then(|it| it.to_possible_value()),
-            args.bootstrap.map(|it| it.to_string()),
-        ),
-        Some(repeat) => (
-            Some(repeat.names.join(",")),
-            None,
-            repeat
-                .bootstrap
-                .clone()
-                .or_else(|| args.bootstrap.map(|it| it.to_string())),
+/// What a run of a side has.
+#[derive(Debug, Clone, Copy)]
+enum What<'a> {
+    /// All scenarios that were asked for.
+    Verdicts,
+    /// Those that differed.
+    Repeat(&'a Repeat),
+    /// Measurements: these, or all where none is named.
+    Numbers(&'a [String]),
+}
+
+impl What<'_> {
+    /// What its runs are called, each with its number.
+    fn run(self) -> &'static str {
+        match self {
+            Self::Verdicts | Self::Repeat(_) => "run",
+            Self::Numbers(_) => "pair",
+        }
+    }
+}
+
+/// The arguments of a run of one side.
+fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec<String> {
+    let profile = args.profile.and_then(|it| it.to_possible_value());
+    let asked = args.bootstrap.map(|it| it.to_string());
+    let (filter, profile, bootstrap) = match what {
+        What::Verdicts => (args.filter.clone(), profile, asked),
+        What::Repeat(repeat) => {
+            let bootstrap = repeat.bootstrap.clone();
+            (Some(repeat.names.join(",")), None, bootstrap.or(asked))
+        }
+        What::Numbers(names) => (
+            (!names.is_empty()).then(|| names.join(",")),
+            profile.filter(|_| names.is_empty()),
+            Some(measured_on(args).to_string()),
         ),
     };
     let valued = [
@@ -212,6 +354,7 @@ fn words(args: &CompareArgs, flags: &[String], repeat: Option<&Repeat>) -> Vec<S
         ),
     ];
     let alone = [
+        ("--measure", matches!(what, What::Numbers(_))),
         ("--yes", args.yes),
         ("--require-kvm", args.require_kvm),
         ("--locked", args.locked),
@@ -243,16 +386,24 @@ struct Runs<'a> {
     args: &'a CompareArgs,
     flags: [Vec<String>; 2],
     folder: RunFolder,
+    asked: Asked,
     /// What has run, base's and head's.
     ran: [Vec<Ran>; 2],
+    /// What has measured.
+    measured: [Vec<Ran>; 2],
     /// Ctrl-C.
     interrupted: &'a Expected,
 }
 
 impl Runs<'_> {
     fn all(&mut self) -> Result<(), Stop> {
+        self.verdicts()?;
+        self.numbers()
+    }
+
+    fn verdicts(&mut self) -> Result<(), Stop> {
         for name in SIDES {
-            self.run(name, None)?;
+            self.run(name, What::Verdicts)?;
         }
         let Some(repeat) = to_repeat(&self.so_far(None).scenarios) else {
             return Ok(());
@@ -263,32 +414,57 @@ impl Runs<'_> {
             repeat.names.join(", ")
         ));
         for number in 1..RUNS {
-            // base, head, head, base, base, head, ...
-            let mut turns = SIDES;
-            if number % 2 == 1 {
-                turns.reverse();
+            for name in turns(number) {
+                self.run(name, What::Repeat(&repeat))?;
             }
-            for name in turns {
-                self.run(name, Some(&repeat))?;
+        }
+        Ok(())
+    }
+
+    fn numbers(&mut self) -> Result<(), Stop> {
+        let pairs = self.asked.pairs;
+        for number in 0..pairs {
+            for name in turns(number) {
+                self.run(name, What::Numbers(&[]))?;
+            }
+        }
+        let numbers = self.so_far(None).numbers;
+        let again = numbers.map(|it| it.to_measure_again()).unwrap_or_default();
+        if again.is_empty() {
+            return Ok(());
+        }
+        self.session.progress.line(&format!(
+            "what stands out is measured in {pairs} pairs more: {}",
+            again.join(", ")
+        ));
+        for number in pairs..2 * pairs {
+            for name in turns(number) {
+                self.run(name, What::Numbers(&again))?;
             }
         }
         Ok(())
     }
 
     /// One run of a side, whose results are kept whatever became of it.
-    fn run(&mut self, name: Name, repeat: Option<&Repeat>) -> Result<(), Stop> {
+    fn run(&mut self, name: Name, what: What<'_>) -> Result<(), Stop> {
         if self.interrupted.has_come() {
             return Err(Stop::Interrupted);
         }
         let place = name as usize;
         let output = self.folder.join(name.text());
-        let number = self.ran[place].len() + 1;
-        let log = output.join(format!("run-{number}.txt"));
+        let number = self.kept(what)[place].len() + 1;
+        let log = output.join(format!("{}-{number}.txt", what.run()));
         fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
-        let words = words(self.args, &self.flags[place], repeat);
+        let words = words(self.args, &self.flags[place], what);
+        let of = match what {
+            What::Verdicts | What::Repeat(_) => String::new(),
+            What::Numbers([]) => format!(" of {}", self.asked.pairs),
+            What::Numbers(_) => format!(" of {}", 2 * self.asked.pairs),
+        };
         self.session.progress.line(&format!(
-            "{}, run {number}: {}",
+            "{}, {} {number}{of}: {}",
             name.text(),
+            what.run(),
             ChildCommand::new("cargo")
                 .args(["xtask"])
                 .args(&words)
@@ -310,10 +486,10 @@ impl Runs<'_> {
         let stop = self.stop(name, status.code(), &log);
         let folder = newest(&output).filter(|newest| before.as_ref() != Some(newest));
         let kept = match folder {
-            Some(folder) => self.keep(place, &folder, took, stop.as_ref())?,
+            Some(folder) => self.keep(name, what, &folder, (took, stop.as_ref()))?,
             None => false,
         };
-        let last = self.ran[place].last().filter(|_| kept);
+        let last = self.kept(what)[place].last().filter(|_| kept);
         let error = match last {
             Some(last) => last.results.error.clone(),
             None => Some(format!("its run left no results; see {}", log.display())),
@@ -358,13 +534,22 @@ impl Runs<'_> {
         )))
     }
 
-    /// Keeps what a run has left; whether there was anything.
+    /// What there is of such runs.
+    fn kept(&mut self, what: What<'_>) -> &mut [Vec<Ran>; 2] {
+        match what {
+            What::Verdicts | What::Repeat(_) => &mut self.ran,
+            What::Numbers(_) => &mut self.measured,
+        }
+    }
+
+    /// Keeps what a run has left, which took so long and was ended by this, if early; whether there was
+    /// anything.
     fn keep(
         &mut self,
-        place: usize,
+        name: Name,
+        what: What<'_>,
         folder: &Path,
-        took: Duration,
-        stop: Option<&Stop>,
+        (took, stop): (Duration, Option<&Stop>),
     ) -> anyhow::Result<bool> {
         let path = folder.join("results.json");
         let Ok(text) = fs::read(&path) else {
@@ -381,7 +566,7 @@ impl Runs<'_> {
             None => said,
         };
         let own = fs::canonicalize(&*self.folder)?;
-        self.ran[place].push(Ran {
+        self.kept(what)[name as usize].push(Ran {
             run: SideRun {
                 folder: folder.strip_prefix(&own).unwrap_or(folder).to_owned(),
                 seconds: took.as_secs_f64(),
@@ -394,8 +579,24 @@ impl Runs<'_> {
 
     fn so_far(&self, error: Option<String>) -> Comparison {
         let [base, head] = &self.ran;
-        Comparison::of(self.flags.clone(), (base, head), error)
+        let comparison = Comparison::of(self.flags.clone(), (base, head), error);
+        match self.asked.pairs {
+            0 => comparison,
+            _ => {
+                let [base, head] = &self.measured;
+                comparison.with_numbers(self.asked, base, head)
+            }
+        }
     }
+}
+
+/// base, head, head, base, base, head, ...
+fn turns(number: usize) -> [Name; 2] {
+    let mut turns = SIDES;
+    if number % 2 == 1 {
+        turns.reverse();
+    }
+    turns
 }
 
 /// The newest run's folder, without symbolic links.
@@ -406,6 +607,7 @@ fn newest(output: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::compare::numbers::statistics::MOST_PAIRS;
 
     fn args(line: &[&str]) -> CompareArgs {
         let words = ["xtask", "compare"].iter().chain(line);
@@ -434,16 +636,54 @@ mod tests {
         let args = args(&line);
         let (base, head) = (side::flags(&args.base), side::flags(&args.head));
         let (base, head) = (base.unwrap(), head.unwrap());
-        let shown = |flags, repeat| words(&args, flags, repeat).join(" ");
-        insta::assert_snapshot!(shown(&base, None), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
+        let shown = |flags: &[String], what: What<'_>| words(&args, flags, what).join(" ");
+        insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
         let repeat = Repeat {
             names: ["a", "b"].map(String::from).into(),
             bootstrap: Some("by-hand".into()),
         };
-        insta::assert_snapshot!(shown(&head, Some(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
-        let run = test_args(&words(&args, &head, None)).unwrap();
+        insta::assert_snapshot!(shown(&head, What::Repeat(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
+        insta::assert_snapshot!(shown(&base, What::Numbers(&[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
+        let again = ["measure_way".to_owned()];
+        insta::assert_snapshot!(shown(&head, What::Numbers(&again)), @"test --filter measure_way --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy iptables");
+        let measures = test_args(&words(&args, &head, What::Numbers(&again))).unwrap();
+        assert!(measures.measure && measures.filter.is_some());
+        let run = test_args(&words(&args, &head, What::Verdicts)).unwrap();
         assert_eq!(run.max_size.map(|it| it.as_u64()), Some(10 << 30));
         assert_eq!(run.network.kube_proxy.to_string(), "iptables");
+    }
+
+    #[test]
+    fn sides_take_turns_in_pairs() {
+        let order: String = (0..4)
+            .flat_map(turns)
+            .map(|name| name.text().chars().next().unwrap())
+            .collect();
+        assert_eq!(order, "bhhbbhhb");
+        assert_eq!(args(&["", ""]).pairs, 6);
+        let most = args(&["", "", "--pairs", "10"]).pairs as usize;
+        assert_eq!(2 * most, MOST_PAIRS);
+    }
+
+    #[test]
+    fn one_cluster_is_measured() {
+        let on = |line: &[&str]| measured_on(&args(line));
+        assert_eq!(on(&["", ""]), Bootstrap::Kubeadm);
+        assert_eq!(on(&["", "", "--bootstrap", "both"]), Bootstrap::Kubeadm);
+        assert_eq!(on(&["", "", "--bootstrap", "by-hand"]), Bootstrap::ByHand);
+    }
+
+    #[test]
+    fn a_plan_says_how_many_numbers_there_are_and_what_few_pairs_cannot_say() {
+        let plan = PlanOfNumbers {
+            measurements: ["measure_change", "measure_way"].map(String::from).into(),
+            metrics: 16,
+            bootstrap: Bootstrap::Kubeadm,
+            pair: 250.0,
+            lacks: String::new(),
+        };
+        let told = |pairs| plan.told(Asked { pairs, margin: 0.1 });
+        insta::assert_snapshot!([told(6), told(3)].join("\n"));
     }
 
     #[test]

@@ -9,8 +9,13 @@ use super::{Running, laid, latest, xtask};
 
 /// Nothing about the base; both sides with these scenarios alone.
 fn compare(head: &str, filter: &str) -> Command {
+    compare_in_pairs(head, filter, "0")
+}
+
+/// The same with so many pairs of readings.
+fn compare_in_pairs(head: &str, filter: &str, pairs: &str) -> Command {
     let mut command = xtask("compare");
-    command.args(["", head, "--filter", filter]);
+    command.args(["", head, "--filter", filter, "--pairs", pairs]);
     command.args(["--yes", "--nodes", "2", "--bootstrap", "by-hand"]);
     command
 }
@@ -76,4 +81,85 @@ fn ctrl_c_ends_the_run_of_a_side_and_tells_what_has_verdicts() {
     assert_eq!(data["error"], "ended by Ctrl-C");
     assert_eq!(data["scenarios"][0]["difference"], "undecided");
     assert_eq!(runs(&data["base"]), 1, "{data}");
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn numbers_are_taken_of_both_sides_in_pairs() {
+    let output = compare_in_pairs("", "every_pair", "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let (data, page) = left();
+    let of = |side: &str| data[side]["measured"].as_array().unwrap().len();
+    // What one pair shows by chance is measured once more.
+    assert!(
+        (1..=2).contains(&of("base")) && of("base") == of("head"),
+        "{data}"
+    );
+    let numbers = &data["numbers"];
+    assert_eq!(numbers["unmeasured"], Value::Array(Vec::new()), "{numbers}");
+    let metrics = numbers["metrics"].as_array().unwrap();
+    for it in metrics {
+        assert!(!it["pairs"].as_array().unwrap().is_empty(), "{it}");
+        let name = it["metric"].as_str().unwrap();
+        assert!(told.contains(name) && page.contains(name), "{name}");
+    }
+    let positive = |name: &str| {
+        let named = metrics.iter().filter(|it| it["metric"] == name);
+        let pairs = named.flat_map(|it| it["pairs"].as_array().unwrap());
+        let mut all = pairs.flat_map(|it| it.as_array().unwrap()).peekable();
+        all.peek().is_some() && all.all(|it| it.as_f64().unwrap() > 0.0)
+    };
+    for name in [
+        "requests on fresh connections to a Pod",
+        "latency on kept connections to a ClusterIP",
+        "throughput to a Pod",
+        "frames of a request to a Pod",
+        "rules of a node",
+        "first right answer after a change",
+    ] {
+        assert!(positive(name), "{name}: {numbers}");
+    }
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn ctrl_c_while_numbers_are_taken_leaves_the_verdicts() {
+    let mut compared = Running::of(&mut compare_in_pairs("", "every_pair", "6"));
+    compared.wait_for("base, pair 1 of 6: ");
+    let (code, heard) = compared.interrupt();
+    assert_eq!(code, Some(130), "{heard:#?}");
+    let (data, _) = left();
+    assert_eq!(data["error"], "ended by Ctrl-C");
+    assert_eq!(data["scenarios"][0]["difference"], "passes_on_both");
+    assert_eq!(data["numbers"]["metrics"], Value::Array(Vec::new()));
+}
+
+#[test]
+#[ignore = "runs clusters of machines, and takes an hour where they are emulated"]
+fn a_delay_on_the_way_is_worse_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = dir.path().join("slow");
+    let network = slow.join("etc/systemd/network/20-segment.network.d");
+    fs::create_dir_all(&network).unwrap();
+    let delays = "[NetworkEmulator]\nParent=root\nDelaySec=40ms\n";
+    fs::write(network.join("slow.conf"), delays).unwrap();
+    let head = format!("--node-files {}", slow.display());
+    let output = compare_in_pairs(&head, "every_pair", "6").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let (data, page) = left();
+    assert_eq!(data["counts"]["broke"], 0, "{data}");
+    let metrics = data["numbers"]["metrics"].as_array().unwrap();
+    let answer = |name: &str| {
+        let mut named = metrics.iter().filter(|it| it["metric"] == name);
+        named.next().unwrap()["answer"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(answer("latency on kept connections to a Pod"), "worse");
+    assert_eq!(
+        answer("latency on fresh connections to a ClusterIP"),
+        "worse"
+    );
+    assert_eq!(answer("rules of a node"), "within");
+    assert!(page.contains("class=\"wrong\""));
 }

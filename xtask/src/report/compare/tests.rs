@@ -107,15 +107,6 @@ fn the_rule() {
     ");
 }
 
-#[test]
-fn clusters_are_the_same_that_differ_in_what_a_change_may_be() {
-    for cell in ["by-hand/nftables/routes", "by-hand/iptables/flannel+dual"] {
-        assert_eq!(cluster(cell), "by-hand");
-    }
-    assert_eq!(cluster("kubeadm/nftables/flannel+routed"), "kubeadm+routed");
-    assert_eq!(cluster("of another version"), "of another version");
-}
-
 /// A head that breaks one, recovers one, and differs now and then in one.
 fn sides() -> (Vec<Ran>, Vec<Ran>) {
     let kubeadm = "kubeadm/nftables/flannel";
@@ -186,6 +177,55 @@ fn what_had_not_settled_is_said_of_its_side_once() {
     assert!(!text.contains("head: the stage"), "{text}");
     let file = serde_json::to_vec(&all).unwrap();
     assert_eq!(serde_json::from_slice::<Comparison>(&file).unwrap(), all);
+}
+
+#[test]
+fn numbers_follow_the_verdicts_and_make_it_red_as_well() {
+    let (base, head) = sides();
+    let both = [&base[..1], &head[..1]];
+    let verdicts = Comparison::of(flags(), (both[0], both[0]), None);
+    assert!(!verdicts.is_worse());
+    let asked = Asked {
+        pairs: 6,
+        margin: 0.1,
+    };
+    let none = verdicts.clone().with_numbers(asked, &[], &[]);
+    assert!(
+        none.sentence.ends_with("; nothing was measured"),
+        "{}",
+        none.sentence
+    );
+    assert!(!none.is_worse());
+    let measured = Comparison {
+        numbers: Some(numbers::tests::numbers()),
+        ..verdicts
+    };
+    assert!(measured.is_worse());
+    let told = |of: &Comparison| render(of, Path::new("target/podwire/latest"));
+    insta::assert_snapshot!(told(&measured));
+    // Of a fraction the last bit may be another.
+    let file = serde_json::to_vec(&measured).unwrap();
+    let back: Comparison = serde_json::from_slice(&file).unwrap();
+    assert_eq!(told(&back), told(&measured));
+}
+
+#[test]
+fn runs_that_measured_are_kept_beside_the_others() {
+    let (base, head) = sides();
+    let mut measured = ran(7, &[]);
+    measured.results.unsettled_stages = vec!["the stage workload had not settled".into()];
+    let asked = Asked {
+        pairs: 1,
+        margin: 0.1,
+    };
+    let all = Comparison::of(flags(), (&base, &head), None);
+    let all = all.with_numbers(asked, std::slice::from_ref(&measured), &[]);
+    assert_eq!((all.base.runs.len(), all.base.measured.len()), (RUNS, 1));
+    assert_eq!(
+        all.base.unsettled_stages,
+        ["the stage workload had not settled"]
+    );
+    assert_eq!(all.head.measured, []);
 }
 
 #[test]

@@ -7,6 +7,9 @@ use maud::{Markup, html};
 
 use super::said::{block, line, link, short};
 use super::{document, unsettled};
+use crate::report::compare::numbers::statistics::Answer;
+use crate::report::compare::numbers::{Number, Numbers, Unmeasured, percent};
+use crate::report::compare::summary::{how_often, row as cells};
 use crate::report::compare::{Compared, Comparison, Difference, FILE, OnSide, Side, SideRun};
 use crate::report::left::Left;
 use crate::say::text::clock;
@@ -39,6 +42,7 @@ pub(crate) fn page(comparison: &Comparison) -> String {
         main {
             @if !shown.is_empty() { (table(&shown)) }
             @for it in shown.iter().take(IN_FULL) { (section(it)) }
+            @if let Some(numbers) = &comparison.numbers { (of_numbers(numbers)) }
             (runs(comparison))
         }
         footer {
@@ -97,6 +101,69 @@ fn table(shown: &[&Compared]) -> Markup {
     }
 }
 
+/// What was measured, and what could not be.
+fn of_numbers(numbers: &Numbers) -> Markup {
+    html! {
+        section id="numbers" {
+            h2 { "Numbers" }
+            p { (line(&numbers.sentence)) "." }
+            @if !numbers.metrics.is_empty() {
+                div.wide tabindex="0" role="region" aria-label="Numbers" {
+                    table {
+                        thead {
+                            tr {
+                                @for name in NUMBERS { th scope="col" { (name) } }
+                            }
+                        }
+                        tbody {
+                            @for it in numbers.metrics.iter().take(ROWS) { (number(it)) }
+                        }
+                    }
+                }
+                p {
+                    "ratio: head's reading by base's, the median of n pairs. interval: the ratios that explain the \
+                     pairs as well, at 95 %. p: how often chance alone makes such a difference, over all numbers. \
+                     Worse, or better: p is 0.05 at most, and the ratio beyond "
+                    (percent(numbers.margin)) ". Every pair is in " (FILE) "."
+                }
+            }
+            @for it in numbers.unmeasured.iter().take(IN_FULL) { (not_measured(it)) }
+        }
+    }
+}
+
+const NUMBERS: [&str; 9] = [
+    "number", "cluster", "answer", "base", "head", "ratio", "interval", "p", "n",
+];
+
+fn number(it: &Number) -> Markup {
+    let [name, others @ ..] = cells(it);
+    html! {
+        tr {
+            th scope="row" { (short(&name, NAME)) }
+            @for (place, cell) in others.iter().enumerate() {
+                td class=[(place == 1 && it.answer == Answer::Worse).then_some("wrong")] {
+                    (short(cell, NAME))
+                }
+            }
+        }
+    }
+}
+
+fn not_measured(it: &Unmeasured) -> Markup {
+    html! {
+        h3 {
+            (short(&it.side, NAME)) ": " (short(&it.measurement, NAME)) " on "
+            (short(&it.cluster, NAME)) " " (how_often(it))
+            @if let Some(folder) = &it.folder {
+                " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
+            }
+        }
+        pre.sentence tabindex="0" { (block(&it.reason)) }
+        @if let Some(again) = &it.again { pre tabindex="0" { code { (block(again)) } } }
+    }
+}
+
 /// What both sides said of a scenario, unless it passed.
 fn section(it: &Compared) -> Markup {
     let sides = [("base", &it.base), ("head", &it.head)];
@@ -131,7 +198,8 @@ fn said(name: &str, side: &OnSide) -> Markup {
 /// The runs of both sides, each with its own page.
 fn runs(comparison: &Comparison) -> Markup {
     let sides = [("base", &comparison.base), ("head", &comparison.head)];
-    let all = sides.iter().flat_map(|(_, side)| &side.runs);
+    let all = sides.iter();
+    let all = all.flat_map(|(_, side)| side.runs.iter().chain(&side.measured));
     let time = |seconds: f64| clock(Duration::try_from_secs_f64(seconds).unwrap_or_default());
     let total: f64 = all.map(|run| run.seconds).sum();
     html! {
@@ -142,6 +210,11 @@ fn runs(comparison: &Comparison) -> Markup {
                     @for (name, side) in sides {
                         @for (number, run) in side.runs.iter().enumerate().take(RUNS) {
                             (row(&format!("{name}, run {}", number + 1), run, &time(run.seconds)))
+                        }
+                    }
+                    @for (name, side) in sides {
+                        @for (number, run) in side.measured.iter().enumerate().take(RUNS) {
+                            (row(&format!("{name}, pair {}", number + 1), run, &time(run.seconds)))
                         }
                     }
                 }
@@ -200,6 +273,7 @@ mod tests {
                 seconds: 61.0,
                 error: None,
             }],
+            measured: Vec::new(),
         };
         Comparison {
             sentence: "head breaks 1 of 2 scenarios".into(),
@@ -208,6 +282,7 @@ mod tests {
             base: side(&[], "base/runs/1"),
             head: side(&["--replace", "kube-proxy=./out/kube-proxy"], "head/runs/2"),
             scenarios,
+            numbers: None,
         }
     }
 
@@ -238,12 +313,38 @@ mod tests {
     }
 
     #[test]
+    fn numbers_have_a_table_in_which_only_what_is_worse_stands_out_and_what_was_not_measured_is_said()
+     {
+        let numbers = crate::report::compare::numbers::tests::numbers();
+        assert!(numbers.counts.worse == 1 && !numbers.unmeasured.is_empty());
+        let comparison = Comparison {
+            numbers: Some(numbers),
+            ..comparison(Vec::new())
+        };
+        let page = page(&comparison);
+        let (_, section) = page.split_once("<section id=\"numbers\">").unwrap();
+        let (section, _) = section.split_once("</section>").unwrap();
+        assert_eq!(section.matches("class=\"wrong\"").count(), 1);
+        insta::assert_snapshot!(section.replace('>', ">\n"));
+    }
+
+    #[test]
     fn it_is_never_too_long_and_commands_nobody() {
         let reason = "::error::<script>\u{1b}[2J".repeat(2000);
         let many =
             (0..2000).map(|number| compared(&format!("a{number}"), Difference::Broke, &reason));
         let mut comparison = comparison(many.collect());
         comparison.base.unsettled_stages = vec![reason.clone(); 1000];
+        let mut numbers = crate::report::compare::numbers::tests::numbers();
+        let mut metric = numbers.metrics[0].clone();
+        metric.metric.clone_from(&reason);
+        metric.unit.clone_from(&reason);
+        numbers.metrics = vec![metric; 1000];
+        let mut failed = numbers.unmeasured[0].clone();
+        failed.reason.clone_from(&reason);
+        numbers.unmeasured = vec![failed; 1000];
+        numbers.sentence.clone_from(&reason);
+        comparison.numbers = Some(numbers);
         let page = page(&comparison);
         assert!(page.len() <= MOST, "{}", page.len());
         assert!(!page.contains("<script>") && !page.contains('\u{1b}'));
