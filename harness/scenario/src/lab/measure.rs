@@ -17,7 +17,7 @@ use crate::lab::wire::Wire;
 
 /// How long a load lasts, by the sender's clock: long enough for some tens of requests of an emulated guest.
 const LASTS: Duration = Duration::from_secs(2);
-/// For one request of it, before stretching; a transfer's is for a time without an octet.
+/// For one request of it, by the sender's clock; a transfer's is for a time without an octet.
 const REQUEST: Duration = Duration::from_secs(10);
 /// For the way to the sender and back, before stretching.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -52,13 +52,12 @@ impl Lab {
         by: Load,
         at_once: u32,
     ) -> anyhow::Result<LoadReport> {
-        let limit = self.limit(REQUEST);
         let request = LoadRequest {
             to: SocketAddr::from((to, 80)),
             by,
             at_once,
             for_ms: u64::try_from(LASTS.as_millis())?,
-            limit_ms: u64::try_from(limit.as_millis())?,
+            limit_ms: u64::try_from(REQUEST.as_millis())?,
         };
         self.step(format!("load from {from} to {to}: {by}, {at_once} at once"));
         let limit = self.limit(QUESTION) + request.longest();
