@@ -9,6 +9,7 @@ pub(crate) mod comparison;
 mod failure;
 mod matrix;
 mod overview;
+mod readings;
 mod said;
 mod slowest;
 mod timeline;
@@ -99,6 +100,7 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
             @for test in tests.filter(|it| it.outcome == Verdict::Failed).take(TESTS) {
                 (harness_test(test))
             }
+            (readings::section(results, room.rows))
             (overview::section(results, room.rows))
         }
         footer {

@@ -427,6 +427,12 @@ impl Runs<'_> {
             for name in turns(number) {
                 self.run(name, What::Numbers(&[]))?;
             }
+            // Whatever the first pair has met, the others would wait for as well.
+            if self.so_far(None).numbers.is_some_and(|it| !it.has_pairs()) {
+                let told = "nothing could be measured on both sides: no more pairs are taken";
+                self.session.progress.line(told);
+                return Ok(());
+            }
         }
         let numbers = self.so_far(None).numbers;
         let again = numbers.map(|it| it.to_measure_again()).unwrap_or_default();

@@ -164,6 +164,11 @@ impl Numbers {
         }
     }
 
+    /// Whether anything could be read on both sides.
+    pub(crate) fn has_pairs(&self) -> bool {
+        self.metrics.iter().any(|it| !it.pairs.is_empty())
+    }
+
     /// The measurements to be carried out again, in as many pairs: those with a metric that stands out.
     pub(crate) fn to_measure_again(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();

@@ -192,6 +192,7 @@ fn a_side_on_which_nothing_could_be_measured_is_told_in_words() {
         (failed.side.as_str(), failed.failed, failed.of),
         ("head", 2, 2)
     );
+    assert!(!one.has_pairs() && told(&base, &base).has_pairs());
     assert_eq!(failed.reason, "no connection");
     assert_eq!(failed.folder.as_deref(), Some(Path::new("1/scenarios/way")));
     // On neither side: no number, but it is said.
