@@ -3,7 +3,7 @@
 //! They show whether an open connection lives through whatever happens to the machines: a number
 //! that is missing, doubled or out of order ends the stream with a reason.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 const MAX_STREAMS: usize = 64;
 /// For the connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Asks for [`echo`], and is answered with [`GO`].
+/// Asks for [`echo`], and is answered with [`GO`] and a line: the name of who says the numbers back.
 const ASK: &[u8] = b"POST /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
 const GO: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+/// A host name has no more characters (RFC 1123, 2.1), and the line ends.
+const NAME_LINE: u64 = 256;
 /// Bytes of one number, big-endian.
 const NUMBER: usize = 8;
 
@@ -41,6 +43,8 @@ fn pace() -> u64 {
 pub struct StreamReport {
     /// Where it leads, and at what pace.
     pub request: StreamRequest,
+    /// Who says the numbers back, by its own name.
+    pub host: String,
     /// How many numbers have come back, each in its turn.
     pub echoed: u64,
     /// How long the one took that was away for longest, in milliseconds; also one that is away now.
@@ -92,11 +96,17 @@ impl Streams {
         let mut stream = TcpStream::connect_timeout(&request.to, CONNECT)?;
         stream.set_read_timeout(Some(CONNECT))?;
         stream.write_all(ASK)?;
+        let mut from = BufReader::new(stream.try_clone()?);
         let mut answer = [0; GO.len()];
-        stream.read_exact(&mut answer)?;
+        from.read_exact(&mut answer)?;
         if answer != GO {
             return Err(io::Error::other("the other side does not echo"));
         }
+        let mut host = String::new();
+        from.by_ref().take(NAME_LINE).read_line(&mut host)?;
+        let Some(host) = host.strip_suffix('\n') else {
+            return Err(io::Error::other("the other side does not say its name"));
+        };
         // From here on it may wait for as long as it takes.
         stream.set_read_timeout(None)?;
         stream.set_nodelay(true)?;
@@ -104,6 +114,7 @@ impl Streams {
             all.push(Stream {
                 report: StreamReport {
                     request,
+                    host: host.to_owned(),
                     echoed: 0,
                     longest_ms: 0,
                     failure: None,
@@ -115,7 +126,7 @@ impl Streams {
         let streams = self.clone();
         let work = move || {
             let pace = Duration::from_millis(request.interval_ms);
-            let failure = streams.count_into(stream, index, pace);
+            let failure = streams.count_into(stream, from, index, pace);
             streams.with(|all| {
                 all[index].back();
                 all[index].report.failure = Some(failure.to_string());
@@ -125,13 +136,19 @@ impl Streams {
         Ok(())
     }
 
-    fn count_into(&self, mut stream: TcpStream, index: usize, pace: Duration) -> io::Error {
+    fn count_into(
+        &self,
+        mut stream: TcpStream,
+        mut from: impl Read,
+        index: usize,
+        pace: Duration,
+    ) -> io::Error {
         let mut number = 0_u64;
         loop {
             let mut back = [0; NUMBER];
             self.with(|all| all[index].away = Some(Instant::now()));
             let sent = stream.write_all(&number.to_be_bytes());
-            if let Err(error) = sent.and_then(|()| stream.read_exact(&mut back)) {
+            if let Err(error) = sent.and_then(|()| from.read_exact(&mut back)) {
                 return error;
             }
             let back = u64::from_be_bytes(back);
@@ -156,14 +173,18 @@ impl Streams {
     }
 }
 
-/// The other side: every byte goes back.
-pub(crate) fn echo(mut stream: TcpStream) -> io::Result<()> {
+/// The other side, which has this name: every byte goes back.
+pub(crate) fn echo(mut stream: TcpStream, host: &str) -> io::Result<()> {
     stream.set_read_timeout(None)?;
     stream.set_nodelay(true)?;
-    stream.write_all(GO)?;
+    stream.write_all(&go(host))?;
     let mut from = stream.try_clone()?;
     io::copy(&mut from, &mut stream)?;
     Ok(())
+}
+
+fn go(host: &str) -> Vec<u8> {
+    [GO, host.as_bytes(), b"\n"].concat()
 }
 
 #[cfg(test)]
@@ -203,17 +224,17 @@ mod tests {
     fn every_number_that_comes_back_counts() {
         let streams = Streams::default();
         streams
-            .open(quick(other(|stream| drop(echo(stream)))))
+            .open(quick(other(|stream| drop(echo(stream, "blue-a")))))
             .unwrap();
         let report = until(&streams, |report| report.echoed > 3);
-        assert_eq!(report.failure, None);
+        assert_eq!((report.host.as_str(), report.failure), ("blue-a", None));
     }
 
     #[test]
     fn a_wrong_number_and_a_closed_connection_end_the_stream() {
         let streams = Streams::default();
         let wrong = other(|mut stream| {
-            stream.write_all(GO).unwrap();
+            stream.write_all(&go("b")).unwrap();
             stream.write_all(&7_u64.to_be_bytes()).unwrap();
             // Not closed before that was seen.
             let _ = stream.read_to_end(&mut Vec::new());
@@ -225,7 +246,7 @@ mod tests {
 
         let streams = Streams::default();
         streams
-            .open(quick(other(|mut s| s.write_all(GO).unwrap())))
+            .open(quick(other(|mut s| s.write_all(&go("b")).unwrap())))
             .unwrap();
         until(&streams, failed);
     }
@@ -235,7 +256,7 @@ mod tests {
         let streams = Streams::default();
         let (go_on, told) = std::sync::mpsc::channel();
         let slow = other(move |mut stream| {
-            stream.write_all(GO).unwrap();
+            stream.write_all(&go("b")).unwrap();
             told.recv().unwrap();
             stream.write_all(&0_u64.to_be_bytes()).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
@@ -257,7 +278,7 @@ mod tests {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept() {
                 stream.read_exact(&mut [0; ASK.len()]).unwrap();
-                stream.write_all(GO).unwrap();
+                stream.write_all(&go("b")).unwrap();
                 open.push(stream);
             }
         });
@@ -274,6 +295,11 @@ mod tests {
         let streams = Streams::default();
         let refuses = other(|mut stream| stream.write_all(b"HTTP/1.1 404 Not").unwrap());
         assert!(streams.open(quick(refuses)).is_err());
+        // Whose name has no end, and who has none.
+        let endless = other(|mut stream| stream.write_all(&go(&"b".repeat(256))).unwrap());
+        assert!(streams.open(quick(endless)).is_err());
+        let nameless = other(|mut stream| stream.write_all(GO).unwrap());
+        assert!(streams.open(quick(nameless)).is_err());
         assert_eq!(streams.reports(), []);
     }
 }
