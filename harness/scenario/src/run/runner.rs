@@ -96,8 +96,7 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
         .ok()
         .and_then(|number| number.parse().ok())
         .unwrap_or(1);
-    let folder = ScenarioResult::folder(&cell_dir, scenario.name, attempt);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (folder, _in_use) = ScenarioResult::begin(&cell_dir, scenario.name, attempt)?;
 
     let ancestors: Vec<Pid> = std::env::var(ANCESTOR_VARIABLE)
         .ok()
