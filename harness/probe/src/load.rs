@@ -1,7 +1,8 @@
 //! A load: as many requests as fit into some time, so many at once, and how long each took.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::client;
 use crate::kind::{Kind, MAX_OCTETS};
 use crate::report::Outcome;
-use crate::stream;
+use crate::stream::Open;
 
 /// The longest time, and the most at once, of a load.
 const MOST_MS: u64 = 60_000;
@@ -101,6 +102,8 @@ pub struct LoadReport {
     pub elapsed_us: u64,
     /// How many were answered.
     pub answered: u64,
+    /// How many of these by whom, by their own names; those who do not say one have none.
+    pub hosts: BTreeMap<String, u64>,
     /// What half of these took at most, in microseconds.
     pub median_us: u64,
     /// The first that was not answered, and why: none was sent after it.
@@ -130,18 +133,21 @@ pub(crate) fn load(request: &LoadRequest) -> Result<LoadReport, &'static str> {
     }
     let failure = Mutex::new(failure);
     let has_failed = || failure.lock().is_ok_and(|failure| failure.is_some());
-    let taken = Mutex::new(Vec::new());
+    let taken = Mutex::new((Vec::new(), BTreeMap::<String, u64>::new()));
     let begun = Instant::now();
     let end = begun + Duration::from_millis(request.for_ms);
     thread::scope(|scope| {
         for mut sender in senders {
             let (failure, taken) = (&failure, &taken);
             scope.spawn(move || {
-                let mut own = Vec::new();
+                let (mut own, mut hosts) = (Vec::new(), BTreeMap::<String, u64>::new());
                 while Instant::now() < end && !has_failed() {
                     let asked = Instant::now();
                     match sender.ask() {
-                        Ok(()) => own.push(micros(asked.elapsed())),
+                        Ok(host) => {
+                            own.push(micros(asked.elapsed()));
+                            *hosts.entry(host).or_default() += 1;
+                        }
                         Err(error) => {
                             if let Ok(mut failure) = failure.lock() {
                                 failure.get_or_insert(error);
@@ -150,18 +156,22 @@ pub(crate) fn load(request: &LoadRequest) -> Result<LoadReport, &'static str> {
                     }
                 }
                 if let Ok(mut taken) = taken.lock() {
-                    taken.extend(own);
+                    taken.0.extend(own);
+                    for (host, count) in hosts {
+                        *taken.1.entry(host).or_default() += count;
+                    }
                 }
             });
         }
     });
     let elapsed_us = micros(begun.elapsed());
-    let mut taken = taken.into_inner().unwrap_or_default();
+    let (mut taken, hosts) = taken.into_inner().unwrap_or_default();
     taken.sort_unstable();
     Ok(LoadReport {
         request: *request,
         elapsed_us,
         answered: taken.len() as u64,
+        hosts,
         median_us: taken.get(taken.len() / 2).copied().unwrap_or_default(),
         failure: failure.into_inner().unwrap_or_default(),
     })
@@ -173,7 +183,7 @@ struct Sender {
     kind: Kind,
     limit: Duration,
     /// The connection that is kept, and how many numbers have come back on it.
-    kept: Option<(TcpStream, u64)>,
+    kept: Option<(Open, u64)>,
 }
 
 impl Sender {
@@ -181,12 +191,9 @@ impl Sender {
         let kept = match request.by {
             Load::Fresh | Load::Transfer { .. } => None,
             Load::Kept => {
-                let stream = stream::connect(request.to, limit);
-                let stream = stream.and_then(|stream| {
-                    stream.set_read_timeout(Some(limit))?;
-                    Ok(stream)
-                });
-                Some((stream.map_err(|error| format!("connect: {error}"))?, 0))
+                let open = Open::connect(request.to, limit);
+                let open = open.and_then(|open| open.within(limit));
+                Some((open.map_err(|error| format!("connect: {error}"))?, 0))
             }
         };
         Ok(Self {
@@ -197,15 +204,17 @@ impl Sender {
         })
     }
 
-    fn ask(&mut self) -> Result<(), String> {
-        if let Some((stream, number)) = &mut self.kept {
-            stream::there_and_back(stream, *number).map_err(|error| error.to_string())?;
+    /// Gives who has answered.
+    fn ask(&mut self) -> Result<String, String> {
+        if let Some((open, number)) = &mut self.kept {
+            let back = open.there_and_back(*number);
+            back.map_err(|error| error.to_string())?;
             *number += 1;
-            return Ok(());
+            return Ok(open.host.clone());
         }
         let attempt = client::attempt(&self.to, self.kind, self.limit);
         match attempt.outcome {
-            Outcome::Answered => Ok(()),
+            Outcome::Answered => Ok(attempt.host.unwrap_or_default()),
             outcome => Err(format!("{outcome}: {}", attempt.error.unwrap_or_default())),
         }
     }
@@ -244,6 +253,7 @@ mod tests {
         for by in [Load::Fresh, Load::Kept, Load::Transfer { octets: 4096 }] {
             let report = load(&request(to, by)).unwrap();
             assert_eq!((report.request.by, &report.failure), (by, &None));
+            assert_eq!(report.hosts, [("one".to_owned(), report.answered)].into());
             assert!(
                 report.answered > 0 && report.elapsed_us >= 50_000,
                 "{report:?}"

@@ -157,7 +157,7 @@ fn answer(stream: TcpStream, serves: &Serves) {
         Ok(None) => return,
         Ok(Some(message)) if message.start.starts_with("POST /echo ") => {
             // It ends with its connection, and whoever opened it knows why.
-            let _ = echo(stream.stream);
+            let _ = echo(stream.stream, &serves.host);
             return;
         }
         Ok(Some(message)) => respond(&stream.stream, serves, &message),
@@ -385,6 +385,7 @@ mod tests {
             let reports: Vec<crate::StreamReport> = serde_json::from_str(&reports).unwrap();
             let [report] = reports.try_into().unwrap();
             assert_eq!(report.request.to.to_string(), two);
+            assert_eq!(report.host, "two");
             assert_eq!((report.request.interval_ms, report.failure), (50, None));
             if report.echoed > 2 {
                 return;

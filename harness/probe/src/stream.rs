@@ -3,7 +3,7 @@
 //! They show whether an open connection lives through whatever happens to the machines: a number
 //! that is missing, doubled or out of order ends the stream with a reason.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 const MAX_STREAMS: usize = 64;
 /// For the connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Asks for [`echo`], and is answered with [`GO`].
+/// Asks for [`echo`], and is answered with [`GO`] and a line: the name of who says the numbers back.
 const ASK: &[u8] = b"POST /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
 const GO: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+/// A host name has no more characters (RFC 1123, 2.1), and the line ends.
+const NAME_LINE: u64 = 256;
 /// Bytes of one number, big-endian.
 const NUMBER: usize = 8;
 
@@ -41,6 +43,8 @@ fn pace() -> u64 {
 pub struct StreamReport {
     /// Where it leads, and at what pace.
     pub request: StreamRequest,
+    /// Who says the numbers back, by its own name.
+    pub host: String,
     /// How many numbers have come back, each in its turn.
     pub echoed: u64,
     /// How long the one took that was away for longest, in milliseconds; also one that is away now.
@@ -89,11 +93,12 @@ impl Streams {
                 "{MAX_STREAMS} were opened already"
             )));
         }
-        let stream = connect(request.to, CONNECT)?;
+        let mut open = Open::connect(request.to, CONNECT)?;
         let index = self.with(|all| {
             all.push(Stream {
                 report: StreamReport {
                     request,
+                    host: open.host.clone(),
                     echoed: 0,
                     longest_ms: 0,
                     failure: None,
@@ -105,7 +110,7 @@ impl Streams {
         let streams = self.clone();
         let work = move || {
             let pace = Duration::from_millis(request.interval_ms);
-            let failure = streams.count_into(stream, index, pace);
+            let failure = streams.count_into(&mut open, index, pace);
             streams.with(|all| {
                 all[index].back();
                 all[index].report.failure = Some(failure.to_string());
@@ -115,11 +120,11 @@ impl Streams {
         Ok(())
     }
 
-    fn count_into(&self, mut stream: TcpStream, index: usize, pace: Duration) -> io::Error {
+    fn count_into(&self, open: &mut Open, index: usize, pace: Duration) -> io::Error {
         let mut number = 0_u64;
         loop {
             self.with(|all| all[index].away = Some(Instant::now()));
-            if let Err(error) = there_and_back(&mut stream, number) {
+            if let Err(error) = open.there_and_back(number) {
                 return error;
             }
             number += 1;
@@ -140,49 +145,74 @@ impl Streams {
     }
 }
 
-/// A connection to a server that says back what comes, once it has said that it does; reading waits for as long
-/// as it takes.
-///
-/// # Errors
-/// When it does not come about within the limit, or the server does not take part.
-pub(crate) fn connect(to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&to, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(ASK)?;
-    let mut answer = [0; GO.len()];
-    stream.read_exact(&mut answer)?;
-    if answer != GO {
-        return Err(io::Error::other("the other side does not echo"));
-    }
-    stream.set_read_timeout(None)?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// A connection to a server that says back what comes.
+pub(crate) struct Open {
+    stream: TcpStream,
+    from: BufReader<TcpStream>,
+    /// Who says it back, by its own name.
+    pub(crate) host: String,
 }
 
-/// Sends a number, and waits until it is back.
-///
-/// # Errors
-/// When the connection breaks, or another number comes back.
-pub(crate) fn there_and_back(stream: &mut TcpStream, number: u64) -> io::Result<()> {
-    stream.write_all(&number.to_be_bytes())?;
-    let mut back = [0; NUMBER];
-    stream.read_exact(&mut back)?;
-    match u64::from_be_bytes(back) {
-        same if same == number => Ok(()),
-        back => Err(io::Error::other(format!(
-            "{back} came back instead of {number}"
-        ))),
+impl Open {
+    /// Opens one; reading waits for as long as it takes from then on.
+    ///
+    /// # Errors
+    /// When it does not come about within the limit, or the server does not take part.
+    pub(crate) fn connect(to: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.write_all(ASK)?;
+        let mut from = BufReader::new(stream.try_clone()?);
+        let mut answer = [0; GO.len()];
+        from.read_exact(&mut answer)?;
+        if answer != GO {
+            return Err(io::Error::other("the other side does not echo"));
+        }
+        let mut host = String::new();
+        from.by_ref().take(NAME_LINE).read_line(&mut host)?;
+        if host.pop() != Some('\n') {
+            return Err(io::Error::other("the other side does not say its name"));
+        }
+        stream.set_read_timeout(None)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, from, host })
+    }
+
+    /// A number that is not back after so long breaks it.
+    pub(crate) fn within(self, limit: Duration) -> io::Result<Self> {
+        self.stream.set_read_timeout(Some(limit))?;
+        Ok(self)
+    }
+
+    /// Sends a number, and waits until it is back.
+    ///
+    /// # Errors
+    /// When the connection breaks, or another number comes back.
+    pub(crate) fn there_and_back(&mut self, number: u64) -> io::Result<()> {
+        self.stream.write_all(&number.to_be_bytes())?;
+        let mut back = [0; NUMBER];
+        self.from.read_exact(&mut back)?;
+        match u64::from_be_bytes(back) {
+            same if same == number => Ok(()),
+            back => Err(io::Error::other(format!(
+                "{back} came back instead of {number}"
+            ))),
+        }
     }
 }
 
-/// The other side: every byte goes back.
-pub(crate) fn echo(mut stream: TcpStream) -> io::Result<()> {
+/// The other side, which has this name: every byte goes back.
+pub(crate) fn echo(mut stream: TcpStream, host: &str) -> io::Result<()> {
     stream.set_read_timeout(None)?;
     stream.set_nodelay(true)?;
-    stream.write_all(GO)?;
+    stream.write_all(&go(host))?;
     let mut from = stream.try_clone()?;
     io::copy(&mut from, &mut stream)?;
     Ok(())
+}
+
+fn go(host: &str) -> Vec<u8> {
+    [GO, host.as_bytes(), b"\n"].concat()
 }
 
 #[cfg(test)]
@@ -222,17 +252,17 @@ mod tests {
     fn every_number_that_comes_back_counts() {
         let streams = Streams::default();
         streams
-            .open(quick(other(|stream| drop(echo(stream)))))
+            .open(quick(other(|stream| drop(echo(stream, "blue-a")))))
             .unwrap();
         let report = until(&streams, |report| report.echoed > 3);
-        assert_eq!(report.failure, None);
+        assert_eq!((report.host.as_str(), report.failure), ("blue-a", None));
     }
 
     #[test]
     fn a_wrong_number_and_a_closed_connection_end_the_stream() {
         let streams = Streams::default();
         let wrong = other(|mut stream| {
-            stream.write_all(GO).unwrap();
+            stream.write_all(&go("b")).unwrap();
             stream.write_all(&7_u64.to_be_bytes()).unwrap();
             // Not closed before that was seen.
             let _ = stream.read_to_end(&mut Vec::new());
@@ -244,7 +274,7 @@ mod tests {
 
         let streams = Streams::default();
         streams
-            .open(quick(other(|mut s| s.write_all(GO).unwrap())))
+            .open(quick(other(|mut s| s.write_all(&go("b")).unwrap())))
             .unwrap();
         until(&streams, failed);
     }
@@ -254,7 +284,7 @@ mod tests {
         let streams = Streams::default();
         let (go_on, told) = std::sync::mpsc::channel();
         let slow = other(move |mut stream| {
-            stream.write_all(GO).unwrap();
+            stream.write_all(&go("b")).unwrap();
             told.recv().unwrap();
             stream.write_all(&0_u64.to_be_bytes()).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
@@ -276,7 +306,7 @@ mod tests {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept() {
                 stream.read_exact(&mut [0; ASK.len()]).unwrap();
-                stream.write_all(GO).unwrap();
+                stream.write_all(&go("b")).unwrap();
                 open.push(stream);
             }
         });
@@ -293,6 +323,11 @@ mod tests {
         let streams = Streams::default();
         let refuses = other(|mut stream| stream.write_all(b"HTTP/1.1 404 Not").unwrap());
         assert!(streams.open(quick(refuses)).is_err());
+        // Whose name has no end, and who has none.
+        let endless = other(|mut stream| stream.write_all(&go(&"b".repeat(256))).unwrap());
+        assert!(streams.open(quick(endless)).is_err());
+        let nameless = other(|mut stream| stream.write_all(GO).unwrap());
+        assert!(streams.open(quick(nameless)).is_err());
         assert_eq!(streams.reports(), []);
     }
 }

@@ -34,6 +34,7 @@ pub use check::nodes::NodeTrouble;
 pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
 pub use check::reading::{Metric, Reading, Worse};
 pub use check::record::{Clock, Followed, Gap, Mark, Record, Segment};
+pub use check::streams::said_back_by;
 pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
 pub use lab::ask::{Ask, AskEach};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use podwire_scenario::RequestOutcome::Answered;
-use podwire_scenario::{Cause, Kind, Lab, Party, Probe, Record, received_by, secs};
+use podwire_scenario::{Cause, Kind, Lab, Party, Probe, Record, received_by, said_back_by, secs};
 
 /// From one request, and one number, to the next.
 const EVERY: Duration = Duration::from_millis(250);
@@ -97,10 +97,12 @@ pub(crate) async fn new_connections_are_cut_off(lab: &Lab) -> anyhow::Result<()>
 }
 
 pub(crate) async fn it_goes_on(lab: &Lab) -> anyhow::Result<()> {
-    let Use { from, tcp, .. } = lab.kept()?;
+    let Use { from, tcp, pods, .. } = lab.kept()?;
     let to = service(lab, tcp, &from).await?;
     lab.step(format!("numbers go on from {from} to {to} and back"));
-    let before = lab.stream_between(&from, &to).await?.echoed;
+    let stream = lab.stream_between(&from, &to).await?;
+    said_back_by(&stream, &pods)?;
+    let before = stream.echoed;
     lab.eventually("two more numbers to come back", secs(20), async || {
         let now = lab.stream_between(&from, &to).await?;
         let state = format!("{} came back, the longest away for {} ms", now.echoed, now.longest_ms);

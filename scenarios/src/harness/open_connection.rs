@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podwire_scenario::{
-    Break, Cause, Lab, Needs, Probe, Sabotage, Scenario, StageName, secs, steps,
+    Break, Cause, Lab, Needs, Probe, Sabotage, Scenario, StageName, said_back_by, secs, steps,
 };
 
 use crate::catalogue::CONNECTIONS;
@@ -67,6 +67,7 @@ async fn numbers_beyond(lab: &Lab, count: u64) -> anyhow::Result<u64> {
     let expected = format!("more than {count} numbers to come back, each in its turn");
     lab.eventually(expected, secs(10), async || {
         let stream = lab.stream_between(&from, &to).await?;
+        said_back_by(&stream, &to)?;
         let state = format!("{} came back", stream.echoed);
         if let Some(why) = stream.failure {
             return Ok(Probe::hopeless(Cause::Died, format!("{state}: {why}")));

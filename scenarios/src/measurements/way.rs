@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Families, Lab, Load, LoadReport, Metric, Party, RequestOutcome, Scenario, StageName, Worse,
-    mib, secs, steps,
+    Families, Lab, Load, LoadReport, Metric, Party, Scenario, StageName, Worse, assert, mib, secs,
+    steps,
 };
 
 /// Between two nodes that the API server is not on, where there are so many.
@@ -136,18 +136,17 @@ async fn way(lab: &Lab) -> anyhow::Result<()> {
     lab.step(
         "what an emulated guest does for the first time takes longer: a load that is not read",
     );
-    lab.load(&from, service.address, Load::Fresh, AT_ONCE).await?;
+    lab.load(&from, (service.address, &to), Load::Fresh, AT_ONCE).await?;
 
     let before = lab.segments_sent_again(&from).await?;
-    read(lab, &from, to.address, &POD).await?;
-    read(lab, &from, service.address, &SERVICE).await?;
+    read(lab, &from, (to.address, &to), &POD).await?;
+    read(lab, &from, (service.address, &to), &SERVICE).await?;
     let after = lab.segments_sent_again(&from).await?;
     lab.reading(&SENT_AGAIN, whole(after.saturating_sub(before)))?;
 
     let since = lab.wire().now()?;
     let asked = lab.ask(&from, to.address).times(COUNTED).await?;
-    let all = asked.all(RequestOutcome::Answered);
-    anyhow::ensure!(all, "requests whose frames were to be counted were not answered: {asked}");
+    assert::all_answered_by("requests whose frames are counted to be answered", &asked, &to)?;
     let frames = lab.wire().frames_between(beside, last, since)?;
     lab.reading(&FRAMES, whole(frames.try_into()?) / f64::from(COUNTED))?;
 
@@ -156,7 +155,12 @@ async fn way(lab: &Lab) -> anyhow::Result<()> {
     lab.reading(&ELEMENTS, whole(rules.elements.try_into()?))
 }
 
-async fn read(lab: &Lab, from: &Party, to: Ipv4Addr, metrics: &Metrics) -> anyhow::Result<()> {
+async fn read(
+    lab: &Lab,
+    from: &Party,
+    to: (Ipv4Addr, &Party),
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
     let loads = [
         (Load::Fresh, &metrics.fresh_rate, &metrics.fresh_latency),
         (Load::Kept, &metrics.kept_rate, &metrics.kept_latency),

@@ -256,7 +256,7 @@ pub(crate) fn run(
     stages: &[Stage],
 ) -> Result<Ran, Stop> {
     suite.context(stages)?.write(cell_dir)?;
-    let ran = suite.run(cell_dir, names, &mut Pace::default(), &mut || {})?;
+    let ran = suite.run(cell_dir, names, &mut Pace::default(), &mut |_| {})?;
     if ran.cut_short.is_some() {
         return Err(Stop::Interrupted);
     }

@@ -43,13 +43,21 @@ pub(crate) fn attempts(cell_dir: &Path, name: &str) -> Result<Attempts, ContextE
 pub(crate) enum Extent<'a> {
     /// All of it.
     Whole,
-    /// A person ended it: why what has no result has none.
-    CutShort(&'a str),
-    /// It is not over: why what has no result has none. What a scenario says of itself counts until
-    /// nextest has its say.
-    UnderWay(&'a str),
+    /// A person ended it.
+    CutShort(Unfinished<'a>),
+    /// It is not over. What a scenario says of itself counts until nextest has its say.
+    UnderWay(Unfinished<'a>),
     /// No scenario was run at all: why.
     Nothing(&'a str),
+}
+
+/// Scenarios that have not all come to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unfinished<'a> {
+    /// Why what has no result has none.
+    pub(crate) reason: &'a str,
+    /// Those that have none because their process died.
+    pub(crate) died: &'a [String],
 }
 
 /// What there is of one cell, to be merged.
@@ -170,7 +178,7 @@ fn merged_with(
                 return Some(skipped_record(scenario, reason));
             }
             Some(match attempts(scenario.name) {
-                Ok(attempts) => match without_result(&attempts, extent) {
+                Ok(attempts) => match without_result(scenario.name, &attempts, extent) {
                     Some(reason) => skipped_record(scenario, reason),
                     None => {
                         let sabotages = match merged.sabotaged {
@@ -194,12 +202,13 @@ fn merged_with(
 }
 
 /// Why a scenario has no result, when that is not its own fault.
-fn without_result<'a>(attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str> {
+fn without_result<'a>(name: &str, attempts: &Attempts, extent: Extent<'a>) -> Option<&'a str> {
     match extent {
-        Extent::CutShort(reason) | Extent::UnderWay(reason) => attempts
-            .last()
-            .is_none_or(Option::is_none)
-            .then_some(reason),
+        Extent::CutShort(unfinished) | Extent::UnderWay(unfinished) => {
+            let without = attempts.last().is_none_or(Option::is_none);
+            let died = unfinished.died.iter().any(|died| died == name);
+            (without && !died).then_some(unfinished.reason)
+        }
         Extent::Whole | Extent::Nothing(_) => None,
     }
 }
@@ -579,11 +588,17 @@ mod tests {
 
     #[test]
     fn what_a_person_has_cut_short_is_skipped_and_what_has_a_result_keeps_it() {
-        let catalogue = [scenario("a"), scenario("b"), scenario("c")];
+        let catalogue = ["a", "b", "c", "d"].map(scenario);
         let selection = Selection {
-            scenarios: ["a", "b", "c"].map(String::from).to_vec(),
+            scenarios: ["a", "b", "c", "d"].map(String::from).to_vec(),
             skipped: Vec::new(),
         };
+        let aborted = Seen {
+            passed: false,
+            message: "aborted with SIGABRT".into(),
+            seconds: 3.0,
+        };
+        let seen = BTreeMap::from(["b", "d"].map(|name| (name.to_owned(), aborted.clone())));
         let failed = ScenarioResult {
             outcome: Outcome::Failed,
             ..passed("a")
@@ -594,19 +609,25 @@ mod tests {
             |name| {
                 Ok(match name {
                     "a" => vec![Some(failed.clone())],
-                    "b" => vec![None],
+                    "b" | "d" => vec![None],
                     _ => Vec::new(),
                 })
             },
-            &BTreeMap::new(),
-            Extent::CutShort("ended by Ctrl-C"),
+            &seen,
+            Extent::CutShort(Unfinished {
+                reason: "ended by Ctrl-C",
+                died: &["d".into()],
+            }),
         );
         let outcomes: Vec<_> = records.iter().map(|record| record.outcome).collect();
-        assert_eq!(
-            outcomes,
-            [Verdict::Failed, Verdict::Skipped, Verdict::Skipped]
-        );
+        let [failed, skipped] = [Verdict::Failed, Verdict::Skipped];
+        assert_eq!(outcomes, [failed, skipped, skipped, failed]);
         assert_eq!(records[2].reason, "ended by Ctrl-C");
+        // It had died before.
+        assert_eq!(
+            records[3].reason,
+            "it started but left no result; nextest: aborted with SIGABRT"
+        );
     }
 
     #[test]
@@ -632,10 +653,13 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let [passed, failed, skipped] = [Verdict::Passed, Verdict::Failed, Verdict::Skipped];
-        assert_eq!(
-            merged(Extent::UnderWay("not yet")),
-            [passed, skipped, skipped]
-        );
+        let under_way = |died| {
+            let reason = "not yet";
+            merged(Extent::UnderWay(Unfinished { reason, died }))
+        };
+        assert_eq!(under_way(&[]), [passed, skipped, skipped]);
+        let died = ["b".to_owned()];
+        assert_eq!(under_way(&died), [passed, failed, skipped]);
         // At its end nextest must have seen it.
         assert_eq!(merged(Extent::Whole), [failed, failed, failed]);
     }

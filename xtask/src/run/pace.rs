@@ -43,7 +43,8 @@ impl Pace {
                 self.begun.entry(named(name)).or_insert(now);
             }
         }
-        for name in under_way.done.iter().map(|name| named(name)) {
+        let over = under_way.done.iter().chain(&under_way.died);
+        for name in over.map(|name| named(name)) {
             let begun = self.begun.remove(&name);
             // One that was over before anybody looked took about nothing.
             let taken = begun.map_or(0.0, |begun| seconds(begun, now));
@@ -103,6 +104,7 @@ mod tests {
                 .map(|(name, doing)| ((*name).to_owned(), doing.clone()))
                 .collect(),
             done: done.iter().map(ToString::to_string).collect(),
+            died: Vec::new(),
             all: 3,
         };
         pace.look(&under_way, |name| format!("{name} on x"), now);

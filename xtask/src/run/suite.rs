@@ -63,6 +63,8 @@ pub(crate) struct Ran {
     pub(crate) seen: BTreeMap<String, Seen>,
     /// When a person ended the run: why scenarios have no result.
     pub(crate) cut_short: Option<CutShort>,
+    /// Those that had died by then, or by the end: their processes were gone without a result.
+    pub(crate) died: Vec<String>,
     /// For how long all of them waited for a place on this machine.
     pub(crate) waited: Duration,
 }
@@ -143,13 +145,13 @@ impl Suite<'_> {
     /// Runs these scenarios; their context is in the cell's folder, and their results go there. The
     /// first Ctrl-C ends nextest and all machines, but not this process: what has finished is told.
     /// How fast they go is noted in `pace`, and what is left by that is shown. Each time that one more
-    /// has its result, and once before the first, `more` is called.
+    /// has its result, or has died, and once before the first, `more` is called with those that have died.
     pub(crate) fn run(
         &self,
         cell_dir: &Path,
         names: &[String],
         pace: &mut Pace,
-        more: &mut dyn FnMut(),
+        more: &mut dyn FnMut(&[String]),
     ) -> Result<Ran, Stop> {
         let session = self.session;
         let selected = self.catalogue.iter();
@@ -173,13 +175,18 @@ impl Suite<'_> {
         let mut keeper = self.keep.map(Keeper::new);
         let mut standstill = Standstill::default();
         let cell = self.plan.cell.to_string();
-        let mut told = None;
+        let (mut told, mut died) = (None, Vec::new());
         let ended = nextest.run(session, || {
             let (under_way, now) = (UnderWay::look(cell_dir, names), Instant::now());
             standstill.look(under_way.stands_still(), now);
-            if told != Some(under_way.done.len()) {
-                told = Some(under_way.done.len());
-                more();
+            // Whatever goes after Ctrl-C goes because of it.
+            if !interrupted.has_come() {
+                died.clone_from(&under_way.died);
+            }
+            let over = (under_way.done.len(), died.len());
+            if told != Some(over) {
+                told = Some(over);
+                more(&died);
             }
             pace.look(&under_way, |name| durations::on_cell(name, &cell), now);
             let (step, left) = if interrupted.has_come() {
@@ -203,6 +210,7 @@ impl Suite<'_> {
                 .has_come()
                 .then(|| keeper.and_then(Keeper::into_kept))
                 .map(|kept| kept.map_or(CutShort::AtWork, CutShort::Kept)),
+            died,
             seen: nextest.seen()?,
             waited: standstill.total(),
         })

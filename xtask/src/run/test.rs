@@ -22,7 +22,7 @@ use crate::plan::phase::Phase;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::prepare::{node_tree, pod_network};
-use crate::report::merge::{self, Extent, Merged, Seen};
+use crate::report::merge::{self, Extent, Merged, Seen, Unfinished};
 use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
 use crate::report::{breaks, files, summary};
@@ -98,12 +98,34 @@ struct Run<'a> {
     results: Results,
     /// What nextest saw of each cell's scenarios.
     seen: BTreeMap<Cell, BTreeMap<String, Seen>>,
-    /// When a person ended the run: why scenarios have no result.
-    cut_short: Option<(Cell, CutShort)>,
+    /// When a person ended the run.
+    cut_short: Option<Cut>,
     /// The user's programs, if these are the scenarios.
     found: Option<Found>,
     /// The same with what they need.
     programs: Option<Programs>,
+}
+
+/// Where a person ended a run, and how.
+struct Cut {
+    cell: Cell,
+    how: CutShort,
+    /// The scenarios of that cell which had died before.
+    died: Vec<String>,
+}
+
+impl Cut {
+    /// How much of a cell's run there was: of one that had ended by itself before, `ran`, all of it. Whatever
+    /// has no result there has died.
+    fn extent<'a>(&'a self, cell: Cell, ran: bool, reason: &'a str) -> Extent<'a> {
+        match cell == self.cell {
+            false if ran => Extent::Whole,
+            here => Extent::CutShort(Unfinished {
+                reason,
+                died: if here { &self.died } else { &[] },
+            }),
+        }
+    }
 }
 
 /// What `results.json` says while the run goes on, and of one that nobody let end.
@@ -172,7 +194,7 @@ impl<'a> Run<'a> {
     /// Every phase, in order.
     fn all(&mut self, packages: &host::Plan, pace: &mut Pace) -> Result<Done, Stop> {
         let session = self.session;
-        self.leave_so_far();
+        self.leave_so_far(None);
         let given = self.order.pod_network.as_ref();
         let pod_network = given.map(|given| self.preparation.pod_network(given));
         let pod_network = pod_network.transpose()?;
@@ -203,7 +225,7 @@ impl<'a> Run<'a> {
                 &self.order.configurations.all,
             );
         }
-        self.leave_so_far();
+        self.leave_so_far(None);
         let log = self.run_dir.join("build.log");
         self.preparation.programs(|| build::build(session, &log))?;
         if self.order.harness_tests {
@@ -227,7 +249,7 @@ impl<'a> Run<'a> {
             .preparation
             .layer(&host, &node, pod_network.as_ref(), &console)?;
         let stages = self.preparation.stages(&host, &image, &orders, &logs)?;
-        self.leave_so_far();
+        self.leave_so_far(None);
         let clusters: Vec<(&CellOrder, &ClusterPlan, Vec<Stage>)> = self
             .order
             .cells
@@ -290,9 +312,12 @@ impl<'a> Run<'a> {
         let cell_dir = bare::cell_dir(&self.run_dir, order.cell);
         suite.context(stages)?.write(&cell_dir)?;
         let names = &order.selection.scenarios;
-        let ran = suite.run(&cell_dir, names, pace, &mut || self.leave_so_far())?;
+        let ran = suite.run(&cell_dir, names, pace, &mut |died| {
+            self.leave_so_far(Some((order.cell, died)));
+        })?;
         self.preparation.waited(ran.waited);
-        self.cut_short = ran.cut_short.map(|how| (order.cell, how));
+        let (cell, died) = (order.cell, ran.died);
+        self.cut_short = ran.cut_short.map(|how| Cut { cell, how, died });
         self.seen.insert(order.cell, ran.seen);
         match ran.ended {
             Ended::Passed | Ended::TestsFailed => Ok(()),
@@ -394,7 +419,7 @@ impl<'a> Run<'a> {
             .iter()
             .all(|it| it.outcome == results::Verdict::Passed);
         self.results.harness_tests.extend(records);
-        self.leave_so_far();
+        self.leave_so_far(None);
         Ok(good)
     }
 
@@ -414,11 +439,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes what there is while the run goes on: whatever ends it leaves that, whole.
-    fn leave_so_far(&self) {
-        let extent = |cell| match self.seen.contains_key(&cell) {
-            true => Extent::Whole,
-            false => Extent::UnderWay(NOT_RUN_YET),
+    /// Writes what there is while the run goes on: whatever ends it leaves that, whole. Of the cell
+    /// under way, if there is one, these scenarios have died.
+    fn leave_so_far(&self, under_way: Option<(Cell, &[String])>) {
+        let extent = |cell| match (self.seen.contains_key(&cell), under_way) {
+            (true, _) => Extent::Whole,
+            (false, Some((here, died))) if cell == here => Extent::UnderWay(Unfinished {
+                reason: NOT_RUN_YET,
+                died,
+            }),
+            (false, _) => Extent::UnderWay(Unfinished {
+                reason: NOT_RUN_YET,
+                died: &[],
+            }),
         };
         let results = Results {
             error: Some(UNFINISHED.to_owned()),
@@ -459,13 +492,11 @@ impl<'a> Run<'a> {
             }
             _ => aborted.clone(),
         };
-        let cut_short = self.cut_short.as_ref();
-        let cut_short = cut_short.map(|(cell, how)| (*cell, how.to_string()));
-        let extent = |cell| match (&aborted, &cut_short) {
+        let cut = self.cut_short.as_ref();
+        let cut = cut.map(|cut| (cut, cut.how.to_string()));
+        let extent = |cell| match (&aborted, &cut) {
             (Some(reason), _) => Extent::Nothing(reason),
-            (None, Some((cut, reason))) => {
-                cut_in(cell, *cut, self.seen.contains_key(&cell), reason)
-            }
+            (None, Some((cut, reason))) => cut.extent(cell, self.seen.contains_key(&cell), reason),
             (None, None) => Extent::Whole,
         };
         self.results.scenarios = records(self.order, &self.run_dir, &self.seen, extent);
@@ -488,7 +519,7 @@ impl<'a> Run<'a> {
             )
         );
         done?;
-        if matches!(self.cut_short, Some((_, CutShort::AtWork))) {
+        if matches!(&self.cut_short, Some(cut) if cut.how == CutShort::AtWork) {
             return Err(Stop::Interrupted);
         }
         if self
@@ -517,15 +548,6 @@ impl<'a> Run<'a> {
             }
         }
         self.preparation.measured.store(self.session.cache.root())
-    }
-}
-
-/// How much of a cell's run there was, where a person ended the run in the cell `cut`: of one that had ended by
-/// itself before, `ran`, all of it. Whatever has no result there has died.
-fn cut_in(cell: Cell, cut: Cell, ran: bool, reason: &str) -> Extent<'_> {
-    match ran && cell != cut {
-        true => Extent::Whole,
-        false => Extent::CutShort(reason),
     }
 }
 
@@ -607,7 +629,7 @@ mod tests {
 
     #[test]
     fn what_is_there_while_a_run_goes_on_has_all_that_was_prepared_and_no_verdict_more() {
-        let (results, page) = with_a_run(|run| run.leave_so_far());
+        let (results, page) = with_a_run(|run| run.leave_so_far(None));
         has_what_was_prepared(&results);
         assert_eq!(results.error.as_deref(), Some(UNFINISHED));
         let record = &results.scenarios[0];
@@ -629,13 +651,17 @@ mod tests {
     }
 
     #[test]
-    fn what_had_died_before_somebody_ended_another_cell_has_failed() {
-        let outcome = |cut: fn(Cell) -> Cell| {
+    fn what_had_died_before_somebody_ended_the_run_has_failed() {
+        let outcome = |cut: fn(Cell) -> Cell, died: &[&str]| {
             let (results, _) = with_a_run(|mut run| {
                 let own = run.order.cells[0].cell;
                 run.preparation.phases[0].name = Phase::Scenarios.name().into();
                 run.seen.insert(own, BTreeMap::new());
-                run.cut_short = Some((cut(own), CutShort::AtWork));
+                run.cut_short = Some(Cut {
+                    cell: cut(own),
+                    how: CutShort::AtWork,
+                    died: died.iter().map(ToString::to_string).collect(),
+                });
                 let ended = run.report(Ok(Done::Ran));
                 assert!(matches!(ended, Err(Stop::Interrupted)), "{ended:?}");
             });
@@ -645,8 +671,11 @@ mod tests {
             bootstrap: Bootstrap::Kubeadm,
             ..cell
         };
-        assert_eq!(outcome(another), results::Verdict::Failed);
-        assert_eq!(outcome(|own| own), results::Verdict::Skipped);
+        let [failed, skipped] = [results::Verdict::Failed, results::Verdict::Skipped];
+        // In another cell, which had come to its end; in this one, and before that.
+        assert_eq!(outcome(another, &[]), failed);
+        assert_eq!(outcome(|own| own, &["every_pair"]), failed);
+        assert_eq!(outcome(|own| own, &["another"]), skipped);
     }
 
     /// Says that it is ready; told to end, what became of two tests until then.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use podwire_scenario::{STEPS, ScenarioResult, awaited};
+use podwire_scenario::{STEPS, ScenarioResult, awaited, bare};
 
 /// Scenarios at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) struct UnderWay {
     /// Those that have begun and left no result yet, and what each does.
     pub(crate) running: Vec<(String, Doing)>,
     pub(crate) done: Vec<String>,
+    /// Those whose process is gone and has left no result.
+    pub(crate) died: Vec<String>,
     pub(crate) all: usize,
 }
 
@@ -30,20 +32,26 @@ pub(crate) enum Doing {
 impl UnderWay {
     /// Reads the folder.
     pub(crate) fn look(cell: &Path, names: &[String]) -> Self {
-        let (mut running, mut done) = (Vec::new(), Vec::new());
+        let mut it = Self {
+            running: Vec::new(),
+            done: Vec::new(),
+            died: Vec::new(),
+            all: names.len(),
+        };
         for name in names {
             let folder = ScenarioResult::folder(cell, name, 1);
-            if folder.join(ScenarioResult::FILE).exists() {
-                done.push(name.clone());
-            } else if folder.exists() {
-                running.push((name.clone(), Doing::of(&folder)));
+            if !folder.exists() {
+                continue;
+            }
+            let at_work = bare::in_use(&folder);
+            // Looked for afterwards: it is the last that a process leaves.
+            match folder.join(ScenarioResult::FILE).exists() {
+                true => it.done.push(name.clone()),
+                false if at_work => it.running.push((name.clone(), Doing::of(&folder))),
+                false => it.died.push(name.clone()),
             }
         }
-        Self {
-            running,
-            done,
-            all: names.len(),
-        }
+        it
     }
 
     /// Whether all that could go on waits for a place.
@@ -66,7 +74,11 @@ impl fmt::Display for UnderWay {
                 Doing::Step(step) => write!(f, "{between}{name}: {step}")?,
             }
         }
-        write!(f, " [{} of {} done]", self.done.len(), self.all)
+        write!(f, " [{} of {} done", self.done.len(), self.all)?;
+        match self.died.is_empty() {
+            true => f.write_str("]"),
+            false => write!(f, "; without a result: {}]", self.died.join(", ")),
+        }
     }
 }
 
@@ -128,6 +140,13 @@ impl Standstill {
 mod tests {
     use super::*;
 
+    /// The folder of a scenario's attempt, as its process has it.
+    fn begun(cell: &Path, name: &str) -> fs::File {
+        let folder = ScenarioResult::folder(cell, name, 1);
+        fs::create_dir_all(&folder).unwrap();
+        podwire_process::held(&folder).unwrap()
+    }
+
     #[test]
     fn the_cell_s_folder_tells_what_is_under_way() {
         let cell = tempfile::tempdir().unwrap();
@@ -135,9 +154,7 @@ mod tests {
         let look = || UnderWay::look(cell.path(), &names);
         assert_eq!(look().to_string(), "starting [0 of 3 done]");
         assert!(!look().stands_still());
-        for name in ["a", "b"] {
-            fs::create_dir_all(ScenarioResult::folder(cell.path(), name, 1)).unwrap();
-        }
+        let in_use = ["a", "b"].map(|name| begun(cell.path(), name));
         crate::report::fixture::passed("a")
             .write(cell.path())
             .unwrap();
@@ -154,6 +171,12 @@ mod tests {
             "b: sabotage no-route, ask every Pod (C8) [1 of 3 done]"
         );
         assert!(!look().stands_still());
+        // The process is gone, however it went.
+        drop(in_use);
+        assert_eq!(
+            look().to_string(),
+            "starting [1 of 3 done; without a result: b]"
+        );
     }
 
     #[test]
@@ -162,7 +185,7 @@ mod tests {
         let names = ["a", "b"].map(String::from);
         let look = || UnderWay::look(cell.path(), &names);
         let folder = |name| ScenarioResult::folder(cell.path(), name, 1);
-        fs::create_dir_all(folder("a")).unwrap();
+        let _a = begun(cell.path(), "a");
         // As the scenario's process writes it, see podwire-scenario's `place`.
         fs::write(folder("a").join("waiting"), "joins (process 7)").unwrap();
         assert_eq!(
@@ -170,7 +193,7 @@ mod tests {
             "a: waiting for joins (process 7) [0 of 2 done]"
         );
         assert!(look().stands_still());
-        fs::create_dir_all(folder("b")).unwrap();
+        let _b = begun(cell.path(), "b");
         assert!(!look().stands_still());
     }
 

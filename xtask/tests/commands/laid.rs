@@ -1,7 +1,7 @@
 //! Files of the user's over the nodes' own.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use serde_json::Value;
@@ -61,4 +61,44 @@ fn nodes_boot_with_the_user_s_files_and_what_these_break_is_told() {
     assert!(reason.contains("timed out"), "{reason}");
     let again = results["scenarios"][0]["again"].as_str().unwrap();
     assert!(again.contains("--node-files"), "{again}");
+}
+
+/// Instead of the plugin that gives addresses: what asks it, the bridge plugin's ADD, fails.
+const GIVES_NO_ADDRESS: &str = "\
+#!/bin/sh
+echo '{\"cniVersion\": \"1.0.0\", \"code\": 100, \"msg\": \"no address is left\"}'
+exit 1
+";
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn pods_that_get_no_network_on_one_node_are_missed_before_a_scenario_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("mine");
+    let plugins = tree.join("node2/opt/cni/bin");
+    fs::create_dir_all(&plugins).unwrap();
+    let plugin = plugins.join("host-local");
+    fs::write(&plugin, GIVES_NO_ADDRESS).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let files = format!("--node-files {}", tree.display());
+    let red = done(&format!(
+        "test --filter every_pair --yes --nodes 2 --bootstrap by-hand {files}"
+    ));
+    let told = String::from_utf8_lossy(&red.stdout).into_owned();
+    assert_eq!(red.status.code(), Some(1), "{told}");
+    let results = fs::read(latest().join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let unsettled = results["unsettled_stages"].as_array().unwrap();
+    assert!(!unsettled.is_empty(), "{results:#}");
+    let scenario = &results["scenarios"][0];
+    let reason = scenario["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("not Ready: ") && reason.contains("on node2"),
+        "{reason}"
+    );
+    let page = fs::read_to_string(latest().join("report.html")).unwrap();
+    let said = unsettled[0].as_str().unwrap();
+    let said = said.split_whitespace().next().unwrap();
+    assert!(told.contains(said) && page.contains(said), "{told}");
 }

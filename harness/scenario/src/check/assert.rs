@@ -380,6 +380,52 @@ pub fn all_answered_by(
     each_ended(expected, report, Outcome::Answered, asked)
 }
 
+/// Each of these has answered, and nobody else has; requests beside that may have come to nothing.
+///
+/// # Errors
+/// A [`Failure`] with whoever has not, of the class of the requests that came to nothing, or else
+/// [`Cause::Unbalanced`]; with whoever has besides, of [`Cause::WrongAnswer`].
+pub fn each_has_answered(
+    expected: &str,
+    report: &TargetReport,
+    parties: &[Party],
+) -> Result<(), Failure> {
+    let hosts = report.hosts();
+    let silent = parties
+        .iter()
+        .filter(|it| !hosts.contains_key(it.name.as_str()));
+    let silent: Vec<String> = silent.map(ToString::to_string).collect();
+    let strangers = hosts
+        .keys()
+        .filter(|host| !parties.iter().any(|it| it.name == **host));
+    let strangers: Vec<&str> = strangers.map(|host| somebody(host)).collect();
+    if silent.is_empty() && strangers.is_empty() {
+        return Ok(());
+    }
+    let mut ends = report.results.iter().map(|result| result.outcome);
+    let other = ends.find(|it| *it != Outcome::Answered);
+    let mut seen = Vec::new();
+    if !silent.is_empty() {
+        seen.push(format!("no answer from {}", silent.join(", ")));
+    }
+    if !strangers.is_empty() {
+        seen.push(format!(
+            "answers of {}, who was not asked",
+            strangers.join(", ")
+        ));
+    }
+    if let Some(other) = other {
+        seen.push(format!("other requests: {other}"));
+    }
+    let cause = match other {
+        _ if silent.is_empty() => Cause::WrongAnswer,
+        Some(other) => other.into(),
+        None if strangers.is_empty() => Cause::Unbalanced,
+        None => Cause::WrongAnswer,
+    };
+    Err(Failure::new(cause, expected, seen.join("; ")))
+}
+
 /// All were sent and ended so, and whoever answered may.
 fn each_ended(
     expected: &str,
@@ -861,6 +907,29 @@ mod tests {
         );
         let failure = all_ended("none", &report, Outcome::TimedOut).unwrap_err();
         assert_eq!((failure.cause, &*failure.also), (Cause::Answered, &[][..]));
+    }
+
+    #[test]
+    fn each_has_to_answer_and_nobody_beside_them() {
+        let asked = [pod("a", 1, 2), pod("b", 2, 2)];
+        let by = |report: &TargetReport| each_has_answered("both", report, &asked);
+        assert_eq!(by(&answers(&[("a", 1), ("b", 7)])), Ok(()));
+        let said = |report: &TargetReport| {
+            let failure = by(report).unwrap_err();
+            format!("{:?}: {}", failure.cause, failure.seen)
+        };
+        let mut report = answers(&[("a", 8)]);
+        insta::assert_snapshot!(said(&report), @"Unbalanced: no answer from b (10.1.2.2 on node2)");
+        report.results.push(Counted {
+            outcome: Outcome::Refused,
+            host: None,
+            ..report.results[0].clone()
+        });
+        insta::assert_snapshot!(said(&report), @"Refused: no answer from b (10.1.2.2 on node2); other requests: refused");
+        let all = answers(&[("a", 4), ("b", 3), ("nginx", 1)]);
+        insta::assert_snapshot!(said(&all), @"WrongAnswer: answers of nginx, who was not asked");
+        let instead = answers(&[("a", 4), ("nginx", 4)]);
+        insta::assert_snapshot!(said(&instead), @"WrongAnswer: no answer from b (10.1.2.2 on node2); answers of nginx, who was not asked");
     }
 
     #[test]

@@ -23,10 +23,17 @@ pub(crate) fn misreported(
     let LoadReport {
         elapsed_us,
         answered,
+        hosts,
         median_us,
         failure,
         ..
     } = report;
+    let by_all = hosts
+        .values()
+        .fold(0_u64, |sum, it| sum.saturating_add(*it));
+    if by_all != *answered {
+        return Some(format!("{answered} were answered, by {hosts:?}"));
+    }
     let most = waited.as_micros().saturating_mul(TWICE);
     let whole = failure.is_none();
     let cannot_be = u128::from(*elapsed_us) > most
@@ -94,6 +101,7 @@ mod tests {
     use super::*;
     use podwire_lan::witness::Content;
     use podwire_probe::Load;
+    use std::collections::BTreeMap;
     use std::net::SocketAddr;
 
     fn request() -> LoadRequest {
@@ -112,6 +120,7 @@ mod tests {
             request: request(),
             elapsed_us: 2_050_000,
             answered: 80,
+            hosts: [("blue-b".to_owned(), 80)].into(),
             median_us: 190_000,
             failure: None,
         };
@@ -120,6 +129,7 @@ mod tests {
         let failed = LoadReport {
             elapsed_us: 500,
             answered: 0,
+            hosts: BTreeMap::new(),
             median_us: 0,
             failure: Some("connect: refused".into()),
             ..good.clone()
@@ -148,7 +158,12 @@ mod tests {
             },
             LoadReport {
                 answered: 0,
+                hosts: BTreeMap::new(),
                 median_us: 0,
+                ..good.clone()
+            },
+            LoadReport {
+                answered: 81,
                 ..good.clone()
             },
         ] {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use podwire_probe::{StreamReport, StreamRequest};
 
+use crate::check::assert::{Party, somebody};
+use crate::check::failure::{Cause, Failure};
 use crate::check::record::A_YEAR;
 
 /// Guests count time by clocks of their own; none is as fast as that.
@@ -32,7 +34,9 @@ pub(crate) fn misreported(
     if let Some(before) = before {
         let less = report.echoed < before.echoed || report.longest_ms < before.longest_ms;
         let over = before.failure.is_some() && before != report;
-        if less || over || before.request != report.request {
+        // A connection leads to one and the same for as long as it lives.
+        let other = (&before.request, &before.host) != (&report.request, &report.host);
+        if less || over || other {
             return Some(format!("{before:?}, and then {report:?}"));
         }
     }
@@ -56,6 +60,25 @@ pub(crate) fn misreported(
     None
 }
 
+/// Who says the numbers of an open connection back is one of these, by its own name.
+///
+/// # Errors
+/// A [`Failure`] of [`Cause::WrongAnswer`] with who it is.
+pub fn said_back_by(report: &StreamReport, parties: impl AsRef<[Party]>) -> Result<(), Failure> {
+    let parties = parties.as_ref();
+    if parties.iter().any(|it| it.name == report.host) {
+        return Ok(());
+    }
+    let names: Vec<String> = parties.iter().map(ToString::to_string).collect();
+    let expected = format!("numbers to be said back by {}", names.join(" or "));
+    let seen = format!(
+        "{} says them back, who was not asked",
+        somebody(&report.host)
+    );
+    let failure = Failure::new(Cause::WrongAnswer, expected, seen);
+    Err(failure.look("`conntrack -L` of the asking node: where does the connection lead?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +90,7 @@ mod tests {
                 to: SocketAddr::from(([10, 1, 2, 2], 80)),
                 interval_ms: 50,
             },
+            host: "blue-b".into(),
             echoed,
             longest_ms,
             failure: None,
@@ -95,6 +119,18 @@ mod tests {
             before: None,
         };
         assert_eq!(misreported(&older, &slower, None), None);
+    }
+
+    #[test]
+    fn numbers_said_back_by_somebody_else_are_a_wrong_answer() {
+        let by =
+            |name: &str| said_back_by(&report(7, 30), Party::new(name, 2, true, [10, 1, 2, 2]));
+        assert_eq!(by("blue-b"), Ok(()));
+        let failure = by("blue-a").unwrap_err();
+        assert_eq!(failure.cause, Cause::WrongAnswer);
+        insta::assert_snapshot!(failure.expected, @"numbers to be said back by blue-a (10.1.2.2 on node2)");
+        insta::assert_snapshot!(failure.seen, @"blue-b says them back, who was not asked");
+        assert!(said_back_by(&report(7, 30), []).is_err());
     }
 
     #[test]
@@ -129,6 +165,11 @@ mod tests {
         assert_eq!(after(report(7, 30), &report(8, 31)), None);
         assert!(after(report(7, 30), &report(6, 30)).is_some());
         assert!(after(report(7, 30), &report(8, 29)).is_some());
+        let elsewhere = StreamReport {
+            host: "nginx".into(),
+            ..report(8, 31)
+        };
+        assert!(after(report(7, 30), &elsewhere).is_some());
         let ended = StreamReport {
             failure: Some("reset".into()),
             ..report(7, 30)

@@ -1,14 +1,19 @@
 //! What a scenario starts from: what its stage promises is there before it begins.
 
+use std::time::Duration;
+
 use kube::runtime::watcher;
 use podwire_cluster::workload::REPLICAS_PER_NODE;
-use podwire_cluster::{StageName, WORKLOAD_SERVICE, addresses};
+use podwire_cluster::{StageManifest, WORKLOAD_SERVICE, addresses};
 
 use crate::check::failure::{Cause, ensure};
 use crate::lab::Lab;
 use crate::lab::nodes::READY;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
+
+/// For Pods that the stage has waited for in vain already: they may have been late, and that is soon seen.
+const WAITED_FOR: Duration = Duration::from_secs(5);
 
 impl Lab {
     /// Waits until there is what the stage promises: its Nodes, and the workload with all of its Pods,
@@ -17,8 +22,8 @@ impl Lab {
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that: of the cluster, not of the scenario.
-    pub(crate) async fn begins_as(&self, stage: StageName) -> anyhow::Result<()> {
-        let has = stage.has(self.cluster().plan().cell);
+    pub(crate) async fn begins_as(&self, stage: &StageManifest) -> anyhow::Result<()> {
+        let has = stage.name.has(self.cluster().plan().cell);
         if has.nodes_ready {
             self.all_nodes_ready().await?;
         } else if has.nodes_registered {
@@ -36,7 +41,11 @@ impl Lab {
             "the workload to begin with {wanted} Pods",
             "its Deployment asks for {replicas}"
         );
-        let pods = self.pods().all().await?;
+        let pods = match stage.unsettled {
+            None => self.pods(),
+            Some(_) => self.pods().within(WAITED_FOR),
+        };
+        let pods = pods.all().await?;
         Ok(pods.spread_evenly(nodes, REPLICAS_PER_NODE)?)
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Load, LoadReport, LoadRequest};
 
-use crate::check::assert::Party;
+use crate::check::assert::{Party, somebody};
 use crate::check::load::{Rules, between, misreported, rules, sent_again};
 use crate::check::reading::{Metric, Reading};
 use crate::lab::Lab;
@@ -41,14 +41,16 @@ impl Lab {
     }
 
     /// Has a Pod send as many requests to port 80 of an address as fit into two seconds, so many at once, and
-    /// gives how many there were and how long they took, by the Pod's clock.
+    /// gives how many there were and how long they took, by the Pod's clock. The address leads to one Pod, whose
+    /// answers count.
     ///
     /// # Errors
-    /// When the Pod cannot be reached, one of them is not answered, or what it tells of them cannot be.
+    /// When the Pod cannot be reached, one of them is not answered, or by somebody else, or what it tells of them
+    /// cannot be.
     pub async fn load(
         &self,
         from: &Party,
-        to: Ipv4Addr,
+        (to, asked): (Ipv4Addr, &Party),
         by: Load,
         at_once: u32,
     ) -> anyhow::Result<LoadReport> {
@@ -68,18 +70,25 @@ impl Lab {
         );
         let body = serde_json::to_vec(&request)?;
         let node = self.cluster().node(from.node);
-        let asked = Instant::now();
+        let begun = Instant::now();
         let answer = node.run_with_input(&command, &body, limit).await;
         let answer = answer.with_context(|| format!("cannot ask {from} for a load"))?;
         let report: LoadReport = serde_json::from_str(&answer)
             .with_context(|| format!("{from} tells of no load: {answer:?}"))?;
-        if let Some(wrong) = misreported(&request, &report, asked.elapsed()) {
+        if let Some(wrong) = misreported(&request, &report, begun.elapsed()) {
             anyhow::bail!("what {from} tells of its load cannot be: {wrong}");
         }
         if let Some(failure) = &report.failure {
             anyhow::bail!(
                 "a request of {from} to {to} was not answered, after {} that were: {failure}",
                 report.answered
+            );
+        }
+        let strangers = report.hosts.keys().find(|host| **host != asked.name);
+        if let Some(stranger) = strangers {
+            anyhow::bail!(
+                "{} answered {from} at {to}, which leads to {asked}",
+                somebody(stranger)
             );
         }
         Ok(report)

@@ -55,7 +55,7 @@ impl Service<'_> {
     }
 
     /// kube-proxy follows the EndpointSlice with a delay of its own: a measurement starts when each of
-    /// so many Pods has been seen once, by each family that the cluster has.
+    /// so many Pods has been seen once, and nobody else, by each family that the cluster has.
     ///
     /// # Errors
     /// A [`Failure`] when it does not come to that; it says how the Pods answer at their own addresses.
@@ -82,7 +82,7 @@ impl Service<'_> {
         let requests = u32::try_from(pods * PER_POD)?;
         let seen = self
             .lab
-            .eventually(expected, Duration::from_secs(30), async || {
+            .eventually(&expected, Duration::from_secs(30), async || {
                 let running = self.pods().await?;
                 if running.len() < pods {
                     let state = format!("{} of {pods} Pods run", running.len());
@@ -95,19 +95,9 @@ impl Service<'_> {
                 }
                 let asked = self.lab.ask(&from, address).by(self.kind).times(requests);
                 let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
-                let hosts = report.hosts();
-                let silent = running
-                    .iter()
-                    .filter(|pod| !hosts.contains_key(pod.name.as_str()));
-                let silent: Vec<String> = silent.map(ToString::to_string).collect();
-                let mut ends = report.results.iter().map(|result| result.outcome);
-                let (cause, others) = match ends.find(|it| *it != Outcome::Answered) {
-                    Some(outcome) => (outcome.into(), format!("; other requests: {outcome}")),
-                    None => (Cause::Unbalanced, String::new()),
-                };
-                let state = format!("no answer from {}{others}", silent.join(", "));
                 let pairs = shares::shared(&from, &report, &running, shares::ANY);
-                let seen = Probe::when(silent.is_empty(), cause, state).pairs(Some(pairs.into()));
+                let answered = assert::each_has_answered(&expected, &report, &running);
+                let seen = Probe::judged(answered).pairs(Some(pairs.into()));
                 Ok(match family {
                     Family::Ipv4 => seen.needs(Needs::KubeProxy {
                         node: from.node,

@@ -155,6 +155,7 @@ mod tests {
         };
         let report = |last: u8, echoed| StreamReport {
             request: request(last),
+            host: "blue-b".into(),
             echoed,
             longest_ms: 0,
             failure: None,

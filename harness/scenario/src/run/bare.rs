@@ -50,9 +50,9 @@ impl Deref for RunFolder {
     }
 }
 
-/// Whether somebody works in a run's folder.
-pub fn in_use(run: &Path) -> bool {
-    matches!(held_alone(run), Ok(None))
+/// Whether somebody works in a run's folder, or in an attempt's.
+pub fn in_use(folder: &Path) -> bool {
+    matches!(held_alone(folder), Ok(None))
 }
 
 /// Makes the run's folder of a new run in `runs`, named by the time and this process.

@@ -1,9 +1,11 @@
 //! What a scenario's process leaves behind: one `result.json` per attempt.
 
-use std::fmt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, io};
 
+use podwire_process::held;
 use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
@@ -191,6 +193,33 @@ impl ScenarioResult {
             .join(format!("attempt-{attempt}"))
     }
 
+    /// Makes an attempt's folder in the cell's. From its first moment it is in use (flock(2)) as long as the file
+    /// lives: one that is not, and has no result, is that of a process which died.
+    ///
+    /// # Errors
+    /// [`ContextError::Access`], also when the folder is there already.
+    pub(crate) fn begin(
+        cell_dir: &Path,
+        scenario: &str,
+        attempt: u32,
+    ) -> Result<(PathBuf, File), ContextError> {
+        let folder = Self::folder(cell_dir, scenario, attempt);
+        let beside = folder.with_extension("new");
+        let begun = || -> io::Result<File> {
+            fs::create_dir_all(&beside)?;
+            let in_use = held(&beside)?;
+            fs::rename(&beside, &folder)?;
+            Ok(in_use)
+        };
+        match begun() {
+            Ok(in_use) => Ok((folder, in_use)),
+            Err(source) => Err(ContextError::Access {
+                path: folder,
+                source,
+            }),
+        }
+    }
+
     /// Reads what an attempt left; `None` when it left nothing.
     ///
     /// # Errors
@@ -222,6 +251,7 @@ impl ScenarioResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::bare;
 
     fn phase(name: &str, processors: Option<(f64, f64)>) -> PhaseTime {
         PhaseTime {
@@ -230,6 +260,19 @@ mod tests {
             processors: processors.map(|(ran, waited)| Processors { ran, waited }),
             longest: Vec::new(),
         }
+    }
+
+    #[test]
+    fn an_attempt_s_folder_is_in_use_as_long_as_its_process_lives() {
+        let cell = tempfile::tempdir().unwrap();
+        let (folder, in_use) = ScenarioResult::begin(cell.path(), "a", 1).unwrap();
+        assert_eq!(folder, ScenarioResult::folder(cell.path(), "a", 1));
+        assert!(bare::in_use(&folder));
+        drop(in_use);
+        assert!(!bare::in_use(&folder));
+        // Nobody begins it again where something is left of it.
+        fs::write(folder.join(ScenarioResult::FILE), "{}").unwrap();
+        ScenarioResult::begin(cell.path(), "a", 1).unwrap_err();
     }
 
     #[test]

@@ -97,8 +97,7 @@ fn execute(scenario: Scenario, workspace: &Path) -> anyhow::Result<()> {
         .ok()
         .and_then(|number| number.parse().ok())
         .unwrap_or(1);
-    let folder = ScenarioResult::folder(&cell_dir, scenario.name, attempt);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (folder, _in_use) = ScenarioResult::begin(&cell_dir, scenario.name, attempt)?;
 
     let ancestors: Vec<Pid> = std::env::var(ANCESTOR_VARIABLE)
         .ok()
@@ -377,15 +376,15 @@ impl Attempt {
             match role {
                 Role::Main(_) => match self.program(&dir) {
                     Some(place) => {
-                        begins(&lab, &self.scenario).await?;
+                        begins(&lab, &self.scenario, stage).await?;
                         place.passes(&lab).await
                     }
                     None => {
-                        judged(&lab, &self.scenario).await?;
+                        judged(&lab, &self.scenario, stage).await?;
                         self.readings(&lab)
                     }
                 },
-                Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, sabotage).await,
+                Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, stage, sabotage).await,
             }
         };
         let verdict = self.carried_out(run, &lab, stop).await;
@@ -607,7 +606,7 @@ impl Attempt {
         };
         let lab = self.lab(cluster, &logs, None);
         let prepared = async {
-            lab.begins_as(self.scenario.stage).await?;
+            lab.begins_as(&stage.manifest).await?;
             prepare(&lab).await.context("the preparation failed")
         };
         if let Err(error) = self.carried_out(prepared, &lab, stop).await {
@@ -693,29 +692,34 @@ impl Report for Told {
 
 /// Runs the scenario; nothing restarts meanwhile. Where it begins without an API server, there is
 /// nothing yet that could.
-async fn judged(lab: &Lab, scenario: &Scenario) -> anyhow::Result<()> {
+async fn judged(lab: &Lab, scenario: &Scenario, stage: &Stage) -> anyhow::Result<()> {
     let has = scenario.stage.has(lab.cluster().plan().cell);
     if !has.api_server {
         return (scenario.run)(lab).await;
     }
-    begins(lab, scenario).await?;
+    begins(lab, scenario, stage).await?;
     let before = lab.restarts().await?;
     (scenario.run)(lab).await?;
     Ok(assert::nothing_restarted(&before, &lab.restarts().await?)?)
 }
 
 /// What the scenario's stage promises is there. What a preparation has left was looked at before that.
-async fn begins(lab: &Lab, scenario: &Scenario) -> anyhow::Result<()> {
+async fn begins(lab: &Lab, scenario: &Scenario, stage: &Stage) -> anyhow::Result<()> {
     match scenario.prepare {
         Some(_) => Ok(()),
-        None => lab.begins_as(scenario.stage).await,
+        None => lab.begins_as(&stage.manifest).await,
     }
 }
 
 /// Injects the fault, then checks: only what fails from there on can be the fault's doing.
-async fn sabotaged(lab: &Lab, scenario: &Scenario, sabotage: &Sabotage) -> anyhow::Result<()> {
+async fn sabotaged(
+    lab: &Lab,
+    scenario: &Scenario,
+    stage: &Stage,
+    sabotage: &Sabotage,
+) -> anyhow::Result<()> {
     let injected = async {
-        begins(lab, scenario).await?;
+        begins(lab, scenario, stage).await?;
         (sabotage.inject)(lab).await
     };
     let injected = injected.await;

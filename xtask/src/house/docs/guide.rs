@@ -53,12 +53,13 @@ const ORDER: [&str; 33] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 5] = [
+const CHECKS: [&str; 6] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
     "harness/scenario/src/check/names.rs",
     "harness/scenario/src/check/datagrams.rs",
+    "harness/scenario/src/check/streams.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
 const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
