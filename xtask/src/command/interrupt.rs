@@ -337,8 +337,9 @@ mod tests {
         let script =
             "trap 'echo int' INT; trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done";
         let start = || {
-            Command::new("sh")
-                .args(["-c", script])
+            // A shell traps no signal that was ignored when it began, as in a job of another one.
+            Command::new("env")
+                .args(["--default-signal=INT,TERM", "sh", "-c", script])
                 .stdout(std::process::Stdio::piped())
                 .spawn()
         };
