@@ -442,15 +442,14 @@ impl<'a> Run<'a> {
     /// Writes what there is while the run goes on: whatever ends it leaves that, whole. Of the cell
     /// under way, if there is one, these scenarios have died.
     fn leave_so_far(&self, under_way: Option<(Cell, &[String])>) {
-        let extent = |cell| match (self.seen.contains_key(&cell), under_way) {
-            (true, _) => Extent::Whole,
-            (false, Some((here, died))) if cell == here => Extent::UnderWay(Unfinished {
+        let extent = |cell| match self.seen.contains_key(&cell) {
+            true => Extent::Whole,
+            false => Extent::UnderWay(Unfinished {
                 reason: NOT_RUN_YET,
-                died,
-            }),
-            (false, _) => Extent::UnderWay(Unfinished {
-                reason: NOT_RUN_YET,
-                died: &[],
+                died: match under_way {
+                    Some((here, died)) if cell == here => died,
+                    _ => &[],
+                },
             }),
         };
         let results = Results {

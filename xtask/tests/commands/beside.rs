@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use crate::{LIMIT, Running, output, workspace};
+use crate::{LIMIT, Running, output, results, workspace};
 
 const RUN: &str = "test --yes --nodes 2 --bootstrap by-hand --filter static_routes";
 
@@ -26,11 +24,6 @@ fn runs() -> BTreeSet<PathBuf> {
 fn process(run: &Path) -> u32 {
     let name = run.file_name().unwrap().to_str().unwrap();
     name.rsplit_once('-').unwrap().1.parse().unwrap()
-}
-
-fn results(run: &Path) -> Value {
-    let text = fs::read(run.join("results.json")).unwrap();
-    serde_json::from_slice(&text).unwrap()
 }
 
 fn until<T>(found: impl Fn() -> Option<T>) -> T {

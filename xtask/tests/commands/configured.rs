@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::{Running, done, latest, said};
+use super::{Running, done, latest, results, said};
 
 const KUBELET: &str = "\
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -111,8 +109,7 @@ fn what_the_user_s_configuration_breaks_is_told_with_the_file() {
     ));
     let told = String::from_utf8_lossy(&red.stdout).into_owned();
     assert_eq!(red.status.code(), Some(1), "{told}");
-    let results = fs::read(latest().join("results.json")).unwrap();
-    let results: Value = serde_json::from_slice(&results).unwrap();
+    let results = results(&latest());
     let configured = results["configurations"][0].as_str().unwrap();
     assert!(configured.starts_with(&broken), "{configured}");
     let sets = " sets conntrack, nodePortAddresses";

@@ -27,6 +27,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// For a line that is waited for: nothing may be cached yet.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -150,6 +152,12 @@ fn latest() -> PathBuf {
     fs::canonicalize(output().join("latest")).unwrap()
 }
 
+/// What a run has left for programs.
+fn results(run: &Path) -> Value {
+    let text = fs::read(run.join("results.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
 /// Each of the ways into a running cluster.
 fn is_reached() {
     assert_eq!(said("ssh node2 hostname").trim(), "node2");
@@ -270,8 +278,7 @@ fn a_stage_that_cannot_be_made_leaves_its_nodes_evidence_and_nothing_in_the_cach
     let evidence = latest().join("stages/by-hand-nftables-routes/joined/evidence");
     let folder = evidence.display().to_string();
     assert!(told.contains(&folder), "{told}");
-    let results = fs::read_to_string(latest().join("results.json")).unwrap();
-    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let results = results(&latest());
     let error = results["error"].as_str().unwrap();
     assert!(error.contains(&folder), "{error}");
     for node in ["node1", "node2"] {

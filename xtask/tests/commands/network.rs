@@ -3,9 +3,8 @@
 use std::fs;
 
 use podwire_cluster::{FlannelBackend, IpFamilies, flannel};
-use serde_json::Value;
 
-use super::{done, latest};
+use super::{done, latest, results};
 
 #[test]
 #[ignore = "runs a cluster of machines"]
@@ -31,8 +30,7 @@ fn a_manifest_whose_nodes_would_ask_a_registry_runs_with_what_they_have_when_ask
     let green = done(&format!("{words} --pull-policy-as-present"));
     let told = String::from_utf8_lossy(&green.stdout).into_owned();
     assert_eq!(green.status.code(), Some(0), "{told}");
-    let results = fs::read(latest().join("results.json")).unwrap();
-    let results: Value = serde_json::from_slice(&results).unwrap();
+    let results = results(&latest());
     let scenario = &results["scenarios"][0];
     assert_eq!(scenario["outcome"], "passed", "{results:#}");
     assert_eq!(scenario["cell"], "by-hand/nftables/manifest", "{results:#}");

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::{Running, done, latest, output, said, workspace, xtask};
+use crate::{Running, done, latest, output, results, said, workspace, xtask};
 
 const WITH: &str = "with --yes --nodes 2 --bootstrap by-hand";
 
@@ -195,8 +195,7 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
     assert_eq!(ran.status.code(), Some(1), "{told}");
     assert!(told.contains("not executable: here.xml"), "{told}");
 
-    let results = fs::read(latest().join("results.json")).unwrap();
-    let results: serde_json::Value = serde_json::from_slice(&results).unwrap();
+    let results = results(&latest());
     let scenarios = results["scenarios"].as_array().unwrap();
     let outcomes: Vec<String> = scenarios
         .iter()

@@ -1,11 +1,10 @@
 //! A run in parts, each scenario more than once, and strict about the wire.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use serde_json::Value;
 
-use crate::{done, latest};
+use crate::{done, latest, results};
 
 /// Of the default profile, and of the full one.
 const SCENARIOS: [&str; 2] = [
@@ -20,8 +19,7 @@ fn part(shard: &str) -> (Option<i32>, Value) {
     let filter = SCENARIOS.join(",");
     let how = format!("--profile full --filter {filter} --repeat 2 --wire strict");
     let ran = done(&format!("{RUN} {how} --shard {shard}"));
-    let text = fs::read_to_string(latest().join("results.json")).unwrap();
-    (ran.status.code(), serde_json::from_str(&text).unwrap())
+    (ran.status.code(), results(&latest()))
 }
 
 #[test]
