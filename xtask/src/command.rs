@@ -4,6 +4,7 @@
 pub(crate) mod again;
 pub(crate) mod cli;
 pub(crate) mod consent;
+pub(crate) mod git;
 pub(crate) mod interrupt;
 pub(crate) mod session;
 pub(crate) mod side;

@@ -2,17 +2,28 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod repository;
+
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
+
+use repository::{git, of_two_commits};
 
 /// With an empty cache: nobody gets further than to what is refused.
 fn compare(words: &[&str]) -> Output {
-    let cache = tempfile::tempdir().unwrap();
+    compare_in(tempfile::tempdir().unwrap().path(), words)
+}
+
+/// The same with its cache and its output below a folder.
+fn compare_in(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.arg("compare").args(words).env_remove("CI");
     for name in ["PODWIRE_CACHE", "PODWIRE_OUTPUT"] {
-        command.env(name, cache.path().join(name));
+        command.env(name, dir.join(name));
     }
+    // As in a hook of git's: it names another repository than the one that is meant.
+    command.env("GIT_DIR", dir.join("nowhere"));
     command.output().unwrap()
 }
 
@@ -82,4 +93,99 @@ fn the_plan_says_what_is_measured_and_what_so_few_pairs_cannot_say() {
     let said = compare(&alone);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("No numbers: base: "), "{said}");
+}
+
+#[test]
+fn a_revision_is_built_once_in_a_checkout_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("my repository");
+    of_two_commits(&mine, ["first", "second"]);
+    fs::write(mine.join("note"), "not committed").unwrap();
+    let before = git(&mine, &["status", "--porcelain", "--ignored"]);
+
+    let side = |revision: &str, filter: &str, more: &[&str]| {
+        let words = ["", revision, "--filter", filter];
+        let ran = compare_in(dir.path(), &[&words, more].concat());
+        let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8(said).unwrap());
+        (ran.status.code().unwrap(), said.concat())
+    };
+    let takes = [
+        "--repository",
+        mine.to_str().unwrap(),
+        "--takes",
+        "--node-files {}/out",
+    ];
+    let log = dir.path().join("builds");
+    let build = format!(
+        "mkdir -p out/etc && cp note out/etc && cat note >>'{}'",
+        log.display()
+    );
+    let built = [&takes[..], &["--build", &build]].concat();
+    let plan = [&built[..], &["--plan"]].concat();
+
+    let (code, said) = side("git:HEAD", "every_pair", &plan);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("head: git:HEAD, commit "), "{said}");
+    assert!(said.contains(", to be checked out and built\n"), "{said}");
+    assert!(said.contains("head: what is not committed in "), "{said}");
+    assert!(!log.exists(), "{said}");
+
+    let (code, said) = side("git:HEAD", "no_such", &built);
+    assert_eq!(code, 2, "{said}");
+    assert!(!log.exists(), "{said}");
+
+    // What has been built stays, also where nothing can be run on it.
+    let nothing = [
+        &takes[..2],
+        &["--takes", "--node-files {}/out --pod-network flannel"],
+    ]
+    .concat();
+    let nothing = [&nothing[..], &["--build", &build]].concat();
+    for revision in ["git:HEAD", "git:old", "git:HEAD"] {
+        let (code, said) = side(revision, "static_routes", &nothing);
+        assert_eq!(code, 2, "{said}");
+        assert!(
+            said.contains("head: nothing to run on a cluster of"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), "secondfirst");
+    let (code, said) = side("git:old", "every_pair", &plan);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(", built already\n"), "{said}");
+    assert!(said.contains("head: --node-files "), "{said}");
+    assert!(!said.contains("not committed"), "{said}");
+
+    let broken = [&takes[..], &["--build", "echo no such compiler; false"]].concat();
+    for _ in 0..2 {
+        let (code, said) = side("git:old", "every_pair", &broken);
+        assert_eq!(code, 3, "{said}");
+        assert!(
+            said.contains("head: cannot build git:old, commit "),
+            "{said}"
+        );
+        assert!(said.contains("no such compiler"), "{said}");
+    }
+
+    let elsewhere = [&takes[..2], &["--takes", "--node-files out"]].concat();
+    let no_change = [&takes[..2], &["--takes", "--nodes {}"]].concat();
+    for (revision, more, told) in [
+        ("git:nobody", &built, "head: "),
+        ("git:nobody", &built, "has no revision `nobody`"),
+        ("git:--help", &built, "has no revision `--help`"),
+        ("git:old", &vec!["--plan"], "a revision needs --repository"),
+        ("git:old", &elsewhere, "takes nothing from a revision"),
+        (
+            "git:old",
+            &no_change,
+            "--takes: unexpected argument '--nodes'",
+        ),
+        ("", &takes.to_vec(), "no side is one"),
+    ] {
+        let (code, said) = side(revision, "every_pair", more);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(told), "{revision}: {said}");
+    }
+    assert_eq!(git(&mine, &["status", "--porcelain", "--ignored"]), before);
+    assert!(!mine.join(".git/worktrees").exists());
 }

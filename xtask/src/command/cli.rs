@@ -192,12 +192,29 @@ pub(crate) struct TestArgs {
 pub(crate) struct CompareArgs {
     /// What head is compared with: a quoted list of the flags by which a change is named
     /// ("--replace kube-proxy=./old/kube-proxy --kubernetes 1.36.4"; "" is what `test` runs without any),
-    /// or a file with such a list, in which # begins a comment. Both sides have paths relative to here
+    /// or a file with such a list, in which # begins a comment; or a revision of --repository, "git:main".
+    /// Both sides have paths relative to here
     #[arg(value_name = "BASE", allow_hyphen_values = true)]
     pub(crate) base: String,
     /// What may break something, likewise. The same as BASE shows how often the comparison itself errs
     #[arg(value_name = "HEAD", allow_hyphen_values = true)]
     pub(crate) head: String,
+    /// The git repository of which a side is a revision. Each is checked out, and built, in
+    /// target/podwire/revisions, once
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// What builds a revision, by sh in its checkout ("make kube-proxy") [default: nothing is built]
+    #[arg(long, value_name = "COMMAND", requires = "repository")]
+    pub(crate) build: Option<String>,
+    /// By which flags of a change a revision is tested; {} is its checkout
+    /// ("--replace kube-proxy={}/out/kube-proxy")
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        allow_hyphen_values = true,
+        requires = "repository"
+    )]
+    pub(crate) takes: Option<String>,
     /// Print what would be done on each side and about how long it takes, then stop
     #[arg(long)]
     pub(crate) plan: bool,

@@ -3,15 +3,13 @@
 use std::env;
 use std::os::unix::fs::symlink;
 use std::path::{self, Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use podwire_process::{ChildCommand, Spawner};
+use podwire_process::Spawner;
 use podwire_scenario::bare::{self, RunFolder};
 use time::OffsetDateTime;
 
-/// It reads files here, and asks nobody.
-const GIT: Duration = Duration::from_secs(20);
+use crate::command::git::git;
 
 /// The project's own folders.
 #[derive(Debug, Clone)]
@@ -44,15 +42,7 @@ impl Workspace {
 
     /// The project's revision as git knows it, and whether files differ from it; nothing without git.
     pub(crate) fn revision(&self, spawner: &Spawner) -> Option<String> {
-        let git = |words: &[&str]| {
-            let root = self.root.clone().into_os_string();
-            let command = ChildCommand::new("git")
-                .args(["-C".into(), root])
-                .args(words.iter().copied());
-            let done = podwire_process::run(spawner, command, GIT).ok()?;
-            let text = done.status.success().then_some(done.stdout)?;
-            Some(text.trim().to_owned())
-        };
+        let git = |words: &[&str]| git(spawner, &self.root, words).ok();
         let revision = git(&["rev-parse", "HEAD"])?;
         match git(&["status", "--porcelain"])?.is_empty() {
             true => Some(revision),

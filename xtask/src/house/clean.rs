@@ -14,6 +14,7 @@ use crate::command::session::Session;
 use crate::house::chaos;
 use crate::prepare::space::{self, Worth};
 use crate::prepare::stage_cache::STAGES;
+use crate::run::revision::REVISIONS;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
 
@@ -141,12 +142,13 @@ fn remove_entry(session: &Session, entry: &Entry) -> Result<Removal, Stop> {
     }
 }
 
-/// The folders of runs, and of campaigns: these have caches of their own in them.
+/// The folders of runs, of campaigns, which have caches of their own in them, and of revisions' checkouts.
 fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
     let latest = fs::canonicalize(session.workspace.latest()).ok();
     let campaigns = session.workspace.output.join(chaos::CHAOS);
+    let revisions = session.workspace.output.join(REVISIONS);
     let mut paths = Vec::new();
-    for folder in [session.workspace.runs(), campaigns] {
+    for folder in [session.workspace.runs(), campaigns, revisions] {
         if !folder.exists() {
             continue;
         }

@@ -41,7 +41,10 @@ pub(crate) struct Comparison {
 /// One of the two.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Side {
-    /// The flags that it is named by.
+    /// Which revision of the user's repository it is, if it is one: `git:main, commit 0123456789ab`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) revision: Option<String>,
+    /// The flags that it is tested by.
     pub(crate) flags: Vec<String>,
     /// What was under test, in words; nothing before a run has said it.
     pub(crate) tested: Option<String>,
@@ -325,6 +328,7 @@ impl Comparison {
         let counts = Counts::of(&scenarios);
         let [base_flags, head_flags] = flags;
         let side = |flags, ran: &[Ran]| Side {
+            revision: None,
             flags,
             tested: ran.first().map(|first| tested(&first.results)),
             unsettled_stages: unsettled(ran),
@@ -340,6 +344,12 @@ impl Comparison {
             scenarios,
             numbers: None,
         }
+    }
+
+    /// The same where sides are revisions.
+    pub(crate) fn with_revisions(mut self, revisions: [Option<String>; 2]) -> Self {
+        [self.base.revision, self.head.revision] = revisions;
+        self
     }
 
     /// The same with what these runs have measured.

@@ -25,10 +25,11 @@ use rustix::process::Pid;
 use time::OffsetDateTime;
 
 use crate::command::cli::{Bootstraps, Cli, Command, CompareArgs, TestArgs};
+use crate::command::consent;
 use crate::command::interrupt::Expected;
 use crate::command::session::Session;
-use crate::command::{consent, side};
 use crate::plan::durations::Durations;
+use crate::plan::select;
 use crate::report::compare::cluster::cluster;
 use crate::report::compare::numbers::statistics::fewest_pairs;
 use crate::report::compare::numbers::{Asked, percent};
@@ -38,6 +39,7 @@ use crate::report::files;
 use crate::report::results::Results;
 use crate::run::look;
 use crate::run::order::Order;
+use crate::run::sides::{self, Name, Named, SIDES};
 use crate::say::stop::{INTERRUPTED, Stop};
 use crate::say::text::about;
 
@@ -50,35 +52,26 @@ const UNFINISHED: &str = "the comparison was under way; what ended it left no ti
 /// What has ended a run, or all of them, then.
 const BY_A_PERSON: &str = "ended by Ctrl-C";
 
-/// The two, in the order of everything that has both.
-const SIDES: [Name; 2] = [Name::Base, Name::Head];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Base,
-    Head,
-}
-
-impl Name {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Head => "head",
-        }
-    }
-}
-
 /// The whole command.
 pub(crate) fn compare(
     session: &Session,
     args: &CompareArgs,
     catalogue: &[Scenario],
 ) -> Result<(), Stop> {
-    let flags = [(Name::Base, &args.base), (Name::Head, &args.head)].map(|(name, asked)| {
-        side::flags(asked).map_err(|why| Stop::Usage(format!("{}: {why}", name.text())))
-    });
-    let [base, head] = flags;
-    let flags = [base?, head?];
+    // Before anything is built for nothing.
+    select::choose(catalogue, args.filter.as_deref(), None)
+        .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    let named = sides::named(session, args)?;
+    for (name, side) in SIDES.iter().zip(&named) {
+        out!("{}", side.told(*name));
+    }
+    if args.plan && !named.iter().all(Named::is_made) {
+        outln!("What would be done then can be told once that is built.");
+        return Ok(());
+    }
+    let [base, head] = sides::made(session, named)?;
+    let revisions = [base.revision.clone(), head.revision.clone()];
+    let flags = [base.flags.clone(), head.flags.clone()];
     let mut lacks = plans(session, args, &flags, catalogue)?;
     outln!(
         "Base and head run one after the other; what differs then runs {} times more on both.",
@@ -119,6 +112,7 @@ pub(crate) fn compare(
         session,
         args,
         flags,
+        revisions,
         folder,
         asked,
         ran: [Vec::new(), Vec::new()],
@@ -249,10 +243,7 @@ fn plans(
     session.progress.phase("looking at what is there");
     let packages = host::Host::detect(&session.spawner).plan(false);
     let looked = SIDES.iter().zip(flags).map(|(name, flags)| {
-        let of_side = |stop| match stop {
-            Stop::Usage(text) => Stop::Usage(format!("{}: {text}", name.text())),
-            other => other,
-        };
+        let of_side = |stop| name.told(stop);
         let args = test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?;
         let order = Order::take(session, &args, catalogue).map_err(of_side)?;
         let (plan, _) = look::look(session, &order, &packages)?;
@@ -385,6 +376,8 @@ struct Runs<'a> {
     session: &'a Session,
     args: &'a CompareArgs,
     flags: [Vec<String>; 2],
+    /// Which revision each is, if it is one.
+    revisions: [Option<String>; 2],
     folder: RunFolder,
     asked: Asked,
     /// What has run, base's and head's.
@@ -586,6 +579,7 @@ impl Runs<'_> {
     fn so_far(&self, error: Option<String>) -> Comparison {
         let [base, head] = &self.ran;
         let comparison = Comparison::of(self.flags.clone(), (base, head), error);
+        let comparison = comparison.with_revisions(self.revisions.clone());
         match self.asked.pairs {
             0 => comparison,
             _ => {
@@ -613,6 +607,7 @@ fn newest(output: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::side::{Side, side};
     use crate::report::compare::numbers::statistics::MOST_PAIRS;
 
     fn args(line: &[&str]) -> CompareArgs {
@@ -640,8 +635,11 @@ mod tests {
             "--yes",
         ];
         let args = args(&line);
-        let (base, head) = (side::flags(&args.base), side::flags(&args.head));
-        let (base, head) = (base.unwrap(), head.unwrap());
+        let flags = |asked: &str| match side(asked).unwrap() {
+            Side::Flags(flags) => flags,
+            Side::Revision(revision) => panic!("{revision}"),
+        };
+        let (base, head) = (flags(&args.base), flags(&args.head));
         let shown = |flags: &[String], what: What<'_>| words(&args, flags, what).join(" ");
         insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
         let repeat = Repeat {

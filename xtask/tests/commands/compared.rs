@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::repository::{git, of_two_commits};
 use super::{Running, laid, latest, xtask};
 
 /// Nothing about the base; both sides with these scenarios alone.
@@ -68,6 +69,43 @@ fn what_a_change_breaks_has_failed_five_times_where_the_base_passed_five_times()
     assert!(told.contains(again) && page.contains(again), "{told}");
     let folder = scenario["head"]["folder"].as_str().unwrap();
     assert!(latest().join(folder).join("first-page.md").is_file());
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn two_revisions_are_built_and_each_is_tested_with_its_own_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("mine");
+    let timeout = |seconds: u32| format!("net.ipv4.tcp_fin_timeout = {seconds}\n");
+    of_two_commits(&mine, [&timeout(31), &timeout(33)]);
+    let mut command = xtask("compare git:old git:HEAD --pairs 0 --nodes 1 --bootstrap by-hand");
+    command.args(["--filter", "first_start", "--yes", "--repository"]);
+    command.arg(&mine);
+    command.args([
+        "--build",
+        "install -D -m 644 note tree/etc/sysctl.d/90-mine.conf",
+    ]);
+    command.args(["--takes", "--node-files {}/tree"]);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("\nhead breaks none of 1 scenario\n"),
+        "{told}"
+    );
+    let (data, page) = left();
+    for (side, revision) in [("base", "old"), ("head", "HEAD")] {
+        let commit = git(&mine, &["rev-parse", "--short=12", revision]);
+        let named = format!("git:{revision}, commit {commit}");
+        assert_eq!(data[side]["revision"], named.as_str());
+        assert!(told.contains(&format!("{side}: {named}\n")), "{told}");
+        assert!(page.contains(&named));
+        let tested = data[side]["tested"].as_str().unwrap();
+        assert!(
+            tested.contains(&commit) && tested.contains("(1 file, sha256 "),
+            "{tested}"
+        );
+    }
 }
 
 #[test]

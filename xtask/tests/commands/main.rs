@@ -17,6 +17,8 @@ mod laid;
 mod network;
 mod outside;
 mod parts;
+#[path = "../repository/mod.rs"]
+mod repository;
 mod wire;
 
 use std::fs;

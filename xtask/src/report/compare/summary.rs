@@ -36,10 +36,8 @@ pub(crate) fn render(comparison: &Comparison, folder: &Path) -> String {
         text += &of_numbers(numbers, folder);
     }
     for (name, side) in [("base", &comparison.base), ("head", &comparison.head)] {
-        if let Some(tested) = &side.tested {
-            text += &format!("\n{name}: {tested}");
-        }
-        for said in &side.unsettled_stages {
+        let said = side.revision.iter().chain(&side.tested);
+        for said in said.chain(&side.unsettled_stages) {
             text += &format!("\n{name}: {said}");
         }
     }

@@ -61,6 +61,7 @@ fn side(name: &str, side: &Side) -> Markup {
     html! {
         dt { (name) }
         dd {
+            @if let Some(revision) = &side.revision { (line(revision)) ", " }
             code { (short(&flags, FLAGS)) }
             @if let Some(tested) = &side.tested { ": " (line(tested)) }
             @if let Some(first) = side.runs.first() {
@@ -263,6 +264,7 @@ mod tests {
 
     fn comparison(scenarios: Vec<Compared>) -> Comparison {
         let side = |flags: &[&str], folder: &str| Side {
+            revision: None,
             flags: flags.iter().map(|it| (*it).to_owned()).collect(),
             tested: Some(
                 "by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules".into(),
@@ -280,7 +282,10 @@ mod tests {
             error: None,
             counts: Counts::default(),
             base: side(&[], "base/runs/1"),
-            head: side(&["--replace", "kube-proxy=./out/kube-proxy"], "head/runs/2"),
+            head: Side {
+                revision: Some("git:<main>, commit 0123456789ab".into()),
+                ..side(&["--replace", "kube-proxy=./out/kube-proxy"], "head/runs/2")
+            },
             scenarios,
             numbers: None,
         }
