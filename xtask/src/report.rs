@@ -2,6 +2,7 @@
 
 pub(crate) mod breaks;
 pub(crate) mod compare;
+mod died;
 pub(crate) mod files;
 #[cfg(test)]
 pub(crate) mod fixture;

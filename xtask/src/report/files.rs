@@ -9,11 +9,13 @@ use anyhow::Context as _;
 use crate::report::compare::{self, Comparison};
 use crate::report::page::comparison;
 use crate::report::results::{PAGE, Results};
-use crate::report::{junit, left, page};
+use crate::report::{died, junit, left, page};
 
 /// Writes all three. Each is there whole, or as it was before, whatever ends this process meanwhile. The
-/// page also shows what scenarios that failed have left in the run's folder.
+/// page also shows what scenarios that failed have left in the run's folder; a first page is written for those
+/// that could not write one.
 pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
+    died::write_pages(run_dir, results);
     let replace = |name: &str, text: &[u8]| replace(run_dir, name, text);
     replace("results.json", &serde_json::to_vec_pretty(results)?)?;
     replace("junit.xml", junit::report(results).to_string()?.as_bytes())?;

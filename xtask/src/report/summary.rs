@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::report::left::Left;
 use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
 use crate::say::text::{clock, digits, table};
 
@@ -194,7 +195,7 @@ fn failure(record: &ScenarioRecord, folder: &Path) -> String {
     if let Some(evidence) = &record.folder {
         text += &format!(
             "  read first: {}\n",
-            folder.join(evidence).join("first-page.md").display()
+            folder.join(evidence).join(Left::FIRST_PAGE).display()
         );
     }
     text

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::numbers::statistics::Answer;
 use super::numbers::{Number, Numbers, Unmeasured, percent};
 use super::{Compared, Comparison, FILE, OnSide};
+use crate::report::left::Left;
 use crate::report::results::PAGE;
 use crate::report::summary::indented;
 use crate::say::text::{digits, table};
@@ -75,7 +76,7 @@ fn of_numbers(numbers: &Numbers, folder: &Path) -> String {
             how_often(it)
         );
         if let Some(evidence) = &it.folder {
-            let page = folder.join(evidence).join("first-page.md");
+            let page = folder.join(evidence).join(Left::FIRST_PAGE);
             text += &format!("  read first: {}\n", page.display());
         }
         if let Some(again) = &it.again {
@@ -149,7 +150,7 @@ fn why(it: &Compared, name: &str, side: &OnSide, folder: &Path) -> String {
         indented(reason)
     );
     if let Some(evidence) = &side.folder {
-        let page = folder.join(evidence).join("first-page.md");
+        let page = folder.join(evidence).join(Left::FIRST_PAGE);
         text += &format!("  read first: {}\n", page.display());
     }
     if let Some(again) = &side.again {
