@@ -20,7 +20,8 @@ use clap::Parser as _;
 use podwire_scenario::Profile;
 
 use crate::bench::{clone, last_run, red, suite, switch};
-use crate::command::cli::{BenchTarget, Cli, Command, ScenariosArgs};
+use crate::command::cli::house::{BenchTarget, ScenariosArgs};
+use crate::command::cli::{Cli, Command};
 use crate::command::session::Session;
 use crate::command::workspace::Workspace;
 use crate::house::{chaos, check, clean, docs, doctor, fuzz, stages};

@@ -14,7 +14,7 @@ use podwire_probe::{FetchRequest, Outcome};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::command::cli::BenchCloneArgs;
+use crate::command::cli::house::BenchCloneArgs;
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::prepare::preparation::Preparation;

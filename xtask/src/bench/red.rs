@@ -6,7 +6,7 @@ use podwire_scenario::{PhaseTime, Scenario, ScenarioResult};
 use serde::Serialize;
 
 use crate::bench::suite::{self, Bench};
-use crate::command::cli::BenchRedArgs;
+use crate::command::cli::house::BenchRedArgs;
 use crate::command::session::Session;
 use crate::report::merge;
 use crate::say::stop::Stop;

@@ -13,7 +13,7 @@ use podwire_scenario::Scenario;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::command::cli::BenchSuiteArgs;
+use crate::command::cli::house::BenchSuiteArgs;
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::plan::{capacity, select};

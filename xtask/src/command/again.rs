@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use podwire_cluster::{Bootstrap, Cell, IpFamilies};
 use podwire_process::ChildCommand;
 
-use crate::command::cli::{AskedNetwork, TestArgs, WireMode};
+use crate::command::cli::change::AskedNetwork;
+use crate::command::cli::run::{TestArgs, WireMode};
 
 /// The arguments behind `cargo xtask test`, as they were typed.
 pub(crate) fn typed() -> Vec<String> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, CommandFactory as _, Parser as _};
 
-use crate::command::cli::ChangeArgs;
+use crate::command::cli::change::ChangeArgs;
 
 /// What stands before the name of a revision.
 const REVISION: &str = "git:";

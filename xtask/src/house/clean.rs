@@ -9,7 +9,7 @@ use podwire_images::{CacheError, Entry, Removal, Room, allocated, image, victims
 use podwire_process::held_alone;
 use podwire_scenario::bare;
 
-use crate::command::cli::CleanArgs;
+use crate::command::cli::house::CleanArgs;
 use crate::command::session::Session;
 use crate::house::chaos;
 use crate::prepare::space::{self, Worth};

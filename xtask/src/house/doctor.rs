@@ -8,7 +8,7 @@ use podwire_images::tools;
 use podwire_vm::Accelerator;
 use rustix::process::{Resource, getrlimit};
 
-use crate::command::cli::DoctorArgs;
+use crate::command::cli::house::DoctorArgs;
 use crate::command::session::Session;
 use crate::plan::outline::{Machine, Need, Plan};
 use crate::plan::phase::Phase;

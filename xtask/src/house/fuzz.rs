@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use podwire_lan::fuzz::{Failure, FuzzError, FuzzPlan, FuzzReport, Target};
 
-use crate::command::cli::FuzzArgs;
+use crate::command::cli::house::FuzzArgs;
 use crate::command::workspace::Workspace;
 use crate::say::progress::Progress;
 use crate::say::stop::Stop;

@@ -14,7 +14,7 @@ use podwire_process::held;
 use podwire_vm::{Accelerator, accelerator};
 use serde::Serialize;
 
-use crate::command::cli::StagesArgs;
+use crate::command::cli::house::StagesArgs;
 use crate::command::session::Session;
 use crate::prepare::machine::{self, Programs};
 use crate::prepare::parts::{self, NodeSystem};

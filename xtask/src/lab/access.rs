@@ -10,7 +10,7 @@ use podwire_access::kubectl::{self, Kubectl};
 use podwire_access::{AccessError, Description, Exit, Foreground, Link, RUN_VARIABLE, Streams};
 use podwire_process::plain::Plain;
 
-use crate::command::cli::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
+use crate::command::cli::lab::{ConsoleArgs, KubectlArgs, RunArgs, SshArgs};
 use crate::command::workspace::Workspace;
 use crate::say::stop::Stop;
 use crate::say::text::table;

@@ -9,7 +9,7 @@ use podwire_access::AccessError;
 use podwire_lan::Filter;
 use tokio::signal::ctrl_c;
 
-use crate::command::cli::CaptureArgs;
+use crate::command::cli::lab::CaptureArgs;
 use crate::lab::access::{drive, reach};
 use crate::lab::impair::usage;
 use crate::say::stop::Stop;

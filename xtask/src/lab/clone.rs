@@ -12,7 +12,7 @@ use podwire_images::{Bundle, Provenance};
 use podwire_scenario::bare::RunFolder;
 use time::OffsetDateTime;
 
-use crate::command::cli::ClusterArgs;
+use crate::command::cli::lab::ClusterArgs;
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::prepare::configurations::{self, Target};

@@ -9,7 +9,7 @@ use podwire_process::ChildCommand;
 use podwire_scenario::Ending;
 use tokio::signal::ctrl_c;
 
-use crate::command::cli::{ForwardArgs, KubeconfigArgs};
+use crate::command::cli::lab::{ForwardArgs, KubeconfigArgs};
 use crate::lab::access::{chosen, drive, linked};
 use crate::say::stop::Stop;
 

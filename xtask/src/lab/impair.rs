@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use podwire_access::AccessError;
 use podwire_lan::{Check, Impairment, Packets, Rule, RulesReport, Selector};
 
-use crate::command::cli::{HealArgs, ImpairArgs};
+use crate::command::cli::lab::{HealArgs, ImpairArgs};
 use crate::lab::access::{drive, reach};
 use crate::say::stop::Stop;
 

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use podwire_access::Door;
 
-use crate::command::cli::ClusterArgs;
+use crate::command::cli::lab::ClusterArgs;
 use crate::command::session::Session;
 use crate::lab::access;
 use crate::lab::clone::Prepared;

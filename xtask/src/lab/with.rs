@@ -12,7 +12,7 @@ use podwire_process::{ChildCommand, Stream};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
-use crate::command::cli::WithArgs;
+use crate::command::cli::lab::WithArgs;
 use crate::command::session::Session;
 use crate::lab::clone::Prepared;
 use crate::say::stop::Stop;

@@ -3,7 +3,7 @@
 use podwire_images::image::ImageFrom;
 use podwire_images::{bundle, image};
 
-use crate::command::cli::{BundleArgs, ImageAction, ImageArgs, ImageBuildArgs};
+use crate::command::cli::house::{BundleArgs, ImageAction, ImageArgs, ImageBuildArgs};
 use crate::command::consent;
 use crate::command::session::Session;
 use crate::prepare::parts::{self, NodeSystem};

@@ -12,7 +12,7 @@ use podwire_process::plain;
 use podwire_vm::Accelerator;
 use serde_json::{Value, json};
 
-use crate::command::cli::NetworkArgs;
+use crate::command::cli::change::NetworkArgs;
 use crate::prepare::given::{at_most, outline};
 use crate::say::stop::Stop;
 use crate::say::text::nearest;

@@ -8,7 +8,7 @@ use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, System};
 use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, bundle, image};
 use podwire_vm::Accelerator;
 
-use crate::command::cli::{ConfigArgs, FromArgs, SourceArgs};
+use crate::command::cli::change::{ConfigArgs, FromArgs, SourceArgs};
 use crate::command::session::Session;
 use crate::plan::phase::Phase;
 use crate::say::stop::Stop;

@@ -13,7 +13,7 @@ use podwire_images::pod_network::{
 };
 use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
-use crate::command::cli::{AskedNetwork, NetworkArgs};
+use crate::command::cli::change::{AskedNetwork, NetworkArgs};
 use crate::command::session::Session;
 use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;

@@ -24,7 +24,8 @@ use podwire_scenarios::measurements::measurements;
 use rustix::process::Pid;
 use time::OffsetDateTime;
 
-use crate::command::cli::{Bootstraps, Cli, Command, CompareArgs, TestArgs};
+use crate::command::cli::run::{Bootstraps, CompareArgs, TestArgs};
+use crate::command::cli::{Cli, Command};
 use crate::command::consent;
 use crate::command::interrupt::Expected;
 use crate::command::session::Session;

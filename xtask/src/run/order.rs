@@ -8,7 +8,7 @@ use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Families, Profile, Scenario};
 use podwire_vm::Accelerator;
 
-use crate::command::cli::{Bootstraps, ProfileName, TestArgs};
+use crate::command::cli::run::{Bootstraps, ProfileName, TestArgs};
 use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;

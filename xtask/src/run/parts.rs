@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use time::OffsetDateTime;
 
-use crate::command::cli::MergeArgs;
+use crate::command::cli::run::MergeArgs;
 use crate::command::workspace::Workspace;
 use crate::report::join::{self, Part};
 use crate::report::{files, summary};

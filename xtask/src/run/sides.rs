@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::command::cli::CompareArgs;
+use crate::command::cli::run::CompareArgs;
 use crate::command::session::Session;
 use crate::command::side::{Side, side};
 use crate::run::revision::{Recipe, Revision};

@@ -11,7 +11,7 @@ use podwire_scenario::{Programs, Scenario};
 use podwire_scenarios::measurements::measurements;
 use time::OffsetDateTime;
 
-use crate::command::cli::{TestArgs, WireMode};
+use crate::command::cli::run::{TestArgs, WireMode};
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::command::{again, consent};
