@@ -3,18 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod chromium;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use chromium::{open, picture};
 use serde_json::{Value, json};
 
-const BROWSERS: [&str; 4] = [
-    "chromium",
-    "chromium-headless-shell",
-    "google-chrome",
-    "chromium-browser",
-];
 /// Looks at the report in a frame of one screen's size, and becomes what it saw.
 const LOOK: &str = r#"<!DOCTYPE html><meta charset="utf-8"><body>
 <iframe id="frame" width="1280" height="800" style="border:0" src="report.html"></iframe>
@@ -40,39 +37,6 @@ addEventListener("load", () => {
   }) + "SEEN";
 });
 </script>"#;
-
-fn browser() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path);
-    let mut programs = folders.flat_map(|folder| BROWSERS.map(|name| folder.join(name)));
-    let found = programs.find(|program| program.is_file());
-    assert!(
-        found.is_some(),
-        "none of {BROWSERS:?} is on the path: apt-get install chromium"
-    );
-    found.unwrap()
-}
-
-/// Opens a file; what its console gets is on standard error.
-fn open(file: &Path, flags: &[&str]) -> Output {
-    let profile = tempfile::tempdir().unwrap();
-    let mut command = Command::new(browser());
-    command.arg("--headless");
-    command.args(["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]);
-    command.args([
-        "--window-size=1280,800",
-        "--enable-logging=stderr",
-        "--log-level=0",
-    ]);
-    command.args(["--disable-background-networking", "--no-first-run"]);
-    command.arg(format!("--user-data-dir={}", profile.path().display()));
-    command
-        .args(flags)
-        .arg(format!("file://{}", file.display()));
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "{done:?}");
-    done
-}
 
 fn console(done: &Output) -> Vec<String> {
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -169,11 +133,10 @@ fn report(project: &Path) -> PathBuf {
 fn the_report_opens_from_the_disk_and_its_first_screen_names_who_whom_and_where() {
     let project = tempfile::tempdir().unwrap();
     let folder = report(project.path());
-    let picture = folder.join("report.png");
-    let shot = format!("--screenshot={}", picture.display());
-    let opened = open(&folder.join("report.html"), &[&shot]);
+    let taken = folder.join("report.png");
+    let opened = picture(&folder.join("report.html"), &taken);
     assert_eq!(console(&opened), [""; 0]);
-    assert!(fs::metadata(&picture).unwrap().len() > 10_000);
+    assert!(fs::metadata(&taken).unwrap().len() > 10_000);
 
     let seen = seen(&folder, &[]);
     assert_eq!(seen["title"], "podwire: 0 passed, 1 failed");

@@ -1,15 +1,16 @@
 //! A base against a head.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use super::repository::{git, of_two_commits};
-use super::{Running, laid, latest, xtask};
+use super::{Running, laid, latest, workspace, xtask};
 
 /// Nothing about the base; both sides with these scenarios alone.
-fn compare(head: &str, filter: &str) -> Command {
+pub(crate) fn compare(head: &str, filter: &str) -> Command {
     compare_in_pairs(head, filter, "0")
 }
 
@@ -22,7 +23,7 @@ fn compare_in_pairs(head: &str, filter: &str, pairs: &str) -> Command {
 }
 
 /// What is left of it: its data, and its page.
-fn left() -> (Value, String) {
+pub(crate) fn left() -> (Value, String) {
     let data = fs::read(latest().join("compare.json")).unwrap();
     let page = fs::read_to_string(latest().join("report.html")).unwrap();
     (serde_json::from_slice(&data).unwrap(), page)
@@ -177,8 +178,13 @@ fn ctrl_c_while_numbers_are_taken_leaves_the_verdicts() {
 #[ignore = "runs clusters of machines, and takes an hour where they are emulated"]
 fn a_delay_on_the_way_is_worse_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let slow = dir.path().join("slow");
-    let network = slow.join("etc/systemd/network/20-segment.network.d");
+    finds_a_delay(&dir.path().join("slow"));
+}
+
+/// Has head's nodes, with files that are made there, send what they send 40 ms later.
+pub(crate) fn finds_a_delay(slow: &Path) {
+    let tree = workspace().join(slow);
+    let network = tree.join("etc/systemd/network/20-segment.network.d");
     fs::create_dir_all(&network).unwrap();
     let delays = "[NetworkEmulator]\nParent=root\nDelaySec=40ms\n";
     fs::write(network.join("slow.conf"), delays).unwrap();

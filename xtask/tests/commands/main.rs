@@ -10,6 +10,8 @@
 )]
 
 mod beside;
+#[path = "../chromium/mod.rs"]
+mod chromium;
 mod compared;
 mod configured;
 mod kept;
@@ -17,6 +19,7 @@ mod laid;
 mod network;
 mod outside;
 mod parts;
+mod pictures;
 #[path = "../repository/mod.rs"]
 mod repository;
 mod wire;
