@@ -101,6 +101,9 @@ fn a_revision_is_built_once_in_a_checkout_of_its_own() {
     let mine = dir.path().join("my repository");
     of_two_commits(&mine, ["first", "second"]);
     fs::write(mine.join("note"), "not committed").unwrap();
+    // Whoever stands in a folder of his repository names that.
+    let within = mine.join("within");
+    fs::create_dir(&within).unwrap();
     let before = git(&mine, &["status", "--porcelain", "--ignored"]);
 
     let side = |revision: &str, filter: &str, more: &[&str]| {
@@ -111,7 +114,7 @@ fn a_revision_is_built_once_in_a_checkout_of_its_own() {
     };
     let takes = [
         "--repository",
-        mine.to_str().unwrap(),
+        within.to_str().unwrap(),
         "--takes",
         "--node-files {}/out",
     ];

@@ -4,6 +4,7 @@
 //! stays in `target/podwire/revisions/` until `clean`, since the command that leads to a failure again names files
 //! in it, and the next comparison need not build it anew.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -138,12 +139,11 @@ impl Revision {
         }
         let place = checkout.as_os_str();
         let clone = ["clone", "--quiet", "--shared", "--no-checkout", "--"].map(AsRef::as_ref);
-        let from = fs::canonicalize(recipe.repository)?;
-        git(
-            spawner,
-            &self.place,
-            clone.into_iter().chain([from.as_os_str(), place]),
-        )?;
+        // The user may name a folder within his checkout, or one of several (git-worktree(1)): all have this.
+        let common = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
+        let from = git(spawner, recipe.repository, common)?;
+        let from = OsStr::new(&from);
+        git(spawner, &self.place, clone.into_iter().chain([from, place]))?;
         git(
             spawner,
             &checkout,
