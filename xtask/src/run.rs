@@ -9,7 +9,7 @@ pub(crate) mod pace;
 pub(crate) mod parts;
 mod prepare_only;
 mod programs;
-pub(crate) mod revision;
+mod revision;
 mod sides;
 pub(crate) mod suite;
 pub(crate) mod test;

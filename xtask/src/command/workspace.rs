@@ -40,6 +40,11 @@ impl Workspace {
         self.output.join(bare::RUNS)
     }
 
+    /// Where revisions of the user's repository are checked out.
+    pub(crate) fn revisions(&self) -> PathBuf {
+        self.output.join("revisions")
+    }
+
     /// The project's revision as git knows it, and whether files differ from it; nothing without git.
     pub(crate) fn revision(&self, spawner: &Spawner) -> Option<String> {
         let git = |words: &[&str]| git(spawner, &self.root, words).ok();

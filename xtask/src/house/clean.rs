@@ -14,7 +14,6 @@ use crate::command::session::Session;
 use crate::house::chaos;
 use crate::prepare::space::{self, Worth};
 use crate::prepare::stage_cache::STAGES;
-use crate::run::revision::REVISIONS;
 use crate::say::stop::Stop;
 use crate::say::text::{ago, size, table};
 
@@ -146,7 +145,7 @@ fn remove_entry(session: &Session, entry: &Entry) -> Result<Removal, Stop> {
 fn runs(session: &Session) -> anyhow::Result<Vec<Entry>> {
     let latest = fs::canonicalize(session.workspace.latest()).ok();
     let campaigns = session.workspace.output.join(chaos::CHAOS);
-    let revisions = session.workspace.output.join(REVISIONS);
+    let revisions = session.workspace.revisions();
     let mut paths = Vec::new();
     for folder in [session.workspace.runs(), campaigns, revisions] {
         if !folder.exists() {

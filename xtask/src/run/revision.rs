@@ -21,9 +21,6 @@ use crate::command::side;
 use crate::run::build::logged;
 use crate::say::stop::Stop;
 
-/// The folder of all checkouts, below that of the runs' output.
-pub(crate) const REVISIONS: &str = "revisions";
-
 /// Whoever else makes the same checkout is looked for so often.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -76,10 +73,9 @@ impl Revision {
         let key = Digest::sha256_of(format!("{commit}\n{built_by}").as_bytes()).to_string();
         let (_, key) = key.split_at(key.len() - 8);
         let short: String = commit.chars().take(12).collect();
-        let revisions = session.workspace.output.join(REVISIONS);
         Ok(Self {
             told: format!("git:{name}, commit {short}"),
-            place: revisions.join(format!("{short}-{key}")),
+            place: session.workspace.revisions().join(format!("{short}-{key}")),
             commit,
             leaves_changes_out: !status.is_empty(),
         })

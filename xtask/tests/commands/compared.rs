@@ -79,7 +79,7 @@ fn two_revisions_are_built_and_each_is_tested_with_its_own_files() {
     let mine = dir.path().join("mine");
     let timeout = |seconds: u32| format!("net.ipv4.tcp_fin_timeout = {seconds}\n");
     of_two_commits(&mine, [&timeout(31), &timeout(33)]);
-    let mut command = xtask("compare git:old git:HEAD --pairs 0 --nodes 1 --bootstrap by-hand");
+    let mut command = xtask("compare git:old git:HEAD --pairs 0 --nodes 2 --bootstrap by-hand");
     command.args(["--filter", "first_start", "--yes", "--repository"]);
     command.arg(&mine);
     command.args([
@@ -89,7 +89,8 @@ fn two_revisions_are_built_and_each_is_tested_with_its_own_files() {
     command.args(["--takes", "--node-files {}/tree"]);
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}{errors}");
     assert!(
         told.contains("\nhead breaks none of 1 scenario\n"),
         "{told}"
