@@ -35,6 +35,7 @@ fn of_what_is_broken() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (data, _) = left();
     let broken = data["head"]["runs"][0]["folder"].as_str().unwrap();
+    take(&latest().join("report.html"), "comparison.png");
     take(&latest().join(broken).join("report.html"), "broken.png");
 }
 
