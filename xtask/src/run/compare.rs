@@ -32,7 +32,7 @@ use crate::command::session::Session;
 use crate::plan::durations::Durations;
 use crate::plan::select;
 use crate::report::compare::cluster::cluster;
-use crate::report::compare::numbers::statistics::fewest_pairs;
+use crate::report::compare::numbers::statistics::{fewest_pairs, fewest_with_interval};
 use crate::report::compare::numbers::{Asked, percent};
 use crate::report::compare::summary::render;
 use crate::report::compare::{Comparison, RUNS, Ran, Repeat, SideRun, to_repeat};
@@ -174,15 +174,13 @@ impl PlanOfNumbers {
                 "\nSo few pairs can call none of so many numbers worse: --pairs {fewest} is the least."
             );
         }
-        if pairs < WITHIN {
-            text += &format!("\nNothing is within the margin by fewer than {WITHIN} pairs.");
+        let within = fewest_with_interval();
+        if pairs < within {
+            text += &format!("\nNothing is within the margin by fewer than {within} pairs.");
         }
         text
     }
 }
-
-/// The fewest pairs that have an interval.
-const WITHIN: usize = 6;
 
 /// What is going to be measured on both sides; or why nothing is.
 fn plan_of_numbers(

@@ -84,7 +84,7 @@ pub struct Mark {
 
 /// One look at the sender's clock: it showed this somewhen between the question and the answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub(crate) struct ClockReading {
     pub(crate) asked: Instant,
     pub(crate) elapsed_ms: u64,
     pub(crate) told: Instant,
@@ -102,7 +102,7 @@ pub struct Clock {
 
 impl Clock {
     /// From at least one reading; each of several narrows it down.
-    pub(crate) fn of(first: Reading, others: &[Reading]) -> Self {
+    pub(crate) fn of(first: ClockReading, others: &[ClockReading]) -> Self {
         let base = first.asked;
         let began = |shown: Instant, elapsed_ms: u64| {
             signed(shown.saturating_duration_since(base)).saturating_sub_unsigned(elapsed_ms)
@@ -682,7 +682,7 @@ pub(crate) mod tests {
                 end: end(letter),
             })
             .collect();
-        let now = Reading {
+        let now = ClockReading {
             asked: Instant::now(),
             elapsed_ms: 0,
             told: Instant::now(),
@@ -884,7 +884,7 @@ pub(crate) mod tests {
     fn readings_narrow_the_clock_down() {
         let base = Instant::now();
         let at = |ms| base + Duration::from_millis(ms);
-        let reading = |asked, elapsed_ms, told| Reading {
+        let reading = |asked, elapsed_ms, told| ClockReading {
             asked: at(asked),
             elapsed_ms,
             told: at(told),

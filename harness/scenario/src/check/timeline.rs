@@ -294,7 +294,7 @@ mod tests {
     use super::*;
     use crate::check::assert::Party;
     use crate::check::record::tests::record;
-    use crate::check::record::{A_YEAR, Clock, Mark, Reading, misrecorded};
+    use crate::check::record::{A_YEAR, Clock, ClockReading, Mark, misrecorded};
     use podwire_probe::{Sent, TrafficEnd};
     use proptest::prelude::*;
     use std::time::{Duration, Instant};
@@ -438,7 +438,7 @@ mod tests {
             record.marks = marks.into_iter().map(|(at_ms, text)| Mark { at_ms, text }).collect();
             record.marks.sort_by_key(|mark| mark.at_ms);
             let began = Instant::now();
-            let reading = |at_ms, elapsed_ms| Reading {
+            let reading = |at_ms, elapsed_ms| ClockReading {
                 asked: began + Duration::from_millis(at_ms),
                 elapsed_ms,
                 told: began + Duration::from_millis(at_ms + took_ms),

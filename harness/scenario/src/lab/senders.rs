@@ -6,7 +6,7 @@ use std::time::Instant;
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
 use crate::check::assert::Party;
-use crate::check::record::{Clock, Mark, Reading, Record};
+use crate::check::record::{Clock, ClockReading, Mark, Record};
 use crate::lab::traffic::asked::{Known, Target};
 
 /// The senders of a lab, and its steps.
@@ -22,8 +22,8 @@ pub(super) struct Sender {
     pub(super) from: Party,
     /// What it was asked for.
     pub(super) request: TrafficRequest,
-    pub(super) first: Reading,
-    pub(super) others: Vec<Reading>,
+    pub(super) first: ClockReading,
+    pub(super) others: Vec<ClockReading>,
     /// What its target is.
     pub(super) target: Target,
     pub(super) known: Known,
@@ -88,7 +88,7 @@ mod tests {
         Sender {
             from: Party::new("node1", 1, false, [172, 30, 0, 11]),
             request: TrafficRequest::new("10.0.0.55:80"),
-            first: Reading {
+            first: ClockReading {
                 asked,
                 elapsed_ms: 0,
                 told,

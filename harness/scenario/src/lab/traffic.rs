@@ -11,7 +11,7 @@ use podwire_probe::{Kind, TrafficRecord, TrafficRequest};
 use podwire_process::plain;
 
 use crate::check::assert::Party;
-use crate::check::record::{Reading, Record, misrecorded};
+use crate::check::record::{ClockReading, Record, misrecorded};
 use crate::lab::Lab;
 use crate::lab::senders::Sender;
 use crate::lab::serving::place;
@@ -202,7 +202,7 @@ impl Lab {
         request: &TrafficRequest,
         method: &str,
         body: &[u8],
-    ) -> anyhow::Result<(Reading, TrafficRecord)> {
+    ) -> anyhow::Result<(ClockReading, TrafficRecord)> {
         let place = place(from);
         let limit = self.limit(QUESTION);
         let command = format!(
@@ -221,7 +221,7 @@ impl Lab {
         if let Some(wrong) = misrecorded(request, &record) {
             anyhow::bail!("the record of the sender {from} cannot be: {wrong}");
         }
-        let reading = Reading {
+        let reading = ClockReading {
             asked,
             elapsed_ms: record.elapsed_ms,
             told,

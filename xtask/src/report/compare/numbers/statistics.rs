@@ -121,6 +121,12 @@ pub(crate) fn fewest_pairs(metrics: usize) -> usize {
     (1..=MOST_PAIRS / 2).find(reaches).unwrap_or(MOST_PAIRS / 2)
 }
 
+/// The fewest pairs that have an interval.
+pub(crate) fn fewest_with_interval() -> usize {
+    let has_one = |pairs: &usize| left_out(*pairs).is_some();
+    (1..=MOST_PAIRS).find(has_one).unwrap_or(MOST_PAIRS)
+}
+
 /// How often the interval of so many pairs holds the true difference; nothing where there is none.
 pub(crate) fn coverage(pairs: usize) -> Option<f64> {
     let left_out = left_out(pairs)?;
