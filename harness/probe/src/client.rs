@@ -56,8 +56,11 @@ pub fn fetch(request: &FetchRequest) -> FetchReport {
             if is_given_up(index) {
                 continue;
             }
-            let limit = Duration::from_millis(request.limit_ms);
-            let attempt = attempt(&request.targets[index], request.kind, limit);
+            let limits = Limits {
+                connected: Duration::from_millis(request.limit_ms),
+                answered: request.for_answer(),
+            };
+            let attempt = attempt(&request.targets[index], request.kind, limits);
             if attempt.outcome == Outcome::TimedOut {
                 time_outs[index].fetch_add(1, Ordering::Relaxed);
             }
@@ -108,18 +111,38 @@ fn via<Report: DeserializeOwned>(
         error: error.to_string(),
     };
     let body = serde_json::to_vec(request).map_err(malformed)?;
-    let message = exchange(server, Some(&body), limit).map_err(|failure| ViaError {
+    let message = exchange(server, Some(&body), limit.into()).map_err(|failure| ViaError {
         outcome: failure.outcome,
         error: failure.error,
     })?;
     serde_json::from_slice(&message.body).map_err(malformed)
 }
 
+/// What a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// From its name's resolution until its connection is there, and what is left of that for its answer.
+    pub(crate) connected: Duration,
+    /// For its answer by HTTP instead of what is left, from the moment on in which its connection is there.
+    pub(crate) answered: Option<Duration>,
+}
+
+impl From<Duration> for Limits {
+    fn from(connected: Duration) -> Self {
+        Self {
+            connected,
+            answered: None,
+        }
+    }
+}
+
 /// One request, and how it ended.
-pub(crate) fn attempt(target: &str, kind: Kind, limit: Duration) -> Attempt {
+pub(crate) fn attempt(target: &str, kind: Kind, limits: impl Into<Limits>) -> Attempt {
+    let limits = limits.into();
+    let limit = limits.connected;
     let started = Instant::now();
     let (result, octets) = match kind {
-        Kind::Http => (ask(target, limit), None),
+        Kind::Http => (ask(target, limits), None),
         Kind::Transfer { up, down } => {
             let mut octets = Octets::default();
             let result = transfer::carry(target, (up, down), limit, &mut octets);
@@ -144,8 +167,8 @@ pub(crate) fn attempt(target: &str, kind: Kind, limit: Duration) -> Attempt {
 }
 
 /// Any server may answer; only our own says who it is.
-fn ask(target: &str, limit: Duration) -> Result<Said, Failure> {
-    let message = exchange(target, None, limit)?;
+fn ask(target: &str, limits: Limits) -> Result<Said, Failure> {
+    let message = exchange(target, None, limits)?;
     let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap_or_default();
     let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
     Ok(Said {
@@ -171,13 +194,12 @@ fn echo(target: &str, limit: Duration) -> Result<Said, Failure> {
     }
 }
 
-fn exchange(target: &str, body: Option<&[u8]>, limit: Duration) -> Result<Message, Failure> {
-    let end = Instant::now() + limit;
+fn exchange(target: &str, body: Option<&[u8]>, limits: Limits) -> Result<Message, Failure> {
+    let end = Instant::now() + limits.connected;
     let target = Target::parse(target)?;
-    let mut stream = Until {
-        stream: connect(&target, end)?,
-        end,
-    };
+    let stream = connect(&target, end)?;
+    let end = limits.answered.map_or(end, |it| Instant::now() + it);
+    let mut stream = Until { stream, end };
     let head = match body {
         None => format!("GET {} HTTP/1.1\r\n", target.path),
         Some(body) => format!(
@@ -271,6 +293,22 @@ mod tests {
         assert_eq!(of("http://:80/").0, Outcome::Other);
         // TCP has no broadcast: Linux says "network unreachable" without sending anything.
         assert_eq!(of("255.255.255.255:9").0, Outcome::NoRoute);
+    }
+
+    #[test]
+    fn an_answer_has_time_of_its_own_once_its_connection_is_there() {
+        let slow = server(|mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            thread::sleep(Duration::from_secs(3));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        });
+        let short = Duration::from_secs(2);
+        assert_eq!(outcome(&slow, short).0, Outcome::TimedOut);
+        let request = FetchRequest::new([&slow]).limit(short).answer_within(LONG);
+        let report = fetch(&request);
+        assert!(report.targets[0].all(Outcome::Answered), "{report}");
+        let request = FetchRequest::new([&slow]).limit(LONG).answer_within(short);
+        assert_eq!(fetch(&request).targets[0].count(Outcome::TimedOut), 1);
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub struct FetchRequest {
     /// [`Kind::longest`].
     #[serde(default = "five_seconds")]
     pub limit_ms: u64,
+    /// What the answer to a request by HTTP may take beside that, once its connection is there, in
+    /// milliseconds: to open one is the work of the network and of two kernels, to answer that of a
+    /// process, which an emulated machine may not run for seconds. None beside it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_ms: Option<u64>,
     /// Whether the report lists every attempt beside the counts.
     #[serde(default)]
     pub each: bool,
@@ -70,6 +75,7 @@ impl FetchRequest {
             count: one(),
             concurrency: eight(),
             limit_ms: five_seconds(),
+            answer_ms: None,
             each: false,
             give_up_after: None,
         }
@@ -103,11 +109,22 @@ impl FetchRequest {
         self
     }
 
+    /// The same with so much time for each answer, once its connection is there.
+    #[must_use]
+    pub fn answer_within(mut self, limit: Duration) -> Self {
+        self.answer_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
     /// The same, giving a target up after so many time-outs.
     #[must_use]
     pub fn give_up_after(mut self, time_outs: u32) -> Self {
         self.give_up_after = Some(time_outs);
         self
+    }
+
+    pub(crate) fn for_answer(&self) -> Option<Duration> {
+        self.answer_ms.map(Duration::from_millis)
     }
 
     fn unsent(&self, sent: usize) -> u32 {
@@ -123,6 +140,7 @@ impl FetchRequest {
         let requests = self.targets.len() as u64 * u64::from(self.count);
         let rounds = requests.div_ceil(u64::from(self.concurrency.max(1)));
         let each = self.kind.longest(Duration::from_millis(self.limit_ms));
+        let each = each.saturating_add(self.for_answer().unwrap_or_default());
         each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 }
@@ -475,6 +493,8 @@ mod tests {
             .concurrency(4)
             .limit(Duration::from_secs(2));
         assert_eq!(request.longest(), Duration::from_secs(6));
+        let request = request.answer_within(Duration::from_secs(5));
+        assert_eq!(request.longest(), Duration::from_secs(21));
     }
 
     #[test]

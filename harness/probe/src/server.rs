@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ use crate::{transfer, udp};
 
 /// A client that opens a connection and says nothing is dropped after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Threads that wait for a connection, beyond which one that has answered ends.
+const MOST_WAITING: usize = 64;
 
 /// Of a thread that answers.
 const STACK: usize = 256 * 1024;
@@ -123,19 +128,49 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers for ever, each connection in a thread of its own.
+    /// Answers for ever. Whoever answers a connection has a thread to itself, and takes the next one after
+    /// it: an emulated guest needs longer to make a thread and end it than to answer a request.
     pub fn run(self) {
         let (socket, serves) = (self.socket, self.serves.clone());
-        let handler = || thread::Builder::new().stack_size(STACK);
         // No thread left: the client gets no answer.
         let _ = handler().spawn(move || udp::serve(&socket, &serves.host, &serves.datagrams));
-        for stream in self.listener.incoming() {
-            // A connection that is gone before it is accepted concerns only its client.
-            let Ok(stream) = stream else { continue };
-            let serves = self.serves.clone();
-            // No thread left: the client sees its connection closed.
-            let _ = handler().spawn(move || answer(stream, &serves));
+        let answering = Arc::new(Answering {
+            listener: self.listener,
+            serves: self.serves,
+            waiting: AtomicUsize::new(0),
+        });
+        loop {
+            answering.answer_each();
         }
+    }
+}
+
+fn handler() -> thread::Builder {
+    thread::Builder::new().stack_size(STACK)
+}
+
+/// What the threads that answer connections have in common.
+struct Answering {
+    listener: TcpListener,
+    serves: Serves,
+    /// How many of them wait for a connection: one at least, as long as there are threads.
+    waiting: AtomicUsize,
+}
+
+impl Answering {
+    /// Answers one connection after the other, until enough others wait.
+    fn answer_each(self: &Arc<Self>) {
+        while self.waiting.fetch_add(1, Ordering::AcqRel) < MOST_WAITING {
+            // A connection that is gone before it is accepted concerns only its client.
+            let stream = self.listener.incoming().find_map(Result::ok);
+            if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+                let another = Arc::clone(self);
+                // No thread left: clients wait until one of those that answer has done so.
+                let _ = handler().spawn(move || another.answer_each());
+            }
+            stream.into_iter().for_each(|it| answer(it, &self.serves));
+        }
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -337,6 +372,18 @@ mod tests {
                 [("127.0.0.1", 50)]
             );
         }
+    }
+
+    #[test]
+    fn connections_that_say_nothing_keep_nobody_waiting() {
+        let one = started("one");
+        let silent = (0..2 * MOST_WAITING).map(|_| TcpStream::connect(&one).unwrap());
+        let silent: Vec<TcpStream> = silent.collect();
+        for _ in 0..3 {
+            let report = fetch(&FetchRequest::new([&one]).count(40).limit(LONG));
+            assert_eq!(report.targets[0].hosts()["one"], 40);
+        }
+        drop(silent);
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::wait::probe::Probe;
 
 /// A command on a node that asks a name, without the question itself.
 const QUESTION: Duration = Duration::from_secs(10);
+/// For the answer of a process whose kernel has taken the connection, before stretching: an emulated one
+/// may have other work for seconds.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Requests to one address that are under way at once.
 const AT_ONCE: u32 = 16;
 /// So many time-outs are no loss of a packet here and there, which a verdict would have to weigh.
@@ -48,7 +51,7 @@ fn of_kind(request: FetchRequest, kind: Kind) -> FetchRequest {
 }
 
 /// Requests from one party to one target, sent when it is awaited: one, unless said otherwise, each on
-/// a connection of its own with five seconds to be answered.
+/// a connection of its own: five seconds to open it, and as many, stretched, to answer.
 #[must_use = "requests are sent when they are awaited"]
 pub struct Ask<'lab> {
     lab: &'lab Lab,
@@ -271,7 +274,8 @@ impl Lab {
         Ask {
             lab: self,
             from: from.into(),
-            request: FetchRequest::new([at_port_80(&to)])
+            request: self
+                .requests([at_port_80(&to)])
                 .concurrency(AT_ONCE)
                 .give_up_after(TIME_OUTS),
         }
@@ -287,7 +291,7 @@ impl Lab {
         one: impl Display,
         other: impl Display,
     ) -> anyhow::Result<(TargetReport, TargetReport)> {
-        let request = FetchRequest::new([at_port_80(&one), at_port_80(&other)]);
+        let request = self.requests([at_port_80(&one), at_port_80(&other)]);
         let targets = self.fetch(&from.into(), &request).await?.targets;
         let count = targets.len();
         let [one, other] = <[TargetReport; 2]>::try_from(targets)
@@ -344,6 +348,10 @@ impl Lab {
         Ok(report)
     }
 
+    fn requests(&self, targets: impl IntoIterator<Item = String>) -> FetchRequest {
+        FetchRequest::new(targets).answer_within(self.limit(ANSWER))
+    }
+
     async fn fetch(&self, from: &Party, request: &FetchRequest) -> anyhow::Result<FetchReport> {
         let cluster = self.cluster();
         let report = if from.pod {
@@ -363,7 +371,7 @@ impl Lab {
             senders: senders.to_vec(),
             targets: pods.to_vec(),
             families: &[],
-            request: FetchRequest::new(Vec::<String>::new()).concurrency(MESH_AT_ONCE),
+            request: self.requests([]).concurrency(MESH_AT_ONCE),
         }
     }
 
