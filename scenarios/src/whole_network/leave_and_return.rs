@@ -56,6 +56,7 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
     let traffic = start(lab).await?;
 
     let (removed, ()) = try_join!(removed(lab, &leaving), node.drain())?;
+    lab.step(format!("others take their place: {wanted} Pods run"));
     lab.pods().until_running(wanted).await?;
     let drained = Instant::now();
     node.delete().await?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::repository::{git, of_two_commits};
-use super::{Running, laid, latest, workspace, xtask};
+use super::{Running, done, laid, latest, results, workspace, xtask};
 
 /// Nothing about the base; both sides with these scenarios alone.
 pub(crate) fn compare(head: &str, filter: &str) -> Command {
@@ -126,10 +126,15 @@ fn ctrl_c_ends_the_run_of_a_side_and_tells_what_has_verdicts() {
 #[test]
 #[ignore = "runs clusters of machines"]
 fn numbers_are_taken_of_both_sides_in_pairs() {
-    let output = compare_in_pairs("", "every_pair", "1").output().unwrap();
+    let mut compared = compare_in_pairs("", "every_pair", "1");
+    let output = compared.args(["--margin", "15%"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{told}");
     let (data, page) = left();
+    assert_eq!(data["numbers"]["margin"], 0.15, "{data}");
+    for said in [&told, &page] {
+        assert!(said.contains("beyond 15 %"), "{said}");
+    }
     let of = |side: &str| data[side]["measured"].as_array().unwrap().len();
     // What one pair shows by chance is measured once more.
     assert!(
@@ -159,6 +164,27 @@ fn numbers_are_taken_of_both_sides_in_pairs() {
         "first right answer after a change",
     ] {
         assert!(positive(name), "{name}: {numbers}");
+    }
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
+fn what_a_comparison_measures_is_read_once_for_a_look() {
+    let output = done("test --measure --yes --nodes 2 --bootstrap by-hand");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let cell = "read on by-hand/nftables/routes, once:";
+    assert!(told.contains(cell), "{told}");
+    let page = fs::read_to_string(latest().join("report.html")).unwrap();
+    let data = results(&latest());
+    let scenarios = data["scenarios"].as_array().unwrap();
+    let readings = scenarios.iter().map(|it| it["readings"].as_array());
+    let readings: Vec<&Value> = readings.flat_map(Option::unwrap).collect();
+    assert!(readings.len() >= 15, "{data}");
+    for it in readings {
+        let name = it["metric"].as_str().unwrap();
+        assert!(it["value"].is_number(), "{it}");
+        assert!(told.contains(name) && page.contains(name), "{name}");
     }
 }
 
