@@ -126,7 +126,8 @@ async fn removed(lab: &Lab, pods: &[Party]) -> anyhow::Result<Duration> {
     let sender = lab.node(SENDING);
     lab.service("blue").until_no_rules(pods, sender).await?;
     let took = begun.elapsed();
-    lab.step(format!("{:.1} s after their end", took.as_secs_f64()));
+    let seconds = took.as_secs_f64();
+    lab.step(format!("{seconds:.1} s after their end; until the drain is done"));
     Ok(took)
 }
 
