@@ -131,17 +131,15 @@ impl Server {
     /// Answers for ever. Whoever answers a connection has a thread to itself, and takes the next one after
     /// it: an emulated guest needs longer to make a thread and end it than to answer a request.
     pub fn run(self) {
-        let (socket, serves) = (self.socket, self.serves.clone());
-        // No thread left: the client gets no answer.
-        let _ = handler().spawn(move || udp::serve(&socket, &serves.host, &serves.datagrams));
+        let serves = self.serves.clone();
         let answering = Arc::new(Answering {
             listener: self.listener,
             serves: self.serves,
             waiting: AtomicUsize::new(0),
         });
-        loop {
-            answering.answer_each();
-        }
+        // No thread left: the client gets no answer.
+        let _ = handler().spawn(move || answering.answer_each());
+        udp::serve(&self.socket, &serves.host, &serves.datagrams);
     }
 }
 

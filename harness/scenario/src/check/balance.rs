@@ -8,12 +8,9 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 pub(crate) const FALSE_ALARMS: f64 = 1e-6;
 /// What part of its fair share a backend may have too much or too little and still go unnoticed.
 const SKEW: f64 = 0.25;
-/// How often one that has just so much may, over all rounds.
-#[cfg(test)]
-const MISSES: f64 = 0.05;
-/// How often it may have such a count after one of them. Divided by the rounds it would be enough, and less
-/// than half of it used up: a count that is clear once is so in most rounds that follow. The exact
-/// sum for every number of backends in use is in the tests.
+/// How often one that has just so much may do so after one round. One in twenty over all rounds, divided by
+/// them, would be enough, and less than half of it used up: a count that is clear once is so in most rounds
+/// that follow. The exact sum for every number of backends in use is in the tests.
 const MISSES_A_ROUND: f64 = 0.012;
 
 /// Requests per backend in one round of a balancing assertion (docs/writing-a-scenario.md,
@@ -144,6 +141,9 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::{RngAlgorithm, TestRng};
     use statrs::distribution::Discrete;
+
+    /// How often a backend whose share is just so skewed may go unnoticed, over all rounds.
+    const MISSES: f64 = 0.05;
 
     fn choose(n: u64, k: u64) -> f64 {
         (0..k).map(|i| (n - i) as f64 / (i + 1) as f64).product()
