@@ -312,7 +312,7 @@ fn record(
     ScenarioRecord {
         name: scenario.name.to_owned(),
         cell: String::new(),
-        covers: last.covers,
+        covers: scenario.ids().into_iter().map(str::to_owned).collect(),
         outcome,
         reason,
         attempts: count,

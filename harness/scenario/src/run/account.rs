@@ -76,6 +76,14 @@ impl Account {
         }
     }
 
+    /// Why it failed, in one sentence: as its result says it, were there one.
+    pub(crate) fn reason(&self) -> String {
+        match self.cause {
+            Some(cause) => Failure::new(cause, &self.expected, &self.seen).to_string(),
+            None => self.seen.clone(),
+        }
+    }
+
     /// Writes it into the attempt's folder.
     pub(crate) fn write(&self, attempt: &Path) -> Result<(), ContextError> {
         context::write(&attempt.join(Self::FILE), self)
@@ -108,6 +116,10 @@ mod tests {
         told.write(folder.path()).unwrap();
         let back: Account = context::read(&folder.path().join(Account::FILE)).unwrap();
         assert_eq!(back, told);
+        assert_eq!(
+            back.reason(),
+            "expected an answer; seen (timed out): none\\u009b2J"
+        );
     }
 
     #[test]
@@ -118,5 +130,6 @@ mod tests {
         let told = account(&error);
         assert_eq!((told.cause, told.expected.as_str()), (None, ""));
         assert_eq!(told.seen, "cannot ask: no answer");
+        assert_eq!(told.reason(), told.seen);
     }
 }

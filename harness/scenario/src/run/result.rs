@@ -10,6 +10,7 @@ use podwire_vm::Scheduled;
 use serde::{Deserialize, Serialize};
 
 use crate::check::reading::Reading;
+use crate::run::account::Account;
 use crate::run::cases::Case;
 use crate::run::context::{self, ContextError};
 
@@ -146,8 +147,6 @@ impl PhaseTime {
 pub struct ScenarioResult {
     /// The scenario's name.
     pub name: String,
-    /// Ids of what it covers.
-    pub covers: Vec<String>,
     /// Which attempt, from 1.
     pub attempt: u32,
     /// How it ended.
@@ -220,7 +219,8 @@ impl ScenarioResult {
         }
     }
 
-    /// Reads what an attempt left; `None` when it left nothing.
+    /// Reads what an attempt left; `None` when it left nothing. One that was ended after it had failed, while it
+    /// collected the evidence, has left no result and is read from what it said by then.
     ///
     /// # Errors
     /// [`ContextError`] when there is a file that cannot be read or understood.
@@ -229,11 +229,29 @@ impl ScenarioResult {
         scenario: &str,
         attempt: u32,
     ) -> Result<Option<Self>, ContextError> {
-        let path = Self::folder(cell_dir, scenario, attempt).join(Self::FILE);
+        let folder = Self::folder(cell_dir, scenario, attempt);
+        let path = folder.join(Self::FILE);
+        if path.exists() {
+            return context::read(&path).map(Some);
+        }
+        let path = folder.join(Account::FILE);
         if !path.exists() {
             return Ok(None);
         }
-        context::read(&path).map(Some)
+        let account: Account = context::read(&path)?;
+        Ok(Some(Self {
+            name: scenario.to_owned(),
+            attempt,
+            outcome: Outcome::Failed,
+            reason: account.reason(),
+            seconds: Duration::from_millis(account.failed_ms).as_secs_f64(),
+            sabotages: Vec::new(),
+            phases: Vec::new(),
+            cases: Vec::new(),
+            wire: Vec::new(),
+            readings: Vec::new(),
+            evidence: None,
+        }))
     }
 
     /// Writes it into the attempt's folder.
@@ -251,6 +269,7 @@ impl ScenarioResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::failure::{Cause, Failure};
     use crate::run::bare;
 
     fn phase(name: &str, processors: Option<(f64, f64)>) -> PhaseTime {
@@ -276,10 +295,31 @@ mod tests {
     }
 
     #[test]
+    fn what_had_failed_before_it_was_ended_says_so_without_a_result() {
+        let cell = tempfile::tempdir().unwrap();
+        let read = || ScenarioResult::read(cell.path(), "a", 1).unwrap();
+        let (folder, _in_use) = ScenarioResult::begin(cell.path(), "a", 1).unwrap();
+        assert_eq!(read(), None);
+        let failure = Failure::new(Cause::TimedOut, "an answer", "none");
+        let (error, age) = (anyhow::Error::from(failure), Duration::from_secs(3));
+        let account = Account::of("what a shows", &error, Vec::new(), age);
+        account.write(&folder).unwrap();
+        let failed = read().unwrap();
+        assert_eq!((failed.outcome, failed.seconds), (Outcome::Failed, 3.0));
+        assert_eq!(failed.reason, error.to_string());
+        // Its own result says more.
+        let result = ScenarioResult {
+            reason: "no answer".into(),
+            ..failed
+        };
+        result.write(cell.path()).unwrap();
+        assert_eq!(read(), Some(result));
+    }
+
+    #[test]
     fn the_processors_are_those_of_the_last_run_without_a_sabotage() {
         let mut result = ScenarioResult {
             name: "a".into(),
-            covers: Vec::new(),
             attempt: 1,
             outcome: Outcome::Passed,
             reason: String::new(),

@@ -278,7 +278,6 @@ impl Attempt {
         }
         let result = ScenarioResult {
             name: self.scenario.name.to_owned(),
-            covers: ids.into_iter().map(str::to_owned).collect(),
             attempt: self.attempt,
             outcome: if verdict.is_ok() {
                 Outcome::Passed
