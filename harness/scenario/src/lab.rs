@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 mod begins;
 mod clone;
+mod cni_files;
 pub(crate) mod command;
 mod components;
 pub(crate) mod curl;

@@ -73,7 +73,7 @@ async fn new_pods_with(lab: &Lab, name: &str) -> anyhow::Result<()> {
         node.write(&path, &text).await?;
     }
     for node in both(lab) {
-        node.read_cni_files_again().await?;
+        node.until_cni_file_is_read().await?;
         lab.pods().on(node).delete_all().await?;
     }
     lab.pods().until_running(wanted).await.map(drop)

@@ -65,7 +65,7 @@ async fn chain_portmap(lab: &Lab) -> anyhow::Result<()> {
     plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
     let chained = json!({ "cniVersion": "1.0.0", "name": own["name"], "plugins": plugins });
     node.write("/etc/cni/net.d/00-chained.conflist", chained.to_string()).await?;
-    node.read_cni_files_again().await
+    node.until_cni_file_is_read().await
 }
 
 async fn a_pod_with_a_host_port(lab: &Lab) -> anyhow::Result<()> {

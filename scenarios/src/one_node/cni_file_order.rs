@@ -42,7 +42,7 @@ async fn order(lab: &Lab) -> anyhow::Result<()> {
     lab.step("rename 20-b.conf to 05-b.conf");
     let node = lab.last_node();
     node.run("mv /etc/cni/net.d/20-b.conf /etc/cni/net.d/05-b.conf").await?;
-    node.read_cni_files_again().await?;
+    node.until_cni_file_is_read().await?;
     other_file_is_the_network(lab).await
 }
 
@@ -60,7 +60,7 @@ async fn write_both(lab: &Lab, b: &str) -> anyhow::Result<()> {
         });
         node.write(&format!("/etc/cni/net.d/{file}"), text.to_string()).await?;
     }
-    node.read_cni_files_again().await?;
+    node.until_cni_file_is_read().await?;
     node.ready_within(secs(20)).await
 }
 

@@ -100,7 +100,7 @@ pub(crate) const FIRST_NODE: Scenario = Scenario {
             inject: steps!(|lab| {
                 lab.keep(daemons(lab).await?);
                 lab.node(1).write(CNI_PATH, CNI_FILE).await?;
-                lab.node(1).read_cni_files_again().await
+                lab.node(1).restart("containerd").await
             }),
             check: steps!(ready_by_the_file_alone),
         },

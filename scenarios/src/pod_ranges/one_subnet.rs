@@ -72,7 +72,7 @@ pub(crate) const ONE_SUBNET: Scenario = Scenario {
             inject: steps!(|lab| {
                 change_the_subnets(lab).await?;
                 lab.last_node().write_cni_file(ANOTHER).await?;
-                lab.last_node().read_cni_files_again().await?;
+                lab.last_node().until_cni_file_is_read().await?;
                 delete_all_pods(lab).await
             }),
             check: steps!(pods_have_addresses_of_their_node),
@@ -187,7 +187,7 @@ async fn write_own_subnets(lab: &Lab) -> anyhow::Result<()> {
     for node in lab.nodes() {
         node.write_cni_file(node.pod_range()).await?;
         node.run("rm /etc/cni/net.d/docker.conf").await?;
-        node.read_cni_files_again().await?;
+        node.until_cni_file_is_read().await?;
     }
     Ok(())
 }

@@ -127,15 +127,6 @@ impl<'lab> Node<'lab> {
         self.write(cni::PATH, cni::bridge(range)).await
     }
 
-    /// Has its container engine read the folder of CNI files again, and waits until it has.
-    ///
-    /// # Errors
-    /// When systemd refuses.
-    pub async fn read_cni_files_again(self) -> anyhow::Result<()> {
-        // By itself it does so when the folder changes, and tells nobody when it has.
-        self.restart("containerd").await
-    }
-
     /// The addresses of its own, on all of its interfaces: the segment's, its bridges', its tunnels'.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 33] = [
+const ORDER: [&str; 34] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -34,6 +34,7 @@ const ORDER: [&str; 33] = [
     "faults.rs",
     "strays.rs",
     "daemons.rs",
+    "cni_files.rs",
     "laid.rs",
     "kube_router.rs",
     "tunnel.rs",
