@@ -42,7 +42,8 @@ pub(crate) const UDP: Scenario = Scenario {
             inject: steps!(|lab| {
                 green(lab).await?;
                 let client = Client::start(lab).await?;
-                let former = client.lose_its_endpoint(lab).await?;
+                // Before it changes: the flow is forgotten at once, and the next datagram makes one anew.
+                let former = client.receiver(lab).await?;
                 let rule = format!(
                     "ip daddr {} udp sport {} dnat to {}:80",
                     client.to,
@@ -51,6 +52,7 @@ pub(crate) const UDP: Scenario = Scenario {
                 );
                 let chain = "type nat hook prerouting priority -110";
                 lab.last_node().add_rule(chain, &rule).await?;
+                client.lose_its_endpoint(lab).await?;
                 lab.keep(client);
                 Ok(())
             }),
