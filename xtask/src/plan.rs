@@ -7,6 +7,7 @@ pub(crate) mod durations;
 pub(crate) mod fixture;
 pub(crate) mod forecast;
 pub(crate) mod outline;
+pub(crate) mod partition;
 pub(crate) mod phase;
 pub(crate) mod scenarios;
 pub(crate) mod select;

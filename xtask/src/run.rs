@@ -10,6 +10,8 @@ pub(crate) mod parts;
 mod prepare_only;
 mod programs;
 mod revision;
+mod share;
+mod side_args;
 mod sides;
 pub(crate) mod suite;
 pub(crate) mod test;

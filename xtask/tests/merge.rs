@@ -111,6 +111,98 @@ fn parts_become_one_result_with_one_verdict() {
     }
 }
 
+/// A part of a comparison of two scenarios, of which it had one.
+fn compared(number: usize, difference: &str) -> Value {
+    let names = ["pod_addresses", "every_pair"];
+    let side =
+        |state: &str| json!({ "runs": [state], "reason": null, "folder": null, "again": null });
+    let made_of = "Kubernetes 1.36.4 on debian, kubernetes 1.36.4 from modules";
+    let run =
+        |side: &str| json!({ "folder": format!("{side}/runs/1"), "seconds": 90.0, "error": null });
+    let of =
+        |side: &str| json!({ "flags": [], "tested": "by-hand on debian", "runs": [run(side)] });
+    json!({
+        "sentence": "", "error": null,
+        "counts": {
+            "compared": 1, "broke": 0, "recovered": 0, "now_and_then": 0, "undecided": 0, "absent": 0,
+            "fails_on_both": 0,
+        },
+        "part": {
+            "shard": format!("{number}/2"), "podwire": null, "arguments": ["", ""],
+            "scenarios": names, "made_of": [made_of, made_of],
+        },
+        "base": of("base"), "head": of("head"),
+        "scenarios": [{
+            "name": names[number - 1], "cluster": "by-hand", "difference": difference,
+            "base": side("passed"), "head": side(if difference == "broke" { "failed" } else { "passed" }),
+        }],
+    })
+}
+
+#[test]
+fn parts_of_a_comparison_become_one_with_one_verdict() {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(project.path().join("images/bundle")).unwrap();
+    let write = |folder: &str, file: &str, text: &str| {
+        let folder = project.path().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(file), text).unwrap();
+    };
+    write(
+        "one",
+        "compare.json",
+        &compared(1, "passes_on_both").to_string(),
+    );
+    write(
+        "two",
+        "compare.json",
+        &compared(2, "passes_on_both").to_string(),
+    );
+    let done = xtask(project.path(), &["merge", "two", "one"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        said.contains("\nhead breaks none of 2 scenarios\n"),
+        "{said}"
+    );
+    let latest = project.path().join("target/podwire/latest");
+    assert!(latest.join("report.html").exists());
+
+    write("two", "compare.json", &compared(2, "broke").to_string());
+    let worse = xtask(project.path(), &["merge", "one", "two"]);
+    assert_eq!(worse.status.code(), Some(1), "{worse:?}");
+    let whole = fs::read(latest.join("compare.json")).unwrap();
+    let whole: Value = serde_json::from_slice(&whole).unwrap();
+    let parts = whole["scenarios"].as_array().unwrap().iter();
+    let parts: Vec<_> = parts.map(|it| (&it["name"], &it["part"])).collect();
+    let [one, two] = [json!("1/2"), json!("2/2")];
+    let names = [json!("pod_addresses"), json!("every_pair")];
+    assert_eq!(parts, [(&names[0], &one), (&names[1], &two)]);
+    assert!(whole["part"].is_null(), "{whole}");
+    let page = fs::read_to_string(latest.join("report.html")).unwrap();
+    assert!(page.contains("part 2/2"), "{page}");
+
+    write("run", "results.json", &part(2, "passed").to_string());
+    write("nothing", "compare.json", "{");
+    for (folders, told) in [
+        (vec!["one"], "missing: part 2 of 2"),
+        (
+            vec!["one", "run"],
+            "run has a run's results and one a comparison",
+        ),
+        (
+            vec!["one", "nothing"],
+            "nothing/compare.json is not a comparison",
+        ),
+    ] {
+        let words: Vec<&str> = ["merge"].into_iter().chain(folders).collect();
+        let refused = xtask(project.path(), &words);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+}
+
 /// Parts that lie below the whole's report are moved together with it, as an artifact is.
 #[test]
 fn a_report_leads_to_evidence_below_it_wherever_both_are() {

@@ -4,7 +4,9 @@
 //! with them: a scenario that fails on both sides for two reasons does not differ.
 
 pub(crate) mod cluster;
+pub(crate) mod joined;
 pub(crate) mod numbers;
+pub(crate) mod part;
 pub(crate) mod summary;
 
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::compare::cluster::cluster;
 use crate::report::compare::numbers::{Asked, Numbers, Taken};
+use crate::report::compare::part::Part;
 use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
 
 /// The comparison as data, in its folder.
@@ -29,6 +32,9 @@ pub(crate) struct Comparison {
     /// What ended it before its time.
     pub(crate) error: Option<String>,
     pub(crate) counts: Counts,
+    /// Which part of the scenarios this is, where other machines have the others.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) part: Option<Part>,
     pub(crate) base: Side,
     pub(crate) head: Side,
     /// Every scenario that was to run on a side, in the catalogue's order for each cluster.
@@ -87,6 +93,9 @@ pub(crate) struct Compared {
     pub(crate) name: String,
     /// What the clusters of both sides have in common: `by-hand`, `kubeadm+routed`.
     pub(crate) cluster: String,
+    /// Which part it was of, `1/3`, where several became one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) part: Option<String>,
     pub(crate) difference: Difference,
     pub(crate) base: OnSide,
     pub(crate) head: OnSide,
@@ -339,6 +348,7 @@ impl Comparison {
             sentence: counts.sentence(),
             error,
             counts,
+            part: None,
             base: side(base_flags, base),
             head: side(head_flags, head),
             scenarios,
@@ -352,11 +362,15 @@ impl Comparison {
         self
     }
 
+    /// The same where it is a part of one.
+    pub(crate) fn with_part(self, part: Option<Part>) -> Self {
+        Self { part, ..self }
+    }
+
     /// The same with what these runs have measured.
     pub(crate) fn with_numbers(mut self, asked: Asked, base: &[Ran], head: &[Ran]) -> Self {
         let both = [base, head].map(|all| all.iter().map(Ran::taken).collect::<Vec<_>>());
         let numbers = Numbers::of(asked, &both[0], &both[1]);
-        self.sentence = format!("{}; {}", self.sentence, numbers.sentence);
         for (side, all) in [(&mut self.base, base), (&mut self.head, head)] {
             side.measured = all.iter().map(|it| it.run.clone()).collect();
             for said in unsettled(all) {
@@ -365,6 +379,12 @@ impl Comparison {
                 }
             }
         }
+        self.and(numbers)
+    }
+
+    /// The same with numbers, which the sentence tells of as well.
+    fn and(mut self, numbers: Numbers) -> Self {
+        self.sentence = format!("{}; {}", self.sentence, numbers.sentence);
         self.numbers = Some(numbers);
         self
     }
@@ -436,6 +456,7 @@ pub(crate) fn compare(base: &[Ran], head: &[Ran]) -> Vec<Compared> {
             difference: difference(&base.runs, &head.runs),
             name,
             cluster,
+            part: None,
             base,
             head,
         }

@@ -76,16 +76,34 @@ pub(crate) fn seen_from(report: &Path, part: &Path) -> PathBuf {
 /// # Errors
 /// In words, where they do not belong together or are not all.
 pub(crate) fn join(parts: Vec<Part>) -> anyhow::Result<Results> {
-    together(&parts)?;
-    let (mut of, mut numbered) = (0, BTreeMap::new());
-    for part in parts {
+    let said: anyhow::Result<Vec<_>> = parts
+        .iter()
+        .map(|part| Ok((part.folder.as_path(), part.common()?)))
+        .collect();
+    together(said?)?;
+    let numbered = parts.into_iter().map(|part| {
         let shard = part.whole()?.0;
-        let folder = part.folder.clone();
+        Ok((shard, part.folder.clone(), part))
+    });
+    let parts = all(numbered.collect::<anyhow::Result<Vec<_>>>()?)?;
+    let scenarios = scenarios(&parts)?;
+    let first = parts.first().map(|part| part.results.clone());
+    let first = first.context("there are no parts")?;
+    Ok(one(first, &parts, scenarios))
+}
+
+/// All parts of a whole, in their order; each with its number, and the folder that it was found in.
+///
+/// # Errors
+/// In words, where one is missing or there twice.
+pub(super) fn all<T>(parts: Vec<(Shard, PathBuf, T)>) -> anyhow::Result<Vec<T>> {
+    let (mut of, mut numbered) = (0, BTreeMap::new());
+    for (shard, folder, part) in parts {
         of = shard.of();
-        if let Some(other) = numbered.insert(shard.number(), part) {
+        if let Some((other, _)) = numbered.insert(shard.number(), (folder.clone(), part)) {
             bail!(
                 "{} and {} are both part {shard}: each part counts once",
-                other.folder.display(),
+                other.display(),
                 folder.display()
             );
         }
@@ -93,14 +111,10 @@ pub(crate) fn join(parts: Vec<Part>) -> anyhow::Result<Results> {
     let missing: Vec<u64> = (1..=of).filter(|it| !numbered.contains_key(it)).collect();
     ensure!(
         missing.is_empty(),
-        "missing: {} of {of}; each machine's results are a folder with results.json",
+        "missing: {} of {of}; each machine's results are a folder with results.json or compare.json",
         listed(&missing)
     );
-    let parts: Vec<Part> = numbered.into_values().collect();
-    let scenarios = scenarios(&parts)?;
-    let first = parts.first().map(|part| part.results.clone());
-    let first = first.context("there are no parts")?;
-    Ok(one(first, &parts, scenarios))
+    Ok(numbered.into_values().map(|(_, part)| part).collect())
 }
 
 fn listed(parts: &[u64]) -> String {
@@ -109,19 +123,24 @@ fn listed(parts: &[u64]) -> String {
     format!("{what} {}", shown.join(", "))
 }
 
-/// Whether all say the same of what they have in common.
-fn together(parts: &[Part]) -> anyhow::Result<()> {
+/// Whether all say the same of what they have in common: each folder's words of what it is, and what it says.
+///
+/// # Errors
+/// In words, with two folders that do not.
+pub(super) fn together<'a>(
+    parts: impl IntoIterator<Item = (&'a Path, Vec<(String, String)>)>,
+) -> anyhow::Result<()> {
     let mut said: BTreeMap<String, (&Path, String)> = BTreeMap::new();
-    for part in parts {
-        for (what, here) in part.common()? {
-            let (folder, there) = said
+    for (folder, common) in parts {
+        for (what, here) in common {
+            let (first, there) = said
                 .entry(what.clone())
-                .or_insert_with(|| (&part.folder, here.clone()));
+                .or_insert_with(|| (folder, here.clone()));
             ensure!(
                 *there == here,
                 "{} and {} are parts of different runs: {what} {there} in the one, {here} in the other",
-                folder.display(),
-                part.folder.display()
+                first.display(),
+                folder.display()
             );
         }
     }

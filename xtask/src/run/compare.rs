@@ -14,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Parser as _, ValueEnum as _};
 use podwire_cluster::Bootstrap;
 use podwire_images::host;
 use podwire_process::{ChildCommand, Stream};
@@ -24,22 +23,22 @@ use podwire_scenarios::measurements::measurements;
 use rustix::process::Pid;
 use time::OffsetDateTime;
 
-use crate::command::cli::run::{Bootstraps, CompareArgs, TestArgs};
-use crate::command::cli::{Cli, Command};
+use crate::command::cli::run::CompareArgs;
 use crate::command::consent;
 use crate::command::interrupt::Expected;
 use crate::command::session::Session;
 use crate::plan::durations::Durations;
 use crate::plan::select;
-use crate::report::compare::cluster::cluster;
 use crate::report::compare::numbers::statistics::{fewest_pairs, fewest_with_interval};
 use crate::report::compare::numbers::{Asked, percent};
 use crate::report::compare::summary::render;
-use crate::report::compare::{Comparison, RUNS, Ran, Repeat, SideRun, to_repeat};
+use crate::report::compare::{Comparison, RUNS, Ran, SideRun, to_repeat};
 use crate::report::files;
 use crate::report::results::Results;
 use crate::run::look;
 use crate::run::order::Order;
+use crate::run::share::{Share, on_clusters};
+use crate::run::side_args::{What, measured_on, test_args, words};
 use crate::run::sides::{self, Name, Named, SIDES};
 use crate::say::stop::{INTERRUPTED, Stop};
 use crate::say::text::about;
@@ -73,6 +72,12 @@ pub(crate) fn compare(
     let [base, head] = sides::made(session, named)?;
     let revisions = [base.revision.clone(), head.revision.clone()];
     let flags = [base.flags.clone(), head.flags.clone()];
+    let share = Share::take(session, args, &flags, catalogue)?;
+    let own = share.as_ref().map(|share| share.args(args));
+    let args = own.as_ref().unwrap_or(args);
+    if let Some(share) = &share {
+        outln!("{}", share.told());
+    }
     let mut lacks = plans(session, args, &flags, catalogue)?;
     outln!(
         "Base and head run one after the other; what differs then runs {} times more on both.",
@@ -112,6 +117,7 @@ pub(crate) fn compare(
     let mut runs = Runs {
         session,
         args,
+        share,
         flags,
         revisions,
         folder,
@@ -223,14 +229,6 @@ fn plan_of_numbers(
     })
 }
 
-/// Whose cluster is measured: one is enough, and takes long enough.
-fn measured_on(args: &CompareArgs) -> Bootstrap {
-    match args.bootstrap {
-        Some(Bootstraps::One(bootstrap)) => bootstrap,
-        Some(Bootstraps::Both) | None => Bootstrap::Kubeadm,
-    }
-}
-
 /// Prints what each side is going to do. Gives what the machine lacks for it, a line for each.
 fn plans(
     session: &Session,
@@ -278,17 +276,6 @@ fn plans(
     Ok(lacks)
 }
 
-/// Its scenarios, each with what the clusters of both sides have in common.
-fn on_clusters(order: &Order<'_>) -> BTreeSet<(String, String)> {
-    let cells = order.cells.iter();
-    let all = cells.flat_map(|cell| {
-        let place = cluster(&cell.cell.to_string());
-        let names = cell.selection.scenarios.iter();
-        names.map(move |name| (name.clone(), place.clone()))
-    });
-    all.collect()
-}
-
 fn shown(flags: &[String]) -> String {
     match flags {
         [] => "what is tested without any flags".to_owned(),
@@ -296,84 +283,12 @@ fn shown(flags: &[String]) -> String {
     }
 }
 
-/// What a run of a side has.
-#[derive(Debug, Clone, Copy)]
-enum What<'a> {
-    /// All scenarios that were asked for.
-    Verdicts,
-    /// Those that differed.
-    Repeat(&'a Repeat),
-    /// Measurements: these, or all where none is named.
-    Numbers(&'a [String]),
-}
-
-impl What<'_> {
-    /// What its runs are called, each with its number.
-    fn run(self) -> &'static str {
-        match self {
-            Self::Verdicts | Self::Repeat(_) => "run",
-            Self::Numbers(_) => "pair",
-        }
-    }
-}
-
-/// The arguments of a run of one side.
-fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec<String> {
-    let profile = args.profile.and_then(|it| it.to_possible_value());
-    let asked = args.bootstrap.map(|it| it.to_string());
-    let (filter, profile, bootstrap) = match what {
-        What::Verdicts => (args.filter.clone(), profile, asked),
-        What::Repeat(repeat) => {
-            let bootstrap = repeat.bootstrap.clone();
-            (Some(repeat.names.join(",")), None, bootstrap.or(asked))
-        }
-        What::Numbers(names) => (
-            (!names.is_empty()).then(|| names.join(",")),
-            profile.filter(|_| names.is_empty()),
-            Some(measured_on(args).to_string()),
-        ),
-    };
-    let valued = [
-        ("--filter", filter),
-        ("--profile", profile.map(|it| it.get_name().to_owned())),
-        ("--bootstrap", bootstrap),
-        ("--nodes", (args.nodes != 3).then(|| args.nodes.to_string())),
-        (
-            "--max-size",
-            args.max_size.map(|it| format!("{}B", it.as_u64())),
-        ),
-    ];
-    let alone = [
-        ("--measure", matches!(what, What::Numbers(_))),
-        ("--yes", args.yes),
-        ("--require-kvm", args.require_kvm),
-        ("--locked", args.locked),
-    ];
-    let valued = valued.into_iter();
-    let valued = valued.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
-    let alone = alone.into_iter().filter(|(_, is_given)| *is_given);
-    let mut words = vec!["test".to_owned()];
-    words.extend(valued.flatten());
-    words.extend(alone.map(|(flag, _)| flag.to_owned()));
-    words.extend(flags.iter().cloned());
-    words
-}
-
-fn test_args(words: &[String]) -> Result<TestArgs, Stop> {
-    let all = ["xtask"]
-        .into_iter()
-        .chain(words.iter().map(String::as_str));
-    match Cli::try_parse_from(all).map(|cli| cli.command) {
-        Ok(Command::Test(args)) => Ok(args),
-        Ok(_) => Err(Stop::Usage("it is no run".into())),
-        Err(error) => Err(Stop::Usage(error.render().to_string())),
-    }
-}
-
 /// The runs of both sides.
 struct Runs<'a> {
     session: &'a Session,
     args: &'a CompareArgs,
+    /// Its part, where other machines have the others.
+    share: Option<Share>,
     flags: [Vec<String>; 2],
     /// Which revision each is, if it is one.
     revisions: [Option<String>; 2],
@@ -578,7 +493,10 @@ impl Runs<'_> {
     fn so_far(&self, error: Option<String>) -> Comparison {
         let [base, head] = &self.ran;
         let comparison = Comparison::of(self.flags.clone(), (base, head), error);
-        let comparison = comparison.with_revisions(self.revisions.clone());
+        let part = self.share.as_ref().map(|share| share.part(&self.ran));
+        let comparison = comparison
+            .with_revisions(self.revisions.clone())
+            .with_part(part);
         match self.asked.pairs {
             0 => comparison,
             _ => {
@@ -606,8 +524,9 @@ fn newest(output: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::side::{Side, side};
+    use crate::command::cli::{Cli, Command};
     use crate::report::compare::numbers::statistics::MOST_PAIRS;
+    use clap::Parser as _;
 
     fn args(line: &[&str]) -> CompareArgs {
         let words = ["xtask", "compare"].iter().chain(line);
@@ -615,45 +534,6 @@ mod tests {
             Command::Compare(args) => args,
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn a_run_has_the_side_s_flags_and_what_holds_for_both() {
-        let line = [
-            "--filter",
-            "E7",
-            "--kube-proxy nftables",
-            "--kube-proxy iptables",
-            "--bootstrap=by-hand",
-            "--profile",
-            "full",
-            "--max-size",
-            "10GiB",
-            "--nodes",
-            "4",
-            "--yes",
-        ];
-        let args = args(&line);
-        let flags = |asked: &str| match side(asked).unwrap() {
-            Side::Flags(flags) => flags,
-            Side::Revision(revision) => panic!("{revision}"),
-        };
-        let (base, head) = (flags(&args.base), flags(&args.head));
-        let shown = |flags: &[String], what: What<'_>| words(&args, flags, what).join(" ");
-        insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
-        let repeat = Repeat {
-            names: ["a", "b"].map(String::from).into(),
-            bootstrap: Some("by-hand".into()),
-        };
-        insta::assert_snapshot!(shown(&head, What::Repeat(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
-        insta::assert_snapshot!(shown(&base, What::Numbers(&[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
-        let again = ["measure_way".to_owned()];
-        insta::assert_snapshot!(shown(&head, What::Numbers(&again)), @"test --filter measure_way --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy iptables");
-        let measures = test_args(&words(&args, &head, What::Numbers(&again))).unwrap();
-        assert!(measures.measure && measures.filter.is_some());
-        let run = test_args(&words(&args, &head, What::Verdicts)).unwrap();
-        assert_eq!(run.max_size.map(|it| it.as_u64()), Some(10 << 30));
-        assert_eq!(run.network.kube_proxy.to_string(), "iptables");
     }
 
     #[test]
@@ -666,14 +546,6 @@ mod tests {
         assert_eq!(args(&["", ""]).pairs, 6);
         let most = args(&["", "", "--pairs", "10"]).pairs as usize;
         assert_eq!(2 * most, MOST_PAIRS);
-    }
-
-    #[test]
-    fn one_cluster_is_measured() {
-        let on = |line: &[&str]| measured_on(&args(line));
-        assert_eq!(on(&["", ""]), Bootstrap::Kubeadm);
-        assert_eq!(on(&["", "", "--bootstrap", "both"]), Bootstrap::Kubeadm);
-        assert_eq!(on(&["", "", "--bootstrap", "by-hand"]), Bootstrap::ByHand);
     }
 
     #[test]

@@ -112,6 +112,44 @@ fn two_revisions_are_built_and_each_is_tested_with_its_own_files() {
 
 #[test]
 #[ignore = "runs clusters of machines"]
+fn two_parts_on_machines_of_their_own_become_one_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("mine");
+    laid::lay_out(&tree);
+    let head = format!("--node-files {}", tree.display());
+    let whole = dir.path().join("whole");
+    let codes = ["1/2", "2/2"].map(|shard| {
+        let mut part = compare(&head, "api_server_names,every_pair");
+        let code = part.args(["--shard", shard]).status().unwrap().code();
+        let own = fs::canonicalize(latest()).unwrap();
+        fs::create_dir_all(&whole).unwrap();
+        fs::rename(own, whole.join(shard.replace('/', "-"))).unwrap();
+        code
+    });
+    let mut merge = xtask("merge --into");
+    merge
+        .arg(&whole)
+        .args(["1-2", "2-2"].map(|part| whole.join(part)));
+    let output = merge.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let data = fs::read(whole.join("compare.json")).unwrap();
+    let data: Value = serde_json::from_slice(&data).unwrap();
+    let scenarios = data["scenarios"].as_array().unwrap().iter();
+    let parts: Vec<_> = scenarios
+        .map(|it| (it["name"].as_str().unwrap(), it["part"].as_str().unwrap()))
+        .collect();
+    assert_eq!(parts, [("api_server_names", "1/2"), ("every_pair", "2/2")]);
+    assert_eq!(codes, [Some(0), Some(1)]);
+    let folder = data["scenarios"][1]["head"]["folder"].as_str().unwrap();
+    assert!(
+        whole.join(folder).join("first-page.md").is_file(),
+        "{folder}"
+    );
+}
+
+#[test]
+#[ignore = "runs clusters of machines"]
 fn ctrl_c_ends_the_run_of_a_side_and_tells_what_has_verdicts() {
     let mut compared = Running::of(&mut compare("", "every_pair"));
     compared.wait_for("head, run 1: ");

@@ -113,7 +113,7 @@ pub(crate) struct TestArgs {
     pub(crate) locked: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
     /// What head is compared with: a quoted list of the flags by which a change is named
     /// ("--replace kube-proxy=./old/kube-proxy --kubernetes 1.36.4"; "" is what `test` runs without any),
@@ -152,6 +152,10 @@ pub(crate) struct CompareArgs {
     /// Who puts Kubernetes onto the machines of both sides: by-hand, kubeadm, or both [default: both]
     #[arg(long, value_name = "NAME")]
     pub(crate) bootstrap: Option<Bootstraps>,
+    /// Only part M of N of the scenarios, on both sides, for one of several machines, as with `test`. The first
+    /// part measures the numbers; `cargo xtask merge` makes one comparison of all
+    #[arg(long, value_name = "M/N")]
+    pub(crate) shard: Option<AskedShard>,
     /// How many pairs of readings are taken on clones, in turns, once there are verdicts: what stands out is
     /// measured in as many again. 0 measures nothing
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=10))]
@@ -178,7 +182,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// The folders of all parts' results, each with its results.json, in any order
+    /// The folders of all parts' results, each with its results.json, or compare.json, in any order
     #[arg(value_name = "DIR", required = true)]
     pub(crate) folders: Vec<PathBuf>,
     /// Write the result into this folder [default: a new run's, target/podwire/latest]. To the evidence of

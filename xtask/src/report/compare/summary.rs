@@ -16,16 +16,23 @@ pub(crate) fn render(comparison: &Comparison, folder: &Path) -> String {
     if let Some(error) = &comparison.error {
         text += &format!("it did not come to its end: {error}\n");
     }
+    if let Some(part) = &comparison.part {
+        text += &format!("part {} of the scenarios\n", part.shard);
+    }
     let shown = comparison.scenarios.iter();
     let shown: Vec<&Compared> = shown.filter(|it| it.difference.is_shown()).collect();
     if !shown.is_empty() {
+        let merged = shown.iter().any(|it| it.part.is_some());
         let head = ["scenario", "cluster", "verdict", "base", "head"].map(String::from);
+        let head = head.into_iter().chain(merged.then(|| "part".to_owned()));
         let rows = shown.iter().map(|it| {
             let (base, head) = (it.base.in_short(), it.head.in_short());
             let verdict = it.difference.to_string();
-            [it.name.clone(), it.cluster.clone(), verdict, base, head]
+            let row = [it.name.clone(), it.cluster.clone(), verdict, base, head];
+            let part = merged.then(|| it.part.clone().unwrap_or_default());
+            row.into_iter().chain(part).collect()
         });
-        let rows = std::iter::once(head).chain(rows).map(Vec::from);
+        let rows = std::iter::once(head.collect()).chain(rows);
         text += &format!("\n{}", table(&rows.collect::<Vec<_>>()));
     }
     for it in shown {

@@ -34,6 +34,9 @@ pub(crate) fn page(comparison: &Comparison) -> String {
             @if let Some(error) = &comparison.error {
                 p.error { "It did not come to its end: " (line(error)) }
             }
+            @if let Some(part) = &comparison.part {
+                p { "Part " (short(&part.shard, NAME)) " of the scenarios." }
+            }
             dl {
                 (side("base", &comparison.base))
                 (side("head", &comparison.head))
@@ -86,7 +89,12 @@ fn table(shown: &[&Compared]) -> Markup {
                 tbody {
                     @for it in shown.iter().take(ROWS) {
                         tr {
-                            th scope="row" { (short(&it.name, NAME)) }
+                            th scope="row" {
+                                (short(&it.name, NAME))
+                                @if let Some(part) = &it.part {
+                                    " " span.cell { "part " (short(part, NAME)) }
+                                }
+                            }
                             td { (short(&it.cluster, NAME)) }
                             td class=[(it.difference == Difference::Broke).then_some("wrong")] {
                                 (it.difference.to_string())
@@ -256,6 +264,7 @@ mod tests {
         Compared {
             name: name.into(),
             cluster: "by-hand".into(),
+            part: None,
             difference,
             base: passed,
             head: failed,
@@ -281,6 +290,7 @@ mod tests {
             sentence: "head breaks 1 of 2 scenarios".into(),
             error: None,
             counts: Counts::default(),
+            part: None,
             base: side(&[], "base/runs/1"),
             head: Side {
                 revision: Some("git:<main>, commit 0123456789ab".into()),

@@ -1,0 +1,152 @@
+//! The arguments of a run of one side: its own flags, and what holds for both.
+
+use clap::{Parser as _, ValueEnum as _};
+use podwire_cluster::Bootstrap;
+
+use crate::command::cli::run::{Bootstraps, CompareArgs, TestArgs};
+use crate::command::cli::{Cli, Command};
+use crate::report::compare::Repeat;
+use crate::say::stop::Stop;
+
+/// What a run of a side has.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What<'a> {
+    /// All scenarios that were asked for.
+    Verdicts,
+    /// Those that differed.
+    Repeat(&'a Repeat),
+    /// Measurements: these, or all where none is named.
+    Numbers(&'a [String]),
+}
+
+impl What<'_> {
+    /// What its runs are called, each with its number.
+    pub(super) fn run(self) -> &'static str {
+        match self {
+            Self::Verdicts | Self::Repeat(_) => "run",
+            Self::Numbers(_) => "pair",
+        }
+    }
+}
+
+/// The arguments of a run of one side.
+pub(super) fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec<String> {
+    let profile = args.profile.and_then(|it| it.to_possible_value());
+    let asked = args.bootstrap.map(|it| it.to_string());
+    let (filter, profile, bootstrap) = match what {
+        What::Verdicts => (args.filter.clone(), profile, asked),
+        What::Repeat(repeat) => {
+            let bootstrap = repeat.bootstrap.clone();
+            (Some(repeat.names.join(",")), None, bootstrap.or(asked))
+        }
+        What::Numbers(names) => (
+            (!names.is_empty()).then(|| names.join(",")),
+            profile.filter(|_| names.is_empty()),
+            Some(measured_on(args).to_string()),
+        ),
+    };
+    let valued = [
+        ("--filter", filter),
+        ("--profile", profile.map(|it| it.get_name().to_owned())),
+        ("--bootstrap", bootstrap),
+        ("--nodes", (args.nodes != 3).then(|| args.nodes.to_string())),
+        (
+            "--max-size",
+            args.max_size.map(|it| format!("{}B", it.as_u64())),
+        ),
+    ];
+    let alone = [
+        ("--measure", matches!(what, What::Numbers(_))),
+        ("--yes", args.yes),
+        ("--require-kvm", args.require_kvm),
+        ("--locked", args.locked),
+    ];
+    let valued = valued.into_iter();
+    let valued = valued.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+    let alone = alone.into_iter().filter(|(_, is_given)| *is_given);
+    let mut words = vec!["test".to_owned()];
+    words.extend(valued.flatten());
+    words.extend(alone.map(|(flag, _)| flag.to_owned()));
+    words.extend(flags.iter().cloned());
+    words
+}
+
+pub(super) fn test_args(words: &[String]) -> Result<TestArgs, Stop> {
+    let all = ["xtask"]
+        .into_iter()
+        .chain(words.iter().map(String::as_str));
+    match Cli::try_parse_from(all).map(|cli| cli.command) {
+        Ok(Command::Test(args)) => Ok(args),
+        Ok(_) => Err(Stop::Usage("it is no run".into())),
+        Err(error) => Err(Stop::Usage(error.render().to_string())),
+    }
+}
+
+/// Whose cluster is measured: one is enough, and takes long enough.
+pub(super) fn measured_on(args: &CompareArgs) -> Bootstrap {
+    match args.bootstrap {
+        Some(Bootstraps::One(bootstrap)) => bootstrap,
+        Some(Bootstraps::Both) | None => Bootstrap::Kubeadm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::side::{Side, side};
+
+    fn args(line: &[&str]) -> CompareArgs {
+        let words = ["xtask", "compare"].iter().chain(line);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Compare(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_has_the_side_s_flags_and_what_holds_for_both() {
+        let line = [
+            "--filter",
+            "E7",
+            "--kube-proxy nftables",
+            "--kube-proxy iptables",
+            "--bootstrap=by-hand",
+            "--profile",
+            "full",
+            "--max-size",
+            "10GiB",
+            "--nodes",
+            "4",
+            "--yes",
+        ];
+        let args = args(&line);
+        let flags = |asked: &str| match side(asked).unwrap() {
+            Side::Flags(flags) => flags,
+            Side::Revision(revision) => panic!("{revision}"),
+        };
+        let (base, head) = (flags(&args.base), flags(&args.head));
+        let shown = |flags: &[String], what: What<'_>| words(&args, flags, what).join(" ");
+        insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
+        let repeat = Repeat {
+            names: ["a", "b"].map(String::from).into(),
+            bootstrap: Some("by-hand".into()),
+        };
+        insta::assert_snapshot!(shown(&head, What::Repeat(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
+        insta::assert_snapshot!(shown(&base, What::Numbers(&[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
+        let again = ["measure_way".to_owned()];
+        insta::assert_snapshot!(shown(&head, What::Numbers(&again)), @"test --filter measure_way --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy iptables");
+        let measures = test_args(&words(&args, &head, What::Numbers(&again))).unwrap();
+        assert!(measures.measure && measures.filter.is_some());
+        let run = test_args(&words(&args, &head, What::Verdicts)).unwrap();
+        assert_eq!(run.max_size.map(|it| it.as_u64()), Some(10 << 30));
+        assert_eq!(run.network.kube_proxy.to_string(), "iptables");
+    }
+
+    #[test]
+    fn one_cluster_is_measured() {
+        let on = |line: &[&str]| measured_on(&args(line));
+        assert_eq!(on(&["", ""]), Bootstrap::Kubeadm);
+        assert_eq!(on(&["", "", "--bootstrap", "both"]), Bootstrap::Kubeadm);
+        assert_eq!(on(&["", "", "--bootstrap", "by-hand"]), Bootstrap::ByHand);
+    }
+}
