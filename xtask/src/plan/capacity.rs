@@ -25,7 +25,9 @@ pub(crate) fn at_once(
 ) -> usize {
     let cores_each = match accelerator {
         Accelerator::Kvm(_) => 2,
-        // Three emulated machines keep more than two cores busy while they wake up.
+        // Three emulated machines keep more than two cores busy while they wake up. Over a whole run a clone
+        // has 0.6 to 1.1 of them at work; but where two shared two cores, each with a node being drained, the
+        // machines with the API servers got half a core each, and these ran into their own timeouts.
         Accelerator::Tcg => 4,
     };
     slots(cores, cores_each, available, clone_mib, KEEP_FREE_MIB)
