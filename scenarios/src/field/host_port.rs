@@ -23,7 +23,10 @@ pub(crate) const HOST_PORT: Scenario = Scenario {
             name: "no-portmap",
             about: "the CNI file does not name the plugin",
             expects: Cause::Refused,
-            inject: steps!(a_pod_with_a_host_port),
+            inject: steps!(|lab| {
+                leave_portmap_out(lab).await?;
+                a_pod_with_a_host_port(lab).await
+            }),
             check: steps!(its_node_answers),
         },
         Sabotage {
@@ -52,17 +55,29 @@ async fn host_port(lab: &Lab) -> anyhow::Result<()> {
     its_node_refuses(lab).await
 }
 
-/// The node's own CNI file with one plugin more, under a name that sorts before it.
 async fn chain_portmap(lab: &Lab) -> anyhow::Result<()> {
+    lab.step(format!("chain portmap in {}'s CNI file", lab.last_node()));
+    let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    write_chained(lab, Some(portmap)).await
+}
+
+async fn leave_portmap_out(lab: &Lab) -> anyhow::Result<()> {
+    lab.step(format!("{}'s CNI file without portmap", lab.last_node()));
+    write_chained(lab, None).await
+}
+
+/// The node's own CNI file, which may name portmap already, with this one or with none, under a name that
+/// sorts before it.
+async fn write_chained(lab: &Lab, portmap: Option<Value>) -> anyhow::Result<()> {
     let node = lab.last_node();
-    lab.step(format!("chain portmap in {node}'s CNI file"));
     let own = node.run("cat /etc/cni/net.d/*.conf*").await?;
     let own: Value = serde_json::from_str(own.text()).context("the node's CNI file")?;
-    let mut plugins = match own["plugins"].as_array() {
+    let plugins = match own["plugins"].as_array() {
         Some(plugins) => plugins.clone(),
         None => vec![own.clone()],
     };
-    plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+    let others = plugins.into_iter().filter(|plugin| plugin["type"] != "portmap");
+    let plugins: Vec<Value> = others.chain(portmap).collect();
     let chained = json!({ "cniVersion": "1.0.0", "name": own["name"], "plugins": plugins });
     node.write("/etc/cni/net.d/00-chained.conflist", chained.to_string()).await?;
     node.until_cni_file_is_read().await
