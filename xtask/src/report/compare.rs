@@ -373,11 +373,8 @@ impl Comparison {
         let numbers = Numbers::of(asked, &both[0], &both[1]);
         for (side, all) in [(&mut self.base, base), (&mut self.head, head)] {
             side.measured = all.iter().map(|it| it.run.clone()).collect();
-            for said in unsettled(all) {
-                if !side.unsettled_stages.contains(&said) {
-                    side.unsettled_stages.push(said);
-                }
-            }
+            let more = unsettled(all);
+            side.unsettled_stages = distinct(side.unsettled_stages.iter().chain(&more));
         }
         self.and(numbers)
     }
@@ -407,10 +404,15 @@ impl Ran {
 
 /// What had not settled in any of these runs: most often all of them begin with the same stages.
 fn unsettled(ran: &[Ran]) -> Vec<String> {
+    distinct(ran.iter().flat_map(|ran| &ran.results.unsettled_stages))
+}
+
+/// Each once, in the order in which they come.
+fn distinct<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    for said in ran.iter().flat_map(|ran| &ran.results.unsettled_stages) {
-        if !all.contains(said) {
-            all.push(said.clone());
+    for text in texts {
+        if !all.contains(text) {
+            all.push(text.clone());
         }
     }
     all

@@ -524,17 +524,10 @@ fn newest(output: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::cli::{Cli, Command};
+    use crate::command::cli::Cli;
     use crate::report::compare::numbers::statistics::MOST_PAIRS;
+    use crate::run::side_args::tests::args;
     use clap::Parser as _;
-
-    fn args(line: &[&str]) -> CompareArgs {
-        let words = ["xtask", "compare"].iter().chain(line);
-        match Cli::try_parse_from(words).unwrap().command {
-            Command::Compare(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn sides_take_turns_in_pairs() {

@@ -91,11 +91,11 @@ pub(super) fn measured_on(args: &CompareArgs) -> Bootstrap {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::command::side::{Side, side};
 
-    fn args(line: &[&str]) -> CompareArgs {
+    pub(in crate::run) fn args(line: &[&str]) -> CompareArgs {
         let words = ["xtask", "compare"].iter().chain(line);
         match Cli::try_parse_from(words).unwrap().command {
             Command::Compare(args) => args,

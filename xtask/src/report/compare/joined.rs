@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 
 use super::numbers::Numbers;
 use super::part::Part;
-use super::{Compared, Comparison, Counts, OnSide, Side, SideRun};
+use super::{Compared, Comparison, Counts, OnSide, Side, SideRun, distinct};
 use crate::plan::shard::Shard;
 use crate::report::join;
 
@@ -134,12 +134,7 @@ fn scenarios(pieces: &[Piece]) -> anyhow::Result<Vec<Compared>> {
         "no part tells what became of {}",
         missing.join(", ")
     );
-    let mut clusters: Vec<String> = Vec::new();
-    for one in &all {
-        if !clusters.contains(&one.cluster) {
-            clusters.push(one.cluster.clone());
-        }
-    }
+    let clusters = distinct(all.iter().map(|one| &one.cluster));
     let places: BTreeMap<&String, usize> = order.iter().zip(0..).collect();
     all.sort_by_key(|one| {
         let cluster = clusters.iter().position(|it| *it == one.cluster);
@@ -161,21 +156,11 @@ fn side(pieces: &[Piece], of: impl Fn(&Comparison) -> &Side) -> Side {
         });
         all.collect::<Vec<_>>()
     };
-    let (mut tested, mut unsettled_stages) = (Vec::new(), Vec::new());
-    for (_, side) in each() {
-        let texts = side.tested.iter().filter(|it| !tested.contains(*it));
-        let texts: Vec<String> = texts.cloned().collect();
-        tested.extend(texts);
-        for said in &side.unsettled_stages {
-            if !unsettled_stages.contains(said) {
-                unsettled_stages.push(said.clone());
-            }
-        }
-    }
+    let tested = distinct(each().flat_map(|(_, side)| &side.tested));
     let first = each().next().map(|(_, side)| side.clone());
     Side {
         tested: (!tested.is_empty()).then(|| tested.join("; ")),
-        unsettled_stages,
+        unsettled_stages: distinct(each().flat_map(|(_, side)| &side.unsettled_stages)),
         runs: runs(&|side| side.runs.clone()),
         measured: runs(&|side| side.measured.clone()),
         ..first.unwrap_or_default()
