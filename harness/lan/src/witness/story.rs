@@ -175,6 +175,31 @@ impl Connection {
         segments.any(|(frame, _, tcp)| frame.number < number && (tcp.fin || tcp.rst))
     }
 
+    /// The resets that ended it. One that comes when both ends have closed it, and each knows that of the
+    /// other, ends nothing: an end has sent something again for nothing, and the other had forgotten the
+    /// connection by then (RFC 9293, 3.10.7.1).
+    pub fn resets(&self) -> impl Iterator<Item = &Sighting> {
+        let closed = self.closed();
+        self.segments()
+            .filter(move |(frame, _, tcp)| tcp.rst && closed.is_none_or(|at| frame.number < at))
+            .map(|(frame, ..)| frame)
+    }
+
+    /// The frame by which both ends' FINs were acknowledged.
+    fn closed(&self) -> Option<u64> {
+        let acknowledged = |end: SocketAddr| {
+            let mut fins = self.segments();
+            let (fin, _, tcp) = fins.find(|(_, packet, tcp)| packet.sender() == end && tcp.fin)?;
+            let mut answers = self.segments();
+            let (answer, ..) = answers.find(|(frame, packet, answer)| {
+                let of_other = frame.number > fin.number && packet.sender() != end;
+                of_other && answer.ack.is_some_and(|ack| !before(ack, tcp.end()))
+            })?;
+            Some(answer.number)
+        };
+        Some(acknowledged(self.client)?.max(acknowledged(self.server)?))
+    }
+
     /// What was sent again.
     #[must_use]
     pub fn repeats(&self) -> Vec<Repeat> {
@@ -413,6 +438,27 @@ mod tests {
             ]),
             []
         );
+    }
+
+    /// As it was seen: the server sends its FIN again, since it has waited for the client's; that comes at the
+    /// same time, and the FIN behind what acknowledges it, with which the client forgets the connection.
+    #[test]
+    fn a_reset_of_what_both_ends_have_closed_ends_nothing() {
+        let answer = Segment::new(9001, "F").ack(1101).payload(200).reply();
+        let fin = Segment::new(1101, "F").ack(9202);
+        let last = Segment::new(9202, "").ack(1102).reply();
+        let reset = Segment::new(1102, "R");
+        let resets = |segments: &[Segment]| {
+            let paused: Vec<_> = segments.iter().map(|it| (1, it.clone())).collect();
+            seen(&paused)[0].resets().count()
+        };
+        let closed = [&answer, &fin, &last, &answer, &reset].map(Clone::clone);
+        assert_eq!(resets(&closed), 0);
+        // The client's FIN is not acknowledged, or the server's is not.
+        assert_eq!(resets(&[&closed[..2], &closed[3..]].concat()), 1);
+        let early = Segment::new(1101, "F").ack(9001);
+        assert_eq!(resets(&[answer, early, last, reset.clone()]), 1);
+        assert_eq!(resets(&[reset]), 1);
     }
 
     /// A node that forwards what it got puts the same segment on the wire once more.

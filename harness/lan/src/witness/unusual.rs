@@ -36,7 +36,7 @@ pub enum What {
     LostAndSentAgain,
     /// Segments were sent again, and never answered.
     SentAgainUnanswered,
-    /// TCP resets.
+    /// TCP resets of connections that their ends had not closed.
     Reset,
     /// ICMP errors.
     IcmpError {
@@ -74,7 +74,7 @@ pub struct Unusual {
 }
 
 /// What stands out among frames, by kind and pair of ports. What was sent again only because somebody
-/// was slow does not.
+/// was slow does not, nor does what answers that when its connection is over.
 #[must_use]
 pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
     let mut found = Found::default();
@@ -93,6 +93,9 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
             };
             found.note(what, &repeat.first, &repeat);
         }
+        for reset in connection.resets() {
+            found.note(What::Reset, reset, reset);
+        }
         if let (Some(time), Some(syn)) = (connection.handshake(), connection.syn())
             && let [to] = &*syn.to
         {
@@ -110,13 +113,11 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
         if packet.wrong_checksum().is_some() {
             found.note(What::WrongChecksum, frame, frame);
         }
-        match &packet.transport {
-            Transport::Tcp(tcp) if tcp.rst => found.note(What::Reset, frame, frame),
-            Transport::Icmp(icmp) if icmp.about.is_some() => {
-                let (kind, code) = (icmp.kind, icmp.code);
-                found.note(What::IcmpError { kind, code }, frame, frame);
-            }
-            _ => {}
+        if let Transport::Icmp(icmp) = &packet.transport
+            && icmp.about.is_some()
+        {
+            let (kind, code) = (icmp.kind, icmp.code);
+            found.note(What::IcmpError { kind, code }, frame, frame);
         }
     }
     let mut all: Vec<Unusual> = found.0.into_values().collect();
