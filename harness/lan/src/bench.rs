@@ -10,8 +10,11 @@
 //!
 //! The processor time of all that takes part is told beside the clock: on a machine with few processors,
 //! or with other things to do, it is the better measure. What `ksoftirqd` does for the bridge is not in it.
+//!
+//! Beside that, how true it is to a delay that a rule asks for.
 
 mod bridge;
+mod delay;
 mod measure;
 mod ours;
 mod vde;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::delay::{DelayBench, DelayBenchPlan};
 use self::measure::{IN_FLIGHT, SHORTEST};
 use crate::LanError;
 use crate::framing::MAX_FRAME;
@@ -51,7 +55,7 @@ impl fmt::Display for Switch {
     }
 }
 
-/// What to measure. The default takes some 45 s.
+/// What to measure. The default takes some 50 s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchBenchPlan {
     /// Frame lengths in octets, without the check sequence, at least 22.
@@ -65,6 +69,8 @@ pub struct SwitchBenchPlan {
     /// So long nothing arrives, of as many frames as may be on their way, before they are taken for lost: so
     /// much time a switch loses that drops all of them.
     pub patience: Duration,
+    /// The delay that is looked at.
+    pub delay: DelayBenchPlan,
 }
 
 impl Default for SwitchBenchPlan {
@@ -75,6 +81,7 @@ impl Default for SwitchBenchPlan {
             limit: Duration::from_secs(1),
             rounds: 5,
             patience: Duration::from_millis(2),
+            delay: DelayBenchPlan::default(),
         }
     }
 }
@@ -245,6 +252,8 @@ pub struct SwitchBench {
     pub in_flight: u64,
     /// For each frame length.
     pub comparisons: Vec<SwitchComparison>,
+    /// How true our switch is to a delay.
+    pub delay: DelayBench,
     /// With whom there is nothing to compare.
     pub missing: Vec<Missing>,
 }
@@ -396,6 +405,7 @@ pub fn switch(plan: &SwitchBenchPlan, rivals: &Rivals) -> Result<SwitchBench, Be
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         in_flight: IN_FLIGHT,
         comparisons,
+        delay: delay::delay(plan.delay)?,
         missing,
     })
 }

@@ -209,7 +209,7 @@ impl Rules {
             if copy.due <= now {
                 append(out, &frame);
                 at_once += 1;
-                rule.passed(Duration::ZERO);
+                rule.passed();
             } else if (self.waiting).push(to.number, rule.id, arrived, copy.due, &frame) {
                 later = true;
             } else {
@@ -233,7 +233,7 @@ impl Rules {
         let mut active = self.active.iter_mut();
         // A rule that was taken away has taken its frames along.
         if let Some(rule) = active.find(|active| active.id == delayed.rule) {
-            rule.passed(delayed.waited(now));
+            rule.passes(&delayed, now);
         }
         Some(delayed)
     }

@@ -190,6 +190,7 @@ fn a_delayed_frame_arrives_when_nothing_else_wakes_the_segment_and_not_before() 
     let realised = &segment.rules().report().unwrap().rules[0].realised;
     assert_eq!((realised.passed, realised.waiting), (10, 0));
     assert!(realised.mean_delay().unwrap() >= delay);
+    assert!(realised.late.is_some());
 }
 
 #[test]

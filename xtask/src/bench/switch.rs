@@ -1,8 +1,10 @@
 //! `cargo xtask bench switch`: the segment's switch beside vde_switch and taps on a Linux bridge, as far as
 //! these are here.
 
+use std::time::Duration;
+
 use podwire_lan::bench::{
-    Rate, Rivals, Switch, SwitchBench, SwitchBenchPlan, SwitchComparison, switch,
+    DelayBench, Rate, Rivals, Switch, SwitchBench, SwitchBenchPlan, SwitchComparison, switch,
 };
 
 use crate::say::stop::Stop;
@@ -76,6 +78,7 @@ fn compared(bench: &SwitchBench) -> String {
         bench.processors, bench.in_flight
     );
     text.extend(bench.comparisons.iter().map(own));
+    text += &delayed(&bench.delay);
     text.extend(
         (bench.missing.iter()).map(|it| format!("not compared: {}: {}\n", it.switch, it.why)),
     );
@@ -100,6 +103,20 @@ fn own(comparison: &SwitchComparison) -> String {
         share(processor.sender),
         share(processor.switch),
         share(processor.receiver)
+    )
+}
+
+/// How much longer than asked delayed frames took.
+fn delayed(delay: &DelayBench) -> String {
+    let micros = |time: Duration| time.as_micros();
+    format!(
+        "a delay of {} ms, ours: {} frames took longer by {} us (median), {} us (99 of 100) and {} us at \
+         most, from end to end\n",
+        delay.delay.as_millis(),
+        delay.frames,
+        micros(delay.median),
+        micros(delay.p99),
+        micros(delay.longest)
     )
 }
 
@@ -146,6 +163,13 @@ mod tests {
                     rival(Switch::Bridge, rate(900_000.0, 0.0)),
                 ],
             }],
+            delay: DelayBench {
+                delay: Duration::from_millis(40),
+                frames: 2000,
+                median: Duration::from_micros(91),
+                p99: Duration::from_micros(310),
+                longest: Duration::from_micros(1207),
+            },
             missing: Vec::new(),
         }
     }

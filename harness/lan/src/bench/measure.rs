@@ -10,8 +10,8 @@ use super::{BenchError, Processor, Rate, Switch, SwitchBenchPlan};
 use crate::MacAddr;
 use crate::frame::HEADER;
 
-const SENDER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 2, 1]);
-const RECEIVER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 2, 2]);
+pub(super) const SENDER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 2, 1]);
+pub(super) const RECEIVER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 2, 2]);
 
 /// "Local experimental" (IEEE 802, RFC 9542 section 3).
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
@@ -217,7 +217,7 @@ impl Window {
     }
 }
 
-fn frame(to: MacAddr, from: MacAddr, length: usize) -> Vec<u8> {
+pub(super) fn frame(to: MacAddr, from: MacAddr, length: usize) -> Vec<u8> {
     let mut frame = [&to.0[..], &from.0, &ETHERTYPE].concat();
     frame.resize(length, 0xa5);
     frame

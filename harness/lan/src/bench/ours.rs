@@ -9,14 +9,25 @@ use std::time::Duration;
 use super::measure::{End, run};
 use super::{BenchError, Rate, STALL, Switch, SwitchBenchPlan};
 use crate::framing::{LENGTH, MAX_FRAME, append, first_frame};
-use crate::{Segment, SegmentOptions, SegmentPlan};
+use crate::{LanError, Segment, SegmentOptions, SegmentPlan};
 
 pub(super) fn measure(
     plan: &SwitchBenchPlan,
     frame_bytes: usize,
     watch: bool,
 ) -> Result<Rate, BenchError> {
-    let segment = Segment::start(
+    let segment = segment(watch)?;
+    let mut sender = StreamEnd::new(segment.attach("sender")?);
+    let mut receiver = StreamEnd::new(segment.attach("receiver")?);
+    let (sender, receiver) = (&mut sender, &mut receiver);
+    run(plan, frame_bytes, Switch::Ours, sender, receiver, &|| {
+        Duration::ZERO
+    })
+}
+
+/// A segment for two ends.
+pub(super) fn segment(watch: bool) -> Result<Segment, LanError> {
+    Segment::start(
         SegmentPlan {
             leases: Vec::new(),
             unrouted: Vec::new(),
@@ -26,17 +37,11 @@ pub(super) fn measure(
             watch,
             ..SegmentOptions::default()
         },
-    )?;
-    let mut sender = StreamEnd::new(segment.attach("sender")?);
-    let mut receiver = StreamEnd::new(segment.attach("receiver")?);
-    let (sender, receiver) = (&mut sender, &mut receiver);
-    run(plan, frame_bytes, Switch::Ours, sender, receiver, &|| {
-        Duration::ZERO
-    })
+    )
 }
 
 /// A QEMU `stream` netdev.
-struct StreamEnd {
+pub(super) struct StreamEnd {
     socket: UnixStream,
     out: Vec<u8>,
     input: Vec<u8>,
@@ -44,7 +49,7 @@ struct StreamEnd {
 }
 
 impl StreamEnd {
-    fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd) -> Self {
         let socket = UnixStream::from(socket);
         // Only a limit of zero is refused.
         let _ = socket.set_read_timeout(Some(STALL));

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use twox_hash::XxHash3_64;
 
 use super::chance::{Chance, Gilbert, Odds, Question};
 use super::headers::Headers;
 use super::report::{Realised, RuleId, RuleReport};
 use super::rule::Rule;
+use super::waiting::Delayed;
 use crate::frame::HEADER;
 
 /// Flows remembered at least: twice that at most, those that were quiet for longest go first. One that
@@ -39,6 +41,7 @@ pub(super) struct Active {
     /// When the rate's link has sent all that it has taken.
     free_at: Duration,
     pub(super) realised: Realised,
+    late: Late,
 }
 
 /// What is known of a flow.
@@ -81,6 +84,7 @@ impl Active {
             flows: Flows::default(),
             free_at: Duration::ZERO,
             realised: Realised::default(),
+            late: Late::default(),
         }
     }
 
@@ -171,10 +175,16 @@ impl Active {
         fate
     }
 
-    /// A copy went on, so long after it came.
-    pub(super) fn passed(&mut self, later: Duration) {
+    /// A copy went on when it came.
+    pub(super) fn passed(&mut self) {
         self.realised.passed += 1;
-        self.realised.delayed += later;
+    }
+
+    /// A copy that had waited goes on now.
+    pub(super) fn passes(&mut self, delayed: &Delayed, now: Duration) {
+        self.realised.passed += 1;
+        self.realised.delayed += delayed.waited(now);
+        self.late.note(delayed.late(now));
     }
 
     pub(super) fn report(&self, waiting: u64) -> RuleReport {
@@ -183,9 +193,40 @@ impl Active {
             rule: self.rule.clone(),
             realised: Realised {
                 waiting,
+                late: self.late.percentile(99.0),
                 ..self.realised.clone()
             },
         }
+    }
+}
+
+/// How much later than due frames went on, of those that waited. A rule that delays none has no memory
+/// for that.
+#[derive(Debug, Default)]
+struct Late(Option<Histogram<u64>>);
+
+impl Late {
+    /// Nanoseconds that are told apart from none ...
+    const SHORTEST: u64 = 1_000;
+    /// ... and those beyond which it is only known that it was longer: an hour.
+    const LONGEST: u64 = 3_600_000_000_000;
+    /// Within a hundredth.
+    const DIGITS: u8 = 2;
+
+    fn note(&mut self, late: Duration) {
+        if self.0.is_none() {
+            // It refuses no bounds but such as contradict each other.
+            self.0 = Histogram::new_with_bounds(Self::SHORTEST, Self::LONGEST, Self::DIGITS).ok();
+        }
+        if let Some(histogram) = &mut self.0 {
+            let nanos = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+            histogram.saturating_record(nanos);
+        }
+    }
+
+    fn percentile(&self, percentile: f64) -> Option<Duration> {
+        let nanos = self.0.as_ref()?.value_at_percentile(percentile);
+        Some(Duration::from_nanos(nanos))
     }
 }
 

@@ -117,6 +117,9 @@ fn delays_are_realised_as_asked_and_reported() {
         (5, 3, 2)
     );
     assert_eq!(realised.mean_delay(), Some(Duration::from_millis(42)));
+    // Each was due a millisecond after the one before, and two after it went on.
+    let late = realised.late.unwrap().as_secs_f64();
+    assert!((late - 0.002).abs() < 0.000_02, "{late}");
 }
 
 #[test]

@@ -31,6 +31,11 @@ impl Delayed {
         now.saturating_sub(self.arrived)
     }
 
+    /// How much later than it was due it is.
+    pub(super) fn late(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.due)
+    }
+
     fn cost(&self) -> usize {
         size_of::<Self>() + self.frame.len()
     }
