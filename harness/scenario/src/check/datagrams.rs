@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use podwire_probe::DatagramsReport;
+
 use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
 
@@ -21,6 +23,15 @@ impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.pod, self.count)
     }
+}
+
+/// How many somebody has got of a sender whose datagrams come from one port. Their address may have been
+/// translated on the way; the port stays while nobody else has it. But what a Service leads back to its sender
+/// has another: there kube-proxy has both translated (iptables(8), `--random-fully`; nft(8), `fully-random`).
+pub(crate) fn of_one_sender(report: &DatagramsReport, port: u16, to_itself: bool) -> u64 {
+    let received = report.received.iter();
+    let own = received.filter(|it| it.from.port() == port || to_itself);
+    own.map(|it| it.count).fold(0, u64::saturating_add)
 }
 
 /// What came between two looks; `sent` is all that was ever sent.
@@ -79,6 +90,8 @@ pub fn received_by(received: &[Received], pods: &[Party]) -> Result<(), Failure>
 
 #[cfg(test)]
 mod tests {
+    use podwire_probe::DatagramsReceived;
+
     use super::*;
 
     fn pod(last: u8) -> Party {
@@ -91,6 +104,25 @@ mod tests {
             count: *count,
         });
         each.collect()
+    }
+
+    #[test]
+    fn what_came_back_to_its_sender_has_another_port() {
+        let received = |from: &str, count| DatagramsReceived {
+            from: from.parse().unwrap(),
+            count,
+            last: count,
+            last_ms_ago: 0,
+        };
+        let report = DatagramsReport {
+            received: vec![
+                received("10.1.3.1:30000", 3),
+                received("10.1.3.1:51234", 20),
+            ],
+            ..DatagramsReport::default()
+        };
+        assert_eq!(of_one_sender(&report, 30_000, false), 3);
+        assert_eq!(of_one_sender(&report, 30_000, true), 23);
     }
 
     #[test]

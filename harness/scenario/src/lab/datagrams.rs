@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use podwire_probe::{DatagramsReport, DatagramsRequest};
 
 use crate::check::assert::Party;
-use crate::check::datagrams::{Received, counted};
+use crate::check::datagrams::{Received, counted, of_one_sender};
 use crate::check::failure::Cause;
 use crate::lab::Lab;
 use crate::lab::serving::place;
@@ -130,10 +130,8 @@ impl Datagrams<'_> {
         let mut counts = Vec::new();
         for pod in pods {
             let report = self.lab.datagrams_of(pod, "GET", "").await?;
-            let own = report.received.iter();
-            // Its address may have been translated on the way; the port stays while nobody else has it.
-            let own = own.filter(|it| it.from.port() == self.request.source_port);
-            counts.push(own.map(|it| it.count).fold(0, u64::saturating_add));
+            let to_itself = *pod == self.from;
+            counts.push(of_one_sender(&report, self.request.source_port, to_itself));
         }
         Ok(counts)
     }
