@@ -1,10 +1,6 @@
-# results.json as a page: a table of scenarios, and why those that failed did. What guests and servers have
-# said is in it: it is text, not Markdown, HTML or a row of the table.
+# results.json as a page: a table of scenarios, and why those that failed did.
+include "markdown";
 def mark: {"passed": "✅ passed", "failed": "❌ failed", "flaky": "⚠️ flaky", "skipped": "⏭️ skipped"}[.] // .;
-def cell:
-  gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub(">"; "&gt;")
-  | gsub("(?<sign>[|`*_~\\[\\]\\\\!#@])"; "&#\(.sign | explode[0]);") | gsub("\r?\n"; "<br>");
-def row: "| " + join(" | ") + " |";
 
 # Of several machines' results made one, each scenario says whose it was.
 any(.scenarios[]; .part) as $merged
@@ -15,6 +11,6 @@ any(.scenarios[]; .part) as $merged
 ((.unsettled_stages // [])[] | "", "**" + cell + "**"),
 (if .error then "", "**Ended early:** " + (.error | cell) else empty end),
 "",
-(["scenario", "cluster", "result", "seconds", if $merged then "part" else empty end] | row, "|" + ("---|" * length)),
+(["scenario", "cluster", "result", "seconds", if $merged then "part" else empty end] | row, rule),
 (.scenarios[] | [(.name | cell), (.cell | cell), (.outcome | mark), (.seconds | floor | tostring), if $merged then .part // "" else empty end] | row),
 (.scenarios[], .harness_tests[] | select(.outcome == "failed") | "", "**\(.name | cell)**: " + ((.reason // "") | cell))

@@ -9,7 +9,7 @@ while IFS= read -r part; do
   number=${part%/*}
   folder=$RESULTS/part-$number
   if [ -d "$PARTS/podwire-results-$number" ]; then mv "$PARTS/podwire-results-$number" "$folder"; fi
-  if [ -e "$folder/results.json" ]; then folders+=("$folder"); fi
+  if [ -e "$folder/results.json" ] || [ -e "$folder/compare.json" ]; then folders+=("$folder"); fi
 done < <(jq -r '.[]' <<<"$SHARDS")
 if [ ${#folders[@]} = 0 ]; then
   echo 'error: no part has results' | tee "$SAID" >&2

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the run's page gets, on standard output: of results.json, or else of the last words; and where $SHARDS
-# names parts that have not become one result, of each of them. GitHub takes 1 MiB of a step, and shows less.
+# What the run's page gets, on standard output: of compare.json or results.json, or else of the last words; and
+# where $SHARDS names parts that have not become one result, of each of them. GitHub takes 1 MiB of a step, and
+# shows less.
 set -euo pipefail
 
 last_words() {
@@ -30,8 +31,10 @@ parts() {
 }
 
 page() {
-  if [ -e "$RESULTS/results.json" ]; then
-    jq -r -f "$ACTION/.github/summary.jq" "$RESULTS/results.json"
+  if [ -e "$RESULTS/compare.json" ]; then
+    jq -r -L "$ACTION/.github" -f "$ACTION/.github/comparison.jq" "$RESULTS/compare.json"
+  elif [ -e "$RESULTS/results.json" ]; then
+    jq -r -L "$ACTION/.github" -f "$ACTION/.github/summary.jq" "$RESULTS/results.json"
   elif [ -n "${SHARDS:-}" ]; then
     echo '### podwire: the parts have not become one result'
     echo

@@ -9,9 +9,11 @@ action=$(cd "$ACTION" && pwd)
 
 # Blank lines of an input say nothing.
 asked() {
-  sed '/^$/d' <<<"$REPLACE"
-  echo
-  sed '/^$/d' <<<"$ARGS"
+  local input
+  for input in "$REPLACE" "$ARGS" "$COMPARE" "$BASE" "$HEAD"; do
+    sed '/^$/d' <<<"$input"
+    echo
+  done
   cd "$action"
   find Cargo.lock rust-toolchain.toml images harness/probe -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 }

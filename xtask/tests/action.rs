@@ -69,6 +69,9 @@ impl Runner {
             .env("SAID", self.path("said"))
             .env("REPLACE", "kube-proxy=out/a proxy\ncni/bridge=out/bridge\n")
             .env("ARGS", "\n--filter=E7\n")
+            .env("COMPARE", "false")
+            .env("BASE", "")
+            .env("HEAD", "")
             .env("PREPARE", "false")
             .env("REQUIRE_KVM", "true")
             .stdin(Stdio::null());
@@ -87,14 +90,12 @@ impl Runner {
         panic!("{name} is never written")
     }
 
-    /// What a run has left, and the action's way to show it.
-    fn has_results(&self, results: &str) {
+    /// What a run has left in such a file, and the action's way to show it.
+    fn has_left(&self, file: &str, results: &str) {
         let latest = self.path("action/target/podwire/latest");
         fs::create_dir_all(&latest).unwrap();
-        fs::write(latest.join("results.json"), results).unwrap();
-        let summary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/summary.jq");
-        fs::create_dir(self.path("action/.github")).unwrap();
-        fs::copy(summary, self.path("action/.github/summary.jq")).unwrap();
+        fs::write(latest.join(file), results).unwrap();
+        std::os::unix::fs::symlink(project().join(".github"), self.path("action/.github")).unwrap();
     }
 
     fn page(&self) -> String {
@@ -149,6 +150,50 @@ fn what_is_only_prepared_needs_no_kvm() {
     );
 }
 
+#[test]
+fn a_comparison_has_two_sides_each_a_file_with_a_flag_on_each_line() {
+    let runner = Runner::new("printf '<%s>\\n' \"$@\"; exit 1");
+    let mut step = runner.step("test.sh");
+    let step = step.env("COMPARE", "true").env("ARGS", "--pairs=2\n");
+    let base = step.env("BASE", "--kube-proxy=iptables\n\n--node-files=my files\n");
+    let compared = base.env("HEAD", "--ip-families=dual").output().unwrap();
+    assert_eq!(compared.status.code(), Some(1));
+    let said = runner.path("said");
+    let said = said.display();
+    let words =
+        format!("<compare>\n<{said}.base>\n<{said}.head>\n<--yes>\n<--require-kvm>\n<--pairs=2>\n");
+    assert_eq!(text(&compared), words);
+    let side = |name: &str| fs::read_to_string(runner.path(name)).unwrap();
+    insta::assert_snapshot!(side("said.base"), @r"
+    --kube-proxy=iptables
+    --node-files=my\ files
+    ");
+    insta::assert_snapshot!(side("said.head"), @r"
+    --replace
+    kube-proxy=out/a\ proxy
+    --replace
+    cni/bridge=out/bridge
+    --ip-families=dual
+    ");
+
+    let mut step = runner.step("test.sh");
+    let sound = step.env("COMPARE", "true").env("REPLACE", "").status();
+    assert_eq!(sound.unwrap().code(), Some(1));
+    assert_eq!(side("said.head"), "");
+}
+
+#[test]
+fn sides_without_a_comparison_are_refused() {
+    let runner = Runner::new("exit 0");
+    for side in ["BASE", "HEAD"] {
+        let refused = runner.step("test.sh").env(side, "--nodes=4").status();
+        assert_eq!(refused.unwrap().code(), Some(2));
+    }
+    assert!(runner.page().ends_with(
+        "    error: base and head are the sides of a comparison: that is made where compare is true\n"
+    ));
+}
+
 /// A runner with the artifacts of parts 1 and 2 of 3, of which the second has no results.
 fn with_parts(xtask: &str) -> Runner {
     let runner = Runner::new(xtask);
@@ -192,6 +237,19 @@ fn parts_are_merged_from_below_the_whole_s_own_folder() {
     assert!(runner.path("whole/part-1/cell/first-page.md").exists());
     assert!(runner.path("whole/part-2/page.md").exists());
     assert_eq!(fs::read_dir(runner.path("whole")).unwrap().count(), 2);
+}
+
+#[test]
+fn parts_of_a_comparison_are_merged_likewise() {
+    let runner = with_parts("printf '<%s>\\n' \"$@\"");
+    let parts = runner.path("parts");
+    fs::write(parts.join("podwire-results-2/compare.json"), "{}").unwrap();
+    let merged = text(&part_step(&runner, "merge.sh").output().unwrap());
+    let whole = runner.path("whole");
+    assert!(
+        merged.ends_with(&format!("<{}/part-2>\n", whole.display())),
+        "{merged}"
+    );
 }
 
 #[test]
@@ -366,7 +424,7 @@ fn a_page_is_no_longer_than_a_page() {
 
     let reason = "x".repeat(1_000_000);
     let failed = r#"{"name": "a", "cell": "b", "outcome": "failed", "seconds": 1, "reason": ""#;
-    runner.has_results(&format!(
+    runner.has_left("results.json", &format!(
         r#"{{"kubernetes": "1.36", "nodes": 3, "accelerator": "tcg", "harness_tests": [], "scenarios": [{failed}{reason}"}}]}}"#
     ));
     let page = runner.page();
@@ -401,7 +459,8 @@ const ASKED: &str = "echo \"$*\" >>../asked";
 #[test]
 fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run() {
     let runner = Runner::new("exit 3");
-    runner.has_results(
+    runner.has_left(
+        "results.json",
         r#"{"kubernetes": "1.36", "nodes": 3, "accelerator": "kvm", "harness_tests": [],
         "accelerator_reason": "a guest booted under KVM on Some CPU, as host,pmu=off",
         "unsettled_stages": ["workload: 5 of 6 Pods run", "nodes: <b>"], "error": "the disk | is full",
@@ -423,6 +482,58 @@ fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run(
     | scenario | cluster | result | seconds |
     |---|---|---|---|
     | a | b | ✅ passed | 1 |
+    ");
+}
+
+#[test]
+fn the_page_of_a_comparison_says_what_differs_and_why_and_the_numbers() {
+    let runner = Runner::new("exit 1");
+    runner.has_left(
+        "compare.json",
+        r#"{"sentence": "head breaks 1 of 3 scenarios", "error": "the disk | is full",
+        "base": {"flags": [], "tested": null}, "part": {"shard": "1/2"},
+        "head": {"flags": ["--replace", "kube-proxy=out/kube-proxy"], "tested": null,
+            "unsettled_stages": ["workload: 5 of 6 Pods run"]},
+        "scenarios": [
+            {"name": "every_pair", "cluster": "kubeadm", "difference": "passes_on_both",
+                "base": {"runs": ["passed"], "reason": null}, "head": {"runs": ["passed"], "reason": null}},
+            {"name": "cluster_ip", "cluster": "by-hand", "difference": "broke",
+                "base": {"runs": ["passed", "passed"], "reason": null},
+                "head": {"runs": ["failed", "failed"], "reason": "expected all <six>\n  seen 5"}},
+            {"name": "node_reset", "cluster": "kubeadm", "difference": "only_head",
+                "base": {"runs": ["not_run"], "reason": "it is for others"},
+                "head": {"runs": ["passed", "no_verdict"], "reason": null}}],
+        "numbers": {"metrics": [
+            {"metric": "throughput", "unit": "Mbit/s", "answer": "worse", "base": 812.34567, "head": null,
+                "ratio": 0.4931, "pairs": [[1, 2]]}],
+          "unmeasured": [{"measurement": "measure_drain", "side": "head", "reason": "no | node"}]}}"#,
+    );
+    insta::assert_snapshot!(runner.page(), @"
+    ### podwire: head breaks 1 of 3 scenarios
+
+    - base: what is tested without any flags
+    - head: --replace kube-proxy=out/kube-proxy
+
+    Part 1/2 of the scenarios.
+
+    **workload: 5 of 6 Pods run**
+
+    **Ended early:** the disk &#124; is full
+
+    | scenario | cluster | verdict | base | head |
+    |---|---|---|---|---|
+    | cluster&#95;ip | by-hand | ❌ broke | passed 2 of 2 | passed 0 of 2 |
+    | node&#95;reset | kubeadm | only on head | none | passed 1 of 1 |
+
+    **cluster&#95;ip, head**: expected all &lt;six&gt;<br>  seen 5
+
+    **node&#95;reset, base**: it is for others
+
+    | number | answer | base | head | ratio | pairs |
+    |---|---|---|---|---|---|
+    | throughput | ❌ worse | 812.346 Mbit/s | not measured | 0.49 | 1 |
+
+    **measure&#95;drain was not measured on head**: no &#124; node
     ");
 }
 
@@ -540,6 +651,10 @@ fn cached_entries_are_told_apart_by_all_that_they_are_made_of_and_restored_from_
     }
     assert_ne!(digest(&[("ARGS", "--filter=E8")]), usual);
     assert_ne!(digest(&[("REPLACE", "kube-proxy=out/other")]), usual);
+    assert_ne!(digest(&[("COMPARE", "true")]), usual);
+    let base = digest(&[("BASE", "--kube-proxy=iptables")]);
+    let head = digest(&[("HEAD", "--kube-proxy=iptables")]);
+    assert!(base != usual && head != usual && base != head);
     // What is on a line of one is not the same on a line of the other.
     let (one, other) = (("ARGS", "a"), ("REPLACE", "a"));
     assert_ne!(
@@ -572,6 +687,9 @@ fn the_workflow_tells_the_action_its_version() {
     for (variable, input) in [
         ("JOB", "artifact"),
         ("REPLACE", "replace"),
+        ("COMPARE", "compare"),
+        ("BASE", "base"),
+        ("HEAD", "head"),
         ("ARGS", "args"),
     ] {
         let given = line_of(places, &format!("{variable}: "));
@@ -582,7 +700,10 @@ fn the_workflow_tells_the_action_its_version() {
         .collect();
     assert_eq!(uses.len(), 2);
     for step in uses {
-        assert_eq!(line_of(step, "version: "), "version: ${{ inputs.version }}");
+        for input in ["version", "replace", "compare", "base", "head"] {
+            let given = line_of(step, &format!("{input}: "));
+            assert_eq!(given, format!("{input}: ${{{{ inputs.{input} }}}}"));
+        }
     }
 }
 

@@ -328,4 +328,9 @@ fn what_is_only_prepared_is_planned_without_machines() {
     let wanted = "packages, tools, base image, bundle, node image, test programs";
     assert_eq!(phases(&only), wanted, "{only}");
     assert!(only.contains("no test is run"), "{only}");
+    // Of a comparison both sides.
+    let head = "--kube-proxy iptables";
+    let both = planned(&["compare", "", head, "--plan", "--prepare-only"]);
+    assert_eq!(phases(&both), format!("{wanted}, {wanted}"), "{both}");
+    assert!(both.contains("\nhead: --kube-proxy iptables\n"), "{both}");
 }

@@ -23,7 +23,7 @@ use podwire_scenarios::measurements::measurements;
 use rustix::process::Pid;
 use time::OffsetDateTime;
 
-use crate::command::cli::run::CompareArgs;
+use crate::command::cli::run::{CompareArgs, TestArgs};
 use crate::command::consent;
 use crate::command::interrupt::Expected;
 use crate::command::session::Session;
@@ -40,6 +40,7 @@ use crate::run::order::Order;
 use crate::run::share::{Share, on_clusters};
 use crate::run::side_args::{What, measured_on, test_args, words};
 use crate::run::sides::{self, Name, Named, SIDES};
+use crate::run::test::test;
 use crate::say::stop::{INTERRUPTED, Stop};
 use crate::say::text::about;
 
@@ -77,6 +78,9 @@ pub(crate) fn compare(
     let args = own.as_ref().unwrap_or(args);
     if let Some(share) = &share {
         outln!("{}", share.told());
+    }
+    if args.prepare_only {
+        return prepare(session, args, &flags, catalogue);
     }
     let mut lacks = plans(session, args, &flags, catalogue)?;
     outln!(
@@ -140,6 +144,27 @@ pub(crate) fn compare(
         false => Ok(()),
         true => Err(Stop::Failed),
     }
+}
+
+/// Makes what both sides need and other machines can take over, one after the other: the clusters that are
+/// measured need nothing beside.
+fn prepare(
+    session: &Session,
+    args: &CompareArgs,
+    flags: &[Vec<String>; 2],
+    catalogue: &[Scenario],
+) -> Result<(), Stop> {
+    for (name, flags) in SIDES.iter().zip(flags) {
+        let of_side = |stop| name.told(stop);
+        outln!("{}: {}", name.text(), shown(flags));
+        let side = TestArgs {
+            prepare_only: true,
+            plan: args.plan,
+            ..test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?
+        };
+        test(session, &side, catalogue).map_err(of_side)?;
+    }
+    Ok(())
 }
 
 /// What is going to be measured.

@@ -143,6 +143,9 @@ pub(crate) struct CompareArgs {
     /// Print what would be done on each side and about how long it takes, then stop
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Make what both sides need and other machines can take over with the cache, as with `test`, then stop
+    #[arg(long)]
+    pub(crate) prepare_only: bool,
     /// Only these scenarios, as with `test`
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
