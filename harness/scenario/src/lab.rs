@@ -6,6 +6,7 @@ mod clone;
 mod cni_files;
 pub(crate) mod command;
 mod components;
+mod crowd;
 pub(crate) mod curl;
 mod daemons;
 pub(crate) mod datagrams;

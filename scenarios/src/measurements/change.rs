@@ -1,6 +1,8 @@
 //! How soon answers follow a change.
 
-use podwire_scenario::{Families, Lab, Metric, Scenario, StageName, Worse, steps};
+use podwire_scenario::{
+    Families, Lab, Metric, Party, Profile, Scenario, StageName, Worse, secs, steps,
+};
 
 use super::restart::steadily;
 
@@ -13,27 +15,62 @@ pub(crate) const CHANGE: Scenario = Scenario {
     ..Scenario::new("measure_change", StageName::Workload, steps!(change))
 };
 
-const FIRST_RIGHT: Metric = Metric {
-    name: "first right answer after a change",
-    unit: "s",
-    worse: Worse::More,
-    grain: 0.01,
-    how: "from the API's answer to the first one of the Pod that a Service now leads to, where a Pod asks \
-          all the time",
+pub(crate) const AMONG_1000: Scenario = Scenario {
+    about: "The same among a thousand other Services",
+    profile: Profile::Full,
+    limit: secs(300),
+    measures: &[&FIRST_RIGHT_OF_1000, &LAST_STALE_OF_1000],
+    ..Scenario::new("measure_change_among_1000", StageName::Workload, steps!(change_among_1000))
 };
 
-const LAST_STALE: Metric = Metric {
-    name: "last stale answer after a change",
-    unit: "s",
-    worse: Worse::More,
-    grain: 0.01,
-    how: "from the API's answer to the last one of the Pod that it led to before; 0 where none came later",
-};
+const FIRST_RIGHT: Metric = first_right("first right answer after a change");
+const FIRST_RIGHT_OF_1000: Metric =
+    first_right("first right answer after a change, among 1000 Services");
+
+const fn first_right(name: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: "s",
+        worse: Worse::More,
+        grain: 0.01,
+        how: "from the API's answer to the first one of the Pod that a Service now leads to, where a Pod asks \
+              all the time",
+    }
+}
+
+const LAST_STALE: Metric = last_stale("last stale answer after a change");
+const LAST_STALE_OF_1000: Metric =
+    last_stale("last stale answer after a change, among 1000 Services");
+
+const fn last_stale(name: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: "s",
+        worse: Worse::More,
+        grain: 0.01,
+        how: "from the API's answer to the last one of the Pod that it led to before; 0 where none came later",
+    }
+}
 
 async fn change(lab: &Lab) -> anyhow::Result<()> {
-    let last = lab.last_node();
-    let beside = lab.node(last.number() - 1);
-    let from = lab.pods().on(beside).first().await?;
+    followed(lab, &FIRST_RIGHT, &LAST_STALE).await
+}
+
+async fn change_among_1000(lab: &Lab) -> anyhow::Result<()> {
+    let (from, to) = (who_asks(lab).await?, lab.pods().on(lab.last_node()).first().await?);
+    lab.crowd_of_services(1000, &to, &from).await?;
+    followed(lab, &FIRST_RIGHT_OF_1000, &LAST_STALE_OF_1000).await
+}
+
+/// A Pod of the node before the last, whose Pods it asks.
+async fn who_asks(lab: &Lab) -> anyhow::Result<Party> {
+    let beside = lab.node(lab.last_node().number() - 1);
+    lab.pods().on(beside).first().await
+}
+
+async fn followed(lab: &Lab, first_right: &Metric, last_stale: &Metric) -> anyhow::Result<()> {
+    let (from, last) = (who_asks(lab).await?, lab.last_node());
+    let beside = lab.node(from.node);
     let two = lab.pods().on(last).running().await?;
     let [old, new, ..] = two.as_slice() else {
         anyhow::bail!("two Pods on {last} are needed, {} run", two.len());
@@ -55,6 +92,6 @@ async fn change(lab: &Lab) -> anyhow::Result<()> {
     let Some(followed) = record.followed(&old.name, &new.name, accepted) else {
         anyhow::bail!("{new} has not answered");
     };
-    lab.reading(&FIRST_RIGHT, followed.first_right.as_secs_f64())?;
-    lab.reading(&LAST_STALE, followed.last_stale.as_secs_f64())
+    lab.reading(first_right, followed.first_right.as_secs_f64())?;
+    lab.reading(last_stale, followed.last_stale.as_secs_f64())
 }

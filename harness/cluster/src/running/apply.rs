@@ -8,7 +8,13 @@ use serde_json::Value;
 const MANAGER: &str = "podwire";
 
 /// Kinds without a namespace.
-const OF_THE_CLUSTER: [&str; 4] = ["Node", "Namespace", "ClusterRole", "ClusterRoleBinding"];
+const OF_THE_CLUSTER: [&str; 5] = [
+    "Node",
+    "Namespace",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ServiceCIDR",
+];
 
 /// Applies an object in its full form (`apiVersion`, `kind`, `metadata`, ...); without a namespace it
 /// goes to `default`. Applied, not created: a request that timed out may have been carried out.

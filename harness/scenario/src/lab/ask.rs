@@ -406,8 +406,19 @@ impl Lab {
         senders: &[Party],
         targets: &[Party],
     ) -> anyhow::Result<()> {
+        self.until_all_answer_within(ALL_ANSWER, senders, targets)
+            .await
+    }
+
+    /// The same within another limit, before stretching.
+    pub(super) async fn until_all_answer_within(
+        &self,
+        limit: Duration,
+        senders: &[Party],
+        targets: &[Party],
+    ) -> anyhow::Result<()> {
         let expected = "each of them to answer everybody";
-        let seen = self.eventually(expected, ALL_ANSWER, async || {
+        let seen = self.eventually(expected, limit, async || {
             let mesh = self.mesh(senders, targets).by_each_family().await?;
             let Err(failure) = mesh.all_answer(expected) else {
                 return Ok(Probe::Done(()));

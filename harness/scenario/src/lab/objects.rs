@@ -232,9 +232,13 @@ impl Service<'_> {
     /// # Errors
     /// When the API refuses it.
     pub async fn create_for(&self, pod: &Party) -> anyhow::Result<Party> {
-        self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
-        self.lead_to(pod).await?;
+        self.make_for(pod).await?;
         self.leading_to(pod).await
+    }
+
+    pub(super) async fn make_for(&self, pod: &Party) -> anyhow::Result<()> {
+        self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
+        self.lead_to(pod).await.map(drop)
     }
 
     /// Has one that was made by [`Service::create_for`] lead to this Pod alone, and gives when the API had

@@ -16,12 +16,13 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 34] = [
+const ORDER: [&str; 35] = [
     "clone.rs",
     "node.rs",
     "command.rs",
     "pods.rs",
     "objects.rs",
+    "crowd.rs",
     "nodes.rs",
     "watch.rs",
     "ask.rs",
