@@ -10,9 +10,10 @@ use super::cloud;
 use super::contents::{self, Contents};
 use super::deb::Package;
 use super::inquiry::{
-    BOOTSTRAP, BuiltImage, CUSTOMISE, INITRD_INIT, ImageRequest, Inquiry, Outdated, ROOT, System,
-    TREE,
+    BOOTSTRAP, BuiltImage, CUSTOMISE, INITRD_INIT, ImageRequest, Inquiry, KERNEL as OWN_KERNEL,
+    Outdated, ROOT, System, TREE,
 };
+use super::kernel::OwnKernel;
 use super::lock::{Lock, LockDifference};
 use super::privilege::{Privilege, privilege};
 use super::recipe::{Recipe, RecipeFile};
@@ -89,6 +90,9 @@ pub fn get(workshop: &Workshop<'_>, request: &ImageRequest<'_>) -> Result<BuiltI
             if !accepted {
                 build.remove_tree()?;
                 return Err(outdated(recipe, differences));
+            }
+            if let Some(kernel) = inquiry.kernel {
+                build.take_kernel(kernel)?;
             }
             build.customise(&inquiry)?;
             build.finish(&inquiry, &installed, differences)?
@@ -269,6 +273,17 @@ impl<'a> Build<'a> {
         let suite = &self.recipe.debian_suite;
         let mirrors = host.debian_mirrors(suite);
         Ok(mmdebstrap(suite, packages, &mirrors, closed))
+    }
+
+    /// Puts a kernel of the user's in the place of the tree's own.
+    fn take_kernel(&self, kernel: &OwnKernel) -> Result<(), Error> {
+        let about = format!("taking the kernel of {kernel}");
+        self.workshop.report.step(&about);
+        for (number, package) in kernel.packages.iter().enumerate() {
+            let to = place(self.work.path(), &format!("kernel/{number}.deb"))?;
+            link(&package.path, &to)?;
+        }
+        self.script(OWN_KERNEL, &[], &about, CUSTOMISE_LIMIT)
     }
 
     /// Makes a machine of the tree, in `out`.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cloud::{self, CloudOrder, CloudRecipe, ImageFrom};
 use super::contents::{Contents, Upgrade};
+use super::kernel::OwnKernel;
 use super::lock::{Lock, LockDifference};
 use super::recipe::{Recipe, SANDBOX_IMAGE};
 use crate::bundle::Bundle;
@@ -17,7 +18,11 @@ pub(super) const BOOTSTRAP: &str = include_str!("../../recipes/bootstrap.sh");
 pub(super) const ROOT: &str = include_str!("../../recipes/root.sh");
 pub(super) const TREE: &str = include_str!("../../recipes/tree.sh");
 pub(super) const CUSTOMISE: &str = include_str!("../../recipes/customise.sh");
+pub(super) const KERNEL: &str = include_str!("../../recipes/kernel.sh");
 pub(super) const INITRD_INIT: &str = include_str!("../../recipes/initrd-init");
+
+/// What a machine's devices are found by: a part of the recipe's kernel, and a module of others.
+const BUS: &str = "virtio_pci";
 
 /// What to do where the archive no longer has a locked version.
 #[derive(Clone, Copy)]
@@ -58,6 +63,8 @@ pub struct ImageRequest<'a> {
     pub recipe: &'a str,
     /// The bundle that goes in where the recipe takes one.
     pub bundle: Option<&'a Bundle>,
+    /// What the nodes boot instead of their system's own kernel; only where that is Debian.
+    pub kernel: Option<&'a OwnKernel>,
     /// What to do about dropped versions.
     pub outdated: Outdated<'a>,
 }
@@ -105,6 +112,9 @@ pub struct ImageManifest {
     pub probe_sha256: String,
     /// The host key that its sshd shows: one line.
     pub ssh_host_key: String,
+    /// Of which of the user's packages its kernel is, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// How many packages are installed; the file `packages` beside this one lists them.
     pub packages: usize,
     /// Packages that differ from the lock.
@@ -130,6 +140,7 @@ pub(super) struct Inquiry<'a> {
     pub(super) cloud: Option<(CloudRecipe, String)>,
     pub(super) keys: SshKeys,
     pub(super) probe: Probe,
+    pub(super) kernel: Option<&'a OwnKernel>,
     pub(super) bundle: Option<&'a Bundle>,
     pub(super) contents: Option<Contents>,
     /// The newer bundle, and what is made of it.
@@ -155,6 +166,9 @@ impl<'a> Inquiry<'a> {
                 reason: "it takes a bundle, and none was given".to_owned(),
             });
         }
+        if request.kernel.is_some() {
+            recipe.initrd_modules.insert(0, BUS.to_owned());
+        }
         let keys = workshop.cache.ssh_keys(workshop.report)?;
         let contents = bundle.map(Contents::of).transpose()?;
         let mut upgrade = None;
@@ -173,6 +187,7 @@ impl<'a> Inquiry<'a> {
             cloud,
             keys,
             probe: probe::build(workshop)?,
+            kernel: request.kernel,
             bundle,
             contents,
             upgrade,
@@ -198,6 +213,13 @@ impl<'a> Inquiry<'a> {
             });
             // Which image it was is no package's version.
             inputs = inputs.with("pin", self.lock.text());
+        }
+        if let Some(kernel) = self.kernel {
+            let packages = kernel.packages.iter();
+            inputs = inputs.with("kernel", KERNEL).with("bus", BUS);
+            inputs = packages.fold(inputs, |inputs, package| {
+                inputs.with("kernel package", &package.sha256)
+            });
         }
         if let Some(contents) = &self.contents {
             inputs = inputs.with("contents", format!("{contents:?}"));
@@ -245,6 +267,7 @@ impl<'a> Inquiry<'a> {
             oci_images,
             probe_sha256: self.probe.sha256.clone(),
             ssh_host_key: self.keys.host_public.clone(),
+            kernel: self.kernel.map(ToString::to_string),
             packages: installed.0.len(),
             differences,
         }
@@ -289,6 +312,13 @@ pub(super) mod tests {
         }
     }
 
+    fn kernel() -> OwnKernel {
+        let package = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&package, "!<arch>\ndebian-binary   ").unwrap();
+        let files = [package.path().to_owned()];
+        OwnKernel::read(&files).unwrap().unwrap()
+    }
+
     pub(in crate::image) fn inquiry(
         cache: &Cache,
         bundle: Option<&'static Bundle>,
@@ -305,6 +335,7 @@ pub(super) mod tests {
                 sha256: "p".to_owned(),
             },
             bundle,
+            kernel: None,
             contents: bundle.map(|bundle| Contents::of(bundle).unwrap()),
             upgrade: None,
         }
@@ -319,7 +350,8 @@ pub(super) mod tests {
         let installed = Lock::parse("a=1\n").unwrap();
         let name = first.named(&installed);
         assert_eq!(inquiry(&cache, Some(bundle)).named(&installed), name);
-        let changes: [fn(&mut Inquiry<'static>); 6] = [
+        let changes: [fn(&mut Inquiry<'static>); 7] = [
+            |inquiry| inquiry.kernel = Some(Box::leak(Box::new(kernel()))),
             |inquiry| {
                 let (bundle, contents) = (inquiry.bundle.unwrap(), inquiry.contents.as_ref());
                 let upgrade = Upgrade::of(bundle, contents.unwrap()).unwrap();
@@ -360,6 +392,7 @@ pub(super) mod tests {
             system: System::Debian,
             recipe: NODE,
             bundle: None,
+            kernel: None,
             outdated: Outdated::Refuse,
         };
         let error = cached(&workshop, &request).unwrap_err().to_string();

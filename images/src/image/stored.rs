@@ -125,6 +125,7 @@ mod tests {
             oci_images: Vec::new(),
             probe_sha256: "p".to_owned(),
             ssh_host_key: "k".to_owned(),
+            kernel: None,
             packages: 1,
             differences: Vec::new(),
         };

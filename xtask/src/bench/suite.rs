@@ -138,6 +138,7 @@ pub(crate) fn on_stages<T>(
     )?;
     let cached = cached.concat();
 
+    let system = ImageFrom::Debian.to_string();
     let bench = Bench {
         suite: Suite {
             session,
@@ -152,7 +153,7 @@ pub(crate) fn on_stages<T>(
             keep: None,
             repeat: 1,
             strict_wire: false,
-            system: ImageFrom::Debian,
+            system: &system,
             provenance: &bundle.provenance(),
             again: &format!("cargo xtask test --bootstrap {}", by_hand.bootstrap),
         },

@@ -76,7 +76,10 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
         word.push(&one.path);
         ("--replace", word)
     });
-    let flags = flags.into_iter().flatten().chain(archives).chain(replaced);
+    let kernels = args.from.kernel.iter();
+    let kernels = kernels.map(|path| ("--kernel", path.clone().into_os_string()));
+    let flags = flags.into_iter().flatten();
+    let flags = flags.chain(kernels).chain(archives).chain(replaced);
     let words = flags.flat_map(|(flag, value)| [flag.into(), value]);
     let words = words.chain(args.measure.then(|| "--measure".into()));
     let as_present = args.network.pull_policy_as_present;
@@ -120,6 +123,11 @@ mod tests {
         assert_eq!(
             kubeadm(own),
             format!("cargo xtask test --bootstrap kubeadm {own}")
+        );
+        let kernel = "--kernel image.deb --kernel modules.deb";
+        assert_eq!(
+            kubeadm(kernel),
+            format!("cargo xtask test --bootstrap kubeadm {kernel}")
         );
         assert_eq!(
             kubeadm("--ip-families dual"),

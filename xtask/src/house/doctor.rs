@@ -2,8 +2,7 @@
 
 use podwire_admission::Memory;
 use podwire_images::host::{Family, Host, NEEDS};
-use podwire_images::image::System;
-use podwire_images::image::{self, privilege};
+use podwire_images::image::privilege;
 use podwire_images::tools;
 use podwire_vm::Accelerator;
 use rustix::process::{Resource, getrlimit};
@@ -109,7 +108,7 @@ fn examine(session: &Session, require_kvm: bool) -> Result<Vec<Line>, Stop> {
 }
 
 fn accelerator(session: &Session, require_kvm: bool) -> Result<Finding, Stop> {
-    let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
+    let base = parts::cached_base(session)?;
     // Without QEMU there is a problem of its own above.
     let verdict = match (base, machine::Programs::find()) {
         (Some(base), Ok(_)) => machine::known_verdict(session, &base)?,

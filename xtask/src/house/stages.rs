@@ -8,7 +8,7 @@ use podwire_cluster::{
     Bootstrap, Break, Cell, ClusterError, ClusterPlan, Configurations, ImageFiles, NodeTree,
     PodNetwork, ProxyMode, StageManifest, StageName, host_cpu,
 };
-use podwire_images::image::{NodeImage, System};
+use podwire_images::image::NodeImage;
 use podwire_images::{Bundle, BundleOrder, Entry, Removal, bundle, image};
 use podwire_process::held;
 use podwire_vm::{Accelerator, accelerator};
@@ -198,7 +198,7 @@ impl Today {
             .ok()
             .map(|programs| accelerator::qemu_version(&session.spawner, &programs.qemu))
             .transpose()?;
-        let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
+        let base = parts::cached_base(session)?;
         let verdict = match base.filter(|_| qemu.is_some()) {
             Some(base) => machine::known_verdict(session, &base)?,
             None => None,
@@ -234,7 +234,8 @@ enum Known {
 /// cannot be told what was ordered.
 fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<NodeImage>>, Stop> {
     let manifest = &image.manifest;
-    let Some(name) = &manifest.bundle else {
+    // Nobody knows where the user's kernel is now.
+    let (Some(name), None) = (&manifest.bundle, &manifest.kernel) else {
         return Ok(None);
     };
     let workshop = session.workshop();
@@ -272,8 +273,7 @@ fn ordered_again(session: &Session, image: &NodeImage) -> Result<Option<Option<N
         };
     }
     let system = NodeSystem::of_image(session, manifest)?;
-    let now = parts::cached_image(session, system.system(None), image::NODE, Some(&bundle))?;
-    Ok(Some(now))
+    Ok(Some(parts::cached_node(session, &system, &bundle)?))
 }
 
 impl Listed {

@@ -68,7 +68,7 @@ impl Prepared {
         let target = Target::new(args.nodes, &cells, &order);
         let configurations = configurations::Given::read(&args.network, target)?;
         configurations.reach(target, args.stage)?;
-        let system = parts::NodeSystem::take(session, args.from, &args.sources.config)?;
+        let system = parts::NodeSystem::take(session, &args.from, &args.sources.config)?;
         consent::host_packages(session, args.yes)?;
         let wanted = Wanted {
             system: Some(&system),

@@ -42,7 +42,7 @@ pub(crate) fn bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
 
 /// `cargo xtask image`, and `image bump`.
 pub(crate) fn image(session: &Session, args: &ImageArgs) -> Result<(), Stop> {
-    let system = NodeSystem::take(session, args.from, &args.build.sources.config)?;
+    let system = NodeSystem::take(session, &args.from, &args.build.sources.config)?;
     consent::host_packages(session, args.build.yes)?;
     match args.action {
         Some(ImageAction::Bump) => bump(session, &system),
@@ -74,6 +74,7 @@ fn node_image(session: &Session, system: &NodeSystem, args: &ImageBuildArgs) -> 
         system: system.system(accelerator),
         recipe: image::NODE,
         bundle: Some(&bundle),
+        kernel: system.kernel.as_ref(),
         outdated: outdated.as_request(),
     };
     let built = image::get(&workshop, &request);
@@ -87,6 +88,9 @@ fn node_image(session: &Session, system: &NodeSystem, args: &ImageBuildArgs) -> 
         manifest.packages
     );
     outln!("{}", order.provenance());
+    if let Some(kernel) = &manifest.kernel {
+        outln!("the kernel is of {kernel}");
+    }
     for difference in &manifest.differences {
         outln!("  not as locked: {difference}");
     }

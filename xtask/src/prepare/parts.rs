@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use podwire_cluster::ImageFiles;
 use podwire_images::bundle::Asked;
-use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, System};
+use podwire_images::image::{CloudOrder, ImageFrom, ImageManifest, OwnKernel, System};
 use podwire_images::{Bundle, BundleOrder, Error, Kind, NodeImage, Sources, bundle, image};
 use podwire_vm::Accelerator;
 
@@ -58,6 +58,8 @@ pub(crate) fn bundle_phase(session: &Session, order: &BundleOrder) -> Result<Pha
 #[derive(Debug, Clone)]
 pub(crate) struct NodeSystem {
     pub(crate) from: ImageFrom,
+    /// The kernel that they boot instead of their system's own.
+    pub(crate) kernel: Option<OwnKernel>,
     sources: Sources,
 }
 
@@ -65,12 +67,22 @@ impl NodeSystem {
     /// What was asked for, else what the settings say.
     pub(crate) fn take(
         session: &Session,
-        from: FromArgs,
+        args: &FromArgs,
         config: &ConfigArgs,
     ) -> Result<Self, Stop> {
         let sources = sources(session, config)?;
+        let kernel = OwnKernel::read(&args.kernel);
+        let kernel = kernel.map_err(|error| Stop::Usage(format!("--kernel {error}")))?;
+        let from = args.from.unwrap_or(sources.image_from);
+        if kernel.is_some() && from != ImageFrom::Debian {
+            return Err(Stop::Usage(format!(
+                "--kernel: the nodes' image of {from} is made in a machine that runs its own kernel, and stays \
+                 with it; add --from debian"
+            )));
+        }
         Ok(Self {
-            from: from.from.unwrap_or(sources.image_from),
+            from,
+            kernel,
             sources,
         })
     }
@@ -80,6 +92,7 @@ impl NodeSystem {
         let from = image.from.parse::<ImageFrom>();
         Ok(Self {
             from: from.map_err(|error| Stop::setup(error.to_string()))?,
+            kernel: None,
             sources: sources(session, &ConfigArgs::default())?,
         })
     }
@@ -96,17 +109,41 @@ impl NodeSystem {
     }
 }
 
+impl std::fmt::Display for NodeSystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.from)?;
+        match &self.kernel {
+            None => Ok(()),
+            Some(kernel) => write!(f, " with the kernel of {kernel}"),
+        }
+    }
+}
+
 /// The newest Kubernetes whose modules are pinned.
 pub(crate) fn newest_modules(session: &Session) -> Result<BundleOrder, Stop> {
     Ok(BundleOrder::modules(&session.workspace.root, None)?)
 }
 
-/// An image when the cache has it; builds nothing.
-pub(crate) fn cached_image(
+/// The base image when the cache has it; builds nothing.
+pub(crate) fn cached_base(session: &Session) -> Result<Option<NodeImage>, Stop> {
+    cached_image(session, System::Debian, image::BASE, (None, None))
+}
+
+/// The node image of such a system when the cache has it; builds nothing.
+pub(crate) fn cached_node(
+    session: &Session,
+    system: &NodeSystem,
+    bundle: &Bundle,
+) -> Result<Option<NodeImage>, Stop> {
+    let with = (Some(bundle), system.kernel.as_ref());
+    cached_image(session, system.system(None), image::NODE, with)
+}
+
+fn cached_image(
     session: &Session,
     system: System<'_>,
     recipe: &str,
-    bundle: Option<&Bundle>,
+    (bundle, kernel): (Option<&Bundle>, Option<&OwnKernel>),
 ) -> Result<Option<NodeImage>, Stop> {
     // Looking for an image compiles the guest program that is part of its name: not worth it, and
     // not what a plan should do, when there is no image at all.
@@ -117,6 +154,7 @@ pub(crate) fn cached_image(
         system,
         recipe,
         bundle,
+        kernel,
         outdated: image::Outdated::Refuse,
     };
     Ok(image::cached(&session.workshop(), &request)?)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_cluster::{Host, ImageFiles, Stage, Stages};
-use podwire_images::image::System;
+use podwire_images::image::{OwnKernel, System};
 use podwire_images::pod_network::PodNetworkFiles;
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image, tools};
 use podwire_scenario::{WAITING, bare};
@@ -162,7 +162,7 @@ impl<'a> Preparation<'a> {
 
     /// The base image.
     pub(crate) fn base_image(&mut self) -> Result<NodeImage, Stop> {
-        self.image(Phase::BaseImage, System::Debian, image::BASE, None)
+        self.image(Phase::BaseImage, System::Debian, image::BASE, (None, None))
     }
 
     /// The base image, and what runs guests here, judged with it.
@@ -201,9 +201,10 @@ impl<'a> Preparation<'a> {
             Ok((bundle::get(&workshop, order)?, false))
         })?;
         let accelerator = self.accelerator;
-        let system = self.wanted.system;
-        let system = system.map_or(System::Debian, |it| it.system(accelerator));
-        let image = self.image(Phase::NodeImage, system, image::NODE, Some(&bundle));
+        let asked = self.wanted.system;
+        let system = asked.map_or(System::Debian, |it| it.system(accelerator));
+        let with = (Some(&bundle), asked.and_then(|it| it.kernel.as_ref()));
+        let image = self.image(Phase::NodeImage, system, image::NODE, with);
         self.bundle = Some(bundle);
         image
     }
@@ -224,7 +225,7 @@ impl<'a> Preparation<'a> {
         phase: Phase,
         system: System<'_>,
         recipe: &str,
-        bundle: Option<&Bundle>,
+        (bundle, kernel): (Option<&Bundle>, Option<&OwnKernel>),
     ) -> Result<NodeImage, Stop> {
         let Wanted { yes, locked, .. } = self.wanted;
         let image = self.phase(phase, |it| {
@@ -233,6 +234,7 @@ impl<'a> Preparation<'a> {
                 system,
                 recipe,
                 bundle,
+                kernel,
                 outdated: outdated.as_request(),
             };
             let BuiltImage { image, cached } = image::get(&it.session.workshop(), &request)?;

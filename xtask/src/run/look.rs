@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use podwire_admission::Memory;
-use podwire_images::image::{ImageFrom, System};
-use podwire_images::{NodeImage, host, image, tools};
+use podwire_images::image::ImageFrom;
+use podwire_images::{NodeImage, host, tools};
 use podwire_vm::Accelerator;
 
 use crate::command::session::Session;
@@ -33,17 +33,14 @@ pub(super) fn look(
         .iter()
         .map(|missing| missing.need.package)
         .collect();
-    let base = parts::cached_image(session, System::Debian, image::BASE, None)?;
+    let base = parts::cached_base(session)?;
     let verdict = match &base {
         Some(base) if names.is_empty() => machine::known_verdict(session, base)?,
         _ => None,
     };
     let bundle = podwire_images::bundle::cached(&workshop, &order.bundle)?;
     let node = match &bundle {
-        Some(bundle) => {
-            let system = order.system.system(None);
-            parts::cached_image(session, system, image::NODE, Some(bundle))?
-        }
+        Some(bundle) => parts::cached_node(session, &order.system, bundle)?,
         None => None,
     };
     let given = order.pod_network.as_ref();

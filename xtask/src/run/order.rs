@@ -55,7 +55,7 @@ impl<'a> Order<'a> {
         catalogue: &'a [Scenario],
     ) -> Result<Self, Stop> {
         let bundle = parts::bundle_order(session, &args.sources)?;
-        let system = NodeSystem::take(session, args.from, &args.sources.config)?;
+        let system = NodeSystem::take(session, &args.from, &args.sources.config)?;
         let profile = args.profile.map(|name| match name {
             ProfileName::Default => Profile::Default,
             ProfileName::Full => Profile::Full,

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
-use podwire_images::image::ImageFrom;
 use podwire_scenario::{
     ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Programs, Scenario, Share,
 };
@@ -49,7 +48,7 @@ pub(crate) struct Suite<'a> {
     /// Whether what stands out on the wire fails a scenario.
     pub(crate) strict_wire: bool,
     /// What the nodes run.
-    pub(crate) system: ImageFrom,
+    pub(crate) system: &'a str,
     /// Where the Kubernetes under test came from.
     pub(crate) provenance: &'a Provenance,
     /// The command that leads to the same cluster again.
@@ -218,7 +217,7 @@ impl Suite<'_> {
 }
 
 /// What is under test, in words for the first page.
-fn tested(plan: &ClusterPlan, system: ImageFrom, provenance: &Provenance) -> String {
+fn tested(plan: &ClusterPlan, system: &str, provenance: &Provenance) -> String {
     let files = plan.node_tree.as_ref();
     let files = files.map_or(String::new(), |tree| {
         format!("; {} of the user's files over the nodes'", tree.count())
@@ -259,11 +258,11 @@ mod tests {
                 accelerator,
                 ..cluster_plan()
             };
-            tested(&plan, ImageFrom::Debian, &provenance)
+            tested(&plan, "debian", &provenance)
         };
         let given = [(Kind::Kubelet, Value::Null), (Kind::Cluster, Value::Null)];
         let plan = cluster_plan().with_configurations(Configurations(given.into()));
-        let configured = super::tested(&plan, ImageFrom::Debian, &provenance);
+        let configured = super::tested(&plan, "debian", &provenance);
         let what = "; the user's KubeletConfiguration merged in; component settings: idle";
         assert!(configured.contains(what), "{configured}");
         insta::assert_snapshot!(tested(Accelerator::Tcg), @"by-hand/nftables/routes on debian, kubernetes 1.36.4 from modules; kube-proxy from ./out/kube-proxy (sha256 0123abcd); component settings: idle (docs/idle.md)");

@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
                 component_settings: None,
                 kubernetes: order.bundle.kubernetes.clone(),
                 provenance: order.bundle.provenance(),
-                system: order.system.from.to_string(),
+                system: order.system.to_string(),
                 node_files: order.node_files.as_ref().map(node_tree::Given::about),
                 configurations: order.configured(None)?,
                 nodes: order.args.nodes,
@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
             keep: self.order.args.keep.then_some(&*self.run_dir),
             repeat: self.order.args.repeat,
             strict_wire: self.order.args.wire == Some(WireMode::Strict),
-            system: self.order.system.from,
+            system: &self.results.system,
             provenance: &self.results.provenance,
             again: &again::command(self.order.args, order.cell),
         };

@@ -15,6 +15,7 @@ mod chromium;
 mod compared;
 mod configured;
 mod kept;
+mod kernel;
 mod laid;
 mod network;
 mod outside;

@@ -31,6 +31,7 @@ fn a_release_stands_in_for_the_official_one() {
         system: System::Debian,
         recipe: NODE,
         bundle: Some(bundle),
+        kernel: None,
         outdated: Outdated::Accept,
     };
 

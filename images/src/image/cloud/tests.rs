@@ -694,6 +694,7 @@ fn an_image_stands_in_for_ubuntus() {
             }),
             recipe,
             bundle,
+            kernel: None,
             outdated: Outdated::Refuse,
         };
         let built = get(&workshop, &request).unwrap();

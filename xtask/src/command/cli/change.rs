@@ -73,12 +73,16 @@ pub(crate) struct SourceArgs {
 }
 
 /// What the nodes run.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct FromArgs {
     /// What the node image is made of: debian (its packages), or ubuntu:24.04 (the official cloud image)
     /// [default: debian, see images/sources.toml]
     #[arg(long, value_name = "SYSTEM", global = true)]
     pub(crate) from: Option<ImageFrom>,
+    /// A kernel of yours for the nodes (of Debian's packages alone): a Debian package with one kernel and its
+    /// modules; several by repeating it, where the modules have packages of their own
+    #[arg(long, value_name = "DEB")]
+    pub(crate) kernel: Vec<PathBuf>,
 }
 
 /// The settings of where things come from.
