@@ -191,6 +191,6 @@ pub(crate) enum BenchTarget {
     /// Scenarios on clones, beside the same with one cluster from nothing each
     Suite(BenchSuiteArgs),
     /// Frames per second and processor time of the segment's switch, beside vde_switch and taps on a Linux
-    /// bridge on the same work, as far as these are here
+    /// bridge on the same work, as far as these are here; and how true it is to a delay
     Switch,
 }
