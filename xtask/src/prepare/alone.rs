@@ -43,6 +43,12 @@ pub(crate) fn bundle(session: &Session, args: &BundleArgs) -> Result<(), Stop> {
 /// `cargo xtask image`, and `image bump`.
 pub(crate) fn image(session: &Session, args: &ImageArgs) -> Result<(), Stop> {
     let system = NodeSystem::take(session, &args.from, &args.build.sources.config)?;
+    if matches!(args.action, Some(ImageAction::Bump)) && system.kernel.is_some() {
+        return Err(Stop::Usage(
+            "--kernel: a lock is of the archive's packages, and a kernel of yours is none of them"
+                .into(),
+        ));
+    }
     consent::host_packages(session, args.build.yes)?;
     match args.action {
         Some(ImageAction::Bump) => bump(session, &system),
