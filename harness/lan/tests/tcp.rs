@@ -8,7 +8,10 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use common::{COUNT, Cable, ECHO, Host, LONG, RESET, SERVERS, address, as_second, plan};
+use common::{
+    COUNT, Cable, DEAF, ECHO, Host, LONG, RESET, SAID, SERVERS, SOURCE, address, as_second,
+    pattern, plan,
+};
 use podwire_lan::{
     GatewayHandle, Impairment, LanError, Rule, RuleId, Segment, SegmentOptions, SegmentStream,
     Selector,
@@ -39,10 +42,6 @@ fn to(port: u16) -> SocketAddrV4 {
 
 async fn open(gateway: &GatewayHandle, port: u16) -> SegmentStream {
     gateway.connect(to(port), LONG).await.unwrap()
-}
-
-fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|n| (n % 251).to_le_bytes()[0]).collect()
 }
 
 /// Sends and receives at the same time, and ends in order.
@@ -238,20 +237,29 @@ async fn a_cut_cable_pauses_a_connection_and_mending_it_goes_on() {
     assert_eq!(&back, b"patience");
 }
 
+/// One way at a time: where windows are closed in both directions, two stacks of smoltcp may wait for each other
+/// for ever. Its probe of a closed window takes the place of the timer by which what is under way is sent again,
+/// and each rejects the acknowledgements of the other that are not at the number which it waits for.
 #[tokio::test]
 async fn a_reader_that_lags_loses_nothing() {
     let (segment, _host) = start();
-    let stream = open(&segment.gateway(), ECHO).await;
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let sent = pattern(3 * 1024 * 1024);
-    let copy = sent.clone();
-    let sender = tokio::spawn(async move { writer.write_all(&copy).await.unwrap() });
+    let mut stream = open(&segment.gateway(), SOURCE).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!sender.is_finished(), "buffers are bounded");
-    let mut back = vec![0; sent.len()];
-    reader.read_exact(&mut back).await.unwrap();
-    sender.await.unwrap();
-    assert!(back == sent);
+    let of_host = &segment.counters().unwrap()[1];
+    assert!(of_host.bytes_in < SAID as u64, "buffers are bounded");
+    let mut came = Vec::new();
+    stream.read_to_end(&mut came).await.unwrap();
+    assert!(came == pattern(SAID), "{} octets came", came.len());
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_a_machine_that_does_not_read() {
+    let (segment, _host) = start();
+    let mut stream = open(&segment.gateway(), DEAF).await;
+    let sent = pattern(SAID);
+    let brief = Duration::from_millis(500);
+    let written = tokio::time::timeout(brief, stream.write_all(&sent)).await;
+    assert!(written.is_err(), "buffers are bounded");
 }
 
 /// A Pod's request to the outside host, as it looks when nothing translates its address: through

@@ -127,8 +127,22 @@ pub(crate) const COUNT: u16 = 9;
 /// Resets the connection once something comes.
 pub(crate) const RESET: u16 = 10;
 
+/// Says [`SAID`], and closes.
+pub(crate) const SOURCE: u16 = 19;
+/// Octets: more than all buffers on the way hold.
+pub(crate) const SAID: usize = 3 * 1024 * 1024;
+
+/// Takes nothing from its socket.
+pub(crate) const DEAF: u16 = 20;
+
+const PORTS: [u16; 5] = [ECHO, COUNT, RESET, SOURCE, DEAF];
+
 /// How many connections to each of them at once.
 pub(crate) const SERVERS: usize = 48;
+
+pub(crate) fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n % 251).to_le_bytes()[0]).collect()
+}
 
 /// A host with TCP services, on a thread of its own.
 pub(crate) struct Host {
@@ -193,11 +207,11 @@ fn serve(n: u8, socket: OwnedFd, stop: &AtomicBool, resets: &AtomicUsize) {
             .unwrap();
     });
     let mut sockets = SocketSet::new(Vec::new());
-    let mut servers: Vec<Server> = (0..SERVERS * 3)
+    let mut servers: Vec<Server> = (0..SERVERS * PORTS.len())
         .map(|index| {
             let buffer = || SocketBuffer::new(vec![0; 128 * 1024]);
             Server {
-                port: [ECHO, COUNT, RESET][index % 3],
+                port: PORTS[index % PORTS.len()],
                 socket: sockets.add(Socket::new(buffer(), buffer())),
                 active: false,
                 count: 0,
@@ -244,6 +258,12 @@ impl Server {
             socket.abort();
             return;
         }
+        if self.port == DEAF {
+            return;
+        }
+        if self.port == SOURCE {
+            self.say(socket);
+        }
         loop {
             let room = socket.send_capacity() - socket.send_queue();
             if !socket.can_recv() || self.port == ECHO && room == 0 {
@@ -269,6 +289,18 @@ impl Server {
                     .send_slice(self.count.to_string().as_bytes())
                     .unwrap();
             }
+            self.active = false;
+            socket.close();
+        }
+    }
+
+    fn say(&mut self, socket: &mut Socket) {
+        while socket.can_send() && self.count < SAID {
+            let some = self.count..SAID.min(self.count + 64 * 1024);
+            let bytes: Vec<u8> = some.map(|n| (n % 251).to_le_bytes()[0]).collect();
+            self.count += socket.send_slice(&bytes).unwrap();
+        }
+        if self.count == SAID && socket.may_send() {
             self.active = false;
             socket.close();
         }
