@@ -5,3 +5,4 @@ pub(crate) mod last_run;
 pub(crate) mod red;
 pub(crate) mod suite;
 pub(crate) mod switch;
+pub(crate) mod truth;

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use podwire_scenario::Profile;
 
-use crate::bench::{clone, last_run, red, suite, switch};
+use crate::bench::{clone, last_run, red, suite, switch, truth};
 use crate::command::cli::house::{BenchTarget, ScenariosArgs};
 use crate::command::cli::{Cli, Command};
 use crate::command::session::Session;
@@ -69,6 +69,9 @@ fn run(command: Command) -> Result<u8, Stop> {
         Command::Clean(args) => clean::clean(&Session::start()?, &args),
         Command::Bench(args) => match args.what {
             None => last_run::last_run(&Session::start()?.workspace.latest(), args.json),
+            Some(BenchTarget::Truth) => {
+                truth::truth(&Session::start()?.workspace.latest(), args.json)
+            }
             Some(BenchTarget::Switch) => switch::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => clone::clone(&Session::start()?, &what, args.json),
             Some(BenchTarget::Red(what)) => {

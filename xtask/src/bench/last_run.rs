@@ -11,6 +11,17 @@ use crate::say::text::{clock, table};
 
 /// Where the last run's time went.
 pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {
+    let results = results_in(latest)?;
+    if json {
+        outln!("{}", serde_json::to_string_pretty(&results.phases)?);
+    } else {
+        out!("{}", where_it_went(&results));
+    }
+    Ok(())
+}
+
+/// What a run has left in its folder.
+pub(super) fn results_in(latest: &Path) -> Result<Results, Stop> {
     let path = latest.join("results.json");
     if !path.exists() {
         return Err(Stop::setup(format!(
@@ -19,14 +30,9 @@ pub(crate) fn last_run(latest: &Path, json: bool) -> Result<(), Stop> {
         )));
     }
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let results: Results = serde_json::from_slice(&text)
+    let results = serde_json::from_slice(&text)
         .with_context(|| format!("{} is damaged, or of another version", path.display()))?;
-    if json {
-        outln!("{}", serde_json::to_string_pretty(&results.phases)?);
-    } else {
-        out!("{}", where_it_went(&results));
-    }
-    Ok(())
+    Ok(results)
 }
 
 /// Each phase with its share, then each scenario.

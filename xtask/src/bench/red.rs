@@ -155,6 +155,7 @@ mod tests {
             name: (*name).to_owned(),
             caught: true,
             reason: (*reason).to_owned(),
+            held_by: None,
         });
         ScenarioResult {
             phases: phases.collect(),

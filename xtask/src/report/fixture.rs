@@ -25,6 +25,7 @@ pub(crate) fn passed(name: &str) -> ScenarioResult {
             name: "same_range".into(),
             caught: true,
             reason: "two Pods share 10.1.1.7".into(),
+            held_by: None,
         }],
         phases: Vec::new(),
         cases: Vec::new(),

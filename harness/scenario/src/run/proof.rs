@@ -80,6 +80,10 @@ impl Proof {
 
     /// As the attempt's result has it.
     pub(crate) fn result(&self) -> SabotageResult {
+        let lost = match &self.effect {
+            Effect::Caught(failure) => failure.pairs.as_ref().and_then(|it| it.lost.as_ref()),
+            _ => None,
+        };
         SabotageResult {
             name: self.sabotage.name.to_owned(),
             caught: self.is_caught(),
@@ -87,6 +91,7 @@ impl Proof {
                 Effect::Caught(failure) => failure.to_string(),
                 _ => self.to_string(),
             }),
+            held_by: lost.and_then(|lost| lost.held_by),
         }
     }
 }

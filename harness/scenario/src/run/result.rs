@@ -33,6 +33,10 @@ pub struct SabotageResult {
     pub caught: bool,
     /// What the assertion said, or why the sabotage proves nothing.
     pub reason: String,
+    /// The number of the node at which the page of such a failure ends the way of the packet that was lost; nothing
+    /// where it shows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<u32>,
 }
 
 /// The phase in which what a scenario and its sabotages start from is made.

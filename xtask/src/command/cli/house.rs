@@ -193,4 +193,7 @@ pub(crate) enum BenchTarget {
     /// Frames per second and processor time of the segment's switch, beside vde_switch and taps on a Linux
     /// bridge on the same work, as far as these are here; and how true it is to a delay
     Switch,
+    /// Whether the page of a failure names the node that is at fault, for the last run's sabotages whose place is
+    /// known; as Markdown
+    Truth,
 }

@@ -329,6 +329,7 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
             name: evil(),
             caught: false,
             reason: evil(),
+            held_by: None,
         }];
     }
     let left = left.get_mut(&0).map(std::mem::take);
