@@ -7,20 +7,19 @@ if [ "$PREPARE" = true ]; then
 elif [ "$REQUIRE_KVM" = true ]; then
   args+=(--require-kvm)
 fi
-# Each line of an input is one argument.
+# add ARRAY INPUT [FLAG]: each line of an input is one argument, and has the flag before it.
+add() {
+  local -n to=$1
+  local line
+  while IFS= read -r line; do
+    if [ -n "$line" ]; then to+=(${3:+"$3"} "$line"); fi
+  done <<<"$2"
+}
 base=() head=() further=()
-while IFS= read -r line; do
-  if [ -n "$line" ]; then head+=(--replace "$line"); fi
-done <<<"$REPLACE"
-while IFS= read -r line; do
-  if [ -n "$line" ]; then head+=("$line"); fi
-done <<<"$HEAD"
-while IFS= read -r line; do
-  if [ -n "$line" ]; then base+=("$line"); fi
-done <<<"$BASE"
-while IFS= read -r line; do
-  if [ -n "$line" ]; then further+=("$line"); fi
-done <<<"$ARGS"
+add head "$REPLACE" --replace
+add head "$HEAD"
+add base "$BASE"
+add further "$ARGS"
 
 # Of an earlier use of the action in this job: not what this one has to say.
 rm -rf "$RESULTS"

@@ -23,33 +23,19 @@ pub(crate) const AMONG_1000: Scenario = Scenario {
     ..Scenario::new("measure_change_among_1000", StageName::Workload, steps!(change_among_1000))
 };
 
-const FIRST_RIGHT: Metric = first_right("first right answer after a change");
+const FIRST_RIGHT: Metric = seconds("first right answer after a change", FIRST);
 const FIRST_RIGHT_OF_1000: Metric =
-    first_right("first right answer after a change, among 1000 Services");
+    seconds("first right answer after a change, among 1000 Services", FIRST);
+const FIRST: &str = "from the API's answer to the first one of the Pod that a Service now leads to, where a Pod \
+                     asks all the time";
 
-const fn first_right(name: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: "s",
-        worse: Worse::More,
-        grain: 0.01,
-        how: "from the API's answer to the first one of the Pod that a Service now leads to, where a Pod asks \
-              all the time",
-    }
-}
-
-const LAST_STALE: Metric = last_stale("last stale answer after a change");
+const LAST_STALE: Metric = seconds("last stale answer after a change", LAST);
 const LAST_STALE_OF_1000: Metric =
-    last_stale("last stale answer after a change, among 1000 Services");
+    seconds("last stale answer after a change, among 1000 Services", LAST);
+const LAST: &str = "from the API's answer to the last one of the Pod that it led to before; 0 where none came later";
 
-const fn last_stale(name: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: "s",
-        worse: Worse::More,
-        grain: 0.01,
-        how: "from the API's answer to the last one of the Pod that it led to before; 0 where none came later",
-    }
+const fn seconds(name: &'static str, how: &'static str) -> Metric {
+    Metric { name, unit: "s", worse: Worse::More, grain: 0.01, how }
 }
 
 async fn change(lab: &Lab) -> anyhow::Result<()> {

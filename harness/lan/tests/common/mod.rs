@@ -141,7 +141,11 @@ const PORTS: [u16; 5] = [ECHO, COUNT, RESET, SOURCE, DEAF];
 pub(crate) const SERVERS: usize = 48;
 
 pub(crate) fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|n| (n % 251).to_le_bytes()[0]).collect()
+    (0..size).map(octet).collect()
+}
+
+fn octet(n: usize) -> u8 {
+    (n % 251).to_le_bytes()[0]
 }
 
 /// A host with TCP services, on a thread of its own.
@@ -297,7 +301,7 @@ impl Server {
     fn say(&mut self, socket: &mut Socket) {
         while socket.can_send() && self.count < SAID {
             let some = self.count..SAID.min(self.count + 64 * 1024);
-            let bytes: Vec<u8> = some.map(|n| (n % 251).to_le_bytes()[0]).collect();
+            let bytes: Vec<u8> = some.map(octet).collect();
             self.count += socket.send_slice(&bytes).unwrap();
         }
         if self.count == SAID && socket.may_send() {

@@ -80,17 +80,17 @@ impl Proof {
 
     /// As the attempt's result has it.
     pub(crate) fn result(&self) -> SabotageResult {
-        let lost = match &self.effect {
-            Effect::Caught(failure) => failure.pairs.as_ref().and_then(|it| it.lost.as_ref()),
-            _ => None,
+        let (reason, lost) = match &self.effect {
+            Effect::Caught(failure) => {
+                let pairs = failure.pairs.as_ref();
+                (failure.to_string(), pairs.and_then(|it| it.lost.as_ref()))
+            }
+            _ => (self.to_string(), None),
         };
         SabotageResult {
             name: self.sabotage.name.to_owned(),
             caught: self.is_caught(),
-            reason: plain::text(&match &self.effect {
-                Effect::Caught(failure) => failure.to_string(),
-                _ => self.to_string(),
-            }),
+            reason: plain::text(&reason),
             held_by: lost.and_then(|lost| lost.held_by),
         }
     }
