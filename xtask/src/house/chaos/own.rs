@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal, waitpid,
@@ -16,6 +17,16 @@ use super::draw::Victim;
 
 /// The variable by which a campaign knows its own.
 pub(super) const MARK: &str = "PODWIRE_CHAOS";
+
+/// `PF_KTHREAD` of the flags in proc_pid_stat(5): one of the kernel's own, which has no environment.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Looks at an environment that is empty, a millisecond apart: what is so all of its life is believed.
+const LOOKS: usize = 50;
+
+/// Octets of an environment that are looked at: what Linux gives to arguments and environment together
+/// (execve(2), a quarter of a stack of 8 MiB).
+const ENVIRONMENT: usize = 2 << 20;
 
 /// A campaign's processes.
 #[derive(Debug)]
@@ -139,21 +150,26 @@ impl Own {
         let mut fields = rest.split_whitespace();
         let ended = ["Z", "X"].contains(&fields.next()?);
         let parent = fields.next()?.parse().ok()?;
-        let split = |file: &str| -> Vec<Vec<u8>> {
-            // Another user's environment is not to be read, and nobody's here.
-            let bytes = fs::read(dir.join(file)).unwrap_or_default();
-            let words = bytes.split(|byte| *byte == 0);
-            words.map(<[u8]>::to_vec).collect()
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
+        let has_memory = !ended && flags & KERNEL_THREAD == 0;
+        let environment = if has_memory {
+            environment(&dir)
+        } else {
+            Vec::new()
         };
-        let mut words = split("cmdline");
+        let words = fs::read(dir.join("cmdline")).unwrap_or_default();
+        let mut words: Vec<_> = words.split(|byte| *byte == 0).collect();
         // Each word ends with a zero byte.
         words.pop();
+        let words = words.into_iter().map(|it| OsString::from_vec(it.to_vec()));
         Some(Process {
             pid,
             parent,
             ended,
-            marked: split("environ").contains(&self.mark),
-            words: words.into_iter().map(OsString::from_vec).collect(),
+            marked: environment
+                .split(|byte| *byte == 0)
+                .any(|it| it == self.mark),
+            words: words.collect(),
         })
     }
 
@@ -184,9 +200,28 @@ impl Own {
                 // Gone already.
                 let _ = self.send(&process, Signal::KILL);
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// A process's environment. One that takes another program (execve(2)) has none for a moment, and is
+/// looked at until it has.
+fn environment(dir: &Path) -> Vec<u8> {
+    let mut bytes = vec![0; ENVIRONMENT];
+    for _ in 0..LOOKS {
+        // In one call: between two, another program's environment may have taken the place of this one.
+        let read = File::open(dir.join("environ")).and_then(|mut file| file.read(&mut bytes));
+        match read {
+            Ok(0) => std::thread::sleep(Duration::from_millis(1)),
+            // Another user's is not to be read, and nobody's here; nor is that of one that is gone.
+            read => {
+                bytes.truncate(read.unwrap_or(0));
+                return bytes;
+            }
+        }
+    }
+    Vec::new()
 }
 
 /// The marked, and all below them and below `here`; neither `here` itself nor those named and what is
@@ -278,6 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_another_program_bears_the_mark_all_the_while() {
+        let mark = format!("programs-{}", std::process::id());
+        let own = Own::marked(&mark);
+        // A shell that is a new program each time, until it is ended.
+        let script = "test $1 -gt 20000 || exec sh -c \"$0\" \"$0\" $(($1+1))";
+        let mut child = Command::new("sh")
+            .env(MARK, &mark)
+            .args(["-c", script, script, "0"])
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let unmarked = (0..3000)
+            .filter(|_| own.look(pid).is_some_and(|it| !it.ended && !it.marked))
+            .count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(unmarked, 0);
+    }
+
+    #[test]
     fn a_mark_is_inherited_and_who_bears_it_is_ended_and_nobody_else() {
         let mark = format!("test-{}", std::process::id());
         let mut own = Own::marked(&mark);
@@ -297,7 +352,12 @@ mod tests {
         // They run what they are to run.
         for child in [&mut mine, &mut other] {
             let mut byte = [0];
-            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut byte)
+                .unwrap();
         }
         let but = [Pid::from_child(&other)];
         let running = own.running(&but).into_iter();
