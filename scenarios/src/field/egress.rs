@@ -1,10 +1,8 @@
 //! The way out.
 
-use std::net::Ipv4Addr;
-
 use podwire_scenario::{
-    Break, Cause, ContactProtocol, Failure, Kind, Lab, Party, PodNetwork, RequestOutcome, Sabotage,
-    Scenario, StageName, TargetReport, assert, secs, steps,
+    Break, Cause, ContactProtocol, Failure, Kind, Lab, Party, PodNetwork, Sabotage, Scenario,
+    StageName, assert, secs, steps,
 };
 
 use crate::catalogue::F10;
@@ -63,8 +61,8 @@ async fn egress(lab: &Lab) -> anyhow::Result<()> {
         lab.step(format!("{pod} asks the outside host, which sees {node} (F10)"));
         for (kind, how) in WAYS {
             let before = Came::from(lab, &pod, how);
-            let report = lab.ask(&pod, lab.outside().address()).by(kind).times(TIMES).await?;
-            answered_as(node, kind, &report)?;
+            let asked = lab.ask(&pod, lab.outside().address()).by(kind).times(TIMES);
+            asked.all_answered_to(node).await?;
             let came = Came::from(lab, &pod, how).since(before);
             came.all_as(By::Node, TIMES.into(), &lab.outside().contacts())?;
         }
@@ -143,27 +141,6 @@ impl Came {
     }
 }
 
-/// Every request to the outside host was answered, and it saw this address: it has no name by which it could
-/// be told from another. An echo says nothing of either.
-pub(super) fn answered_as(
-    node: Ipv4Addr,
-    kind: Kind,
-    report: &TargetReport,
-) -> Result<(), Failure> {
-    let expected = format!("the outside host to answer {node}");
-    let failed = |cause| Err(Failure::new(cause, &expected, report.to_string()).look(LOOK));
-    if !report.all(RequestOutcome::Answered) {
-        let mut ends = report.results.iter().map(|result| result.outcome);
-        let other = ends.find(|outcome| *outcome != RequestOutcome::Answered);
-        return failed(other.map_or(Cause::Absent, Cause::from));
-    }
-    let node = node.to_string();
-    match kind == Kind::Ping || report.clients().into_keys().eq([node.as_str()]) {
-        true => Ok(()),
-        false => failed(Cause::WrongAnswer),
-    }
-}
-
 async fn drop_on(lab: &Lab, node: u32, what: &str) -> anyhow::Result<()> {
     lab.step(format!("node {node} drops what it forwards for {what}"));
     let rule = format!("{what} drop");
@@ -173,35 +150,6 @@ async fn drop_on(lab: &Lab, node: u32, what: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NODE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 12);
-
-    fn report(results: &[(RequestOutcome, Option<&str>)]) -> TargetReport {
-        let results = results.iter().map(|(outcome, client)| {
-            serde_json::json!({ "outcome": outcome, "client": client, "count": 1 })
-        });
-        let results: Vec<_> = results.collect();
-        let report = serde_json::json!({ "target": "192.0.2.10:80", "results": results });
-        serde_json::from_value(report).unwrap()
-    }
-
-    #[test]
-    fn all_are_answered_and_by_one_who_saw_the_node() {
-        use RequestOutcome::{Answered, TimedOut};
-        let of = |kind, results: &[_]| {
-            answered_as(NODE, kind, &report(results)).map_err(|failure| failure.cause)
-        };
-        assert_eq!(of(Kind::Udp, &[(Answered, Some("172.30.0.12"))]), Ok(()));
-        let pod = (Answered, Some("10.1.2.2"));
-        assert_eq!(of(Kind::Udp, &[pod]), Err(Cause::WrongAnswer));
-        let both = [(Answered, Some("172.30.0.12")), pod];
-        assert_eq!(of(Kind::Http, &both), Err(Cause::WrongAnswer));
-        assert_eq!(of(Kind::Http, &[(Answered, None)]), Err(Cause::WrongAnswer));
-        assert_eq!(of(Kind::Ping, &[(Answered, None)]), Ok(()));
-        let lost = [(Answered, Some("172.30.0.12")), (TimedOut, None)];
-        assert_eq!(of(Kind::Udp, &lost), Err(Cause::TimedOut));
-        assert_eq!(of(Kind::Ping, &[]), Err(Cause::Absent));
-    }
 
     #[test]
     fn a_contact_under_the_other_address_is_noticed() {

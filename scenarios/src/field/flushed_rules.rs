@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use podwire_scenario::{
     Break, Cause, Cells, Failure, Kind, LEFT_OUT, Lab, PodNetwork, Probe, Profile, ProxyMode,
-    Sabotage, Scenario, StageName, fails, secs, steps,
+    Sabotage, Scenario, StageName, assert, fails, secs, steps,
 };
 use serde_json::json;
 
-use super::egress::answered_as;
 use crate::catalogue::F11;
 
 /// F11: `nft flush ruleset`, the first line of the firewall that Debian ships. `iptables` writes into the
@@ -150,7 +149,7 @@ async fn seen_outside(lab: &Lab) -> anyhow::Result<Result<(), Failure>> {
         _ => node.address(),
     };
     let report = lab.ask(&pod, lab.outside().address()).await?;
-    Ok(answered_as(as_whom, Kind::Http, &report))
+    Ok(assert::all_answered_to(as_whom.into(), Kind::Http, &report))
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@ use podwire_lan::Ipv4Net;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
 
+pub use crate::check::clients::all_answered_to;
+pub use crate::check::names::resolved;
+
 use crate::check::balance::{Band, FALSE_ALARMS, REQUESTS_PER_BACKEND, Rounds};
 use crate::check::failure::{Cause, Failure};
-pub use crate::check::names::resolved;
 use crate::check::pairs::{End, Pair, Pairs, Trace};
 
 impl From<Outcome> for Cause {

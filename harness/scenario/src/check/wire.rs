@@ -14,7 +14,7 @@ use podwire_lan::witness::{
 };
 use podwire_probe::{Outcome, TargetReport};
 
-pub(crate) use self::trace::{first_unanswered, trace, trace_to};
+pub(crate) use self::trace::{first_unanswered, is_of, is_outside, trace, trace_to};
 use self::way::{Hop, hops};
 use crate::check::assert::{Cell, Mesh, Party, is_of_services};
 use crate::check::failure::{Cause, Failure};

@@ -129,20 +129,35 @@ impl<'lab> Ask<'lab> {
         self.judged(Outcome::Answered, judge).await
     }
 
+    /// Sends them, to the host outside, and each is answered, to this address, see
+    /// [`assert::all_answered_to`]: as whom it saw its client.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
+    pub async fn all_answered_to(self, client: impl Into<IpAddr>) -> anyhow::Result<()> {
+        let (client, kind) = (client.into(), self.request.kind);
+        let judge = |from: &Party, report: &TargetReport| {
+            let judged = assert::all_answered_to(client, kind, report);
+            (judged, shares::asked(from, report, Outcome::Answered))
+        };
+        self.judged(Outcome::Answered, judge).await
+    }
+
     /// Sends them and judges: the verdict, and who was asked by whom.
     async fn judged(
         self,
         how: Outcome,
         judge: impl FnOnce(&Party, &TargetReport) -> (Result<(), Failure>, Pairs),
     ) -> anyhow::Result<()> {
-        let (lab, from) = (self.lab, self.from.clone());
+        let (lab, from, kind) = (self.lab, self.from.clone(), self.request.kind);
         let since = lab.wire().now()?;
         let report = self.send().await?;
         let (Err(failure), mut pairs) = judge(&from, &report) else {
             return Ok(());
         };
         if how != Outcome::TimedOut && report.count(Outcome::TimedOut) > 0 {
-            pairs.lost = lab.wire().trace_to(&from, &report.target, since).await;
+            let wire = lab.wire();
+            pairs.lost = wire.trace_to(&from, &report.target, kind, since).await;
         }
         Err(failure.pairs(pairs).into())
     }

@@ -136,19 +136,26 @@ impl Service<'_> {
         limit: Duration,
     ) -> anyhow::Result<()> {
         let (from, address) = (from.into(), self.address().await?);
+        let since = self.lab.wire().now()?;
         let expected = format!("a Pod of the Service {} to answer {from}", self.name);
-        self.lab
-            .eventually(&expected, limit, async || {
-                let pods = self.ready_pods().await?;
-                let report = self.lab.ask(&from, address).by(self.kind).await?;
-                let answered = assert::all_answered_by(&expected, &report, &pods);
-                Ok(Probe::judged(answered).needs(Needs::KubeProxy {
-                    node: from.node,
-                    service: address,
-                    pods: pods.iter().map(|pod| pod.address).collect(),
-                }))
-            })
-            .await
+        let seen = self.lab.eventually(&expected, limit, async || {
+            let pods = self.ready_pods().await?;
+            let report = self.lab.ask(&from, address).by(self.kind).await?;
+            let answered = assert::all_answered_by(&expected, &report, &pods);
+            let pairs = shares::shared(&from, &report, &pods, shares::WHOEVER);
+            let seen = Probe::judged(answered).pairs(Some(pairs.into()));
+            Ok(seen.needs(Needs::KubeProxy {
+                node: from.node,
+                service: address,
+                pods: pods.iter().map(|pod| pod.address).collect(),
+            }))
+        });
+        match seen.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self
+                .asked_directly(&from, (address.into(), since), error)
+                .await),
+        }
     }
 
     /// Waits until the rules of a node name all of its ready endpoints: its kube-proxy has followed,
@@ -271,7 +278,8 @@ impl Service<'_> {
             Ok::<_, anyhow::Error>(mesh.cells)
         };
         let wire = self.lab.wire();
-        let to_service = wire.trace_to(from, &address.to_string(), since).await;
+        let target = address.to_string();
+        let to_service = wire.trace_to(from, &target, self.kind, since).await;
         // What was seen is worth more than that no more could be.
         let cells = told.await.unwrap_or_default();
         if let Some(pairs) = &mut failure.pairs {
@@ -342,7 +350,7 @@ impl Service<'_> {
             && pairs.lost.is_none()
             && report.count(Outcome::TimedOut) > 0
         {
-            pairs.lost = wire.trace_to(&from, &report.target, since).await;
+            pairs.lost = wire.trace_to(&from, &report.target, self.kind, since).await;
         }
         Err(failure.into())
     }

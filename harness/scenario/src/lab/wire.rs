@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use podwire_cluster::{PodNetwork, addresses};
 use podwire_lan::witness::{Moment, Seen, Witness};
+use podwire_probe::Kind;
 
 use crate::check::assert::Party;
 use crate::check::failure::Failure;
@@ -139,24 +140,27 @@ impl Wire<'_> {
         Ok(wire::trace(crossing, &seen, self.lab.layout()))
     }
 
-    /// How far one party's unanswered requests to an address came, wherever that is. Nothing of a target
-    /// that is no address.
+    /// How far one party's unanswered requests of a kind came to an address, wherever that is. Nothing of a
+    /// target that is no address.
     pub(super) async fn trace_to(
         &self,
         from: &Party,
         target: &str,
+        kind: Kind,
         since: Moment,
     ) -> Option<Trace> {
         let with_port = target.parse().ok().map(|it: SocketAddr| it.ip());
         let address = with_port.or_else(|| target.parse().ok())?;
-        let clients = self.clients_of(from).await;
+        let mut clients = self.clients_of(from).await;
+        if wire::is_outside(address) {
+            // A Pod is seen there as its node.
+            let node = self.lab.node(from.node).party();
+            clients.extend(self.clients_of(&node).await);
+        }
         let seen = self.ask(|witness| between(witness, &clients, address, since));
-        Some(wire::trace_to(
-            from,
-            &clients,
-            (target, address),
-            &seen.ok()?,
-        ))
+        let mut seen = seen.ok()?;
+        seen.frames.retain(|frame| wire::is_of(kind, frame));
+        Some(wire::trace_to(from, &clients, (target, address), &seen))
     }
 
     /// The same failure, with how far unanswered requests came, the first of them also as its pairs' lost one, and

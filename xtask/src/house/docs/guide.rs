@@ -55,16 +55,17 @@ const ORDER: [&str; 35] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 6] = [
+const CHECKS: [&str; 7] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
     "harness/scenario/src/check/names.rs",
     "harness/scenario/src/check/datagrams.rs",
     "harness/scenario/src/check/streams.rs",
+    "harness/scenario/src/check/clients.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
-const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
+const ASSERT: [&str; 3] = [CHECKS[0], CHECKS[3], CHECKS[6]];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
 const LOOKS: [&str; 2] = [

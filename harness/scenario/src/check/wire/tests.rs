@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use podwire_cluster::addresses::GATEWAY_MAC;
+use podwire_cluster::addresses::{self, GATEWAY_MAC};
 use podwire_lan::MacAddr;
 use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport};
 
@@ -569,6 +569,34 @@ fn of_a_service_whose_packets_nobody_translates_the_way_is_that_of_its_own_addre
     insta::assert_snapshot!(lost, @"what came last: 0.001000 s node1 -> gateway: 10.1.1.2:40000 > 10.0.0.42:80 TCP SYN; it went to the gateway, which drops it");
     let nothing = trace_to(&a, &clients, to, &Seen::default());
     insta::assert_snapshot!(nothing, @"nothing to 10.0.0.42 was on the wire under that address: it never left node1, or was translated there");
+}
+
+#[test]
+fn what_goes_outside_may_get_lost_on_its_node_before_and_behind_the_wire() {
+    let a = a();
+    let outside = party("outside", 0, addresses::OUTSIDE.octets());
+    let clients = BTreeSet::from([a.ip()]);
+    let way = |sent: &[Sent<'_>]| {
+        let lost = trace_to(&a, &clients, ("192.0.2.10:80", outside.ip()), &seen(sent));
+        format!("{}\n{}", traced(&lost), lost.ended)
+    };
+    let syn = Sent::new(("node1", "gateway"), &a, &outside);
+    insta::assert_snapshot!(way(&[]), @"
+    held by node1, heading for 192.0.2.10
+    nothing to 192.0.2.10 was on the wire under that address: it never left node1, or was translated there
+    ");
+    insta::assert_snapshot!(way(std::slice::from_ref(&syn)), @"
+    request node1 -> gateway at 0 us
+    held by , heading for 192.0.2.10
+    what came last: 0.000000 s node1 -> gateway: 10.1.1.2:40000 > 192.0.2.10:80 TCP SYN
+    ");
+    let back = syn.answer(("gateway", "node1"), 0);
+    insta::assert_snapshot!(way(&[syn, back]), @"
+    request node1 -> gateway at 0 us
+    answer gateway -> node1 at 1000 us
+    held by node1, heading for 10.1.1.2
+    what came last: 0.001000 s gateway -> node1: 192.0.2.10:80 > 10.1.1.2:40000 TCP SYN ACK
+    ");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use podwire_cluster::Layout;
-use podwire_cluster::addresses::{node_name, node_number};
-use podwire_lan::witness::{Seen, Sighting, connections};
+use podwire_cluster::addresses::{OUTSIDE, node_name, node_number};
+use podwire_lan::witness::{Seen, Sighting, Transport, connections};
+use podwire_probe::Kind;
 
 use super::way::hops;
 use super::{Crossing, arrives, is_gateway, last_seen};
@@ -28,6 +29,24 @@ pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
     }
 }
 
+/// Whether this is the host outside the cluster.
+pub(crate) fn is_outside(address: IpAddr) -> bool {
+    address == IpAddr::from(OUTSIDE)
+}
+
+/// Whether a frame can be of requests of a kind: of its protocol, an ICMP error, or what cannot be told.
+pub(crate) fn is_of(kind: Kind, frame: &Sighting) -> bool {
+    let Some(packet) = frame.packet() else {
+        return false;
+    };
+    match &packet.transport {
+        Transport::Tcp(_) => matches!(kind, Kind::Http | Kind::Transfer { .. }),
+        Transport::Udp(_) => kind == Kind::Udp,
+        Transport::Icmp(icmp) => kind == Kind::Ping || icmp.about.is_some(),
+        Transport::Other { .. } => true,
+    }
+}
+
 /// The same of requests to somebody of whom nobody knows where he is: a Service, whose packets are on the
 /// wire under its own address only where no node has translated it.
 pub(crate) fn trace_to(
@@ -44,8 +63,8 @@ pub(crate) fn trace_to(
             node_name(from.node)
         ),
         Some(last) => {
-            let dropped = last.to.iter().any(|port| is_gateway(port));
-            let dropped = match dropped {
+            let to_gateway = last.to.iter().any(|port| is_gateway(port));
+            let dropped = match to_gateway && !is_outside(address) {
                 true => "; it went to the gateway, which drops it",
                 false => "",
             };
@@ -67,6 +86,8 @@ pub(crate) fn trace_to(
     let held_by = match last {
         None => Some(from.node),
         Some(last) if !last.lost.is_empty() => None,
+        // What left has arrived, and what comes back has a node to get by.
+        Some(last) if is_outside(address) => last.to.iter().find_map(|port| node_number(port)),
         Some(last) => node_number(&last.from),
     };
     let (frames, left_out) = kept(&seen.frames);
