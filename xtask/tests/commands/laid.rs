@@ -88,6 +88,10 @@ fn pods_that_get_no_network_on_one_node_are_missed_before_a_scenario_begins() {
     let unsettled = results["unsettled_stages"][0].as_str().unwrap();
     let said = "the stage workload of by-hand/nftables/routes was frozen before it had settled: ";
     assert!(unsettled.starts_with(said), "{unsettled}");
+    // In the plugin's words, and not as long as a cluster may take that comes to something.
+    let why = unsettled.contains("gets no sandbox on node2: plugin type=\"bridge\"")
+        && unsettled.contains("no address is left (given up after ");
+    assert!(why, "{unsettled}");
     let scenario = &results["scenarios"][0];
     let reason = scenario["reason"].as_str().unwrap();
     assert!(

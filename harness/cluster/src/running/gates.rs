@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
+use k8s_openapi::api::core::v1::{Event, Node as ApiNode, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use podwire_process::Report;
@@ -182,9 +182,16 @@ impl Cluster {
             return Some(down);
         }
         let pods: Api<Pod> = Api::all(self.api());
-        let pods = pods.list(&ListParams::default()).await.ok()?;
+        let pods = pods.list(&ListParams::default()).await.ok()?.items;
         let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
-        stuck.find_map(stumbling)
+        if let Some(found) = stuck.find_map(stumbling) {
+            return Some(found);
+        }
+        let events: Api<Event> = Api::all(self.api());
+        let failures = ListParams::default().fields(&format!("reason={}", stuck::NO_SANDBOX));
+        let events = events.list(&failures).await.ok()?.items;
+        let mut waiting = pods.iter();
+        waiting.find_map(|pod| stuck::sandbox(pod, &pods, &events))
     }
 }
 

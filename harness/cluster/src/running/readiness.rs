@@ -1,6 +1,7 @@
 //! What Nodes and Pods say of themselves.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::parts::kubeadm::CONTROL_PLANE_TAINT;
 
@@ -23,10 +24,18 @@ pub(crate) fn is_ready(node: &Node) -> bool {
 }
 
 pub(crate) fn is_running(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| holds(&condition.type_, &condition.status))
+    ready(pod).is_some()
+}
+
+/// Since when a Pod has been ready, by its node's clock.
+pub(crate) fn ready_since(pod: &Pod) -> Option<&Time> {
+    ready(pod)?.last_transition_time.as_ref()
+}
+
+fn ready(pod: &Pod) -> Option<&PodCondition> {
+    let status = pod.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| holds(&condition.type_, &condition.status))
 }
 
 /// Why a container of a Pod does not run, in the kubelet's words; nothing where it only takes time.

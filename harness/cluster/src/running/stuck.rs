@@ -1,6 +1,11 @@
-//! What does not go on by itself: a unit of systemd's, a container of a Pod.
+//! What does not go on by itself: a unit of systemd's, a container of a Pod, its sandbox.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, Pod};
+use podwire_process::plain;
+
+use super::readiness::{name, ready_since};
 
 /// A unit that systemd has restarted this often does not come up by itself, nor does a container that
 /// the kubelet has: one that ended for want of something else has met it by then.
@@ -70,10 +75,127 @@ pub fn container(pod: &Pod) -> Option<StuckContainer> {
     })
 }
 
+/// The kubelet's reason where its container engine has made a Pod no sandbox: mostly, no network.
+pub(crate) const NO_SANDBOX: &str = "FailedCreatePodSandBox";
+
+/// For so long it has gone on to fail, by the nodes' clocks, although all that makes a node's network is
+/// ready.
+const IN_VAIN: Duration = Duration::from_secs(60);
+
+/// Why a Pod will get no sandbox, in its CNI plugin's words: try after try has failed, and for a minute with all
+/// Pods of its node ready that use the node's own network, as those do that make one. `all` are Pods of all
+/// nodes, and the Pod's `events` may be among others'.
+pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event]) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let node = pod.spec.as_ref()?.node_name.as_ref()?;
+    if status.pod_ip.is_some() {
+        return None;
+    }
+    let own = |event: &&Event| {
+        event.involved_object.uid == pod.metadata.uid && event.reason.as_deref() == Some(NO_SANDBOX)
+    };
+    let tries: Vec<&Event> = events.iter().filter(own).collect();
+    let times: i32 = tries.iter().map(|event| event.count.unwrap_or(1)).sum();
+    let first = tries.iter().filter_map(|it| it.first_timestamp.as_ref());
+    let last = tries
+        .iter()
+        .max_by_key(|event| event.last_timestamp.as_ref())?;
+    let mut begun = first.min()?;
+    let daemons = all.iter().filter(|other| {
+        let spec = other.spec.as_ref();
+        spec.is_some_and(|it| it.host_network == Some(true) && it.node_name.as_ref() == Some(node))
+    });
+    for daemon in daemons {
+        begun = begun.max(ready_since(daemon)?);
+    }
+    let lasted = last.last_timestamp.as_ref()?.0.duration_since(begun.0);
+    let in_vain = lasted.unsigned_abs() >= IN_VAIN && lasted.is_positive();
+    (times.unsigned_abs() >= RESTARTS && in_vain).then(|| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let why = last.message.as_deref().unwrap_or_default();
+        format!(
+            "{namespace}/{} gets no sandbox on {node}: {}",
+            name(pod),
+            plain::line(said_by_plugin(why))
+        )
+    })
+}
+
+/// Without what stands before a CNI plugin's words, which names each try's sandbox by another id.
+fn said_by_plugin(message: &str) -> &str {
+    let behind = message.split_once("for sandbox \"");
+    let behind = behind.and_then(|(_, rest)| rest.split_once("\": "));
+    behind.map_or(message, |(_, said)| said)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    const SAID: &str = "(combined from similar events): Failed to create pod sandbox: rpc error: code = Unknown \
+        desc = failed to setup network for sandbox \"0f3c\": plugin type=\"bridge\" failed (add): no address \
+        is left";
+
+    /// A Pod on node2 whose sandbox failed so often, the last time so many minutes and seconds past noon, beside
+    /// another Pod of its node.
+    fn why(times: i32, last: &str, beside: &Value) -> Option<String> {
+        let pod = |name: &str, node: &str, more: &Value| -> Pod {
+            let mut pod = json!({
+                "metadata": { "name": name, "namespace": "default", "uid": name },
+                "spec": { "nodeName": node, "containers": [], "hostNetwork": more["hostNetwork"] },
+                "status": { "podIP": more["podIP"] },
+            });
+            let ready = more["ready"].as_str();
+            pod["status"]["conditions"] = ready.map_or(json!([]), |since| {
+                let since = format!("2026-11-28T12:{since}Z");
+                json!([{ "type": "Ready", "status": "True", "lastTransitionTime": since }])
+            });
+            serde_json::from_value(pod).unwrap()
+        };
+        let event = |uid: &str, first: &str, last: &str, count: i32| -> Event {
+            serde_json::from_value(json!({
+                "metadata": {}, "reason": NO_SANDBOX, "message": SAID, "count": count,
+                "involvedObject": { "uid": uid },
+                "firstTimestamp": format!("2026-11-28T12:{first}Z"),
+                "lastTimestamp": format!("2026-11-28T12:{last}Z"),
+            }))
+            .unwrap()
+        };
+        let blue = pod("blue", "node2", &beside["blue"]);
+        let daemon = pod("daemon", beside["node"].as_str().unwrap_or("node2"), beside);
+        // Another's fail as well.
+        let events = [
+            event("green", "00:00", "59:00", 99),
+            event("blue", "01:00", "01:30", times - 1),
+            event("blue", "02:00", last, 1),
+        ];
+        sandbox(&blue, &[blue.clone(), daemon], &events)
+    }
+
+    #[test]
+    fn a_pod_whose_sandbox_keeps_failing_is_told_in_its_plugin_s_words() {
+        let nobody = json!({ "node": "node3", "hostNetwork": true });
+        let found = why(5, "02:00", &nobody).unwrap();
+        insta::assert_snapshot!(found, @r#"default/blue gets no sandbox on node2: plugin type="bridge" failed (add): no address is left"#);
+        // Too few, or not for long.
+        assert_eq!(why(4, "02:00", &nobody), None);
+        assert_eq!(why(5, "01:59", &nobody), None);
+        // It has one by now.
+        let blue = json!({ "node": "node3", "blue": { "podIP": "10.1.2.2" } });
+        assert_eq!(why(5, "02:00", &blue), None);
+    }
+
+    #[test]
+    fn a_pod_s_sandbox_may_wait_for_the_daemon_that_makes_its_network() {
+        let daemon = |ready: Value| json!({ "hostNetwork": true, "ready": ready });
+        assert_eq!(why(5, "30:00", &daemon(Value::Null)), None);
+        let ready = daemon("09:00".into());
+        assert_eq!(why(5, "09:59", &ready), None);
+        assert!(why(5, "10:00", &ready).is_some());
+        // One with a network of its own makes nobody's.
+        assert!(why(5, "02:00", &json!({})).is_some());
+    }
 
     #[test]
     fn a_unit_that_waits_for_its_next_start_may_still_act() {
