@@ -197,6 +197,7 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     outside::is_forwarded();
     outside::has_a_kubeconfig();
     wire::is_impaired();
+    wire::is_checked_for_its_own_address();
     wire::is_captured();
     wire::is_captured_live();
     kept::is_left_alone();
@@ -204,6 +205,18 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     assert_eq!(code, Some(0), "{heard:#?}");
     let refused = done("ssh node2 hostname");
     assert_eq!(refused.status.code(), Some(3));
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_cluster_by_kubeadm_is_impaired_and_captured_as_well() {
+    let mut up = Running::start("up --yes --bootstrap kubeadm");
+    up.wait_for("from another terminal");
+    wire::is_impaired();
+    wire::is_captured();
+    wire::is_captured_live();
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The network of a cluster that is up: made bad, good again, and read along. Two nodes by hand, with the
-//! workload.
+//! The network of a cluster that is up: made bad, good again, and read along. By hand and by kubeadm, with
+//! the workload.
 
 use std::fs;
 use std::io::Read as _;
@@ -61,7 +61,6 @@ pub(crate) fn is_impaired() {
     said("heal");
 
     is_impaired_by_what_packets_carry();
-    is_checked_for_its_own_address();
     is_healed_of_one_rule();
 }
 
@@ -76,7 +75,7 @@ fn is_impaired_by_what_packets_carry() {
 }
 
 /// As in a cloud, that knows nothing of Pods: with routes these have the sender's address in their packets.
-fn is_checked_for_its_own_address() {
+pub(crate) fn is_checked_for_its_own_address() {
     let of = |node: &str, what: &str| {
         let one = "kubectl get pods -l app=blue --field-selector spec.nodeName";
         let found = said(&format!("{one}={node} -o jsonpath={{.items[0].{what}}}"));
