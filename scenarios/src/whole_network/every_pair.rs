@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use podwire_scenario::assert::Mesh;
 use podwire_scenario::{
-    Break, Cause, Failure, Families, Lab, Party, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Break, Cause, Failure, Families, Lab, Mesh, Party, Sabotage, Scenario, StageName, ensure, secs,
+    steps,
 };
 
 use crate::catalogue::E35;
@@ -88,8 +88,8 @@ fn senders_seen(mesh: &Mesh, of_node: &BTreeMap<u32, BTreeSet<IpAddr>>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podwire_scenario::Cell;
     use podwire_scenario::RequestOutcome;
-    use podwire_scenario::assert::Cell;
 
     fn seen(pod: bool, client: &str) -> Result<(), Cause> {
         let party = |name: &str, pod| Party::new(name, 1, pod, [10, 1, 1, 2]);

@@ -4,8 +4,8 @@ use std::fmt;
 
 use podwire_probe::DatagramsReport;
 
-use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
+use crate::check::party::Party;
 
 const LOOK: &str = "`conntrack -L -p udp` of the sender's node: whom does its flow still lead to? Then \
     kube-proxy's rules there";

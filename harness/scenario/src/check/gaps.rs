@@ -11,8 +11,8 @@ use std::time::Duration;
 use podwire_cluster::addresses::node_name;
 use podwire_lan::witness::{Flow, Sighting, Transport};
 
-use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure};
+use crate::check::party::Party;
 
 /// A question, when its frame entered the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]

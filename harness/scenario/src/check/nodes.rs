@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 
 /// What every node is asked, in one go; each answer is behind a line of its own.
 pub(crate) const QUESTION: &str = "\

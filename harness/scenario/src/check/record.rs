@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::check::assert::{Party, somebody};
+use crate::check::assert::somebody;
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::{End, Pair, Pairs};
+use crate::check::party::Party;
 
 /// No sender is as old.
 pub(crate) const A_YEAR: Duration = Duration::from_hours(366 * 24);

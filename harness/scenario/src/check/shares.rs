@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use podwire_probe::{Outcome, TargetReport};
 
-use crate::check::assert::{Party, somebody};
+use crate::check::assert::somebody;
 use crate::check::balance::Band;
 use crate::check::pairs::{End, Pair, Pairs};
+use crate::check::party::Party;
 
 /// As many answers as there may be, one at least.
 pub(crate) const ANY: Band = Band {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use podwire_probe::{StreamReport, StreamRequest};
 
-use crate::check::assert::{Party, somebody};
+use crate::check::assert::somebody;
 use crate::check::failure::{Cause, Failure};
+use crate::check::party::Party;
 use crate::check::record::A_YEAR;
 
 /// Guests count time by clocks of their own; none is as fast as that.

@@ -292,7 +292,7 @@ impl Timeline<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::assert::Party;
+    use crate::check::party::Party;
     use crate::check::record::tests::record;
     use crate::check::record::{A_YEAR, Clock, ClockReading, Mark, misrecorded};
     use podwire_probe::{Sent, TrafficEnd};

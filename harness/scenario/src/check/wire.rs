@@ -16,8 +16,10 @@ use podwire_probe::{Outcome, TargetReport};
 
 pub(crate) use self::trace::{first_unanswered, is_of, is_outside, trace, trace_to};
 use self::way::{Hop, hops};
-use crate::check::assert::{Cell, Mesh, Party, is_of_services};
+use crate::check::assert::is_of_services;
 use crate::check::failure::{Cause, Failure};
+use crate::check::mesh::{Cell, Mesh};
+use crate::check::party::Party;
 
 /// The gateway's port on the first segment; `gateway-2` on the second.
 const GATEWAY: &str = "gateway";

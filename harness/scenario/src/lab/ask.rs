@@ -13,9 +13,11 @@ use podwire_probe::{
     TargetReport,
 };
 
-use crate::check::assert::{self, Cell, Mesh, Party};
+use crate::check::assert;
 use crate::check::failure::Failure;
+use crate::check::mesh::{Cell, Mesh};
 use crate::check::pairs::Pairs;
+use crate::check::party::Party;
 use crate::check::shares;
 use crate::check::wire::Crossing;
 use crate::lab::Lab;

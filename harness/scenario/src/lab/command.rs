@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 pub use podwire_vm::Output as Answer;
 use serde_json::Value;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 

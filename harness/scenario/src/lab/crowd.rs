@@ -9,8 +9,8 @@ use kube::Api;
 use kube::runtime::watcher;
 use serde_json::json;
 
-use crate::check::assert::Party;
 use crate::check::failure::Cause;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;

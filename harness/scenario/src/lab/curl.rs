@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::check::assert::Party;
 use crate::check::failure::{Cause, Failure, ensure};
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;

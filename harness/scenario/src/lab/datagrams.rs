@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use podwire_probe::{DatagramsReport, DatagramsRequest};
 
-use crate::check::assert::Party;
 use crate::check::datagrams::{Received, counted, of_one_sender};
 use crate::check::failure::Cause;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::serving::place;
 use crate::wait::probe::Probe;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use podwire_lan::Realised;
 use podwire_lan::witness::Moment;
 
-use crate::check::assert::Party;
 use crate::check::failure::Cause;
 use crate::check::gaps;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::impair::Impairing;
 use crate::wait::needs::Needs;

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Load, LoadReport, LoadRequest};
 
-use crate::check::assert::{Party, somebody};
+use crate::check::assert::somebody;
 use crate::check::load::{Rules, between, misreported, rules, sent_again};
+use crate::check::party::Party;
 use crate::check::reading::{Metric, Reading};
 use crate::lab::Lab;
 use crate::lab::node::Node;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use podwire_cluster::{Identity, addresses, cni};
 use podwire_lan::Ipv4Net;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::lab::Lab;
 
 /// Writing a file.

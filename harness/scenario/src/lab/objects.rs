@@ -15,7 +15,7 @@ use podwire_cluster::workload::{self, REPLICAS_PER_NODE};
 use podwire_probe::Kind;
 use serde_json::{Value, json};
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::lab::pods::{Pod, Pods};

@@ -14,10 +14,9 @@ use kube::runtime::watcher;
 use podwire_cluster::{WORKLOAD_IMAGE, WORKLOAD_SERVICE, addresses};
 use serde_json::{Value, json};
 
-use crate::check::assert::{
-    self, Party, Restarts, addresses_unique, addresses_unique_and_in_range,
-};
+use crate::check::assert::{self, Restarts, addresses_unique, addresses_unique_and_in_range};
 use crate::check::failure::{Cause, Failure};
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::command::Answer;
 use crate::lab::node::Node;

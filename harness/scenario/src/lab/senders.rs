@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::check::record::{Clock, ClockReading, Mark, Record};
 use crate::lab::traffic::asked::{Known, Target};
 

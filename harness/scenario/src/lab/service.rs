@@ -8,9 +8,10 @@ use podwire_cluster::Family;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Outcome, TargetReport};
 
-use crate::check::assert::{self, Party};
+use crate::check::assert;
 use crate::check::balance::Rounds;
 use crate::check::failure::{Cause, Failure};
+use crate::check::party::Party;
 use crate::check::shares;
 use crate::check::wire::Requests;
 use crate::lab::node::Node;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use podwire_probe::{StreamReport, StreamRequest};
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::check::streams::{Told, misreported};
 use crate::lab::Lab;
 use crate::lab::serving::place;

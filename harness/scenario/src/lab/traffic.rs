@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use podwire_probe::{Kind, TrafficRecord, TrafficRequest};
 use podwire_process::plain;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::check::record::{ClockReading, Record, misrecorded};
 use crate::lab::Lab;
 use crate::lab::senders::Sender;

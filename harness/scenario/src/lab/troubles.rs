@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::future::join_all;
 
-use crate::check::assert::Party;
 use crate::check::nodes::{self, NodeTrouble, Said};
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
 

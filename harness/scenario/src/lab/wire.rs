@@ -11,9 +11,9 @@ use podwire_cluster::{PodNetwork, addresses};
 use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_probe::Kind;
 
-use crate::check::assert::Party;
 use crate::check::failure::Failure;
 use crate::check::pairs::Trace;
+use crate::check::party::Party;
 use crate::check::wire::{self, Crossing, Observed, Requests};
 use crate::lab::Lab;
 

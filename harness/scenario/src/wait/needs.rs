@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 
 /// Who would have to act for what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]

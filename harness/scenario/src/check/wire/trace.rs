@@ -10,8 +10,8 @@ use podwire_probe::Kind;
 
 use super::way::hops;
 use super::{Crossing, arrives, is_gateway, last_seen};
-use crate::check::assert::Party;
 use crate::check::pairs::{End, Hop, Trace, kept};
+use crate::check::party::Party;
 
 /// How far an unanswered request came, hop by hop.
 pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::check::assert::Party;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::pods::Pod;
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use podwire_probe::Outcome;
 
-use crate::check::assert::Party;
 use crate::check::failure::Cause;
+use crate::check::party::Party;
 use crate::lab::traffic::Traffic;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
