@@ -37,7 +37,7 @@ const fn on(scenario: &'static str, sabotage: &'static str, place: Place) -> Tru
 }
 
 /// All sabotages of which it is one node that loses requests between Pods and nodes, or their answers.
-pub const TRUTH: [Truth; 18] = [
+pub const TRUTH: [Truth; 19] = [
     on("static_routes", "a-route-is-missing", Node(1)),
     on("address_filter", "one-node-still-checked", Node(2)),
     on("network_daemon_without_kube_proxy", "route-deleted", Node(1)),
@@ -52,6 +52,7 @@ pub const TRUTH: [Truth; 18] = [
     on("services_from_everywhere", "bridge-filtering-off-on-node-2", Node(2)),
     on("services_from_everywhere", "hairpin-off", Last),
     on("egress_from_every_node", "udp-dropped", Node(1)),
+    on("egress_from_every_node", "questions-dropped", Node(2)),
     on("node_port", "one-node-drops", Node(1)),
     on("outer_addresses", "one-node-drops", Node(1)),
     on("daemons_under_traffic", "cluster-ip-cut", Last),

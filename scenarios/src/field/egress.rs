@@ -1,8 +1,8 @@
 //! The way out.
 
 use podwire_scenario::{
-    Break, Cause, ContactProtocol, Failure, Kind, Lab, Party, PodNetwork, Sabotage, Scenario,
-    StageName, assert, secs, steps,
+    Break, Cause, ContactProtocol, Failure, Family, Kind, Lab, Party, PodNetwork, Sabotage,
+    Scenario, StageName, secs, steps,
 };
 
 use crate::catalogue::F10;
@@ -68,8 +68,8 @@ async fn egress(lab: &Lab) -> anyhow::Result<()> {
         }
         lab.step(format!("{pod} asks its node's DNS for {}", lab.outside().name()));
         let before = Came::from(lab, &pod, ContactProtocol::Dns);
-        let answer = lab.resolve(&pod, lab.outside().name()).await?;
-        assert::resolved(&answer, &[lab.outside().address().into()].into())?;
+        let (name, leads_to) = (lab.outside().name(), lab.outside().address().into());
+        lab.resolves_to(Family::Ipv4, &pod, name, &[leads_to].into()).await?;
         let came = Came::from(lab, &pod, ContactProtocol::Dns).since(before);
         came.all_as(by_dns(lab.pod_network()), 1, &lab.outside().contacts())?;
     }

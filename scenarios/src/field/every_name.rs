@@ -106,7 +106,7 @@ async fn every_name(lab: &Lab) -> anyhow::Result<()> {
         lab.step(format!("{asker} asks for every name, and for one that there is not"));
         for family in lab.ip_families().each() {
             for (name, addresses) in &what_names_lead_to(lab, &pods, *family).await? {
-                assert::resolved(&lab.resolve_by(*family, asker, name).await?, addresses)?;
+                lab.resolves_to(*family, asker, name, addresses).await?;
             }
         }
         let led = "the Service's name to lead to its Pods";

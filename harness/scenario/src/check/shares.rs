@@ -30,6 +30,21 @@ pub(crate) fn asked(from: &Party, report: &TargetReport, how: Outcome) -> Pairs 
     }
 }
 
+/// A question to a target that should have answered it, and did not.
+pub(crate) fn unanswered(from: &Party, target: &str) -> Pairs {
+    let pair = Pair {
+        from: End::from(from),
+        to: End::named(target),
+        expected: Outcome::Answered.to_string(),
+        seen: Outcome::TimedOut.to_string(),
+        wrong: true,
+    };
+    Pairs {
+        all: vec![pair],
+        lost: None,
+    }
+}
+
 /// Requests to a Service, of which each of its Pods should have answered so many: those that nobody
 /// answered come first, then its Pods, then whoever else answered.
 pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share: Band) -> Pairs {

@@ -1,5 +1,6 @@
 //! Who reaches whom: requests from nodes and Pods.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -9,8 +10,8 @@ use anyhow::Context as _;
 use futures::future::try_join_all;
 use podwire_cluster::{Family, addresses};
 use podwire_probe::{
-    FetchReport, FetchRequest, Kind, Outcome, RecordKind, ResolveReport, ResolveRequest,
-    TargetReport,
+    FetchReport, FetchRequest, Kind, Outcome, RecordKind, ResolveOutcome, ResolveReport,
+    ResolveRequest, TargetReport,
 };
 
 use crate::check::assert;
@@ -363,6 +364,35 @@ impl Lab {
             report.kind
         );
         Ok(report)
+    }
+
+    /// The DNS leads from a name to exactly these addresses of a family, see [`assert::resolved`].
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with the whole answer or, where nobody answered, how far the question
+    /// came; as [`Lab::resolve`].
+    pub async fn resolves_to(
+        &self,
+        family: Family,
+        from: &Party,
+        name: &str,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> anyhow::Result<()> {
+        let since = self.wire().now()?;
+        let answer = self.resolve_by(family, from, name).await?;
+        let Err(mut failure) = assert::resolved(&answer, wanted) else {
+            return Ok(());
+        };
+        if let Some(server) = answer
+            .server
+            .filter(|_| answer.outcome == ResolveOutcome::TimedOut)
+        {
+            let target = server.to_string();
+            let mut pairs = shares::unanswered(from, &target);
+            pairs.lost = self.wire().trace_to(from, &target, Kind::Udp, since).await;
+            failure = failure.pairs(pairs);
+        }
+        Err(failure.into())
     }
 
     fn requests(&self, targets: impl IntoIterator<Item = String>) -> FetchRequest {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use podwire_cluster::Layout;
-use podwire_cluster::addresses::{OUTSIDE, node_name, node_number};
+use podwire_cluster::addresses::{GATEWAY, OUTSIDE, node_name, node_number};
 use podwire_lan::witness::{Seen, Sighting, Transport, connections};
 use podwire_probe::Kind;
 
@@ -29,9 +29,9 @@ pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
     }
 }
 
-/// Whether this is the host outside the cluster.
+/// Whether this is the host outside the cluster, or the gateway beside it, of which nodes ask names.
 pub(crate) fn is_outside(address: IpAddr) -> bool {
-    address == IpAddr::from(OUTSIDE)
+    [OUTSIDE, GATEWAY].map(IpAddr::from).contains(&address)
 }
 
 /// Whether a frame can be of requests of a kind: of its protocol, an ICMP error, or what cannot be told.
