@@ -190,8 +190,11 @@ impl Cluster {
         let events: Api<Event> = Api::all(self.api());
         let failures = ListParams::default().fields(&format!("reason={}", stuck::NO_SANDBOX));
         let events = events.list(&failures).await.ok()?.items;
+        let limit = self.host().limit(COMMAND);
+        let clock = nodes.first()?.run("date +%s", limit).await.ok()?;
+        let now = clock.stdout.trim().parse().ok()?;
         let mut waiting = pods.iter();
-        waiting.find_map(|pod| stuck::sandbox(pod, &pods, &events))
+        waiting.find_map(|pod| stuck::sandbox(pod, &pods, &events, now))
     }
 }
 

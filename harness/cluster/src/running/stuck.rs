@@ -1,7 +1,5 @@
 //! What does not go on by itself: a unit of systemd's, a container of a Pod, its sandbox.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::{Event, Pod};
 use podwire_process::plain;
 
@@ -78,14 +76,14 @@ pub fn container(pod: &Pod) -> Option<StuckContainer> {
 /// The kubelet's reason where its container engine has made a Pod no sandbox: mostly, no network.
 pub(crate) const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 
-/// For so long it has gone on to fail, by the nodes' clocks, although all that makes a node's network is
-/// ready.
-const IN_VAIN: Duration = Duration::from_secs(60);
+/// For so many seconds of the nodes' clocks it has failed, although all that makes a node's network is ready.
+/// The kubelet tries every few seconds; it tells of 25 tries and then, each five minutes, of one more.
+const IN_VAIN: i64 = 60;
 
 /// Why a Pod will get no sandbox, in its CNI plugin's words: try after try has failed, and for a minute with all
 /// Pods of its node ready that use the node's own network, as those do that make one. `all` are Pods of all
-/// nodes, and the Pod's `events` may be among others'.
-pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event]) -> Option<String> {
+/// nodes, the Pod's `events` may be among others', and `now` is seconds since 1970 by the nodes' clocks.
+pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Option<String> {
     let status = pod.status.as_ref()?;
     let node = pod.spec.as_ref()?.node_name.as_ref()?;
     if status.pod_ip.is_some() {
@@ -108,8 +106,7 @@ pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event]) -> Option<String
     for daemon in daemons {
         begun = begun.max(ready_since(daemon)?);
     }
-    let lasted = last.last_timestamp.as_ref()?.0.duration_since(begun.0);
-    let in_vain = lasted.unsigned_abs() >= IN_VAIN && lasted.is_positive();
+    let in_vain = now - begun.0.as_second() >= IN_VAIN;
     (times.unsigned_abs() >= RESTARTS && in_vain).then(|| {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let why = last.message.as_deref().unwrap_or_default();
@@ -131,15 +128,16 @@ fn said_by_plugin(message: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::{Value, json};
 
     const SAID: &str = "(combined from similar events): Failed to create pod sandbox: rpc error: code = Unknown \
         desc = failed to setup network for sandbox \"0f3c\": plugin type=\"bridge\" failed (add): no address \
         is left";
 
-    /// A Pod on node2 whose sandbox failed so often, the last time so many minutes and seconds past noon, beside
-    /// another Pod of its node.
-    fn why(times: i32, last: &str, beside: &Value) -> Option<String> {
+    /// Of a Pod on node2 whose sandbox has failed so often since a minute past noon, beside another Pod of its
+    /// node, so many seconds past noon.
+    fn why(times: i32, now: i64, beside: &Value) -> Option<String> {
         let pod = |name: &str, node: &str, more: &Value| -> Pod {
             let mut pod = json!({
                 "metadata": { "name": name, "namespace": "default", "uid": name },
@@ -153,12 +151,12 @@ mod tests {
             });
             serde_json::from_value(pod).unwrap()
         };
-        let event = |uid: &str, first: &str, last: &str, count: i32| -> Event {
+        let event = |uid: &str, first: &str, count: i32| -> Event {
             serde_json::from_value(json!({
                 "metadata": {}, "reason": NO_SANDBOX, "message": SAID, "count": count,
                 "involvedObject": { "uid": uid },
                 "firstTimestamp": format!("2026-11-28T12:{first}Z"),
-                "lastTimestamp": format!("2026-11-28T12:{last}Z"),
+                "lastTimestamp": "2026-11-28T12:01:50Z",
             }))
             .unwrap()
         };
@@ -166,35 +164,37 @@ mod tests {
         let daemon = pod("daemon", beside["node"].as_str().unwrap_or("node2"), beside);
         // Another's fail as well.
         let events = [
-            event("green", "00:00", "59:00", 99),
-            event("blue", "01:00", "01:30", times - 1),
-            event("blue", "02:00", last, 1),
+            event("green", "00:00", 99),
+            event("blue", "01:00", times - 1),
+            event("blue", "01:50", 1),
         ];
-        sandbox(&blue, &[blue.clone(), daemon], &events)
+        let noon: Time = serde_json::from_value(json!("2026-11-28T12:00:00Z")).unwrap();
+        let now = noon.0.as_second() + now;
+        sandbox(&blue, &[blue.clone(), daemon], &events, now)
     }
 
     #[test]
     fn a_pod_whose_sandbox_keeps_failing_is_told_in_its_plugin_s_words() {
         let nobody = json!({ "node": "node3", "hostNetwork": true });
-        let found = why(5, "02:00", &nobody).unwrap();
+        let found = why(5, 120, &nobody).unwrap();
         insta::assert_snapshot!(found, @r#"default/blue gets no sandbox on node2: plugin type="bridge" failed (add): no address is left"#);
         // Too few, or not for long.
-        assert_eq!(why(4, "02:00", &nobody), None);
-        assert_eq!(why(5, "01:59", &nobody), None);
+        assert_eq!(why(4, 120, &nobody), None);
+        assert_eq!(why(5, 119, &nobody), None);
         // It has one by now.
         let blue = json!({ "node": "node3", "blue": { "podIP": "10.1.2.2" } });
-        assert_eq!(why(5, "02:00", &blue), None);
+        assert_eq!(why(5, 120, &blue), None);
     }
 
     #[test]
     fn a_pod_s_sandbox_may_wait_for_the_daemon_that_makes_its_network() {
         let daemon = |ready: Value| json!({ "hostNetwork": true, "ready": ready });
-        assert_eq!(why(5, "30:00", &daemon(Value::Null)), None);
+        assert_eq!(why(5, 1800, &daemon(Value::Null)), None);
         let ready = daemon("09:00".into());
-        assert_eq!(why(5, "09:59", &ready), None);
-        assert!(why(5, "10:00", &ready).is_some());
+        assert_eq!(why(5, 9 * 60 + 59, &ready), None);
+        assert!(why(5, 10 * 60, &ready).is_some());
         // One with a network of its own makes nobody's.
-        assert!(why(5, "02:00", &json!({})).is_some());
+        assert!(why(5, 120, &json!({})).is_some());
     }
 
     #[test]
