@@ -337,7 +337,7 @@ impl fmt::Display for Lost {
 }
 
 /// `1.234567 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP SYN (in VXLAN ...)`, with `[segment 2]`
-/// before the ports where there are several.
+/// before the ports where there are several; `{:#}` has TCP's sequence numbers.
 impl fmt::Display for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.6} s ", self.at.as_secs_f64())?;
@@ -353,7 +353,8 @@ impl fmt::Display for Sighting {
         for (port, why) in &self.lost {
             write!(f, " (lost at {port}: {why})")?;
         }
-        write!(f, ": {}", self.content)?;
+        f.write_str(": ")?;
+        self.content.fmt(f)?;
         match &self.tunnel {
             Some(tunnel) => write!(f, " (in {tunnel})"),
             None => Ok(()),

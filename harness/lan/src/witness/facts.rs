@@ -295,11 +295,14 @@ impl fmt::Display for Flow {
     }
 }
 
-/// `10.1.1.2:40000 > 10.1.2.2:80 TCP SYN`.
+/// `10.1.1.2:40000 > 10.1.2.2:80 TCP SYN`; `{:#}` with sequence numbers.
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
-            Transport::Tcp(tcp) => write!(f, "{} > {} {tcp}", self.sender(), self.receiver())?,
+            Transport::Tcp(tcp) => {
+                write!(f, "{} > {} ", self.sender(), self.receiver())?;
+                tcp.fmt(f)?;
+            }
             Transport::Udp(udp) => write!(
                 f,
                 "{} > {} UDP, {} octets",
@@ -333,10 +336,16 @@ impl fmt::Display for Tcp {
         for (_, name) in flags.iter().filter(|(set, _)| *set) {
             f.write_str(name)?;
         }
-        match self.payload {
-            0 => Ok(()),
-            octets => write!(f, ", {octets} octets"),
+        if self.payload > 0 {
+            write!(f, ", {} octets", self.payload)?;
         }
+        if f.alternate() {
+            write!(f, ", seq {}", self.seq)?;
+            if let Some(ack) = self.ack {
+                write!(f, " ack {ack}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,8 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::witness::Sighting;
 use crate::witness::facts::Transport;
 use crate::witness::notes::Lost;
@@ -26,9 +24,12 @@ const MEDIANS: u32 = 3;
 /// ... and by this at least, which a busy machine can make of nothing.
 const FLOOR: Duration = Duration::from_millis(30);
 
+/// Frames of a connection that are kept before the one that stands out, and behind it.
+const BEFORE: usize = 12;
+const BEHIND: usize = 4;
+
 /// What stands out.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A connection was opened twice.
     SecondSyn,
@@ -59,7 +60,7 @@ pub enum What {
 }
 
 /// What stands out between two ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusual {
     /// What.
     pub what: What,
@@ -71,6 +72,9 @@ pub struct Unusual {
     pub count: u64,
     /// The first, in words.
     pub example: String,
+    /// The frames of the first's connection: the last before it, and some behind it. Of what is no
+    /// connection's, none.
+    pub frames: Vec<Sighting>,
 }
 
 /// What stands out among frames, by kind and pair of ports. What was sent again only because somebody
@@ -80,7 +84,8 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
     let mut found = Found::default();
     let connections = connections(frames);
     for second in second_syns(&connections) {
-        found.note(What::SecondSyn, &second.first, &second);
+        let both = [second.first.clone(), second.second.clone()];
+        found.note(What::SecondSyn, &second.first, &second, &both);
     }
     let end = frames.last().map_or(Duration::ZERO, |frame| frame.at);
     let mut handshakes: BTreeMap<(Arc<str>, Arc<str>), Vec<Duration>> = BTreeMap::new();
@@ -91,10 +96,10 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
                 Again::Unanswered if repeat.again.at + YOUNG < end => What::SentAgainUnanswered,
                 Again::Needless | Again::Unanswered | Again::Untold => continue,
             };
-            found.note(what, &repeat.first, &repeat);
+            found.note(what, &repeat.first, &repeat, &connection.frames);
         }
         for reset in connection.resets() {
-            found.note(What::Reset, reset, reset);
+            found.note(What::Reset, reset, reset, &connection.frames);
         }
         if let (Some(time), Some(syn)) = (connection.handshake(), connection.syn())
             && let [to] = &*syn.to
@@ -105,19 +110,19 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
     }
     for frame in frames {
         for (_, why) in &frame.lost {
-            found.note(What::Lost(*why), frame, frame);
+            found.note(What::Lost(*why), frame, frame, &[]);
         }
         let Some(packet) = frame.packet() else {
             continue;
         };
         if packet.wrong_checksum().is_some() {
-            found.note(What::WrongChecksum, frame, frame);
+            found.note(What::WrongChecksum, frame, frame, &[]);
         }
         if let Transport::Icmp(icmp) = &packet.transport
             && icmp.about.is_some()
         {
             let (kind, code) = (icmp.kind, icmp.code);
-            found.note(What::IcmpError { kind, code }, frame, frame);
+            found.note(What::IcmpError { kind, code }, frame, frame, &[]);
         }
     }
     let mut all: Vec<Unusual> = found.0.into_values().collect();
@@ -130,7 +135,13 @@ pub fn unusual(frames: &[Sighting]) -> Vec<Unusual> {
 struct Found(BTreeMap<(What, String, String), Unusual>);
 
 impl Found {
-    fn note(&mut self, what: What, frame: &Sighting, example: &impl fmt::Display) {
+    fn note(
+        &mut self,
+        what: What,
+        frame: &Sighting,
+        example: &impl fmt::Display,
+        connection: &[Sighting],
+    ) {
         let from = frame.from.to_string();
         let to = match &*frame.to {
             [] => frame.lost.iter().map(|(port, _)| &**port).collect(),
@@ -143,9 +154,20 @@ impl Found {
             to,
             count: 0,
             example: example.to_string(),
+            frames: around(frame, connection),
         });
         found.count += 1;
     }
+}
+
+/// Those of a connection that come shortly before and behind one of them.
+fn around(frame: &Sighting, connection: &[Sighting]) -> Vec<Sighting> {
+    let at = connection
+        .iter()
+        .position(|other| other.number == frame.number);
+    let at = at.unwrap_or_default();
+    let shown = at.saturating_sub(BEFORE)..connection.len().min(at + 1 + BEHIND);
+    connection[shown].to_vec()
 }
 
 /// Pairs of ports that are far further apart than the others.
@@ -176,6 +198,7 @@ fn slow(handshakes: &BTreeMap<(Arc<str>, Arc<str>), Vec<Duration>>) -> Vec<Unusu
             millis(time),
             millis(usual)
         ),
+        frames: Vec::new(),
     })
     .collect()
 }
@@ -213,6 +236,7 @@ impl fmt::Display for Unusual {
             to,
             count,
             example,
+            frames: _,
         } = self;
         write!(f, "{from} -> {to}: {what} ({count}); {example}")
     }

@@ -384,9 +384,18 @@ pub(crate) fn strayed_to_the_gateway(frame: &Sighting, crossings: &[Crossing]) -
     sent_there && (takes_part || is_of_services(destination))
 }
 
+/// What stood out between nodes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct StoodOut {
+    /// A line for each kind and pair of ports.
+    pub(crate) lines: String,
+    /// The frames around the first of each.
+    pub(crate) frames: String,
+}
+
 /// What stood out between nodes, in words; nothing where nothing did. What the gateway takes part in is
 /// the harness's own: its connections to nodes, which it ends as it likes.
-pub(crate) fn stood_out(seen: &Seen) -> Option<String> {
+pub(crate) fn stood_out(seen: &Seen) -> Option<StoodOut> {
     let mut all = unusual(&seen.frames);
     all.retain(|it| !is_gateway(&it.from) && !is_gateway(&it.to));
     if all.is_empty() {
@@ -401,7 +410,15 @@ pub(crate) fn stood_out(seen: &Seen) -> Option<String> {
         0 => String::new(),
         count => format!("the first {count} frames are forgotten\n"),
     };
-    Some(lines.collect::<String>() + &more + &forgotten)
+    let of_connections = all.iter().take(LINES).filter(|it| !it.frames.is_empty());
+    let frames = of_connections.map(|it| {
+        let frames = it.frames.iter().map(|frame| format!("  {frame:#}\n"));
+        format!("{it}\n{}", frames.collect::<String>())
+    });
+    Some(StoodOut {
+        lines: lines.collect::<String>() + &more + &forgotten,
+        frames: frames.collect(),
+    })
 }
 
 /// Whether a port is the gateway's, on whichever segment.

@@ -20,6 +20,9 @@ use crate::lab::Lab;
 /// What stood out on the wire, in the attempt's folder.
 pub(crate) const STOOD_OUT: &str = "wire.txt";
 
+/// The frames around it, beside that.
+pub(crate) const AROUND: &str = "wire-frames.txt";
+
 /// The segment that the nodes share, or both of them: one switch has seen every frame.
 #[derive(Clone, Copy)]
 pub struct Wire<'lab> {
@@ -109,18 +112,24 @@ impl Wire<'_> {
     /// Leaves in a folder what stood out since the clone's beginning, if anything did, and gives it.
     pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<Option<String>> {
         let seen = self.all(Moment::default())?;
-        let path = folder.join(STOOD_OUT);
-        let told = wire::stood_out(&seen);
-        let left = match &told {
-            Some(told) => fs::write(&path, told),
-            // A run before this one may have left some.
-            None => match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
+        let (lines, frames) = match wire::stood_out(&seen) {
+            Some(told) => (Some(told.lines), Some(told.frames)),
+            None => (None, None),
         };
-        left.with_context(|| format!("cannot change {}", path.display()))?;
-        Ok(told)
+        let frames = frames.filter(|frames| !frames.is_empty());
+        for (name, text) in [(STOOD_OUT, &lines), (AROUND, &frames)] {
+            let path = folder.join(name);
+            let left = match text {
+                Some(text) => fs::write(&path, text),
+                // A run before this one may have left some.
+                None => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                },
+            };
+            left.with_context(|| format!("cannot change {}", path.display()))?;
+        }
+        Ok(lines)
     }
 
     /// The addresses by which others may know a sender.

@@ -10,7 +10,7 @@ use crate::check::failure::Failure;
 use crate::lab;
 use crate::lab::traffic;
 use crate::lab::troubles::NODES;
-use crate::lab::wire::STOOD_OUT;
+use crate::lab::wire::{AROUND, STOOD_OUT};
 use crate::run::caught::LOST;
 use crate::run::program;
 use crate::run::proof::{Effect, Proof, Uncaught};
@@ -91,6 +91,11 @@ impl Page<'_> {
                 "`timeline.txt`, `timeline.json`: the timeline above, and every request of it"
                     .to_owned(),
             );
+        }
+        if self.has(AROUND) {
+            files.push(format!(
+                "`{AROUND}`: the frames around what stood out on the wire"
+            ));
         }
         if self.has(program::OUTPUT) {
             files.push(format!("`{}`: all that the program said", program::OUTPUT));

@@ -439,12 +439,18 @@ fn what_stood_out_between_nodes_is_told_and_the_gateway_s_is_not() {
     assert_eq!(stood_out(&seen(&own)), None);
     let mut told = seen(&[reset(("node1", "node2")), reset(("node1", "node2"))]);
     told.forgotten = 7;
-    let failure = too_unusual(&stood_out(&told).unwrap());
+    let found = stood_out(&told).unwrap();
+    let failure = too_unusual(&found.lines);
     assert_eq!(failure.cause, Cause::Unusual);
     assert!(failure.seen.contains("TCP reset (2)"), "{failure}");
-    insta::assert_snapshot!(stood_out(&told).unwrap(), @"
+    insta::assert_snapshot!(found.lines, @"
     node1 -> node2: TCP reset (2); 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST
     the first 7 frames are forgotten
+    ");
+    insta::assert_snapshot!(found.frames, @"
+    node1 -> node2: TCP reset (2); 0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST
+      0.000000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST, seq 1000
+      0.001000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP RST, seq 1000
     ");
 }
 
