@@ -22,7 +22,7 @@ pub(super) const MARK: &str = "PODWIRE_CHAOS";
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// Looks at an environment that is empty, a millisecond apart: what is so all of its life is believed.
-const LOOKS: usize = 50;
+const LOOKS: usize = 300;
 
 /// Octets of an environment that are looked at: what Linux gives to arguments and environment together
 /// (execve(2), a quarter of a stack of 8 MiB).
