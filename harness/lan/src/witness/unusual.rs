@@ -303,6 +303,26 @@ mod tests {
         ");
     }
 
+    #[test]
+    fn the_frames_around_the_first_are_told_with_their_numbers() {
+        let mut wire = Wire::new();
+        for payload in 0..20 {
+            wire.carries(&Segment::new(1000 + payload, "").ack(9001).at(500, 500));
+        }
+        wire.carries(&Segment::new(9001, "R").reply());
+        for again in 0..6 {
+            wire.carries(&Segment::new(1020 + again, "").ack(9001).at(500, 500));
+        }
+        let [reset] = &*unusual(&wire.all()) else {
+            panic!("a reset alone stands out");
+        };
+        let told = reset.frames.iter().map(|it| format!("{it:#}"));
+        let told: Vec<String> = told.collect();
+        assert_eq!(told.len(), BEFORE + 1 + BEHIND);
+        insta::assert_snapshot!(told[BEFORE], @"0.024000 s node2 -> node1: 10.1.2.2:80 > 10.1.1.2:40000 TCP RST, seq 9001");
+        insta::assert_snapshot!(told[BEFORE + 1], @"0.025000 s node1 -> node2: 10.1.1.2:40000 > 10.1.2.2:80 TCP ACK, seq 1020 ack 9001");
+    }
+
     /// The answer to a copy may be under way.
     #[test]
     fn a_young_copy_is_not_called_unanswered() {
