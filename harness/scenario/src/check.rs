@@ -2,7 +2,6 @@
 
 pub mod assert;
 pub(crate) mod balance;
-pub(crate) mod clients;
 pub(crate) mod datagrams;
 pub(crate) mod failure;
 pub(crate) mod gaps;

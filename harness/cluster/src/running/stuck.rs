@@ -84,11 +84,7 @@ const IN_VAIN: i64 = 60;
 /// Pods of its node ready that use the node's own network, as those do that make one. `all` are Pods of all
 /// nodes, the Pod's `events` may be among others', and `now` is seconds since 1970 by the nodes' clocks.
 pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let node = pod.spec.as_ref()?.node_name.as_ref()?;
-    if status.pod_ip.is_some() {
-        return None;
-    }
+    let node = awaits_sandbox(pod)?;
     let own = |event: &&Event| {
         event.involved_object.uid == pod.metadata.uid && event.reason.as_deref() == Some(NO_SANDBOX)
     };
@@ -116,6 +112,13 @@ pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Opt
             plain::line(said_by_plugin(why))
         )
     })
+}
+
+/// The node of a Pod that has no address yet.
+pub(crate) fn awaits_sandbox(pod: &Pod) -> Option<&String> {
+    let has_address = pod.status.as_ref()?.pod_ip.is_some();
+    let node = pod.spec.as_ref()?.node_name.as_ref();
+    node.filter(|_| !has_address)
 }
 
 /// Without what stands before a CNI plugin's words, which names each try's sandbox by another id.

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use podwire_cluster::{SERVICES_V6, addresses};
 use podwire_lan::Ipv4Net;
-use podwire_probe::{Outcome, ResolveOutcome, TargetReport};
+use podwire_probe::{Kind, Outcome, ResolveOutcome, TargetReport};
 
-pub use crate::check::clients::all_answered_to;
 pub use crate::check::names::resolved;
 
 use crate::check::balance::{Band, FALSE_ALARMS, REQUESTS_PER_BACKEND, Rounds};
@@ -117,6 +116,34 @@ pub fn all_answered_by(
     let parties = parties.as_ref();
     let asked = |host: &str| parties.iter().any(|it| it.name == host);
     each_ended(expected, report, Outcome::Answered, asked)
+}
+
+/// All requests of a kind to one target were answered, to this address and no other: as whom the host outside
+/// saw its client, which has no name to tell it by. The reply to an echo
+/// ([`Kind::Ping`](podwire_probe::Kind::Ping)) does not say.
+///
+/// # Errors
+/// A [`Failure`] with what became of them, of the class of one that was not answered, or else of
+/// [`Cause::WrongAnswer`].
+pub fn all_answered_to(client: IpAddr, kind: Kind, report: &TargetReport) -> Result<(), Failure> {
+    let expected = format!("{} to answer {client}", report.target);
+    let answered = each_ended(&expected, report, Outcome::Answered, |_| true);
+    let seen = report.clients().into_keys();
+    let alone = kind == Kind::Ping || seen.eq([client.to_string().as_str()]);
+    let judged = match answered {
+        Ok(()) if !alone => Err(Failure::new(
+            Cause::WrongAnswer,
+            expected,
+            report.to_string(),
+        )),
+        answered => answered,
+    };
+    judged.map_err(|failure| {
+        failure.look(
+            "`nft list ruleset` and `iptables-save` of the Pod's node: who translates what leaves the cluster, \
+             and who drops it? Then the wire capture",
+        )
+    })
 }
 
 /// Each of these has answered, and nobody else has; requests beside that may have come to nothing.
@@ -510,6 +537,35 @@ mod tests {
         );
         let failure = all_ended("none", &report, Outcome::TimedOut).unwrap_err();
         assert_eq!((failure.cause, &*failure.also), (Cause::Answered, &[][..]));
+    }
+
+    const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 12));
+
+    fn report_of(results: &[(Outcome, Option<&str>)]) -> TargetReport {
+        let results = results.iter().map(|(outcome, client)| {
+            serde_json::json!({ "outcome": outcome, "client": client, "count": 1 })
+        });
+        let results: Vec<_> = results.collect();
+        let report = serde_json::json!({ "target": "192.0.2.10:80", "results": results });
+        serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn all_are_answered_and_by_one_who_saw_the_node() {
+        use Outcome::{Answered, TimedOut};
+        let of = |kind, results: &[_]| {
+            all_answered_to(NODE, kind, &report_of(results)).map_err(|failure| failure.cause)
+        };
+        assert_eq!(of(Kind::Udp, &[(Answered, Some("172.30.0.12"))]), Ok(()));
+        let pod = (Answered, Some("10.1.2.2"));
+        assert_eq!(of(Kind::Udp, &[pod]), Err(Cause::WrongAnswer));
+        let both = [(Answered, Some("172.30.0.12")), pod];
+        assert_eq!(of(Kind::Http, &both), Err(Cause::WrongAnswer));
+        assert_eq!(of(Kind::Http, &[(Answered, None)]), Err(Cause::WrongAnswer));
+        assert_eq!(of(Kind::Ping, &[(Answered, None)]), Ok(()));
+        let lost = [(Answered, Some("172.30.0.12")), (TimedOut, None)];
+        assert_eq!(of(Kind::Udp, &lost), Err(Cause::TimedOut));
+        assert_eq!(of(Kind::Ping, &[]), Err(Cause::Absent));
     }
 
     #[test]

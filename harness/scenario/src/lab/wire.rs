@@ -112,10 +112,8 @@ impl Wire<'_> {
     /// Leaves in a folder what stood out since the clone's beginning, if anything did, and gives it.
     pub(crate) fn leave_what_stood_out(&self, folder: &Path) -> anyhow::Result<Option<String>> {
         let seen = self.all(Moment::default())?;
-        let (lines, frames) = match wire::stood_out(&seen) {
-            Some(told) => (Some(told.lines), Some(told.frames)),
-            None => (None, None),
-        };
+        let told = wire::stood_out(&seen).map(|told| (told.lines, told.frames));
+        let (lines, frames) = told.unzip();
         let frames = frames.filter(|frames| !frames.is_empty());
         for (name, text) in [(STOOD_OUT, &lines), (AROUND, &frames)] {
             let path = folder.join(name);

@@ -55,19 +55,18 @@ const ORDER: [&str; 35] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 8] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
     "harness/scenario/src/check/names.rs",
     "harness/scenario/src/check/datagrams.rs",
     "harness/scenario/src/check/streams.rs",
-    "harness/scenario/src/check/clients.rs",
     "harness/scenario/src/check/party.rs",
     "harness/scenario/src/check/mesh.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
-const ASSERT: [&str; 3] = [CHECKS[0], CHECKS[3], CHECKS[6]];
+const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
 const LOOKS: [&str; 2] = [
@@ -79,7 +78,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
 const GIVEN: [(&str, &str, &str); 22] = [
-    ("Party", "Party", CHECKS[7]),
+    ("Party", "Party", CHECKS[6]),
     ("Answer", "Output", "harness/vm/src/guest.rs"),
     (
         "TargetReport",
@@ -92,8 +91,8 @@ const GIVEN: [(&str, &str, &str); 22] = [
         "ResolveReport",
         "harness/probe/src/resolve.rs",
     ),
-    ("Mesh", "Mesh", CHECKS[8]),
-    ("Cell", "Cell", CHECKS[8]),
+    ("Mesh", "Mesh", CHECKS[7]),
+    ("Cell", "Cell", CHECKS[7]),
     ("Seen", "Seen", "harness/lan/src/witness.rs"),
     ("Sighting", "Sighting", "harness/lan/src/witness.rs"),
     ("Record", "Record", CHECKS[1]),
