@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use podwire_scenario::RequestOutcome::{Answered, Refused};
 use podwire_scenario::{
-    Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, assert,
-    secs, steps,
+    Cause, Cells, Evidence, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, secs,
+    steps,
 };
 use serde_json::{Value, json};
 
@@ -101,13 +101,12 @@ async fn a_pod_with_a_host_port(lab: &Lab) -> anyhow::Result<()> {
 async fn its_node_answers(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.last_node();
     lab.step(format!("{node} answers at port {PORT}, and it is the Pod"));
-    let mut reports = vec![lab.outside().ask(node.address(), PORT).await?];
-    for other in lab.nodes().filter(|other| other.number() != node.number()) {
-        reports.push(lab.ask(other, node.address()).at_port(PORT).await?);
-    }
     let pod = lab.pods().labelled(format!("app={NAME}")).first().await?;
-    for report in reports {
-        assert::all_answered_by("the Pod of the hostPort to answer", &report, &pod)?;
+    let expected = "the Pod of the hostPort to answer";
+    lab.outside().ask(node.address(), PORT).all_answered_by(&pod, expected).await?;
+    for other in lab.nodes().filter(|other| other.number() != node.number()) {
+        let asked = lab.ask(other, node.address()).at_port(PORT);
+        asked.all_answered_by(&pod, expected).await?;
     }
     Ok(())
 }

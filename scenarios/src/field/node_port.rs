@@ -59,6 +59,8 @@ pub(crate) const NODE_PORT: Scenario = Scenario {
     ..Scenario::new("node_port", StageName::Workload, steps!(node_port))
 };
 
+const SILENT: &str = "a node without a Pod not to answer";
+
 async fn node_port(lab: &Lab) -> anyhow::Result<()> {
     green(lab, "Cluster").await?;
     every_node_answers(lab).await?;
@@ -114,68 +116,82 @@ async fn until_followed(lab: &Lab, policy: &str) -> anyhow::Result<()> {
 fn answered_or_not(report: &TargetReport, by: Option<&Party>) -> Result<(), Failure> {
     match by {
         Some(pod) => assert::all_answered_by("the NodePort to answer", report, pod),
-        None => assert::all_ended("a node without a Pod not to answer", report, TimedOut),
+        None => assert::all_ended(SILENT, report, TimedOut),
     }
 }
 
 async fn every_node_answers(lab: &Lab) -> anyhow::Result<()> {
-    let pod = pod(lab).await?;
     for node in lab.nodes() {
         lab.step(format!("{node} answers everybody, as a client with one of its own addresses"));
         let own = node.addresses().await?;
-        for asked in everybody_asks(lab, node).await? {
-            answered_or_not(&asked.report, Some(&pod))?;
-            seen_as(&asked, |client| own.contains(&client))?;
-        }
+        answers_everybody(lab, node, |_, seen| own.contains(&seen)).await?;
     }
     Ok(())
 }
 
 async fn only_its_node_answers(lab: &Lab) -> anyhow::Result<()> {
-    let pod = pod(lab).await?;
     for node in lab.nodes() {
-        let answers = node.number() == its_node(lab).number();
-        lab.step(match answers {
-            true => format!("{node} has the Pod, which sees every client's own address"),
-            false => format!("{node} has no Pod, and does not answer"),
-        });
-        for asked in everybody_asks(lab, node).await? {
-            answered_or_not(&asked.report, answers.then_some(&pod))?;
-            if answers {
-                seen_as(&asked, |client| client == asked.by)?;
-            }
+        if node.number() == its_node(lab).number() {
+            lab.step(format!("{node} has the Pod, which sees every client's own address"));
+            answers_everybody(lab, node, |client, seen| client == seen).await?;
+        } else {
+            lab.step(format!("{node} has no Pod, and does not answer"));
+            answers_nobody(lab, node).await?;
         }
     }
     Ok(())
 }
 
-/// Who asked, and what became of it.
-struct Asked {
-    by: IpAddr,
-    report: TargetReport,
+/// A client outside, by IPv4, and every other node ask a node at the Service's port: its Pod answers, and sees
+/// the client that it should.
+async fn answers_everybody(
+    lab: &Lab,
+    node: Node<'_>,
+    right: impl Fn(IpAddr, IpAddr) -> bool,
+) -> anyhow::Result<()> {
+    let (pod, port) = (pod(lab).await?, lab.service("green").node_port().await?);
+    let (outside, expected) = (lab.outside(), format!("the NodePort of {node} to answer"));
+    let report = outside.ask(node.address(), port).all_answered_by(&pod, &expected).await?;
+    seen_as(outside.client().into(), &report, &right)?;
+    for (other, client, at) in others(lab, node)? {
+        let asked = lab.ask(other, at).at_port(port);
+        let report = asked.all_answered_by(&pod, &expected).await?;
+        seen_as(client, &report, &right)?;
+    }
+    Ok(())
 }
 
-/// A client outside, by IPv4, and every other node ask a node at the Service's port. What a node asks itself is
-/// no matter of the traffic policy: it is a client inside (Kubernetes, "Virtual IPs and Service Proxies").
-async fn everybody_asks(lab: &Lab, node: Node<'_>) -> anyhow::Result<Vec<Asked>> {
-    let (port, address, outside) =
-        (lab.service("green").node_port().await?, node.address(), lab.outside());
-    let report = outside.ask(address, port).await?;
-    let mut all = vec![Asked { by: outside.client().into(), report }];
+async fn answers_nobody(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
+    let port = lab.service("green").node_port().await?;
+    let report = lab.outside().ask(node.address(), port).await?;
+    answered_or_not(&report, None)?;
+    for (other, _, at) in others(lab, node)? {
+        lab.ask(other, at).at_port(port).all_end(TimedOut, SILENT).await?;
+    }
+    Ok(())
+}
+
+/// Every other node, as which client it asks this one, and at which address. What a node asks itself is no matter
+/// of the traffic policy: it is a client inside (Kubernetes, "Virtual IPs and Service Proxies").
+fn others<'a>(lab: &'a Lab, node: Node<'a>) -> anyhow::Result<Vec<(Node<'a>, IpAddr, IpAddr)>> {
+    let mut all = Vec::new();
     for other in lab.nodes().filter(|other| other.number() != node.number()) {
         for family in lab.ip_families().each() {
-            let (by, to) = (other.party().by(*family)?.ip(), node.party().by(*family)?.ip());
-            let report = lab.ask(other, to).at_port(port).await?;
-            all.push(Asked { by, report });
+            let [client, at] = [other, node].map(|it| it.party().by(*family));
+            all.push((other, client?.ip(), at?.ip()));
         }
     }
     Ok(all)
 }
 
-fn seen_as(asked: &Asked, right: impl Fn(IpAddr) -> bool) -> anyhow::Result<()> {
-    let (by, seen) = (asked.by, asked.report.clients());
-    let right = seen.keys().all(|client| client.parse().is_ok_and(&right));
+fn seen_as(
+    client: IpAddr,
+    report: &TargetReport,
+    right: impl Fn(IpAddr, IpAddr) -> bool,
+) -> anyhow::Result<()> {
+    let seen = report.clients();
+    let right = seen.keys().all(|it| it.parse().is_ok_and(|it| right(client, it)));
     let expected = "the Pod to see the client that the traffic policy promises";
-    ensure!(right, WrongAnswer, "{expected}", "{by} was seen as {seen:?}");
+    ensure!(right, WrongAnswer, "{expected}", "{client} was seen as {seen:?}");
     Ok(())
 }

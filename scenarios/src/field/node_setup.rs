@@ -159,7 +159,8 @@ async fn two_ways(lab: &Lab) -> anyhow::Result<[Party; 2]> {
 }
 
 async fn answers_by_the_other_way(lab: &Lab, from: &Party, to: &Party) -> anyhow::Result<()> {
-    lab.ask(from, to.address).all_answered_by(to, "an answer by the other way").await
+    lab.ask(from, to.address).all_answered_by(to, "an answer by the other way").await?;
+    Ok(())
 }
 
 async fn filters_reverse_paths(node: Node<'_>, how: u32) -> anyhow::Result<()> {

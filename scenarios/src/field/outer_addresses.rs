@@ -224,9 +224,9 @@ async fn seen_outside(
     at: Ipv4Addr,
     right: impl Fn(Ipv4Addr) -> bool,
 ) -> anyhow::Result<()> {
-    let report = lab.outside().ask(at, 80).await?;
     let expected = format!("{at} to answer who is outside");
-    assert::all_answered_by(&expected, &report, pod(lab).await?)?;
+    let asked = lab.outside().ask(at, 80);
+    let report = asked.all_answered_by(pod(lab).await?, expected).await?;
     let right = report.clients().keys().all(|client| client.parse().is_ok_and(&right));
     let expected = "the Pod to see the client that the traffic policy promises";
     ensure!(right, WrongAnswer, "{expected}", "{report}");

@@ -64,7 +64,7 @@ pub(crate) async fn all_go_on(lab: &Lab, failed_for: Duration) -> anyhow::Result
     traffic.until_answered_after(Instant::now(), needs).await?;
     let record = traffic.so_far().await?;
     lab.step(format!("new connections so far: {}", lost(&record)));
-    record.gap_at_most(lab.limit(failed_for))?;
+    lab.service(tcp).as_judged(&from, record.gap_at_most(lab.limit(failed_for))).await?;
     it_goes_on(lab).await?;
     datagrams_reach_a_pod(lab).await
 }
@@ -93,7 +93,8 @@ pub(crate) async fn new_connections_are_cut_off(lab: &Lab) -> anyhow::Result<()>
     lab.step("wait as long as no gap may be");
     traffic.until_unanswered_for(NONE).await?;
     let record = traffic.stop().await?;
-    Ok(record.gap_at_most(lab.limit(NONE))?)
+    let Use { from, tcp, .. } = lab.kept()?;
+    lab.service(tcp).as_judged(&from, record.gap_at_most(lab.limit(NONE))).await
 }
 
 pub(crate) async fn it_goes_on(lab: &Lab) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::slice;
 
-use podwire_cluster::Family;
+use podwire_cluster::{Family, addresses};
 
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::End;
@@ -109,6 +109,35 @@ impl From<&Party> for End {
             name: party.name.clone(),
             address: Some(party.ip()),
         }
+    }
+}
+
+/// Who sends requests: a Node or a Pod, or the nodes' router, which is no part of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// One of the cluster's.
+    Inside(Party),
+    /// The client of [`Outside::ask`](crate::Outside::ask).
+    Outside,
+}
+
+impl Asker {
+    /// As an end of requests.
+    pub(crate) fn end(&self) -> End {
+        match self {
+            Self::Inside(party) => End::from(party),
+            Self::Outside => End {
+                node: None,
+                name: "outside".to_owned(),
+                address: Some(addresses::GATEWAY.into()),
+            },
+        }
+    }
+}
+
+impl From<&Party> for Asker {
+    fn from(party: &Party) -> Self {
+        Self::Inside(party.clone())
     }
 }
 

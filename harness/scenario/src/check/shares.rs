@@ -22,7 +22,7 @@ pub(crate) const WHOEVER: Band = Band {
 };
 
 /// Requests to one target, which all should have ended like this.
-pub(crate) fn asked(from: &Party, report: &TargetReport, how: Outcome) -> Pairs {
+pub(crate) fn asked(from: &End, report: &TargetReport, how: Outcome) -> Pairs {
     let pair = to_target(from, report, format!("all {how}"), &|_| true);
     Pairs {
         all: Vec::from_iter(pair),
@@ -31,9 +31,9 @@ pub(crate) fn asked(from: &Party, report: &TargetReport, how: Outcome) -> Pairs 
 }
 
 /// A question to a target that should have answered it, and did not.
-pub(crate) fn unanswered(from: &Party, target: &str) -> Pairs {
+pub(crate) fn unanswered(from: &End, target: &str) -> Pairs {
     let pair = Pair {
-        from: End::from(from),
+        from: from.clone(),
         to: End::named(target),
         expected: Outcome::Answered.to_string(),
         seen: Outcome::TimedOut.to_string(),
@@ -47,7 +47,7 @@ pub(crate) fn unanswered(from: &Party, target: &str) -> Pairs {
 
 /// Requests to a Service, of which each of its Pods should have answered so many: those that nobody
 /// answered come first, then its Pods, then whoever else answered.
-pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share: Band) -> Pairs {
+pub(crate) fn shared(from: &End, report: &TargetReport, pods: &[Party], share: Band) -> Pairs {
     let hosts = report.hosts();
     let wanted = match share {
         ANY => "1 answered or more".to_owned(),
@@ -59,7 +59,7 @@ pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share:
     let of_pod = |pod: &Party| {
         let count = hosts.get(pod.name.as_str()).copied().unwrap_or(0);
         Pair {
-            from: End::from(from),
+            from: from.clone(),
             to: End::from(pod),
             expected: wanted.clone(),
             seen: format!("{count} answered"),
@@ -69,7 +69,7 @@ pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share:
     let is_pod = |name: &str| pods.iter().any(|pod| pod.name == name);
     let strangers = hosts.iter().filter(|(name, _)| !is_pod(name));
     let strangers = strangers.map(|(name, count)| Pair {
-        from: End::from(from),
+        from: from.clone(),
         to: End::named(somebody(name)),
         expected: "0 answered".to_owned(),
         seen: format!("{count} answered"),
@@ -88,7 +88,7 @@ pub(crate) fn shared(from: &Party, report: &TargetReport, pods: &[Party], share:
 
 /// The requests to a target that ended in one of these ways, if any did.
 fn to_target(
-    from: &Party,
+    from: &End,
     report: &TargetReport,
     expected: String,
     of: &dyn Fn(Outcome) -> bool,
@@ -108,7 +108,7 @@ fn to_target(
         seen.push(format!("{} not sent any more", report.unsent));
     }
     Some(Pair {
-        from: End::from(from),
+        from: from.clone(),
         to: End::named(&report.target),
         expected,
         seen: seen.join(", "),
@@ -163,7 +163,12 @@ mod tests {
             (Outcome::Answered, "c", 1),
             (Outcome::TimedOut, "", 89),
         ]);
-        let pairs = shared(&pod("asker"), &report, &[pod("a"), pod("b")], band);
+        let pairs = shared(
+            &End::from(&pod("asker")),
+            &report,
+            &[pod("a"), pod("b")],
+            band,
+        );
         insta::assert_snapshot!(told(&pairs), @"
         WRONG asker -> 10.0.0.42:80: 89 timed out instead of all answered
         asker -> a (10.1.1.2 on node1): 90 answered instead of 65 to 135 answered
@@ -175,7 +180,12 @@ mod tests {
     #[test]
     fn who_may_answer_may_do_so_any_number_of_times_and_nobody_else_once() {
         let report = report(&[(Outcome::Answered, "a", 7), (Outcome::Answered, "", 1)]);
-        let pairs = shared(&pod("asker"), &report, &[pod("a"), pod("b")], WHOEVER);
+        let pairs = shared(
+            &End::from(&pod("asker")),
+            &report,
+            &[pod("a"), pod("b")],
+            WHOEVER,
+        );
         insta::assert_snapshot!(told(&pairs), @"
         asker -> a (10.1.1.2 on node1): 7 answered instead of any number answered
         asker -> b (10.1.1.2 on node1): 0 answered instead of any number answered
@@ -186,10 +196,10 @@ mod tests {
     #[test]
     fn a_target_s_requests_are_one_pair_and_none_where_none_was_sent() {
         let both = report(&[(Outcome::TimedOut, "", 16), (Outcome::Answered, "a", 3)]);
-        let pairs = asked(&pod("asker"), &both, Outcome::Answered);
+        let pairs = asked(&End::from(&pod("asker")), &both, Outcome::Answered);
         insta::assert_snapshot!(told(&pairs), @"WRONG asker -> 10.0.0.42:80: 3 answered, 16 timed out instead of all answered");
         assert_eq!(
-            asked(&pod("asker"), &report(&[]), Outcome::Answered).all,
+            asked(&End::from(&pod("asker")), &report(&[]), Outcome::Answered).all,
             []
         );
     }

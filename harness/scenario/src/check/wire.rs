@@ -14,7 +14,9 @@ use podwire_lan::witness::{
 };
 use podwire_probe::{Outcome, TargetReport};
 
-pub(crate) use self::trace::{first_unanswered, is_of, is_outside, trace, trace_to};
+pub(crate) use self::trace::{
+    first_unanswered, is_of, is_outside, trace, trace_to, unanswered_connections,
+};
 use self::way::{Hop, hops};
 use crate::check::assert::is_of_services;
 use crate::check::failure::{Cause, Failure};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use podwire_cluster::{Family, addresses};
+use podwire_lan::witness::Moment;
 use podwire_probe::{
     FetchReport, FetchRequest, Kind, Outcome, RecordKind, ResolveOutcome, ResolveReport,
     ResolveRequest, TargetReport,
@@ -17,8 +18,8 @@ use podwire_probe::{
 use crate::check::assert;
 use crate::check::failure::Failure;
 use crate::check::mesh::{Cell, Mesh};
-use crate::check::pairs::Pairs;
-use crate::check::party::Party;
+use crate::check::pairs::{End, Pairs};
+use crate::check::party::{Asker, Party};
 use crate::check::shares;
 use crate::check::wire::Crossing;
 use crate::lab::Lab;
@@ -104,15 +105,15 @@ impl<'lab> Ask<'lab> {
     /// # Errors
     /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
     pub async fn all_end(self, how: Outcome, expected: impl AsRef<str>) -> anyhow::Result<()> {
-        let judge = |from: &Party, report: &TargetReport| {
+        let judge = |from: &End, report: &TargetReport| {
             let judged = assert::all_ended(expected.as_ref(), report, how);
             (judged, shares::asked(from, report, how))
         };
-        self.judged(how, judge).await
+        self.judged(how, &[], judge).await.map(drop)
     }
 
     /// Sends them, and each is answered by one of these, by its own name, see [`assert::all_answered_by`]. That
-    /// each of several answers is not asked for.
+    /// each of several answers is not asked for. It gives their report.
     ///
     /// # Errors
     /// As [`Ask::all_end`].
@@ -120,16 +121,10 @@ impl<'lab> Ask<'lab> {
         self,
         parties: impl AsRef<[Party]>,
         expected: impl AsRef<str>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<TargetReport> {
         let parties = parties.as_ref();
-        let judge = |from: &Party, report: &TargetReport| {
-            let judged = assert::all_answered_by(expected.as_ref(), report, parties);
-            (
-                judged,
-                shares::shared(from, report, parties, shares::WHOEVER),
-            )
-        };
-        self.judged(Outcome::Answered, judge).await
+        let judge = answered_by(expected.as_ref(), parties);
+        self.judged(Outcome::Answered, parties, judge).await
     }
 
     /// Sends them, to the host outside, and each is answered, to this address, see
@@ -139,36 +134,59 @@ impl<'lab> Ask<'lab> {
     /// A [`Failure`](crate::Failure) with what they did instead; or the sender cannot be reached.
     pub async fn all_answered_to(self, client: impl Into<IpAddr>) -> anyhow::Result<()> {
         let (client, kind) = (client.into(), self.request.kind);
-        let judge = |from: &Party, report: &TargetReport| {
+        let judge = |from: &End, report: &TargetReport| {
             let judged = assert::all_answered_to(client, kind, report);
             (judged, shares::asked(from, report, Outcome::Answered))
         };
-        self.judged(Outcome::Answered, judge).await
+        self.judged(Outcome::Answered, &[], judge).await.map(drop)
     }
 
-    /// Sends them and judges: the verdict, and who was asked by whom.
     async fn judged(
         self,
         how: Outcome,
-        judge: impl FnOnce(&Party, &TargetReport) -> (Result<(), Failure>, Pairs),
-    ) -> anyhow::Result<()> {
-        let (lab, from, kind) = (self.lab, self.from.clone(), self.request.kind);
+        behind: &[Party],
+        judge: impl FnOnce(&End, &TargetReport) -> (Result<(), Failure>, Pairs),
+    ) -> anyhow::Result<TargetReport> {
+        let (lab, from, kind) = (self.lab, Asker::from(&self.from), self.request.kind);
         let since = lab.wire().now()?;
         let report = self.send().await?;
-        let (Err(failure), mut pairs) = judge(&from, &report) else {
-            return Ok(());
+        let verdict = judge(&from.end(), &report);
+        let ended = Ended {
+            from,
+            kind,
+            since,
+            report,
         };
-        if how != Outcome::TimedOut && report.count(Outcome::TimedOut) > 0 {
-            let wire = lab.wire();
-            pairs.lost = wire.trace_to(&from, &report.target, kind, since).await;
-        }
-        Err(failure.pairs(pairs).into())
+        lab.judged(ended, how, behind, verdict).await
     }
 
     async fn send(self) -> anyhow::Result<TargetReport> {
         let report = self.lab.fetch(&self.from, &self.request).await?;
         let target = report.targets.into_iter().next();
         target.with_context(|| format!("no report for {:?}", self.request.targets))
+    }
+}
+
+/// Requests that have ended.
+pub(super) struct Ended {
+    pub(super) from: Asker,
+    pub(super) kind: Kind,
+    /// Before they were sent.
+    pub(super) since: Moment,
+    pub(super) report: TargetReport,
+}
+
+/// Whether these answered, and who else was asked by whom.
+pub(super) fn answered_by(
+    expected: &str,
+    parties: &[Party],
+) -> impl FnOnce(&End, &TargetReport) -> (Result<(), Failure>, Pairs) {
+    move |from, report| {
+        let judged = assert::all_answered_by(expected, report, parties);
+        (
+            judged,
+            shares::shared(from, report, parties, shares::WHOEVER),
+        )
     }
 }
 
@@ -388,11 +406,38 @@ impl Lab {
             .filter(|_| answer.outcome == ResolveOutcome::TimedOut)
         {
             let target = server.to_string();
-            let mut pairs = shares::unanswered(from, &target);
-            pairs.lost = self.wire().trace_to(from, &target, Kind::Udp, since).await;
+            let (wire, asker) = (self.wire(), Asker::from(from));
+            let mut pairs = shares::unanswered(&asker.end(), &target);
+            pairs.lost = wire.trace_to(&asker, &target, Kind::Udp, since, &[]).await;
             failure = failure.pairs(pairs);
         }
         Err(failure.into())
+    }
+
+    /// The report of requests, when this verdict finds them right. Else its failure, with who asked whom and, where
+    /// one that should have ended otherwise (`how`) timed out, how far it came: to its target, and from there to
+    /// those `behind` it.
+    pub(super) async fn judged(
+        &self,
+        ended: Ended,
+        how: Outcome,
+        behind: &[Party],
+        (verdict, mut pairs): (Result<(), Failure>, Pairs),
+    ) -> anyhow::Result<TargetReport> {
+        let Ended {
+            from,
+            kind,
+            since,
+            report,
+        } = ended;
+        let Err(failure) = verdict else {
+            return Ok(report);
+        };
+        if how != Outcome::TimedOut && report.count(Outcome::TimedOut) > 0 {
+            let (wire, target) = (self.wire(), &report.target);
+            pairs.lost = wire.trace_to(&from, target, kind, since, behind).await;
+        }
+        Err(failure.pairs(pairs).into())
     }
 
     fn requests(&self, targets: impl IntoIterator<Item = String>) -> FetchRequest {

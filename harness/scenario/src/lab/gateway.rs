@@ -1,6 +1,7 @@
 //! The host outside the cluster, which the segment's gateway plays.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::Pin;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -10,10 +11,12 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use podwire_cluster::addresses;
 use podwire_lan::{ContactProtocol, LanError, SegmentStream};
-use podwire_probe::{Counted, Identity, Outcome, TargetReport};
+use podwire_probe::{Counted, Identity, Kind, Outcome, TargetReport};
 use tokio::time::timeout;
 
+use crate::check::party::{Asker, Party};
 use crate::lab::Lab;
+use crate::lab::ask::{Ended, answered_by};
 
 /// What a request from outside may take. As in guests it is not stretched: where nobody answers, it is
 /// always waited for.
@@ -33,7 +36,7 @@ impl Lab {
     }
 }
 
-impl Outside<'_> {
+impl<'lab> Outside<'lab> {
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         addresses::OUTSIDE
@@ -44,29 +47,13 @@ impl Outside<'_> {
         addresses::GATEWAY
     }
 
-    /// A client that is no part of the cluster asks an address of a node at a port, once; it waits ten
-    /// seconds.
-    ///
-    /// # Errors
-    /// When there is no segment any more; what became of the request is in the report.
-    pub async fn ask(&self, to: Ipv4Addr, port: u16) -> anyhow::Result<TargetReport> {
-        let to = SocketAddrV4::new(to, port);
-        let gateway = self.lab.cluster().segment().gateway();
-        let counted = match gateway.connect(to, REQUEST).await {
-            Ok(stream) => match timeout(REQUEST, fetch(stream, to)).await {
-                Ok(Ok(counted)) => counted,
-                Ok(Err(error)) => ended(Outcome::Other, error.to_string()),
-                Err(_) => ended(Outcome::TimedOut, "connected, and not answered".to_owned()),
-            },
-            Err(LanError::Stopped) => return Err(LanError::Stopped.into()),
-            Err(error) => ended(outcome(&error), error.to_string()),
-        };
-        Ok(TargetReport {
-            target: to.to_string(),
-            results: vec![counted],
-            unsent: 0,
-            attempts: Vec::new(),
-        })
+    /// A client that is no part of the cluster asks an address of a node at a port, once, when it is awaited;
+    /// it waits ten seconds. What became of the request is in the report.
+    pub fn ask(&self, to: Ipv4Addr, port: u16) -> AskFromOutside<'lab> {
+        AskFromOutside {
+            lab: self.lab,
+            to: SocketAddrV4::new(to, port),
+        }
     }
 
     /// Its name in the DNS that nodes ask.
@@ -90,6 +77,68 @@ impl Outside<'_> {
             .iter()
             .map(|it| format!("{} {:?} x{}", it.source, it.protocol, it.count));
         lines.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A request of somebody outside, sent when it is awaited.
+#[must_use = "requests are sent when they are awaited"]
+pub struct AskFromOutside<'lab> {
+    lab: &'lab Lab,
+    to: SocketAddrV4,
+}
+
+impl<'lab> AskFromOutside<'lab> {
+    /// Sends it, and it is answered by one of these, by its own name, see
+    /// [`assert::all_answered_by`](crate::assert::all_answered_by). It gives the
+    /// report.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) with what it did instead, and how far it came; there is no segment any more.
+    pub async fn all_answered_by(
+        self,
+        parties: impl AsRef<[Party]>,
+        expected: impl AsRef<str>,
+    ) -> anyhow::Result<TargetReport> {
+        let (lab, from, parties) = (self.lab, Asker::Outside, parties.as_ref());
+        let since = lab.wire().now()?;
+        let report = self.send().await?;
+        let verdict = answered_by(expected.as_ref(), parties)(&from.end(), &report);
+        let ended = Ended {
+            from,
+            kind: Kind::Http,
+            since,
+            report,
+        };
+        lab.judged(ended, Outcome::Answered, parties, verdict).await
+    }
+
+    async fn send(self) -> anyhow::Result<TargetReport> {
+        let Self { lab, to } = self;
+        let gateway = lab.cluster().segment().gateway();
+        let counted = match gateway.connect(to, REQUEST).await {
+            Ok(stream) => match timeout(REQUEST, fetch(stream, to)).await {
+                Ok(Ok(counted)) => counted,
+                Ok(Err(error)) => ended(Outcome::Other, error.to_string()),
+                Err(_) => ended(Outcome::TimedOut, "connected, and not answered".to_owned()),
+            },
+            Err(LanError::Stopped) => return Err(LanError::Stopped.into()),
+            Err(error) => ended(outcome(&error), error.to_string()),
+        };
+        Ok(TargetReport {
+            target: to.to_string(),
+            results: vec![counted],
+            unsent: 0,
+            attempts: Vec::new(),
+        })
+    }
+}
+
+impl<'lab> IntoFuture for AskFromOutside<'lab> {
+    type Output = anyhow::Result<TargetReport>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'lab>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
     }
 }
 

@@ -73,7 +73,8 @@ impl Node<'_> {
     }
 
     /// Waits until its daemon has laid all that leads to another node's Pods, whose range this is: a route,
-    /// and where flannel has a tunnel a neighbour and a forwarding entry.
+    /// and where flannel has a tunnel a neighbour and a forwarding entry with the hardware address that the
+    /// other's end of it has now (flanneld may have made it anew).
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
@@ -82,12 +83,22 @@ impl Node<'_> {
         let network = self.lab().pod_network();
         let laid = self.lab().eventually(expected, LAID, async || {
             let laid = self.laid_for(other, range).await?;
-            let lacks = lacking(network, &laid, range, other.address());
+            let end = match network {
+                PodNetwork::Flannel(FlannelBackend::Vxlan) => Some(other.end_of_tunnel().await?),
+                _ => None,
+            };
+            let lacks = lacking(&laid, range, other.address(), end.as_deref());
             let state = lacks.map(|lacks| format!("no {lacks}; there is {laid:?}"));
             let state = state.unwrap_or_default();
             Ok(Probe::when(lacks.is_none(), Cause::Absent, state).needs(self.needs_daemon()))
         });
         laid.await
+    }
+
+    /// The hardware address of its end of flannel's tunnel; empty while it has none.
+    async fn end_of_tunnel(self) -> anyhow::Result<String> {
+        let read = format!("cat /sys/class/net/{TUNNEL}/address 2>/dev/null; true");
+        Ok(self.run(read).await?.text().to_owned())
     }
 
     /// Waits until nothing is laid on it for another node's Pods, whose range this is.
@@ -132,29 +143,30 @@ fn front(range: Ipv4Net) -> String {
     format!("{a}.{b}.{c}.")
 }
 
-/// What is missing of what leads to the Pods of a node with this range and address.
+/// What is missing of what leads to the Pods of a node with this range and address, whose end of a tunnel has
+/// this hardware address, where there is a tunnel.
 fn lacking(
-    network: PodNetwork,
     laid: &[String],
     range: Ipv4Net,
     address: Ipv4Addr,
+    tunnel: Option<&str>,
 ) -> Option<&'static str> {
-    let has = |begin: &str, words: &str| {
+    let has = |words: &str| {
         let mut lines = laid.iter();
-        lines.any(|line| line.starts_with(begin) && format!("{line} ").contains(words))
+        lines.any(|line| format!("{line} ").starts_with(words))
     };
-    let tunnel = network == PodNetwork::Flannel(FlannelBackend::Vxlan);
-    let (via, end) = match tunnel {
-        true => (range.address, format!("{} lladdr ", range.address)),
-        false => (address, String::new()),
-    };
-    if !has(&format!("{range} via {via} "), "") {
+    let via = tunnel.map_or(address, |_| range.address);
+    if !has(&format!("{range} via {via} ")) {
         return Some("route");
     }
-    if tunnel && !has(&end, " PERMANENT ") {
-        return Some("neighbour");
+    match tunnel {
+        None => None,
+        Some("") => Some("other end of the tunnel"),
+        Some(end) if !has(&format!("{} lladdr {end} PERMANENT ", range.address)) => {
+            Some("neighbour")
+        }
+        Some(end) => (!has(&format!("{end} dst {address} "))).then_some("forwarding entry"),
     }
-    (tunnel && !has("", &format!(" dst {address} "))).then_some("forwarding entry")
 }
 
 #[cfg(test)]
@@ -168,19 +180,18 @@ mod tests {
 
     #[test]
     fn what_leads_to_a_node_s_pods_is_a_route_and_in_a_tunnel_two_entries() {
-        let vxlan = PodNetwork::Flannel(FlannelBackend::Vxlan);
-        let host_gw = PodNetwork::Flannel(FlannelBackend::HostGw);
-        let of = |network, lines: &[&str]| {
+        let of = |tunnel: Option<&str>, lines: &[&str]| {
             let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
             let range = "10.1.2.0/24".parse().unwrap();
-            lacking(network, &lines, range, Ipv4Addr::new(172, 30, 0, 12))
+            lacking(&lines, range, Ipv4Addr::new(172, 30, 0, 12), tunnel)
         };
+        let vxlan = Some("1e:08:6f:2a:94:5f");
         let direct = "10.1.2.0/24 via 172.30.0.12 dev enp1s0";
         let route = "10.1.2.0/24 via 10.1.2.0 dev flannel.1 onlink";
         let neighbour = "10.1.2.0 lladdr 1e:08:6f:2a:94:5f PERMANENT";
         let forwarding = "1e:08:6f:2a:94:5f dst 172.30.0.12 self permanent";
-        assert_eq!(of(host_gw, &[direct]), None);
-        assert_eq!(of(host_gw, &[route]), Some("route"));
+        assert_eq!(of(None, &[direct]), None);
+        assert_eq!(of(None, &[route]), Some("route"));
         assert_eq!(of(vxlan, &[route, neighbour, forwarding]), None);
         assert_eq!(of(vxlan, &[direct, neighbour, forwarding]), Some("route"));
         assert_eq!(of(vxlan, &[route, forwarding]), Some("neighbour"));
@@ -192,5 +203,12 @@ mod tests {
         let stale = "10.1.2.0 lladdr 1e:08:6f:2a:94:5f STALE";
         assert_eq!(of(vxlan, &[route, stale, forwarding]), Some("neighbour"));
         assert_eq!(of(vxlan, &[]), Some("route"));
+        // The other has booted since.
+        let (none, anew) = (Some(""), Some("d2:4c:01:90:11:02"));
+        assert_eq!(
+            of(none, &[route, neighbour, forwarding]),
+            Some("other end of the tunnel")
+        );
+        assert_eq!(of(anew, &[route, neighbour, forwarding]), Some("neighbour"));
     }
 }

@@ -11,6 +11,7 @@ use podwire_probe::{Outcome, TargetReport};
 use crate::check::assert;
 use crate::check::balance::Rounds;
 use crate::check::failure::{Cause, Failure};
+use crate::check::pairs::End;
 use crate::check::party::Party;
 use crate::check::shares;
 use crate::check::wire::Requests;
@@ -96,7 +97,7 @@ impl Service<'_> {
                 }
                 let asked = self.lab.ask(&from, address).by(self.kind).times(requests);
                 let report = asked.at_most_time_outs(EARLY_TIME_OUTS).await?;
-                let pairs = shares::shared(&from, &report, &running, shares::ANY);
+                let pairs = shares::shared(&End::from(&from), &report, &running, shares::ANY);
                 let answered = assert::each_has_answered(&expected, &report, &running);
                 let seen = Probe::judged(answered).pairs(Some(pairs.into()));
                 Ok(match family {
@@ -143,7 +144,7 @@ impl Service<'_> {
             let pods = self.ready_pods().await?;
             let report = self.lab.ask(&from, address).by(self.kind).await?;
             let answered = assert::all_answered_by(&expected, &report, &pods);
-            let pairs = shares::shared(&from, &report, &pods, shares::WHOEVER);
+            let pairs = shares::shared(&End::from(&from), &report, &pods, shares::WHOEVER);
             let seen = Probe::judged(answered).pairs(Some(pairs.into()));
             Ok(seen.needs(Needs::KubeProxy {
                 node: from.node,
@@ -255,6 +256,24 @@ impl Service<'_> {
             .await
     }
 
+    /// The verdict on steady traffic to its ClusterIP; a failure also says whether the Pods answer the sender at
+    /// their own addresses now, and how far a request to one comes that does not.
+    ///
+    /// # Errors
+    /// The [`Failure`].
+    pub async fn as_judged(
+        &self,
+        from: &Party,
+        verdict: Result<(), Failure>,
+    ) -> anyhow::Result<()> {
+        let Err(failure) = verdict else {
+            return Ok(());
+        };
+        let (address, since) = (self.address().await?, self.lab.wire().now()?);
+        let asked = (address.into(), since);
+        Err(self.asked_directly(from, asked, failure.into()).await)
+    }
+
     async fn pods(&self) -> anyhow::Result<Vec<Party>> {
         self.lab.deployment(&self.name).pods().running().await
     }
@@ -280,7 +299,9 @@ impl Service<'_> {
         };
         let wire = self.lab.wire();
         let target = address.to_string();
-        let to_service = wire.trace_to(from, &target, self.kind, since).await;
+        let to_service = wire
+            .trace_to(&from.into(), &target, self.kind, since, &[])
+            .await;
         // What was seen is worth more than that no more could be.
         let cells = told.await.unwrap_or_default();
         if let Some(pairs) = &mut failure.pairs {
@@ -344,14 +365,16 @@ impl Service<'_> {
             .for_each(|it| it.clients.extend(&clients));
         let told = report.results.iter().map(|it| u64::from(it.count)).sum();
         let share = Rounds::of(u32::try_from(pods.len())?).fair(told);
-        let failure = failure.pairs(shares::shared(&from, &report, pods, share));
+        let failure = failure.pairs(shares::shared(&End::from(&from), &report, pods, share));
         let wire = self.lab.wire();
         let mut failure = wire.trouble(&sent, failure);
         if let Some(pairs) = &mut failure.pairs
             && pairs.lost.is_none()
             && report.count(Outcome::TimedOut) > 0
         {
-            pairs.lost = wire.trace_to(&from, &report.target, self.kind, since).await;
+            pairs.lost = wire
+                .trace_to(&(&from).into(), &report.target, self.kind, since, &[])
+                .await;
         }
         Err(failure.into())
     }

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use podwire_cluster::{PodNetwork, addresses};
+use podwire_lan::Ipv4Net;
 use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_probe::Kind;
 
 use crate::check::failure::Failure;
 use crate::check::pairs::Trace;
-use crate::check::party::Party;
+use crate::check::party::{Asker, Party};
 use crate::check::wire::{self, Crossing, Observed, Requests};
 use crate::lab::Lab;
 
@@ -147,27 +148,42 @@ impl Wire<'_> {
         Ok(wire::trace(crossing, &seen, self.lab.layout()))
     }
 
-    /// How far one party's unanswered requests of a kind came to an address, wherever that is. Nothing of a
-    /// target that is no address.
+    /// How far somebody's unanswered requests of a kind came to an address, wherever that is, and from there
+    /// to those that may have to answer behind it, whoever seems to ask them. Nothing of a target that is no
+    /// address.
     pub(super) async fn trace_to(
         &self,
-        from: &Party,
+        from: &Asker,
         target: &str,
         kind: Kind,
         since: Moment,
+        behind: &[Party],
     ) -> Option<Trace> {
         let with_port = target.parse().ok().map(|it: SocketAddr| it.ip());
         let address = with_port.or_else(|| target.parse().ok())?;
-        let mut clients = self.clients_of(from).await;
-        if wire::is_outside(address) {
+        let mut clients = match from {
+            Asker::Inside(party) => self.clients_of(party).await,
+            Asker::Outside => BTreeSet::from([addresses::GATEWAY.into()]),
+        };
+        if let Asker::Inside(party) = from
+            && wire::is_outside(address)
+        {
             // A Pod is seen there as its node.
-            let node = self.lab.node(from.node).party();
+            let node = self.lab.node(party.node).party();
             clients.extend(self.clients_of(&node).await);
         }
-        let seen = self.ask(|witness| between(witness, &clients, address, since));
+        let behind: Vec<Ipv4Net> = behind.iter().map(|it| alone(it.address)).collect();
+        let seen = self.ask(|witness| {
+            let mut seen = between(witness, &clients, address, since);
+            let behind = wire::unanswered_connections(&witness.touching(&behind, since));
+            seen.frames.extend(behind);
+            seen.frames.sort_by_key(|frame| frame.number);
+            seen.frames.dedup_by_key(|frame| frame.number);
+            seen
+        });
         let mut seen = seen.ok()?;
         seen.frames.retain(|frame| wire::is_of(kind, frame));
-        Some(wire::trace_to(from, &clients, (target, address), &seen))
+        Some(wire::trace_to(&from.end(), (target, address), &seen))
     }
 
     /// The same failure, with how far unanswered requests came, the first of them also as its pairs' lost one, and
@@ -209,6 +225,13 @@ impl Wire<'_> {
     fn ask<T>(&self, question: impl FnOnce(&Witness) -> T) -> anyhow::Result<T> {
         let answer = self.lab.cluster().segment().ask(question);
         answer.context("cannot ask what the wire has carried")
+    }
+}
+
+fn alone(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net {
+        address,
+        prefix: 32,
     }
 }
 

@@ -6,7 +6,8 @@ use podwire_lan::MacAddr;
 use podwire_lan::witness::{Checksum, Content, Flow, Icmp, Packet, Tcp, Transport};
 
 use super::*;
-use crate::check::pairs::Trace;
+use crate::check::pairs::{End, Trace};
+use crate::check::party::Asker;
 use podwire_cluster::Family;
 
 fn party(name: &str, node: u32, address: [u8; 4]) -> Party {
@@ -565,15 +566,14 @@ fn of_a_service_whose_packets_nobody_translates_the_way_is_that_of_its_own_addre
     let service = party("service", 0, [10, 0, 0, 42]);
     let syn = Sent::new(("node1", "gateway"), &a, &service);
     let seen = seen(&[syn.clone(), syn.again(2)]);
-    let clients = BTreeSet::from([a.ip()]);
     let to = ("10.0.0.42:80", service.ip());
-    let lost = trace_to(&a, &clients, to, &seen);
+    let lost = trace_to(&End::from(&a), to, &seen);
     insta::assert_snapshot!(traced(&lost), @"
     request node1 -> gateway at 0 us
     held by node1, heading for 10.0.0.42
     ");
     insta::assert_snapshot!(lost, @"what came last: 0.001000 s node1 -> gateway: 10.1.1.2:40000 > 10.0.0.42:80 TCP SYN; it went to the gateway, which drops it");
-    let nothing = trace_to(&a, &clients, to, &Seen::default());
+    let nothing = trace_to(&End::from(&a), to, &Seen::default());
     insta::assert_snapshot!(nothing, @"nothing to 10.0.0.42 was on the wire under that address: it never left node1, or was translated there");
 }
 
@@ -581,9 +581,8 @@ fn of_a_service_whose_packets_nobody_translates_the_way_is_that_of_its_own_addre
 fn what_goes_outside_may_get_lost_on_its_node_before_and_behind_the_wire() {
     let a = a();
     let outside = party("outside", 0, addresses::OUTSIDE.octets());
-    let clients = BTreeSet::from([a.ip()]);
     let way = |sent: &[Sent<'_>]| {
-        let lost = trace_to(&a, &clients, ("192.0.2.10:80", outside.ip()), &seen(sent));
+        let lost = trace_to(&End::from(&a), ("192.0.2.10:80", outside.ip()), &seen(sent));
         format!("{}\n{}", traced(&lost), lost.ended)
     };
     let syn = Sent::new(("node1", "gateway"), &a, &outside);
@@ -603,6 +602,58 @@ fn what_goes_outside_may_get_lost_on_its_node_before_and_behind_the_wire() {
     held by node1, heading for 10.1.1.2
     what came last: 0.001000 s gateway -> node1: 192.0.2.10:80 > 10.1.1.2:40000 TCP SYN ACK
     ");
+}
+
+#[test]
+fn who_asks_a_node_from_outside_is_traced_to_the_pod_behind_it() {
+    let node1 = party("node1", 1, [172, 30, 0, 11]);
+    let node2 = party("node2", 2, [172, 30, 0, 12]);
+    let (asker, b) = (party("outside", 0, addresses::GATEWAY.octets()), b());
+    let way = |from: &Asker, sent: &[Sent<'_>]| {
+        let lost = trace_to(&from.end(), ("172.30.0.11:30080", node1.ip()), &seen(sent));
+        format!("{}\n{}", traced(&lost), lost.ended)
+    };
+    insta::assert_snapshot!(way(&Asker::Outside, &[]), @"
+    held by , heading for 172.30.0.11
+    nothing to 172.30.0.11 was on the wire
+    ");
+    let syn = Sent::new(("gateway", "node1"), &asker, &node1);
+    insta::assert_snapshot!(way(&Asker::Outside, std::slice::from_ref(&syn)), @"
+    request gateway -> node1 at 0 us
+    held by node1, heading for 172.30.0.11
+    what came last: 0.000000 s gateway -> node1: 172.30.0.1:40000 > 172.30.0.11:80 TCP SYN
+    ");
+    // As a client of the node itself, which the policy Cluster has it be.
+    let on = Sent::new(("node1", "node2"), &node1, &b);
+    let both = [syn.clone(), on.clone()];
+    insta::assert_snapshot!(way(&Asker::Outside, &both), @"
+    request gateway -> node1 at 0 us
+    request node1 -> node2 at 1000 us
+    held by node2, heading for 10.1.2.2
+    what came last: 0.001000 s node1 -> node2: 172.30.0.11:40000 > 10.1.2.2:80 TCP SYN
+    ");
+    let back = on.answer(("node2", "node1"), 0);
+    insta::assert_snapshot!(way(&Asker::Outside, &[syn, on, back]), @"
+    request gateway -> node1 at 0 us
+    request node1 -> node2 at 1000 us
+    answer node2 -> node1 at 2000 us
+    held by node1, heading for 172.30.0.11
+    what came last: 0.002000 s node2 -> node1: 10.1.2.2:80 > 172.30.0.11:40000 TCP SYN ACK
+    ");
+    let from_node = Sent::new(("node2", "node1"), &node2, &node1);
+    insta::assert_snapshot!(way(&Asker::from(&node2), &[from_node]), @"
+    request node2 -> node1 at 0 us
+    held by node1, heading for 172.30.0.11
+    what came last: 0.000000 s node2 -> node1: 172.30.0.12:40000 > 172.30.0.11:80 TCP SYN
+    ");
+}
+
+#[test]
+fn of_connections_behind_a_port_those_are_traced_that_nobody_answered() {
+    let (a, b) = (a(), b());
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    assert_eq!(unanswered_connections(&seen(&[syn])).len(), 1);
+    assert_eq!(unanswered_connections(&direct(&a, &b)), []);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use podwire_probe::Kind;
 use super::way::hops;
 use super::{Crossing, arrives, is_gateway, last_seen};
 use crate::check::pairs::{End, Hop, Trace, kept};
-use crate::check::party::Party;
 
 /// How far an unanswered request came, hop by hop.
 pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
@@ -47,52 +46,60 @@ pub(crate) fn is_of(kind: Kind, frame: &Sighting) -> bool {
     }
 }
 
+/// The frames of TCP connections that somebody opened and nobody answered.
+pub(crate) fn unanswered_connections(seen: &Seen) -> Vec<Sighting> {
+    let all = connections(&seen.frames).into_iter();
+    let lost = all.filter(|it| it.isn.is_some() && !it.answered());
+    lost.flat_map(|it| it.frames).collect()
+}
+
 /// The same of requests to somebody of whom nobody knows where he is: a Service, whose packets are on the
-/// wire under its own address only where no node has translated it.
-pub(crate) fn trace_to(
-    from: &Party,
-    clients: &BTreeSet<IpAddr>,
-    (name, address): (&str, IpAddr),
-    seen: &Seen,
-) -> Trace {
+/// wire under its own address only where no node has translated it; a port of a node, or the host outside.
+pub(crate) fn trace_to(from: &End, (name, address): (&str, IpAddr), seen: &Seen) -> Trace {
     let last = seen.frames.last();
-    let ended = match last {
-        None => format!(
+    let ended = match (last, from.node) {
+        (None, Some(node)) => format!(
             "nothing to {address} was on the wire under that address: it never left {}, or was \
              translated there",
-            node_name(from.node)
+            node_name(node)
         ),
-        Some(last) => {
-            let to_gateway = last.to.iter().any(|port| is_gateway(port));
-            let dropped = match to_gateway && !is_outside(address) {
+        (None, None) => format!("nothing to {address} was on the wire"),
+        (Some(last), _) => {
+            let astray = went_astray(from, address, last);
+            let dropped = match astray {
                 true => "; it went to the gateway, which drops it",
                 false => "",
             };
             format!("what came last: {last}{dropped}")
         }
     };
-    let is_answer = |frame: &Sighting| {
-        let source = frame.packet().map(|packet| packet.source);
-        !source.is_some_and(|it| clients.contains(&it))
-    };
     let mut taken: Vec<Hop> = Vec::new();
+    let mut asked = BTreeSet::new();
     for frame in &seen.frames {
-        let hop = hop(frame, is_answer(frame));
+        let Some(packet) = frame.packet() else {
+            continue;
+        };
+        // On its way either end may get another address: who was asked by somebody answers him.
+        let answers = asked.contains(&(packet.destination, packet.source));
+        if !answers {
+            asked.insert((packet.source, packet.destination));
+        }
+        let hop = hop(frame, answers || packet.about().is_some());
         let known = |it: &Hop| (&it.from, &it.to, it.answer) == (&hop.from, &hop.to, hop.answer);
         if !taken.iter().any(known) {
             taken.push(hop);
         }
     }
     let held_by = match last {
-        None => Some(from.node),
+        None => from.node,
         Some(last) if !last.lost.is_empty() => None,
-        // What left has arrived, and what comes back has a node to get by.
-        Some(last) if is_outside(address) => last.to.iter().find_map(|port| node_number(port)),
-        Some(last) => node_number(&last.from),
+        Some(last) if went_astray(from, address, last) => node_number(&last.from),
+        // What has arrived somewhere should have gone on from there.
+        Some(last) => last.to.iter().find_map(|port| node_number(port)),
     };
     let (frames, left_out) = kept(&seen.frames);
     Trace {
-        from: End::from(from),
+        from: from.clone(),
         to: End {
             node: None,
             name: name.to_owned(),
@@ -105,6 +112,12 @@ pub(crate) fn trace_to(
         frames,
         left_out,
     }
+}
+
+/// To the gateway, which is on nobody's way within the cluster.
+fn went_astray(from: &End, address: IpAddr, last: &Sighting) -> bool {
+    let inside = from.node.is_some() && !is_outside(address);
+    inside && last.to.iter().any(|port| is_gateway(port))
 }
 
 /// That of the first connection of requests that was on the wire and not answered.
