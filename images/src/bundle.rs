@@ -32,6 +32,7 @@ use crate::{Check, Digest, Error, Kind, Staging, Workshop};
 pub use component::{Component, OwnFileError};
 pub(crate) use component::{head as program_head, not_for_nodes};
 pub use directory::BundleFrom;
+pub(crate) use modules::kube_router_pinned;
 pub use modules::{cached_kube_router, kube_router};
 pub use replace::{OwnFile, Replacement};
 pub use version::{resolve, versions};

@@ -51,6 +51,8 @@ pub enum Program {
     Bundle(String),
     /// The bundle that clusters can be upgraded to: path in it.
     Newer(String),
+    /// One that is part of no bundle, and the image's only one.
+    Alone,
 }
 
 /// A capability, by its number in linux/capability.h; below 32.

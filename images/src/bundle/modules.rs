@@ -38,6 +38,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const CNI_PLUGINS: &str = "github.com/containernetworking/plugins";
 const CRICTL: &str = "sigs.k8s.io/cri-tools";
 const FLANNEL_MODULE: &str = "github.com/flannel-io/flannel";
+const KUBE_ROUTER_MODULE: &str = "github.com/cloudnativelabs/kube-router/v2";
 const ETCD: &str = "go.etcd.io/etcd/server/v3";
 const COREDNS: &str = "github.com/coredns/coredns";
 
@@ -398,6 +399,26 @@ pub fn cached_kube_router(workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Er
     let found = (workshop.cache).find(Kind::Tool, &recipe.tool_name(), Check::Contents)?;
     let dir = found.usable(KUBE_ROUTER, workshop.report);
     Ok(dir.map(|dir| dir.join("bin").join(KUBE_ROUTER)))
+}
+
+/// What kube-router is built from.
+pub(crate) struct Pinned {
+    /// Names its program in the cache, by all that goes into it.
+    pub(crate) name: String,
+    /// Its version, without `v`.
+    pub(crate) version: String,
+}
+
+/// What kube-router is built from today.
+///
+/// # Errors
+/// [`Error`] when its pins cannot be read.
+pub(crate) fn kube_router_pinned(workshop: &Workshop<'_>) -> Result<Pinned, Error> {
+    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
+    Ok(Pinned {
+        name: recipe.tool_name(),
+        version: recipe.version_of(KUBE_ROUTER_MODULE),
+    })
 }
 
 /// kube-router's program, built from its module on first use: for the scenarios that start it.

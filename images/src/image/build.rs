@@ -193,7 +193,7 @@ pub(super) struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn start(workshop: &'a Workshop<'a>, recipe: &'a Recipe) -> Result<Self, Error> {
+    pub(super) fn start(workshop: &'a Workshop<'a>, recipe: &'a Recipe) -> Result<Self, Error> {
         let privilege = privilege(workshop.spawner)?;
         let work = workshop.cache.staging(&format!("image-{}", recipe.name))?;
         let log = workshop.cache.log(&format!("image-{}.log", recipe.name))?;
@@ -216,7 +216,7 @@ impl<'a> Build<'a> {
         Ok(build)
     }
 
-    fn script(
+    pub(super) fn script(
         &self,
         text: &str,
         args: &[String],
@@ -233,7 +233,7 @@ impl<'a> Build<'a> {
     }
 
     /// Installs the packages, the locked versions where there are any, and tells what came.
-    fn bootstrap(&self, lock: &Lock, packages: &[String]) -> Result<Lock, Error> {
+    pub(super) fn bootstrap(&self, lock: &Lock, packages: &[String]) -> Result<Lock, Error> {
         let Self {
             recipe, privilege, ..
         } = self;

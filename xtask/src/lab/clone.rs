@@ -77,10 +77,10 @@ impl Prepared {
             ..Wanted::cluster(&order, args.nodes)
         };
         let mut preparation = Preparation::new(session, wanted);
-        let pod_network = given.as_ref().map(|given| preparation.pod_network(given));
-        let pod_network = pod_network.transpose()?;
+        let pulled = preparation.pulled_network(given.as_ref())?;
         let judged = preparation.judge()?;
         let node = preparation.node_image()?;
+        let pod_network = pulled.or(preparation.built_network(given.as_ref())?);
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
         let host = preparation.host(&judged);

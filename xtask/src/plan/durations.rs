@@ -116,6 +116,7 @@ fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
         | Phase::Bundle
         | Phase::OwnBundle
         | Phase::KubeRouter
+        | Phase::NetworkImage
         | Phase::Programs => phase.name().to_owned(),
         _ => on(phase.name(), accelerator),
     }

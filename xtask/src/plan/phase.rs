@@ -15,6 +15,7 @@ pub(crate) enum Phase {
     OwnBundle,
     NodeImage,
     KubeRouter,
+    NetworkImage,
     Programs,
     HarnessTests,
     Layer,
@@ -49,6 +50,7 @@ impl Phase {
             Self::OwnBundle => "own bundle",
             Self::NodeImage => "node image",
             Self::KubeRouter => "kube-router",
+            Self::NetworkImage => "network image",
             Self::Programs => "test programs",
             Self::HarnessTests => "harness tests",
             Self::Layer => "image layer",
@@ -71,6 +73,9 @@ impl Phase {
                 "the machines' disk: Debian, containerd, the bundle, its container images"
             }
             Self::KubeRouter => "a network daemon that scenarios start on nodes",
+            Self::NetworkImage => {
+                "the container image of the Pod network's daemon, from its Go module"
+            }
             Self::Programs => "compile the tests and scenarios",
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
             Self::Layer => "one machine imports the manifest's container images",
@@ -88,6 +93,7 @@ impl Phase {
             Self::Accelerator => (5.0, 30.0),
             Self::OwnBundle => (20.0, 20.0),
             Self::NodeImage | Self::KubeRouter => (150.0, 150.0),
+            Self::NetworkImage => (200.0, 200.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
             Self::Layer => (30.0, 150.0),
@@ -100,7 +106,7 @@ impl Phase {
     pub(super) fn compiles(self) -> bool {
         matches!(
             self,
-            Self::Tools | Self::Bundle | Self::KubeRouter | Self::Programs
+            Self::Tools | Self::Bundle | Self::KubeRouter | Self::NetworkImage | Self::Programs
         )
     }
 
@@ -118,6 +124,7 @@ impl Phase {
             Self::OwnBundle => (800, 100),
             Self::NodeImage => (1700, 4000),
             Self::KubeRouter => (900, 1000),
+            Self::NetworkImage => (1100, 1500),
             Self::Programs => (2500, 0),
             Self::HarnessTests => (50, 1500),
             Self::Layer => (1000, 1000),

@@ -7,6 +7,7 @@ use podwire_cluster::addresses::PODS;
 use podwire_cluster::{
     Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodManifest,
 };
+use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
     ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkFiles, PodNetworkManifest,
     Terms,
@@ -18,11 +19,13 @@ use crate::command::session::Session;
 use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
-/// `--pod-network FILE --pod-images ARCHIVE ...`, as far as files say it.
+/// `--pod-network FILE --pod-images ARCHIVE ...` as far as files say it, or `--pod-network kube-router`.
 #[derive(Debug)]
 pub(crate) struct Given {
     manifest: PodNetworkManifest,
     archives: Vec<ImageArchive>,
+    /// Whose image is to be built.
+    named: Option<NamedNetwork>,
 }
 
 /// What a person wrote, or gave, is wrong.
@@ -33,21 +36,30 @@ fn usage(error: PodNetworkError) -> Stop {
 impl Given {
     /// What the command line names; nothing where it names no file.
     pub(crate) fn read(session: &Session, args: &NetworkArgs) -> Result<Option<Self>, Stop> {
-        let Some(AskedNetwork::Manifest(path)) = &args.pod_network else {
-            let flag = match (args.pod_images.is_empty(), args.pull_policy_as_present) {
-                (true, false) => return Ok(None),
-                (false, _) => "--pod-images: these images are",
-                (true, true) => "--pull-policy-as-present: it is",
-            };
-            return Err(Stop::Usage(format!(
-                "{flag} for the Pod network of --pod-network FILE, and there is none"
-            )));
+        let (path, named) = match &args.pod_network {
+            Some(AskedNetwork::Manifest(path)) => (path.clone(), None),
+            Some(AskedNetwork::Named(network))
+                if args.pod_images.is_empty() && !args.pull_policy_as_present =>
+            {
+                let path = network.manifest(session.workshop().source);
+                (path, Some(*network))
+            }
+            _ => {
+                let flag = match (args.pod_images.is_empty(), args.pull_policy_as_present) {
+                    (true, false) => return Ok(None),
+                    (false, _) => "--pod-images: these images are",
+                    (true, true) => "--pull-policy-as-present: it is",
+                };
+                return Err(Stop::Usage(format!(
+                    "{flag} for the Pod network of --pod-network FILE, and there is none"
+                )));
+            }
         };
         let terms = Terms {
             pods: Ipv4Net::new_assert(PODS.address, PODS.prefix),
             pull_policy_as_present: args.pull_policy_as_present,
         };
-        let manifest = PodNetworkManifest::read(path, terms).map_err(usage)?;
+        let manifest = PodNetworkManifest::read(&path, terms).map_err(usage)?;
         let archives = args.pod_images.iter().map(|path| {
             session
                 .progress
@@ -57,13 +69,29 @@ impl Given {
         let archives: Result<_, Stop> = archives.collect();
         session.progress.idle();
         let archives: Vec<_> = archives?;
-        manifest.check(path, &archives).map_err(usage)?;
-        Ok(Some(Self { manifest, archives }))
+        manifest.check(&path, &archives).map_err(usage)?;
+        Ok(Some(Self {
+            manifest,
+            archives,
+            named,
+        }))
     }
 
-    /// Everything that it needs, if nothing has to be pulled.
+    /// Whether its image is built by this host, of a Go module and Debian's packages.
+    pub(crate) fn is_built(&self) -> bool {
+        self.named.is_some()
+    }
+
+    /// Everything that it needs, if nothing has to be pulled or built.
     pub(crate) fn at_hand(&self, session: &Session) -> Result<Option<PodNetworkFiles>, Stop> {
-        PodNetworkFiles::at_hand(&session.cache, &self.manifest, &self.archives).map_err(usage)
+        let built = match self.named {
+            None => self.archives.clone(),
+            Some(network) => match image::cached_network(&session.workshop(), network)? {
+                None => return Ok(None),
+                Some(archive) => vec![ImageArchive::read(&archive).map_err(usage)?],
+            },
+        };
+        PodNetworkFiles::at_hand(&session.cache, &self.manifest, &built).map_err(usage)
     }
 
     /// Everything that it needs, and whether it was all there.
@@ -71,9 +99,15 @@ impl Given {
         if let Some(files) = self.at_hand(session)? {
             return Ok((files, true));
         }
+        let archives = match self.named {
+            None => self.archives.clone(),
+            Some(network) => {
+                let archive = image::network(&session.workshop(), network)?;
+                vec![ImageArchive::read(&archive).map_err(usage)?]
+            }
+        };
         let progress = &session.progress;
-        let gather =
-            PodNetworkFiles::gather(&session.cache, progress, &self.manifest, &self.archives);
+        let gather = PodNetworkFiles::gather(&session.cache, progress, &self.manifest, &archives);
         let files = session.wait_for(gather)?;
         for image in &files.images {
             progress.line(&format!("{} is {}", image.reference, image.digest));

@@ -258,9 +258,27 @@ impl<'a> Preparation<'a> {
         }
     }
 
-    /// Everything that the user's Pod network needs.
-    pub(crate) fn pod_network(&mut self, given: &Given) -> Result<PodNetworkFiles, Stop> {
-        self.phase(Phase::PodNetwork, |it| given.gathered(it.session))
+    /// Everything that a Pod network of the user's needs, before anything else is done: a registry may refuse it.
+    /// Nothing of one that is built here.
+    pub(crate) fn pulled_network(
+        &mut self,
+        given: Option<&Given>,
+    ) -> Result<Option<PodNetworkFiles>, Stop> {
+        let pulled = given.filter(|given| !given.is_built());
+        let gathered =
+            pulled.map(|given| self.phase(Phase::PodNetwork, |it| given.gathered(it.session)));
+        gathered.transpose()
+    }
+
+    /// Everything that a Pod network needs which is built here, by this host's tools.
+    pub(crate) fn built_network(
+        &mut self,
+        given: Option<&Given>,
+    ) -> Result<Option<PodNetworkFiles>, Stop> {
+        let built = given.filter(|given| given.is_built());
+        let gathered =
+            built.map(|given| self.phase(Phase::NetworkImage, |it| given.gathered(it.session)));
+        gathered.transpose()
     }
 
     /// The node image, with the images of the user's Pod network where there is one; the machine's

@@ -11,9 +11,10 @@ use crate::command::session::Session;
 use crate::plan::capacity::{self, Appetite};
 use crate::plan::outline::{Machine, Need, Plan};
 use crate::plan::phase::Phase;
+use crate::prepare::pod_network::{self, Given};
 use crate::prepare::space::Demand;
 use crate::prepare::wanted::StageOrder;
-use crate::prepare::{machine, parts, pod_network, stage_cache, tickets};
+use crate::prepare::{machine, parts, stage_cache, tickets};
 use crate::run::order::{MEASURED_AT_ONCE, Order};
 use crate::run::prepare_only;
 use crate::say::stop::Stop;
@@ -45,12 +46,12 @@ pub(super) fn look(
     };
     let given = order.pod_network.as_ref();
     let pod_network = given.map(|given| given.at_hand(session)).transpose()?;
-    // Which images are still to be pulled decides what the stages are.
-    let to_pull = matches!(pod_network, Some(None));
+    // Which images are still to be pulled, or built, decides what the stages are.
+    let to_come = matches!(pod_network, Some(None));
     let pod_network = pod_network.flatten();
     let mut uses = Vec::new();
     let stages = match (&node, &verdict) {
-        (Some(node), Some(verdict)) if !to_pull => {
+        (Some(node), Some(verdict)) if !to_come => {
             let stages = stage_cache::stages(session)?;
             let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
             let accelerator = verdict.accelerator;
@@ -145,6 +146,13 @@ pub(super) fn look(
         let built = built.map(|_| "built".to_owned());
         phases.push((Phase::KubeRouter, cached_or(built, "")));
     }
+    let there = pod_network.as_ref().map(|files| {
+        let images = files.images.iter().map(|image| image.reference.as_str());
+        images.collect::<Vec<_>>().join(", ")
+    });
+    if given.is_some_and(Given::is_built) {
+        phases.push((Phase::NetworkImage, cached_or(there.clone(), "")));
+    }
     phases.push((
         Phase::Programs,
         Need::Always("nothing when they are current".into()),
@@ -152,16 +160,14 @@ pub(super) fn look(
     if order.harness_tests {
         phases.push((Phase::HarnessTests, Need::Always(String::new())));
     }
-    if given.is_some() {
-        let there = pod_network.as_ref().map(|files| {
-            let images = files.images.iter().map(|image| image.reference.as_str());
-            images.collect::<Vec<_>>().join(", ")
-        });
+    if let Some(given) = given {
         let layer = match (&node, &pod_network) {
             (Some(node), Some(files)) => pod_network::cached_layer(session, node, files)?,
             _ => None,
         };
-        phases.insert(0, (Phase::PodNetwork, cached_or(there, "")));
+        if !given.is_built() {
+            phases.insert(0, (Phase::PodNetwork, cached_or(there, "")));
+        }
         phases.push((Phase::Layer, cached_or(layer, "")));
     }
     let scenarios = order.scenarios();

@@ -30,6 +30,7 @@ pub(super) fn has(phase: Phase, from: ImageFrom) -> bool {
         | Phase::OwnBundle
         | Phase::NodeImage
         | Phase::KubeRouter
+        | Phase::NetworkImage
         | Phase::Programs => true,
         Phase::Accelerator => made_in_a_machine(from),
         Phase::HarnessTests | Phase::Layer | Phase::Stage | Phase::Scenarios => false,
@@ -57,8 +58,7 @@ pub(super) fn prepare(
     let mut preparation = Preparation::new(session, wanted);
     preparation.forecast = Some(forecast);
     let given = order.pod_network.as_ref();
-    let pod_network = given.map(|given| preparation.pod_network(given));
-    let pod_network = pod_network.transpose()?;
+    let pulled = preparation.pulled_network(given)?;
     preparation.packages(packages)?;
     preparation.nextest()?;
     match made_in_a_machine(order.system.from) {
@@ -66,6 +66,7 @@ pub(super) fn prepare(
         false => drop(preparation.base_image()?),
     }
     let node = preparation.node_image()?;
+    let pod_network = pulled.or(preparation.built_network(given)?);
     pod_network::on(pod_network.as_ref(), &node)?;
     if order.has_kube_router() {
         preparation.kube_router()?;

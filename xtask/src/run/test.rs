@@ -196,8 +196,7 @@ impl<'a> Run<'a> {
         let session = self.session;
         self.leave_so_far(None);
         let given = self.order.pod_network.as_ref();
-        let pod_network = given.map(|given| self.preparation.pod_network(given));
-        let pod_network = pod_network.transpose()?;
+        let pulled = self.preparation.pulled_network(given)?;
         self.preparation.packages(packages)?;
         let nextest = self.preparation.nextest()?;
         let judged = self.preparation.judge()?;
@@ -216,6 +215,8 @@ impl<'a> Run<'a> {
             true => Some(self.preparation.kube_router()?),
             false => None,
         };
+        let given = self.order.pod_network.as_ref();
+        let pod_network = pulled.or(self.preparation.built_network(given)?);
         let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
         if let Some(whole) = &mut self.results.whole {
             whole.inputs = whole::inputs(

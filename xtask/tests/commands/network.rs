@@ -1,4 +1,4 @@
-//! A Pod network of the user's own.
+//! A Pod network of the user's own, or by its name.
 
 use std::fs;
 
@@ -34,4 +34,23 @@ fn a_manifest_whose_nodes_would_ask_a_registry_runs_with_what_they_have_when_ask
     let scenario = &results["scenarios"][0];
     assert_eq!(scenario["outcome"], "passed", "{results:#}");
     assert_eq!(scenario["cell"], "by-hand/nftables/manifest", "{results:#}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn kube_router_is_built_and_carries_by_its_name() {
+    let green = done(
+        "test --yes --nodes 2 --bootstrap kubeadm --filter every_pair --pod-network kube-router",
+    );
+    let told = String::from_utf8_lossy(&green.stdout).into_owned();
+    assert_eq!(green.status.code(), Some(0), "{told}");
+    let results = results(&latest());
+    let scenario = &results["scenarios"][0];
+    assert_eq!(scenario["outcome"], "passed", "{results:#}");
+    assert_eq!(scenario["cell"], "kubeadm/nftables/manifest", "{results:#}");
+    let again = scenario["again"].as_str().unwrap_or_default();
+    assert!(
+        again.is_empty() || again.contains("--pod-network kube-router"),
+        "{again}"
+    );
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser};
 use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodNetwork, ProxyMode};
 use podwire_images::bundle::{BundleFrom, Replacement};
-use podwire_images::image::ImageFrom;
+use podwire_images::image::{ImageFrom, NamedNetwork};
 
 /// By which a change is named: what one side of a comparison has and the other may not have.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub(crate) struct ChangeArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AskedNetwork {
     Known(PodNetwork),
+    /// By a manifest and an image that podwire brings.
+    Named(NamedNetwork),
     /// A file that is there.
     Manifest(PathBuf),
 }
@@ -37,10 +39,16 @@ impl FromStr for AskedNetwork {
         if let Some(network) = known.clone().find(|network| network.to_string() == text) {
             return Ok(Self::Known(network));
         }
+        let mut named = NamedNetwork::ALL.into_iter();
+        if let Some(network) = named.find(|network| network.to_string() == text) {
+            return Ok(Self::Named(network));
+        }
         if Path::new(text).exists() {
             return Ok(Self::Manifest(text.into()));
         }
-        let names: Vec<String> = known.by_ref().map(|network| network.to_string()).collect();
+        let known = known.by_ref().map(|network| network.to_string());
+        let named = NamedNetwork::ALL.map(|network| network.to_string());
+        let names: Vec<String> = known.chain(named).collect();
         Err(format!(
             "there is no such file, and the Pod networks that need none are {}",
             names.join(", ")
@@ -100,8 +108,8 @@ pub(crate) struct NetworkArgs {
     /// How kube-proxy translates: nftables or iptables
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Nftables)]
     pub(crate) kube_proxy: ProxyMode,
-    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, or a manifest of your own
-    /// (YAML or JSON) [default: routes by hand, flannel with kubeadm]
+    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, kube-router, or a manifest of your
+    /// own (YAML or JSON) [default: routes by hand, flannel with kubeadm]
     #[arg(long, value_name = "NETWORK|FILE")]
     pub(crate) pod_network: Option<AskedNetwork>,
     /// An archive with images of that manifest, of `docker save` or `skopeo copy` to oci-archive:;
@@ -141,7 +149,7 @@ impl NetworkArgs {
             network: match &self.pod_network {
                 None => Cell::usual(bootstrap).network,
                 Some(AskedNetwork::Known(network)) => *network,
-                Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
+                Some(AskedNetwork::Named(_) | AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
             layout: Layout::Flat,
             ip_families: self.ip_families,
