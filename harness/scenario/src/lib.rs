@@ -37,6 +37,7 @@ pub use check::party::Party;
 pub use check::reading::{Metric, Reading, Worse};
 pub use check::record::{Clock, Followed, Gap, Mark, Record, Segment};
 pub use check::streams::said_back_by;
+pub use check::twin::{Line, Twin, Unlike};
 pub use check::wire::{Crossing, Requests};
 pub use futures::try_join;
 pub use lab::ask::{Ask, AskEach};

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use podwire_probe::TrafficRecord;
-use podwire_scenario::{Account, Mark};
+use podwire_scenario::{Account, Mark, Twin};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +28,8 @@ pub(crate) struct Left {
     pub(crate) folder: PathBuf,
     /// What it saw when it failed.
     pub(crate) account: Option<Account>,
+    /// What came of a healthy clone beside it.
+    pub(crate) twin: Option<Twin>,
     /// Its steady traffic.
     pub(crate) traffic: Vec<Sender>,
     /// The last lines of each node's console, by the node's name.
@@ -73,6 +75,7 @@ fn attempt(run_dir: &Path, folder: &Path) -> Left {
     Left {
         folder: folder.to_owned(),
         account: json(&there.join(Account::FILE)),
+        twin: json(&there.join(Twin::FILE)),
         traffic: json(&there.join("timeline.json")).unwrap_or_default(),
         consoles: consoles(&there.join("evidence")),
         nodes: nodes.map(|it| String::from_utf8_lossy(&it).into_owned()),

@@ -13,6 +13,7 @@ mod readings;
 mod said;
 mod slowest;
 mod timeline;
+mod twin;
 mod way;
 
 use std::collections::BTreeMap;

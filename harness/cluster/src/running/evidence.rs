@@ -22,15 +22,20 @@ pub(crate) const FOLDER: &str = "evidence";
 /// One command; a guest that is in trouble must not hold up the rest.
 const COMMAND: Duration = Duration::from_secs(10);
 
-/// What is asked of every node: file name and command line. Related questions share a command,
-/// because every process costs time in an emulated guest.
-const QUESTIONS: [(&str, &str); 8] = [
+/// What is asked of every node about its network: file name and command line. Related questions share a
+/// command, because every process costs time in an emulated guest.
+const OF_THE_NETWORK: [(&str, &str); 3] = [
     (
         "network.txt",
         "for c in 'ip address' 'ip route' 'ip -6 route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
          echo \"# $c\"; $c; done",
     ),
     ("iptables.txt", "iptables-save"),
+    ("sysctl.txt", "sysctl -a --pattern '^net' 2>/dev/null"),
+];
+
+/// And about the rest.
+const QUESTIONS: [(&str, &str); 6] = [
     (
         "cni.txt",
         "tail -n +1 /etc/cni/net.d/*; ls -l /var/lib/cni/networks/*",
@@ -118,6 +123,16 @@ impl Cluster {
         self.machine_evidence(self.node(number), dir).await;
     }
 
+    /// Writes what each node says of its network alone, to a folder of its name in `dir`; as
+    /// [`Cluster::evidence`].
+    pub async fn network_evidence(&self, dir: &Path) {
+        let asked = self.machines().map(|node| async move {
+            self.answers(node, OF_THE_NETWORK, &dir.join(node.name()))
+                .await;
+        });
+        join_all(asked).await;
+    }
+
     async fn machine_evidence(&self, node: &Node, dir: &Path) {
         let dir = dir.join(node.name());
         for name in ["console.log", "qemu.log", "qmp.log", "agent.log", "argv"] {
@@ -128,7 +143,18 @@ impl Cluster {
             }
         }
         let api = (node.number() == 1).then_some(API_QUESTIONS);
-        for (name, command) in QUESTIONS.into_iter().chain(api) {
+        let all = OF_THE_NETWORK.into_iter().chain(QUESTIONS).chain(api);
+        self.answers(node, all, &dir).await;
+    }
+
+    /// Writes what a node answers, each to a file of its name in `dir`.
+    async fn answers(
+        &self,
+        node: &Node,
+        questions: impl IntoIterator<Item = (&str, &str)>,
+        dir: &Path,
+    ) {
+        for (name, command) in questions {
             let limit = self.host().limit(COMMAND);
             let text = match node.run(command, limit).await {
                 Ok(output) => output.to_string(),

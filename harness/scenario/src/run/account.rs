@@ -84,6 +84,11 @@ impl Account {
         }
     }
 
+    /// Reads it from the attempt's folder.
+    pub(crate) fn read(attempt: &Path) -> Result<Self, ContextError> {
+        context::read(&attempt.join(Self::FILE))
+    }
+
     /// Writes it into the attempt's folder.
     pub(crate) fn write(&self, attempt: &Path) -> Result<(), ContextError> {
         context::write(&attempt.join(Self::FILE), self)

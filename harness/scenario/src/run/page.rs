@@ -7,11 +7,13 @@ use podwire_cluster::Break;
 use podwire_process::plain;
 
 use crate::check::failure::Failure;
+use crate::check::twin::{Twin, Unlike};
 use crate::lab;
 use crate::lab::traffic;
 use crate::lab::troubles::NODES;
 use crate::lab::wire::{AROUND, STOOD_OUT};
 use crate::run::caught::LOST;
+use crate::run::context;
 use crate::run::program;
 use crate::run::proof::{Effect, Proof, Uncaught};
 
@@ -23,6 +25,9 @@ pub(crate) const EVIDENCE: &str = "evidence";
 
 /// The folder of the scenario's own lab, beside it.
 pub(crate) const LAB: &str = "scenario";
+
+/// The folder of what a healthy clone's nodes said at the same step, beside it.
+pub(crate) const TWIN: &str = "twin";
 
 /// The folder of what its preparation leaves, beside it.
 pub(crate) const PREPARATION: &str = "preparation";
@@ -107,6 +112,11 @@ impl Page<'_> {
                  API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
                     .to_owned(),
             );
+        }
+        if self.has(TWIN) {
+            files.push(format!(
+                "`{TWIN}/`: what the nodes of a healthy clone said of their network at the same step"
+            ));
         }
         if self.has(PREPARATION) {
             files.push(format!(
@@ -201,6 +211,50 @@ impl Page<'_> {
     }
 }
 
+/// In what the cluster is unlike a healthy clone.
+fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
+    let Twin {
+        step,
+        failed,
+        unlike,
+    } = twin;
+    writeln!(f, "## Beside a healthy clone\n")?;
+    if let Some(failed) = failed {
+        return writeln!(
+            f,
+            "There is none to compare with: a second clone of the same stage failed as well: {failed}\n"
+        );
+    }
+    if unlike.is_empty() {
+        return writeln!(
+            f,
+            "A second clone passed the step \"{step}\". Routes, rules and sysctls of every node are the same \
+             in both.\n"
+        );
+    }
+    writeln!(
+        f,
+        "A second clone passed the step \"{step}\". What this one alone has (+), and that one alone (-):\n"
+    )?;
+    for Unlike {
+        node,
+        about,
+        lines,
+        left_out,
+    } in unlike
+    {
+        writeln!(f, "{node}, {about}:\n\n```")?;
+        for line in lines {
+            writeln!(f, "{line}")?;
+        }
+        if *left_out > 0 {
+            writeln!(f, "... ({left_out} more)")?;
+        }
+        writeln!(f, "```\n")?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -249,6 +303,9 @@ impl fmt::Display for Page<'_> {
                 None => self.not_carried_out(f, error)?,
             }
         }
+        if let Ok(twin) = context::read::<Twin>(&self.folder.join(Twin::FILE)) {
+            beside_its_twin(f, &twin)?;
+        }
         if let Ok(told) = std::fs::read_to_string(self.folder.join(NODES)) {
             writeln!(f, "## What stands out on the nodes\n\n```\n{told}```\n")?;
         }
@@ -291,6 +348,7 @@ impl fmt::Display for Page<'_> {
 mod tests {
     use super::*;
     use crate::check::failure::Cause;
+    use crate::check::twin::Line;
     use crate::run::proof::tests::{failure, proof};
     use anyhow::anyhow;
     use std::fs;
@@ -362,6 +420,37 @@ mod tests {
         let told = "## Where to look\n\nthe page\n\n\
                     ## What stands out on the nodes\n\n```\nnode2: its clock\n```\n";
         assert!(page.contains(told), "{page}");
+    }
+
+    #[test]
+    fn what_a_healthy_clone_has_is_told_before_what_the_nodes_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = || Failure::new(Cause::TimedOut, "an answer", "none").look("the page");
+        let told = |twin: &Twin| {
+            context::write(&folder.path().join(Twin::FILE), twin).unwrap();
+            let page = page(&Err(failure().into()), &[], folder.path());
+            let (_, told) = page.split_once("## Where to look\n\nthe page\n\n").unwrap();
+            told.split("To see it again").next().unwrap().to_owned()
+        };
+        let line = |healthy, text: &str| Line {
+            healthy,
+            text: text.to_owned(),
+        };
+        let mut twin = Twin {
+            step: "every pair".to_owned(),
+            failed: None,
+            unlike: vec![Unlike {
+                node: "node2".to_owned(),
+                about: "sysctls".to_owned(),
+                lines: vec![line(true, "net.a = 1"), line(false, "net.a = 0")],
+                left_out: 3,
+            }],
+        };
+        insta::assert_snapshot!(told(&twin), @"");
+        twin.unlike.clear();
+        insta::assert_snapshot!(told(&twin), @"");
+        twin.failed = Some("node1 times out".to_owned());
+        insta::assert_snapshot!(told(&twin), @"");
     }
 
     #[test]

@@ -20,13 +20,16 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::check::assert;
+use crate::check::failure::Failure;
+use crate::check::network::State;
 use crate::check::reading::{Reading, mistaken};
+use crate::check::twin::{Twin, is_past, unlike};
 use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
 use crate::run::cases;
 use crate::run::caught::{self, caught};
-use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Share};
+use crate::run::context::{self, ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
@@ -42,6 +45,12 @@ const INTERRUPTED: i32 = 130;
 
 /// The stage that a scenario's preparation makes, in the attempt's folder.
 const PREPARED: &str = "prepared";
+
+/// The lab of a healthy clone, in the attempt's folder.
+const TWIN_LAB: &str = "twin-lab";
+
+/// From one look at a healthy clone's steps to the next.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// For a node of a kept cluster to accept a connection, before stretching.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -170,6 +179,11 @@ impl Stopping {
         }
     }
 
+    /// Whether it must end now.
+    fn is_told(&self) -> bool {
+        self.told.borrow().is_some()
+    }
+
     /// Whether whoever started this process wants it to end.
     fn is_terminated(&self) -> bool {
         *self.told.borrow() == Some(Stop::Terminated)
@@ -224,6 +238,13 @@ impl Attempt {
             Ok(stage) => self.main(stage, &stop, &mut phases).await,
             Err(_) => (Ok(()), None),
         };
+        if let (Ok(stage), Err(error)) = (&stage, &main)
+            && kept.is_none()
+            && self.has_twin(error, &stop)
+        {
+            let twin = self.twin(stage, &stop, &mut phases);
+            caught::leave(&self.folder, "what a healthy clone has", twin).await;
+        }
         let (main, stage) = match stage {
             Ok(stage) => (main, Some(stage)),
             Err(error) => (Err(error), None),
@@ -325,6 +346,66 @@ impl Attempt {
             }
         }
         (Ok(()), None)
+    }
+
+    /// Whether a second clone may tell something of this failure: it is a verdict on the cluster, and there is time
+    /// left. What programs of the user's do cannot be followed step by step.
+    fn has_twin(&self, error: &anyhow::Error, stop: &Stopping) -> bool {
+        let verdict = error.downcast_ref::<Failure>().is_some();
+        verdict && !stop.is_told() && self.context.programs.is_none()
+    }
+
+    /// Has a second clone, in which nothing was broken, do the same until it has passed the step at which the first
+    /// one failed, and leaves in what the nodes of both are unlike.
+    async fn twin(
+        &self,
+        stage: &Stage,
+        stop: &Stopping,
+        phases: &mut Vec<PhaseTime>,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let steps = Account::read(&self.folder)?.steps;
+        let steps: Vec<String> = steps.into_iter().map(|step| step.text).collect();
+        let (dir, folder) = (self.folder.join(TWIN_LAB), self.folder.join(page::TWIN));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let cluster = tokio::select! {
+            cluster = Cluster::clone_of(&self.host, stage, &dir, None) => cluster?,
+            stopped = stop.come() => return Err(self.cut_short(stopped)),
+        };
+        let lab = self.lab(cluster, &dir, Some(page::TWIN.to_owned()));
+        let run = judged(&lab, &self.scenario, stage);
+        let ended = tokio::select! {
+            ended = self.carried_out(run, &lab, stop) => ended,
+            () = past(&lab, &steps) => Ok(()),
+        };
+        let evidence = self.context.limits().evidence();
+        if ended.is_ok() {
+            let network = lab.cluster().network_evidence(&folder);
+            // What is there when the limit passes has to do.
+            let _ = tokio::time::timeout(evidence, network).await;
+        }
+        let nodes: Vec<String> = lab.nodes().map(|node| node.name().to_owned()).collect();
+        lab.stop().await;
+        // Only what its nodes have said is worth its disk.
+        let _ = fs::remove_dir_all(&dir);
+        let unlike = nodes.iter().flat_map(|node| {
+            let state = |folder: &Path| State::read(&folder.join(node));
+            unlike(
+                node,
+                &state(&self.folder.join(page::EVIDENCE)),
+                &state(&folder),
+            )
+        });
+        let twin = Twin {
+            step: steps.last().cloned().unwrap_or_default(),
+            unlike: match ended {
+                Ok(()) => unlike.collect(),
+                Err(_) => Vec::new(),
+            },
+            failed: ended.err().map(|error| plain::text(&format!("{error:#}"))),
+        };
+        phases.push(phase(page::TWIN, began));
+        Ok(context::write(&self.folder.join(Twin::FILE), &twin)?)
     }
 
     async fn sabotage(
@@ -686,6 +767,17 @@ impl Report for Told {
 
     fn waiting(&self, what: &str) {
         eprintln!("waiting for {}", plain::text(what));
+    }
+}
+
+/// Returns when a lab has passed the last of these steps of another one's.
+async fn past(lab: &Lab, steps: &[String]) {
+    loop {
+        let done: Vec<String> = lab.steps().into_iter().map(|(_, step)| step).collect();
+        if is_past(&done, steps) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

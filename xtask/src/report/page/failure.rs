@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use podwire_scenario::{Account, Pair};
 
 use super::said::{block, line, link, millis, short};
-use super::{matrix, timeline, way};
+use super::{matrix, timeline, twin, way};
 use crate::report::left::Left;
 use crate::report::results::ScenarioRecord;
 
@@ -33,6 +33,7 @@ pub(super) fn section(number: usize, record: &ScenarioRecord, left: Option<&Left
             }
             @if let Some(left) = left { (timeline::section(left)) }
             @if let Some(lost) = lost { (way::frames(lost, left)) }
+            @if let Some(twin) = left.and_then(|left| left.twin.as_ref()) { (twin::section(twin)) }
             (stood_out(record, left))
             (again(record, left))
         }

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
-use podwire_scenario::{Account, End, Mark, Pair, Processors, SabotageResult, Step};
+use podwire_scenario::{
+    Account, End, Line, Mark, Pair, Processors, SabotageResult, Step, Twin, Unlike,
+};
 
 use super::*;
 use crate::report::fixture::{account, results};
@@ -51,6 +53,7 @@ fn failed() -> (Results, BTreeMap<usize, Left>) {
     let left = Left {
         folder: results.scenarios[0].folder.clone().unwrap(),
         account: Some(account()),
+        twin: Some(twin("filter, chain FORWARD: drop")),
         traffic: vec![traffic("blue-a", "blue-b")],
         consoles: vec![("node1".into(), "[   12.5] eth0: link is down".into())],
         nodes: Some("node2: its clock is 3 s ahead\n".into()),
@@ -58,6 +61,25 @@ fn failed() -> (Results, BTreeMap<usize, Left>) {
         capture: true,
     };
     (results, BTreeMap::from([(0, left)]))
+}
+
+/// A healthy clone that has one rule less.
+fn twin(rule: &str) -> Twin {
+    Twin {
+        step: "every pair".into(),
+        failed: None,
+        unlike: vec![Unlike {
+            node: "node2".into(),
+            about: "rules".into(),
+            lines: [false, true]
+                .map(|healthy| Line {
+                    healthy,
+                    text: rule.into(),
+                })
+                .into(),
+            left_out: 2,
+        }],
+    }
 }
 
 /// One request each second, of which the third fails.
@@ -163,6 +185,26 @@ fn what_could_not_be_carried_out_has_neither_pairs_nor_a_way() {
     assert!(page.contains("it could not be carried out"), "{page}");
     assert!(page.contains("node1 does not answer"), "{page}");
     assert!(!page.contains("<h3>Pairs"), "{page}");
+}
+
+#[test]
+fn a_healthy_clone_that_failed_as_well_or_is_the_same_is_said() {
+    let (results, mut left) = failed();
+    let mut with = |twin: Twin| {
+        left.get_mut(&0).unwrap().twin = Some(twin);
+        page(&results, &left)
+    };
+    let same = Twin {
+        unlike: vec![],
+        ..twin("")
+    };
+    let told = with(same.clone());
+    assert!(told.contains("every node are the same in both"), "{told}");
+    let told = with(Twin {
+        failed: Some("node1 times out".into()),
+        ..same
+    });
+    assert!(told.contains("failed as well: node1 times out"), "{told}");
 }
 
 /// Elements and attributes that the templates have.
@@ -336,6 +378,11 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     let mut left = left.unwrap();
     left.folder = evil().into();
     left.nodes = Some(evil());
+    let mut unlike = twin(&evil());
+    unlike.step = evil();
+    unlike.unlike[0].node = evil();
+    unlike.unlike[0].about = evil();
+    left.twin = Some(unlike);
     left.consoles = vec![(evil(), evil())];
     left.traffic = vec![traffic(&evil(), &evil())];
     left.traffic[0].sent.request.target = evil();

@@ -1,0 +1,162 @@
+//! What a node's kernel does with packets, of what its evidence says.
+
+use std::fs;
+use std::path::Path;
+
+/// Lines of each kind, without what changes by itself: counters, handles, lifetimes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Routes of both families, and neighbours that somebody has written down.
+    pub(crate) routes: Vec<String>,
+    /// nftables' rule set, and what iptables has of it, each line behind its table and chain.
+    pub(crate) rules: Vec<String>,
+    /// Of the network.
+    pub(crate) sysctls: Vec<String>,
+}
+
+impl State {
+    /// Of one node, from its folder of an evidence; what is not there is empty.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let text = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        Self::of(&text("network.txt"), &text("sysctl.txt"))
+    }
+
+    fn of(network: &str, sysctls: &str) -> Self {
+        let mut state = Self::default();
+        let (mut section, mut within) = (String::new(), Vec::new());
+        for line in network.lines() {
+            if let Some(title) = line.trim_start_matches("stdout: ").strip_prefix("# ")
+                && SECTIONS.contains(&title)
+            {
+                title.clone_into(&mut section);
+                continue;
+            }
+            match section.as_str() {
+                "ip route" | "ip -6 route" => state.routes.push(without_lifetime(line)),
+                "ip neighbour" if line.contains("PERMANENT") => {
+                    state.routes.push(line.trim().to_owned());
+                }
+                "nft list ruleset" => state.rules.extend(rule(line, &mut within)),
+                _ => {}
+            }
+        }
+        // The kernel lists neighbours as it finds them.
+        state.routes.sort();
+        let own = |line: &&str| line.contains(" = ") && !VARIES.iter().any(|it| line.contains(it));
+        state.sysctls = sysctls.lines().filter(own).map(str::to_owned).collect();
+        for line in &mut state.sysctls {
+            if let Some(first) = line.strip_prefix("stdout: ") {
+                *line = first.to_owned();
+            }
+        }
+        state.sysctls.retain(|line| line.starts_with("net."));
+        state
+    }
+}
+
+/// What the evidence asks for, one after the other, in network.txt.
+const SECTIONS: [&str; 6] = [
+    "ip address",
+    "ip route",
+    "ip -6 route",
+    "ip neighbour",
+    "bridge fdb",
+    "nft list ruleset",
+];
+
+/// sysctls that count, or are of a Pod's own device.
+const VARIES: [&str; 3] = ["nf_conntrack_count", ".veth", "dropped"];
+
+fn without_lifetime(line: &str) -> String {
+    let line = line.trim();
+    line.split(" expires ")
+        .next()
+        .unwrap_or(line)
+        .trim()
+        .to_owned()
+}
+
+/// A line of nft's, behind what it is in; a line that only opens or closes something is none.
+fn rule(line: &str, within: &mut Vec<String>) -> Option<String> {
+    let bare = line.trim();
+    if bare.is_empty() || bare.starts_with('#') {
+        return None;
+    }
+    if bare == "}" {
+        within.pop();
+        return None;
+    }
+    if let Some(opened) = bare.strip_suffix(" {") {
+        within.push(opened.to_owned());
+        return None;
+    }
+    let text = without_counters(bare.trim_end_matches([',', '}']));
+    Some(format!("{}: {text}", within.join(", ")))
+}
+
+/// Without `packets 63 bytes 3780`, and without `# handle 7`.
+fn without_counters(line: &str) -> String {
+    let line = line.split(" # handle").next().unwrap_or(line);
+    let mut words = Vec::new();
+    let mut rest = line.split_whitespace();
+    while let Some(word) = rest.next() {
+        match word {
+            "packets" | "bytes" if words.last() == Some(&"counter") => {
+                rest.next();
+            }
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_by_itself_is_no_part_of_it() {
+        let network = "\
+exit status 0
+stdout: # ip address
+1: lo: <LOOPBACK,UP,LOWER_UP>
+# ip route
+default via 172.30.0.1 dev eth0 proto dhcp
+10.1.2.0/24 via 172.30.0.12 dev eth0 expires 80sec
+# ip -6 route
+# ip neighbour
+10.1.0.3 dev cni0 lladdr 4a:1b:54:55:1c:b7 REACHABLE
+172.30.0.12 dev eth0 lladdr 02:00:00:00:00:01 PERMANENT
+# bridge fdb
+33:33:00:00:00:01 dev eth0 self permanent
+# nft list ruleset
+table ip kube-proxy {
+\tmap service-ips {
+\t\ttype ipv4_addr . inet_proto . inet_service : verdict
+\t\telements = { 10.0.0.1 . tcp . 443 : goto service-2QRHZV4L,
+\t\t\t     10.0.0.10 . udp . 53 : goto service-NWBZK7IH }
+\t}
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t\tip saddr 10.1.0.0/16 counter packets 63 bytes 3780 accept # handle 7
+\t}
+}
+# Warning: table ip filter is managed by iptables-nft, do not touch!
+table ip filter {
+\tchain FORWARD {
+\t\t counter packets 178 bytes 12158 jump FLANNEL-FWD
+\t}
+}
+";
+        let sysctls = "exit status 0\nstdout: net.ipv4.ip_forward = 1\nnet.netfilter.nf_conntrack_count = 7\n\
+                       net.ipv4.conf.veth12ab.forwarding = 1\nkernel.hostname = node1\nnet.ipv4.conf.all.rp_filter = 2\n";
+        let State {
+            routes,
+            rules,
+            sysctls,
+        } = State::of(network, sysctls);
+        insta::assert_snapshot!(routes.join("\n"), @"");
+        insta::assert_snapshot!(rules.join("\n"), @"");
+        insta::assert_snapshot!(sysctls.join("\n"), @"");
+    }
+}

@@ -1,0 +1,239 @@
+//! In what the nodes of a cluster in which something failed are unlike those of a healthy clone.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use podwire_cluster::addresses;
+use serde::{Deserialize, Serialize};
+use similar::{ChangeTag, TextDiff};
+
+use crate::check::network::State;
+
+/// Lines of one node and one kind of them that are kept.
+const LINES: usize = 40;
+
+/// What came of a second clone of the same stage, which nobody broke and which did the same until the same step:
+/// `twin.json` in the attempt's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Twin {
+    /// The step up to whose end it was led.
+    pub step: String,
+    /// Why it failed as well, where it did: nothing is compared then.
+    pub failed: Option<String>,
+    /// Where the nodes of both are unlike.
+    pub unlike: Vec<Unlike>,
+}
+
+impl Twin {
+    /// Its name in the attempt's folder.
+    pub const FILE: &'static str = "twin.json";
+}
+
+/// Lines that one of both has and the other has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlike {
+    /// The node's name.
+    pub node: String,
+    /// Of what: `rules`, `routes`, `sysctls`.
+    pub about: String,
+    /// [`LINES`] of them at most.
+    pub lines: Vec<Line>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Whether the healthy clone has it, and the failed one has not.
+    pub healthy: bool,
+    /// It, behind the table and the chain that it is in.
+    pub text: String,
+}
+
+/// `+ ip saddr 10.1.0.0/16 accept` where the failed one alone has it.
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sign = if self.healthy { '-' } else { '+' };
+        write!(f, "{sign} {}", self.text)
+    }
+}
+
+/// Where one node's state is unlike that of the same node in a healthy clone. What no two clones have in common is
+/// not compared: counters, and ClusterIPs that the API gave out by chance.
+pub(crate) fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
+    let of = |about: &str, failed: &[String], healthy: &[String]| {
+        let (failed, healthy) = by_chance(failed, healthy);
+        let failed: Vec<&str> = failed.iter().map(String::as_str).collect();
+        let healthy: Vec<&str> = healthy.iter().map(String::as_str).collect();
+        let changes = TextDiff::from_slices(&healthy, &failed);
+        let changes = changes.iter_all_changes();
+        let all: Vec<Line> = changes
+            .filter(|change| change.tag() != ChangeTag::Equal)
+            .map(|change| Line {
+                healthy: change.tag() == ChangeTag::Delete,
+                text: change.value().to_owned(),
+            })
+            .collect();
+        let left_out = all.len().saturating_sub(LINES);
+        (!all.is_empty()).then(|| Unlike {
+            node: node.to_owned(),
+            about: about.to_owned(),
+            lines: all.into_iter().take(LINES).collect(),
+            left_out,
+        })
+    };
+    let kinds = [
+        of("routes", &failed.routes, &healthy.routes),
+        of("rules", &failed.rules, &healthy.rules),
+        of("sysctls", &failed.sysctls, &healthy.sysctls),
+    ];
+    kinds.into_iter().flatten().collect()
+}
+
+/// Both without the ClusterIPs that one of them alone has.
+fn by_chance(one: &[String], other: &[String]) -> (Vec<String>, Vec<String>) {
+    let [ours, theirs] = [one, other].map(cluster_ips);
+    let without = |lines: &[String], own: &BTreeSet<Ipv4Addr>, common: &BTreeSet<Ipv4Addr>| {
+        let lines = lines.iter().map(|line| {
+            let masked = own.difference(common);
+            masked.fold(line.clone(), |line, it| {
+                replaced(&line, &it.to_string(), "a-ClusterIP")
+            })
+        });
+        lines.collect::<Vec<_>>()
+    };
+    (without(one, &ours, &theirs), without(other, &theirs, &ours))
+}
+
+fn cluster_ips(lines: &[String]) -> BTreeSet<Ipv4Addr> {
+    let words = lines.iter().flat_map(|line| line.split(is_no_part));
+    let addresses = words.filter_map(|word| word.parse::<Ipv4Addr>().ok());
+    addresses
+        .filter(|it| addresses::SERVICES.contains(*it))
+        .collect()
+}
+
+fn is_no_part(it: char) -> bool {
+    !(it.is_ascii_alphanumeric() || it == '.')
+}
+
+/// Whole words only: 10.0.0.1 is no part of 10.0.0.19.
+fn replaced(line: &str, word: &str, by: &str) -> String {
+    let parts = line.split_inclusive(is_no_part);
+    let parts = parts.map(|part| {
+        let bare = part.trim_end_matches(is_no_part);
+        match bare == word {
+            true => part.replacen(word, by, 1),
+            false => part.to_owned(),
+        }
+    });
+    parts.collect()
+}
+
+/// Whether a clone has done all that another had done when it failed, by the steps of both, and has begun with
+/// something else. In words of which no two clones have the same (Pods' names, addresses, how many requests more) they
+/// may differ.
+pub(crate) fn is_past(steps: &[String], failed: &[String]) -> bool {
+    let Some(last) = failed.last().map(|it| alike(it)) else {
+        return true;
+    };
+    let of = |all: &[String]| all.iter().filter(|it| alike(it) == last).count();
+    let mut left = of(failed);
+    let mut steps = steps.iter().map(|it| alike(it));
+    while left > 0 {
+        match steps.next() {
+            Some(step) if step == last => left -= 1,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    steps.any(|step| step != last)
+}
+
+fn alike(step: &str) -> String {
+    let words = step.split_whitespace().map(|word| {
+        let varies = word.contains(|it: char| it.is_ascii_digit());
+        if varies { "#" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn told(failed: &str, healthy: &str) -> String {
+        let state = |rules: &str| State {
+            rules: lines(rules),
+            ..State::default()
+        };
+        let all = unlike("node2", &state(failed), &state(healthy));
+        let all = all.iter().map(|it| {
+            let lines = it.lines.iter().map(|line| format!("\n{line}"));
+            let lines: String = lines.collect();
+            format!("{} {} ({} more){lines}", it.node, it.about, it.left_out)
+        });
+        all.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_only_one_of_both_has_is_told_in_its_order() {
+        assert_eq!(told("a\nb", "a\nb"), "");
+        insta::assert_snapshot!(told("a\nx\nb", "a\nb\nc"), @r"
+        node2 rules (0 more)
+        + x
+        - c
+        ");
+        // The order of rules is what they mean.
+        insta::assert_snapshot!(told("b\na", "a\nb"), @r"
+        node2 rules (0 more)
+        - a
+        + a
+        ");
+        let many: String = (0..LINES + 3).map(|number| format!("{number}\n")).collect();
+        assert!(told(&many, "").starts_with("node2 rules (3 more)\n+ 0\n"));
+    }
+
+    #[test]
+    fn cluster_ips_by_chance_are_no_difference_and_others_are() {
+        assert_eq!(told("10.0.0.42 . tcp", "10.0.0.7 . tcp"), "");
+        assert_eq!(told("10.0.0.10, 10.0.0.42", "10.0.0.10, 10.0.0.7"), "");
+        insta::assert_snapshot!(told("10.0.0.10 . tcp\n10.0.0.42", "10.0.0.10 . udp\n10.0.0.4"), @r"
+        node2 rules (0 more)
+        - 10.0.0.10 . udp
+        + 10.0.0.10 . tcp
+        ");
+        insta::assert_snapshot!(told("10.1.1.2", "10.1.1.3"), @r"
+        node2 rules (0 more)
+        - 10.1.1.3
+        + 10.1.1.2
+        ");
+    }
+
+    #[test]
+    fn a_clone_is_past_a_step_when_it_begins_with_another() {
+        let steps = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let failed = steps("drain node3/ask blue-x1 (10.1.1.2)/drain node2");
+        assert!(!is_past(&steps("drain node3"), &failed));
+        assert!(!is_past(
+            &steps("drain node3/ask blue-y7 (10.1.1.3)"),
+            &failed
+        ));
+        let twice = "drain node3/ask blue-y7 (10.1.1.3)/drain node2";
+        assert!(!is_past(&steps(twice), &failed));
+        assert!(is_past(&steps(&format!("{twice}/scale")), &failed));
+        // The counts left it open once more.
+        let more = "spread/open: 600 more";
+        assert!(!is_past(
+            &steps("spread/open: 600 more/open: 600 more"),
+            &steps(more)
+        ));
+        assert!(is_past(&steps("spread/open: 200 more/join"), &steps(more)));
+        assert!(is_past(&[], &[]));
+    }
+}

@@ -1,0 +1,48 @@
+//! In what the nodes were unlike those of a healthy clone.
+
+use maud::{Markup, html};
+use podwire_scenario::{Twin, Unlike};
+
+use super::said::{line, short};
+
+/// Characters of a line.
+const LINE: usize = 240;
+
+pub(super) fn section(twin: &Twin) -> Markup {
+    html! {
+        h3 { "Beside a healthy clone" }
+        @match &twin.failed {
+            Some(failed) => {
+                p {
+                    "There is none to compare with: a second clone of the same stage failed as well: "
+                    (line(failed))
+                }
+            },
+            None => {
+                p {
+                    "A second clone passed the step “" (line(&twin.step)) "”. "
+                    @if twin.unlike.is_empty() {
+                        "Routes, rules and sysctls of every node are the same in both."
+                    } @else {
+                        "What this one alone has (+), and that one alone (-), counters left out:"
+                    }
+                }
+                @for unlike in &twin.unlike { (of_node(unlike)) }
+            },
+        }
+    }
+}
+
+fn of_node(unlike: &Unlike) -> Markup {
+    html! {
+        h4 { (line(&unlike.node)) ": " (line(&unlike.about)) }
+        pre tabindex="0" {
+            @for it in &unlike.lines {
+                @let text = short(&it.to_string(), LINE);
+                @if it.healthy { (text) } @else { span.died { (text) } }
+                "\n"
+            }
+            @if unlike.left_out > 0 { "… (" (unlike.left_out) " more lines)" }
+        }
+    }
+}
