@@ -90,6 +90,8 @@ fn rule(line: &str, within: &mut Vec<String>) -> Option<String> {
         within.push(opened.to_owned());
         return None;
     }
+    // Of elements the first is no other than the rest.
+    let bare = bare.strip_prefix("elements = { ").unwrap_or(bare);
     let text = without_counters(bare.trim_end_matches([',', '}']));
     Some(format!("{}: {text}", within.join(", ")))
 }
@@ -155,8 +157,22 @@ table ip filter {
             rules,
             sysctls,
         } = State::of(network, sysctls);
-        insta::assert_snapshot!(routes.join("\n"), @"");
-        insta::assert_snapshot!(rules.join("\n"), @"");
-        insta::assert_snapshot!(sysctls.join("\n"), @"");
+        insta::assert_snapshot!(routes.join("\n"), @"
+        10.1.2.0/24 via 172.30.0.12 dev eth0
+        172.30.0.12 dev eth0 lladdr 02:00:00:00:00:01 PERMANENT
+        default via 172.30.0.1 dev eth0 proto dhcp
+        ");
+        insta::assert_snapshot!(rules.join("\n"), @"
+        table ip kube-proxy, map service-ips: type ipv4_addr . inet_proto . inet_service : verdict
+        table ip kube-proxy, map service-ips: 10.0.0.1 . tcp . 443 : goto service-2QRHZV4L
+        table ip kube-proxy, map service-ips: 10.0.0.10 . udp . 53 : goto service-NWBZK7IH
+        table ip kube-proxy, chain forward: type filter hook forward priority filter; policy accept;
+        table ip kube-proxy, chain forward: ip saddr 10.1.0.0/16 counter accept
+        table ip filter, chain FORWARD: counter jump FLANNEL-FWD
+        ");
+        insta::assert_snapshot!(sysctls.join("\n"), @"
+        net.ipv4.ip_forward = 1
+        net.ipv4.conf.all.rp_filter = 2
+        ");
     }
 }

@@ -192,8 +192,8 @@ mod tests {
         // The order of rules is what they mean.
         insta::assert_snapshot!(told("b\na", "a\nb"), @r"
         node2 rules (0 more)
-        - a
-        + a
+        + b
+        - b
         ");
         let many: String = (0..LINES + 3).map(|number| format!("{number}\n")).collect();
         assert!(told(&many, "").starts_with("node2 rules (3 more)\n+ 0\n"));

@@ -446,11 +446,40 @@ mod tests {
                 left_out: 3,
             }],
         };
-        insta::assert_snapshot!(told(&twin), @"");
+        insta::assert_snapshot!(told(&twin), @r#"
+        ## Beside a healthy clone
+        
+        A second clone passed the step "every pair". What this one alone has (+), and that one alone (-):
+        
+        node2, sysctls:
+        
+        ```
+        - net.a = 1
+        + net.a = 0
+        ... (3 more)
+        ```
+        
+        
+        Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`
+        "#);
         twin.unlike.clear();
-        insta::assert_snapshot!(told(&twin), @"");
+        insta::assert_snapshot!(told(&twin), @r#"
+        ## Beside a healthy clone
+        
+        A second clone passed the step "every pair". Routes, rules and sysctls of every node are the same in both.
+        
+        
+        Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`
+        "#);
         twin.failed = Some("node1 times out".to_owned());
-        insta::assert_snapshot!(told(&twin), @"");
+        insta::assert_snapshot!(told(&twin), @"
+        ## Beside a healthy clone
+        
+        There is none to compare with: a second clone of the same stage failed as well: node1 times out
+        
+        
+        Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`
+        ");
     }
 
     #[test]
