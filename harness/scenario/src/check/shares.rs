@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use podwire_cluster::addresses::node_name;
 use podwire_probe::{Outcome, TargetReport};
 
 use crate::check::assert::somebody;
@@ -84,6 +85,23 @@ pub(crate) fn shared(from: &End, report: &TargetReport, pods: &[Party], share: B
             .collect(),
         lost: None,
     }
+}
+
+/// Whether the only Pod of a Service that did not answer is the one that asked.
+pub(crate) fn is_silent_to_itself(pairs: &Pairs, from: &Party) -> bool {
+    let of_pods = pairs.all.iter().filter(|pair| pair.to.node.is_some());
+    let mut wrong = of_pods.filter(|pair| pair.wrong);
+    from.pod && wrong.next().is_some_and(|pair| pair.to.name == from.name) && wrong.next().is_none()
+}
+
+/// What a Pod needs to reach itself through a Service: its frame leaves its bridge by the port that it came from
+/// (bridge(8), "hairpin").
+pub(crate) fn look_at_hairpin(from: &Party) -> String {
+    format!(
+        "{from} reaches every Pod of the Service but itself: has its port of the bridge hairpin mode? On {}: \
+         `bridge -d link | grep -A2 veth`; then the CNI files (`hairpinMode` of the bridge plugin)",
+        node_name(from.node)
+    )
 }
 
 /// The requests to a target that ended in one of these ways, if any did.
@@ -191,6 +209,30 @@ mod tests {
         asker -> b (10.1.1.2 on node1): 0 answered instead of any number answered
         WRONG asker -> somebody without a name: 1 answered instead of 0 answered
         ");
+    }
+
+    #[test]
+    fn a_pod_that_alone_does_not_reach_itself_is_told_from_one_that_nobody_reaches() {
+        let [a, b, c] = ["a", "b", "c"].map(pod);
+        let silent = |from: &Party, answered: &[(Outcome, &str, u32)]| {
+            let all = [a.clone(), b.clone(), c.clone()];
+            let pairs = shared(&End::from(from), &report(answered), &all, ANY);
+            is_silent_to_itself(&pairs, from)
+        };
+        let not_a = [
+            (Outcome::Answered, "b", 7),
+            (Outcome::Answered, "c", 7),
+            (Outcome::TimedOut, "", 7),
+        ];
+        assert!(silent(&a, &not_a));
+        assert!(!silent(&b, &not_a));
+        assert!(!silent(&a, &not_a[..1]));
+        assert!(!silent(
+            &a,
+            &[not_a[0], not_a[1], (Outcome::Answered, "a", 1)]
+        ));
+        let node = Party::new("a", 1, false, [172, 30, 0, 11]);
+        assert!(!silent(&node, &not_a));
     }
 
     #[test]

@@ -307,6 +307,9 @@ impl Service<'_> {
         if let Some(pairs) = &mut failure.pairs {
             let directly = cells.iter().find_map(|cell| cell.came.clone());
             pairs.lost = directly.or(to_service);
+            if shares::is_silent_to_itself(pairs, from) {
+                failure.look = shares::look_at_hairpin(from);
+            }
         }
         if !cells.is_empty() {
             let told = cells.iter().map(|cell| format!("\n  {cell}"));

@@ -222,7 +222,8 @@ fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
     if let Some(failed) = failed {
         return writeln!(
             f,
-            "There is none to compare with: a second clone of the same stage failed as well: {failed}\n"
+            "There is none to compare with: a second clone of the same stage failed as well: {}\n",
+            failed.lines().next().unwrap_or_default()
         );
     }
     if unlike.is_empty() {
