@@ -71,7 +71,9 @@ pub use podwire_probe::{
 pub use run::account::{Account, Step};
 pub use run::bare;
 pub use run::cases::{self, Case};
-pub use run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, Share};
+pub use run::context::{
+    ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, ContextError, HEALTHY_VARIABLE, Share,
+};
 pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};

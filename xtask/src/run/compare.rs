@@ -17,8 +17,8 @@ use anyhow::Context as _;
 use podwire_cluster::Bootstrap;
 use podwire_images::host;
 use podwire_process::{ChildCommand, Stream};
-use podwire_scenario::Scenario;
 use podwire_scenario::bare::{OUTPUT_VARIABLE, RunFolder};
+use podwire_scenario::{HEALTHY_VARIABLE, Scenario};
 use podwire_scenarios::measurements::measurements;
 use rustix::process::Pid;
 use time::OffsetDateTime;
@@ -410,7 +410,7 @@ impl Runs<'_> {
         ));
         let before = newest(&output);
         let started = Instant::now();
-        let mut child = self.start(&words, &output, &log)?;
+        let mut child = self.start(name, &words, &output, &log)?;
         let interrupts = &self.session.interrupts;
         interrupts.tell_first(Some(Pid::from_child(&child)));
         let status = loop {
@@ -442,13 +442,25 @@ impl Runs<'_> {
         }
     }
 
-    fn start(&self, words: &[String], output: &Path, log: &Path) -> anyhow::Result<Child> {
+    fn start(
+        &self,
+        name: Name,
+        words: &[String],
+        output: &Path,
+        log: &Path,
+    ) -> anyhow::Result<Child> {
         // This very program, even if cargo has made another of it meanwhile.
         let program = format!("/proc/{}/exe", std::process::id());
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = ChildCommand::new(program)
             .args(words)
             .env(OUTPUT_VARIABLE, output);
+        let base = self.ran[Name::Base as usize].last();
+        if let (Name::Head, Some(base)) = (name, base) {
+            // What fails on the head may have a healthy clone there.
+            let folder = fs::canonicalize(&*self.folder)?.join(&base.run.folder);
+            command = command.env(HEALTHY_VARIABLE, folder);
+        }
         // The terminal's Ctrl-C reaches this process alone, which tells the run once.
         command.own_group = true;
         command.stdout = Stream::File(file);

@@ -69,7 +69,26 @@ fn what_a_change_breaks_has_failed_five_times_where_the_base_passed_five_times()
     assert!(again.contains(&head), "{again}");
     assert!(told.contains(again) && page.contains(again), "{told}");
     let folder = scenario["head"]["folder"].as_str().unwrap();
-    assert!(latest().join(folder).join("first-page.md").is_file());
+    let attempt = latest().join(folder);
+    assert!(attempt.join("first-page.md").is_file());
+    // The base's clone passed, and what it has not got is the rule.
+    let twin = fs::read(attempt.join("twin.json")).unwrap();
+    let twin: Value = serde_json::from_slice(&twin).unwrap();
+    assert_eq!(
+        (&twin["whose"], &twin["failed"]),
+        (&"a clone of the base".into(), &Value::Null)
+    );
+    let unlike = twin["unlike"].as_array().unwrap();
+    assert!(
+        unlike
+            .iter()
+            .all(|it| it["node"] == "node2" && it["about"] == "rules"),
+        "{twin:#}"
+    );
+    let lines = unlike.iter().flat_map(|it| it["lines"].as_array().unwrap());
+    let own =
+        lines.filter(|it| it["healthy"] == false && it["text"].to_string().contains("inet mine"));
+    assert!(own.count() > 0, "{twin:#}");
 }
 
 #[test]

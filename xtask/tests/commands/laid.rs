@@ -61,7 +61,7 @@ fn nodes_boot_with_the_user_s_files_and_what_these_break_is_told() {
     // Of the same files a second clone is not healthy either.
     let attempt = latest().join(results["scenarios"][0]["folder"].as_str().unwrap());
     let page = fs::read_to_string(attempt.join("first-page.md")).unwrap();
-    assert!(page.contains("failed as well: "), "{page}");
+    assert!(page.contains("a second clone failed as well: "), "{page}");
 }
 
 /// Instead of the plugin that gives addresses: what asks it, the bridge plugin's ADD, fails.

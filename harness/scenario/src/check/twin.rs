@@ -12,10 +12,12 @@ use crate::check::network::State;
 /// Lines of one node and one kind of them that are kept.
 const LINES: usize = 40;
 
-/// What came of a second clone of the same stage, which nobody broke and which did the same until the same step:
+/// What came of another clone, of the same stage or of the comparison's base, which did the same until the same step:
 /// `twin.json` in the attempt's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Twin {
+    /// Whose clone it is: `a second clone`, `a clone of the base`.
+    pub whose: String,
     /// The step up to whose end it was led.
     pub step: String,
     /// Why it failed as well, where it did: nothing is compared then.

@@ -87,6 +87,9 @@ pub struct CellContext {
     pub programs: Option<Programs>,
 }
 
+/// Where a run with healthy clusters of the same cells is: the base of a comparison.
+pub const HEALTHY_VARIABLE: &str = "PODWIRE_HEALTHY";
+
 /// A scenario's share of the machine, see [`podwire_admission`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {

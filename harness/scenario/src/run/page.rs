@@ -214,6 +214,7 @@ impl Page<'_> {
 /// In what the cluster is unlike a healthy clone.
 fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
     let Twin {
+        whose,
         step,
         failed,
         unlike,
@@ -222,20 +223,20 @@ fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
     if let Some(failed) = failed {
         return writeln!(
             f,
-            "There is none to compare with: a second clone of the same stage failed as well: {}\n",
+            "There is none to compare with: {whose} failed as well: {}\n",
             failed.lines().next().unwrap_or_default()
         );
     }
     if unlike.is_empty() {
         return writeln!(
             f,
-            "A second clone passed the step \"{step}\". Routes, rules and sysctls of every node are the same \
+            "It passed the step \"{step}\": {whose}. Routes, rules and sysctls of every node are the same \
              in both.\n"
         );
     }
     writeln!(
         f,
-        "A second clone passed the step \"{step}\". What this one alone has (+), and that one alone (-):\n"
+        "It passed the step \"{step}\": {whose}. What this one alone has (+), and that one alone (-):\n"
     )?;
     for Unlike {
         node,
@@ -438,6 +439,7 @@ mod tests {
             text: text.to_owned(),
         };
         let mut twin = Twin {
+            whose: "a second clone".to_owned(),
             step: "every pair".to_owned(),
             failed: None,
             unlike: vec![Unlike {
@@ -450,7 +452,7 @@ mod tests {
         insta::assert_snapshot!(told(&twin), @r#"
         ## Beside a healthy clone
         
-        A second clone passed the step "every pair". What this one alone has (+), and that one alone (-):
+        It passed the step "every pair": a second clone. What this one alone has (+), and that one alone (-):
         
         node2, sysctls:
         
@@ -467,7 +469,7 @@ mod tests {
         insta::assert_snapshot!(told(&twin), @r#"
         ## Beside a healthy clone
         
-        A second clone passed the step "every pair". Routes, rules and sysctls of every node are the same in both.
+        It passed the step "every pair": a second clone. Routes, rules and sysctls of every node are the same in both.
         
         
         Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`
@@ -476,7 +478,7 @@ mod tests {
         insta::assert_snapshot!(told(&twin), @"
         ## Beside a healthy clone
         
-        There is none to compare with: a second clone of the same stage failed as well: node1 times out
+        There is none to compare with: a second clone failed as well: node1 times out
         
         
         Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`

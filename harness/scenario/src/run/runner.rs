@@ -29,7 +29,9 @@ use crate::lab::Lab;
 use crate::run::account::Account;
 use crate::run::cases;
 use crate::run::caught::{self, caught};
-use crate::run::context::{self, ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Share};
+use crate::run::context::{
+    self, ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, HEALTHY_VARIABLE, Share,
+};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
@@ -355,8 +357,19 @@ impl Attempt {
         verdict && !stop.is_told() && self.context.programs.is_none()
     }
 
-    /// Has a second clone, in which nothing was broken, do the same until it has passed the step at which the first
-    /// one failed, and leaves in what the nodes of both are unlike.
+    /// The same stage of the comparison's base, where this is the head and the base has it still. One that a
+    /// preparation makes is nobody's before.
+    fn stage_of_base(&self) -> Option<Stage> {
+        let run = std::env::var_os(HEALTHY_VARIABLE)?;
+        let cell_dir = Path::new(&run).join(self.cell_dir.file_name()?);
+        let context = CellContext::read(&cell_dir).ok()?;
+        let stage = context.stages.get(&self.scenario.stage);
+        let stage = stage.filter(|_| self.scenario.prepare.is_none())?;
+        Some(Stage::open(stage).ok()?.as_of(&context.plan))
+    }
+
+    /// Has another clone do the same until it has passed the step at which the first one failed, and leaves in what
+    /// the nodes of both are unlike: one of the comparison's base, or a second one of the same stage.
     async fn twin(
         &self,
         stage: &Stage,
@@ -364,6 +377,11 @@ impl Attempt {
         phases: &mut Vec<PhaseTime>,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
+        let of_base = self.stage_of_base();
+        let (whose, stage) = match &of_base {
+            Some(of_base) => ("a clone of the base", of_base),
+            None => ("a second clone", stage),
+        };
         let steps = Account::read(&self.folder)?.steps;
         let steps: Vec<String> = steps.into_iter().map(|step| step.text).collect();
         let (dir, folder) = (self.folder.join(TWIN_LAB), self.folder.join(page::TWIN));
@@ -397,6 +415,7 @@ impl Attempt {
             )
         });
         let twin = Twin {
+            whose: whose.to_owned(),
             step: steps.last().cloned().unwrap_or_default(),
             unlike: match ended {
                 Ok(()) => unlike.collect(),
@@ -567,7 +586,7 @@ impl Attempt {
             program: programs.get(self.scenario.name)?,
             kubectl,
             spawner: &self.host.spawner,
-            hidden: &[CELL_VARIABLE, ANCESTOR_VARIABLE],
+            hidden: &[CELL_VARIABLE, ANCESTOR_VARIABLE, HEALTHY_VARIABLE],
             served: self.served(format!("scenario {}", self.scenario.name)),
             lab,
             attempt: &self.folder,

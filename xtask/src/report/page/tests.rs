@@ -66,6 +66,7 @@ fn failed() -> (Results, BTreeMap<usize, Left>) {
 /// A healthy clone that has one rule less.
 fn twin(rule: &str) -> Twin {
     Twin {
+        whose: "a second clone".into(),
         step: "every pair".into(),
         failed: None,
         unlike: vec![Unlike {
@@ -379,6 +380,7 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     left.folder = evil().into();
     left.nodes = Some(evil());
     let mut unlike = twin(&evil());
+    unlike.whose = evil();
     unlike.step = evil();
     unlike.unlike[0].node = evil();
     unlike.unlike[0].about = evil();

@@ -14,13 +14,12 @@ pub(super) fn section(twin: &Twin) -> Markup {
         @match &twin.failed {
             Some(failed) => {
                 p {
-                    "There is none to compare with: a second clone of the same stage failed as well: "
-                    (line(failed))
+                    "There is none to compare with: " (line(&twin.whose)) " failed as well: " (line(failed))
                 }
             },
             None => {
                 p {
-                    "A second clone passed the step “" (line(&twin.step)) "”. "
+                    "It passed the step “" (line(&twin.step)) "”: " (line(&twin.whose)) ". "
                     @if twin.unlike.is_empty() {
                         "Routes, rules and sysctls of every node are the same in both."
                     } @else {
