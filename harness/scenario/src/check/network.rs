@@ -32,6 +32,8 @@ impl State {
                 continue;
             }
             match section.as_str() {
+                // Of a Pod's own device, whose name is by chance.
+                "ip route" | "ip -6 route" if line.contains(" dev veth") => {}
                 "ip route" | "ip -6 route" => state.routes.push(without_lifetime(line)),
                 "ip neighbour" if line.contains("PERMANENT") => {
                     state.routes.push(line.trim().to_owned());
@@ -76,24 +78,41 @@ fn without_lifetime(line: &str) -> String {
         .to_owned()
 }
 
+/// Puts rules in an order that those of two nodes have in common: kube-proxy makes its chains in none, and
+/// elements are where their addresses have them. Within a chain the order of rules is what they mean.
+pub(crate) fn in_order(rules: &mut [String]) {
+    let within = |rule: &str| rule.split(": ").next().unwrap_or(rule).to_owned();
+    rules.sort_by_cached_key(|rule| {
+        let within = within(rule);
+        let is_of_set = [", set ", ", map "].iter().any(|it| within.contains(it));
+        (within, is_of_set.then(|| rule.clone()))
+    });
+}
+
 /// A line of nft's, behind what it is in; a line that only opens or closes something is none.
-fn rule(line: &str, within: &mut Vec<String>) -> Option<String> {
+fn rule(line: &str, within: &mut Vec<String>) -> Vec<String> {
     let bare = line.trim();
     if bare.is_empty() || bare.starts_with('#') {
-        return None;
+        return Vec::new();
     }
     if bare == "}" {
         within.pop();
-        return None;
+        return Vec::new();
     }
     if let Some(opened) = bare.strip_suffix(" {") {
         within.push(opened.to_owned());
-        return None;
+        return Vec::new();
     }
     // Of elements the first is no other than the rest.
     let bare = bare.strip_prefix("elements = { ").unwrap_or(bare);
-    let text = without_counters(bare.trim_end_matches([',', '}']));
-    Some(format!("{}: {text}", within.join(", ")))
+    let bare = bare.trim_end_matches([',', '}', ' ']);
+    let elements = match within.last().is_some_and(|it| it.starts_with("set ")) {
+        true => bare.split(", ").collect(),
+        false => vec![bare],
+    };
+    let within = within.join(", ");
+    let rules = elements.into_iter().map(without_counters);
+    rules.map(|rule| format!("{within}: {rule}")).collect()
 }
 
 /// Without `packets 63 bytes 3780`, and without `# handle 7`.
@@ -125,6 +144,7 @@ stdout: # ip address
 # ip route
 default via 172.30.0.1 dev eth0 proto dhcp
 10.1.2.0/24 via 172.30.0.12 dev eth0 expires 80sec
+fe80::/64 dev veth4dd93d34 proto kernel metric 256 pref medium
 # ip -6 route
 # ip neighbour
 10.1.0.3 dev cni0 lladdr 4a:1b:54:55:1c:b7 REACHABLE
@@ -133,6 +153,10 @@ default via 172.30.0.1 dev eth0 proto dhcp
 33:33:00:00:00:01 dev eth0 self permanent
 # nft list ruleset
 table ip kube-proxy {
+\tset cluster-ips {
+\t\ttype ipv4_addr
+\t\telements = { 10.0.0.1, 10.0.0.10 }
+\t}
 \tmap service-ips {
 \t\ttype ipv4_addr . inet_proto . inet_service : verdict
 \t\telements = { 10.0.0.1 . tcp . 443 : goto service-2QRHZV4L,
@@ -154,21 +178,25 @@ table ip filter {
                        net.ipv4.conf.veth12ab.forwarding = 1\nkernel.hostname = node1\nnet.ipv4.conf.all.rp_filter = 2\n";
         let State {
             routes,
-            rules,
+            mut rules,
             sysctls,
         } = State::of(network, sysctls);
+        in_order(&mut rules);
         insta::assert_snapshot!(routes.join("\n"), @"
         10.1.2.0/24 via 172.30.0.12 dev eth0
         172.30.0.12 dev eth0 lladdr 02:00:00:00:00:01 PERMANENT
         default via 172.30.0.1 dev eth0 proto dhcp
         ");
         insta::assert_snapshot!(rules.join("\n"), @"
-        table ip kube-proxy, map service-ips: type ipv4_addr . inet_proto . inet_service : verdict
-        table ip kube-proxy, map service-ips: 10.0.0.1 . tcp . 443 : goto service-2QRHZV4L
-        table ip kube-proxy, map service-ips: 10.0.0.10 . udp . 53 : goto service-NWBZK7IH
+        table ip filter, chain FORWARD: counter jump FLANNEL-FWD
         table ip kube-proxy, chain forward: type filter hook forward priority filter; policy accept;
         table ip kube-proxy, chain forward: ip saddr 10.1.0.0/16 counter accept
-        table ip filter, chain FORWARD: counter jump FLANNEL-FWD
+        table ip kube-proxy, map service-ips: 10.0.0.1 . tcp . 443 : goto service-2QRHZV4L
+        table ip kube-proxy, map service-ips: 10.0.0.10 . udp . 53 : goto service-NWBZK7IH
+        table ip kube-proxy, map service-ips: type ipv4_addr . inet_proto . inet_service : verdict
+        table ip kube-proxy, set cluster-ips: 10.0.0.1
+        table ip kube-proxy, set cluster-ips: 10.0.0.10
+        table ip kube-proxy, set cluster-ips: type ipv4_addr
         ");
         insta::assert_snapshot!(sysctls.join("\n"), @"
         net.ipv4.ip_forward = 1

@@ -7,7 +7,7 @@ use podwire_cluster::addresses;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
-use crate::check::network::State;
+use crate::check::network::{State, in_order};
 
 /// Lines of one node and one kind of them that are kept.
 const LINES: usize = 40;
@@ -65,7 +65,11 @@ impl std::fmt::Display for Line {
 /// not compared: counters, and ClusterIPs that the API gave out by chance.
 pub(crate) fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     let of = |about: &str, failed: &[String], healthy: &[String]| {
-        let (failed, healthy) = by_chance(failed, healthy);
+        let (mut failed, mut healthy) = by_chance(failed, healthy);
+        if about == "rules" {
+            in_order(&mut failed);
+            in_order(&mut healthy);
+        }
         let failed: Vec<&str> = failed.iter().map(String::as_str).collect();
         let healthy: Vec<&str> = healthy.iter().map(String::as_str).collect();
         let changes = TextDiff::from_slices(&healthy, &failed);
