@@ -175,7 +175,7 @@ mod tests {
 
     fn told(failed: &str, healthy: &str) -> String {
         let state = |rules: &str| State {
-            rules: lines(rules),
+            rules: lines(rules).iter().map(|it| format!("c: {it}")).collect(),
             ..State::default()
         };
         let all = unlike("node2", &state(failed), &state(healthy));
@@ -192,17 +192,17 @@ mod tests {
         assert_eq!(told("a\nb", "a\nb"), "");
         insta::assert_snapshot!(told("a\nx\nb", "a\nb\nc"), @r"
         node2 rules (0 more)
-        + x
-        - c
+        + c: x
+        - c: c
         ");
         // The order of rules is what they mean.
         insta::assert_snapshot!(told("b\na", "a\nb"), @r"
         node2 rules (0 more)
-        + b
-        - b
+        + c: b
+        - c: b
         ");
         let many: String = (0..LINES + 3).map(|number| format!("{number}\n")).collect();
-        assert!(told(&many, "").starts_with("node2 rules (3 more)\n+ 0\n"));
+        assert!(told(&many, "").starts_with("node2 rules (3 more)\n+ c: 0\n"));
     }
 
     #[test]
@@ -211,13 +211,13 @@ mod tests {
         assert_eq!(told("10.0.0.10, 10.0.0.42", "10.0.0.10, 10.0.0.7"), "");
         insta::assert_snapshot!(told("10.0.0.10 . tcp\n10.0.0.42", "10.0.0.10 . udp\n10.0.0.4"), @r"
         node2 rules (0 more)
-        - 10.0.0.10 . udp
-        + 10.0.0.10 . tcp
+        - c: 10.0.0.10 . udp
+        + c: 10.0.0.10 . tcp
         ");
         insta::assert_snapshot!(told("10.1.1.2", "10.1.1.3"), @r"
         node2 rules (0 more)
-        - 10.1.1.3
-        + 10.1.1.2
+        - c: 10.1.1.3
+        + c: 10.1.1.2
         ");
     }
 
