@@ -77,7 +77,8 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
         "every request is accounted for; the ClusterIP failed no longer than the removal took",
     );
     record.all_accounted()?;
-    record.disturbed_at_most(removed + lab.limit(LOOK), QUIET)?;
+    let verdict = record.disturbed_at_most(removed + lab.limit(LOOK), QUIET);
+    blue.as_judged(&sender(lab).await?, verdict).await?;
     record.nobody_after(&leaving, drained)?;
 
     lab.step("addresses are unique again, every pair answers, requests spread");
@@ -87,8 +88,7 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn start(lab: &Lab) -> anyhow::Result<Traffic<'_>> {
-    let (sender, blue) = (lab.node(SENDING), lab.service("blue"));
-    let from = lab.pods().on(sender).first().await?;
+    let (from, blue) = (sender(lab).await?, lab.service("blue"));
     let to = format!("{}:80", blue.address().await?);
     let traffic = lab.start_traffic(&from, to, EVERY).await?;
     answered_since(lab, &traffic, Instant::now()).await?;
@@ -144,5 +144,10 @@ async fn undisturbed(lab: &Lab) -> anyhow::Result<()> {
     lab.step("wait as long as a removal may take");
     traffic.until_unanswered_for(LOOK).await?;
     let record = traffic.stop().await?;
-    Ok(record.disturbed_at_most(lab.limit(LOOK), QUIET)?)
+    let verdict = record.disturbed_at_most(lab.limit(LOOK), QUIET);
+    lab.service("blue").as_judged(&sender(lab).await?, verdict).await
+}
+
+async fn sender(lab: &Lab) -> anyhow::Result<Party> {
+    lab.pods().on(lab.node(SENDING)).first().await
 }
