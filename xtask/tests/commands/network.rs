@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use podwire_cluster::{FlannelBackend, IpFamilies, flannel};
 
 use super::{done, latest, results};
@@ -27,30 +29,31 @@ fn a_manifest_whose_nodes_would_ask_a_registry_runs_with_what_they_have_when_ask
     assert_eq!(refused.status.code(), Some(2), "{told}");
     assert!(told.contains("--pull-policy-as-present"), "{told}");
 
-    let green = done(&format!("{words} --pull-policy-as-present"));
-    let told = String::from_utf8_lossy(&green.stdout).into_owned();
-    assert_eq!(green.status.code(), Some(0), "{told}");
-    let results = results(&latest());
-    let scenario = &results["scenarios"][0];
-    assert_eq!(scenario["outcome"], "passed", "{results:#}");
-    assert_eq!(scenario["cell"], "by-hand/nftables/manifest", "{results:#}");
+    let green = format!("{words} --pull-policy-as-present");
+    passes_in(&green, "by-hand/nftables/manifest");
 }
 
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn kube_router_is_built_and_carries_by_its_name() {
-    let green = done(
-        "test --yes --nodes 2 --bootstrap kubeadm --filter every_pair --pod-network kube-router",
-    );
-    let told = String::from_utf8_lossy(&green.stdout).into_owned();
-    assert_eq!(green.status.code(), Some(0), "{told}");
-    let results = results(&latest());
-    let scenario = &results["scenarios"][0];
-    assert_eq!(scenario["outcome"], "passed", "{results:#}");
-    assert_eq!(scenario["cell"], "kubeadm/nftables/manifest", "{results:#}");
+    let words =
+        "test --yes --nodes 2 --bootstrap kubeadm --filter every_pair --pod-network kube-router";
+    let scenario = passes_in(words, "kubeadm/nftables/manifest");
     let again = scenario["again"].as_str().unwrap_or_default();
     assert!(
         again.is_empty() || again.contains("--pod-network kube-router"),
         "{again}"
     );
+}
+
+/// Gives the record of a run's only scenario, which passes in this cell.
+fn passes_in(words: &str, cell: &str) -> Value {
+    let green = done(words);
+    let told = String::from_utf8_lossy(&green.stdout).into_owned();
+    assert_eq!(green.status.code(), Some(0), "{told}");
+    let results = results(&latest());
+    let scenario = &results["scenarios"][0];
+    assert_eq!(scenario["outcome"], "passed", "{results:#}");
+    assert_eq!(scenario["cell"], cell, "{results:#}");
+    scenario.clone()
 }

@@ -24,18 +24,18 @@ const COMMAND: Duration = Duration::from_secs(10);
 
 /// What is asked of every node about its network: file name and command line. Related questions share a
 /// command, because every process costs time in an emulated guest.
-const OF_THE_NETWORK: [(&str, &str); 3] = [
+const OF_THE_NETWORK: [(&str, &str); 2] = [
     (
         "network.txt",
         "for c in 'ip address' 'ip route' 'ip -6 route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
          echo \"# $c\"; $c; done",
     ),
-    ("iptables.txt", "iptables-save"),
     ("sysctl.txt", "sysctl -a --pattern '^net' 2>/dev/null"),
 ];
 
 /// And about the rest.
-const QUESTIONS: [(&str, &str); 6] = [
+const QUESTIONS: [(&str, &str); 7] = [
+    ("iptables.txt", "iptables-save"),
     (
         "cni.txt",
         "tail -n +1 /etc/cni/net.d/*; ls -l /var/lib/cni/networks/*",

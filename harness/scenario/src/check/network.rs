@@ -15,13 +15,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Of one node, from its folder of an evidence; what is not there is empty.
-    pub(crate) fn read(folder: &Path) -> Self {
-        let text = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
-        Self::of(&text("network.txt"), &text("sysctl.txt"))
+    /// Of one node, from its folder of an evidence; nothing where it has not said all of it.
+    pub(crate) fn read(folder: &Path) -> Option<Self> {
+        let text = |name| fs::read_to_string(folder.join(name)).ok();
+        Self::of(&text("network.txt")?, &text("sysctl.txt")?)
     }
 
-    fn of(network: &str, sysctls: &str) -> Self {
+    fn of(network: &str, sysctls: &str) -> Option<Self> {
         let mut state = Self::default();
         let (mut section, mut within) = (String::new(), Vec::new());
         for line in network.lines() {
@@ -38,23 +38,24 @@ impl State {
                 "ip neighbour" if line.contains("PERMANENT") => {
                     state.routes.push(line.trim().to_owned());
                 }
-                "nft list ruleset" => state.rules.extend(rule(line, &mut within)),
+                LAST => state.rules.extend(rule(line, &mut within)),
                 _ => {}
             }
         }
         // The kernel lists neighbours as it finds them.
         state.routes.sort();
-        let own = |line: &&str| line.contains(" = ") && !VARIES.iter().any(|it| line.contains(it));
-        state.sysctls = sysctls.lines().filter(own).map(str::to_owned).collect();
-        for line in &mut state.sysctls {
-            if let Some(first) = line.strip_prefix("stdout: ") {
-                *line = first.to_owned();
-            }
-        }
-        state.sysctls.retain(|line| line.starts_with("net."));
-        state
+        let lines = sysctls.lines();
+        let all = lines.map(|line| line.trim_start_matches("stdout: "));
+        let varies = |line: &str| VARIES.iter().any(|it| line.contains(it));
+        let own = all.filter(|line| line.starts_with("net.") && !varies(line));
+        state.sysctls = own.map(str::to_owned).collect();
+        let is_whole = section == LAST && !state.sysctls.is_empty();
+        is_whole.then_some(state)
     }
 }
+
+/// The title of what network.txt ends with.
+const LAST: &str = "nft list ruleset";
 
 /// What the evidence asks for, one after the other, in network.txt.
 const SECTIONS: [&str; 6] = [
@@ -63,7 +64,7 @@ const SECTIONS: [&str; 6] = [
     "ip -6 route",
     "ip neighbour",
     "bridge fdb",
-    "nft list ruleset",
+    LAST,
 ];
 
 /// sysctls that count, or are of a Pod's own device.
@@ -180,7 +181,7 @@ table ip filter {
             routes,
             mut rules,
             sysctls,
-        } = State::of(network, sysctls);
+        } = State::of(network, sysctls).unwrap();
         in_order(&mut rules);
         insta::assert_snapshot!(routes.join("\n"), @"
         10.1.2.0/24 via 172.30.0.12 dev eth0
@@ -202,5 +203,15 @@ table ip filter {
         net.ipv4.ip_forward = 1
         net.ipv4.conf.all.rp_filter = 2
         ");
+    }
+
+    #[test]
+    fn a_node_that_has_not_said_all_is_not_compared() {
+        let (network, sysctls) = ("# ip route\n# nft list ruleset\n", "net.a = 1\n");
+        assert!(State::of(network, sysctls).is_some());
+        assert_eq!(State::of("node1 does not answer", sysctls), None);
+        assert_eq!(State::of("# ip route\n", sysctls), None);
+        assert_eq!(State::of(network, "node1 does not answer"), None);
+        assert_eq!(State::read(Path::new("/nowhere")), None);
     }
 }

@@ -24,11 +24,24 @@ pub struct Twin {
     pub failed: Option<String>,
     /// Where the nodes of both are unlike.
     pub unlike: Vec<Unlike>,
+    /// The nodes of which nothing is known: one of both has not said all.
+    pub unheard: Vec<String>,
 }
 
 impl Twin {
     /// Its name in the attempt's folder.
     pub const FILE: &'static str = "twin.json";
+
+    /// What follows, in words.
+    pub fn told(&self) -> &'static str {
+        match (self.unlike.as_slice(), self.unheard.as_slice()) {
+            ([], []) => "Routes, rules and sysctls of every node are the same in both.",
+            ([], _) => {
+                "Routes, rules and sysctls of every node that answered are the same in both."
+            }
+            _ => "What this one alone has (+), and that one alone (-), counters left out:",
+        }
+    }
 }
 
 /// Lines that one of both has and the other has not.
@@ -61,9 +74,23 @@ impl std::fmt::Display for Line {
     }
 }
 
+/// The same node of both, by its name: where these are unlike, and which of them one has not answered for.
+pub(crate) fn compared(
+    nodes: impl IntoIterator<Item = (String, Option<State>, Option<State>)>,
+) -> (Vec<Unlike>, Vec<String>) {
+    let (mut all, mut unheard) = (Vec::new(), Vec::new());
+    for (node, failed, healthy) in nodes {
+        match failed.zip(healthy) {
+            Some((failed, healthy)) => all.extend(unlike(&node, &failed, &healthy)),
+            None => unheard.push(node),
+        }
+    }
+    (all, unheard)
+}
+
 /// Where one node's state is unlike that of the same node in a healthy clone. What no two clones have in common is
 /// not compared: counters, and ClusterIPs that the API gave out by chance.
-pub(crate) fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
+fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     let of = |about: &str, failed: &[String], healthy: &[String]| {
         let (mut failed, mut healthy) = by_chance(failed, healthy);
         if about == "rules" {
@@ -203,6 +230,26 @@ mod tests {
         ");
         let many: String = (0..LINES + 3).map(|number| format!("{number}\n")).collect();
         assert!(told(&many, "").starts_with("node2 rules (3 more)\n+ c: 0\n"));
+    }
+
+    #[test]
+    fn a_node_of_which_nothing_is_known_is_not_the_same() {
+        let state = |rule: &str| {
+            Some(State {
+                rules: vec![rule.to_owned()],
+                ..State::default()
+            })
+        };
+        let node = |number: u32| format!("node{number}");
+        let (unlike, unheard) = compared([
+            (node(1), state("a"), state("a")),
+            (node(2), None, state("a")),
+            (node(3), state("a"), None),
+            (node(4), state("a"), state("b")),
+        ]);
+        assert_eq!(unheard, [node(2), node(3)]);
+        assert_eq!(unlike.len(), 1);
+        assert_eq!(unlike[0].node, node(4));
     }
 
     #[test]

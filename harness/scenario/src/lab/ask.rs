@@ -141,6 +141,7 @@ impl<'lab> Ask<'lab> {
         self.judged(Outcome::Answered, &[], judge).await.map(drop)
     }
 
+    /// Sends them and judges, as [`Lab::judged`] does.
     async fn judged(
         self,
         how: Outcome,

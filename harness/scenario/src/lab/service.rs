@@ -12,7 +12,7 @@ use crate::check::assert;
 use crate::check::balance::Rounds;
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::End;
-use crate::check::party::Party;
+use crate::check::party::{Asker, Party};
 use crate::check::shares;
 use crate::check::wire::Requests;
 use crate::lab::node::Node;
@@ -300,7 +300,7 @@ impl Service<'_> {
         let wire = self.lab.wire();
         let target = address.to_string();
         let to_service = wire
-            .trace_to(&from.into(), &target, self.kind, since, &[])
+            .trace_to(&Asker::from(from), &target, self.kind, since, &[])
             .await;
         // What was seen is worth more than that no more could be.
         let cells = told.await.unwrap_or_default();
@@ -376,7 +376,7 @@ impl Service<'_> {
             && report.count(Outcome::TimedOut) > 0
         {
             pairs.lost = wire
-                .trace_to(&(&from).into(), &report.target, self.kind, since, &[])
+                .trace_to(&Asker::from(&from), &report.target, self.kind, since, &[])
                 .await;
         }
         Err(failure.into())

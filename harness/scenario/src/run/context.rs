@@ -15,6 +15,9 @@ use crate::run::program::Programs;
 
 /// Variable that holds the cell's folder.
 pub const CELL_VARIABLE: &str = "PODWIRE_CELL_FOLDER";
+
+/// Where a run with healthy clusters of the same cells is: the base of a comparison.
+pub const HEALTHY_VARIABLE: &str = "PODWIRE_HEALTHY";
 /// Variable that holds the process id on whose behalf the scenario runs.
 pub const ANCESTOR_VARIABLE: &str = "PODWIRE_ANCESTOR";
 
@@ -86,9 +89,6 @@ pub struct CellContext {
     /// The programs of the user's that are the run's scenarios, where it has any.
     pub programs: Option<Programs>,
 }
-
-/// Where a run with healthy clusters of the same cells is: the base of a comparison.
-pub const HEALTHY_VARIABLE: &str = "PODWIRE_HEALTHY";
 
 /// A scenario's share of the machine, see [`podwire_admission`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -218,6 +218,7 @@ fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
         step,
         failed,
         unlike,
+        unheard,
     } = twin;
     writeln!(f, "## Beside a healthy clone\n")?;
     if let Some(failed) = failed {
@@ -227,17 +228,18 @@ fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
             failed.lines().next().unwrap_or_default()
         );
     }
-    if unlike.is_empty() {
-        return writeln!(
-            f,
-            "It passed the step \"{step}\": {whose}. Routes, rules and sysctls of every node are the same \
-             in both.\n"
-        );
-    }
     writeln!(
         f,
-        "It passed the step \"{step}\": {whose}. What this one alone has (+), and that one alone (-):\n"
+        "It passed the step \"{step}\": {whose}. {}\n",
+        twin.told()
     )?;
+    if !unheard.is_empty() {
+        writeln!(
+            f,
+            "Not compared, for want of an answer: {}.\n",
+            unheard.join(", ")
+        )?;
+    }
     for Unlike {
         node,
         about,
@@ -448,11 +450,12 @@ mod tests {
                 lines: vec![line(true, "net.a = 1"), line(false, "net.a = 0")],
                 left_out: 3,
             }],
+            unheard: vec![],
         };
         insta::assert_snapshot!(told(&twin), @r#"
         ## Beside a healthy clone
         
-        It passed the step "every pair": a second clone. What this one alone has (+), and that one alone (-):
+        It passed the step "every pair": a second clone. What this one alone has (+), and that one alone (-), counters left out:
         
         node2, sysctls:
         
@@ -470,6 +473,17 @@ mod tests {
         ## Beside a healthy clone
         
         It passed the step "every pair": a second clone. Routes, rules and sysctls of every node are the same in both.
+        
+        
+        Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`
+        "#);
+        twin.unheard = vec!["node3".to_owned()];
+        insta::assert_snapshot!(told(&twin), @r#"
+        ## Beside a healthy clone
+        
+        It passed the step "every pair": a second clone. Routes, rules and sysctls of every node that answered are the same in both.
+        
+        Not compared, for want of an answer: node3.
         
         
         Again, alone: `cargo xtask test --bootstrap kubeadm --filter drain`

@@ -23,7 +23,7 @@ use crate::check::assert;
 use crate::check::failure::Failure;
 use crate::check::network::State;
 use crate::check::reading::{Reading, mistaken};
-use crate::check::twin::{Twin, is_past, unlike};
+use crate::check::twin::{Twin, compared, is_past};
 use crate::check::wire;
 use crate::lab::Lab;
 use crate::run::account::Account;
@@ -406,21 +406,20 @@ impl Attempt {
         lab.stop().await;
         // Only what its nodes have said is worth its disk.
         let _ = fs::remove_dir_all(&dir);
-        let unlike = nodes.iter().flat_map(|node| {
-            let state = |folder: &Path| State::read(&folder.join(node));
-            unlike(
-                node,
-                &state(&self.folder.join(page::EVIDENCE)),
-                &state(&folder),
-            )
+        let evidence = self.folder.join(page::EVIDENCE);
+        let of_both = nodes.into_iter().map(|node| {
+            let [failed, healthy] = [&evidence, &folder].map(|it| State::read(&it.join(&node)));
+            (node, failed, healthy)
         });
+        let (unlike, unheard) = match ended {
+            Ok(()) => compared(of_both),
+            Err(_) => Default::default(),
+        };
         let twin = Twin {
             whose: whose.to_owned(),
             step: steps.last().cloned().unwrap_or_default(),
-            unlike: match ended {
-                Ok(()) => unlike.collect(),
-                Err(_) => Vec::new(),
-            },
+            unlike,
+            unheard,
             failed: ended.err().map(|error| plain::text(&format!("{error:#}"))),
         };
         phases.push(phase(page::TWIN, began));

@@ -80,6 +80,7 @@ fn twin(rule: &str) -> Twin {
                 .into(),
             left_out: 2,
         }],
+        unheard: vec![],
     }
 }
 
@@ -201,6 +202,12 @@ fn a_healthy_clone_that_failed_as_well_or_is_the_same_is_said() {
     };
     let told = with(same.clone());
     assert!(told.contains("every node are the same in both"), "{told}");
+    let told = with(Twin {
+        unheard: vec!["node3".into()],
+        ..same.clone()
+    });
+    assert!(told.contains("for want of an answer: node3."), "{told}");
+    assert!(!told.contains("every node are the same"), "{told}");
     let told = with(Twin {
         failed: Some("node1 times out".into()),
         ..same
@@ -382,6 +389,7 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     let mut unlike = twin(&evil());
     unlike.whose = evil();
     unlike.step = evil();
+    unlike.unheard = vec![evil()];
     unlike.unlike[0].node = evil();
     unlike.unlike[0].about = evil();
     left.twin = Some(unlike);

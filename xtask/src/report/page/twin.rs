@@ -20,11 +20,10 @@ pub(super) fn section(twin: &Twin) -> Markup {
             None => {
                 p {
                     "It passed the step “" (line(&twin.step)) "”: " (line(&twin.whose)) ". "
-                    @if twin.unlike.is_empty() {
-                        "Routes, rules and sysctls of every node are the same in both."
-                    } @else {
-                        "What this one alone has (+), and that one alone (-), counters left out:"
-                    }
+                    (twin.told())
+                }
+                @if !twin.unheard.is_empty() {
+                    p { "Not compared, for want of an answer: " (line(&twin.unheard.join(", "))) "." }
                 }
                 @for unlike in &twin.unlike { (of_node(unlike)) }
             },
