@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
-use podwire_cluster::{Bootstrap, PodNetwork, cni};
+use podwire_cluster::{Bootstrap, PodNetwork};
 
 use crate::check::failure::ensure;
 use crate::lab::node::Node;
@@ -19,6 +19,12 @@ systemctl stop kubelet && \
 crictl pods -q 2>/dev/null | xargs -r crictl rmp -f >/dev/null 2>&1; \
 grep -o ' /var/lib/kubelet/[^ ]*' /proc/mounts | xargs -r umount; \
 systemctl stop containerd && rm -rf /var/lib/kubelet/*";
+
+/// Every bridge of a node is one of its Pod network's, whatever its name: `cni0`, `kube-bridge`.
+const REMOVE_BRIDGES: &str = "\
+for bridge in /sys/class/net/*/bridge; do \
+[ -e \"$bridge\" ] && ip link delete \"$(basename \"$(dirname \"$bridge\")\")\"; done; \
+rm -rf /var/lib/cni";
 
 impl Node<'_> {
     /// Deletes its Node; whether it is listed all the same.
@@ -107,8 +113,7 @@ impl Node<'_> {
     pub async fn remove_old_pod_network(self) -> anyhow::Result<()> {
         self.lab()
             .step(format!("remove the old Pod network from {self}"));
-        let bridge = cni::BRIDGE;
-        let mut command = format!("ip link delete {bridge} 2>/dev/null; rm -rf /var/lib/cni");
+        let mut command = REMOVE_BRIDGES.to_owned();
         if self.lab().pod_network() != PodNetwork::Routes {
             command += " /etc/cni/net.d/*; ip link delete flannel.1 2>/dev/null; true";
         }
