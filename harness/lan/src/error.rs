@@ -96,6 +96,12 @@ pub enum LanError {
         /// Where to.
         to: SocketAddrV4,
     },
+    /// A port of the gateway's is taken.
+    #[error("somebody listens at the gateway's port {port} already; drop that listener first")]
+    Listening {
+        /// The port.
+        port: u16,
+    },
     /// The capture file could not be written.
     #[error("cannot write the capture to {}", path.display())]
     Capture {

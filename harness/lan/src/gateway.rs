@@ -25,7 +25,7 @@ use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol,
     Ipv4Packet, Ipv4Repr, TcpPacket, UdpPacket, UdpRepr,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::link::Link;
 use self::outside::Server;
@@ -33,9 +33,9 @@ use self::records::Records;
 pub use self::records::{
     ContactProtocol, DropReason, DroppedFlow, GatewayCounters, OutsideContact,
 };
-pub use self::stream::SegmentStream;
-pub(crate) use self::tcp::ConnectRequest;
-use self::tcp::{Connections, Stack};
+pub use self::stream::{SegmentListener, SegmentStream};
+use self::tcp::{BACKLOG, Connections, Stack};
+pub(crate) use self::tcp::{ConnectRequest, ListenRequest};
 use crate::framing::{LENGTH, first_frame};
 use crate::mailbox::{Command, Mailbox};
 use crate::queue::SendQueue;
@@ -85,6 +85,23 @@ impl GatewayHandle {
             mailbox: self.mailbox.clone(),
         }))?;
         answer.await.map_err(|_| LanError::Stopped)?
+    }
+
+    /// Accepts TCP connections to the gateway at a port, on each of its segments, as long as the listener lives.
+    ///
+    /// # Errors
+    /// [`LanError::Listening`] when somebody listens there, [`LanError::Stopped`].
+    pub async fn listen(&self, port: u16) -> Result<SegmentListener, LanError> {
+        let (reply, answer) = oneshot::channel();
+        let (clients, accepted) = mpsc::channel(BACKLOG);
+        self.mailbox.send(Command::Listen(ListenRequest {
+            port,
+            clients,
+            reply,
+            mailbox: self.mailbox.clone(),
+        }))?;
+        answer.await.map_err(|_| LanError::Stopped)??;
+        Ok(SegmentListener::new(accepted))
     }
 
     /// What reached the gateway so far.
@@ -158,6 +175,25 @@ impl Gateways {
         if let Some(leg) = self.legs.iter_mut().find(is_beside) {
             leg.gateway.connect(request, now);
         }
+    }
+
+    /// On every segment.
+    pub(crate) fn listen(&mut self, request: ListenRequest) {
+        let ListenRequest {
+            port,
+            clients,
+            reply,
+            mailbox,
+        } = request;
+        let mut legs = self.legs.iter_mut();
+        if legs.any(|leg| leg.gateway.connections.listens(port)) {
+            let _ = reply.send(Err(LanError::Listening { port }));
+            return;
+        }
+        for leg in &mut self.legs {
+            leg.gateway.connections.listen(port, &clients, &mailbox);
+        }
+        let _ = reply.send(Ok(()));
     }
 
     pub(crate) fn nudge(&mut self) {
@@ -370,6 +406,11 @@ impl Gateway {
             let (stack, link) = (&mut self.stack, &mut self.link);
             self.server
                 .accept(stack, link, destination, client, bytes, now);
+        } else if destination == self.plan.gateway && self.connections.is_asked(&segment) {
+            let client = SocketAddrV4::new(source, segment.src_port());
+            let ends = (client, segment.dst_port());
+            let (stack, link) = (&mut self.stack, &mut self.link);
+            self.connections.accept(stack, link, ends, bytes, now);
         } else {
             self.link.deliver(bytes);
         }

@@ -3,7 +3,7 @@
 //! A [`Segment`] owns one thread. Machines attach with a stream socket (QEMU's `-netdev stream`:
 //! each frame preceded by its length, 32 bits, big-endian); the [gateway](GatewayHandle) is a port
 //! of the same switch that lives inside the thread: it answers ARP, ICMP echo, DHCP and DNS, plays
-//! a host outside the cluster, and opens TCP connections to machines. It is the machines' default
+//! a host outside the cluster, opens TCP connections to machines, and accepts theirs where somebody listens. It is the machines' default
 //! router and forwards nothing: what reaches it for somewhere else is dropped and counted.
 //!
 //! A switch usually has one segment. Of several, each has its own stations, and no frame goes from one to
@@ -47,7 +47,7 @@ pub use address::{AddressError, Ipv4Net, MacAddr};
 pub use error::LanError;
 pub use gateway::{
     ContactProtocol, DropReason, DroppedFlow, GatewayCounters, GatewayHandle, OutsideContact,
-    SegmentStream,
+    SegmentListener, SegmentStream,
 };
 pub use label::SegmentNumber;
 pub use plan::{Host, Lease, NetworkPlan, PlanError, Route, SegmentPlan};

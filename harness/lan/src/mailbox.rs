@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::gateway::ConnectRequest;
+use crate::gateway::{ConnectRequest, ListenRequest};
 use crate::label::Label;
 use crate::rules::Mode;
 use crate::rules::filter::AddressFilter;
@@ -73,6 +73,7 @@ pub(crate) enum Command {
         reply: SyncSender<Result<PathBuf, LanError>>,
     },
     Connect(ConnectRequest),
+    Listen(ListenRequest),
     /// A stream's owner wrote, read or dropped.
     Nudge,
     Stop,

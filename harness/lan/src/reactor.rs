@@ -229,6 +229,7 @@ impl Reactor {
                     let _ = reply.send(self.write_capture());
                 }
                 Command::Connect(request) => self.gateways.connect(request, now),
+                Command::Listen(request) => self.gateways.listen(request),
                 Command::Nudge => self.gateways.nudge(),
                 Command::Stop => return true,
             }

@@ -166,6 +166,21 @@ async fn failures_are_told_apart() {
 }
 
 #[tokio::test]
+async fn one_listens_at_a_port_until_it_is_dropped() {
+    let (segment, _host) = start();
+    let gateway = segment.gateway();
+    let first = gateway.listen(6443).await.unwrap();
+    let error = gateway.listen(6443).await.unwrap_err();
+    insta::assert_snapshot!(error, @"somebody listens at the gateway's port 6443 already; drop that listener first");
+    drop(first);
+    let mut second = gateway.listen(6443).await.unwrap();
+    drop(segment);
+    assert!(second.accept().await.is_none());
+    let error = gateway.listen(6443).await.unwrap_err();
+    insta::assert_snapshot!(error, @"the segment is stopped; start another");
+}
+
+#[tokio::test]
 async fn a_stopped_segment_ends_its_streams() {
     let (segment, _host) = start();
     let mut stream = open(&segment.gateway(), ECHO).await;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 
 use crate::mailbox::{Command, Mailbox};
 
@@ -95,7 +96,25 @@ pub(super) fn lock(pipe: &SharedPipe) -> MutexGuard<'_, Pipe> {
     pipe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A TCP connection from the gateway to a machine.
+/// Accepts connections of machines at a port of the gateway's. Dropping it closes the port; connections that were
+/// accepted stay.
+#[derive(Debug)]
+pub struct SegmentListener {
+    accepted: mpsc::Receiver<SegmentStream>,
+}
+
+impl SegmentListener {
+    pub(super) fn new(accepted: mpsc::Receiver<SegmentStream>) -> Self {
+        SegmentListener { accepted }
+    }
+
+    /// The next connection; none when the segment has stopped.
+    pub async fn accept(&mut self) -> Option<SegmentStream> {
+        self.accepted.recv().await
+    }
+}
+
+/// A TCP connection between the gateway and a machine.
 ///
 /// Shutting it down sends all that was written and then FIN. Dropping it without that resets the
 /// connection, so that nothing of it stays on the machine.

@@ -1,4 +1,5 @@
-//! TCP: the stack that the gateway and the outside host share, and the gateway's own connections.
+//! TCP: the stack that the gateway and the outside host share, and the gateway's own connections: those that it opens,
+//! and those that it accepts where somebody listens.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
-use tokio::sync::oneshot;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr, TcpPacket};
+use tokio::sync::{mpsc, oneshot};
 
 use super::arp;
 use super::link::Link;
@@ -28,6 +29,16 @@ const ARP_FRESH: Duration = Duration::from_secs(5);
 
 /// How long a connection that its owner has dropped may take to close in order.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to answer that it heard of its connection being accepted.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Accepted connections that wait for whoever listens; more are reset.
+pub(super) const BACKLOG: usize = 64;
+
+/// Connections at a time with which more are accepted; beyond them a client is refused. The stack looks at each of
+/// them with every segment.
+const MOST: usize = 128;
 
 /// Ports for outgoing connections (RFC 6335 section 6).
 const FIRST_PORT: u16 = 49152;
@@ -92,6 +103,31 @@ pub(crate) struct ConnectRequest {
     pub(crate) mailbox: Mailbox,
 }
 
+/// Where the gateway is to accept connections, and who gets them.
+#[derive(Debug)]
+pub(crate) struct ListenRequest {
+    pub(crate) port: u16,
+    pub(crate) clients: mpsc::Sender<SegmentStream>,
+    pub(crate) reply: oneshot::Sender<Result<(), LanError>>,
+    pub(crate) mailbox: Mailbox,
+}
+
+/// A port at which somebody listens, as long as `clients` is not closed.
+#[derive(Debug)]
+struct Listening {
+    port: u16,
+    clients: mpsc::Sender<SegmentStream>,
+    mailbox: Mailbox,
+}
+
+/// A client that is to hear that it was accepted.
+#[derive(Debug)]
+struct Accepting {
+    clients: mpsc::Sender<SegmentStream>,
+    mailbox: Mailbox,
+    deadline: Duration,
+}
+
 #[derive(Debug)]
 struct Pending {
     request: ConnectRequest,
@@ -122,6 +158,7 @@ impl Resolving {
 #[derive(Debug)]
 enum Phase {
     Connecting(Pending),
+    Accepting(Accepting),
     Open,
     /// The owner is gone after an orderly end; the peer has until then to end, too.
     Closing(Duration),
@@ -130,6 +167,7 @@ enum Phase {
 #[derive(Debug)]
 struct Connection {
     socket: SocketHandle,
+    /// The machine's end.
     to: SocketAddrV4,
     local_port: u16,
     pipe: SharedPipe,
@@ -140,9 +178,17 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Connections {
     gateway: Ipv4Addr,
+    listening: Vec<Listening>,
     resolving: Vec<Resolving>,
     open: Vec<Connection>,
     next_port: u16,
+}
+
+fn new_socket() -> Socket<'static> {
+    let buffer = || SocketBuffer::new(vec![0; BUFFER]);
+    let mut socket = Socket::new(buffer(), buffer());
+    socket.set_nagle_enabled(false);
+    socket
 }
 
 /// What became of a connection in one look at it.
@@ -156,6 +202,7 @@ impl Connections {
         let offset = seed % u64::from(PORTS);
         Connections {
             gateway,
+            listening: Vec::new(),
             resolving: Vec::new(),
             open: Vec::new(),
             next_port: FIRST_PORT + u16::try_from(offset).unwrap_or(0),
@@ -169,6 +216,78 @@ impl Connections {
                 started: now,
             },
             next_request: now,
+        });
+    }
+
+    /// Accepts connections at a port from now on, until nobody receives them any more.
+    pub(super) fn listen(
+        &mut self,
+        port: u16,
+        clients: &mpsc::Sender<SegmentStream>,
+        mailbox: &Mailbox,
+    ) {
+        self.listening.retain(|it| it.port != port);
+        self.listening.push(Listening {
+            port,
+            clients: clients.clone(),
+            mailbox: mailbox.clone(),
+        });
+    }
+
+    /// Whether a segment asks for a connection to where somebody listens.
+    pub(super) fn is_asked(&self, segment: &TcpPacket<&[u8]>) -> bool {
+        segment.syn() && !segment.ack() && self.listens(segment.dst_port())
+    }
+
+    /// Whether somebody listens at a port.
+    pub(super) fn listens(&self, port: u16) -> bool {
+        self.listening_at(port).is_some()
+    }
+
+    fn listening_at(&self, port: u16) -> Option<&Listening> {
+        let mut all = self.listening.iter();
+        all.find(|it| it.port == port && !it.clients.is_closed())
+    }
+
+    /// Gives the stack a packet that asks for a connection to a port at which somebody listens. As with the outside
+    /// host's server, a socket listens for this packet alone.
+    pub(super) fn accept(
+        &mut self,
+        stack: &mut Stack,
+        link: &mut Link,
+        (client, port): (SocketAddrV4, u16),
+        packet: &[u8],
+        now: Duration,
+    ) {
+        stack.take_in(link, now);
+        let is_known = |open: &Connection| open.to == client && open.local_port == port;
+        let known = self.open.iter().any(is_known);
+        let has_room = !known && self.open.len() < MOST;
+        let listening = self.listening_at(port).filter(|_| has_room);
+        let accepting = listening.map(|it| Accepting {
+            clients: it.clients.clone(),
+            mailbox: it.mailbox.clone(),
+            deadline: now + ACCEPT_LIMIT,
+        });
+        let mut socket = new_socket();
+        let at = (IpAddress::Ipv4(self.gateway), port);
+        let accepting = accepting.filter(|_| socket.listen(at).is_ok());
+        let socket = accepting.map(|accepting| (stack.sockets.add(socket), accepting));
+        link.deliver(packet);
+        stack.take_in(link, now);
+        let Some((socket, accepting)) = socket else {
+            return;
+        };
+        if stack.sockets.get::<Socket<'_>>(socket).state() == State::Listen {
+            stack.sockets.remove(socket);
+            return;
+        }
+        self.open.push(Connection {
+            socket,
+            to: client,
+            local_port: port,
+            pipe: SharedPipe::default(),
+            phase: Phase::Accepting(accepting),
         });
     }
 
@@ -207,9 +326,7 @@ impl Connections {
 
     fn open(&mut self, pending: Pending, stack: &mut Stack) {
         let to = pending.request.to;
-        let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = Socket::new(buffer(), buffer());
-        socket.set_nagle_enabled(false);
+        let mut socket = new_socket();
         let started = self.free_port(to).and_then(|port| {
             let context = stack.interface.context();
             let local = (IpAddress::Ipv4(self.gateway), port);
@@ -270,6 +387,7 @@ impl Connections {
             .iter()
             .filter_map(|connection| match &connection.phase {
                 Phase::Connecting(pending) => Some(pending.deadline()),
+                Phase::Accepting(accepting) => Some(accepting.deadline),
                 Phase::Open => None,
                 Phase::Closing(deadline) => Some(*deadline),
             });
@@ -323,6 +441,25 @@ impl Connection {
                 SharedPipe::clone(&self.pipe),
                 mailbox,
             )));
+        }
+        if let Phase::Accepting(accepting) = &self.phase {
+            match socket.state() {
+                // Reset by the client before it was accepted: the socket listens again.
+                State::Listen | State::Closed => return Fate::Remove,
+                State::SynReceived if now < accepting.deadline => return Fate::Keep,
+                State::SynReceived => {
+                    socket.abort();
+                    lock(&self.pipe).dropped = true;
+                    *moved = true;
+                }
+                _ => {
+                    let pipe = SharedPipe::clone(&self.pipe);
+                    let stream = SegmentStream::new(pipe, accepting.mailbox.clone());
+                    // One that nobody takes is dropped right here, which resets the connection.
+                    let _ = accepting.clients.try_send(stream);
+                }
+            }
+            self.phase = Phase::Open;
         }
         let mut pipe = lock(&self.pipe);
         pipe.nudged = false;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use smoltcp::wire::{Icmpv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::framing::append;
@@ -308,6 +309,60 @@ fn so_many_clients_are_served_at_a_time_and_others_refused() {
     let again = described(&mut gateway, &syn(POD, example().outside, 80));
     assert!(!again.contains("RST"), "{again}");
     assert!(!accepted(222, &mut gateway));
+}
+
+/// A gateway with a listener at a port.
+fn listening(port: u16) -> (Gateway, SegmentListener) {
+    let mut gateway = gateway();
+    let (commands, _) = std::sync::mpsc::channel();
+    let mailbox = Mailbox::new(commands, Arc::new(crate::mailbox::Alarm::new().unwrap()));
+    let (clients, accepted) = mpsc::channel(BACKLOG);
+    gateway.connections.listen(port, &clients, &mailbox);
+    (gateway, SegmentListener::new(accepted))
+}
+
+#[tokio::test]
+async fn a_client_of_a_listener_is_heard_and_answered_and_without_one_it_is_refused() {
+    let at = (example().gateway, 6443);
+    let (mut gateway, mut listener) = listening(at.1);
+    let accepted = &answers(&mut gateway, &syn(POD, at.0, at.1))[0];
+    insta::assert_snapshot!(describe(accepted), @"to 52:54:00:00:01:01: 172.30.0.1 -> 10.1.1.7 SYN ACK");
+    let theirs = TcpPacket::new_checked(&accepted[34..])
+        .unwrap()
+        .seq_number();
+    let numbers = (2, Some(theirs + 1));
+    let hello = segment(POD, at.0, at.1, TcpControl::Psh, numbers, b"hello");
+    answers(&mut gateway, &hello);
+    let mut stream = listener.accept().await.unwrap();
+    let mut said = [0; 5];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"hello");
+    stream.write_all(b"welcome").await.unwrap();
+    gateway.nudge();
+    let back = answers(&mut gateway, &echo(POD, at.0)).concat();
+    assert!(String::from_utf8_lossy(&back).contains("welcome"));
+
+    insta::assert_snapshot!(described(&mut gateway, &syn(POD, example().outside, at.1)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 ACK RST");
+    drop(listener);
+    insta::assert_snapshot!(described(&mut gateway, &syn(NODE1_ADDRESS, at.0, at.1)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 ACK RST");
+}
+
+/// Nobody takes what comes, and clients come that reset before they are accepted.
+#[test]
+fn a_listener_s_clients_are_bounded_and_one_that_goes_leaves_nothing() {
+    let at = (example().gateway, 6443);
+    let (mut gateway, _listener) = listening(at.1);
+    let client = |last: u8| Ipv4Addr::new(10, 1, 1, last);
+    for last in 0..250 {
+        answers(&mut gateway, &syn(client(last), at.0, at.1));
+        let reset = segment(client(last), at.0, at.1, TcpControl::Rst, (2, None), b"");
+        answers(&mut gateway, &reset);
+    }
+    let accepted = |last: u8, gateway: &mut Gateway| {
+        described(gateway, &syn(client(last), at.0, at.1)).contains("SYN ACK")
+    };
+    let served = (0..250).take_while(|last| accepted(*last, &mut gateway));
+    assert_eq!(served.count(), 128);
 }
 
 #[test]
