@@ -2,6 +2,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod choices;
+pub(crate) mod control_planes;
 pub(crate) mod core_dns;
 pub(crate) mod deleted;
 pub(crate) mod discovery;

@@ -114,6 +114,7 @@ pub fn all() -> Vec<Scenario> {
         kubeadm::boot::REBOOT,
         kubeadm::boot::POWER_CUT,
         kubeadm::upgrade::UPGRADED,
+        kubeadm::control_planes::CONTROL_PLANES,
     ]
 }
 

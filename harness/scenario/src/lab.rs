@@ -1,6 +1,7 @@
 //! What can be done to a scenario's own running cluster, in the documents' words.
 
 pub(crate) mod ask;
+pub(crate) mod balancer;
 mod begins;
 mod clone;
 mod cni_files;
@@ -10,6 +11,7 @@ mod crowd;
 pub(crate) mod curl;
 mod daemons;
 pub(crate) mod datagrams;
+pub(crate) mod etcd;
 mod faults;
 mod gateway;
 mod holes;

@@ -44,6 +44,7 @@ pub use lab::ask::{Ask, AskEach};
 pub use lab::command::{Answer, Command};
 pub use lab::curl::Curled;
 pub use lab::datagrams::Datagrams;
+pub use lab::etcd::EtcdMember;
 pub use lab::impair::{Checked, Impaired, Impairing};
 pub use lab::init::InitConfig;
 pub use lab::kubeadm::{

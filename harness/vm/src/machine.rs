@@ -454,6 +454,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Cuts the guest's power, and leaves it off: its processors stop, and then all of it is reset, so that nothing is
+    /// left of what was only in its memory (QEMU QMP reference, `stop` and `system_reset`).
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub async fn cut_power(&self) -> Result<(), VmError> {
+        self.pause().await?;
+        self.reset().await
+    }
+
     /// Takes the link of its first network card away, or gives it back (QEMU QMP reference, `set_link`):
     /// the guest's card has no carrier.
     ///

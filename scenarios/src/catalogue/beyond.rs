@@ -26,6 +26,10 @@ claims! {
         "Upgrade a cluster by one minor version, `kubeadm upgrade plan`, `apply` and `node`, control plane first, \
          worker by worker with drain → who uses Services whose Pods stay loses no request, no open connection and \
          no datagram's way; E35 and E36 hold after each step; every component is the newer one.";
+    HIGHLY_AVAILABLE = "kubeadm: control planes" shows []
+        "Join two more control plane nodes by `kubeadm join --control-plane` with uploaded certificates, behind a \
+         balancer, and cut the power of the one that leads → the API takes writes again after an election, and who uses \
+         Services whose Pods stay loses no request; etcd with two members takes no write while one of them stands still.";
     E27_BY_HAND = "E27 by hand" shows []
         "drain, as in E27, in a cluster by hand → no Pod of a Deployment left on the node.";
     E28_BY_HAND = "E28 by hand" shows []

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use podwire_scenario::RequestOutcome::Answered;
-use podwire_scenario::{Cause, Kind, Lab, Party, Probe, Record, received_by, said_back_by, secs};
+use podwire_scenario::{
+    Cause, Kind, Lab, Party, Pod, Probe, Record, received_by, said_back_by, secs,
+};
+use serde_json::{Value, json};
 
 /// From one request, and one number, to the next.
 const EVERY: Duration = Duration::from_millis(250);
@@ -21,6 +25,49 @@ pub(crate) struct Use {
     pub(crate) udp: &'static str,
     /// The Services' Pods.
     pub(crate) pods: Vec<Party>,
+}
+
+/// A DaemonSet red, whose Pods are on every node that takes Pods, and on node 1 a client that uses them by a Service. It
+/// is a Pod, since kube-proxy gives what a node sends to a Service another port.
+pub(crate) async fn a_daemon_set_is_used(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a DaemonSet red, a Service for it by TCP and by UDP, and a client on node1");
+    daemon_set(lab, "red", json!({})).await?;
+    daemon_set(lab, "client", json!({ "kubernetes.io/hostname": lab.node(1).name() })).await?;
+    let ports = json!([
+        { "name": "tcp", "port": 80, "protocol": "TCP" },
+        { "name": "udp", "port": 80, "protocol": "UDP" },
+    ]);
+    lab.service("red").create(json!({ "selector": { "app": "red" }, "ports": ports })).await
+}
+
+/// Its Pods and its client, once they run and the Service leads to so many.
+pub(crate) async fn used_pods(lab: &Lab, count: usize) -> anyhow::Result<()> {
+    let pods = lab.pods().labelled("app=red").until_running(count).await?;
+    lab.service("red").leads_to_all(count, lab.node(1)).await?;
+    let client = lab.pods().labelled("app=client").until_running(1).await?;
+    let from = client.into_iter().next().context("the client has no address")?;
+    lab.keep(Use { from, tcp: "red", udp: "red", pods });
+    Ok(())
+}
+
+async fn daemon_set(lab: &Lab, name: &str, on: Value) -> anyhow::Result<()> {
+    let labels = json!({ "app": name });
+    let mut container = Pod::container();
+    container["name"] = name.into();
+    lab.apply(json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": { "name": name },
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": {
+                "dnsPolicy": "Default",
+                "nodeSelector": on,
+                "containers": [container],
+            } },
+        },
+    }))
+    .await
 }
 
 /// Each kind, one after the other, until it is answered.

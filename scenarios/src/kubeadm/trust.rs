@@ -205,7 +205,7 @@ async fn refused_without_authentication(lab: &Lab, second: &Token) -> anyhow::Re
 
 async fn joins_with_two_tokens(lab: &Lab, second: &Token) -> anyhow::Result<()> {
     lab.step("with a token each, discovery and TLS bootstrap work (E41)");
-    let JoinCommand { endpoint, token, hash } = lab.join_command().await?;
+    let JoinCommand { endpoint, token, hash, .. } = lab.join_command().await?;
     let two = format!("--discovery-token {token} --tls-bootstrap-token {second}");
     let trusted = format!("--discovery-token-ca-cert-hash {hash}");
     lab.kubeadm(SECOND).join_by(&format!("{endpoint} {two} {trusted}")).await?;

@@ -1,16 +1,15 @@
 //! The cluster is upgraded, while its Services are used.
 
-use anyhow::Context as _;
 use podwire_scenario::{
     Cause, Cells, LEFT_OUT, Lab, Node, Party, Pod, Probe, Profile, Sabotage, Scenario, StageName,
     ensure, secs, steps,
 };
-use serde_json::{Value, json};
 
 use super::boot::control_plane_runs_since;
 use crate::catalogue::UPGRADE;
 use crate::field::used_services::{
-    NONE, Use, all_accounted, all_begin, all_go_on, new_connections, new_connections_are_cut_off,
+    NONE, Use, a_daemon_set_is_used, all_accounted, all_begin, all_go_on, new_connections,
+    new_connections_are_cut_off, used_pods,
 };
 
 /// "Upgrading kubeadm clusters" of the Kubernetes documentation: the control plane first, then one worker after the
@@ -92,44 +91,10 @@ async fn upgraded(lab: &Lab) -> anyhow::Result<()> {
     all_accounted(lab).await
 }
 
-/// The Pods of DaemonSets, which a drain leaves where they are: red on every node, and on node 1 a client that uses
-/// them by a Service. It is a Pod, since kube-proxy gives what a node sends to a Service another port.
+/// The Pods of DaemonSets, which a drain leaves where they are.
 async fn a_pod_on_every_node(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("a DaemonSet red, a Service for it by TCP and by UDP, and a client on node1");
-    daemon_set(lab, "red", json!({})).await?;
-    daemon_set(lab, "client", json!({ "kubernetes.io/hostname": lab.node(1).name() })).await?;
-    let ports = json!([
-        { "name": "tcp", "port": 80, "protocol": "TCP" },
-        { "name": "udp", "port": 80, "protocol": "UDP" },
-    ]);
-    lab.service("red").create(json!({ "selector": { "app": "red" }, "ports": ports })).await?;
-    let of_red = lab.pods().labelled("app=red");
-    let pods = of_red.until_running(usize::try_from(lab.node_count())?).await?;
-    lab.service("red").leads_to_all(pods.len(), lab.node(1)).await?;
-    let client = lab.pods().labelled("app=client").until_running(1).await?;
-    let from = client.into_iter().next().context("the client has no address")?;
-    lab.keep(Use { from, tcp: "red", udp: "red", pods });
-    Ok(())
-}
-
-async fn daemon_set(lab: &Lab, name: &str, on: Value) -> anyhow::Result<()> {
-    let labels = json!({ "app": name });
-    let mut container = Pod::container();
-    container["name"] = name.into();
-    lab.apply(json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": { "name": name },
-        "spec": {
-            "selector": { "matchLabels": labels },
-            "template": { "metadata": { "labels": labels }, "spec": {
-                "dnsPolicy": "Default",
-                "nodeSelector": on,
-                "containers": [container],
-            } },
-        },
-    }))
-    .await
+    a_daemon_set_is_used(lab).await?;
+    used_pods(lab, usize::try_from(lab.node_count())?).await
 }
 
 async fn refused_by_the_former_kubeadm(lab: &Lab) -> anyhow::Result<()> {

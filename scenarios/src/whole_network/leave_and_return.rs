@@ -7,7 +7,7 @@ use podwire_scenario::{
 };
 
 use super::cluster_ip::{every_sender_sees_every_pod, spreads_from_everywhere};
-use super::every_pair::every_pair;
+use super::every_pair::every_pair_again;
 use crate::catalogue::E37;
 
 /// E37: drain, delete, wipe and join again, by the means of whoever made the cluster.
@@ -83,7 +83,7 @@ async fn leave_and_return(lab: &Lab) -> anyhow::Result<()> {
 
     lab.step("addresses are unique again, every pair answers, requests spread");
     lab.pod_addresses_unique_and_in_range().await?;
-    every_pair(lab).await?;
+    every_pair_again(lab).await?;
     spreads_from_everywhere(lab).await
 }
 

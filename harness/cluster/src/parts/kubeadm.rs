@@ -62,12 +62,17 @@ pub(crate) const UNTAINT: &str =
 /// `kubeadm upgrade apply`, with the patches that `kubeadm init` was given, where it was: it keeps the
 /// configuration in the cluster, and these nowhere.
 pub fn upgrade_apply(arguments: &str, settings: Settings) -> String {
-    let patches = settings.idle(PATCHES);
-    let patches = patches.map(|folder| format!(" --patches {folder}"));
     format!(
         "kubeadm upgrade apply {arguments}{}",
-        patches.unwrap_or_default()
+        given_patches(settings)
     )
+}
+
+/// How [`PATCHES`] are given to a command of kubeadm's: ` --patches FOLDER`, or nothing where there are none.
+pub fn given_patches(settings: Settings) -> String {
+    let patches = settings.idle(PATCHES);
+    let patches = patches.map(|folder| format!(" --patches {folder}"));
+    patches.unwrap_or_default()
 }
 
 /// A worker's part of [`crate::parts::node_files`].
@@ -90,14 +95,18 @@ pub fn init_files(
     given: &Configurations,
 ) -> Vec<NodeFile> {
     let config = init_config(kubernetes, cell, settings, given);
-    let patches = settings.idle(PATCHED).into_iter().flatten();
-    let patches = patches.map(|(component, has_readiness)| {
+    std::iter::once(secret(INIT_CONFIG, config))
+        .chain(patches(settings))
+        .collect()
+}
+
+/// What changes the manifests of a control plane node's static Pods, in [`PATCHES`].
+pub fn patches(settings: Settings) -> impl Iterator<Item = NodeFile> {
+    let patched = settings.idle(PATCHED).into_iter().flatten();
+    patched.map(|(component, has_readiness)| {
         let path = format!("{PATCHES}/{component}+strategic.json");
         secret(&path, patch(component, has_readiness))
-    });
-    std::iter::once(secret(INIT_CONFIG, config))
-        .chain(patches)
-        .collect()
+    })
 }
 
 /// The static Pods, and whether kubeadm gives them a readiness probe.
@@ -357,24 +366,41 @@ pub(crate) fn join_config(
 
 const BY_TOKEN: &str = "nodes join as the command says that kubeadm init prints";
 
-/// The three things that a worker needs to join.
+/// What a node needs to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinCommand {
-    /// Address and port of the API server.
+    /// Address and port of the API server, or of the balancer before several.
     pub endpoint: String,
     /// The bootstrap token.
     pub token: String,
     /// `sha256:` and the digest of the authority's public key.
     pub hash: String,
+    /// A control plane node's: what decrypts the certificates that `kubeadm init --upload-certs` has left in the
+    /// cluster. A worker has none.
+    pub certificate_key: Option<String>,
 }
 
 impl JoinCommand {
     /// The command for workers in what kubeadm printed.
     pub fn find(text: &str) -> Option<Self> {
+        Self::all(text).find(|it| it.certificate_key.is_none())
+    }
+
+    /// The command for further control plane nodes in what kubeadm printed, if it has uploaded the certificates.
+    pub fn find_for_control_planes(text: &str) -> Option<Self> {
+        Self::all(text).find(|it| it.certificate_key.is_some())
+    }
+
+    /// Control plane nodes join without a key as well, with certificates that somebody has brought them.
+    fn all(text: &str) -> impl Iterator<Item = Self> {
         let text = text.replace("\\\n", " ");
-        text.lines()
-            .filter(|line| !line.contains("--control-plane"))
-            .find_map(Self::parse)
+        let lines = text
+            .lines()
+            .filter(|line| line.contains(CONTROL_PLANE) == line.contains(CERTIFICATE_KEY));
+        lines
+            .filter_map(Self::parse)
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -391,6 +417,7 @@ impl JoinCommand {
             endpoint: (*endpoint).to_owned(),
             token: after("--token")?,
             hash: after("--discovery-token-ca-cert-hash").filter(|it| it.starts_with("sha256:"))?,
+            certificate_key: after(CERTIFICATE_KEY),
         })
     }
 }
@@ -401,13 +428,21 @@ impl fmt::Display for JoinCommand {
             endpoint,
             token,
             hash,
+            certificate_key,
         } = self;
         write!(
             f,
             "kubeadm join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}"
-        )
+        )?;
+        match certificate_key {
+            Some(key) => write!(f, " {CONTROL_PLANE} {CERTIFICATE_KEY} {key}"),
+            None => Ok(()),
+        }
     }
 }
+
+const CONTROL_PLANE: &str = "--control-plane";
+const CERTIFICATE_KEY: &str = "--certificate-key";
 
 const API: &str = "kubeadm.k8s.io/v1beta4";
 
@@ -609,6 +644,27 @@ kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \\
         );
         assert_eq!(JoinCommand::find(&command.to_string()), Some(command));
         assert_eq!(JoinCommand::find("kubeadm join 172.30.0.11:6443"), None);
+    }
+
+    #[test]
+    fn a_control_plane_s_command_is_found_with_its_key_and_not_without() {
+        let printed = "\
+  kubeadm join 172.30.0.1:6443 --token a.b \\
+\t--discovery-token-ca-cert-hash sha256:00 \\
+\t--control-plane --certificate-key 0f
+
+kubeadm join 172.30.0.1:6443 --token a.b \\
+\t--discovery-token-ca-cert-hash sha256:00 \n";
+        let found = JoinCommand::find_for_control_planes(printed).unwrap();
+        assert_eq!(
+            found.to_string(),
+            "kubeadm join 172.30.0.1:6443 --token a.b --discovery-token-ca-cert-hash sha256:00 \
+             --control-plane --certificate-key 0f"
+        );
+        assert_eq!(JoinCommand::find(printed).unwrap().certificate_key, None);
+        let not_uploaded = printed.replace(" --certificate-key 0f", "");
+        assert_eq!(JoinCommand::find_for_control_planes(&not_uploaded), None);
+        assert!(JoinCommand::find(&not_uploaded).is_some());
     }
 
     #[test]

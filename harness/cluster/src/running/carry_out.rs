@@ -73,13 +73,7 @@ impl Cluster {
             Action::Apply { objects, limit } => self.apply(objects, *limit, report).await,
             Action::Wait { gate, limit } => self.pass(gate, *limit, report).await,
             Action::Reach(access) => self.reach_api_with(access.clone()),
-            Action::ReachAs(ask) => {
-                let said = self.ask(ask).await?;
-                let access = Access::of_kubeconfig(&said);
-                let access =
-                    access.ok_or_else(|| self.unreadable(ask.node, "administrator", &said))?;
-                self.reach_api_with(access)
-            }
+            Action::ReachAs(ask) => self.reach_api_as(ask).await,
             Action::Fill(hole, ask) => {
                 let said = self.ask(ask).await?;
                 let (what, found) = match hole {
@@ -129,6 +123,13 @@ impl Cluster {
         });
         try_join_all(each).await?;
         Ok(())
+    }
+
+    pub(super) async fn reach_api_as(&self, ask: &Ask) -> Result<(), ClusterError> {
+        let said = self.ask(ask).await?;
+        let access = Access::of_kubeconfig(&said);
+        let access = access.ok_or_else(|| self.unreadable(ask.node, "administrator", &said))?;
+        self.reach_api_with(access)
     }
 
     async fn ask(&self, ask: &Ask) -> Result<String, ClusterError> {

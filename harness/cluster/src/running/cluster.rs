@@ -1,6 +1,7 @@
 //! A cluster that runs.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_all, try_join_all};
@@ -34,15 +35,22 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Cluster {
     host: Host,
     plan: ClusterPlan,
+    /// But for how the API is reached: that is in `reached`.
     credentials: Credentials,
     broken: Option<Break>,
     dir: PathBuf,
     nodes: Vec<Node>,
     router: Option<Node>,
-    api: kube::Client,
+    reached: OnceLock<Reached>,
     phases: Vec<Phase>,
     // After the machines: their machines end before the segment does.
     segment: Segment,
+}
+
+/// How a cluster's API is reached, from when there is one.
+struct Reached {
+    access: Access,
+    api: kube::Client,
 }
 
 /// What is known of a cluster that was frozen, beside its machines' files.
@@ -65,7 +73,7 @@ impl Cluster {
         let Frozen {
             plan,
             image,
-            credentials,
+            mut credentials,
             segment,
         } = frozen;
         let segment = restored_segment(plan.network(), dir, segment)?;
@@ -76,20 +84,19 @@ impl Cluster {
             .map(|node| Some(node.ssh_host.public.as_str()))
             .chain([None])
             .collect();
-        let api = match &credentials.access {
-            Some(access) => api_client(host, &segment, access)?,
-            None => api::none(),
-        };
+        let reached = credentials.access.take();
+        let reached = reached.map(|access| Reached::by(access, host, &segment));
+        let reached = reached.transpose()?;
         let step = Instant::now();
         let answering = async {
             let (nodes, first) = answering(host, powered, &keys).await?;
             Ok::<_, ClusterError>((nodes, [first, Phase::since(Phase::NODES_ANSWER, step)]))
         };
         let api_ready = async {
-            if credentials.access.is_none() {
+            let Some(reached) = &reached else {
                 return Ok(None);
-            }
-            api_answers(host, &api).await?;
+            };
+            api_answers(host, &reached.api).await?;
             Ok::<_, ClusterError>(Some(Phase::since(Phase::API_READY, step)))
         };
         // An API that is not ready is asked about on nodes that answer.
@@ -104,7 +111,7 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
             router,
-            api,
+            reached: reached.map(OnceLock::from).unwrap_or_default(),
             phases: phases.into_iter().chain(answers).collect(),
             segment,
         };
@@ -134,7 +141,7 @@ impl Cluster {
             credentials,
             dir: dir.to_owned(),
             nodes,
-            api: api::none(),
+            reached: OnceLock::new(),
             phases: Vec::new(),
             segment,
         })
@@ -162,19 +169,22 @@ impl Cluster {
 
     /// How its API is reached; nothing before it has one.
     pub fn access(&self) -> Option<&Access> {
-        self.credentials.access.as_ref()
+        self.reached.get().map(|reached| &reached.access)
     }
 
-    /// From now on its API is reached like this.
-    pub(crate) fn reach_api_with(&mut self, access: Access) -> Result<(), ClusterError> {
-        self.api = api_client(&self.host, &self.segment, &access)?;
-        self.credentials.access = Some(access);
+    /// From now on its API is reached like this; once it is, it stays so.
+    pub(crate) fn reach_api_with(&self, access: Access) -> Result<(), ClusterError> {
+        let reached = Reached::by(access, &self.host, &self.segment)?;
+        let _ = self.reached.set(reached);
         Ok(())
     }
 
     /// All that it proves itself with.
-    pub(crate) fn credentials(&self) -> &Credentials {
-        &self.credentials
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials {
+            access: self.access().cloned(),
+            ..self.credentials.clone()
+        }
     }
 
     /// Its segment, or both of them.
@@ -225,7 +235,8 @@ impl Cluster {
     /// A client of its API, in `system:masters`. In a cluster of a stage without an API server every
     /// request fails and says so.
     pub fn api(&self) -> kube::Client {
-        self.api.clone()
+        let reached = self.reached.get();
+        reached.map_or_else(api::none, |reached| reached.api.clone())
     }
 
     /// The first fault of any of its machines.
@@ -359,13 +370,12 @@ pub(crate) fn restored_segment(
     Ok(Segment::restore(plan, options, state)?)
 }
 
-fn api_client(
-    host: &Host,
-    segment: &Segment,
-    access: &Access,
-) -> Result<kube::Client, ClusterError> {
-    api::client(&segment.gateway(), access, host.limit(REQUEST))
-        .map_err(|error| ClusterError::Client(Box::new(error)))
+impl Reached {
+    fn by(access: Access, host: &Host, segment: &Segment) -> Result<Self, ClusterError> {
+        let api = api::client(&segment.gateway(), &access, host.limit(REQUEST));
+        let api = api.map_err(|error| ClusterError::Client(Box::new(error)))?;
+        Ok(Self { access, api })
+    }
 }
 
 /// All of the machines as nodes, each with its host key where that is known, and when the first of

@@ -8,7 +8,7 @@ use super::cluster::Cluster;
 use crate::parts::component::Component;
 use crate::parts::file::{UNPACK, archive};
 use crate::plan::error::ClusterError;
-use crate::steps::network;
+use crate::steps::{network, with_kubeadm};
 
 /// Writing a unit, and what systemd needs to start or stop it.
 const START: Duration = Duration::from_secs(30);
@@ -55,6 +55,15 @@ impl Cluster {
     pub async fn start_kube_proxy(&self) -> Result<(), ClusterError> {
         let proxies = network::start_proxy(self.plan().nodes, self.pki()?, self.broken());
         self.on_nodes(&proxies).await
+    }
+
+    /// From now on its API is reached as kubeadm's administrator, whose kubeconfig is on node 1: where its stage has
+    /// no API server, and kubeadm has made one since.
+    ///
+    /// # Errors
+    /// [`ClusterError::Guest`], [`ClusterError::Unreadable`].
+    pub async fn reach_api(&self) -> Result<(), ClusterError> {
+        self.reach_api_as(&with_kubeadm::show_admin()).await
     }
 
     /// Starts a component on a node as it now is, in the place of one that runs: its unit is written and

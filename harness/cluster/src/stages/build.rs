@@ -471,7 +471,7 @@ async fn freeze(
     let synced = cluster.machines();
     let synced = try_join_all(synced.map(|node| node.run_ok("sync", limit))).await;
     explained(synced, &cluster, report).await?;
-    manifest.credentials = Some(cluster.credentials().clone());
+    manifest.credentials = Some(cluster.credentials());
     let (machines, segment) = cluster.taken_apart();
     let machines = machines.into_iter().map(|node| node.hang_up(host));
     let machines = try_join_all(machines).await?;

@@ -72,8 +72,15 @@ fn init() -> Part {
             limit: INIT,
         },
     };
-    let does = [init, Action::ReachAs(asked(kubeadm::SHOW_ADMIN.to_owned()))];
-    part("kubeadm init on node1", does)
+    part(
+        "kubeadm init on node1",
+        [init, Action::ReachAs(show_admin())],
+    )
+}
+
+/// Has node 1 say how its API is reached.
+pub(crate) fn show_admin() -> Ask {
+    asked(kubeadm::SHOW_ADMIN.to_owned())
 }
 
 /// Every other node becomes a worker, all at once.

@@ -15,6 +15,7 @@ use podwire_cluster::{
 use podwire_process::plain;
 
 use crate::check::reading::Reading;
+use crate::lab::balancer::Balancer;
 use crate::lab::senders::TrafficLog;
 use crate::lab::stream::Streams;
 
@@ -41,6 +42,7 @@ pub struct Lab {
     traffic: TrafficLog,
     streams: Streams,
     readings: Mutex<Vec<Reading>>,
+    balancer: Balancer,
 }
 
 impl Lab {
@@ -66,11 +68,16 @@ impl Lab {
             traffic: TrafficLog::default(),
             streams: Streams::default(),
             readings: Mutex::default(),
+            balancer: Balancer::default(),
         }
     }
 
     pub(crate) async fn stop(self) {
         self.cluster.stop().await;
+    }
+
+    pub(super) fn balancer(&self) -> &Balancer {
+        &self.balancer
     }
 
     /// The cluster itself, for what has no word of its own here.

@@ -116,6 +116,16 @@ impl Node<'_> {
         Ok(())
     }
 
+    /// Lets a daemon that is halted go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn go_on(self, program: &str) -> anyhow::Result<()> {
+        self.lab().step(format!("{program} on {self} goes on"));
+        self.run(format!("pkill -CONT -x {program}")).await?;
+        Ok(())
+    }
+
     /// Restarts its kube-proxy, and waits until the new one has written its rules.
     ///
     /// # Errors

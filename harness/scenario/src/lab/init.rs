@@ -60,23 +60,25 @@ impl Kubeadm<'_> {
     /// # Errors
     /// When the node does not carry it out.
     pub async fn prepare(self, config: &InitConfig) -> anyhow::Result<()> {
+        self.configure(config).await?;
+        self.prepare_to_join().await
+    }
+
+    /// What a person does before `kubeadm join`, as a control plane node or as a worker: the engine and its network
+    /// run, and the kubelet is enabled.
+    ///
+    /// # Errors
+    /// When the node does not carry it out.
+    pub async fn prepare_to_join(self) -> anyhow::Result<()> {
         let node = self.node();
         let lab = node.lab();
-        lab.step(format!("prepare {node} for kubeadm init"));
+        lab.step(format!("prepare {node} for kubeadm"));
         let (plan, settings) = (lab.cluster().plan(), lab.cluster().settings());
-        let mut files = node_files::prepared(plan.cell, settings);
-        let given = &plan.configurations;
-        files.extend(kubeadm::init_files(
-            &plan.kubernetes,
-            plan.cell,
-            settings,
-            given,
-        ));
-        for file in files {
+        let files = node_files::prepared(plan.cell, settings).into_iter();
+        for file in files.chain(kubeadm::patches(settings)) {
             node.put(&file.path, file.text.as_bytes(), file.mode)
                 .await?;
         }
-        self.configure(config).await?;
         node.run(kubeadm::PREPARE).within(PREPARED).await?;
         Ok(())
     }

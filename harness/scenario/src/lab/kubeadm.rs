@@ -16,6 +16,9 @@ use crate::lab::tokens::Token;
 /// `kubeadm join` and `kubeadm reset`.
 const KUBEADM: Duration = Duration::from_secs(40);
 
+/// A join of a control plane node: certificates, static Pods, and a member of etcd that has learned all there is.
+const CONTROL_PLANE: Duration = Duration::from_secs(120);
+
 /// From the start of a join to a Ready Node: the documents' listing shows an age of 88 s.
 pub const READY_AFTER_JOIN: Duration = Duration::from_secs(90);
 
@@ -39,17 +42,45 @@ impl Lab {
         }
     }
 
+    /// From now on the API is reached, as the administrator whose kubeconfig `kubeadm init` has written on node 1: where
+    /// the stage had no API server.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn reach_api(&self) -> anyhow::Result<()> {
+        Ok(self.cluster().reach_api().await?)
+    }
+
     /// The join command at the end of `kubeadm init`'s output.
     ///
     /// # Errors
     /// A [`Failure`] when there is none.
     pub async fn join_command(&self) -> anyhow::Result<JoinCommand> {
+        let expected = "a join command at the end of init";
+        self.printed_by_init(JoinCommand::find, expected).await
+    }
+
+    /// The one for further control plane nodes, where init has uploaded its certificates.
+    ///
+    /// # Errors
+    /// A [`Failure`] when there is none.
+    pub async fn join_command_of_a_control_plane(&self) -> anyhow::Result<JoinCommand> {
+        let expected = "a join command for control plane nodes at the end of init";
+        self.printed_by_init(JoinCommand::find_for_control_planes, expected)
+            .await
+    }
+
+    async fn printed_by_init(
+        &self,
+        find: impl Fn(&str) -> Option<JoinCommand>,
+        expected: &str,
+    ) -> anyhow::Result<JoinCommand> {
         let log = format!("cat {}", kubeadm::INIT_LOG);
         let log = self.node(1).run(log).await?.stdout;
-        let found = JoinCommand::find(&log).ok_or_else(|| {
+        let found = find(&log).ok_or_else(|| {
             let end: Vec<&str> = log.lines().rev().take(5).collect();
             let seen = format!("none; its last lines, backwards: {}", end.join(" | "));
-            Failure::new(Cause::Absent, "a join command at the end of init", seen)
+            Failure::new(Cause::Absent, expected, seen)
         })?;
         Ok(found)
     }
@@ -83,6 +114,20 @@ impl<'lab> Kubeadm<'lab> {
     /// When the node does not answer.
     pub async fn try_to_join(self, command: &JoinCommand) -> anyhow::Result<Answer> {
         self.type_join(&command.to_string()).await
+    }
+
+    /// Joins as a further control plane node, on a machine that is smaller than kubeadm wants one for that, with the
+    /// patches that init was given; what kubeadm said.
+    ///
+    /// # Errors
+    /// As [`Kubeadm::join`].
+    pub async fn join_as_control_plane(self, command: &JoinCommand) -> anyhow::Result<String> {
+        let node = self.node;
+        node.lab()
+            .step(format!("kubeadm join --control-plane on {node}"));
+        let patches = kubeadm::given_patches(node.lab().cluster().settings());
+        let line = format!("{command} --ignore-preflight-errors NumCPU,Mem{patches}");
+        self.has_joined(&node.run(line).within(CONTROL_PLANE).may_fail().await?)
     }
 
     /// Types `kubeadm join ARGUMENTS`, which may be refused.

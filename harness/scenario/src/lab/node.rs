@@ -211,6 +211,16 @@ impl<'lab> Node<'lab> {
         Ok(self.lab.cluster().cut_power(self.number).await?)
     }
 
+    /// Cuts its power, and leaves it off: it says no more, not even goodbye to whoever has a connection to it.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub async fn loses_power(self) -> anyhow::Result<()> {
+        self.lab.step(format!("{self} loses its power"));
+        self.lab.boots_anew(self.number);
+        Ok(self.as_machine().machine().cut_power().await?)
+    }
+
     /// When its kernel began: seconds since 1970, by its own clock.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "scenarios/src/kubeadm/headless.rs";
 
 /// Where the verbs are, and in what order they are told; a file that is not named comes last.
 const VERBS: &str = "harness/scenario/src/lab";
-const ORDER: [&str; 35] = [
+const ORDER: [&str; 37] = [
     "clone.rs",
     "node.rs",
     "command.rs",
@@ -48,6 +48,8 @@ const ORDER: [&str; 35] = [
     "upgrade.rs",
     "tokens.rs",
     "init.rs",
+    "balancer.rs",
+    "etcd.rs",
     "wire.rs",
     "measure.rs",
     "gateway.rs",
