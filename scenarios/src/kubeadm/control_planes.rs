@@ -235,9 +235,9 @@ async fn writes(lab: &Lab) -> anyhow::Result<Answer> {
     lab.kubectl(format!("annotate node node1 {write}")).may_fail().await
 }
 
-/// What a write may wait for, stretched: that etcd's members miss their leader and elect another, and that the balancer
-/// passes the lost node over. An API server that was in the middle of something tells its client to come again.
-const AGAIN: Duration = secs(20);
+/// What a write may wait for: that etcd's members miss their leader and elect another, and that the balancer passes the
+/// lost node over. Who asks meanwhile is told so only when the API server has given etcd up, and comes again.
+const AGAIN: Duration = secs(12);
 
 async fn api_takes_writes_again(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the API takes writes again, at the balancer's address");
