@@ -22,8 +22,7 @@ use crate::field::used_services::{
 /// waits for a node that is no more.
 pub(crate) const CONTROL_PLANES: Scenario = Scenario {
     about: "Two more nodes join as control planes, with the certificates that init has uploaded, behind a balancer; the \
-            node that leads etcd, the controllers and the scheduler loses its power: the API takes writes again \
-            within the time that an election takes, and who uses Services whose Pods stay loses nothing; when \
+            node that leads etcd loses its power: the API takes writes again within the time that an election takes, and who uses Services whose Pods stay loses nothing; when \
             its member is taken out, two are left, and no write is taken while one of these stands still",
     covers: &[HIGHLY_AVAILABLE],
     cells: Cells::Kubeadm,
@@ -57,6 +56,8 @@ pub(crate) const CONTROL_PLANES: Scenario = Scenario {
             expects: Cause::NotReady,
             inject: steps!(|lab| {
                 balanced(lab).await?;
+                // It would start a member anew that does not answer.
+                lab.node(2).stop("kubelet").await?;
                 lab.node(2).halt("etcd").await?;
                 lab.node(3).loses_power().await
             }),

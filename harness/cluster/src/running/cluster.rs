@@ -328,7 +328,7 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes: Vec::new(),
             router: None,
-            api: api::none(),
+            reached: OnceLock::new(),
             phases: Vec::new(),
             segment: Segment::start(Layout::Flat.network(1), SegmentOptions::default()).unwrap(),
         }
