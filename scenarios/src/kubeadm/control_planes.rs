@@ -22,8 +22,9 @@ use crate::field::used_services::{
 /// waits for a node that is no more.
 pub(crate) const CONTROL_PLANES: Scenario = Scenario {
     about: "Two more nodes join as control planes, with the certificates that init has uploaded, behind a balancer; the \
-            node that leads etcd loses its power: the API takes writes again within the time that an election takes, and who uses Services whose Pods stay loses nothing; when \
-            its member is taken out, two are left, and no write is taken while one of these stands still",
+            node that leads etcd loses its power: the API takes writes again within the time that an election \
+            takes, and who uses Services whose Pods stay loses nothing; when its member is taken out, two are \
+            left, and no write is taken while one of these stands still",
     covers: &[HIGHLY_AVAILABLE],
     cells: Cells::Kubeadm,
     profile: Profile::Full,
