@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use podwire_process::{ChildCommand, Spawner, run};
 use serde::{Deserialize, Serialize};
 
+use crate::error::VmError;
 use crate::fault::MachineFault;
-use crate::machine::{Machine, VmError};
+use crate::machine::Machine;
 use crate::memory::digest;
 use crate::processor::{Accelerator, KvmProcessor, cpuinfo_field};
 use crate::spec::{MachineSpec, Ram};

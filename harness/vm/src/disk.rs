@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use podwire_process::{ChildCommand, Spawner, run};
 
-use crate::machine::VmError;
+use crate::error::VmError;
 
 /// qemu-img writes a header of a few hundred KiB; longer means a host that is stuck.
 const QEMU_IMG_LIMIT: Duration = Duration::from_secs(60);

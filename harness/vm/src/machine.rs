@@ -1,34 +1,35 @@
 //! A running machine.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write as _};
-use std::ops::AddAssign;
+use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use podwire_process::{BoundedLog, ChildCommand, RunError, SpawnError, Spawner, Stream};
+use podwire_process::{ChildCommand, Spawner, Stream};
 use qapi::qmp::{self, QmpCommand};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::console::{CONSOLE_TAIL, Console};
+use crate::error::VmError;
 use crate::fault::{FaultKind, FaultWatch, MachineFault};
 use crate::guest::Guest;
 use crate::qmp::{Events, Qmp, QmpError};
+use crate::scheduled::{Scheduled, cpu_time, scheduled};
 use crate::spec::{
     Descriptors, MachineSpec, NIC_SLOT, NicDescriptor, Ram, netdev_id, nic_id, nic_properties,
 };
 use crate::transcript::Transcript;
+use crate::words::{Words, bounded_log};
 
 /// For one control command. QEMU answers in milliseconds whatever the guest does; only a host
 /// short of memory or processors makes it slower.
@@ -40,112 +41,6 @@ const STATE_LIMIT: Duration = Duration::from_secs(120);
 /// For what a dead QEMU leaves behind: its exit status and the rest of its console.
 pub(crate) const REMAINS_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much of QEMU's standard error a fault carries.
-const LAST_WORDS_BYTES: u64 = 4096;
-
-/// What went wrong with a machine.
-#[derive(Debug, thiserror::Error)]
-pub enum VmError {
-    /// A process could not be started.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// A file or folder of the machine cannot be used.
-    #[error("cannot use {path:?}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: io::Error,
-    },
-    /// A file that the machine starts from is not there.
-    #[error(
-        "machine {machine} needs {path:?}, which does not exist; is its image or stage complete?"
-    )]
-    Missing {
-        /// The machine's name.
-        machine: String,
-        /// Which one.
-        path: PathBuf,
-    },
-    /// The operating system gave no descriptor, thread or process handle.
-    #[error("cannot set up {what} for machine {machine}")]
-    Host {
-        /// The machine's name.
-        machine: String,
-        /// What was wanted.
-        what: &'static str,
-        /// The operating system's answer.
-        source: io::Error,
-    },
-    /// The control channel failed while QEMU lives.
-    #[error("machine {machine}: cannot {doing}")]
-    Qmp {
-        /// The machine's name.
-        machine: String,
-        /// What was being done.
-        doing: &'static str,
-        /// Why it failed.
-        source: QmpError,
-    },
-    /// The machine failed.
-    #[error("cannot {doing}: {fault}")]
-    Fault {
-        /// What was being done.
-        doing: &'static str,
-        /// Why and with what last words.
-        fault: Box<MachineFault>,
-    },
-    /// Freezing or bringing back did not work.
-    #[error("machine {machine}: cannot {doing} {state:?}: {reason}")]
-    Migration {
-        /// The machine's name.
-        machine: String,
-        /// What was being done.
-        doing: &'static str,
-        /// The file of device state.
-        state: PathBuf,
-        /// QEMU's explanation.
-        reason: String,
-    },
-    /// The machine's memory is not in a file of its own.
-    #[error(
-        "machine {machine} cannot be frozen: its memory is not in a file of its own; \
-         start it from a copy of the memory file (`Ram::Template`)"
-    )]
-    NotATemplate {
-        /// The machine's name.
-        machine: String,
-    },
-    /// The machine was frozen: to run on would change what its clones see.
-    #[error("machine {machine} is frozen and must not run on; start a clone of it")]
-    Frozen {
-        /// The machine's name.
-        machine: String,
-    },
-    /// The guest did not power itself off in time.
-    #[error(
-        "machine {machine} did not power off within {limit:?}; its last console lines:\n{console}"
-    )]
-    StillOn {
-        /// The machine's name.
-        machine: String,
-        /// What was allowed.
-        limit: Duration,
-        /// The console's end.
-        console: String,
-    },
-    /// A disk could not be made.
-    #[error("cannot make the disk {overlay:?} over {base:?}")]
-    Overlay {
-        /// What was to be made.
-        overlay: PathBuf,
-        /// What it was to be based on.
-        base: PathBuf,
-        /// What qemu-img said.
-        source: RunError,
-    },
-}
-
 /// A network card: its address, and QEMU's end of its port on the segment.
 #[derive(Debug)]
 pub struct Nic {
@@ -155,35 +50,6 @@ pub struct Nic {
     pub fd: OwnedFd,
     /// Whether it is in its slot from the start, or [`Machine::plug_nics`] puts it there.
     pub plugged: bool,
-}
-
-/// How long threads were on one of the host's processors, and how long they were ready to run and waited for
-/// one (`/proc/PID/task/TID/schedstat`, sched-stats of the kernel's documentation).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Scheduled {
-    /// On a processor.
-    pub ran: Duration,
-    /// Ready to run, while others were on the processors.
-    pub waited: Duration,
-}
-
-impl Scheduled {
-    /// Of one thread's line; nothing of one that is none.
-    fn read(line: &str) -> Self {
-        let mut fields = line.split_whitespace().map(str::parse::<u64>);
-        let mut next = || Duration::from_nanos(fields.next().and_then(Result::ok).unwrap_or(0));
-        Self {
-            ran: next(),
-            waited: next(),
-        }
-    }
-}
-
-impl AddAssign for Scheduled {
-    fn add_assign(&mut self, other: Self) {
-        self.ran += other.ran;
-        self.waited += other.waited;
-    }
 }
 
 /// A QEMU process with its console, control channel and fate.
@@ -750,91 +616,6 @@ async fn report_stop(
     }
 }
 
-/// What a pipe holds (pipe(7)).
-const PIPE_BYTES: usize = 64 << 10;
-
-/// What QEMU itself says, in `qemu.log`. A guest can have it say the same again and again (a device that it
-/// breaks is an error each time), so the log has its bound like all that a guest can add to.
-#[derive(Debug)]
-struct Words {
-    /// Read without waiting, by whoever holds the log.
-    said: PipeReader,
-    log: Mutex<BoundedLog<File>>,
-    path: PathBuf,
-    /// How long the log was before.
-    start: u64,
-}
-
-impl Words {
-    /// And what QEMU is to say it to. It goes on until all have closed that.
-    fn new(path: &Path) -> Result<(Arc<Self>, File), VmError> {
-        let file = |source| VmError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let log = append_to(path)?;
-        let start = log.metadata().map_err(file)?.len();
-        let (said, to) = io::pipe().map_err(file)?;
-        ioctl_fionbio(&said, true).map_err(|error| file(error.into()))?;
-        let words = Arc::new(Self {
-            said,
-            log: Mutex::new(BoundedLog::new(log, start)),
-            path: path.to_owned(),
-            start,
-        });
-        let recorded = Arc::clone(&words);
-        thread::Builder::new()
-            .name("words".into())
-            .spawn(move || while recorded.come() && !recorded.take() {})
-            .map_err(file)?;
-        Ok((words, OwnedFd::from(to).into()))
-    }
-
-    /// Waits until there is something to take.
-    fn come(&self) -> bool {
-        let mut ready = [PollFd::new(&self.said, PollFlags::IN)];
-        matches!(poll(&mut ready, None), Ok(_) | Err(Errno::INTR))
-    }
-
-    /// Writes down what has been said so far, as much as a pipe holds; whether nothing more will come.
-    fn take(&self) -> bool {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = [0_u8; 4096];
-        for _ in 0..PIPE_BYTES.div_ceil(buffer.len()) {
-            match (&self.said).read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count @ 1..) => {
-                    // A full disk must not hold QEMU up.
-                    let _ = log.write_all(buffer.get(..count).unwrap_or_default());
-                }
-                Ok(0) | Err(_) => return true,
-            }
-        }
-        false
-    }
-
-    /// The end of what it has said.
-    fn last(&self) -> String {
-        self.take();
-        last_words(&self.path, self.start)
-    }
-}
-
-fn last_words(log: &Path, start: u64) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::open(log)?;
-        let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(
-            start.max(end.saturating_sub(LAST_WORDS_BYTES)),
-        ))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    };
-    read().unwrap_or_else(|error| format!("({} cannot be read: {error})", log.display()))
-}
-
 fn absolute(path: &Path) -> Result<PathBuf, VmError> {
     std::path::absolute(path).map_err(|source| VmError::File {
         path: path.to_owned(),
@@ -849,44 +630,6 @@ fn program(qemu: &Path) -> Result<PathBuf, VmError> {
     } else {
         Ok(qemu.to_owned())
     }
-}
-
-/// Of all threads in `/proc/PID/task`.
-fn scheduled(tasks: &Path) -> io::Result<Scheduled> {
-    let mut sum = Scheduled::default();
-    for task in fs::read_dir(tasks)? {
-        match fs::read_to_string(task?.path().join("schedstat")) {
-            Ok(line) => sum += Scheduled::read(&line),
-            // It ended between the two looks.
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sum)
-}
-
-/// Of a process's line in `/proc/PID/stat`.
-fn cpu_time(stat: &str) -> Duration {
-    // The name may hold anything; what follows its closing parenthesis does not.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
-}
-
-fn append_to(path: &Path) -> Result<File, VmError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|source| VmError::File {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// A log that a guest can add to.
-fn bounded_log(path: &Path) -> Result<BoundedLog<File>, VmError> {
-    let file = append_to(path)?;
-    let written = file.metadata().map_or(0, |metadata| metadata.len());
-    Ok(BoundedLog::new(file, written))
 }
 
 fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
@@ -961,60 +704,5 @@ mod tests {
         assert!(last(&fault).ends_with(end), "{fault}");
         let log = fs::metadata(dir.path().join("logs/qemu.log")).unwrap();
         assert_eq!(log.len(), (64 << 20) + end.len() as u64 + 2);
-    }
-
-    /// QEMU's words come before the news of its end; whoever is told of that has them.
-    #[test]
-    fn what_was_said_is_there_before_anybody_has_waited_for_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (words, mut to) = Words::new(&dir.path().join("qemu.log")).unwrap();
-        to.write_all(b"KVM internal error\n").unwrap();
-        assert_eq!(words.last(), "KVM internal error");
-    }
-
-    #[test]
-    fn a_log_that_a_guest_has_filled_grows_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("console.log");
-        // What the machine's processes before have written counts.
-        File::create(&path).unwrap().set_len(1 << 30).unwrap();
-        let mut log = bounded_log(&path).unwrap();
-        for _ in 0..1000 {
-            log.write_all(&[b'x'; 1000]).unwrap();
-        }
-        let mut end = File::open(&path).unwrap();
-        end.seek(SeekFrom::Start(1 << 30)).unwrap();
-        let said = io::read_to_string(end).unwrap();
-        assert_eq!(said, "\n(cut: no more than 64 MiB are kept)\n");
-    }
-
-    #[test]
-    fn a_process_s_time_is_behind_whatever_its_name_is() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 150 25 900 900 20 0 1 0";
-        assert_eq!(cpu_time(stat), Duration::from_millis(1750));
-        let own = || cpu_time(&fs::read_to_string("/proc/self/stat").unwrap());
-        // By work, not by the clock: on a busy machine a moment may pass without any of its time.
-        let before = own();
-        assert!((0..1_000_000).any(|_| own() > before));
-        assert_eq!(cpu_time("debris"), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_ran_and_what_waited_is_that_of_all_threads() {
-        let dir = tempfile::tempdir().unwrap();
-        for (thread, line) in [("7", "1500000000 250000000 9\n"), ("8", "500000000 0 1\n")] {
-            fs::create_dir(dir.path().join(thread)).unwrap();
-            fs::write(dir.path().join(thread).join("schedstat"), line).unwrap();
-        }
-        let expected = Scheduled {
-            ran: Duration::from_secs(2),
-            waited: Duration::from_millis(250),
-        };
-        assert_eq!(scheduled(dir.path()).unwrap(), expected);
-        assert_eq!(Scheduled::read("debris"), Scheduled::default());
-        assert!(scheduled(&dir.path().join("gone")).is_err());
-        let own = || scheduled(Path::new("/proc/self/task")).unwrap().ran;
-        let before = own();
-        assert!((0..1_000_000).any(|_| own() > before));
     }
 }

@@ -311,9 +311,10 @@ pub fn etcd(settings: Settings) -> Component {
     )
 }
 
-/// The API server, on node 1.
-pub fn api_server(families: IpFamilies, settings: Settings) -> Component {
-    Component::own(
+/// The API server, on node 1. The Pods of a network that somebody brings change their node's network: they are privileged,
+/// as a rule, which an API server refuses unless it is told otherwise.
+pub fn api_server(network: PodNetwork, families: IpFamilies, settings: Settings) -> Component {
+    let server = Component::own(
         units::API_SERVER,
         "Kubernetes API server",
         &[units::ETCD],
@@ -344,10 +345,14 @@ pub fn api_server(families: IpFamilies, settings: Settings) -> Component {
         ("--enable-admission-plugins", "NodeRestriction"),
         ("--etcd-servers", "http://127.0.0.1:2379"),
         ("--kubelet-preferred-address-types", "InternalIP"),
-    ])
+    ]);
+    let server = match network {
+        PodNetwork::Manifest => server.with("--allow-privileged", true),
+        PodNetwork::Routes | PodNetwork::Flannel(_) => server,
+    };
     // Every kind of object's cache ticks several times a second, whether anybody asks or not; the few
     // clients here are served by etcd as fast.
-    .idle(
+    server.idle(
         settings,
         &[
             ("--profiling", "false"),
@@ -503,7 +508,7 @@ pub fn control_plane(
 ) -> [Component; 4] {
     [
         etcd(settings),
-        api_server(families, settings),
+        api_server(network, families, settings),
         controller_manager(network, families, settings),
         scheduler(settings),
     ]
@@ -532,6 +537,16 @@ mod tests {
             ];
             insta::assert_snapshot!(format!("node-{class}"), shown(&node));
         }
+    }
+
+    #[test]
+    fn privileged_pods_are_let_in_where_somebody_brings_the_network() {
+        let given = |network| {
+            let server = api_server(network, IpFamilies::Ipv4, Settings::Idle);
+            server.flag("--allow-privileged").map(str::to_owned)
+        };
+        assert_eq!(given(PodNetwork::Manifest).as_deref(), Some("true"));
+        assert_eq!(given(PodNetwork::Routes), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Lab {
     /// The API server of a cluster by hand, as its bootstrap starts it: flags can be replaced and
     /// added (`with("--bind-address", "127.0.0.1")`), and left out (`without("--client-ca-file")`).
     pub fn api_server(&self) -> Component {
-        component::api_server(self.ip_families(), self.settings())
+        component::api_server(self.pod_network(), self.ip_families(), self.settings())
     }
 
     /// etcd, as [`Lab::api_server`].
