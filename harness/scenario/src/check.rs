@@ -2,6 +2,7 @@
 
 pub mod assert;
 pub(crate) mod balance;
+pub(crate) mod clock;
 pub(crate) mod datagrams;
 pub(crate) mod failure;
 pub(crate) mod gaps;

@@ -27,6 +27,7 @@ mod wait;
 
 pub use check::assert;
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, Rounds};
+pub use check::clock::Clock;
 pub use check::datagrams::{Received, received_by};
 pub use check::failure::{Cause, Failure};
 pub use check::load::Rules;
@@ -35,7 +36,7 @@ pub use check::nodes::NodeTrouble;
 pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
 pub use check::party::Party;
 pub use check::reading::{Metric, Reading, Worse};
-pub use check::record::{Clock, Followed, Gap, Mark, Record, Segment};
+pub use check::record::{Followed, Gap, Mark, Record, Segment};
 pub use check::streams::said_back_by;
 pub use check::twin::{Line, Twin, Unlike};
 pub use check::wire::{Crossing, Requests};

@@ -292,9 +292,10 @@ impl Timeline<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::clock::{Clock, ClockReading};
     use crate::check::party::Party;
     use crate::check::record::tests::record;
-    use crate::check::record::{A_YEAR, Clock, ClockReading, Mark, misrecorded};
+    use crate::check::record::{A_YEAR, Mark, misrecorded};
     use podwire_probe::{Sent, TrafficEnd};
     use proptest::prelude::*;
     use std::time::{Duration, Instant};

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
+use crate::check::clock::{Clock, ClockReading};
 use crate::check::party::Party;
-use crate::check::record::{Clock, ClockReading, Mark, Record};
+use crate::check::record::{Mark, Record};
 use crate::lab::traffic::asked::{Known, Target};
 
 /// The senders of a lab, and its steps.

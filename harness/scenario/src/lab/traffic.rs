@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use podwire_probe::{Kind, TrafficRecord, TrafficRequest};
 use podwire_process::plain;
 
+use crate::check::clock::ClockReading;
 use crate::check::party::Party;
-use crate::check::record::{ClockReading, Record, misrecorded};
+use crate::check::record::{Record, misrecorded};
 use crate::lab::Lab;
 use crate::lab::senders::Sender;
 use crate::lab::serving::place;
