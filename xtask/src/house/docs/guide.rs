@@ -57,7 +57,7 @@ const ORDER: [&str; 37] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 8] = [
+const CHECKS: [&str; 9] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
@@ -66,6 +66,7 @@ const CHECKS: [&str; 8] = [
     "harness/scenario/src/check/streams.rs",
     "harness/scenario/src/check/party.rs",
     "harness/scenario/src/check/mesh.rs",
+    "harness/scenario/src/check/clock.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
 const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
