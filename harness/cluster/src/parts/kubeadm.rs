@@ -46,8 +46,8 @@ kubeadm init --config /root/podwire/init.json 2>&1 | tee /root/podwire/init.log 
 { tail -n 60 /root/podwire/init.log >&2; exit 1; }; \
 mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
 
-/// Runs on every other node; ends with kubeadm's own last words when it fails.
-pub(crate) const JOIN: &str = "set -o pipefail; \
+/// `kubeadm join` as [`JOIN_CONFIG`] says; ends with kubeadm's own last words when it fails.
+pub const JOIN: &str = "set -o pipefail; \
 kubeadm join --config /root/podwire/join.json 2>&1 | tee /root/podwire/join.log || \
 { tail -n 60 /root/podwire/join.log >&2; exit 1; }";
 
@@ -62,17 +62,12 @@ pub(crate) const UNTAINT: &str =
 /// `kubeadm upgrade apply`, with the patches that `kubeadm init` was given, where it was: it keeps the
 /// configuration in the cluster, and these nowhere.
 pub fn upgrade_apply(arguments: &str, settings: Settings) -> String {
-    format!(
-        "kubeadm upgrade apply {arguments}{}",
-        given_patches(settings)
-    )
-}
-
-/// How [`PATCHES`] are given to a command of kubeadm's: ` --patches FOLDER`, or nothing where there are none.
-pub fn given_patches(settings: Settings) -> String {
     let patches = settings.idle(PATCHES);
     let patches = patches.map(|folder| format!(" --patches {folder}"));
-    patches.unwrap_or_default()
+    format!(
+        "kubeadm upgrade apply {arguments}{}",
+        patches.unwrap_or_default()
+    )
 }
 
 /// A worker's part of [`crate::parts::node_files`].
@@ -202,9 +197,7 @@ pub(crate) fn init_documents(
         "localAPIEndpoint": { "advertiseAddress": api_address(), "bindPort": API_PORT },
         "nodeRegistration": registration(1, cell, settings),
     });
-    if let Some(directory) = settings.idle(PATCHES) {
-        init["patches"] = json!({ "directory": directory });
-    }
+    with_patches(&mut init, settings);
     with_timeouts(&mut init, settings);
     let cluster = json!({
         "apiVersion": API,
@@ -364,6 +357,38 @@ pub(crate) fn join_config(
     merge(join, given.of(Kind::Join), &needs)
 }
 
+/// JoinConfiguration of a further control plane node, by the command that `kubeadm init --upload-certs` prints: of a
+/// machine that is smaller than kubeadm wants one for that, and that, emulated, is as patient as the first.
+pub fn control_plane_join_config(
+    number: u32,
+    cell: Cell,
+    command: &JoinCommand,
+    settings: Settings,
+) -> String {
+    let mut registration = registration(number, cell, settings);
+    registration["ignorePreflightErrors"] = json!(["NumCPU", "Mem"]);
+    let mut join = json!({
+        "apiVersion": API,
+        "kind": "JoinConfiguration",
+        "discovery": { "bootstrapToken": {
+            "token": command.token,
+            "apiServerEndpoint": command.endpoint,
+            "caCertHashes": [command.hash],
+        } },
+        "nodeRegistration": registration,
+        "controlPlane": {
+            "certificateKey": command.certificate_key,
+            "localAPIEndpoint": {
+                "advertiseAddress": cell.layout.address(number),
+                "bindPort": API_PORT,
+            },
+        },
+    });
+    with_patches(&mut join, settings);
+    with_timeouts(&mut join, settings);
+    format!("{join:#}\n")
+}
+
 const BY_TOKEN: &str = "nodes join as the command says that kubeadm init prints";
 
 /// What a node needs to join.
@@ -513,6 +538,12 @@ fn registration_needs(number: u32, cell: Cell) -> Vec<Need> {
     ]
 }
 
+fn with_patches(config: &mut Value, settings: Settings) {
+    if let Some(directory) = settings.idle(PATCHES) {
+        config["patches"] = json!({ "directory": directory });
+    }
+}
+
 /// Longer ones where everything is emulated, else kubeadm's own.
 fn with_timeouts(config: &mut Value, settings: Settings) {
     let Some(seconds) = settings.idle(format!("{KUBEADM}s")) else {
@@ -644,6 +675,57 @@ kubeadm join 172.30.0.11:6443 --token podwir.0123456789abcdef \\
         );
         assert_eq!(JoinCommand::find(&command.to_string()), Some(command));
         assert_eq!(JoinCommand::find("kubeadm join 172.30.0.11:6443"), None);
+    }
+
+    #[test]
+    fn a_further_control_plane_node_is_told_the_printed_command_and_its_own_address() {
+        let command = JoinCommand {
+            endpoint: "172.30.0.1:6443".to_owned(),
+            token: "a.b".to_owned(),
+            hash: "sha256:00".to_owned(),
+            certificate_key: Some("0f".to_owned()),
+        };
+        let cell = Cell::usual(Bootstrap::Kubeadm);
+        let told = control_plane_join_config(3, cell, &command, Settings::OwnDefaults);
+        insta::assert_snapshot!(told, @r#"
+        {
+          "apiVersion": "kubeadm.k8s.io/v1beta4",
+          "controlPlane": {
+            "certificateKey": "0f",
+            "localAPIEndpoint": {
+              "advertiseAddress": "172.30.0.13",
+              "bindPort": 6443
+            }
+          },
+          "discovery": {
+            "bootstrapToken": {
+              "apiServerEndpoint": "172.30.0.1:6443",
+              "caCertHashes": [
+                "sha256:00"
+              ],
+              "token": "a.b"
+            }
+          },
+          "kind": "JoinConfiguration",
+          "nodeRegistration": {
+            "criSocket": "unix:///run/containerd/containerd.sock",
+            "ignorePreflightErrors": [
+              "NumCPU",
+              "Mem"
+            ],
+            "imagePullPolicy": "Never",
+            "kubeletExtraArgs": [
+              {
+                "name": "node-ip",
+                "value": "172.30.0.13"
+              }
+            ],
+            "name": "node3"
+          }
+        }
+        "#);
+        let emulated = control_plane_join_config(3, cell, &command, Settings::Idle);
+        assert!(emulated.contains(PATCHES) && emulated.contains("timeouts"));
     }
 
     #[test]

@@ -116,18 +116,21 @@ impl<'lab> Kubeadm<'lab> {
         self.type_join(&command.to_string()).await
     }
 
-    /// Joins as a further control plane node, on a machine that is smaller than kubeadm wants one for that, with the
-    /// patches that init was given; what kubeadm said.
+    /// Joins as a further control plane node by the command that init has printed for that; what kubeadm said. The
+    /// command is told in a file, with what a small and emulated machine needs beside it.
     ///
     /// # Errors
     /// As [`Kubeadm::join`].
     pub async fn join_as_control_plane(self, command: &JoinCommand) -> anyhow::Result<String> {
         let node = self.node;
+        let cluster = node.lab().cluster();
         node.lab()
             .step(format!("kubeadm join --control-plane on {node}"));
-        let patches = kubeadm::given_patches(node.lab().cluster().settings());
-        let line = format!("{command} --ignore-preflight-errors NumCPU,Mem{patches}");
-        self.has_joined(&node.run(line).within(CONTROL_PLANE).may_fail().await?)
+        let (cell, settings) = (cluster.plan().cell, cluster.settings());
+        let told = kubeadm::control_plane_join_config(node.number(), cell, command, settings);
+        node.write_secret(kubeadm::JOIN_CONFIG, told).await?;
+        let answer = node.run(kubeadm::JOIN).within(CONTROL_PLANE).may_fail();
+        self.has_joined(&answer.await?)
     }
 
     /// Types `kubeadm join ARGUMENTS`, which may be refused.
