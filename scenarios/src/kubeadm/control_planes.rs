@@ -57,7 +57,7 @@ pub(crate) const CONTROL_PLANES: Scenario = Scenario {
             expects: Cause::NotReady,
             inject: steps!(|lab| {
                 balanced(lab).await?;
-                // It would start a member anew that does not answer.
+                // The kubelet would start a member anew that does not answer.
                 lab.node(2).stop("kubelet").await?;
                 lab.node(2).halt("etcd").await?;
                 lab.node(3).loses_power().await

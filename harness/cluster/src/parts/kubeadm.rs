@@ -370,11 +370,7 @@ pub fn control_plane_join_config(
     let mut join = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
-        "discovery": { "bootstrapToken": {
-            "token": command.token,
-            "apiServerEndpoint": command.endpoint,
-            "caCertHashes": [command.hash],
-        } },
+        "discovery": command.discovery(),
         "nodeRegistration": registration,
         "controlPlane": {
             "certificateKey": command.certificate_key,
@@ -408,24 +404,32 @@ pub struct JoinCommand {
 impl JoinCommand {
     /// The command for workers in what kubeadm printed.
     pub fn find(text: &str) -> Option<Self> {
-        Self::all(text).find(|it| it.certificate_key.is_none())
+        let mut all = Self::all(text).into_iter();
+        all.find(|it| it.certificate_key.is_none())
     }
 
     /// The command for further control plane nodes in what kubeadm printed, if it has uploaded the certificates.
     pub fn find_for_control_planes(text: &str) -> Option<Self> {
-        Self::all(text).find(|it| it.certificate_key.is_some())
+        let mut all = Self::all(text).into_iter();
+        all.find(|it| it.certificate_key.is_some())
     }
 
     /// Control plane nodes join without a key as well, with certificates that somebody has brought them.
-    fn all(text: &str) -> impl Iterator<Item = Self> {
+    fn all(text: &str) -> Vec<Self> {
         let text = text.replace("\\\n", " ");
         let lines = text
             .lines()
             .filter(|line| line.contains(CONTROL_PLANE) == line.contains(CERTIFICATE_KEY));
-        lines
-            .filter_map(Self::parse)
-            .collect::<Vec<_>>()
-            .into_iter()
+        lines.filter_map(Self::parse).collect()
+    }
+
+    /// `discovery` of a JoinConfiguration that says the same.
+    pub fn discovery(&self) -> Value {
+        json!({ "bootstrapToken": {
+            "token": self.token,
+            "apiServerEndpoint": self.endpoint,
+            "caCertHashes": [self.hash],
+        } })
     }
 
     fn parse(line: &str) -> Option<Self> {

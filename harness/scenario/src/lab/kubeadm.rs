@@ -210,11 +210,7 @@ impl<'lab> Kubeadm<'lab> {
         let mut told = json!({
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "JoinConfiguration",
-            "discovery": { "bootstrapToken": {
-                "token": command.token,
-                "apiServerEndpoint": command.endpoint,
-                "caCertHashes": [command.hash],
-            } },
+            "discovery": command.discovery(),
             "timeouts": timeouts,
         });
         if let Some(second) = second {
