@@ -93,10 +93,6 @@ cd /root/podwire && { kubeadm init phase certs all --config init.json && \
 kubeadm init phase kubeconfig all --config init.json; } >signed.log 2>&1 || \
 { tail -n 20 signed.log >&2; exit 1; }; rm /etc/kubernetes/pki/ca.key";
 
-const INIT: &str = "\
-cd /root/podwire && kubeadm init --config init.json >init.log 2>&1 || \
-{ tail -n 60 init.log >&2; exit 1; }; mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
-
 async fn init(lab: &Lab) -> anyhow::Result<()> {
     let mut config = lab.init_config()?;
     let socket = json!(format!("unix://{SOCKET}"));
@@ -113,9 +109,7 @@ async fn init(lab: &Lab) -> anyhow::Result<()> {
     lab.step("place an authority, have it sign everything, and take its key away");
     node1.run(PLACE_AUTHORITY).await?;
     node1.run(SIGN).within(secs(30)).await?;
-    lab.step("kubeadm init");
-    node1.run(INIT).within(secs(60)).await?;
-    Ok(())
+    kubeadm.init(&[]).await
 }
 
 async fn choices(lab: &Lab) -> anyhow::Result<()> {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use podwire_scenario::{
-    Answer, Cause, Cells, InitConfig, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Answer, Cause, Cells, InitConfig, Lab, Layout, Needs, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -27,6 +27,7 @@ pub(crate) const CONTROL_PLANES: Scenario = Scenario {
             left, and no write is taken while one of these stands still",
     covers: &[HIGHLY_AVAILABLE],
     cells: Cells::Kubeadm,
+    layout: Layout::ControlPlanes,
     profile: Profile::Full,
     limit: secs(600),
     prepare: Some(steps!(three_control_planes)),
@@ -99,8 +100,8 @@ const STAY: usize = 2;
 async fn three_control_planes(lab: &Lab) -> anyhow::Result<()> {
     lab.balance_api(&[1]).await?;
     lab.kubeadm(1).prepare(&told(lab)?).await?;
-    lab.step("kubeadm init --upload-certs");
-    lab.node(1).run(INIT).within(secs(60)).await?;
+    // Nobody here asks for names.
+    lab.kubeadm(1).init(&["--upload-certs", "--skip-phases addon/coredns"]).await?;
     lab.reach_api().await?;
     let command = lab.join_command_of_a_control_plane().await?;
     for node in [lab.node(2), lab.node(3)] {
@@ -146,12 +147,6 @@ fn told(lab: &Lab) -> anyhow::Result<InitConfig> {
     }
     Ok(config)
 }
-
-/// Nobody here asks for names.
-const INIT: &str = "\
-cd /root/podwire && \
-kubeadm init --config init.json --upload-certs --skip-phases addon/coredns >init.log 2>&1 || \
-{ tail -n 60 init.log >&2; exit 1; }; mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
 
 async fn control_planes(lab: &Lab) -> anyhow::Result<()> {
     balanced(lab).await?;

@@ -64,7 +64,7 @@ pub fn kube_router() -> String {
 /// keep their own. The same on every node of a layout; loading it again replaces it.
 pub fn masquerade(layout: Layout) -> String {
     let more = match layout {
-        Layout::Flat | Layout::SecondCard => String::new(),
+        Layout::Flat | Layout::SecondCard | Layout::ControlPlanes => String::new(),
         Layout::Routed => format!(", {SECOND_SEGMENT}"),
     };
     format!(

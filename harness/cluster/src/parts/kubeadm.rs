@@ -40,11 +40,17 @@ pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
 pub const PREPARE: &str =
     "systemctl enable --now node-network containerd && systemctl enable kubelet";
 
-/// Runs on node 1; ends with kubeadm's own last words when it fails.
-pub(crate) const INIT: &str = "set -o pipefail; \
-kubeadm init --config /root/podwire/init.json 2>&1 | tee /root/podwire/init.log || \
-{ tail -n 60 /root/podwire/init.log >&2; exit 1; }; \
-mkdir -p /root/.kube && cp /etc/kubernetes/admin.conf /root/.kube/config";
+/// `kubeadm init` as [`INIT_CONFIG`] says, with more flags: `["--upload-certs"]`. Runs on node 1; ends with
+/// kubeadm's own last words when it fails.
+pub fn init(flags: &[&str]) -> String {
+    let flags: String = flags.iter().map(|flag| format!(" {flag}")).collect();
+    format!(
+        "set -o pipefail; \
+         kubeadm init --config {INIT_CONFIG}{flags} 2>&1 | tee {INIT_LOG} || \
+         {{ tail -n 60 {INIT_LOG} >&2; exit 1; }}; \
+         mkdir -p /root/.kube && cp {ADMIN_CONFIG} /root/.kube/config"
+    )
+}
 
 /// `kubeadm join` as [`JOIN_CONFIG`] says; ends with kubeadm's own last words when it fails.
 pub const JOIN: &str = "set -o pipefail; \

@@ -131,7 +131,7 @@ pub struct Cell {
     pub proxy: ProxyMode,
     /// What connects the Pods.
     pub network: PodNetwork,
-    /// Which nodes share a segment.
+    /// Which nodes share a segment, and which are large enough for a control plane.
     #[serde(default, skip_serializing_if = "Layout::is_flat")]
     pub layout: Layout,
     /// Which families of IP it has. Two only where all nodes share a segment: no router leads from one to
@@ -210,7 +210,9 @@ impl fmt::Display for Cell {
         } = self;
         let layout = match layout {
             Layout::Flat => String::new(),
-            Layout::Routed | Layout::SecondCard => format!("+{layout}"),
+            Layout::Routed | Layout::SecondCard | Layout::ControlPlanes => {
+                format!("+{layout}")
+            }
         };
         let families = match ip_families {
             IpFamilies::Ipv4 => "",
@@ -315,7 +317,7 @@ mod tests {
         for cell in Cell::all() {
             assert_eq!(cell.to_string().parse(), Ok(cell));
         }
-        assert_eq!(Cell::all().count(), 64);
+        assert_eq!(Cell::all().count(), 80);
         assert!(Cell::all().all(Cell::exists));
         let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
         assert_eq!(dual.to_string(), "by-hand/nftables/routes+dual");
@@ -328,6 +330,6 @@ mod tests {
         insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
         insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
         insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
-        insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed, second-card are"#);
+        insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed, second-card, control-planes are"#);
     }
 }

@@ -13,7 +13,7 @@ use super::breaks::Break;
 use super::cell::Cell;
 use super::configurations::Configurations;
 use super::error::ClusterError;
-use super::layout::Member;
+use super::layout::{Layout, Member};
 use super::node_tree::{NodeTree, hex};
 use super::pod_manifest::PodManifest;
 use super::settings::{GO_MAX_PROCS, Settings, TIMER_SLACK};
@@ -42,36 +42,18 @@ pub struct ImageFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
-    /// Node 1, which is an ordinary node as well.
+    /// Node 1, which is an ordinary node as well, and every other that has room for a control plane.
     ControlPlane,
     /// All others, a router as well.
     Worker,
 }
 
 impl Role {
-    pub(crate) fn of(number: u32) -> Self {
-        if number == 1 {
-            Self::ControlPlane
-        } else {
-            Self::Worker
-        }
-    }
-
     /// The booted machine's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ControlPlane => "control-plane",
             Self::Worker => "worker",
-        }
-    }
-}
-
-impl Member {
-    /// A router is as small as a worker: one more machine to boot would take longer than it saves.
-    pub(crate) fn role(self) -> Role {
-        match self {
-            Self::Node(number) => Role::of(number),
-            Self::Router => Role::Worker,
         }
     }
 }
@@ -107,7 +89,7 @@ pub struct ClusterPlan {
     pub qemu: String,
     /// The host processor's identity, see [`host_cpu`].
     pub host_cpu: String,
-    /// Size of node 1.
+    /// Size of node 1, and of the others where all have room for a control plane.
     pub control_plane: Size,
     /// Size of all others.
     pub worker: Size,
@@ -211,7 +193,7 @@ impl ClusterPlan {
 
     /// Memory of all machines together, MiB.
     pub fn memory_mib(&self) -> u64 {
-        let sizes = self.members().map(|member| self.size(member.role()));
+        let sizes = self.members().map(|member| self.size(self.role(member)));
         sizes.map(|size| size.memory_mib).sum()
     }
 
@@ -219,7 +201,7 @@ impl ClusterPlan {
     pub fn host_memory_mib(&self) -> u64 {
         let nowhere = Path::new("");
         let machines = self.members().map(|member| {
-            let size = self.size(member.role());
+            let size = self.size(self.role(member));
             self.machine("", size, nowhere, nowhere, "".into(), Ram::Anonymous, false)
         });
         machines.map(|machine| machine.host_memory_mib()).sum()
@@ -241,11 +223,20 @@ impl ClusterPlan {
         nodes.map(|it| self.cell.layout.address(it)).collect()
     }
 
-    /// What its machines become.
+    /// What such a machine becomes. A router is as small as a worker: one more machine to boot would take
+    /// longer than it saves.
+    pub(crate) fn role(&self, member: Member) -> Role {
+        match (member, self.cell.layout) {
+            (Member::Node(1), _) | (Member::Node(_), Layout::ControlPlanes) => Role::ControlPlane,
+            (Member::Node(_) | Member::Router, _) => Role::Worker,
+        }
+    }
+
+    /// What machines become in clusters of so many nodes, however they are laid out: one booted stage does
+    /// for all of these.
     pub(crate) fn roles(&self) -> impl Iterator<Item = Role> {
-        let all: Vec<Role> = self.members().map(Member::role).collect();
-        let known = [Role::ControlPlane, Role::Worker].into_iter();
-        known.filter(move |role| all.contains(role))
+        let others = (self.nodes > 1).then_some(Role::Worker);
+        [Role::ControlPlane].into_iter().chain(others)
     }
 
     /// How large such a machine is.
@@ -342,6 +333,19 @@ mod tests {
         // Nothing but the image's initrd knows the last word.
         let initrd = include_str!("../../../../images/recipes/initrd-init");
         assert!(initrd.contains("\n    podwire.timer_slack=*) "));
+    }
+
+    #[test]
+    fn every_node_of_several_control_planes_has_the_first_one_s_size() {
+        let memory = |layout: Layout| {
+            let cell = Cell::usual(Bootstrap::Kubeadm).laid_out(layout);
+            let image = ImageFiles::default();
+            let plan = ClusterPlan::new(3, cell, "", &image, Accelerator::Tcg, "", "", None);
+            plan.unwrap().memory_mib()
+        };
+        assert_eq!(memory(Layout::ControlPlanes), 3 * 2048);
+        assert_eq!(memory(Layout::Flat), 2048 + 2 * 1024);
+        assert_eq!(memory(Layout::Routed), 2048 + 3 * 1024);
     }
 
     #[test]

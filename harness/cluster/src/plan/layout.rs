@@ -1,4 +1,5 @@
-//! Which segments a cluster's machines are on, and by which way they reach each other.
+//! Which machines a cluster has and how large they are, which segments they are on, and by which way they
+//! reach each other.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -14,7 +15,7 @@ use super::addresses::{
 /// The last octet of the router's addresses.
 const ROUTER_OCTET: u8 = 2;
 
-/// Which nodes share a segment.
+/// Which nodes share a segment, and which are large enough for a control plane.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -29,6 +30,8 @@ pub enum Layout {
     /// All of them; node 2 has a second card and a second address, on a segment that leads nowhere, as a
     /// network for storage does.
     SecondCard,
+    /// All of them; each is as large as node 1, so that it has room for a control plane.
+    ControlPlanes,
 }
 
 /// The node with a second card, of [`Layout::SecondCard`].
@@ -56,7 +59,12 @@ pub(crate) struct Card {
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Flat, Self::Routed, Self::SecondCard];
+    pub const ALL: [Self; 4] = [
+        Self::Flat,
+        Self::Routed,
+        Self::SecondCard,
+        Self::ControlPlanes,
+    ];
 
     /// Whether it is the usual one.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -68,7 +76,7 @@ impl Layout {
     pub fn segment_of(self, node: u32) -> usize {
         match self {
             Self::Routed if node.is_multiple_of(2) => 1,
-            Self::Flat | Self::Routed | Self::SecondCard => 0,
+            Self::Flat | Self::Routed | Self::SecondCard | Self::ControlPlanes => 0,
         }
     }
 
@@ -130,7 +138,7 @@ impl Layout {
     /// The first segment of a cluster with so many nodes.
     pub(crate) fn first_segment(self, nodes: u32) -> SegmentPlan {
         let routes = match self {
-            Self::Flat | Self::SecondCard => Vec::new(),
+            Self::Flat | Self::SecondCard | Self::ControlPlanes => Vec::new(),
             Self::Routed => vec![Route {
                 to: SECOND_SEGMENT,
                 via: router_address(0),
@@ -147,7 +155,7 @@ impl Layout {
             via: router_address(1),
         };
         match self {
-            Self::Flat => None,
+            Self::Flat | Self::ControlPlanes => None,
             Self::Routed => Some(self.segment(nodes, 1, vec![route])),
             Self::SecondCard => Some(SegmentPlan {
                 is_apart: true,
@@ -188,6 +196,7 @@ impl Layout {
             Self::Flat => "flat",
             Self::Routed => "routed",
             Self::SecondCard => "second-card",
+            Self::ControlPlanes => "control-planes",
         }
     }
 }
@@ -289,6 +298,7 @@ mod tests {
         0 node3: node3 172.30.0.13 52:54:00:00:01:03
         172.30.0.0/24 with 172.30.0.1
         ");
+        assert_eq!(shown(Layout::ControlPlanes), shown(Layout::Flat));
         insta::assert_snapshot!(shown(Layout::SecondCard), @r"
         0 node1: node1 172.30.0.11 52:54:00:00:01:01
         0 node2: node2 172.30.0.12 52:54:00:00:01:02

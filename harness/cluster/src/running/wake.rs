@@ -42,7 +42,7 @@ pub(crate) async fn wake(
     let mut phases = Vec::new();
     let step = Instant::now();
     let starts = machines.iter().map(|waking| {
-        let size = plan.size(waking.member.role());
+        let size = plan.size(plan.role(waking.member));
         let spec = plan.machine(
             &waking.member.name(),
             size,

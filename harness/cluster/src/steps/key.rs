@@ -378,7 +378,7 @@ mod tests {
         let count = |stage| cells(nftables, stage).split(' ').count();
         assert_eq!(count(StageName::Identified), 12);
         // However nodes are laid out, they are copies of the same machines, and so is a router.
-        assert_eq!(count(StageName::Booted), 4 * 12);
+        assert_eq!(count(StageName::Booted), 5 * 12);
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");

@@ -13,7 +13,7 @@ use super::with_kubeadm;
 use crate::parts::credentials::Credentials;
 use crate::parts::workload::WORKLOAD_SELECTOR;
 use crate::plan::cell::{Bootstrap, PodNetwork};
-use crate::plan::cluster_plan::{ClusterPlan, Role};
+use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::error::ClusterError;
 use crate::plan::layout::Member;
 use crate::plan::stage_name::StageName;
@@ -107,7 +107,9 @@ fn beginning(plan: &ClusterPlan, stage: StageName) -> Beginning {
     match stage {
         StageName::Booted => Beginning::Boot(boot(plan)),
         StageName::Identified => Beginning::Plug(Plug {
-            roles: (1..=plan.nodes).map(Role::of).collect(),
+            roles: (1..=plan.nodes)
+                .map(|it| plan.role(Member::Node(it)))
+                .collect(),
             segment: plan.cell.layout.first_segment(plan.nodes),
             beyond: beyond(plan),
         }),
@@ -121,7 +123,7 @@ fn beyond(plan: &ClusterPlan) -> Option<Beyond> {
         router: plan
             .members()
             .find(|it| *it == Member::Router)
-            .map(Member::role),
+            .map(|it| plan.role(it)),
         segment,
     })
 }

@@ -68,7 +68,7 @@ fn init() -> Part {
     let init = Action::Kubeadm {
         phase: "init",
         on: OnNodes {
-            nodes: vec![OnNode::run(1, kubeadm::INIT)],
+            nodes: vec![OnNode::run(1, kubeadm::init(&[]))],
             limit: INIT,
         },
     };

@@ -11,6 +11,8 @@ use crate::lab::kubeadm::Kubeadm;
 
 /// Files written, containerd started.
 const PREPARED: Duration = Duration::from_secs(20);
+/// All phases of init.
+const INIT: Duration = Duration::from_secs(60);
 
 /// What `kubeadm init` is told: a document of each kind (kubeadm.k8s.io/v1beta4).
 #[derive(Debug, Clone)]
@@ -81,6 +83,17 @@ impl Kubeadm<'_> {
         }
         node.run(kubeadm::PREPARE).within(PREPARED).await?;
         Ok(())
+    }
+
+    /// `kubeadm init` as it is told, with more flags: `["--upload-certs"]`. The node can ask its API from then on.
+    ///
+    /// # Errors
+    /// When it fails, with its last words.
+    pub async fn init(self, flags: &[&str]) -> anyhow::Result<()> {
+        let node = self.node();
+        let said = ["kubeadm init"].iter().chain(flags).copied();
+        node.lab().step(said.collect::<Vec<_>>().join(" "));
+        node.run(kubeadm::init(flags)).within(INIT).await.map(drop)
     }
 
     /// `kubeadm init` is told this from now on.
