@@ -1,7 +1,8 @@
-//! A Pod network of the user's: its manifest, and the images that its Pods run.
+//! What nodes get beside their image: a Pod network of the user's, with the images that its Pods run, and images of
+//! the user's own Pods.
 //!
 //! Nodes reach no registry. What a manifest needs is in archives that the user gives, in the node
-//! image, or pulled by this host, before any machine boots.
+//! image, or pulled by this host, before any machine boots. Whatever else is in these archives, the nodes have too.
 
 mod archive;
 mod error;
@@ -21,22 +22,22 @@ use crate::Cache;
 use crate::digest::{Digest, Inputs};
 use crate::registry::{self, PullError};
 
-/// A Pod network that can be brought onto nodes: nothing that it needs is missing.
+/// What can be brought onto nodes: nothing that it needs is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodNetworkFiles {
-    /// What is to be applied.
-    pub manifest: PodNetworkManifest,
+pub struct BroughtFiles {
+    /// The Pod network that is to be applied, where there is one.
+    pub manifest: Option<PodNetworkManifest>,
     /// The images that come from archives.
-    pub images: Vec<PodNetworkImage>,
-    /// Those that a node image holds already, in full.
+    pub images: Vec<BroughtImage>,
+    /// Those of the manifest that a node image holds already, in full.
     pub of_node_image: Vec<String>,
     /// What a node's containerd is to import: all that the user gave, and what was pulled.
     pub archives: Vec<ImageArchive>,
 }
 
-/// An image that a Pod network runs.
+/// An image that a Pod may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodNetworkImage {
+pub struct BroughtImage {
     /// Its name in full, as a node's containerd looks for it.
     pub reference: String,
     /// See [`HeldImage::digest`].
@@ -45,7 +46,7 @@ pub struct PodNetworkImage {
     pub name: String,
 }
 
-impl PodNetworkFiles {
+impl BroughtFiles {
     /// What there is without asking any registry: in the archives that the user gave, or pulled by an
     /// earlier run. Nothing when an image is still to be pulled.
     ///
@@ -53,7 +54,7 @@ impl PodNetworkFiles {
     /// [`PodNetworkError`] when an archive cannot be read, or two are at odds.
     pub fn at_hand(
         cache: &Cache,
-        manifest: &PodNetworkManifest,
+        manifest: Option<&PodNetworkManifest>,
         given: &[ImageArchive],
     ) -> Result<Option<Self>, PodNetworkError> {
         let found = Found::among(cache, manifest, given)?;
@@ -64,11 +65,11 @@ impl PodNetworkFiles {
     ///
     /// # Errors
     /// [`PodNetworkError::Pull`] for an image that no archive holds and no registry gives, and those
-    /// of [`PodNetworkFiles::at_hand`].
+    /// of [`BroughtFiles::at_hand`].
     pub async fn gather(
         cache: &Cache,
         report: &dyn Report,
-        manifest: &PodNetworkManifest,
+        manifest: Option<&PodNetworkManifest>,
         given: &[ImageArchive],
     ) -> Result<Self, PodNetworkError> {
         for (reference, place) in Found::among(cache, manifest, given)?.missing {
@@ -93,12 +94,13 @@ impl PodNetworkFiles {
     /// # Errors
     /// [`PodNetworkError::Manifest`] for a name that it does not have.
     pub fn check(&self, present: &[String]) -> Result<(), PodNetworkError> {
-        let mut own = self.of_node_image.iter();
-        let Some(absent) = own.find(|reference| !present.contains(reference)) else {
+        let named = self.manifest.iter().flat_map(|manifest| &manifest.images);
+        let mut own = named.filter(|(reference, _)| self.of_node_image.contains(reference));
+        let Some((absent, place)) = own.find(|(reference, _)| !present.contains(reference)) else {
             return Ok(());
         };
         Err(PodNetworkError::Manifest {
-            place: self.manifest.images[absent].clone(),
+            place: place.clone(),
             reason: format!(
                 "no archive is given that holds {absent}, no registry can have it, and the node \
                  image holds {}",
@@ -124,26 +126,37 @@ impl PodNetworkFiles {
     }
 }
 
+/// Why an archive is of no use by itself.
+const NAMELESS: &str = "names none of its images in full, so that no Pod could ask for one: `docker save -o FILE IMAGE` \
+                        and `skopeo copy docker://IMAGE oci-archive:FILE:IMAGE` do";
+
 /// What there is of a manifest's images, and what is not.
 struct Found {
-    files: PodNetworkFiles,
+    files: BroughtFiles,
     missing: Vec<(Reference, Place)>,
 }
 
 impl Found {
     fn among(
         cache: &Cache,
-        manifest: &PodNetworkManifest,
+        manifest: Option<&PodNetworkManifest>,
         given: &[ImageArchive],
     ) -> Result<Self, PodNetworkError> {
-        let mut files = PodNetworkFiles {
-            manifest: manifest.clone(),
+        let mut files = BroughtFiles {
+            manifest: manifest.cloned(),
             images: Vec::new(),
             of_node_image: Vec::new(),
             archives: given.to_vec(),
         };
+        let nobody_s = given.iter().find(|archive| archive.held.is_empty());
+        if let (None, Some(archive)) = (manifest, nobody_s) {
+            return Err(PodNetworkError::Archive {
+                path: archive.path.clone(),
+                reason: NAMELESS.to_owned(),
+            });
+        }
         let mut missing = Vec::new();
-        for (name, place) in &manifest.images {
+        for (name, place) in manifest.iter().flat_map(|manifest| &manifest.images) {
             if let Some(image) = among(&files.archives, name)? {
                 files.images.push(image);
                 continue;
@@ -166,6 +179,12 @@ impl Found {
                 None => missing.push((reference, place.clone())),
             }
         }
+        for image in given.iter().flat_map(|archive| &archive.held) {
+            let known = |it: &BroughtImage| it.reference == image.reference;
+            if !files.images.iter().any(known) {
+                files.images.extend(among(given, &image.reference)?);
+            }
+        }
         Ok(Self { files, missing })
     }
 }
@@ -174,7 +193,7 @@ impl Found {
 fn among(
     archives: &[ImageArchive],
     reference: &str,
-) -> Result<Option<PodNetworkImage>, PodNetworkError> {
+) -> Result<Option<BroughtImage>, PodNetworkError> {
     let held = archives.iter().flat_map(|archive| {
         let held = archive.held.iter().filter(|image| image.is(reference));
         held.map(move |image| (archive, image))
@@ -193,7 +212,7 @@ fn among(
             None => found = Some((archive, image)),
         }
     }
-    Ok(found.map(|(_, image)| PodNetworkImage {
+    Ok(found.map(|(_, image)| BroughtImage {
         reference: reference.to_owned(),
         digest: image.digest.clone(),
         name: image.name.clone(),
@@ -229,6 +248,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::slice;
     use tempfile::TempDir;
 
     fn read(path: &Path) -> PodNetworkManifest {
@@ -266,19 +286,20 @@ mod tests {
             &self,
             images: &[&str],
             archives: &[ImageArchive],
-        ) -> Result<PodNetworkFiles, String> {
+        ) -> Result<BroughtFiles, String> {
             let pods = images.iter().map(|image| {
                 format!("apiVersion: v1\nkind: Pod\nspec:\n  containers: [{{image: \"{image}\"}}]\n---\n")
             });
             let path = self.file("net.yaml", pods.collect::<String>());
             let manifest = read(&path);
-            let before = PodNetworkFiles::at_hand(&self.cache, &manifest, archives);
-            let gathered = PodNetworkFiles::gather(&self.cache, &Silent, &manifest, archives).await;
+            let before = BroughtFiles::at_hand(&self.cache, Some(&manifest), archives);
+            let gathered =
+                BroughtFiles::gather(&self.cache, &Silent, Some(&manifest), archives).await;
             let gathered = gathered.map_err(|error| self.told(&error))?;
             if let Some(before) = before.unwrap() {
                 assert_eq!(before, gathered);
             }
-            let after = PodNetworkFiles::at_hand(&self.cache, &manifest, archives);
+            let after = BroughtFiles::at_hand(&self.cache, Some(&manifest), archives);
             assert_eq!(after.unwrap().as_ref(), Some(&gathered));
             Ok(gathered)
         }
@@ -298,7 +319,7 @@ mod tests {
         }
     }
 
-    fn shown(files: &PodNetworkFiles) -> Vec<&str> {
+    fn shown(files: &BroughtFiles) -> Vec<&str> {
         let images = files.images.iter();
         images.map(|image| image.reference.as_str()).collect()
     }
@@ -317,14 +338,15 @@ mod tests {
         ];
         let archives = [agent, other];
         let files = bench.gather(&images, &archives).await.unwrap();
-        assert_eq!(shown(&files), ["nowhere.invalid/agent:v1", &by_digest]);
+        let (agent, other) = ("nowhere.invalid/agent:v1", "nowhere.invalid/other:v1");
+        assert_eq!(shown(&files), [agent, &by_digest, other]);
         // Both become names of the one that was imported.
-        let imported = files.images.iter().map(|it| it.name.as_str());
+        let imported = files.images[..2].iter().map(|it| it.name.as_str());
         assert_eq!(
             imported.collect::<BTreeSet<_>>(),
             ["nowhere.invalid/agent:v1"].into()
         );
-        // An operator may run images that only it knows of.
+        // An operator may run images that only it knows of, and so may whoever is at the terminal.
         assert_eq!(files.archives, archives);
 
         assert_eq!(files.of_node_image, ["podwire.invalid/probe:1"]);
@@ -348,9 +370,27 @@ mod tests {
         assert_eq!(own.len(), 20);
         assert_ne!(name(&asked, &archives, "image 2").await.unwrap(), own);
         assert_ne!(name(&asked, &archives[..1], "image").await.unwrap(), own);
+        // All that is in it is there for whoever asks.
         let more = ["nowhere.invalid/agent:v1", "nowhere.invalid/other:v1"];
+        assert_eq!(name(&more, &archives, "image").await.unwrap(), own);
+        let by_digest = format!("nowhere.invalid/agent@{}", archives[0].held[0].digest);
+        let more = [asked[0], &by_digest];
         assert_ne!(name(&more, &archives, "image").await.unwrap(), own);
         assert_eq!(name(&["podwire.invalid/probe:1"], &[], "image").await, None);
+    }
+
+    #[test]
+    fn archives_are_of_use_without_a_manifest() {
+        let bench = Bench::new();
+        let mut agent = bench.archive("a.tar", "nowhere.invalid/agent:v1");
+        let given = |archive: &ImageArchive| {
+            BroughtFiles::at_hand(&bench.cache, None, slice::from_ref(archive))
+        };
+        let files = given(&agent).unwrap().unwrap();
+        assert_eq!(shown(&files), ["nowhere.invalid/agent:v1"]);
+        assert!(files.layer_name("image").is_some());
+        agent.held.clear();
+        insta::assert_snapshot!(bench.told(&given(&agent).unwrap_err()), @r#"the image archive "/a.tar" names none of its images in full, so that no Pod could ask for one: `docker save -o FILE IMAGE` and `skopeo copy docker://IMAGE oci-archive:FILE:IMAGE` do"#);
     }
 
     #[tokio::test]
@@ -368,7 +408,7 @@ mod tests {
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: 'nowhere.invalid/agent:v1'}]}",
         );
         let manifest = read(&path);
-        let refused = PodNetworkFiles::at_hand(&bench.cache, &manifest, &[first, second]);
+        let refused = BroughtFiles::at_hand(&bench.cache, Some(&manifest), &[first, second]);
         let refused = bench.told(&refused.unwrap_err());
         insta::assert_snapshot!(refused, @r#""/a.tar" and "/b.tar" hold different images named nowhere.invalid/agent:v1"#);
     }

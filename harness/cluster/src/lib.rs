@@ -38,7 +38,7 @@ pub use plan::ip_families::{
 };
 pub use plan::layout::Layout;
 pub use plan::node_tree::{Laid, NodeTree};
-pub use plan::pod_manifest::{Controller, ControllerKind, PodManifest};
+pub use plan::pod_manifest::{Controller, ControllerKind, PodImages, PodManifest};
 pub use plan::settings::Settings;
 pub use plan::stage_name::{Has, StageName, UnknownStage};
 pub use running::apply::apply;

@@ -17,7 +17,7 @@ use crate::command::consent;
 use crate::command::session::Session;
 use crate::prepare::configurations::{self, Target};
 use crate::prepare::node_tree;
-use crate::prepare::pod_network::{self, Given};
+use crate::prepare::pod_network::{Given, Shape};
 use crate::prepare::preparation::Preparation;
 use crate::prepare::wanted::{StageOrder, Wanted};
 use crate::prepare::{parts, tickets};
@@ -77,22 +77,21 @@ impl Prepared {
             ..Wanted::cluster(&order, args.nodes)
         };
         let mut preparation = Preparation::new(session, wanted);
-        let pulled = preparation.pulled_network(given.as_ref())?;
+        preparation.pull(given.as_ref())?;
         let judged = preparation.judge()?;
         let node = preparation.node_image()?;
-        let pod_network = pulled.or(preparation.built_network(given.as_ref())?);
-        let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
+        let brought = preparation.brought(given.as_ref())?;
+        let shape = Shape::on(&node, brought.as_ref())?;
         let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
         let host = preparation.host(&judged);
         let orders = [StageOrder {
-            plan: wanted
-                .cluster_plan(session, cell, &node, host.accelerator)?
-                .with_pod_manifest(pod_manifest)
+            plan: shape
+                .of(wanted.cluster_plan(session, cell, &node, host.accelerator)?)
                 .with_node_tree(node_files.map(|given| given.tree))
                 .with_configurations(configurations.all.clone()),
             names: vec![args.stage],
         }];
-        let image = preparation.layer(&host, &node, pod_network.as_ref(), &dir.join("layer"))?;
+        let image = preparation.layer(&host, &node, brought.as_ref(), &dir.join("layer"))?;
         let stages = preparation.stages(&host, &image, &orders, &dir.join("stages"))?;
         let stage = stages.into_iter().flatten().next();
         let stage = stage.with_context(|| format!("the stage {} was not made", args.stage))?;

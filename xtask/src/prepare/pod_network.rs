@@ -1,16 +1,16 @@
-//! A Pod network of the user's: read before anything is done, whole before any machine boots.
+//! A Pod network of the user's, and images of Pods: read before anything is done, whole before any machine boots.
 
 use std::path::Path;
 
 use ipnet::Ipv4Net;
 use podwire_cluster::addresses::PODS;
 use podwire_cluster::{
-    Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodManifest,
+    ClusterPlan, Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodImages,
+    PodManifest,
 };
 use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
-    ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkFiles, PodNetworkManifest,
-    Terms,
+    BroughtFiles, ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkManifest, Terms,
 };
 use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
 
@@ -19,10 +19,10 @@ use crate::command::session::Session;
 use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
-/// `--pod-network FILE --pod-images ARCHIVE ...` as far as files say it, or `--pod-network kube-router`.
+/// `--pod-network FILE` or `--pod-network kube-router`, and `--pod-images ARCHIVE ...`, as far as files say it.
 #[derive(Debug)]
 pub(crate) struct Given {
-    manifest: PodNetworkManifest,
+    manifest: Option<PodNetworkManifest>,
     archives: Vec<ImageArchive>,
     /// Whose image is to be built.
     named: Option<NamedNetwork>,
@@ -37,29 +37,30 @@ impl Given {
     /// What the command line names; nothing where it names no file.
     pub(crate) fn read(session: &Session, args: &NetworkArgs) -> Result<Option<Self>, Stop> {
         let (path, named) = match &args.pod_network {
-            Some(AskedNetwork::Manifest(path)) => (path.clone(), None),
-            Some(AskedNetwork::Named(network))
-                if args.pod_images.is_empty() && !args.pull_policy_as_present =>
-            {
+            Some(AskedNetwork::Manifest(path)) => (Some(path.clone()), None),
+            Some(AskedNetwork::Named(network)) => {
                 let path = network.manifest(session.workshop().source);
-                (path, Some(*network))
+                (Some(path), Some(*network))
             }
-            _ => {
-                let flag = match (args.pod_images.is_empty(), args.pull_policy_as_present) {
-                    (true, false) => return Ok(None),
-                    (false, _) => "--pod-images: these images are",
-                    (true, true) => "--pull-policy-as-present: it is",
-                };
-                return Err(Stop::Usage(format!(
-                    "{flag} for the Pod network of --pod-network FILE, and there is none"
-                )));
-            }
+            Some(AskedNetwork::Known(_)) | None => (None, None),
         };
+        if args.pull_policy_as_present && (path.is_none() || named.is_some()) {
+            return Err(Stop::Usage(
+                "--pull-policy-as-present: it is for the manifest of --pod-network FILE, and there is none"
+                    .to_owned(),
+            ));
+        }
+        if path.is_none() && args.pod_images.is_empty() {
+            return Ok(None);
+        }
         let terms = Terms {
             pods: Ipv4Net::new_assert(PODS.address, PODS.prefix),
             pull_policy_as_present: args.pull_policy_as_present,
         };
-        let manifest = PodNetworkManifest::read(&path, terms).map_err(usage)?;
+        let read = path
+            .as_deref()
+            .map(|path| PodNetworkManifest::read(path, terms));
+        let manifest = read.transpose().map_err(usage)?;
         let archives = args.pod_images.iter().map(|path| {
             session
                 .progress
@@ -69,7 +70,9 @@ impl Given {
         let archives: Result<_, Stop> = archives.collect();
         session.progress.idle();
         let archives: Vec<_> = archives?;
-        manifest.check(&path, &archives).map_err(usage)?;
+        if let (Some(manifest), Some(path)) = (&manifest, &path) {
+            manifest.check(path, &archives).map_err(usage)?;
+        }
         Ok(Some(Self {
             manifest,
             archives,
@@ -77,37 +80,40 @@ impl Given {
         }))
     }
 
-    /// Whether its image is built by this host, of a Go module and Debian's packages.
+    /// Whether registries may be asked for some of it.
+    pub(crate) fn is_pulled(&self) -> bool {
+        self.manifest.is_some() && self.named.is_none()
+    }
+
+    /// Whether some of it is built by this host, of Go modules and Debian's packages.
     pub(crate) fn is_built(&self) -> bool {
         self.named.is_some()
     }
 
     /// Everything that it needs, if nothing has to be pulled or built.
-    pub(crate) fn at_hand(&self, session: &Session) -> Result<Option<PodNetworkFiles>, Stop> {
-        let built = match self.named {
-            None => self.archives.clone(),
-            Some(network) => match image::cached_network(&session.workshop(), network)? {
+    pub(crate) fn at_hand(&self, session: &Session) -> Result<Option<BroughtFiles>, Stop> {
+        let mut archives = self.archives.clone();
+        if let Some(network) = self.named {
+            match image::cached_network(&session.workshop(), network)? {
                 None => return Ok(None),
-                Some(archive) => vec![ImageArchive::read(&archive).map_err(usage)?],
-            },
-        };
-        PodNetworkFiles::at_hand(&session.cache, &self.manifest, &built).map_err(usage)
+                Some(archive) => archives.push(ImageArchive::read(&archive).map_err(usage)?),
+            }
+        }
+        BroughtFiles::at_hand(&session.cache, self.manifest.as_ref(), &archives).map_err(usage)
     }
 
     /// Everything that it needs, and whether it was all there.
-    pub(crate) fn gathered(&self, session: &Session) -> Result<(PodNetworkFiles, bool), Stop> {
+    pub(crate) fn gathered(&self, session: &Session) -> Result<(BroughtFiles, bool), Stop> {
         if let Some(files) = self.at_hand(session)? {
             return Ok((files, true));
         }
-        let archives = match self.named {
-            None => self.archives.clone(),
-            Some(network) => {
-                let archive = image::network(&session.workshop(), network)?;
-                vec![ImageArchive::read(&archive).map_err(usage)?]
-            }
-        };
-        let progress = &session.progress;
-        let gather = PodNetworkFiles::gather(&session.cache, progress, &self.manifest, &archives);
+        let mut archives = self.archives.clone();
+        if let Some(network) = self.named {
+            let archive = image::network(&session.workshop(), network)?;
+            archives.push(ImageArchive::read(&archive).map_err(usage)?);
+        }
+        let (cache, progress) = (&session.cache, &session.progress);
+        let gather = BroughtFiles::gather(cache, progress, self.manifest.as_ref(), &archives);
         let files = session.wait_for(gather)?;
         for image in &files.images {
             progress.line(&format!("{} is {}", image.reference, image.digest));
@@ -116,24 +122,44 @@ impl Given {
     }
 }
 
-/// What of the user's Pod network shapes a cluster of a node image, where there is one.
-pub(crate) fn on(
-    files: Option<&PodNetworkFiles>,
-    node: &NodeImage,
-) -> Result<Option<PodManifest>, Stop> {
-    let Some(files) = files else {
-        return Ok(None);
-    };
-    files.check(&node.manifest.oci_images).map_err(usage)?;
-    let images = files.images.iter();
-    let controllers = files.manifest.controllers.iter();
-    Ok(Some(PodManifest {
-        name: files.manifest.name.clone(),
-        text: files.manifest.text.clone(),
-        images: images
-            .map(|image| (image.reference.clone(), image.digest.to_string()))
-            .collect(),
-        layer: files.layer_name(&node.manifest.name),
+/// What shapes the clusters of a node image, of all that is brought onto nodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shape {
+    pub(crate) manifest: Option<PodManifest>,
+    pub(crate) images: Option<PodImages>,
+}
+
+impl Shape {
+    /// Of these files on nodes of this image.
+    pub(crate) fn on(node: &NodeImage, files: Option<&BroughtFiles>) -> Result<Self, Stop> {
+        let Some(files) = files else {
+            return Ok(Self::default());
+        };
+        files.check(&node.manifest.oci_images).map_err(usage)?;
+        let images = files.images.iter();
+        let digests = images.map(|image| (image.reference.clone(), image.digest.to_string()));
+        let layer = files.layer_name(&node.manifest.name);
+        Ok(Self {
+            manifest: files.manifest.as_ref().map(pod_manifest),
+            images: layer.map(|layer| PodImages {
+                digests: digests.collect(),
+                layer,
+            }),
+        })
+    }
+
+    /// A plan of which the same holds otherwise.
+    pub(crate) fn of(&self, plan: ClusterPlan) -> ClusterPlan {
+        plan.with_pod_manifest(self.manifest.clone())
+            .with_pod_images(self.images.clone())
+    }
+}
+
+fn pod_manifest(manifest: &PodNetworkManifest) -> PodManifest {
+    let controllers = manifest.controllers.iter();
+    PodManifest {
+        name: manifest.name.clone(),
+        text: manifest.text.clone(),
         controllers: controllers
             .map(|controller| Controller {
                 kind: match controller.kind {
@@ -144,14 +170,14 @@ pub(crate) fn on(
                 name: controller.name.clone(),
             })
             .collect(),
-    }))
+    }
 }
 
 /// The layer's name, where nothing is left to do for it.
 pub(crate) fn cached_layer(
     session: &Session,
     node: &NodeImage,
-    files: &PodNetworkFiles,
+    files: &BroughtFiles,
 ) -> Result<Option<String>, Stop> {
     let Some(name) = files.layer_name(&node.manifest.name) else {
         return Ok(Some("the node image has all images".to_owned()));
@@ -160,13 +186,13 @@ pub(crate) fn cached_layer(
     Ok(matches!(found, Found::Intact(_)).then_some(name))
 }
 
-/// The node image with the Pod network's images in a layer, and whether that was there; the node
-/// image itself where there is nothing to add.
+/// The node image with images of Pods in a layer, and whether that was there; the node image itself
+/// where there is nothing to add.
 pub(crate) fn layered(
     session: &Session,
     host: &Host,
     node: &NodeImage,
-    files: &PodNetworkFiles,
+    files: &BroughtFiles,
     logs: &Path,
 ) -> Result<(ImageFiles, bool), Stop> {
     let image = parts::image_files(node);

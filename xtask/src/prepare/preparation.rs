@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use podwire_cluster::{Host, ImageFiles, Stage, Stages};
 use podwire_images::image::{OwnKernel, System};
-use podwire_images::pod_network::PodNetworkFiles;
+use podwire_images::pod_network::BroughtFiles;
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image, tools};
 use podwire_scenario::{WAITING, bare};
 use podwire_vm::accelerator::Verdict;
@@ -258,39 +258,34 @@ impl<'a> Preparation<'a> {
         }
     }
 
-    /// Everything that a Pod network of the user's needs, before anything else is done: a registry may refuse it.
-    /// Nothing of one that is built here.
-    pub(crate) fn pulled_network(
-        &mut self,
-        given: Option<&Given>,
-    ) -> Result<Option<PodNetworkFiles>, Stop> {
-        let pulled = given.filter(|given| !given.is_built());
-        let gathered =
-            pulled.map(|given| self.phase(Phase::PodNetwork, |it| given.gathered(it.session)));
+    /// Pulls what a Pod network of the user's needs, before anything else is done: a registry may refuse it.
+    /// Nothing of what is built here.
+    pub(crate) fn pull(&mut self, given: Option<&Given>) -> Result<(), Stop> {
+        let Some(given) = given.filter(|given| given.is_pulled()) else {
+            return Ok(());
+        };
+        self.phase(Phase::PodNetwork, |it| given.gathered(it.session))
+            .map(drop)
+    }
+
+    /// All that is brought onto nodes, what of it is built here by this host's tools.
+    pub(crate) fn brought(&mut self, given: Option<&Given>) -> Result<Option<BroughtFiles>, Stop> {
+        let gathered = given.map(|given| match given.is_built() {
+            true => self.phase(Phase::NetworkImage, |it| given.gathered(it.session)),
+            false => given.gathered(self.session).map(|(files, _)| files),
+        });
         gathered.transpose()
     }
 
-    /// Everything that a Pod network needs which is built here, by this host's tools.
-    pub(crate) fn built_network(
-        &mut self,
-        given: Option<&Given>,
-    ) -> Result<Option<PodNetworkFiles>, Stop> {
-        let built = given.filter(|given| given.is_built());
-        let gathered =
-            built.map(|given| self.phase(Phase::NetworkImage, |it| given.gathered(it.session)));
-        gathered.transpose()
-    }
-
-    /// The node image, with the images of the user's Pod network where there is one; the machine's
-    /// console goes to `logs`.
+    /// The node image, with images of Pods where there are any; the machine's console goes to `logs`.
     pub(crate) fn layer(
         &mut self,
         host: &Host,
         node: &NodeImage,
-        pod_network: Option<&PodNetworkFiles>,
+        brought: Option<&BroughtFiles>,
         logs: &Path,
     ) -> Result<ImageFiles, Stop> {
-        let Some(files) = pod_network else {
+        let Some(files) = brought else {
             return Ok(parts::image_files(node));
         };
         self.phase(Phase::Layer, |it| {

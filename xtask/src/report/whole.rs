@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use podwire_cluster::{Configurations, NodeTree, PodManifest};
+use podwire_cluster::{Configurations, NodeTree, PodImages, PodManifest};
 use podwire_images::{Digest, ImageManifest};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ pub(crate) fn common_arguments(words: impl IntoIterator<Item = String>) -> Vec<S
 /// What shapes the guests of a run, by digest.
 pub(crate) fn inputs(
     node: &ImageManifest,
-    pods: Option<&PodManifest>,
+    (manifest, images): (Option<&PodManifest>, Option<&PodImages>),
     files: Option<&NodeTree>,
     configurations: &Configurations,
 ) -> BTreeMap<String, String> {
@@ -69,10 +69,12 @@ pub(crate) fn inputs(
     ]);
     let bundle = node.bundle.clone();
     inputs.extend(bundle.map(|bundle| ("the bundle".to_owned(), bundle)));
-    if let Some(pods) = pods {
-        let digest = Digest::sha256_of(pods.text.as_bytes()).to_string();
+    if let Some(manifest) = manifest {
+        let digest = Digest::sha256_of(manifest.text.as_bytes()).to_string();
         inputs.insert("the Pod network's manifest".to_owned(), digest);
-        let images = pods.images.iter();
+    }
+    if let Some(images) = images {
+        let images = images.digests.iter();
         inputs.extend(images.map(|(image, digest)| (format!("the image {image}"), digest.clone())));
     }
     inputs.extend(files.map(|files| ("the files over the nodes'".to_owned(), files.digest())));

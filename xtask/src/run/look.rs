@@ -11,7 +11,7 @@ use crate::command::session::Session;
 use crate::plan::capacity::{self, Appetite};
 use crate::plan::outline::{Machine, Need, Plan};
 use crate::plan::phase::Phase;
-use crate::prepare::pod_network::{self, Given};
+use crate::prepare::pod_network::{self, Given, Shape};
 use crate::prepare::space::Demand;
 use crate::prepare::wanted::StageOrder;
 use crate::prepare::{machine, parts, stage_cache, tickets};
@@ -45,17 +45,17 @@ pub(super) fn look(
         None => None,
     };
     let given = order.pod_network.as_ref();
-    let pod_network = given.map(|given| given.at_hand(session)).transpose()?;
+    let brought = given.map(|given| given.at_hand(session)).transpose()?;
     // Which images are still to be pulled, or built, decides what the stages are.
-    let to_come = matches!(pod_network, Some(None));
-    let pod_network = pod_network.flatten();
+    let to_come = matches!(brought, Some(None));
+    let brought = brought.flatten();
     let mut uses = Vec::new();
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) if !to_come => {
             let stages = stage_cache::stages(session)?;
-            let pod_manifest = pod_network::on(pod_network.as_ref(), node)?;
+            let shape = Shape::on(node, brought.as_ref())?;
             let accelerator = verdict.accelerator;
-            let orders = order.stages(session, node, accelerator, pod_manifest.as_ref())?;
+            let orders = order.stages(session, node, accelerator, &shape)?;
             for StageOrder { plan, names } in &orders {
                 for name in names.iter().flat_map(|name| name.line(plan.cell)) {
                     uses.push(stages.dir(plan, *name)?);
@@ -146,7 +146,7 @@ pub(super) fn look(
         let built = built.map(|_| "built".to_owned());
         phases.push((Phase::KubeRouter, cached_or(built, "")));
     }
-    let there = pod_network.as_ref().map(|files| {
+    let there = brought.as_ref().map(|files| {
         let images = files.images.iter().map(|image| image.reference.as_str());
         images.collect::<Vec<_>>().join(", ")
     });
@@ -161,11 +161,11 @@ pub(super) fn look(
         phases.push((Phase::HarnessTests, Need::Always(String::new())));
     }
     if let Some(given) = given {
-        let layer = match (&node, &pod_network) {
+        let layer = match (&node, &brought) {
             (Some(node), Some(files)) => pod_network::cached_layer(session, node, files)?,
             _ => None,
         };
-        if !given.is_built() {
+        if given.is_pulled() {
             phases.insert(0, (Phase::PodNetwork, cached_or(there, "")));
         }
         phases.push((Phase::Layer, cached_or(layer, "")));

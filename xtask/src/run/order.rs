@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 
-use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodManifest, PodNetwork, StageName};
+use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodNetwork, StageName};
 use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Families, Profile, Scenario};
 use podwire_vm::Accelerator;
@@ -17,7 +17,7 @@ use crate::plan::shard::Shard;
 use crate::prepare::configurations::{self, Target};
 use crate::prepare::node_tree;
 use crate::prepare::parts::{self, NodeSystem};
-use crate::prepare::pod_network::Given;
+use crate::prepare::pod_network::{Given, Shape};
 use crate::prepare::wanted::{StageOrder, Wanted};
 use crate::report::results::LeftOut;
 use crate::report::whole::Selected;
@@ -201,7 +201,7 @@ impl<'a> Order<'a> {
         session: &Session,
         node: &NodeImage,
         accelerator: Accelerator,
-        pod_manifest: Option<&PodManifest>,
+        shape: &Shape,
     ) -> Result<Vec<StageOrder>, Stop> {
         let cells = self.cells.iter().filter(|cell| cell.has_any());
         let orders = cells.map(|order| {
@@ -213,9 +213,8 @@ impl<'a> Order<'a> {
                 .collect();
             let wanted = self.wanted();
             Ok(StageOrder {
-                plan: wanted
-                    .cluster_plan(session, order.cell, node, accelerator)?
-                    .with_pod_manifest(pod_manifest.cloned())
+                plan: shape
+                    .of(wanted.cluster_plan(session, order.cell, node, accelerator)?)
                     .with_node_tree(self.node_files.as_ref().map(|given| given.tree.clone()))
                     .with_configurations(self.configurations.all.clone()),
                 names: names.into_iter().collect(),

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::command::session::Session;
 use crate::plan::forecast::Forecast;
 use crate::plan::phase::Phase;
-use crate::prepare::pod_network;
+use crate::prepare::pod_network::Shape;
 use crate::prepare::preparation::Preparation;
 use crate::prepare::wanted::Wanted;
 use crate::run::build;
@@ -58,7 +58,7 @@ pub(super) fn prepare(
     let mut preparation = Preparation::new(session, wanted);
     preparation.forecast = Some(forecast);
     let given = order.pod_network.as_ref();
-    let pulled = preparation.pulled_network(given)?;
+    preparation.pull(given)?;
     preparation.packages(packages)?;
     preparation.nextest()?;
     match made_in_a_machine(order.system.from) {
@@ -66,8 +66,8 @@ pub(super) fn prepare(
         false => drop(preparation.base_image()?),
     }
     let node = preparation.node_image()?;
-    let pod_network = pulled.or(preparation.built_network(given)?);
-    pod_network::on(pod_network.as_ref(), &node)?;
+    let brought = preparation.brought(given)?;
+    Shape::on(&node, brought.as_ref())?;
     if order.has_kube_router() {
         preparation.kube_router()?;
     }

@@ -19,9 +19,10 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
+use crate::prepare::node_tree;
+use crate::prepare::pod_network::Shape;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
-use crate::prepare::{node_tree, pod_network};
 use crate::report::merge::{self, Extent, Merged, Seen, Unfinished};
 use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
@@ -196,7 +197,7 @@ impl<'a> Run<'a> {
         let session = self.session;
         self.leave_so_far(None);
         let given = self.order.pod_network.as_ref();
-        let pulled = self.preparation.pulled_network(given)?;
+        self.preparation.pull(given)?;
         self.preparation.packages(packages)?;
         let nextest = self.preparation.nextest()?;
         let judged = self.preparation.judge()?;
@@ -216,12 +217,12 @@ impl<'a> Run<'a> {
             false => None,
         };
         let given = self.order.pod_network.as_ref();
-        let pod_network = pulled.or(self.preparation.built_network(given)?);
-        let pod_manifest = pod_network::on(pod_network.as_ref(), &node)?;
+        let brought = self.preparation.brought(given)?;
+        let shape = Shape::on(&node, brought.as_ref())?;
         if let Some(whole) = &mut self.results.whole {
             whole.inputs = whole::inputs(
                 &node.manifest,
-                pod_manifest.as_ref(),
+                (shape.manifest.as_ref(), shape.images.as_ref()),
                 self.order.node_files.as_ref().map(|given| &given.tree),
                 &self.order.configurations.all,
             );
@@ -244,11 +245,11 @@ impl<'a> Run<'a> {
         let logs = self.run_dir.join("stages");
         let orders = self
             .order
-            .stages(session, &node, host.accelerator, pod_manifest.as_ref())?;
+            .stages(session, &node, host.accelerator, &shape)?;
         let console = self.run_dir.join("layer");
         let image = self
             .preparation
-            .layer(&host, &node, pod_network.as_ref(), &console)?;
+            .layer(&host, &node, brought.as_ref(), &console)?;
         let stages = self.preparation.stages(&host, &image, &orders, &logs)?;
         self.leave_so_far(None);
         let clusters: Vec<(&CellOrder, &ClusterPlan, Vec<Stage>)> = self

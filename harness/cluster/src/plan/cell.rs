@@ -131,7 +131,7 @@ pub struct Cell {
     pub proxy: ProxyMode,
     /// What connects the Pods.
     pub network: PodNetwork,
-    /// Which nodes share a segment, and which are large enough for a control plane.
+    /// Which nodes share a segment, and which have room for a control plane.
     #[serde(default, skip_serializing_if = "Layout::is_flat")]
     pub layout: Layout,
     /// Which families of IP it has. Two only where all nodes share a segment: no router leads from one to

@@ -15,7 +15,7 @@ use super::configurations::Configurations;
 use super::error::ClusterError;
 use super::layout::{Layout, Member};
 use super::node_tree::{NodeTree, hex};
-use super::pod_manifest::PodManifest;
+use super::pod_manifest::{PodImages, PodManifest};
 use super::settings::{GO_MAX_PROCS, Settings, TIMER_SLACK};
 use super::stage_name::StageName;
 
@@ -42,8 +42,10 @@ pub struct ImageFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
-    /// Node 1, which is an ordinary node as well, and every other that has room for a control plane.
+    /// Node 1, which is an ordinary node as well.
     ControlPlane,
+    /// Another node that has room for a control plane.
+    FurtherControlPlane,
     /// All others, a router as well.
     Worker,
 }
@@ -53,6 +55,7 @@ impl Role {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ControlPlane => "control-plane",
+            Self::FurtherControlPlane => "further-control-plane",
             Self::Worker => "worker",
         }
     }
@@ -89,7 +92,7 @@ pub struct ClusterPlan {
     pub qemu: String,
     /// The host processor's identity, see [`host_cpu`].
     pub host_cpu: String,
-    /// Size of node 1, and of the others where all have room for a control plane.
+    /// Size of node 1.
     pub control_plane: Size,
     /// Size of all others.
     pub worker: Size,
@@ -98,6 +101,9 @@ pub struct ClusterPlan {
     /// The user's Pod network, where the cell has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_manifest: Option<PodManifest>,
+    /// What its nodes have beside the node image's images, where there is anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_images: Option<PodImages>,
     /// The user's files over the nodes' own, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_tree: Option<NodeTree>,
@@ -151,6 +157,7 @@ impl ClusterPlan {
             },
             broken,
             pod_manifest: None,
+            pod_images: None,
             node_tree: None,
             configurations: Configurations::default(),
         })
@@ -169,6 +176,12 @@ impl ClusterPlan {
             pod_manifest,
             ..self
         }
+    }
+
+    /// The same with more images on its nodes.
+    #[must_use]
+    pub fn with_pod_images(self, pod_images: Option<PodImages>) -> Self {
+        Self { pod_images, ..self }
     }
 
     /// The same with the user's files over the nodes' own.
@@ -227,22 +240,28 @@ impl ClusterPlan {
     /// longer than it saves.
     pub(crate) fn role(&self, member: Member) -> Role {
         match (member, self.cell.layout) {
-            (Member::Node(1), _) | (Member::Node(_), Layout::ControlPlanes) => Role::ControlPlane,
+            (Member::Node(1), _) => Role::ControlPlane,
+            (Member::Node(_), Layout::ControlPlanes) => Role::FurtherControlPlane,
             (Member::Node(_) | Member::Router, _) => Role::Worker,
         }
     }
 
-    /// What machines become in clusters of so many nodes, however they are laid out: one booted stage does
-    /// for all of these.
+    /// What its machines become.
     pub(crate) fn roles(&self) -> impl Iterator<Item = Role> {
-        let others = (self.nodes > 1).then_some(Role::Worker);
+        let others = (self.nodes > 1).then(|| self.role(Member::Node(2)));
         [Role::ControlPlane].into_iter().chain(others)
     }
 
-    /// How large such a machine is.
+    /// How large such a machine is. A further control plane has the first one's memory, and a worker's processors:
+    /// QEMU's emulation of several lets a kernel that patches itself run into its own breakpoint now and then
+    /// ("Oops: int3", linux-kernel, 5 July 2023, "qemu-x86_64 booting with 8.0.0 still see int3").
     pub(crate) fn size(&self, role: Role) -> Size {
         match role {
             Role::ControlPlane => self.control_plane,
+            Role::FurtherControlPlane => Size {
+                memory_mib: self.control_plane.memory_mib,
+                ..self.worker
+            },
             Role::Worker => self.worker,
         }
     }
@@ -336,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_of_several_control_planes_has_the_first_one_s_size() {
+    fn every_node_of_several_control_planes_has_the_first_one_s_memory() {
         let memory = |layout: Layout| {
             let cell = Cell::usual(Bootstrap::Kubeadm).laid_out(layout);
             let image = ImageFiles::default();

@@ -15,7 +15,7 @@ use super::addresses::{
 /// The last octet of the router's addresses.
 const ROUTER_OCTET: u8 = 2;
 
-/// Which nodes share a segment, and which are large enough for a control plane.
+/// Which nodes share a segment, and which have room for a control plane.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -30,7 +30,7 @@ pub enum Layout {
     /// All of them; node 2 has a second card and a second address, on a segment that leads nowhere, as a
     /// network for storage does.
     SecondCard,
-    /// All of them; each is as large as node 1, so that it has room for a control plane.
+    /// All of them; each has as much memory as node 1, so that it has room for a control plane.
     ControlPlanes,
 }
 

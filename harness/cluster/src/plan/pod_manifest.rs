@@ -1,4 +1,4 @@
-//! A Pod network of the user's.
+//! A Pod network of the user's, and images of Pods.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,12 +12,17 @@ pub struct PodManifest {
     pub name: String,
     /// The whole text.
     pub text: String,
-    /// Digests of the images that it runs beside those of the node image, by name.
-    pub images: BTreeMap<String, String>,
-    /// Digest name of the node image's layer that holds them, where there are any.
-    pub layer: Option<String>,
     /// What runs its Pods.
     pub controllers: Vec<Controller>,
+}
+
+/// The images that nodes have beside those of the node image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodImages {
+    /// Their digests, by name.
+    pub digests: BTreeMap<String, String>,
+    /// Digest name of the node image's layer that holds them: it shapes the stages.
+    pub layer: String,
 }
 
 /// A controller of Pods.

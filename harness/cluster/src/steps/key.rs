@@ -75,8 +75,9 @@ mod tests {
     use crate::plan::cluster_plan::{ImageFiles, Size};
     use crate::plan::configurations::{Configurations, Kind};
     use crate::plan::ip_families::IpFamilies;
+    use crate::plan::layout::Layout;
     use crate::plan::node_tree::{Laid, NodeTree};
-    use crate::plan::pod_manifest::{Controller, ControllerKind, PodManifest};
+    use crate::plan::pod_manifest::{Controller, ControllerKind, PodImages, PodManifest};
     use crate::plan::stage_name::StageName;
 
     fn plan(nodes: u32, broken: Option<Break>) -> ClusterPlan {
@@ -97,8 +98,6 @@ mod tests {
         let manifest = (cell.network == PodNetwork::Manifest).then(|| PodManifest {
             name: "net.yaml".into(),
             text: "kind: DaemonSet".into(),
-            images: [("quay.io/a:1".to_owned(), "sha256:00".to_owned())].into(),
-            layer: None,
             controllers: vec![Controller {
                 kind: ControllerKind::DaemonSet,
                 namespace: "net".into(),
@@ -145,6 +144,7 @@ mod tests {
             worker,
             broken,
             pod_manifest,
+            pod_images,
             node_tree,
             configurations,
             upgrade_to,
@@ -193,7 +193,10 @@ mod tests {
                 },
             ];
             for larger in larger {
-                vary(format!("{larger:?}"), true, &|it| match first {
+                // No worker is in it, but what has a worker's processors.
+                let none = cell.layout == Layout::ControlPlanes;
+                let counts = first || larger.vcpus != vcpus || !none;
+                vary(format!("{larger:?}"), counts, &|it| match first {
                     true => it.control_plane = larger,
                     false => it.worker = larger,
                 });
@@ -240,6 +243,14 @@ mod tests {
                 it.configurations = given.clone();
             });
         }
+        assert_eq!(pod_images, None);
+        let images = PodImages {
+            digests: BTreeMap::new(),
+            layer: "layer".into(),
+        };
+        vary("images of Pods".into(), true, &|it| {
+            it.pod_images = Some(images.clone());
+        });
         assert_eq!(node_tree, None);
         let file = Laid::File {
             mode: 0o644,
@@ -257,8 +268,6 @@ mod tests {
             let PodManifest {
                 name,
                 text,
-                images,
-                layer,
                 controllers,
             } = manifest.clone();
             let mut vary = |what: &str, shapes, change: &dyn Fn(&mut PodManifest)| {
@@ -268,13 +277,9 @@ mod tests {
                     it.pod_manifest = Some(manifest.clone());
                 });
             };
-            // Only said, and said by the layer's name.
+            // Only said.
             vary("manifest's name", false, &|it| it.name = more(&name));
-            let other: BTreeMap<_, _> = images.keys().map(|it| (more(it), more(it))).collect();
-            vary("images", false, &|it| it.images = other.clone());
             vary("manifest's text", true, &|it| it.text = more(&text));
-            assert_eq!(layer, None);
-            vary("layer", true, &|it| it.layer = Some("layer".into()));
             let Controller {
                 kind,
                 namespace,
@@ -377,8 +382,9 @@ mod tests {
         let nftables = "kubeadm/nftables/flannel";
         let count = |stage| cells(nftables, stage).split(' ').count();
         assert_eq!(count(StageName::Identified), 12);
-        // However nodes are laid out, they are copies of the same machines, and so is a router.
-        assert_eq!(count(StageName::Booted), 5 * 12);
+        // However nodes are laid out, they are copies of the same machines, and so is a router; only those that
+        // have room for a control plane are larger.
+        assert_eq!(count(StageName::Booted), 4 * 12);
         insta::assert_snapshot!(cells(nftables, StageName::Init), @"kubeadm/nftables/flannel kubeadm/nftables/flannel-host-gw");
         insta::assert_snapshot!(cells(nftables, StageName::Workload), @"kubeadm/nftables/flannel");
         insta::assert_snapshot!(cells("by-hand/iptables/routes", StageName::ControlPlane), @"by-hand/nftables/routes by-hand/iptables/routes");

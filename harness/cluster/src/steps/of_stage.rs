@@ -135,10 +135,10 @@ fn boot(plan: &ClusterPlan) -> Boot {
         let machine = plan.machine("", size, nowhere, nowhere, "".into(), Ram::Anonymous, false);
         (role, machine.shape())
     });
-    let manifest = plan.pod_manifest.as_ref();
+    let images = plan.pod_images.as_ref();
     Boot {
         image: plan.image.clone(),
-        layer: manifest.and_then(|manifest| manifest.layer.clone()),
+        layer: images.map(|images| images.layer.clone()),
         qemu: plan.qemu.clone(),
         host_cpu: plan.host_cpu.clone(),
         machines: machines.collect(),

@@ -112,9 +112,9 @@ pub(crate) struct NetworkArgs {
     /// own (YAML or JSON) [default: routes by hand, flannel with kubeadm]
     #[arg(long, value_name = "NETWORK|FILE")]
     pub(crate) pod_network: Option<AskedNetwork>,
-    /// An archive with images of that manifest, of `docker save` or `skopeo copy` to oci-archive:;
-    /// several by repeating it. What no archive holds is pulled by this host, once; nodes reach no
-    /// registry
+    /// An archive with images of that manifest, or of Pods of your own, of `docker save` or `skopeo copy`
+    /// to oci-archive:; several by repeating it. What the manifest names and no archive holds is pulled by
+    /// this host, once; nodes reach no registry
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) pod_images: Vec<PathBuf>,
     /// Read that manifest with `imagePullPolicy: IfNotPresent` wherever a node would ask a registry
