@@ -6,6 +6,7 @@
 
 mod component;
 mod directory;
+mod e2e;
 mod modules;
 mod release;
 mod replace;
@@ -32,6 +33,8 @@ use crate::{Check, Digest, Error, Kind, Staging, Workshop};
 pub use component::{Component, OwnFileError};
 pub(crate) use component::{head as program_head, not_for_nodes};
 pub use directory::BundleFrom;
+pub(crate) use e2e::e2e_name;
+pub use e2e::{EndToEnd, cached_e2e, e2e, e2e_versions, network_conformance};
 pub(crate) use modules::kube_router_pinned;
 pub use modules::{cached_kube_router, kube_router};
 pub use replace::{OwnFile, Replacement};

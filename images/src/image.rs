@@ -3,8 +3,10 @@
 
 mod build;
 mod cloud;
+mod conformance;
 mod contents;
 mod deb;
+mod debian_root;
 mod inquiry;
 mod kernel;
 mod lock;
@@ -17,6 +19,7 @@ pub(crate) use contents::programs_of;
 
 pub use build::{bump, get, remove_leftover};
 pub use cloud::{CloudOrder, ImageFrom, UBUNTU, UnknownFrom};
+pub use conformance::{CONFORMANCE, bump_conformance, cached_conformance, conformance};
 pub use inquiry::{BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System};
 pub use kernel::{KernelPackageError, OwnKernel};
 pub use lock::{Lock, LockDifference};

@@ -79,7 +79,7 @@ pub use run::context::{
 pub use run::ending::Ending;
 pub use run::limits::Limits;
 pub use run::place::{WAITING, awaited};
-pub use run::program::{self, Programs};
+pub use run::program::{self, Program, Programs};
 pub use run::result::{
     Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, SabotageResult, ScenarioResult, StepTime,
 };

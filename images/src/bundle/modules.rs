@@ -33,7 +33,7 @@ const FLANNEL: &str = "flannel";
 const KUBE_ROUTER: &str = "kube-router";
 
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
-const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 const CNI_PLUGINS: &str = "github.com/containernetworking/plugins";
 const CRICTL: &str = "sigs.k8s.io/cri-tools";
@@ -159,7 +159,7 @@ fn parse_go_mod(path: &Path, text: &str, has_main: bool) -> Result<Vec<Tool>, Er
 /// The linker's settings. Kubernetes takes its own version only from here: an empty gitMajor breaks
 /// kubeadm's version rules. A fixed date and no commit keep the result reproducible and honest: the
 /// sources are published modules, not a checkout.
-fn ldflags(version: &str) -> String {
+pub(super) fn ldflags(version: &str) -> String {
     let package = "k8s.io/component-base/version";
     let mut numbers = version.split('.');
     let (major, minor) = (
@@ -189,7 +189,7 @@ struct Module {
     target: &'static str,
 }
 
-struct Recipe {
+pub(super) struct Recipe {
     version: String,
     modules: Vec<Module>,
     tools: Vec<Tool>,
@@ -197,7 +197,11 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn read(source: &Path, version: &str, names: &[&'static str]) -> Result<Self, Error> {
+    pub(super) fn read(
+        source: &Path,
+        version: &str,
+        names: &[&'static str],
+    ) -> Result<Self, Error> {
         let bundles = source.join("images/bundle");
         let mut inputs = Inputs::of("bundle")
             .with("recipe", RECIPE)
@@ -237,12 +241,12 @@ impl Recipe {
     }
 
     /// The name that its programs have among the tools.
-    fn tool_name(&self) -> String {
-        format!("{KUBE_ROUTER}-{}", self.name)
+    pub(super) fn tool_name(&self, what: &str) -> String {
+        format!("{what}-{}", self.name)
     }
 
     /// The version of a module, without `v`.
-    fn version_of(&self, module: &str) -> String {
+    pub(super) fn version_of(&self, module: &str) -> String {
         let mut tools = self.tools.iter();
         let tool = tools.find(|tool| tool.module == module);
         let version = tool.map_or("", |tool| &tool.module_version);
@@ -250,7 +254,7 @@ impl Recipe {
     }
 
     /// Builds all modules, and puts their programs into `dir`.
-    fn build(
+    pub(super) fn build(
         &self,
         workshop: &Workshop<'_>,
         go: &Go,
@@ -396,7 +400,8 @@ pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flann
 /// [`Error`] when pins or cache cannot be read.
 pub fn cached_kube_router(workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
     let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
-    let found = (workshop.cache).find(Kind::Tool, &recipe.tool_name(), Check::Contents)?;
+    let found =
+        (workshop.cache).find(Kind::Tool, &recipe.tool_name(KUBE_ROUTER), Check::Contents)?;
     let dir = found.usable(KUBE_ROUTER, workshop.report);
     Ok(dir.map(|dir| dir.join("bin").join(KUBE_ROUTER)))
 }
@@ -416,7 +421,7 @@ pub(crate) struct Pinned {
 pub(crate) fn kube_router_pinned(workshop: &Workshop<'_>) -> Result<Pinned, Error> {
     let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
     Ok(Pinned {
-        name: recipe.tool_name(),
+        name: recipe.tool_name(KUBE_ROUTER),
         version: recipe.version_of(KUBE_ROUTER_MODULE),
     })
 }
@@ -435,7 +440,7 @@ pub fn kube_router(workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
     let go = tools::go(workshop)?;
     let staging = workshop.cache.staging(KUBE_ROUTER)?;
     recipe.build(workshop, &go, staging.path())?;
-    let dir = (workshop.cache).publish(Kind::Tool, &recipe.tool_name(), staging)?;
+    let dir = (workshop.cache).publish(Kind::Tool, &recipe.tool_name(KUBE_ROUTER), staging)?;
     go.remove_build_cache()?;
     Ok(dir.join("bin").join(KUBE_ROUTER))
 }

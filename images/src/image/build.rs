@@ -133,14 +133,22 @@ pub fn bump(
         return cloud::bump(workshop, order.sources);
     }
     let path = Recipe::path(workshop.source, recipe, "lock");
-    let old = Lock::read(&path)?;
-    let recipe = Recipe::read(workshop.source, recipe)?;
-    let build = Build::start(workshop, &recipe)?;
+    bump_lock(workshop, &Recipe::read(workshop.source, recipe)?, &path)
+}
+
+/// Moves the lock at `path` to what a recipe's packages are in the archive today, and tells what changed.
+pub(super) fn bump_lock(
+    workshop: &Workshop<'_>,
+    recipe: &Recipe,
+    path: &Path,
+) -> Result<Vec<LockDifference>, Error> {
+    let old = Lock::read(path)?;
+    let build = Build::start(workshop, recipe)?;
     let installed = build.bootstrap(&Lock::default(), &recipe.packages)?;
     build.remove_tree()?;
     let differences = old.differences(&installed);
     if !differences.is_empty() {
-        fs::write(&path, installed.text()).map_err(Error::file("write", path))?;
+        fs::write(path, installed.text()).map_err(Error::file("write", path))?;
     }
     Ok(differences)
 }

@@ -5,14 +5,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::build::{Build, CUSTOMISE_LIMIT};
-use super::lock::Lock;
-use super::recipe::{BASE, NODE, Recipe};
+use super::debian_root::DebianRoot;
+use super::recipe::NODE;
 use crate::digest::Inputs;
 use crate::oci::{OciFile, OciImage, Program};
 use crate::{Check, Error, Kind, Workshop, bundle};
-
-const PACK: &str = include_str!("../../recipes/network-root.sh");
 
 /// The image's archive, in its folder of the cache.
 const ARCHIVE: &str = "image.tar";
@@ -77,37 +74,22 @@ impl fmt::Display for NamedNetwork {
 struct Plan {
     name: String,
     reference: String,
-    recipe: Recipe,
-    lock: Lock,
+    root: DebianRoot,
 }
 
 impl Plan {
     fn read(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Self, Error> {
-        let base = Recipe::read(workshop.source, BASE)?;
-        let packages = network.packages();
-        let recipe = Recipe {
-            name: network.to_string(),
-            packages: packages.iter().map(|it| (*it).to_owned()).collect(),
-            before: Vec::new(),
-            files: Vec::new(),
-            ..base
-        };
         // Its tools are those of the nodes.
-        let lock = Lock::read(&Recipe::path(workshop.source, NODE, "lock"))?;
+        let root = DebianRoot::read(workshop, &network.to_string(), network.packages(), NODE)?;
         let pinned = bundle::kube_router_pinned(workshop)?;
         let reference = format!("docker.io/cloudnativelabs/kube-router:v{}", pinned.version);
         let inputs = Inputs::of("network image")
             .with("program", &pinned.name)
-            .with("reference", &reference)
-            .with("suite", &recipe.debian_suite)
-            .with("packages", recipe.packages.join(" "))
-            .with("lock", lock.text())
-            .with("script", PACK);
+            .with("reference", &reference);
         Ok(Self {
-            name: format!("{network}-image-{}", inputs.name()),
+            name: format!("{network}-image-{}", root.among(inputs).name()),
             reference,
-            recipe,
-            lock,
+            root,
         })
     }
 
@@ -143,13 +125,7 @@ pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<PathBuf
     if let Some(archive) = plan.cached(workshop)? {
         return Ok(archive);
     }
-    let build = Build::start(workshop, &plan.recipe)?;
-    build.bootstrap(&plan.lock, &plan.recipe.packages)?;
-    let about = format!("packing the image of {network}");
-    workshop.report.step(&about);
-    build.script(PACK, &[], &about, CUSTOMISE_LIMIT)?;
-    let root = build.work.path().join("out/root.tar");
-    let root = fs::read(&root).map_err(Error::file("read", root))?;
+    let root = plan.root.pack(workshop)?;
     let image = network.image(plan.reference);
     let archive = image.archive(&root, |_| fs::read(&program));
     let staging = workshop.cache.staging(&format!("image-{network}"))?;
@@ -189,8 +165,9 @@ mod tests {
             let plan = Plan::read(&workshop, network).unwrap();
             let images: Vec<&String> = manifest.images.keys().collect();
             assert_eq!(images, [&plan.reference], "{network}");
-            for package in &plan.recipe.packages {
-                assert!(plan.lock.0.contains_key(package), "{network}: {package}");
+            for package in &plan.root.recipe.packages {
+                let locked = plan.root.lock.0.contains_key(package);
+                assert!(locked, "{network}: {package}");
             }
             assert_eq!(cached_network(&workshop, network).unwrap(), None);
         }

@@ -7,7 +7,7 @@ use podwire_cluster::{Bootstrap, Cell, IpFamilies};
 use podwire_process::ChildCommand;
 
 use crate::command::cli::change::AskedNetwork;
-use crate::command::cli::run::{TestArgs, WireMode};
+use crate::command::cli::run::{AskedTests, TestArgs, WireMode};
 
 /// The arguments behind `cargo xtask test`, as they were typed.
 pub(crate) fn typed() -> Vec<String> {
@@ -37,7 +37,7 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let one = |flag: &'static str, value: Option<OsString>| value.map(|value| (flag, value));
     let file = |flag, path: &Option<PathBuf>| one(flag, path.clone().map(PathBuf::into_os_string));
     let flags = [
-        file("--tests", &args.tests),
+        one("--tests", args.tests.as_ref().map(AskedTests::word)),
         one("--bootstrap", Some(cell.bootstrap.to_string().into())),
         one("--from", args.from.from.map(|it| it.to_string().into())),
         one("--kube-proxy", proxy.map(OsString::from)),

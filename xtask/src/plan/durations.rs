@@ -116,7 +116,8 @@ fn key(phase: Phase, accelerator: Option<Accelerator>) -> String {
         | Phase::Bundle
         | Phase::OwnBundle
         | Phase::KubeRouter
-        | Phase::NetworkImage
+        | Phase::ConformanceTests
+        | Phase::PodImages
         | Phase::Programs => phase.name().to_owned(),
         _ => on(phase.name(), accelerator),
     }

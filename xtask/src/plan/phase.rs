@@ -15,7 +15,8 @@ pub(crate) enum Phase {
     OwnBundle,
     NodeImage,
     KubeRouter,
-    NetworkImage,
+    ConformanceTests,
+    PodImages,
     Programs,
     HarnessTests,
     Layer,
@@ -24,7 +25,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// All that every run has which brings neither a Pod network nor programs of the user's.
+    /// All that every run has which brings neither a Pod network nor programs.
     pub(crate) const ALL: [Self; 10] = [
         Self::Packages,
         Self::Tools,
@@ -50,7 +51,8 @@ impl Phase {
             Self::OwnBundle => "own bundle",
             Self::NodeImage => "node image",
             Self::KubeRouter => "kube-router",
-            Self::NetworkImage => "network image",
+            Self::ConformanceTests => "conformance tests",
+            Self::PodImages => "pod images",
             Self::Programs => "test programs",
             Self::HarnessTests => "harness tests",
             Self::Layer => "image layer",
@@ -73,8 +75,9 @@ impl Phase {
                 "the machines' disk: Debian, containerd, the bundle, its container images"
             }
             Self::KubeRouter => "a network daemon that scenarios start on nodes",
-            Self::NetworkImage => {
-                "the container image of the Pod network's daemon, from its Go module"
+            Self::ConformanceTests => "Kubernetes' own tests of a network, from its Go module",
+            Self::PodImages => {
+                "container images that are built here: a Pod network's daemon, what tests run"
             }
             Self::Programs => "compile the tests and scenarios",
             Self::HarnessTests => "test switch and machines with real guests, without Kubernetes",
@@ -93,7 +96,8 @@ impl Phase {
             Self::Accelerator => (5.0, 30.0),
             Self::OwnBundle => (20.0, 20.0),
             Self::NodeImage | Self::KubeRouter => (150.0, 150.0),
-            Self::NetworkImage => (200.0, 200.0),
+            Self::ConformanceTests => (360.0, 360.0),
+            Self::PodImages => (200.0, 200.0),
             Self::Programs => (120.0, 120.0),
             Self::HarnessTests => (30.0, 150.0),
             Self::Layer => (30.0, 150.0),
@@ -106,7 +110,12 @@ impl Phase {
     pub(super) fn compiles(self) -> bool {
         matches!(
             self,
-            Self::Tools | Self::Bundle | Self::KubeRouter | Self::NetworkImage | Self::Programs
+            Self::Tools
+                | Self::Bundle
+                | Self::KubeRouter
+                | Self::ConformanceTests
+                | Self::PodImages
+                | Self::Programs
         )
     }
 
@@ -124,7 +133,8 @@ impl Phase {
             Self::OwnBundle => (800, 100),
             Self::NodeImage => (1700, 4000),
             Self::KubeRouter => (900, 1000),
-            Self::NetworkImage => (1100, 1500),
+            Self::ConformanceTests => (600, 3000),
+            Self::PodImages => (1100, 1500),
             Self::Programs => (2500, 0),
             Self::HarnessTests => (50, 1500),
             Self::Layer => (1000, 1000),

@@ -1,7 +1,7 @@
 //! `cargo xtask bundle` and `image`: one part of a cluster, made alone.
 
-use podwire_images::image::ImageFrom;
-use podwire_images::{bundle, image};
+use podwire_images::image::{ImageFrom, LockDifference};
+use podwire_images::{Error, bundle, image};
 
 use crate::command::cli::house::{BundleArgs, ImageAction, ImageArgs, ImageBuildArgs};
 use crate::command::consent;
@@ -115,9 +115,7 @@ fn bump(session: &Session, system: &NodeSystem) -> Result<(), Stop> {
         // One cloud image for both recipes.
         ImageFrom::Ubuntu2404 => (&[(image::UBUNTU, image::NODE)], "settings"),
     };
-    for (lock, recipe) in locks {
-        session.progress.phase(&format!("lock of the {lock} image"));
-        let differences = image::bump(&session.workshop(), &system.system(None), recipe);
+    let told = |lock: &str, differences: Result<Vec<LockDifference>, Error>| {
         session.progress.idle();
         let differences = differences?;
         outln!(
@@ -127,6 +125,18 @@ fn bump(session: &Session, system: &NodeSystem) -> Result<(), Stop> {
         for difference in differences {
             outln!("  {difference}");
         }
+        Ok::<_, Stop>(())
+    };
+    let phase = |lock: &str| session.progress.phase(&format!("lock of the {lock} image"));
+    for (lock, recipe) in locks {
+        phase(lock);
+        let system = system.system(None);
+        told(lock, image::bump(&session.workshop(), &system, recipe))?;
+    }
+    if system.from == ImageFrom::Debian {
+        phase(image::CONFORMANCE);
+        let differences = image::bump_conformance(&session.workshop());
+        told(image::CONFORMANCE, differences)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A Pod network of the user's, and images of Pods: read before anything is done, whole before any machine boots.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use podwire_cluster::addresses::PODS;
@@ -12,20 +12,23 @@ use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
     BroughtFiles, ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkManifest, Terms,
 };
-use podwire_images::{Check, Found, Kind as Artefact, NodeImage};
+use podwire_images::{Check, Error, Found, Kind as Artefact, NodeImage};
 
 use crate::command::cli::change::{AskedNetwork, NetworkArgs};
 use crate::command::session::Session;
 use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
-/// `--pod-network FILE` or `--pod-network kube-router`, and `--pod-images ARCHIVE ...`, as far as files say it.
+/// `--pod-network FILE` or `--pod-network kube-router`, `--pod-images ARCHIVE ...`, and what the conformance tests run,
+/// as far as files say it.
 #[derive(Debug)]
 pub(crate) struct Given {
     manifest: Option<PodNetworkManifest>,
     archives: Vec<ImageArchive>,
     /// Whose image is to be built.
     named: Option<NamedNetwork>,
+    /// The version whose conformance tests' images are to be built.
+    conformance: Option<String>,
 }
 
 /// What a person wrote, or gave, is wrong.
@@ -34,8 +37,13 @@ fn usage(error: PodNetworkError) -> Stop {
 }
 
 impl Given {
-    /// What the command line names; nothing where it names no file.
-    pub(crate) fn read(session: &Session, args: &NetworkArgs) -> Result<Option<Self>, Stop> {
+    /// What the command line names, and the images of a version's conformance tests where they run; nothing where
+    /// there is nothing.
+    pub(crate) fn read(
+        session: &Session,
+        args: &NetworkArgs,
+        conformance: Option<&str>,
+    ) -> Result<Option<Self>, Stop> {
         let (path, named) = match &args.pod_network {
             Some(AskedNetwork::Manifest(path)) => (Some(path.clone()), None),
             Some(AskedNetwork::Named(network)) => {
@@ -50,7 +58,7 @@ impl Given {
                     .to_owned(),
             ));
         }
-        if path.is_none() && args.pod_images.is_empty() {
+        if path.is_none() && args.pod_images.is_empty() && conformance.is_none() {
             return Ok(None);
         }
         let terms = Terms {
@@ -77,6 +85,7 @@ impl Given {
             manifest,
             archives,
             named,
+            conformance: conformance.map(str::to_owned),
         }))
     }
 
@@ -87,18 +96,45 @@ impl Given {
 
     /// Whether some of it is built by this host, of Go modules and Debian's packages.
     pub(crate) fn is_built(&self) -> bool {
-        self.named.is_some()
+        self.named.is_some() || self.conformance.is_some()
+    }
+
+    /// The archives that are given, and those that are built here; nothing while one of these is missing.
+    fn archives(
+        &self,
+        network: impl Fn(NamedNetwork) -> Result<Option<PathBuf>, Error>,
+        conformance: impl Fn(&str) -> Result<Option<Vec<PathBuf>>, Error>,
+    ) -> Result<Option<Vec<ImageArchive>>, Stop> {
+        let mut built = Vec::new();
+        if let Some(named) = self.named {
+            match network(named)? {
+                Some(path) => built.push(path),
+                None => return Ok(None),
+            }
+        }
+        if let Some(version) = &self.conformance {
+            match conformance(version)? {
+                Some(paths) => built.extend(paths),
+                None => return Ok(None),
+            }
+        }
+        let built = built
+            .iter()
+            .map(|path| ImageArchive::read(path).map_err(usage));
+        let built: Vec<ImageArchive> = built.collect::<Result<_, _>>()?;
+        Ok(Some([self.archives.clone(), built].concat()))
     }
 
     /// Everything that it needs, if nothing has to be pulled or built.
     pub(crate) fn at_hand(&self, session: &Session) -> Result<Option<BroughtFiles>, Stop> {
-        let mut archives = self.archives.clone();
-        if let Some(network) = self.named {
-            match image::cached_network(&session.workshop(), network)? {
-                None => return Ok(None),
-                Some(archive) => archives.push(ImageArchive::read(&archive).map_err(usage)?),
-            }
-        }
+        let workshop = session.workshop();
+        let archives = self.archives(
+            |network| image::cached_network(&workshop, network),
+            |version| image::cached_conformance(&workshop, version),
+        )?;
+        let Some(archives) = archives else {
+            return Ok(None);
+        };
         BroughtFiles::at_hand(&session.cache, self.manifest.as_ref(), &archives).map_err(usage)
     }
 
@@ -107,11 +143,12 @@ impl Given {
         if let Some(files) = self.at_hand(session)? {
             return Ok((files, true));
         }
-        let mut archives = self.archives.clone();
-        if let Some(network) = self.named {
-            let archive = image::network(&session.workshop(), network)?;
-            archives.push(ImageArchive::read(&archive).map_err(usage)?);
-        }
+        let workshop = session.workshop();
+        let archives = self.archives(
+            |network| image::network(&workshop, network).map(Some),
+            |version| image::conformance(&workshop, version).map(Some),
+        )?;
+        let archives = archives.unwrap_or_default();
         let (cache, progress) = (&session.cache, &session.progress);
         let gather = BroughtFiles::gather(cache, progress, self.manifest.as_ref(), &archives);
         let files = session.wait_for(gather)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_cluster::{Host, ImageFiles, Stage, Stages};
+use podwire_images::bundle::EndToEnd;
 use podwire_images::image::{OwnKernel, System};
 use podwire_images::pod_network::BroughtFiles;
 use podwire_images::{BuiltImage, Bundle, NodeImage, bundle, host, image, tools};
@@ -220,6 +221,17 @@ impl<'a> Preparation<'a> {
         })
     }
 
+    /// Kubernetes' end-to-end tests, of the version that is under test.
+    pub(crate) fn conformance_tests(&mut self) -> Result<EndToEnd, Stop> {
+        self.phase(Phase::ConformanceTests, |it| {
+            let (workshop, version) = (it.session.workshop(), &it.wanted.bundle.kubernetes);
+            if let Some(built) = bundle::cached_e2e(&workshop, version)? {
+                return Ok((built, true));
+            }
+            Ok((bundle::e2e(&workshop, version)?, false))
+        })
+    }
+
     fn image(
         &mut self,
         phase: Phase,
@@ -271,7 +283,7 @@ impl<'a> Preparation<'a> {
     /// All that is brought onto nodes, what of it is built here by this host's tools.
     pub(crate) fn brought(&mut self, given: Option<&Given>) -> Result<Option<BroughtFiles>, Stop> {
         let gathered = given.map(|given| match given.is_built() {
-            true => self.phase(Phase::NetworkImage, |it| given.gathered(it.session)),
+            true => self.phase(Phase::PodImages, |it| given.gathered(it.session)),
             false => given.gathered(self.session).map(|(files, _)| files),
         });
         gathered.transpose()

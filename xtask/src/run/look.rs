@@ -7,6 +7,7 @@ use podwire_images::image::ImageFrom;
 use podwire_images::{NodeImage, host, tools};
 use podwire_vm::Accelerator;
 
+use crate::command::cli::run::AskedTests;
 use crate::command::session::Session;
 use crate::plan::capacity::{self, Appetite};
 use crate::plan::outline::{Machine, Need, Plan};
@@ -150,8 +151,13 @@ pub(super) fn look(
         let images = files.images.iter().map(|image| image.reference.as_str());
         images.collect::<Vec<_>>().join(", ")
     });
+    if order.args.tests == Some(AskedTests::Conformance) {
+        let built = podwire_images::bundle::cached_e2e(&workshop, &order.bundle.kubernetes)?;
+        let built = built.map(|_| "built".to_owned());
+        phases.push((Phase::ConformanceTests, cached_or(built, "")));
+    }
     if given.is_some_and(Given::is_built) {
-        phases.push((Phase::NetworkImage, cached_or(there.clone(), "")));
+        phases.push((Phase::PodImages, cached_or(there.clone(), "")));
     }
     phases.push((
         Phase::Programs,

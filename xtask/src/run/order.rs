@@ -8,7 +8,7 @@ use podwire_images::{BundleOrder, NodeImage};
 use podwire_scenario::{Families, Profile, Scenario};
 use podwire_vm::Accelerator;
 
-use crate::command::cli::run::{Bootstraps, ProfileName, TestArgs};
+use crate::command::cli::run::{AskedTests, Bootstraps, ProfileName, TestArgs};
 use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
@@ -84,7 +84,9 @@ impl<'a> Order<'a> {
             ));
         }
         let cells = laid_out(&cells(args)?, &chosen);
-        let pod_network = Given::read(session, &args.network)?;
+        let conformance = args.tests == Some(AskedTests::Conformance);
+        let conformance = conformance.then_some(bundle.kubernetes.as_str());
+        let pod_network = Given::read(session, &args.network, conformance)?;
         let node_files = args.network.node_files.as_deref();
         let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let target = Target::new(args.nodes, &cells, &bundle);

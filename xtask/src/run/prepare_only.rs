@@ -5,6 +5,7 @@ use podwire_images::host;
 use podwire_images::image::ImageFrom;
 use time::OffsetDateTime;
 
+use crate::command::cli::run::AskedTests;
 use crate::command::session::Session;
 use crate::plan::forecast::Forecast;
 use crate::plan::phase::Phase;
@@ -30,7 +31,8 @@ pub(super) fn has(phase: Phase, from: ImageFrom) -> bool {
         | Phase::OwnBundle
         | Phase::NodeImage
         | Phase::KubeRouter
-        | Phase::NetworkImage
+        | Phase::ConformanceTests
+        | Phase::PodImages
         | Phase::Programs => true,
         Phase::Accelerator => made_in_a_machine(from),
         Phase::HarnessTests | Phase::Layer | Phase::Stage | Phase::Scenarios => false,
@@ -66,6 +68,9 @@ pub(super) fn prepare(
         false => drop(preparation.base_image()?),
     }
     let node = preparation.node_image()?;
+    if order.args.tests == Some(AskedTests::Conformance) {
+        preparation.conformance_tests()?;
+    }
     let brought = preparation.brought(given)?;
     Shape::on(&node, brought.as_ref())?;
     if order.has_kube_router() {

@@ -1,21 +1,23 @@
-//! `--tests`: a folder of the user's programs, each a scenario of its own.
+//! `--tests`: programs that are scenarios, of the user's own or Kubernetes' conformance tests.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{self, Path, PathBuf};
 
-use podwire_images::Bundle;
-use podwire_scenario::{Programs, Scenario, program};
+use podwire_images::bundle::{self, EndToEnd};
+use podwire_images::{Bundle, BundleOrder};
+use podwire_scenario::{Program, Programs, Scenario, program};
 
+use crate::command::cli::run::AskedTests;
 use crate::command::session::Session;
 use crate::say::stop::Stop;
 
-/// What is in the folder.
+/// What there is to run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The programs, by the scenarios' names.
-    pub(crate) programs: BTreeMap<String, PathBuf>,
+    /// The programs, by the scenarios' names. Kubernetes' own have no path before they are built.
+    pub(crate) programs: BTreeMap<String, Program>,
     /// Files that nobody could run, by name.
     pub(crate) others: Vec<String>,
 }
@@ -32,8 +34,13 @@ impl Found {
         program::scenarios(&self.programs)
     }
 
-    /// With the kubectl of the bundle that is under test.
-    pub(crate) fn with_kubectl(self, bundle: &Bundle) -> Programs {
+    /// With the kubectl of the bundle that is under test, and Kubernetes' tests where these are meant.
+    pub(crate) fn ready(mut self, bundle: &Bundle, built: Option<&EndToEnd>) -> Programs {
+        if let Some(EndToEnd { tests, .. }) = built {
+            for program in self.programs.values_mut() {
+                program.path.clone_from(tests);
+            }
+        }
         Programs {
             programs: self.programs,
             kubectl: bundle.dir.join("bin/kubectl"),
@@ -41,9 +48,86 @@ impl Found {
     }
 }
 
+/// What `--tests` asks for, of the Kubernetes of a run.
+pub(crate) fn find(
+    session: &Session,
+    asked: &AskedTests,
+    order: &BundleOrder,
+) -> Result<Found, Stop> {
+    match asked {
+        AskedTests::Folder(folder) => in_folder(folder),
+        AskedTests::Conformance => conformance(&session.workspace.root, &order.kubernetes),
+    }
+}
+
+/// Kubernetes' network conformance tests, one program each.
+fn conformance(source: &Path, version: &str) -> Result<Found, Stop> {
+    let versions = bundle::e2e_versions(source)?;
+    if !versions.iter().any(|known| known == version) {
+        return Err(Stop::Usage(format!(
+            "--tests conformance: the tests are built of Kubernetes {}, and this would be {version}; \
+             --kubernetes names one of them",
+            versions.join(", ")
+        )));
+    }
+    let tests = bundle::network_conformance(source, version)?;
+    let programs = tests.into_iter().map(|test| {
+        let program = Program {
+            path: PathBuf::new(),
+            arguments: arguments(&test),
+            called: test.clone(),
+        };
+        (scenario_name(&test), program)
+    });
+    Ok(Found {
+        programs: programs.collect(),
+        others: Vec::new(),
+    })
+}
+
+/// Before each of their names, and behind it.
+const OF_THE_NETWORK: &str = "[sig-network] ";
+const CONFORMANCE: &str = "[Conformance]";
+
+/// `dns_should_provide_dns_for_the_cluster` of `[sig-network] DNS should provide DNS for the cluster [Conformance]`.
+fn scenario_name(test: &str) -> String {
+    let test = test.strip_prefix(OF_THE_NETWORK).unwrap_or(test);
+    let test = test.replace(CONFORMANCE, "").to_ascii_lowercase();
+    let words = test.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join("_")
+}
+
+/// By which e2e.test runs this test and no other (Ginkgo's command line; test/e2e/framework/test_context.go).
+fn arguments(test: &str) -> Vec<String> {
+    let focus = format!("--ginkgo.focus=^{}$", quoted(test));
+    let all = [
+        &focus,
+        // Of a name that is nobody's, nothing would fail.
+        "--ginkgo.fail-on-empty",
+        "--ginkgo.no-color",
+        "--ginkgo.timeout=3h",
+        // No cloud's.
+        "--provider=skeleton",
+        // The evidence has that.
+        "--dump-logs-on-failure=false",
+    ];
+    all.map(str::to_owned).to_vec()
+}
+
+/// What matches nothing but this text (Go's regexp/syntax).
+fn quoted(text: &str) -> String {
+    let meaning = |c: char| r"\.+*?()|[]{}^$".contains(c);
+    let each = text.chars().map(|c| match meaning(c) {
+        true => format!("\\{c}"),
+        false => c.to_string(),
+    });
+    each.collect()
+}
+
 /// The executable files that lie directly in a folder; folders, and names that begin with a dot, count for
 /// nothing.
-pub(crate) fn find(folder: &Path) -> Result<Found, Stop> {
+fn in_folder(folder: &Path) -> Result<Found, Stop> {
     let refused = |said: String| Stop::Usage(format!("--tests {}: {said}", folder.display()));
     let folder_there = path::absolute(folder).map_err(|error| refused(error.to_string()))?;
     let listed = fs::read_dir(&folder_there).map_err(|error| refused(error.to_string()))?;
@@ -72,8 +156,14 @@ pub(crate) fn find(folder: &Path) -> Result<Found, Stop> {
                  ASCII, digits, - and _"
             ))
         })?;
-        if let Some(other) = found.programs.insert(name.clone(), path) {
+        let program = Program {
+            called: path.display().to_string(),
+            arguments: Vec::new(),
+            path,
+        };
+        if let Some(other) = found.programs.insert(name.clone(), program) {
             let other = other
+                .path
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
@@ -107,7 +197,7 @@ mod tests {
     }
 
     fn refused(dir: &Path) -> String {
-        match find(dir) {
+        match in_folder(dir) {
             Err(Stop::Usage(said)) => said.replace(&dir.display().to_string(), "DIR"),
             other => panic!("{other:?}"),
         }
@@ -122,10 +212,14 @@ mod tests {
         file(dir.path(), "forgotten.sh", 0o644);
         file(dir.path(), ".hidden", 0o755);
         fs::create_dir(dir.path().join("lib")).unwrap();
-        let found = find(dir.path()).unwrap();
+        let found = in_folder(dir.path()).unwrap();
         let names: Vec<&String> = found.programs.keys().collect();
         assert_eq!(names, ["Policy_2", "dns_answers"]);
-        assert!(found.programs["dns_answers"].ends_with("dns-answers.sh"));
+        assert!(
+            found.programs["dns_answers"]
+                .path
+                .ends_with("dns-answers.sh")
+        );
         assert_eq!(found.others, ["forgotten.sh"]);
         file(dir.path(), "dns_answers.py", 0o755);
         insta::assert_snapshot!(refused(dir.path()), @"--tests DIR: dns-answers.sh and dns_answers.py would both be dns_answers");
@@ -133,5 +227,23 @@ mod tests {
         file(dir.path(), "two words", 0o755);
         insta::assert_snapshot!(refused(dir.path()), @"--tests DIR: two words: the name before the first dot becomes the scenario's; it may have letters of ASCII, digits, - and _");
         insta::assert_snapshot!(refused(&dir.path().join("none")), @"--tests DIR: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn each_conformance_test_of_the_network_is_a_scenario() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let found = conformance(source, "1.36.4").unwrap();
+        let all = bundle::network_conformance(source, "1.36.4").unwrap();
+        // No two of them would have one name.
+        assert_eq!(found.programs.len(), all.len());
+        let name = "networking_granular_checks_pods_should_function_for_node_pod_communication_udp";
+        let found = found.programs.keys().find(|it| it.starts_with(name));
+        assert!(found.is_some());
+        let shown = arguments("[sig-network] DNS should provide /etc/hosts entries [Conformance]");
+        insta::assert_snapshot!(shown.join(" "), @r"--ginkgo.focus=^\[sig-network\] DNS should provide /etc/hosts entries \[Conformance\]$ --ginkgo.fail-on-empty --ginkgo.no-color --ginkgo.timeout=3h --provider=skeleton --dump-logs-on-failure=false");
+        let Err(Stop::Usage(refused)) = conformance(source, "1.33.13") else {
+            panic!("1.33.13 has some");
+        };
+        insta::assert_snapshot!(refused, @"--tests conformance: the tests are built of Kubernetes 1.34.4, 1.35.4, 1.36.4, and this would be 1.33.13; --kubernetes names one of them");
     }
 }

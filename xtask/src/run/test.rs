@@ -11,7 +11,7 @@ use podwire_scenario::{Programs, Scenario};
 use podwire_scenarios::measurements::measurements;
 use time::OffsetDateTime;
 
-use crate::command::cli::run::{TestArgs, WireMode};
+use crate::command::cli::run::{AskedTests, TestArgs, WireMode};
 use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::command::{again, consent};
@@ -19,10 +19,10 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
-use crate::prepare::node_tree;
 use crate::prepare::pod_network::Shape;
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
+use crate::prepare::{node_tree, parts};
 use crate::report::merge::{self, Extent, Merged, Seen, Unfinished};
 use crate::report::results::{self, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
@@ -38,7 +38,13 @@ use crate::say::stop::Stop;
 
 /// The whole command.
 pub(crate) fn test(session: &Session, args: &TestArgs, catalogue: &[Scenario]) -> Result<(), Stop> {
-    let found = args.tests.as_deref().map(programs::find).transpose()?;
+    let found = match &args.tests {
+        Some(asked) => {
+            let order = parts::bundle_order(session, &args.sources)?;
+            Some(programs::find(session, asked, &order)?)
+        }
+        None => None,
+    };
     let own = found.as_ref().map(|found| found.scenarios(session));
     let own = own.or_else(|| args.measure.then(measurements));
     let catalogue = own.as_deref().unwrap_or(catalogue);
@@ -210,8 +216,12 @@ impl<'a> Run<'a> {
         self.plan.machine.accelerator = Some(verdict.accelerator);
         let node = self.preparation.node_image()?;
         self.results.image = Some(node.manifest.name.clone());
+        let built = match &self.order.args.tests {
+            Some(AskedTests::Conformance) => Some(self.preparation.conformance_tests()?),
+            Some(AskedTests::Folder(_)) | None => None,
+        };
         let own = self.found.take().zip(self.preparation.bundle.as_ref());
-        self.programs = own.map(|(found, bundle)| found.with_kubectl(bundle));
+        self.programs = own.map(|(found, bundle)| found.ready(bundle, built.as_ref()));
         let kube_router = match self.order.has_kube_router() {
             true => Some(self.preparation.kube_router()?),
             false => None,

@@ -13,6 +13,7 @@ use crate::plan::addresses::{API_PORT, PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::Cell;
 use crate::plan::configurations::{Configurations, Kind};
 use crate::plan::ip_families::{PODS_V6, SERVICES_V6, node_address_v6};
+use crate::plan::layout::Layout;
 use crate::plan::settings::{
     GO_MAX_PROCS, KUBEADM, LIVENESS_PERIOD, NODE_MONITOR_GRACE, READINESS_PERIOD, Settings,
 };
@@ -97,16 +98,16 @@ pub fn init_files(
 ) -> Vec<NodeFile> {
     let config = init_config(kubernetes, cell, settings, given);
     std::iter::once(secret(INIT_CONFIG, config))
-        .chain(patches(settings))
+        .chain(patches(cell.layout, settings))
         .collect()
 }
 
 /// What changes the manifests of a control plane node's static Pods, in [`PATCHES`].
-pub fn patches(settings: Settings) -> impl Iterator<Item = NodeFile> {
+pub fn patches(layout: Layout, settings: Settings) -> impl Iterator<Item = NodeFile> {
     let patched = settings.idle(PATCHED).into_iter().flatten();
-    patched.map(|(component, has_readiness)| {
+    patched.map(move |(component, has_readiness)| {
         let path = format!("{PATCHES}/{component}+strategic.json");
-        secret(&path, patch(component, has_readiness))
+        secret(&path, patch(component, has_readiness, layout))
     })
 }
 
@@ -123,10 +124,14 @@ const PATCHED: [(&str, bool); 4] = [
 /// node that is busy for minutes, then stand still as long.
 const REQUEST: &str = "10m";
 
+/// How many probes may fail where several control planes share few processors: while one joins, an API server of
+/// another may be slow for minutes, and is slower yet, with all others, when it is started anew for that.
+const AMONG_SEVERAL: u32 = 60;
+
 /// A patch of an emulated static Pod's manifest: its weight, its threads, and how often it is probed.
 /// Each probe of three of them is a TLS handshake, which at one a second keeps a tenth of an emulated
 /// processor busy each.
-fn patch(component: &str, has_readiness: bool) -> String {
+fn patch(component: &str, has_readiness: bool, layout: Layout) -> String {
     let mut container = json!({
         "name": component,
         // A container has none of the variables of the daemon that starts it.
@@ -136,6 +141,11 @@ fn patch(component: &str, has_readiness: bool) -> String {
     });
     if has_readiness {
         container["readinessProbe"] = json!({ "periodSeconds": READINESS_PERIOD });
+    }
+    if layout == Layout::ControlPlanes {
+        for probe in ["livenessProbe", "startupProbe"] {
+            container[probe]["failureThreshold"] = AMONG_SEVERAL.into();
+        }
     }
     format!("{:#}\n", json!({ "spec": { "containers": [container] } }))
 }
@@ -638,6 +648,22 @@ mod tests {
           }
         }
         "#);
+    }
+
+    #[test]
+    fn a_slow_control_plane_among_several_is_not_started_anew() {
+        let probes = |layout: Layout| {
+            let patches: Vec<NodeFile> = patches(layout, Settings::Idle).collect();
+            let server: Value = serde_json::from_str(&patches[1].text).unwrap();
+            let server = &server["spec"]["containers"][0];
+            format!("{} {}", server["livenessProbe"], server["startupProbe"])
+        };
+        insta::assert_snapshot!(probes(Layout::Flat), @r#"{"periodSeconds":30} null"#);
+        insta::assert_snapshot!(probes(Layout::ControlPlanes), @r#"{"failureThreshold":60,"periodSeconds":30} {"failureThreshold":60}"#);
+        assert_eq!(
+            patches(Layout::ControlPlanes, Settings::OwnDefaults).count(),
+            0
+        );
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Kubeadm<'_> {
         lab.step(format!("prepare {node} for kubeadm"));
         let (plan, settings) = (lab.cluster().plan(), lab.cluster().settings());
         let files = node_files::prepared(plan.cell, settings).into_iter();
-        for file in files.chain(kubeadm::patches(settings)) {
+        for file in files.chain(kubeadm::patches(plan.cell.layout, settings)) {
             node.put(&file.path, file.text.as_bytes(), file.mode)
                 .await?;
         }

@@ -1,4 +1,4 @@
-//! A program of the user's in the place of a scenario's function.
+//! A program in the place of a scenario's function.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -43,24 +43,31 @@ const LAST_OCTETS: usize = 4096;
 /// How long whoever holds its output may take to let go once it has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A run's scenarios where these are programs of the user's.
+/// A program that is a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is given.
+    pub arguments: Vec<String>,
+    /// What people call it: the file, or what of it these arguments choose.
+    pub called: String,
+}
+
+/// A run's scenarios where these are programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Programs {
     /// The programs, by the scenarios' names.
-    pub programs: BTreeMap<String, PathBuf>,
+    pub programs: BTreeMap<String, Program>,
     /// The cluster's own kubectl.
     pub kubectl: PathBuf,
 }
 
 /// What each of these programs is as a scenario. Scenarios are constants: the text of these stays for as long as
 /// the process, which makes them once.
-pub fn scenarios(programs: &BTreeMap<String, PathBuf>) -> Vec<Scenario> {
-    let scenario = |(name, program): (&String, &PathBuf)| Scenario {
-        about: format!(
-            "{} ends with 0 beside a cluster of its own",
-            program.display()
-        )
-        .leak(),
+pub fn scenarios(programs: &BTreeMap<String, Program>) -> Vec<Scenario> {
+    let scenario = |(name, program): (&String, &Program)| Scenario {
+        about: format!("{} ends with 0 beside a cluster of its own", program.called).leak(),
         nodes: 1,
         limit: LIMIT,
         ..Scenario::new(name.clone().leak(), StageName::Workload, UNKNOWN)
@@ -73,7 +80,7 @@ const UNKNOWN: Steps = |_| Box::pin(async { bail!("the run does not say which pr
 
 /// Where a program works.
 pub(crate) struct Place<'a> {
-    pub(crate) program: &'a Path,
+    pub(crate) program: &'a Program,
     pub(crate) kubectl: &'a Path,
     pub(crate) spawner: &'a Spawner,
     /// Variables of this run's own, which a podwire that the program starts would take for its.
@@ -102,12 +109,12 @@ impl Place<'_> {
         let (cluster, stage) = (lab.cluster(), StageName::Workload);
         let beside = Beside::open(cluster, stage, self.lab, &self.served, self.kubectl, tell);
         let beside = beside.await?;
-        lab.step(format!("run {}", self.program.display()));
+        lab.step(format!("run {}", self.program.called));
         let ended = self.ended(beside.variables(), &junit).await?;
         drop(beside);
         let said = fs::read(self.attempt.join(OUTPUT)).unwrap_or_default();
         judged(
-            self.program,
+            &self.program.called,
             ended,
             &last_of(&said),
             cases::read(&junit)?.as_deref(),
@@ -121,14 +128,15 @@ impl Place<'_> {
     ) -> anyhow::Result<ExitStatus> {
         let (output, writer) = io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot make a pipe")?;
-        let program = ChildCommand::new(self.program).outside_cargo();
+        let program = ChildCommand::new(&self.program.path).args(&self.program.arguments);
+        let program = program.outside_cargo();
         let hidden = self.hidden.iter();
         let program = hidden.fold(program, |program, name| program.env_remove(*name));
         let mut command = variables.iter().fold(
             program.env(JUNIT_VARIABLE, junit),
             |command, (name, value)| command.env(name, value),
         );
-        command.dir = self.program.parent().map(Path::to_owned);
+        command.dir = self.program.path.parent().map(Path::to_owned);
         // A group of its own, to be ended as one.
         command.own_group = true;
         command.stdout = Stream::File(File::from(OwnedFd::from(writer)));
@@ -172,12 +180,11 @@ fn last_of(said: &[u8]) -> String {
 
 /// What its end and the cases that it tells of come to.
 fn judged(
-    program: &Path,
+    program: &str,
     ended: ExitStatus,
     last: &str,
     cases: Option<&[Case]>,
 ) -> anyhow::Result<()> {
-    let program = program.display();
     let failed = cases.into_iter().flatten().filter(|case| case.has_failed());
     let failed: Vec<&str> = failed.map(|case| case.name.as_str()).collect();
     let all = cases.map_or(0, <[Case]>::len);
@@ -225,7 +232,7 @@ mod tests {
     #[test]
     fn a_program_is_judged_by_its_status_and_its_cases() {
         let of = |raw: i32, last: &str, cases: Option<&[Case]>| {
-            let judged = judged(Path::new("dns.sh"), ExitStatus::from_raw(raw), last, cases);
+            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, cases);
             judged.map_err(|error| error.downcast::<Failure>().unwrap().seen)
         };
         let good = [case("a", Verdict::Passed), case("b", Verdict::Skipped)];
@@ -255,7 +262,12 @@ mod tests {
 
     #[test]
     fn a_program_is_a_scenario_of_its_own() {
-        let programs = BTreeMap::from([("dns".to_owned(), PathBuf::from("tests/dns.sh"))]);
+        let program = Program {
+            path: "tests/dns.sh".into(),
+            arguments: Vec::new(),
+            called: "tests/dns.sh".into(),
+        };
+        let programs = BTreeMap::from([("dns".to_owned(), program)]);
         let scenarios = scenarios(&programs);
         assert_eq!(scenarios.len(), 1);
         assert_eq!(scenarios[0].name, "dns");

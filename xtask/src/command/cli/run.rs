@@ -1,5 +1,7 @@
 //! The arguments of a run, of a comparison, and of parts that become one.
 
+use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -57,9 +59,10 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
     /// Run your own programs instead: each executable file directly in this folder, beside a cluster of its
-    /// own, as with `with`. 0 is passed; a JUnit file that it writes to $PODWIRE_JUNIT is taken into the results
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "broken"])]
-    pub(crate) tests: Option<PathBuf>,
+    /// own, as with `with`. 0 is passed; a JUnit file that it writes to $PODWIRE_JUNIT is taken into the results.
+    /// Or conformance: the network conformance tests of this version of Kubernetes, built here
+    #[arg(long, value_name = "DIR|conformance", conflicts_with_all = ["profile", "broken"])]
+    pub(crate) tests: Option<AskedTests>,
     /// Take the readings that `compare` compares, once, instead of running scenarios: one measurement after the
     /// other, each on a clone of its own. No reading is judged by itself
     #[arg(long, conflicts_with_all = ["tests", "broken", "shard", "keep"])]
@@ -195,6 +198,39 @@ pub(crate) struct MergeArgs {
     /// Let skipped scenarios fail it (implied by CI=true, however a CI service writes it)
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+/// `--tests` of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AskedTests {
+    /// Kubernetes' own, which certify a network.
+    Conformance,
+    /// Programs of the user's.
+    Folder(PathBuf),
+}
+
+/// What stands for them in the place of a folder.
+const CONFORMANCE: &str = "conformance";
+
+impl AskedTests {
+    /// As it was written.
+    pub(crate) fn word(&self) -> OsString {
+        match self {
+            Self::Conformance => CONFORMANCE.into(),
+            Self::Folder(folder) => folder.into(),
+        }
+    }
+}
+
+impl FromStr for AskedTests {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            CONFORMANCE => Self::Conformance,
+            folder => Self::Folder(folder.into()),
+        })
+    }
 }
 
 /// `--bootstrap` of a run.

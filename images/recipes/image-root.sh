@@ -1,4 +1,4 @@
-# Packs ./tree as ./out/root.tar, the root of the image of a Pod network's daemon. Run like bootstrap.sh.
+# Packs ./tree as ./out/root.tar, the root of a container image over Debian's packages. Run like bootstrap.sh.
 #   ./input/settings   variables: OWNER
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
@@ -7,7 +7,7 @@ trap 'status=$?; rm -rf --one-file-system tree; exit $status' EXIT
 . ./input/settings
 
 # Two kinds of rules on one node would not see each other.
-chroot tree /usr/sbin/iptables --version | grep nf_tables
+[ ! -e tree/usr/sbin/iptables ] || chroot tree /usr/sbin/iptables --version | grep nf_tables
 # Daemons add lines to it where it was before Debian 13 (iproute2, "rt_tables").
 mkdir -p tree/etc/iproute2
 [ -e tree/etc/iproute2/rt_tables ] || cp tree/usr/share/iproute2/rt_tables tree/etc/iproute2/
