@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use podwire_scenario::Profile;
 
-use crate::bench::{clone, last_run, red, suite, switch, truth};
+use crate::bench::{clone, conformance, last_run, red, suite, switch, truth};
 use crate::command::cli::house::{BenchTarget, ScenariosArgs};
 use crate::command::cli::{Cli, Command};
 use crate::command::session::Session;
@@ -71,6 +71,9 @@ fn run(command: Command) -> Result<u8, Stop> {
             None => last_run::last_run(&Session::start()?.workspace.latest(), args.json),
             Some(BenchTarget::Truth) => {
                 truth::truth(&Session::start()?.workspace.latest(), args.json)
+            }
+            Some(BenchTarget::Conformance) => {
+                conformance::conformance(&Session::start()?.workspace, args.json)
             }
             Some(BenchTarget::Switch) => switch::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => clone::clone(&Session::start()?, &what, args.json),

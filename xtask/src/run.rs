@@ -8,7 +8,7 @@ mod order;
 pub(crate) mod pace;
 pub(crate) mod parts;
 mod prepare_only;
-mod programs;
+pub(crate) mod programs;
 mod revision;
 mod share;
 mod side_args;

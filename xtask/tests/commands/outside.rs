@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use podwire_images::oci::{OciFile, OciImage, Program};
+
 use crate::{Running, done, latest, output, results, said, workspace, xtask};
 
 const WITH: &str = "with --yes --nodes 2 --bootstrap by-hand";
@@ -223,6 +225,63 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
     assert!(!said.contains("PODWIRE_"), "{said}");
     let junit = fs::read_to_string(latest().join("junit.xml")).unwrap();
     assert!(junit.contains(r#"name="own/b""#), "{junit}");
+}
+
+/// A program that runs alone in its image: the cluster's own kubectl, which needs nothing.
+#[test]
+#[ignore = "runs clusters of machines"]
+fn pods_run_images_of_one_s_own_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    let kubectl = dir.path().join("kubectl");
+    let took = xtask(&format!("{WITH} -- sh -c"))
+        .arg(format!(
+            "cp \"$(command -v kubectl)\" {}",
+            kubectl.display()
+        ))
+        .output()
+        .unwrap();
+    assert_eq!(took.status.code(), Some(0), "{}", text(&took.stderr));
+    let image = OciImage {
+        reference: "own.invalid/tool:1".to_owned(),
+        files: vec![OciFile {
+            path: "/kubectl",
+            program: Program::Alone,
+            capability: None,
+        }],
+        debian: false,
+        entrypoint: vec!["/kubectl"],
+        user: None,
+    };
+    let archive = dir.path().join("tool.tar");
+    let bytes = image.archive(&[], |_| fs::read(&kubectl)).unwrap();
+    fs::write(&archive, bytes).unwrap();
+    let script = "kubectl run own --image own.invalid/tool:1 --restart Never -- version --client && \
+                  kubectl wait --for jsonpath={.status.phase}=Succeeded pod/own --timeout 5m";
+    let ran = xtask(&format!(
+        "{WITH} --pod-images {} -- sh -c",
+        archive.display()
+    ))
+    .arg(script)
+    .output()
+    .unwrap();
+    let told = text(&ran.stdout) + &text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    assert!(told.contains("pod/own condition met"), "{told}");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn a_network_conformance_test_of_kubernetes_own_is_a_scenario() {
+    let name = "services_should_serve_a_basic_endpoint_from_pods";
+    let words = "test --yes --nodes 2 --bootstrap by-hand --tests conformance --filter";
+    let ran = xtask(words).arg(name).output().unwrap();
+    let told = text(&ran.stdout) + &text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    let results = results(&latest());
+    let scenarios = results["scenarios"].as_array().unwrap();
+    assert_eq!(scenarios.len(), 1, "{results:#}");
+    assert_eq!(scenarios[0]["name"], name, "{results:#}");
+    assert_eq!(scenarios[0]["outcome"], "passed", "{results:#}");
 }
 
 #[test]

@@ -186,6 +186,9 @@ pub(crate) struct BenchRedArgs {
 pub(crate) enum BenchTarget {
     /// A cluster from nothing, beside clones of the same cluster
     Clone(BenchCloneArgs),
+    /// Which of Kubernetes' network conformance tests passed in the last run, and what kept the others from it; as
+    /// Markdown
+    Conformance,
     /// Sabotages, from the fault to the verdict: the ten slowest
     Red(BenchRedArgs),
     /// Scenarios on clones, beside the same with one cluster from nothing each

@@ -20,7 +20,8 @@ pub(crate) struct ClusterArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Which nodes share a segment: flat (all of them), routed (nodes with even numbers are on a second
-    /// segment, behind a router) or second-card (all of them; node2 has a card on a second one as well)
+    /// segment, behind a router), second-card (all of them; node2 has a card on a second one as well) or
+    /// control-planes (all of them, each with as much memory as node1)
     #[arg(long, value_name = "LAYOUT", default_value_t = Layout::Flat)]
     pub(crate) layout: Layout,
     /// The stage that the cluster is a clone of: identified; then by hand control-plane, joined, cni,

@@ -1,0 +1,188 @@
+//! `cargo xtask bench conformance`: which of Kubernetes' network conformance tests passed in the last run, and what
+//! kept the others from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use podwire_images::bundle;
+use serde::Serialize;
+
+use crate::bench::last_run::results_in;
+use crate::command::workspace::Workspace;
+use crate::report::results::{Results, ScenarioRecord, Verdict};
+use crate::run::programs::scenario_name;
+use crate::say::stop::Stop;
+
+/// A test on a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Judged {
+    test: String,
+    cell: String,
+    outcome: Verdict,
+    /// Of one that has not passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// Why a test cannot pass here, whatever the network does.
+struct Known {
+    /// Part of the scenarios' names.
+    of: &'static str,
+    /// How the clusters' names begin.
+    on: &'static str,
+    why: &'static str,
+}
+
+const KNOWN: [Known; 0] = [];
+
+/// The last run's.
+pub(crate) fn conformance(workspace: &Workspace, json: bool) -> Result<(), Stop> {
+    let results = results_in(&workspace.latest())?;
+    let all = judged(&workspace.root, &results)?;
+    if all.is_empty() {
+        return Err(Stop::setup(
+            "the last run had none of Kubernetes' conformance tests; `cargo xtask test --tests conformance` has",
+        ));
+    }
+    if json {
+        outln!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        out!("{}", page(&results.kubernetes, &all));
+    }
+    Ok(())
+}
+
+fn judged(source: &Path, results: &Results) -> Result<Vec<Judged>, Stop> {
+    let versions = bundle::e2e_versions(source)?;
+    if !versions.contains(&results.kubernetes) {
+        return Ok(Vec::new());
+    }
+    let tests = bundle::network_conformance(source, &results.kubernetes)?;
+    let tests = tests.into_iter().map(|test| (scenario_name(&test), test));
+    let tests: BTreeMap<String, String> = tests.collect();
+    let known = results.scenarios.iter().filter_map(|record| {
+        let test = tests.get(&record.name)?.clone();
+        Some(Judged {
+            test,
+            cell: record.cell.clone(),
+            outcome: record.outcome,
+            why: (record.outcome != Verdict::Passed).then(|| why(record)),
+        })
+    });
+    Ok(known.collect())
+}
+
+fn why(record: &ScenarioRecord) -> String {
+    let fits = |it: &&Known| record.name.contains(it.of) && record.cell.starts_with(it.on);
+    match KNOWN.iter().find(fits) {
+        Some(known) => known.why.to_owned(),
+        None => said(&record.reason),
+    }
+}
+
+/// How Ginkgo marks a failure.
+const FAIL: &str = "[FAIL] ";
+
+/// What a test says of its failure, in one line.
+fn said(reason: &str) -> String {
+    let lines = reason.lines().map(str::trim);
+    let found = lines.clone().find(|line| line.starts_with(FAIL));
+    let line = found.or_else(|| lines.clone().next()).unwrap_or_default();
+    line.replace('|', "\\|")
+}
+
+/// As Markdown, for the docs.
+fn page(version: &str, all: &[Judged]) -> String {
+    let cells: BTreeSet<&str> = all.iter().map(|it| it.cell.as_str()).collect();
+    let tests: BTreeSet<&str> = all.iter().map(|it| it.test.as_str()).collect();
+    let of = |test: &str, cell: &str| all.iter().find(|it| it.test == test && it.cell == cell);
+    let passed = |cell: &str| {
+        let own = all.iter().filter(|it| it.cell == cell);
+        let passed = own
+            .clone()
+            .filter(|it| it.outcome == Verdict::Passed)
+            .count();
+        format!("{passed} of {} passed on {cell}", own.count())
+    };
+    let counts: Vec<String> = cells.iter().map(|cell| passed(cell)).collect();
+    let mut text = format!(
+        "# Kubernetes' network conformance tests\n\nOf Kubernetes {version}: {}. Each ran beside a cluster of its own. Made by \
+         `cargo xtask bench conformance` of the last run, which was `cargo xtask test --tests conformance`.\n\n| test |",
+        counts.join(", ")
+    );
+    for cell in &cells {
+        text += &format!(" {cell} |");
+    }
+    text += &format!("\n|---|{}\n", "---|".repeat(cells.len()));
+    for test in tests {
+        text += &format!("| {test} |");
+        for cell in &cells {
+            let word = of(test, cell).map_or("not run".to_owned(), |it| match it.outcome {
+                Verdict::Passed => "passed".to_owned(),
+                other => format!("**{other}**"),
+            });
+            text += &format!(" {word} |");
+        }
+        text.push('\n');
+    }
+    let others: Vec<&Judged> = all.iter().filter(|it| it.why.is_some()).collect();
+    if !others.is_empty() {
+        text += "\n## What did not pass\n\n| test | cluster | why |\n|---|---|---|\n";
+    }
+    for it in others {
+        let why = it.why.as_deref().unwrap_or_default();
+        text += &format!("| {} | {} | {why} |\n", it.test, it.cell);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn what_passed_and_what_did_not_is_told_by_test_and_cluster() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut results = fixture::results();
+        results.kubernetes = "1.36.4".into();
+        let record = |name: &str, cell: &str, outcome, reason: &str| ScenarioRecord {
+            name: name.into(),
+            cell: cell.into(),
+            outcome,
+            reason: reason.into(),
+            ..fixture::results().scenarios[0].clone()
+        };
+        let dns = "dns_should_provide_dns_for_the_cluster";
+        let basic = "services_should_serve_a_basic_endpoint_from_pods";
+        let reason = "it ended with 1; the last that it said:\n  [FAIL] [sig-network] DNS | [It] should\n  dns.go:1";
+        results.scenarios = vec![
+            record(dns, "by-hand/nftables/routes", Verdict::Failed, reason),
+            record(basic, "by-hand/nftables/routes", Verdict::Passed, ""),
+            record(dns, "kubeadm/nftables/flannel", Verdict::Passed, ""),
+            record(
+                "every_pair",
+                "kubeadm/nftables/flannel",
+                Verdict::Passed,
+                "",
+            ),
+        ];
+        let judged = judged(source, &results).unwrap();
+        insta::assert_snapshot!(page("1.36.4", &judged), @r"
+        # Kubernetes' network conformance tests
+        
+        Of Kubernetes 1.36.4: 1 of 2 passed on by-hand/nftables/routes, 1 of 1 passed on kubeadm/nftables/flannel. Each ran beside a cluster of its own. Made by `cargo xtask bench conformance` of the last run, which was `cargo xtask test --tests conformance`.
+        
+        | test | by-hand/nftables/routes | kubeadm/nftables/flannel |
+        |---|---|---|
+        | [sig-network] DNS should provide DNS for the cluster [Conformance] | **failed** | passed |
+        | [sig-network] Services should serve a basic endpoint from pods [Conformance] | passed | not run |
+        
+        ## What did not pass
+        
+        | test | cluster | why |
+        |---|---|---|
+        | [sig-network] DNS should provide DNS for the cluster [Conformance] | by-hand/nftables/routes | [FAIL] [sig-network] DNS \| [It] should |
+        ");
+    }
+}
