@@ -20,6 +20,10 @@ pub const RUN_VARIABLE: &str = "PODWIRE_RUN";
 /// What names the kubeconfig for every client of Kubernetes.
 const KUBECONFIG: &str = "KUBECONFIG";
 
+/// Names the same cluster's by way of an HTTP proxy: for clients that forget under which name they are to verify the
+/// server once they have read its address, as upstream's e2e.test does.
+const BY_PROXY: &str = "PODWIRE_KUBECONFIG_BY_PROXY";
+
 /// An empty kubeconfig: without any, a client would take the user's own, and so some other cluster.
 const NO_CLUSTER: &str = "/dev/null";
 
@@ -27,8 +31,9 @@ const NO_CLUSTER: &str = "/dev/null";
 /// cluster's own kubectl. All of them go when this is dropped.
 pub struct Beside {
     variables: Vec<(OsString, OsString)>,
-    carrying: JoinHandle<()>,
-    _kubeconfig: Option<NamedTempFile>,
+    by_proxy: OsString,
+    carrying: [JoinHandle<()>; 2],
+    _kubeconfigs: [Option<NamedTempFile>; 2],
     _programs: TempDir,
     _door: Door,
 }
@@ -45,7 +50,7 @@ impl Beside {
         dir: &Path,
         served: &Served,
         kubectl: &Path,
-        tell: impl FnMut(&str) + Send + 'static,
+        tell: impl FnMut(&str) + Send + Clone + 'static,
     ) -> Result<Self, AccessError> {
         let dir = &path::absolute(dir).map_err(|source| AccessError::Folder {
             doing: "name the folder",
@@ -54,31 +59,38 @@ impl Beside {
         })?;
         let door = Door::open(cluster, dir, served)?;
         let forward = Forward::open(dir, API_NAME, API_PORT, None).await?;
+        let proxy = Forward::proxy(dir).await?;
         let access = cluster.access();
-        let kubeconfig = access
-            .map(|access| forward.kubeconfig(access))
-            .transpose()?;
+        let written = |way: &Forward| access.map(|access| way.kubeconfig(access)).transpose();
+        let kubeconfigs = [written(&forward)?, written(&proxy)?];
         let programs = alone(kubectl, dir)?;
         let path = path_with(programs.path(), env::var_os("PATH").as_deref())?;
-        let at = kubeconfig
-            .as_ref()
-            .map_or(Path::new(NO_CLUSTER), |it| it.path());
+        let at = |kubeconfig: &Option<NamedTempFile>| {
+            let path = kubeconfig.as_ref().map(|it| it.path().to_owned());
+            path.unwrap_or_else(|| NO_CLUSTER.into()).into_os_string()
+        };
+        let [direct, by_proxy] = kubeconfigs.each_ref().map(at);
         let facts = facts(cluster.plan(), stage, door.description());
         let facts = facts
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
-        let own: [(OsString, OsString); 3] = [
+        let own: [(OsString, OsString); 4] = [
             (RUN_VARIABLE.into(), dir.into()),
-            (KUBECONFIG.into(), at.into()),
+            (KUBECONFIG.into(), direct),
+            (BY_PROXY.into(), by_proxy.clone()),
             ("PATH".into(), path),
         ];
         Ok(Self {
             variables: own.into_iter().chain(facts).collect(),
-            carrying: tokio::spawn(async move {
-                // It ends with the door, which is here.
-                let _ = forward.carry(tell).await;
+            by_proxy,
+            carrying: [forward, proxy].map(|way| {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    // It ends with the door, which is here.
+                    let _ = way.carry(tell).await;
+                })
             }),
-            _kubeconfig: kubeconfig,
+            _kubeconfigs: kubeconfigs,
             _programs: programs,
             _door: door,
         })
@@ -88,11 +100,18 @@ impl Beside {
     pub fn variables(&self) -> &[(OsString, OsString)] {
         &self.variables
     }
+
+    /// The same for a program that is one of those which need the proxy.
+    pub fn variables_by_proxy(&self) -> Vec<(OsString, OsString)> {
+        let mut variables = self.variables.clone();
+        variables.push((KUBECONFIG.into(), self.by_proxy.clone()));
+        variables
+    }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        self.carrying.abort();
+        self.carrying.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -1,15 +1,18 @@
-//! A port of a node on this host's loopback.
+//! A port of a node on this host's loopback, or a proxy to it.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use podwire_cluster::addresses::{API_NAME, API_PORT};
 use podwire_cluster::{Access, kubeconfig};
 use rustix::net::sockopt::set_socket_linger;
 use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::{AccessError, Link};
 
@@ -27,6 +30,7 @@ pub struct Forward {
     dir: PathBuf,
     node: String,
     port: u16,
+    by_proxy: bool,
 }
 
 impl Forward {
@@ -56,6 +60,20 @@ impl Forward {
             dir: dir.to_owned(),
             node: node.to_owned(),
             port,
+            by_proxy: false,
+        })
+    }
+
+    /// An HTTP proxy to the API server instead (RFC 9110, CONNECT), and to nothing else: for clients that verify
+    /// the server by the address that they ask for, whatever their kubeconfig says.
+    ///
+    /// # Errors
+    /// As [`Forward::open`].
+    pub async fn proxy(dir: &Path) -> Result<Self, AccessError> {
+        let forward = Self::open(dir, API_NAME, API_PORT, None).await?;
+        Ok(Self {
+            by_proxy: true,
+            ..forward
         })
     }
 
@@ -75,7 +93,11 @@ impl Forward {
                 .prefix("kubeconfig-")
                 .suffix(".json")
                 .tempfile_in(&self.dir)?;
-            file.write_all(kubeconfig::through(self.address, access).as_bytes())?;
+            let text = match self.by_proxy {
+                false => kubeconfig::through(self.address, access),
+                true => kubeconfig::by_proxy(self.address, access),
+            };
+            file.write_all(text.as_bytes())?;
             Ok(file)
         };
         write().map_err(|source| AccessError::Folder {
@@ -102,9 +124,15 @@ impl Forward {
             tokio::select! {
                 ended = &mut ended => return ended,
                 accepted = self.listener.accept(), if carried.len() < MOST => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((mut stream, _)) => {
                         let (dir, node) = (self.dir.clone(), self.node.clone());
-                        carried.spawn(carry(stream, dir, node, self.port));
+                        let (port, by_proxy) = (self.port, self.by_proxy);
+                        carried.spawn(async move {
+                            match by_proxy && !connects(&mut stream).await {
+                                true => Ok(()),
+                                false => carry(stream, dir, node, port).await,
+                            }
+                        });
                         if carried.len() == MOST {
                             tell(&format!("{MOST} connections are open; the next waits until one of them ends"));
                         }
@@ -117,6 +145,34 @@ impl Forward {
             }
         }
     }
+}
+
+/// How long a request for a connection may be, and may take.
+const REQUEST: usize = 8 << 10;
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// What ends a request's head.
+const END: &[u8] = b"\r\n\r\n";
+
+/// Whether a client asks its proxy for the API server; others are told that it is for nothing else.
+async fn connects(near: &mut TcpStream) -> bool {
+    let head = async {
+        let mut head = Vec::new();
+        while !head.ends_with(END) && head.len() < REQUEST {
+            head.push(near.read_u8().await?);
+        }
+        Ok::<_, io::Error>(head)
+    };
+    let Ok(Ok(head)) = timeout(REQUEST_LIMIT, head).await else {
+        return false;
+    };
+    let known = format!("CONNECT {} HTTP/1.1\r\n", kubeconfig::api_socket());
+    let is_known = head.starts_with(known.as_bytes()) && head.ends_with(END);
+    let answer: &[u8] = match is_known {
+        true => b"HTTP/1.1 200 Connected\r\n\r\n",
+        false => b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    };
+    near.write_all(answer).await.is_ok() && is_known
 }
 
 async fn carry(
@@ -173,5 +229,43 @@ mod tests {
         assert_eq!(text, kubeconfig::through(forward.address(), &access));
         drop(file);
         assert!(!path.exists());
+    }
+
+    /// What a proxy says to a request's head, and whether it takes the connection for one to the API server.
+    async fn asked(head: &str) -> (String, bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        let is_known = connects(&mut server).await;
+        drop(server);
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer).await;
+        (
+            answer.lines().next().unwrap_or_default().to_owned(),
+            is_known,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_proxy_leads_to_the_api_server_and_to_nobody_else() {
+        let request = |to: &str| format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+        let (answer, is_known) = asked(&request("172.30.0.11:6443")).await;
+        assert!(is_known && answer == "HTTP/1.1 200 Connected", "{answer}");
+        for other in [
+            &request("172.30.0.11:22"),
+            &request("169.254.169.254:80"),
+            "GET / HTTP/1.1\r\n\r\n",
+        ] {
+            let (answer, is_known) = asked(other).await;
+            assert!(
+                !is_known && answer == "HTTP/1.1 403 Forbidden",
+                "{other}: {answer}"
+            );
+        }
+        let (_, is_known) = asked(&format!("CONNECT {}", "x".repeat(REQUEST))).await;
+        assert!(!is_known);
     }
 }

@@ -76,6 +76,8 @@ fn conformance(source: &Path, version: &str) -> Result<Found, Stop> {
             path: PathBuf::new(),
             arguments: arguments(&test),
             called: test.clone(),
+            // Its framework forgets under which name the server is to be verified.
+            by_proxy: true,
         };
         (scenario_name(&test), program)
     });
@@ -160,6 +162,7 @@ fn in_folder(folder: &Path) -> Result<Found, Stop> {
         let program = Program {
             called: path.display().to_string(),
             arguments: Vec::new(),
+            by_proxy: false,
             path,
         };
         if let Some(other) = found.programs.insert(name.clone(), program) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::credentials::Access;
 use super::pki::Identity;
-use crate::plan::addresses::{API_NAME, API_PORT};
+use crate::plan::addresses::{API_NAME, API_PORT, api_address};
 
 /// The kubelet's, on every node.
 pub const KUBELET_PATH: &str = "/etc/kubernetes/kubelet.conf";
@@ -47,6 +47,23 @@ pub fn through(address: SocketAddrV4, access: &Access) -> String {
         }),
         embedded_user(&access.admin),
     )
+}
+
+/// The same for whoever asks for the API server at its own address by an HTTP proxy (kubectl's `proxy-url`).
+pub fn by_proxy(proxy: SocketAddrV4, access: &Access) -> String {
+    config(
+        json!({
+            "server": format!("https://{}", api_socket()),
+            "proxy-url": format!("http://{proxy}"),
+            "certificate-authority-data": data(&access.authority),
+        }),
+        embedded_user(&access.admin),
+    )
+}
+
+/// Where the API server listens: `172.30.0.11:6443`.
+pub fn api_socket() -> SocketAddrV4 {
+    SocketAddrV4::new(api_address(), API_PORT)
 }
 
 fn embedded_user(identity: &Identity) -> Value {

@@ -52,6 +52,8 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// What people call it: the file, or what of it these arguments choose.
     pub called: String,
+    /// Whether its kubeconfig is the one by way of a proxy, see [`Beside::variables_by_proxy`].
+    pub by_proxy: bool,
 }
 
 /// A run's scenarios where these are programs.
@@ -110,7 +112,11 @@ impl Place<'_> {
         let beside = Beside::open(cluster, stage, self.lab, &self.served, self.kubectl, tell);
         let beside = beside.await?;
         lab.step(format!("run {}", self.program.called));
-        let ended = self.ended(beside.variables(), &junit).await?;
+        let variables = match self.program.by_proxy {
+            false => beside.variables().to_vec(),
+            true => beside.variables_by_proxy(),
+        };
+        let ended = self.ended(&variables, &junit).await?;
         drop(beside);
         let said = fs::read(self.attempt.join(OUTPUT)).unwrap_or_default();
         judged(
@@ -266,6 +272,7 @@ mod tests {
             path: "tests/dns.sh".into(),
             arguments: Vec::new(),
             called: "tests/dns.sh".into(),
+            by_proxy: false,
         };
         let programs = BTreeMap::from([("dns".to_owned(), program)]);
         let scenarios = scenarios(&programs);
