@@ -72,8 +72,8 @@ fn run(command: Command) -> Result<u8, Stop> {
             Some(BenchTarget::Truth) => {
                 truth::truth(&Session::start()?.workspace.latest(), args.json)
             }
-            Some(BenchTarget::Conformance) => {
-                conformance::conformance(&Session::start()?.workspace, args.json)
+            Some(BenchTarget::Conformance(what)) => {
+                conformance::conformance(&Session::start()?.workspace, &what.runs, args.json)
             }
             Some(BenchTarget::Switch) => switch::segment_switch(args.json),
             Some(BenchTarget::Clone(what)) => clone::clone(&Session::start()?, &what, args.json),

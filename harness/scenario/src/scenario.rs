@@ -158,6 +158,9 @@ pub struct Scenario {
     pub kube_router: bool,
     /// Whether it upgrades the cluster: it runs where there is something to upgrade to (`--upgrade-to`).
     pub upgrades: bool,
+    /// How many processors of the host it needs: with fewer it runs only where a filter names it. For machines that
+    /// would starve each other, so that a verdict would be one on the host.
+    pub cores: usize,
     /// What it takes a reading of, each once ([`Lab::reading`](crate::Lab::reading)): for `compare`, which judges
     /// pairs of them. Of what asserts something, nothing.
     pub measures: &'static [&'static Metric],
@@ -186,6 +189,7 @@ impl Scenario {
             prepare: None,
             kube_router: false,
             upgrades: false,
+            cores: 1,
             measures: &[],
             run,
             sabotages: &[],

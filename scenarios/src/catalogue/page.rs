@@ -85,8 +85,12 @@ fn row(claim: &Claim, scenarios: &[Scenario]) -> String {
 /// A scenario by itself, with what proves that it can fail.
 fn story(scenario: &Scenario) -> String {
     let ids: Vec<String> = scenario.covers.iter().copied().map(marked).collect();
+    let cores = match scenario.cores {
+        1 => String::new(),
+        cores => format!(", on hosts with {cores} processors"),
+    };
     let mut text = format!(
-        "\n### `{}`\n\n{} ({}; from stage `{}`{}).\n",
+        "\n### `{}`\n\n{} ({}; from stage `{}`{}{cores}).\n",
         scenario.name,
         scenario.about,
         ids.join(", "),
@@ -171,6 +175,7 @@ mod tests {
             prepare: None,
             kube_router: false,
             upgrades: false,
+            cores: 1,
             measures: &[],
             run: |_| Box::pin(async { Ok(()) }),
             sabotages,

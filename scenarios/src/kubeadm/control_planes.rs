@@ -29,6 +29,9 @@ pub(crate) const CONTROL_PLANES: Scenario = Scenario {
     cells: Cells::Kubeadm,
     layout: Layout::ControlPlanes,
     profile: Profile::Full,
+    // One for each processor of its machines: emulated on two, their API servers and etcd wait for each other until
+    // probes give one up, and whoever starts anew makes all others wait longer.
+    cores: 4,
     limit: secs(600),
     prepare: Some(steps!(three_control_planes)),
     sabotages: &[

@@ -1,8 +1,8 @@
-//! `cargo xtask bench conformance`: which of Kubernetes' network conformance tests passed in the last run, and what
-//! kept the others from it.
+//! `cargo xtask bench conformance`: which of Kubernetes' network conformance tests passed in the last run, or in
+//! several, and what kept the others from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use podwire_images::bundle;
 use serde::Serialize;
@@ -35,19 +35,34 @@ struct Known {
 
 const KNOWN: [Known; 0] = [];
 
-/// The last run's.
-pub(crate) fn conformance(workspace: &Workspace, json: bool) -> Result<(), Stop> {
-    let results = results_in(&workspace.latest())?;
-    let all = judged(&workspace.root, &results)?;
+/// Those of runs in these folders, or the last run's.
+pub(crate) fn conformance(workspace: &Workspace, runs: &[PathBuf], json: bool) -> Result<(), Stop> {
+    let latest = [workspace.latest()];
+    let runs = if runs.is_empty() { &latest } else { runs };
+    let runs = runs.iter().map(|run| results_in(run));
+    let runs = runs.collect::<Result<Vec<Results>, Stop>>()?;
+    let versions: BTreeSet<&str> = runs.iter().map(|run| run.kubernetes.as_str()).collect();
+    let (Some(version), 1) = (versions.first(), versions.len()) else {
+        let versions: Vec<&str> = versions.into_iter().collect();
+        return Err(Stop::Usage(format!(
+            "these runs are of Kubernetes {}: one table is of one version",
+            versions.join(" and ")
+        )));
+    };
+    let mut all = Vec::new();
+    for run in &runs {
+        all.extend(judged(&workspace.root, run)?);
+    }
     if all.is_empty() {
         return Err(Stop::setup(
-            "the last run had none of Kubernetes' conformance tests; `cargo xtask test --tests conformance` has",
+            "there is none of Kubernetes' conformance tests in it; a run of `cargo xtask test --tests conformance` \
+             has them",
         ));
     }
     if json {
         outln!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        out!("{}", page(&results.kubernetes, &all));
+        out!("{}", page(version, &all));
     }
     Ok(())
 }
@@ -107,7 +122,7 @@ fn page(version: &str, all: &[Judged]) -> String {
     let counts: Vec<String> = cells.iter().map(|cell| passed(cell)).collect();
     let mut text = format!(
         "# Kubernetes' network conformance tests\n\nOf Kubernetes {version}: {}. Each ran beside a cluster of its own. Made by \
-         `cargo xtask bench conformance` of the last run, which was `cargo xtask test --tests conformance`.\n\n| test |",
+         `cargo xtask bench conformance` of runs of `cargo xtask test --tests conformance`.\n\n| test |",
         counts.join(", ")
     );
     for cell in &cells {
@@ -171,7 +186,7 @@ mod tests {
         insta::assert_snapshot!(page("1.36.4", &judged), @r"
         # Kubernetes' network conformance tests
         
-        Of Kubernetes 1.36.4: 1 of 2 passed on by-hand/nftables/routes, 1 of 1 passed on kubeadm/nftables/flannel. Each ran beside a cluster of its own. Made by `cargo xtask bench conformance` of the last run, which was `cargo xtask test --tests conformance`.
+        Of Kubernetes 1.36.4: 1 of 2 passed on by-hand/nftables/routes, 1 of 1 passed on kubeadm/nftables/flannel. Each ran beside a cluster of its own. Made by `cargo xtask bench conformance` of runs of `cargo xtask test --tests conformance`.
         
         | test | by-hand/nftables/routes | kubeadm/nftables/flannel |
         |---|---|---|

@@ -26,6 +26,7 @@ pub(crate) fn scenario(name: &'static str) -> Scenario {
         prepare: None,
         kube_router: false,
         upgrades: false,
+        cores: 1,
         measures: &[],
         run: nothing,
         sabotages: &[],

@@ -15,6 +15,7 @@ use crate::plan::outline::Planned;
 use crate::plan::select::{self, Selection, Skipped};
 use crate::plan::shard::Shard;
 use crate::prepare::configurations::{self, Target};
+use crate::prepare::machine;
 use crate::prepare::node_tree;
 use crate::prepare::parts::{self, NodeSystem};
 use crate::prepare::pod_network::{Given, Shape};
@@ -65,17 +66,16 @@ impl<'a> Order<'a> {
             chosen.map_err(|unknown| Stop::Usage(unknown.to_string()))
         };
         let (named, mut chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
-        if bundle.upgrade.is_none() {
-            let (upgrades, without): (Vec<&Scenario>, Vec<&Scenario>) =
-                chosen.iter().partition(|scenario| scenario.upgrades);
-            if let (true, Some(scenario)) = (args.filter.is_some(), upgrades.first()) {
-                let told = format!("{}: {NOTHING_TO_UPGRADE_TO}", scenario.name);
-                if without.is_empty() {
-                    return Err(Stop::Usage(told));
-                }
-                session.progress.line(&told);
+        let (upgrades, filtered) = (bundle.upgrade.is_some(), args.filter.is_some());
+        let lacks = |it: &Scenario| lacks(it, upgrades, (!filtered).then(machine::cores));
+        let wanting = chosen.iter().find_map(|it| Some((it.name, lacks(it)?)));
+        chosen.retain(|it| lacks(it).is_none());
+        if let (true, Some((name, lack))) = (filtered, wanting) {
+            let told = format!("{name}: {lack}");
+            if chosen.is_empty() {
+                return Err(Stop::Usage(told));
             }
-            chosen = without;
+            session.progress.line(&told);
         }
         if chosen.is_empty() {
             return Err(Stop::Usage(
@@ -110,12 +110,10 @@ impl<'a> Order<'a> {
             session.progress.line(&unfit(&others, &cells));
         }
         let mut left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
-        if bundle.upgrade.is_none() {
-            let upgrades = named.iter().filter(|scenario| scenario.upgrades);
-            let upgrades: Vec<&str> = upgrades.map(|scenario| scenario.name).collect();
-            let told = left_out.iter_mut();
-            for one in told.filter(|it| upgrades.contains(&it.name.as_str())) {
-                NOTHING_TO_UPGRADE_TO.clone_into(&mut one.reason);
+        for one in &mut left_out {
+            let scenario = named.iter().find(|it| it.name == one.name);
+            if let Some(lack) = scenario.and_then(|it| lacks(it)) {
+                one.reason = lack;
             }
         }
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
@@ -270,6 +268,18 @@ impl<'a> Order<'a> {
 /// Why a scenario that upgrades a cluster does not run.
 const NOTHING_TO_UPGRADE_TO: &str =
     "needs a newer Kubernetes to upgrade to, like --kubernetes 1.35 --upgrade-to 1.36";
+
+/// What keeps a scenario out of a run, whatever its clusters are; `cores` are the host's, where these count.
+fn lacks(scenario: &Scenario, upgrades: bool, cores: Option<usize>) -> Option<String> {
+    if scenario.upgrades && !upgrades {
+        return Some(NOTHING_TO_UPGRADE_TO.to_owned());
+    }
+    let cores = cores.filter(|cores| *cores < scenario.cores)?;
+    Some(format!(
+        "needs {} processors of this host, which has {cores}; --filter runs it all the same",
+        scenario.cores
+    ))
+}
 
 /// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
 /// those of them that are of its profile. Of these, each that a filter names is told among the scenarios.
@@ -548,6 +558,24 @@ mod tests {
         every_pair: --filter does not name it
         headless_service: it belongs to --profile full
         ");
+    }
+
+    #[test]
+    fn what_the_host_or_the_run_lacks_keeps_a_scenario_out() {
+        let upgrade = Scenario {
+            upgrades: true,
+            ..scenario("kubeadm_upgrade")
+        };
+        let large = Scenario {
+            cores: 4,
+            ..scenario("kubeadm_control_planes")
+        };
+        assert!(lacks(&upgrade, false, None).is_some());
+        assert_eq!(lacks(&upgrade, true, Some(1)), None);
+        insta::assert_snapshot!(lacks(&large, false, Some(2)).unwrap(), @"needs 4 processors of this host, which has 2; --filter runs it all the same");
+        assert_eq!(lacks(&large, false, Some(4)), None);
+        // Somebody has asked for it.
+        assert_eq!(lacks(&large, false, None), None);
     }
 
     #[test]

@@ -293,6 +293,7 @@ mod tests {
             prepare: None,
             kube_router: false,
             upgrades: false,
+            cores: 1,
             measures: &[],
             run: |_| Box::pin(async { Ok(()) }),
             sabotages: &[],

@@ -182,13 +182,20 @@ pub(crate) struct BenchRedArgs {
     pub(crate) filter: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchConformanceArgs {
+    /// Folders of runs, each on clusters of its own [default: target/podwire/latest]
+    #[arg(value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchTarget {
     /// A cluster from nothing, beside clones of the same cluster
     Clone(BenchCloneArgs),
-    /// Which of Kubernetes' network conformance tests passed in the last run, and what kept the others from it; as
-    /// Markdown
-    Conformance,
+    /// Which of Kubernetes' network conformance tests passed in the last run, or in these, and what kept the others
+    /// from it; as Markdown
+    Conformance(BenchConformanceArgs),
     /// Sabotages, from the fault to the verdict: the ten slowest
     Red(BenchRedArgs),
     /// Scenarios on clones, beside the same with one cluster from nothing each
