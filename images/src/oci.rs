@@ -95,6 +95,19 @@ impl OciImage {
         root: &[u8],
         read: impl Fn(&Program) -> io::Result<Vec<u8>>,
     ) -> io::Result<Vec<u8>> {
+        self.archive_given(&[], root, read)
+    }
+
+    /// The same of an image whose entrypoint is given these arguments where its Pod names none.
+    ///
+    /// # Errors
+    /// As [`Self::archive`].
+    pub fn archive_given(
+        &self,
+        arguments: &[&str],
+        root: &[u8],
+        read: impl Fn(&Program) -> io::Result<Vec<u8>>,
+    ) -> io::Result<Vec<u8>> {
         let mut layer = Builder::new(Vec::new());
         if self.debian {
             for entry in Archive::new(root).entries()?.raw(true) {
@@ -116,6 +129,9 @@ impl OciImage {
         let layer = layer.into_inner()?;
         let digest = |bytes: &[u8]| format!("sha256:{}", sha256(bytes));
         let mut run = json!({ "Entrypoint": self.entrypoint, "Env": [PATH], "WorkingDir": "/" });
+        if !arguments.is_empty() {
+            run["Cmd"] = arguments.into();
+        }
         if let Some(user) = self.user {
             run["User"] = user.into();
         }
@@ -312,6 +328,10 @@ mod tests {
         let paths: Vec<String> = unpack(&layer).into_keys().collect();
         assert_eq!(paths, ["dns", "usr/local/bin/probe"]);
         assert_eq!(config.get("User"), None);
+        assert_eq!(config.get("Cmd"), None);
+        let given = image.archive_given(&["pause"], &root(), read).unwrap();
+        let (_, config) = layer_and_config(&given, &image.reference);
+        assert_eq!(config["Cmd"], serde_json::json!(["pause"]));
     }
 
     #[test]

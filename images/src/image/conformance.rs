@@ -26,6 +26,15 @@ const PACKAGES: [&str; 6] = [
 /// Where upstream keeps them.
 const REGISTRY: &str = "registry.k8s.io/e2e-test-images/";
 
+/// What agnhost's image has beside it: the certificate that `agnhost porter` shows, where upstream's Dockerfile has it.
+const OF_AGNHOST: [(&str, &str); 2] = [
+    ("/localhost.crt", "porter/localhost.crt"),
+    ("/localhost.key", "porter/localhost.key"),
+];
+
+/// What agnhost does where its Pod does not say.
+const NOTHING: &str = "pause";
+
 /// Those that the network's tests run, and how each starts where its Pod does not say.
 const IMAGES: [(&str, &[&str]); 4] = [
     ("agnhost", &["/agnhost"]),
@@ -42,7 +51,12 @@ fn name(workshop: &Workshop<'_>, version: &str, root: &DebianRoot) -> Result<Str
     let program = bundle::e2e_name(workshop.source, version)?;
     let inputs = Inputs::of("conformance images").with("program", program);
     let images = IMAGES.map(|(image, starts)| format!("{image} {}", starts.join(" ")));
-    let inputs = root.among(inputs.with("images", images.join(", ")));
+    let beside = OF_AGNHOST.map(|(path, from)| format!("{path} {from}"));
+    let inputs = inputs
+        .with("images", images.join(", "))
+        .with("beside agnhost", beside.join(", "))
+        .with("agnhost does", NOTHING);
+    let inputs = root.among(inputs);
     Ok(format!("{CONFORMANCE}-images-{}", inputs.name()))
 }
 
@@ -51,17 +65,17 @@ fn images(named: &[String]) -> Vec<OciImage> {
     let known = |reference: &String| {
         let image = reference.strip_prefix(REGISTRY)?.split(':').next()?;
         let (image, starts) = IMAGES.iter().find(|(name, _)| *name == image)?;
-        let agnhost = OciFile {
-            path: "/agnhost",
-            program: Program::Alone,
+        let file = |path, program| OciFile {
+            path,
+            program,
             capability: None,
         };
+        let beside = OF_AGNHOST.map(|(path, from)| file(path, Program::Bundle(from.to_owned())));
+        let agnhost = [file("/agnhost", Program::Alone)].into_iter().chain(beside);
+        let is_agnhost = *image == "agnhost";
         Some(OciImage {
             reference: reference.clone(),
-            files: (*image == "agnhost")
-                .then_some(agnhost)
-                .into_iter()
-                .collect(),
+            files: agnhost.filter(|_| is_agnhost).collect(),
             debian: true,
             entrypoint: starts.to_vec(),
             user: None,
@@ -108,11 +122,20 @@ pub fn conformance(workshop: &Workshop<'_>, version: &str) -> Result<Vec<PathBuf
         return Ok(archives);
     }
     let named = bundle::e2e(workshop, version)?.images(workshop)?;
+    let sources = EndToEnd::sources(workshop, version)?;
     let packed = root.pack(workshop)?;
     let staging = workshop.cache.staging("image-conformance")?;
     for image in images(&named) {
         let path = staging.path().join(image.file_name());
-        let archive = image.archive(&packed, |_| fs::read(&agnhost));
+        let arguments: &[&str] = if image.files.is_empty() {
+            &[]
+        } else {
+            &[NOTHING]
+        };
+        let archive = image.archive_given(arguments, &packed, |program| match program {
+            Program::Bundle(path) => fs::read(sources.join(path)),
+            _ => fs::read(&agnhost),
+        });
         let archive = archive.map_err(Error::file("pack", &path))?;
         fs::write(&path, archive).map_err(Error::file("write", path))?;
     }
@@ -151,7 +174,7 @@ mod tests {
             format!("{} {files:?} {:?}", image.reference, image.entrypoint)
         });
         insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @r#"
-        registry.k8s.io/e2e-test-images/agnhost:2.63.0 ["/agnhost"] ["/agnhost"]
+        registry.k8s.io/e2e-test-images/agnhost:2.63.0 ["/agnhost", "/localhost.crt", "/localhost.key"] ["/agnhost"]
         registry.k8s.io/e2e-test-images/nginx:1.15-4 [] ["/usr/sbin/nginx", "-g", "daemon off;"]
         registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 [] []
         "#);
