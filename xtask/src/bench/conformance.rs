@@ -99,13 +99,15 @@ fn why(record: &ScenarioRecord) -> String {
     }
 }
 
-/// How Ginkgo marks a failure.
-const FAIL: &str = "[FAIL] ";
+/// How Ginkgo marks what failed, and where.
+const FAILED: &str = "[FAILED] ";
+const PLACE: &str = "[FAILED] in [";
 
 /// What a test says of its failure, in one line.
 fn said(reason: &str) -> String {
     let lines = reason.lines().map(str::trim);
-    let found = lines.clone().find(|line| line.starts_with(FAIL));
+    let fails = |line: &&str| line.starts_with(FAILED) && !line.starts_with(PLACE);
+    let found = lines.clone().find(fails);
     let line = found.or_else(|| lines.clone().next()).unwrap_or_default();
     line.replace('|', "\\|")
 }
@@ -174,7 +176,7 @@ mod tests {
         };
         let dns = "dns_should_provide_dns_for_the_cluster";
         let basic = "services_should_serve_a_basic_endpoint_from_pods";
-        let reason = "it ended with 1; the last that it said:\n  [FAIL] [sig-network] DNS | [It] should\n  dns.go:1";
+        let reason = "it ended with 1; the last that it said:\n  [FAILED] in [It] - dns.go:1\n  [FAILED] no | answer";
         results.scenarios = vec![
             record(dns, "by-hand/nftables/routes", Verdict::Failed, reason),
             record(basic, "by-hand/nftables/routes", Verdict::Passed, ""),
@@ -201,7 +203,7 @@ mod tests {
         
         | test | cluster | why |
         |---|---|---|
-        | [sig-network] DNS should provide DNS for the cluster [Conformance] | by-hand/nftables/routes | [FAIL] [sig-network] DNS \| [It] should |
+        | [sig-network] DNS should provide DNS for the cluster [Conformance] | by-hand/nftables/routes | [FAILED] no \| answer |
         ");
     }
 }
