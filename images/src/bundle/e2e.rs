@@ -13,8 +13,8 @@ use super::modules::{BUILD_LIMIT, Recipe, ldflags};
 use super::versions;
 use crate::command::run_step;
 use crate::files::place;
-use crate::tools;
-use crate::{Check, Error, Kind, Workshop};
+use crate::tools::{self, Go};
+use crate::{Error, Workshop};
 
 /// The folder of its pins, below a version's.
 const E2E: &str = "e2e";
@@ -146,9 +146,7 @@ pub(crate) fn e2e_name(source: &Path, version: &str) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] when pins or cache cannot be read.
 pub fn cached_e2e(workshop: &Workshop<'_>, version: &str) -> Result<Option<EndToEnd>, Error> {
-    let name = e2e_name(workshop.source, version)?;
-    let found = workshop.cache.find(Kind::Tool, &name, Check::Contents)?;
-    let dir = found.usable(E2E, workshop.report);
+    let dir = pinned(workshop.source, version)?.cached_tool(workshop, E2E)?;
     Ok(dir.map(|dir| EndToEnd::in_folder(&dir)))
 }
 
@@ -158,19 +156,19 @@ pub fn cached_e2e(workshop: &Workshop<'_>, version: &str) -> Result<Option<EndTo
 /// [`Error::MissingProgram`] without Go, [`Error::Step`] when they do not build, [`Error::Malformed`] for a list of
 /// names that is not the program's.
 pub fn e2e(workshop: &Workshop<'_>, version: &str) -> Result<EndToEnd, Error> {
-    // Nobody builds a bundle meanwhile: they share Go's build cache, which goes at the end.
-    let _lock = workshop.cache.lock("bundle", workshop.report)?;
-    if let Some(built) = cached_e2e(workshop, version)? {
-        return Ok(built);
-    }
     let recipe = pinned(workshop.source, version)?;
-    let go = tools::go(workshop)?;
-    let staging = workshop.cache.staging(E2E)?;
-    recipe.build(workshop, &go, staging.path())?;
-    let built = EndToEnd::in_folder(staging.path());
+    let dir = recipe.tool(workshop, E2E, |go, dir| {
+        build_tests(workshop, version, go, dir)
+    })?;
+    Ok(EndToEnd::in_folder(&dir))
+}
+
+/// Builds the tests into a folder, and finds out whether the list of names is theirs.
+fn build_tests(workshop: &Workshop<'_>, version: &str, go: &Go, dir: &Path) -> Result<(), Error> {
+    let built = EndToEnd::in_folder(dir);
     let about = "building Kubernetes' end-to-end tests";
     (workshop.report).step(&format!("{about} (about 5 minutes on 2 cores, once)"));
-    let (flags, out) = (ldflags(version), place(staging.path(), "bin/e2e.test")?);
+    let (flags, out) = (ldflags(version), place(dir, "bin/e2e.test")?);
     let out = out.display().to_string();
     let args = [
         "test",
@@ -195,10 +193,7 @@ pub fn e2e(workshop: &Workshop<'_>, version: &str) -> Result<EndToEnd, Error> {
             reason: format!("it and what e2e.test lists are at odds: one of them lacks {odd:?}"),
         });
     }
-    let name = recipe.tool_name(E2E);
-    let dir = workshop.cache.publish(Kind::Tool, &name, staging)?;
-    go.remove_build_cache()?;
-    Ok(EndToEnd::in_folder(&dir))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -245,6 +245,37 @@ impl Recipe {
         format!("{what}-{}", self.name)
     }
 
+    /// The folder of its programs among the tools, when they have been built from today's pins.
+    pub(super) fn cached_tool(
+        &self,
+        workshop: &Workshop<'_>,
+        what: &'static str,
+    ) -> Result<Option<PathBuf>, Error> {
+        let found = (workshop.cache).find(Kind::Tool, &self.tool_name(what), Check::Contents)?;
+        Ok(found.usable(what, workshop.report))
+    }
+
+    /// The same, built on first use; `more` adds to the folder what no module's `tool` names.
+    pub(super) fn tool(
+        &self,
+        workshop: &Workshop<'_>,
+        what: &'static str,
+        more: impl FnOnce(&Go, &Path) -> Result<(), Error>,
+    ) -> Result<PathBuf, Error> {
+        // Nobody builds a bundle meanwhile: they share Go's build cache, which goes at the end.
+        let _lock = workshop.cache.lock("bundle", workshop.report)?;
+        if let Some(dir) = self.cached_tool(workshop, what)? {
+            return Ok(dir);
+        }
+        let go = tools::go(workshop)?;
+        let staging = workshop.cache.staging(what)?;
+        self.build(workshop, &go, staging.path())?;
+        more(&go, staging.path())?;
+        let dir = (workshop.cache).publish(Kind::Tool, &self.tool_name(what), staging)?;
+        go.remove_build_cache()?;
+        Ok(dir)
+    }
+
     /// The version of a module, without `v`.
     pub(super) fn version_of(&self, module: &str) -> String {
         let mut tools = self.tools.iter();
@@ -431,17 +462,8 @@ pub(crate) fn kube_router_pinned(workshop: &Workshop<'_>) -> Result<Pinned, Erro
 /// # Errors
 /// [`Error::MissingProgram`] without Go, [`Error::Step`] when it does not build.
 pub fn kube_router(workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
-    // Nobody builds a bundle meanwhile: they share Go's build cache, which goes at the end.
-    let _lock = workshop.cache.lock("bundle", workshop.report)?;
-    if let Some(program) = cached_kube_router(workshop)? {
-        return Ok(program);
-    }
     let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
-    let go = tools::go(workshop)?;
-    let staging = workshop.cache.staging(KUBE_ROUTER)?;
-    recipe.build(workshop, &go, staging.path())?;
-    let dir = (workshop.cache).publish(Kind::Tool, &recipe.tool_name(KUBE_ROUTER), staging)?;
-    go.remove_build_cache()?;
+    let dir = recipe.tool(workshop, KUBE_ROUTER, |_, _| Ok(()))?;
     Ok(dir.join("bin").join(KUBE_ROUTER))
 }
 

@@ -114,14 +114,14 @@ fn archives(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 /// # Errors
 /// [`Error::NoPrivilege`]; [`Error::Step`] with the output of what failed; those of [`bundle::e2e`].
 pub fn conformance(workshop: &Workshop<'_>, version: &str) -> Result<Vec<PathBuf>, Error> {
-    let EndToEnd { agnhost, .. } = bundle::e2e(workshop, version)?;
+    let built = bundle::e2e(workshop, version)?;
     let root = root(workshop)?;
     let name = name(workshop, version, &root)?;
     let _lock = (workshop.cache).lock("image-conformance", workshop.report)?;
     if let Some(archives) = cached_conformance(workshop, version)? {
         return Ok(archives);
     }
-    let named = bundle::e2e(workshop, version)?.images(workshop)?;
+    let named = built.images(workshop)?;
     let sources = EndToEnd::sources(workshop, version)?;
     let packed = root.pack(workshop)?;
     let staging = workshop.cache.staging("image-conformance")?;
@@ -134,7 +134,7 @@ pub fn conformance(workshop: &Workshop<'_>, version: &str) -> Result<Vec<PathBuf
         };
         let archive = image.archive_given(arguments, &packed, |program| match program {
             Program::Bundle(path) => fs::read(sources.join(path)),
-            _ => fs::read(&agnhost),
+            _ => fs::read(&built.agnhost),
         });
         let archive = archive.map_err(Error::file("pack", &path))?;
         fs::write(&path, archive).map_err(Error::file("write", path))?;
