@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::bench::last_run::results_in;
 use crate::command::workspace::Workspace;
-use crate::report::results::{Results, ScenarioRecord, Verdict};
+use crate::report::results::{Results, Verdict};
 use crate::run::programs::scenario_name;
 use crate::say::stop::Stop;
 
@@ -23,17 +23,6 @@ struct Judged {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
-
-/// Why a test cannot pass here, whatever the network does.
-struct Known {
-    /// Part of the scenarios' names.
-    of: &'static str,
-    /// How the clusters' names begin.
-    on: &'static str,
-    why: &'static str,
-}
-
-const KNOWN: [Known; 0] = [];
 
 /// Those of runs in these folders, or the last run's.
 pub(crate) fn conformance(workspace: &Workspace, runs: &[PathBuf], json: bool) -> Result<(), Stop> {
@@ -85,18 +74,10 @@ fn judged(source: &Path, results: &Results) -> Result<Vec<Judged>, Stop> {
             test,
             cell: record.cell.clone(),
             outcome: record.outcome,
-            why: (record.outcome != Verdict::Passed).then(|| why(record)),
+            why: (record.outcome != Verdict::Passed).then(|| said(&record.reason)),
         })
     });
     Ok(known.collect())
-}
-
-fn why(record: &ScenarioRecord) -> String {
-    let fits = |it: &&Known| record.name.contains(it.of) && record.cell.starts_with(it.on);
-    match KNOWN.iter().find(fits) {
-        Some(known) => known.why.to_owned(),
-        None => said(&record.reason),
-    }
 }
 
 /// How Ginkgo marks what failed, and where.
@@ -161,6 +142,7 @@ fn page(version: &str, all: &[Judged]) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture;
+    use crate::report::results::ScenarioRecord;
 
     #[test]
     fn what_passed_and_what_did_not_is_told_by_test_and_cluster() {
