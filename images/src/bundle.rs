@@ -4,6 +4,7 @@
 //! `cni/`, archives of container images in `images/`, and a manifest that says of each file where it
 //! came from.
 
+mod apart;
 mod component;
 mod directory;
 mod e2e;
@@ -30,13 +31,12 @@ use crate::files::{read_json, write_json};
 use crate::sources::Sources;
 use crate::{Check, Digest, Error, Kind, Staging, Workshop};
 
+pub use apart::{Apart, CALICO, KUBE_ROUTER};
 pub use component::{Component, OwnFileError};
 pub(crate) use component::{head as program_head, not_for_nodes};
 pub use directory::BundleFrom;
 pub(crate) use e2e::e2e_name;
 pub use e2e::{EndToEnd, cached_e2e, e2e, e2e_versions, network_conformance};
-pub(crate) use modules::kube_router_pinned;
-pub use modules::{cached_kube_router, kube_router};
 pub use replace::{OwnFile, Replacement};
 pub use version::{resolve, versions};
 

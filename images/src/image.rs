@@ -23,7 +23,7 @@ pub use conformance::{CONFORMANCE, bump_conformance, cached_conformance, conform
 pub use inquiry::{BuiltImage, ImageManifest, ImageRequest, NodeImage, Outdated, System};
 pub use kernel::{KernelPackageError, OwnKernel};
 pub use lock::{Lock, LockDifference};
-pub use network::{NamedNetwork, cached_network, network};
+pub use network::{NamedNetwork, bump_network, cached_network, network};
 pub use privilege::{Privilege, privilege};
 pub use recipe::{BASE, NODE, Recipe, RecipeFile};
 pub use stored::{cached, open};

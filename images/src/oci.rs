@@ -51,8 +51,12 @@ pub enum Program {
     Bundle(String),
     /// The bundle that clusters can be upgraded to: path in it.
     Newer(String),
-    /// One that is part of no bundle, and the image's only one.
-    Alone,
+    /// One that is part of no bundle: path in the folder where it was built.
+    Apart(String),
+    /// No program, but a file of the sources that those were built of: path in them.
+    Source(String),
+    /// No program, but a file with this text.
+    Text(&'static str),
 }
 
 /// A capability, by its number in linux/capability.h; below 32.

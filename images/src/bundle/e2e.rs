@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podwire_process::{ChildCommand, run};
-use serde::Deserialize;
 
 use super::modules::{BUILD_LIMIT, Recipe, ldflags};
 use super::versions;
 use crate::command::run_step;
 use crate::files::place;
-use crate::tools::{self, Go};
+use crate::tools::Go;
 use crate::{Error, Workshop};
 
 /// The folder of its pins, below a version's.
@@ -30,13 +29,6 @@ const TELL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The module of both.
 const MODULE: &str = "k8s.io/kubernetes";
-
-/// What `go mod download -json` prints of a module.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Downloaded {
-    dir: PathBuf,
-}
 
 /// The programs of a version's end-to-end tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,20 +52,7 @@ impl EndToEnd {
     /// # Errors
     /// [`Error::MissingProgram`] without Go, or when it cannot download the module.
     pub(crate) fn sources(workshop: &Workshop<'_>, version: &str) -> Result<PathBuf, Error> {
-        let pins = workshop
-            .source
-            .join("images/bundle")
-            .join(version)
-            .join(E2E);
-        let args = ["mod", "download", "-json", MODULE];
-        let command = tools::go(workshop)?.command(&pins, &args);
-        let shown = command.display();
-        let told = run(workshop.spawner, command, BUILD_LIMIT)?.success(&shown)?;
-        let folder = serde_json::from_str(&told.stdout).map(|Downloaded { dir }| dir);
-        let folder = folder.map_err(|error| Error::Malformed {
-            path: pins,
-            reason: format!("what `{shown}` says of it: {error}"),
-        })?;
+        let folder = pinned(workshop.source, version)?.sources(workshop, MODULE)?;
         Ok(folder.join("test/images/agnhost"))
     }
 

@@ -5,14 +5,15 @@
 //! all, and `go.sum` pins what they are made of. A folder with a main.go is a program of its own,
 //! made from the packages of the module that the folder is named after.
 //!
-//! kube-router is pinned and built likewise, and is no part of a bundle: nothing runs it but what some
-//! scenarios start on nodes. As a part it would cost every first run two minutes, and a change of its pins
-//! would change every image and stage.
+//! What is pinned and built likewise, and is no part of a bundle, is in [`super::apart`].
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use podwire_process::run;
+use serde::Deserialize;
 
 use super::{
     Bundle, BundleFile, BundleManifest, Origin, RECIPE, described, kubeadm_images, publish,
@@ -26,11 +27,10 @@ use crate::{Check, Error, Kind, Workshop};
 /// The modules of a bundle, the small ones first: what is wrong with Go shows within seconds.
 const MODULES: [&str; 5] = ["node", "etcd", FLANNEL, "coredns", "kubernetes"];
 
-/// Those that are the same whatever the version of Kubernetes.
-const FOR_ALL_VERSIONS: [&str; 3] = ["node", FLANNEL, KUBE_ROUTER];
+/// Those of them that are the same whatever the version of Kubernetes.
+const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
 
 const FLANNEL: &str = "flannel";
-const KUBE_ROUTER: &str = "kube-router";
 
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -38,7 +38,6 @@ pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const CNI_PLUGINS: &str = "github.com/containernetworking/plugins";
 const CRICTL: &str = "sigs.k8s.io/cri-tools";
 const FLANNEL_MODULE: &str = "github.com/flannel-io/flannel";
-const KUBE_ROUTER_MODULE: &str = "github.com/cloudnativelabs/kube-router/v2";
 const ETCD: &str = "go.etcd.io/etcd/server/v3";
 const COREDNS: &str = "github.com/coredns/coredns";
 
@@ -181,6 +180,13 @@ pub(super) fn ldflags(version: &str) -> String {
     format!("-s -w {}", set.join(" "))
 }
 
+/// What `go mod download -json` prints of a module.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Downloaded {
+    dir: PathBuf,
+}
+
 /// One folder of a bundle's pins.
 struct Module {
     name: &'static str,
@@ -190,9 +196,9 @@ struct Module {
 }
 
 pub(super) struct Recipe {
-    version: String,
     modules: Vec<Module>,
     tools: Vec<Tool>,
+    ldflags: String,
     name: String,
 }
 
@@ -203,17 +209,27 @@ impl Recipe {
         names: &[&'static str],
     ) -> Result<Self, Error> {
         let bundles = source.join("images/bundle");
+        let folder = |name: &&'static str| match FOR_ALL_VERSIONS.contains(name) {
+            true => bundles.join(name),
+            false => bundles.join(version).join(name),
+        };
+        let folders = names.iter().map(|name| (*name, folder(name)));
+        Self::of(version, folders.collect(), ldflags(version))
+    }
+
+    /// Modules, by their names, in these folders.
+    fn of(
+        version: &str,
+        folders: Vec<(&'static str, PathBuf)>,
+        ldflags: String,
+    ) -> Result<Self, Error> {
         let mut inputs = Inputs::of("bundle")
             .with("recipe", RECIPE)
             .with("version", version)
             .with("go", GO_VERSION)
-            .with("ldflags", ldflags(version));
+            .with("ldflags", &ldflags);
         let (mut modules, mut tools) = (Vec::new(), Vec::new());
-        for name in names.iter().copied() {
-            let dir = match FOR_ALL_VERSIONS.contains(&name) {
-                true => bundles.join(name),
-                false => bundles.join(version).join(name),
-            };
+        for (name, dir) in folders {
             let has_main = dir.join("main.go").exists();
             let main = has_main.then_some("main.go");
             for file in ["go.mod", "go.sum"].into_iter().chain(main) {
@@ -228,16 +244,25 @@ impl Recipe {
             modules.push(Module { name, dir, target });
         }
         Ok(Self {
-            version: version.to_owned(),
             modules,
             tools,
+            ldflags,
             name: inputs.name(),
         })
     }
 
-    /// What is told no version of Kubernetes.
-    fn alone(source: &Path, name: &'static str) -> Result<Self, Error> {
-        Self::read(source, "", &[name])
+    /// What is told no version of Kubernetes, but these variables of its own with their values.
+    pub(super) fn alone(
+        source: &Path,
+        name: &'static str,
+        told: &[(&str, &str)],
+    ) -> Result<Self, Error> {
+        let told = told
+            .iter()
+            .map(|(name, value)| format!(" -X {name}={value}"));
+        let folder = source.join("images/bundle").join(name);
+        let flags = [ldflags("")].into_iter().chain(told);
+        Self::of("", vec![(name, folder)], flags.collect())
     }
 
     /// The name that its programs have among the tools.
@@ -276,6 +301,21 @@ impl Recipe {
         Ok(dir)
     }
 
+    /// The folder of a module's sources, as published.
+    pub(super) fn sources(&self, workshop: &Workshop<'_>, module: &str) -> Result<PathBuf, Error> {
+        let pins = self.modules.first().map(|module| module.dir.clone());
+        let pins = pins.unwrap_or_default();
+        let args = ["mod", "download", "-json", module];
+        let command = tools::go(workshop)?.command(&pins, &args);
+        let shown = command.display();
+        let told = run(workshop.spawner, command, BUILD_LIMIT)?.success(&shown)?;
+        let folder = serde_json::from_str(&told.stdout).map(|Downloaded { dir }| dir);
+        folder.map_err(|error| Error::Malformed {
+            path: pins,
+            reason: format!("what `{shown}` says of it: {error}"),
+        })
+    }
+
     /// The version of a module, without `v`.
     pub(super) fn version_of(&self, module: &str) -> String {
         let mut tools = self.tools.iter();
@@ -293,7 +333,6 @@ impl Recipe {
     ) -> Result<BTreeMap<String, BundleFile>, Error> {
         let built = workshop.cache.staging("go-build")?;
         let log = workshop.cache.log("bundle.log")?;
-        let flags = ldflags(&self.version);
         for Module {
             name,
             dir: module,
@@ -302,13 +341,11 @@ impl Recipe {
         {
             let about = match *name {
                 FLANNEL | "coredns" => " (about a minute on 2 cores, once)",
-                KUBE_ROUTER => " (about 2 minutes on 2 cores, once)",
-                "kubernetes" => " (about 5 minutes on 2 cores, once)",
+                "kube-router" => " (about 2 minutes on 2 cores, once)",
+                "calico" | "kubernetes" => " (about 5 minutes on 2 cores, once)",
                 _ => "",
             };
-            workshop
-                .report
-                .step(&format!("building {name} for the bundle{about}"));
+            workshop.report.step(&format!("building {name}{about}"));
             let out = format!("{}/", built.path().display());
             // -v names each package as it is compiled: the progress that is shown.
             let args = [
@@ -317,14 +354,14 @@ impl Recipe {
                 "-trimpath",
                 "-buildvcs=false",
                 "-ldflags",
-                &flags,
+                &self.ldflags,
                 "-o",
                 &out,
                 target,
             ];
             run_step(
                 workshop,
-                &format!("building {name} for the bundle"),
+                &format!("building {name}"),
                 go.command(module, &args),
                 &log,
                 BUILD_LIMIT,
@@ -410,12 +447,12 @@ pub(super) struct Flannel {
 
 /// What flannel is built from, as a part of a bundle's name.
 pub(super) fn name_of_flannel(source: &Path) -> Result<String, Error> {
-    Ok(Recipe::alone(source, FLANNEL)?.name)
+    Ok(Recipe::alone(source, FLANNEL, &[])?.name)
 }
 
 /// Builds flannel into a bundle's folder.
 pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flannel, Error> {
-    let recipe = Recipe::alone(workshop.source, FLANNEL)?;
+    let recipe = Recipe::alone(workshop.source, FLANNEL, &[])?;
     let go = tools::go(workshop)?;
     let files = recipe.build(workshop, &go, dir)?;
     go.remove_build_cache()?;
@@ -423,48 +460,6 @@ pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flann
         version: recipe.version_of(FLANNEL_MODULE),
         files,
     })
-}
-
-/// kube-router's program, when it has been built from today's pins.
-///
-/// # Errors
-/// [`Error`] when pins or cache cannot be read.
-pub fn cached_kube_router(workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
-    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
-    let found =
-        (workshop.cache).find(Kind::Tool, &recipe.tool_name(KUBE_ROUTER), Check::Contents)?;
-    let dir = found.usable(KUBE_ROUTER, workshop.report);
-    Ok(dir.map(|dir| dir.join("bin").join(KUBE_ROUTER)))
-}
-
-/// What kube-router is built from.
-pub(crate) struct Pinned {
-    /// Names its program in the cache, by all that goes into it.
-    pub(crate) name: String,
-    /// Its version, without `v`.
-    pub(crate) version: String,
-}
-
-/// What kube-router is built from today.
-///
-/// # Errors
-/// [`Error`] when its pins cannot be read.
-pub(crate) fn kube_router_pinned(workshop: &Workshop<'_>) -> Result<Pinned, Error> {
-    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
-    Ok(Pinned {
-        name: recipe.tool_name(KUBE_ROUTER),
-        version: recipe.version_of(KUBE_ROUTER_MODULE),
-    })
-}
-
-/// kube-router's program, built from its module on first use: for the scenarios that start it.
-///
-/// # Errors
-/// [`Error::MissingProgram`] without Go, [`Error::Step`] when it does not build.
-pub fn kube_router(workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
-    let recipe = Recipe::alone(workshop.source, KUBE_ROUTER)?;
-    let dir = recipe.tool(workshop, KUBE_ROUTER, |_, _| Ok(()))?;
-    Ok(dir.join("bin").join(KUBE_ROUTER))
 }
 
 #[cfg(test)]
@@ -514,19 +509,6 @@ mod tests {
         cni/loopback github.com/containernetworking/plugins v1.9.1
         cni/portmap github.com/containernetworking/plugins v1.9.1
         ");
-    }
-
-    #[test]
-    fn kube_router_is_pinned_for_itself_and_part_of_no_bundle() {
-        let recipe = Recipe::alone(source(), KUBE_ROUTER).unwrap();
-        let [tool] = recipe.tools.as_slice() else {
-            panic!("{:?}", recipe.tools);
-        };
-        assert_eq!(
-            (tool.path().as_str(), tool.module_version.as_str()),
-            ("bin/kube-router", "v2.1.0")
-        );
-        assert!(!MODULES.contains(&KUBE_ROUTER));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The images that upstream's network conformance tests run, under upstream's own names.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::debian_root::DebianRoot;
 use super::lock::LockDifference;
+use super::stored::archives;
 use crate::bundle::{self, EndToEnd};
 use crate::digest::Inputs;
 use crate::oci::{OciFile, OciImage, Program};
@@ -31,6 +32,9 @@ const OF_AGNHOST: [(&str, &str); 2] = [
     ("/localhost.crt", "porter/localhost.crt"),
     ("/localhost.key", "porter/localhost.key"),
 ];
+
+/// Where its program is built.
+const AGNHOST: &str = "bin/agnhost";
 
 /// What agnhost does where its Pod does not say.
 const NOTHING: &str = "pause";
@@ -70,8 +74,10 @@ fn images(named: &[String]) -> Vec<OciImage> {
             program,
             capability: None,
         };
-        let beside = OF_AGNHOST.map(|(path, from)| file(path, Program::Bundle(from.to_owned())));
-        let agnhost = [file("/agnhost", Program::Alone)].into_iter().chain(beside);
+        let beside = OF_AGNHOST.map(|(path, from)| file(path, Program::Source(from.to_owned())));
+        let agnhost = [file("/agnhost", Program::Apart(AGNHOST.to_owned()))]
+            .into_iter()
+            .chain(beside);
         let is_agnhost = *image == "agnhost";
         Some(OciImage {
             reference: reference.clone(),
@@ -96,16 +102,6 @@ pub fn cached_conformance(
     let found = (workshop.cache).find(Kind::Tool, &name, Check::Sizes)?;
     let dir = found.usable(&name, workshop.report);
     dir.map(|dir| archives(&dir)).transpose()
-}
-
-fn archives(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let listed = fs::read_dir(dir).map_err(Error::file("list", dir))?;
-    let paths = listed.flatten().map(|entry| entry.path());
-    let mut archives: Vec<PathBuf> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "tar"))
-        .collect();
-    archives.sort();
-    Ok(archives)
 }
 
 /// The archives of a version's images, built on first use: upstream's agnhost of its module, over Debian's packages
@@ -133,7 +129,7 @@ pub fn conformance(workshop: &Workshop<'_>, version: &str) -> Result<Vec<PathBuf
             &[NOTHING]
         };
         let archive = image.archive_given(arguments, &packed, |program| match program {
-            Program::Bundle(path) => fs::read(sources.join(path)),
+            Program::Source(path) => fs::read(sources.join(path)),
             _ => fs::read(&built.agnhost),
         });
         let archive = archive.map_err(Error::file("pack", &path))?;

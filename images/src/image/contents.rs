@@ -169,7 +169,7 @@ impl Contents {
             )
             .filter_map(|program| match program {
                 Program::Bundle(path) => Some(path.as_str()),
-                Program::Probe | Program::Newer(_) | Program::Alone => None,
+                _ => None,
             })
     }
 }
@@ -288,7 +288,7 @@ pub(crate) fn programs_of(reference: &str) -> Vec<String> {
     let files = of_kubeadm(reference).into_iter().flat_map(|it| it.files);
     let programs = files.filter_map(|file| match file.program {
         Program::Bundle(path) => Some(path),
-        Program::Probe | Program::Newer(_) | Program::Alone => None,
+        _ => None,
     });
     programs.collect()
 }

@@ -6,57 +6,179 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::debian_root::DebianRoot;
+use super::lock::LockDifference;
 use super::recipe::NODE;
+use super::stored::archives;
+use crate::bundle::{Apart, CALICO, KUBE_ROUTER};
 use crate::digest::Inputs;
 use crate::oci::{OciFile, OciImage, Program};
-use crate::{Check, Error, Kind, Workshop, bundle};
-
-/// The image's archive, in its folder of the cache.
-const ARCHIVE: &str = "image.tar";
+use crate::{Check, Error, Kind, Workshop};
 
 /// A Pod network that nodes get by a manifest of podwire's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedNetwork {
     /// kube-router beside kube-proxy: routes by BGP, and a firewall for NetworkPolicies.
     KubeRouter,
+    /// Calico beside kube-proxy: routes where nodes share a segment and VXLAN elsewhere, rules for NetworkPolicies,
+    /// and addresses of its own choice.
+    Calico,
+}
+
+/// What the images of one are made of.
+struct Parts {
+    programs: Apart,
+    /// What its daemon runs, beside a shell: Debian's packages.
+    packages: Vec<&'static str>,
+    images: Vec<OciImage>,
+}
+
+/// What rules and routes are written with, and a shell.
+const TOOLS: [&str; 6] = [
+    "conntrack",
+    "ipset",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "netbase",
+];
+
+/// What starts Calico's daemons and looks after them.
+const SUPERVISOR: &str = "runit";
+
+/// What Calico's image has beside its program, where its Dockerfile has it, and where its sources do. Those that write
+/// their words to files are not among them: the manifest has them on the daemon's output.
+const OF_CALICO: [(&str, &str); 8] = [
+    ("/etc/calico/felix.cfg", "etc/calico/felix.cfg"),
+    ("/etc/rc.local", "etc/rc.local"),
+    (
+        "/etc/service/available/allocate-tunnel-addrs/run",
+        "etc/service/available/allocate-tunnel-addrs/run",
+    ),
+    (
+        "/etc/service/available/cni/run",
+        "etc/service/available/cni/run",
+    ),
+    (
+        "/etc/service/available/felix/run",
+        "etc/service/available/felix/run",
+    ),
+    (
+        "/etc/service/available/monitor-addresses/run",
+        "etc/service/available/monitor-addresses/run",
+    ),
+    (
+        "/etc/service/available/node-status-reporter/run",
+        "etc/service/available/node-status-reporter/run",
+    ),
+    ("/usr/sbin/start_runit", "sbin/start_runit"),
+];
+
+fn file(path: &'static str, program: Program) -> OciFile {
+    OciFile {
+        path,
+        program,
+        capability: None,
+    }
+}
+
+/// A program that was built apart.
+fn built(path: &'static str, from: &str) -> OciFile {
+    file(path, Program::Apart(from.to_owned()))
+}
+
+/// An image with no more than these files.
+fn bare(reference: String, starts: &'static str, files: Vec<OciFile>) -> OciImage {
+    OciImage {
+        reference,
+        files,
+        debian: false,
+        entrypoint: vec![starts],
+        user: None,
+    }
 }
 
 impl NamedNetwork {
     /// Each of them.
-    pub const ALL: [Self; 1] = [Self::KubeRouter];
+    pub const ALL: [Self; 2] = [Self::KubeRouter, Self::Calico];
 
     /// Its manifest, below the project's root.
     pub fn manifest(self, source: &Path) -> PathBuf {
         source.join(format!("images/networks/{self}.yaml"))
     }
 
-    /// What its program runs, beside a shell: Debian's packages.
-    fn packages(self) -> &'static [&'static str] {
+    /// The recipe's name whose lock pins the packages of its image, where they are not all among the nodes'.
+    pub fn lock(self) -> Option<&'static str> {
         match self {
-            Self::KubeRouter => &[
-                "conntrack",
-                "ipset",
-                "iproute2",
-                "iptables",
-                "kmod",
-                "netbase",
-            ],
+            Self::KubeRouter => None,
+            Self::Calico => Some("calico"),
         }
     }
 
-    fn image(self, reference: String) -> OciImage {
+    fn programs(self) -> Apart {
         match self {
-            Self::KubeRouter => OciImage {
-                reference,
-                files: vec![OciFile {
-                    path: "/usr/local/bin/kube-router",
-                    program: Program::Alone,
-                    capability: None,
-                }],
-                debian: true,
-                entrypoint: vec!["/usr/local/bin/kube-router"],
-                user: None,
-            },
+            Self::KubeRouter => KUBE_ROUTER,
+            Self::Calico => CALICO,
+        }
+    }
+
+    /// What its images of this tag are made of.
+    fn parts(self, tag: &str) -> Parts {
+        let programs = self.programs();
+        match self {
+            Self::KubeRouter => {
+                let program = "/usr/local/bin/kube-router";
+                let reference = format!("docker.io/cloudnativelabs/kube-router:{tag}");
+                let files = vec![built(program, "bin/kube-router")];
+                Parts {
+                    programs,
+                    packages: TOOLS.to_vec(),
+                    images: vec![OciImage {
+                        debian: true,
+                        ..bare(reference, program, files)
+                    }],
+                }
+            }
+            Self::Calico => {
+                let reference = |name: &str| format!("docker.io/calico/{name}:{tag}");
+                let source = |(path, from): (&'static str, &str)| {
+                    file(path, Program::Source(format!("node/filesystem/{from}")))
+                };
+                let daemon = [built("/usr/bin/calico-node", "bin/calico-node")];
+                let node = OciImage {
+                    debian: true,
+                    ..bare(
+                        reference("node"),
+                        "/usr/sbin/start_runit",
+                        daemon.into_iter().chain(OF_CALICO.map(source)).collect(),
+                    )
+                };
+                // Its installer copies all that is beside it onto the node.
+                let plugins = bare(
+                    reference("cni"),
+                    "/opt/cni/bin/install",
+                    vec![
+                        built("/opt/cni/bin/bandwidth", "cni/bandwidth"),
+                        built("/opt/cni/bin/calico", "bin/calico"),
+                        built("/opt/cni/bin/calico-ipam", "bin/calico"),
+                        built("/opt/cni/bin/install", "bin/install"),
+                    ],
+                );
+                let controllers = bare(
+                    reference("kube-controllers"),
+                    "/usr/bin/kube-controllers",
+                    vec![
+                        // They write how they are into it, and make no folder for it.
+                        file("/status/status.json", Program::Text("")),
+                        built("/usr/bin/check-status", "bin/check-status"),
+                        built("/usr/bin/kube-controllers", "bin/kube-controllers"),
+                    ],
+                );
+                Parts {
+                    programs,
+                    packages: [TOOLS.as_slice(), &[SUPERVISOR]].concat(),
+                    images: vec![node, plugins, controllers],
+                }
+            }
         }
     }
 }
@@ -66,78 +188,102 @@ impl fmt::Display for NamedNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::KubeRouter => "kube-router",
+            Self::Calico => "calico",
         })
     }
 }
 
-/// What an image of one is made of.
+/// What images of one are made of, as its pins have it.
 struct Plan {
     name: String,
-    reference: String,
+    parts: Parts,
     root: DebianRoot,
 }
 
 impl Plan {
     fn read(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Self, Error> {
-        // Its tools are those of the nodes.
-        let root = DebianRoot::read(workshop, &network.to_string(), network.packages(), NODE)?;
-        let pinned = bundle::kube_router_pinned(workshop)?;
-        let reference = format!("docker.io/cloudnativelabs/kube-router:v{}", pinned.version);
-        let inputs = Inputs::of("network image")
-            .with("program", &pinned.name)
-            .with("reference", &reference);
+        let programs = network.programs();
+        let parts = network.parts(&programs.tag(workshop)?);
+        let root = DebianRoot::read(
+            workshop,
+            &network.to_string(),
+            &parts.packages,
+            network.lock().unwrap_or(NODE),
+        )?;
+        let inputs = Inputs::of("network images")
+            .with("programs", programs.name(workshop)?)
+            .with("images", format!("{:?}", parts.images));
         Ok(Self {
-            name: format!("{network}-image-{}", root.among(inputs).name()),
-            reference,
+            name: format!("{network}-images-{}", root.among(inputs).name()),
+            parts,
             root,
         })
     }
 
-    fn cached(&self, workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
+    fn cached(&self, workshop: &Workshop<'_>) -> Result<Option<Vec<PathBuf>>, Error> {
         let found = (workshop.cache).find(Kind::Tool, &self.name, Check::Sizes)?;
         let dir = found.usable(&self.name, workshop.report);
-        Ok(dir.map(|dir| dir.join(ARCHIVE)))
+        dir.map(|dir| archives(&dir)).transpose()
     }
 }
 
-/// The archive of a network's image, when it has been built from today's pins.
+/// The archives of a network's images, when they have been built from today's pins.
 ///
 /// # Errors
 /// [`Error`] when pins or cache cannot be read.
 pub fn cached_network(
     workshop: &Workshop<'_>,
     network: NamedNetwork,
-) -> Result<Option<PathBuf>, Error> {
+) -> Result<Option<Vec<PathBuf>>, Error> {
     Plan::read(workshop, network)?.cached(workshop)
 }
 
-/// The archive of a network's image, built on first use: its program, and Debian's packages beneath it, of the
-/// versions that the node image has.
+/// The archives of a network's images, built on first use: its programs, and Debian's packages beneath its daemon.
 ///
 /// # Errors
 /// [`Error::NoPrivilege`]; [`Error::Step`] with the output of what failed.
-pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<PathBuf, Error> {
+pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<PathBuf>, Error> {
     let plan = Plan::read(workshop, network)?;
-    let program = match network {
-        NamedNetwork::KubeRouter => bundle::kube_router(workshop)?,
-    };
+    let programs = plan.parts.programs.built(workshop)?;
     let _lock = (workshop.cache).lock(&format!("image-{network}"), workshop.report)?;
-    if let Some(archive) = plan.cached(workshop)? {
-        return Ok(archive);
+    if let Some(archives) = plan.cached(workshop)? {
+        return Ok(archives);
     }
+    let sources = plan.parts.programs.sources(workshop)?;
     let root = plan.root.pack(workshop)?;
-    let image = network.image(plan.reference);
-    let archive = image.archive(&root, |_| fs::read(&program));
     let staging = workshop.cache.staging(&format!("image-{network}"))?;
-    let path = staging.path().join(ARCHIVE);
-    let archive = archive.map_err(Error::file("pack", &path))?;
-    fs::write(&path, archive).map_err(Error::file("write", path))?;
+    for image in &plan.parts.images {
+        let path = staging.path().join(image.file_name());
+        let archive = image.archive(&root, |program| match program {
+            Program::Source(path) => fs::read(sources.join(path)),
+            Program::Text(text) => Ok(text.as_bytes().to_vec()),
+            Program::Apart(path) | Program::Bundle(path) | Program::Newer(path) => {
+                fs::read(programs.join(path))
+            }
+            Program::Probe => Err(std::io::ErrorKind::Unsupported.into()),
+        });
+        let archive = archive.map_err(Error::file("pack", &path))?;
+        fs::write(&path, archive).map_err(Error::file("write", path))?;
+    }
     let dir = (workshop.cache).publish(Kind::Tool, &plan.name, staging)?;
-    Ok(dir.join(ARCHIVE))
+    archives(&dir)
+}
+
+/// Moves the lock of a network's packages to the archive's current versions, and tells what changed.
+///
+/// # Errors
+/// As [`network`]; the lock is unchanged then.
+pub fn bump_network(
+    workshop: &Workshop<'_>,
+    network: NamedNetwork,
+) -> Result<Vec<LockDifference>, Error> {
+    Plan::read(workshop, network)?.root.bump(workshop)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::Cache;
     use crate::image::inquiry::tests::source;
@@ -163,8 +309,9 @@ mod tests {
         for network in NamedNetwork::ALL {
             let manifest = PodNetworkManifest::read(&network.manifest(source()), terms).unwrap();
             let plan = Plan::read(&workshop, network).unwrap();
-            let images: Vec<&String> = manifest.images.keys().collect();
-            assert_eq!(images, [&plan.reference], "{network}");
+            let named: BTreeSet<&String> = manifest.images.keys().collect();
+            let made = plan.parts.images.iter().map(|image| &image.reference);
+            assert_eq!(named, made.collect(), "{network}");
             for package in &plan.root.recipe.packages {
                 let locked = plan.root.lock.0.contains_key(package);
                 assert!(locked, "{network}: {package}");

@@ -91,6 +91,17 @@ pub(super) fn remember(
     fs::write(&index, text).map_err(Error::file("write", index))
 }
 
+/// The archives of container images in a folder.
+pub(super) fn archives(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = fs::read_dir(dir).map_err(Error::file("list", dir))?;
+    let paths = listed.flatten().map(|entry| entry.path());
+    let mut archives: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "tar"))
+        .collect();
+    archives.sort();
+    Ok(archives)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::inquiry::tests::{inquiry, source};

@@ -1,6 +1,6 @@
 //! `cargo xtask bundle` and `image`: one part of a cluster, made alone.
 
-use podwire_images::image::{ImageFrom, LockDifference};
+use podwire_images::image::{ImageFrom, LockDifference, NamedNetwork};
 use podwire_images::{Error, bundle, image};
 
 use crate::command::cli::house::{BundleArgs, ImageAction, ImageArgs, ImageBuildArgs};
@@ -137,6 +137,12 @@ fn bump(session: &Session, system: &NodeSystem) -> Result<(), Stop> {
         phase(image::CONFORMANCE);
         let differences = image::bump_conformance(&session.workshop());
         told(image::CONFORMANCE, differences)?;
+        for network in NamedNetwork::ALL {
+            if let Some(lock) = network.lock() {
+                phase(lock);
+                told(lock, image::bump_network(&session.workshop(), network))?;
+            }
+        }
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::command::session::Session;
 use crate::prepare::{parts, tickets};
 use crate::say::stop::Stop;
 
-/// `--pod-network FILE` or `--pod-network kube-router`, `--pod-images ARCHIVE ...`, and what the conformance tests run,
+/// `--pod-network FILE` or `--pod-network calico`, `--pod-images ARCHIVE ...`, and what the conformance tests run,
 /// as far as files say it.
 #[derive(Debug)]
 pub(crate) struct Given {
@@ -102,13 +102,13 @@ impl Given {
     /// The archives that are given, and those that are built here; nothing while one of these is missing.
     fn archives(
         &self,
-        network: impl Fn(NamedNetwork) -> Result<Option<PathBuf>, Error>,
+        network: impl Fn(NamedNetwork) -> Result<Option<Vec<PathBuf>>, Error>,
         conformance: impl Fn(&str) -> Result<Option<Vec<PathBuf>>, Error>,
     ) -> Result<Option<Vec<ImageArchive>>, Stop> {
         let mut built = Vec::new();
         if let Some(named) = self.named {
             match network(named)? {
-                Some(path) => built.push(path),
+                Some(paths) => built.extend(paths),
                 None => return Ok(None),
             }
         }

@@ -214,10 +214,11 @@ impl<'a> Preparation<'a> {
     pub(crate) fn kube_router(&mut self) -> Result<PathBuf, Stop> {
         self.phase(Phase::KubeRouter, |it| {
             let workshop = it.session.workshop();
-            if let Some(program) = bundle::cached_kube_router(&workshop)? {
-                return Ok((program, true));
+            let program = |folder: PathBuf| folder.join("bin/kube-router");
+            if let Some(folder) = bundle::KUBE_ROUTER.cached(&workshop)? {
+                return Ok((program(folder), true));
             }
-            Ok((bundle::kube_router(&workshop)?, false))
+            Ok((program(bundle::KUBE_ROUTER.built(&workshop)?), false))
         })
     }
 

@@ -143,7 +143,7 @@ pub(super) fn look(
         ),
     ];
     if order.has_kube_router() {
-        let built = podwire_images::bundle::cached_kube_router(&workshop)?;
+        let built = podwire_images::bundle::KUBE_ROUTER.cached(&workshop)?;
         let built = built.map(|_| "built".to_owned());
         phases.push((Phase::KubeRouter, cached_or(built, "")));
     }

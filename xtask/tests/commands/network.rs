@@ -46,6 +46,13 @@ fn kube_router_is_built_and_carries_by_its_name() {
     );
 }
 
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn calico_is_built_and_carries_by_its_name() {
+    let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network calico";
+    passes_in(words, "by-hand/nftables/manifest");
+}
+
 /// Gives the record of a run's only scenario, which passes in this cell.
 fn passes_in(words: &str, cell: &str) -> Value {
     let green = done(words);

@@ -1,0 +1,97 @@
+//! Programs of Pod networks that are built from published Go modules as a bundle is, and are part of none.
+//!
+//! Only runs that name such a network, or have a scenario that starts one, build it: as a part of the bundle it
+//! would cost every first run minutes, and a change of its pins would change every image and stage.
+
+use std::path::PathBuf;
+
+use super::modules::Recipe;
+use crate::{Error, Workshop};
+
+/// A Pod network's programs, pinned in a folder of `images/bundle/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    /// The folder.
+    folder: &'static str,
+    /// The module that they are of.
+    module: &'static str,
+    /// Its release, where the module proxy has it under another version.
+    release: Option<&'static str>,
+    /// The variables in which they are told their version.
+    told: &'static [&'static str],
+}
+
+/// kube-router: one program.
+pub const KUBE_ROUTER: Apart = Apart {
+    folder: "kube-router",
+    module: "github.com/cloudnativelabs/kube-router/v2",
+    release: None,
+    told: &[],
+};
+
+/// Calico: the node's daemon, its CNI plugin, and the controllers.
+pub const CALICO: Apart = Apart {
+    folder: "calico",
+    module: "github.com/projectcalico/calico",
+    // v1.11.0-cni-plugin.0.20250813170300-a0db560f0520 is the commit of this release: releases have tags that no Go
+    // module may have.
+    release: Some("v3.28.5"),
+    told: &[
+        "main.VERSION",
+        "github.com/projectcalico/calico/felix/buildinfo.GitVersion",
+        "github.com/projectcalico/calico/node/buildinfo.GitVersion",
+        "github.com/projectcalico/calico/node/pkg/lifecycle/startup.VERSION",
+    ],
+};
+
+impl Apart {
+    fn recipe(self, workshop: &Workshop<'_>) -> Result<Recipe, Error> {
+        let told = |variable: &&'static str| self.release.map(|release| (*variable, release));
+        let told: Vec<_> = self.told.iter().filter_map(told).collect();
+        Recipe::alone(workshop.source, self.folder, &told)
+    }
+
+    /// The name that they have in the cache, by all that goes into them.
+    ///
+    /// # Errors
+    /// [`Error`] when the pins cannot be read.
+    pub(crate) fn name(self, workshop: &Workshop<'_>) -> Result<String, Error> {
+        Ok(self.recipe(workshop)?.tool_name(self.folder))
+    }
+
+    /// Their version as the tag of an image: `v2.1.0`.
+    ///
+    /// # Errors
+    /// As [`Self::name`].
+    pub(crate) fn tag(self, workshop: &Workshop<'_>) -> Result<String, Error> {
+        Ok(match self.release {
+            Some(release) => release.to_owned(),
+            None => format!("v{}", self.recipe(workshop)?.version_of(self.module)),
+        })
+    }
+
+    /// Their folder, when they have been built from today's pins.
+    ///
+    /// # Errors
+    /// [`Error`] when pins or cache cannot be read.
+    pub fn cached(self, workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
+        self.recipe(workshop)?.cached_tool(workshop, self.folder)
+    }
+
+    /// Their folder, in which they are built on first use: `bin/NAME`, and `cni/NAME` for CNI's own plugins.
+    ///
+    /// # Errors
+    /// [`Error::MissingProgram`] without Go, [`Error::Step`] when they do not build.
+    pub fn built(self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
+        self.recipe(workshop)?
+            .tool(workshop, self.folder, |_, _| Ok(()))
+    }
+
+    /// The folder of their module's sources, as published.
+    ///
+    /// # Errors
+    /// [`Error::MissingProgram`] without Go, or when it cannot download the module.
+    pub(crate) fn sources(self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
+        self.recipe(workshop)?.sources(workshop, self.module)
+    }
+}
