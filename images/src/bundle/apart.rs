@@ -19,6 +19,8 @@ pub struct Apart {
     release: Option<&'static str>,
     /// The variables in which they are told their version.
     told: &'static [&'static str],
+    /// Whether some of them are of C as well.
+    c: bool,
 }
 
 /// kube-router: one program.
@@ -27,6 +29,7 @@ pub const KUBE_ROUTER: Apart = Apart {
     module: "github.com/cloudnativelabs/kube-router/v2",
     release: None,
     told: &[],
+    c: false,
 };
 
 /// Calico: the node's daemon, its CNI plugin, and the controllers.
@@ -42,13 +45,38 @@ pub const CALICO: Apart = Apart {
         "github.com/projectcalico/calico/node/buildinfo.GitVersion",
         "github.com/projectcalico/calico/node/pkg/lifecycle/startup.VERSION",
     ],
+    c: false,
+};
+
+/// flannel with its own entry point, which has every backend.
+pub const FLANNEL_PUBLISHED: Apart = Apart {
+    folder: "flannel-published",
+    module: "github.com/flannel-io/flannel",
+    release: None,
+    told: &["github.com/flannel-io/flannel/pkg/version.Version"],
+    // Its backend `udp`.
+    c: true,
+};
+
+/// The CNI plugin that flannel's own configuration names. The module proxy does not serve flannel's own repository of
+/// it; this is the last one that CNI's plugins had.
+pub const FLANNEL_CNI_PLUGIN: Apart = Apart {
+    folder: "flannel-cni-plugin",
+    module: "github.com/containernetworking/plugins",
+    release: None,
+    told: &[],
+    c: false,
 };
 
 impl Apart {
     fn recipe(self, workshop: &Workshop<'_>) -> Result<Recipe, Error> {
-        let told = |variable: &&'static str| self.release.map(|release| (*variable, release));
-        let told: Vec<_> = self.told.iter().filter_map(told).collect();
-        Recipe::alone(workshop.source, self.folder, &told)
+        let pinned = Recipe::alone(workshop.source, self.folder, &[], self.c)?;
+        if self.told.is_empty() {
+            return Ok(pinned);
+        }
+        let tag = self.tag_of(&pinned);
+        let told: Vec<_> = self.told.iter().map(|name| (*name, tag.as_str())).collect();
+        Recipe::alone(workshop.source, self.folder, &told, self.c)
     }
 
     /// The name that they have in the cache, by all that goes into them.
@@ -64,10 +92,14 @@ impl Apart {
     /// # Errors
     /// As [`Self::name`].
     pub(crate) fn tag(self, workshop: &Workshop<'_>) -> Result<String, Error> {
-        Ok(match self.release {
+        Ok(self.tag_of(&self.recipe(workshop)?))
+    }
+
+    fn tag_of(self, pinned: &Recipe) -> String {
+        match self.release {
             Some(release) => release.to_owned(),
-            None => format!("v{}", self.recipe(workshop)?.version_of(self.module)),
-        })
+            None => format!("v{}", pinned.version_of(self.module)),
+        }
     }
 
     /// Their folder, when they have been built from today's pins.

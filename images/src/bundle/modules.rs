@@ -32,6 +32,12 @@ const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
 
 const FLANNEL: &str = "flannel";
 
+/// What makes a program of C one that needs no library of this host's.
+const STATIC: &str = " -linkmode external -extldflags -static";
+
+/// What Go does itself where the libraries of C could not be linked so: names of hosts and users.
+const GO_S_OWN: &str = "netgo,osusergo";
+
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
@@ -187,6 +193,22 @@ struct Downloaded {
     dir: PathBuf,
 }
 
+/// The files in the folders of a folder, in order: what stands in for modules that nobody serves.
+fn beneath(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::file("list", dir))? {
+        let path = entry.map_err(Error::file("list", dir))?.path();
+        if path.is_dir() {
+            let within = fs::read_dir(&path).map_err(Error::file("list", &path))?;
+            let within = within.flatten().map(|entry| entry.path());
+            files.extend(within.filter(|path| path.is_file()));
+            files.extend(beneath(&path)?);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// One folder of a bundle's pins.
 struct Module {
     name: &'static str,
@@ -199,6 +221,8 @@ pub(super) struct Recipe {
     modules: Vec<Module>,
     tools: Vec<Tool>,
     ldflags: String,
+    /// Whether this host's C compiler is needed.
+    c: bool,
     name: String,
 }
 
@@ -240,6 +264,11 @@ impl Recipe {
                     tools.extend(parse_go_mod(&path, &text, has_main)?);
                 }
             }
+            for path in beneath(&dir)? {
+                let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+                let file = path.strip_prefix(&dir).unwrap_or(&path);
+                inputs = inputs.with(&format!("{name}/{}", file.display()), &text);
+            }
             let target = if has_main { "." } else { "tool" };
             modules.push(Module { name, dir, target });
         }
@@ -247,22 +276,27 @@ impl Recipe {
             modules,
             tools,
             ldflags,
+            c: false,
             name: inputs.name(),
         })
     }
 
-    /// What is told no version of Kubernetes, but these variables of its own with their values.
+    /// What is told no version of Kubernetes, but these variables of its own with their values; `c` where some of it is
+    /// of C.
     pub(super) fn alone(
         source: &Path,
         name: &'static str,
         told: &[(&str, &str)],
+        c: bool,
     ) -> Result<Self, Error> {
         let told = told
             .iter()
             .map(|(name, value)| format!(" -X {name}={value}"));
         let folder = source.join("images/bundle").join(name);
-        let flags = [ldflags("")].into_iter().chain(told);
-        Self::of("", vec![(name, folder)], flags.collect())
+        let linked = c.then(|| STATIC.to_owned());
+        let flags = [ldflags("")].into_iter().chain(told).chain(linked);
+        let recipe = Self::of("", vec![(name, folder)], flags.collect())?;
+        Ok(Self { c, ..recipe })
     }
 
     /// The name that its programs have among the tools.
@@ -340,7 +374,7 @@ impl Recipe {
         } in &self.modules
         {
             let about = match *name {
-                FLANNEL | "coredns" => " (about a minute on 2 cores, once)",
+                FLANNEL | "flannel-published" | "coredns" => " (about a minute on 2 cores, once)",
                 "kube-router" => " (about 2 minutes on 2 cores, once)",
                 "calico" | "kubernetes" => " (about 5 minutes on 2 cores, once)",
                 _ => "",
@@ -353,6 +387,8 @@ impl Recipe {
                 "-v",
                 "-trimpath",
                 "-buildvcs=false",
+                "-tags",
+                if self.c { GO_S_OWN } else { "" },
                 "-ldflags",
                 &self.ldflags,
                 "-o",
@@ -362,7 +398,8 @@ impl Recipe {
             run_step(
                 workshop,
                 &format!("building {name}"),
-                go.command(module, &args),
+                go.command(module, &args)
+                    .env("CGO_ENABLED", if self.c { "1" } else { "0" }),
                 &log,
                 BUILD_LIMIT,
             )?;
@@ -447,12 +484,12 @@ pub(super) struct Flannel {
 
 /// What flannel is built from, as a part of a bundle's name.
 pub(super) fn name_of_flannel(source: &Path) -> Result<String, Error> {
-    Ok(Recipe::alone(source, FLANNEL, &[])?.name)
+    Ok(Recipe::alone(source, FLANNEL, &[], false)?.name)
 }
 
 /// Builds flannel into a bundle's folder.
 pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flannel, Error> {
-    let recipe = Recipe::alone(workshop.source, FLANNEL, &[])?;
+    let recipe = Recipe::alone(workshop.source, FLANNEL, &[], false)?;
     let go = tools::go(workshop)?;
     let files = recipe.build(workshop, &go, dir)?;
     go.remove_build_cache()?;

@@ -1,18 +1,21 @@
 //! Pod networks that are known by name: a manifest as published, and an image of the daemon that it runs, built
 //! from its Go module over Debian's packages.
 
+mod parts;
+
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::debian_root::DebianRoot;
 use super::lock::LockDifference;
 use super::recipe::NODE;
 use super::stored::archives;
-use crate::bundle::{Apart, CALICO, KUBE_ROUTER};
 use crate::digest::Inputs;
-use crate::oci::{OciFile, OciImage, Program};
+use crate::oci::Program;
 use crate::{Check, Error, Kind, Workshop};
+use parts::Parts;
 
 /// A Pod network that nodes get by a manifest of podwire's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,84 +25,13 @@ pub enum NamedNetwork {
     /// Calico beside kube-proxy: routes where nodes share a segment and VXLAN elsewhere, rules for NetworkPolicies,
     /// and addresses of its own choice.
     Calico,
-}
-
-/// What the images of one are made of.
-struct Parts {
-    programs: Apart,
-    /// What its daemon runs, beside a shell: Debian's packages.
-    packages: Vec<&'static str>,
-    images: Vec<OciImage>,
-}
-
-/// What rules and routes are written with, and a shell.
-const TOOLS: [&str; 6] = [
-    "conntrack",
-    "ipset",
-    "iproute2",
-    "iptables",
-    "kmod",
-    "netbase",
-];
-
-/// What starts Calico's daemons and looks after them.
-const SUPERVISOR: &str = "runit";
-
-/// What Calico's image has beside its program, where its Dockerfile has it, and where its sources do. Those that write
-/// their words to files are not among them: the manifest has them on the daemon's output.
-const OF_CALICO: [(&str, &str); 8] = [
-    ("/etc/calico/felix.cfg", "etc/calico/felix.cfg"),
-    ("/etc/rc.local", "etc/rc.local"),
-    (
-        "/etc/service/available/allocate-tunnel-addrs/run",
-        "etc/service/available/allocate-tunnel-addrs/run",
-    ),
-    (
-        "/etc/service/available/cni/run",
-        "etc/service/available/cni/run",
-    ),
-    (
-        "/etc/service/available/felix/run",
-        "etc/service/available/felix/run",
-    ),
-    (
-        "/etc/service/available/monitor-addresses/run",
-        "etc/service/available/monitor-addresses/run",
-    ),
-    (
-        "/etc/service/available/node-status-reporter/run",
-        "etc/service/available/node-status-reporter/run",
-    ),
-    ("/usr/sbin/start_runit", "sbin/start_runit"),
-];
-
-fn file(path: &'static str, program: Program) -> OciFile {
-    OciFile {
-        path,
-        program,
-        capability: None,
-    }
-}
-
-/// A program that was built apart.
-fn built(path: &'static str, from: &str) -> OciFile {
-    file(path, Program::Apart(from.to_owned()))
-}
-
-/// An image with no more than these files.
-fn bare(reference: String, starts: &'static str, files: Vec<OciFile>) -> OciImage {
-    OciImage {
-        reference,
-        files,
-        debian: false,
-        entrypoint: vec![starts],
-        user: None,
-    }
+    /// flannel (VXLAN) beside kube-proxy, with the program, the CNI plugin and the manifest that it publishes.
+    FlannelPublished,
 }
 
 impl NamedNetwork {
     /// Each of them.
-    pub const ALL: [Self; 2] = [Self::KubeRouter, Self::Calico];
+    pub const ALL: [Self; 3] = [Self::KubeRouter, Self::Calico, Self::FlannelPublished];
 
     /// Its manifest, below the project's root.
     pub fn manifest(self, source: &Path) -> PathBuf {
@@ -109,76 +41,8 @@ impl NamedNetwork {
     /// The recipe's name whose lock pins the packages of its image, where they are not all among the nodes'.
     pub fn lock(self) -> Option<&'static str> {
         match self {
-            Self::KubeRouter => None,
+            Self::KubeRouter | Self::FlannelPublished => None,
             Self::Calico => Some("calico"),
-        }
-    }
-
-    fn programs(self) -> Apart {
-        match self {
-            Self::KubeRouter => KUBE_ROUTER,
-            Self::Calico => CALICO,
-        }
-    }
-
-    /// What its images of this tag are made of.
-    fn parts(self, tag: &str) -> Parts {
-        let programs = self.programs();
-        match self {
-            Self::KubeRouter => {
-                let program = "/usr/local/bin/kube-router";
-                let reference = format!("docker.io/cloudnativelabs/kube-router:{tag}");
-                let files = vec![built(program, "bin/kube-router")];
-                Parts {
-                    programs,
-                    packages: TOOLS.to_vec(),
-                    images: vec![OciImage {
-                        debian: true,
-                        ..bare(reference, program, files)
-                    }],
-                }
-            }
-            Self::Calico => {
-                let reference = |name: &str| format!("docker.io/calico/{name}:{tag}");
-                let source = |(path, from): (&'static str, &str)| {
-                    file(path, Program::Source(format!("node/filesystem/{from}")))
-                };
-                let daemon = [built("/usr/bin/calico-node", "bin/calico-node")];
-                let node = OciImage {
-                    debian: true,
-                    ..bare(
-                        reference("node"),
-                        "/usr/sbin/start_runit",
-                        daemon.into_iter().chain(OF_CALICO.map(source)).collect(),
-                    )
-                };
-                // Its installer copies all that is beside it onto the node.
-                let plugins = bare(
-                    reference("cni"),
-                    "/opt/cni/bin/install",
-                    vec![
-                        built("/opt/cni/bin/bandwidth", "cni/bandwidth"),
-                        built("/opt/cni/bin/calico", "bin/calico"),
-                        built("/opt/cni/bin/calico-ipam", "bin/calico"),
-                        built("/opt/cni/bin/install", "bin/install"),
-                    ],
-                );
-                let controllers = bare(
-                    reference("kube-controllers"),
-                    "/usr/bin/kube-controllers",
-                    vec![
-                        // They write how they are into it, and make no folder for it.
-                        file("/status/status.json", Program::Text("")),
-                        built("/usr/bin/check-status", "bin/check-status"),
-                        built("/usr/bin/kube-controllers", "bin/kube-controllers"),
-                    ],
-                );
-                Parts {
-                    programs,
-                    packages: [TOOLS.as_slice(), &[SUPERVISOR]].concat(),
-                    images: vec![node, plugins, controllers],
-                }
-            }
         }
     }
 }
@@ -189,6 +53,7 @@ impl fmt::Display for NamedNetwork {
         f.write_str(match self {
             Self::KubeRouter => "kube-router",
             Self::Calico => "calico",
+            Self::FlannelPublished => "flannel-published",
         })
     }
 }
@@ -202,17 +67,17 @@ struct Plan {
 
 impl Plan {
     fn read(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Self, Error> {
-        let programs = network.programs();
-        let parts = network.parts(&programs.tag(workshop)?);
+        let parts = Parts::read(workshop, network)?;
         let root = DebianRoot::read(
             workshop,
             &network.to_string(),
             &parts.packages,
             network.lock().unwrap_or(NODE),
         )?;
-        let inputs = Inputs::of("network images")
-            .with("programs", programs.name(workshop)?)
-            .with("images", format!("{:?}", parts.images));
+        let mut inputs = Inputs::of("network images").with("images", format!("{:?}", parts.images));
+        for programs in parts.programs {
+            inputs = inputs.with("programs", programs.name(workshop)?);
+        }
         Ok(Self {
             name: format!("{network}-images-{}", root.among(inputs).name()),
             parts,
@@ -244,12 +109,17 @@ pub fn cached_network(
 /// [`Error::NoPrivilege`]; [`Error::Step`] with the output of what failed.
 pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<PathBuf>, Error> {
     let plan = Plan::read(workshop, network)?;
-    let programs = plan.parts.programs.built(workshop)?;
+    let built = plan
+        .parts
+        .programs
+        .iter()
+        .map(|programs| programs.built(workshop));
+    let built: Vec<PathBuf> = built.collect::<Result<_, _>>()?;
     let _lock = (workshop.cache).lock(&format!("image-{network}"), workshop.report)?;
     if let Some(archives) = plan.cached(workshop)? {
         return Ok(archives);
     }
-    let sources = plan.parts.programs.sources(workshop)?;
+    let sources = plan.parts.sources(workshop)?;
     let root = plan.root.pack(workshop)?;
     let staging = workshop.cache.staging(&format!("image-{network}"))?;
     for image in &plan.parts.images {
@@ -257,10 +127,14 @@ pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<Pat
         let archive = image.archive(&root, |program| match program {
             Program::Source(path) => fs::read(sources.join(path)),
             Program::Text(text) => Ok(text.as_bytes().to_vec()),
-            Program::Apart(path) | Program::Bundle(path) | Program::Newer(path) => {
-                fs::read(programs.join(path))
+            Program::Apart(path) => {
+                let mut found = built.iter().map(|folder| folder.join(path));
+                let found = found.find(|path| path.exists());
+                fs::read(found.unwrap_or_else(|| path.into()))
             }
-            Program::Probe => Err(std::io::ErrorKind::Unsupported.into()),
+            Program::Probe | Program::Bundle(_) | Program::Newer(_) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         });
         let archive = archive.map_err(Error::file("pack", &path))?;
         fs::write(&path, archive).map_err(Error::file("write", path))?;

@@ -53,6 +53,13 @@ fn calico_is_built_and_carries_by_its_name() {
     passes_in(words, "by-hand/nftables/manifest");
 }
 
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn flannel_carries_as_it_is_published() {
+    let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network flannel-published";
+    passes_in(words, "by-hand/nftables/manifest");
+}
+
 /// Gives the record of a run's only scenario, which passes in this cell.
 fn passes_in(words: &str, cell: &str) -> Value {
     let green = done(words);

@@ -108,8 +108,9 @@ pub(crate) struct NetworkArgs {
     /// How kube-proxy translates: nftables or iptables
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Nftables)]
     pub(crate) kube_proxy: ProxyMode,
-    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, kube-router, calico, or a manifest
-    /// of your own (YAML or JSON) [default: routes by hand, flannel with kubeadm]
+    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, kube-router, calico,
+    /// flannel-published, or a manifest of your own (YAML or JSON) [default: routes by hand, flannel with
+    /// kubeadm]
     #[arg(long, value_name = "NETWORK|FILE")]
     pub(crate) pod_network: Option<AskedNetwork>,
     /// An archive with images of that manifest, or of Pods of your own, of `docker save` or `skopeo copy`

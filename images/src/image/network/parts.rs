@@ -1,0 +1,189 @@
+//! What the images of each network are made of, as data.
+
+use std::path::PathBuf;
+
+use super::NamedNetwork;
+use crate::bundle::{Apart, CALICO, FLANNEL_CNI_PLUGIN, FLANNEL_PUBLISHED, KUBE_ROUTER};
+use crate::oci::{OciFile, OciImage, Program};
+use crate::{Error, Workshop};
+
+/// What the images of a network are made of.
+pub(super) struct Parts {
+    /// Where its programs are built; the first has its version, and its sources.
+    pub(super) programs: &'static [Apart],
+    /// What its daemon runs, beside a shell: Debian's packages.
+    pub(super) packages: Vec<&'static str>,
+    /// Its images, as its manifest names them.
+    pub(super) images: Vec<OciImage>,
+}
+
+/// What rules and routes are written with, and a shell.
+const TOOLS: [&str; 6] = [
+    "conntrack",
+    "ipset",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "netbase",
+];
+
+/// What starts Calico's daemons and looks after them.
+const SUPERVISOR: &str = "runit";
+
+/// What Calico's image has beside its program, where its Dockerfile has it, and where its sources do. Those that write
+/// their words to files are not among them: the manifest has them on the daemon's output.
+const OF_CALICO: [(&str, &str); 8] = [
+    ("/etc/calico/felix.cfg", "etc/calico/felix.cfg"),
+    ("/etc/rc.local", "etc/rc.local"),
+    (
+        "/etc/service/available/allocate-tunnel-addrs/run",
+        "etc/service/available/allocate-tunnel-addrs/run",
+    ),
+    (
+        "/etc/service/available/cni/run",
+        "etc/service/available/cni/run",
+    ),
+    (
+        "/etc/service/available/felix/run",
+        "etc/service/available/felix/run",
+    ),
+    (
+        "/etc/service/available/monitor-addresses/run",
+        "etc/service/available/monitor-addresses/run",
+    ),
+    (
+        "/etc/service/available/node-status-reporter/run",
+        "etc/service/available/node-status-reporter/run",
+    ),
+    ("/usr/sbin/start_runit", "sbin/start_runit"),
+];
+
+fn file(path: &'static str, program: Program) -> OciFile {
+    OciFile {
+        path,
+        program,
+        capability: None,
+    }
+}
+
+/// A program that was built apart.
+fn built(path: &'static str, from: &str) -> OciFile {
+    file(path, Program::Apart(from.to_owned()))
+}
+
+/// An image with no more than these files.
+fn bare(reference: String, starts: &'static str, files: Vec<OciFile>) -> OciImage {
+    OciImage {
+        reference,
+        files,
+        debian: false,
+        entrypoint: vec![starts],
+        user: None,
+    }
+}
+
+/// An image with Debian's tools beneath the files.
+fn over_debian(reference: String, starts: &'static str, files: Vec<OciFile>) -> OciImage {
+    OciImage {
+        debian: true,
+        ..bare(reference, starts, files)
+    }
+}
+
+impl Parts {
+    /// What those of this network are made of today.
+    pub(super) fn read(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Self, Error> {
+        Ok(match network {
+            NamedNetwork::KubeRouter => kube_router(&KUBE_ROUTER.tag(workshop)?),
+            NamedNetwork::Calico => calico(&CALICO.tag(workshop)?),
+            NamedNetwork::FlannelPublished => flannel(
+                &FLANNEL_PUBLISHED.tag(workshop)?,
+                &FLANNEL_CNI_PLUGIN.tag(workshop)?,
+            ),
+        })
+    }
+
+    /// The folder of the sources that go into its images.
+    pub(super) fn sources(&self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
+        match self.programs {
+            [first, ..] => first.sources(workshop),
+            [] => Ok(PathBuf::new()),
+        }
+    }
+}
+
+fn kube_router(tag: &str) -> Parts {
+    let program = "/usr/local/bin/kube-router";
+    Parts {
+        programs: &[KUBE_ROUTER],
+        packages: TOOLS.to_vec(),
+        images: vec![over_debian(
+            format!("docker.io/cloudnativelabs/kube-router:{tag}"),
+            program,
+            vec![built(program, "bin/kube-router")],
+        )],
+    }
+}
+
+fn calico(tag: &str) -> Parts {
+    let reference = |name: &str| format!("docker.io/calico/{name}:{tag}");
+    let source = |(path, from): (&'static str, &str)| {
+        file(path, Program::Source(format!("node/filesystem/{from}")))
+    };
+    let daemon = built("/usr/bin/calico-node", "bin/calico-node");
+    let node = over_debian(
+        reference("node"),
+        "/usr/sbin/start_runit",
+        [daemon].into_iter().chain(OF_CALICO.map(source)).collect(),
+    );
+    // Its installer copies all that is beside it onto the node.
+    let plugins = bare(
+        reference("cni"),
+        "/opt/cni/bin/install",
+        vec![
+            built("/opt/cni/bin/bandwidth", "cni/bandwidth"),
+            built("/opt/cni/bin/calico", "bin/calico"),
+            built("/opt/cni/bin/calico-ipam", "bin/calico"),
+            built("/opt/cni/bin/install", "bin/install"),
+        ],
+    );
+    let controllers = bare(
+        reference("kube-controllers"),
+        "/usr/bin/kube-controllers",
+        vec![
+            // They write how they are into it, and make no folder for it.
+            file("/status/status.json", Program::Text("")),
+            built("/usr/bin/check-status", "bin/check-status"),
+            built("/usr/bin/kube-controllers", "bin/kube-controllers"),
+        ],
+    );
+    Parts {
+        programs: &[CALICO],
+        packages: [TOOLS.as_slice(), &[SUPERVISOR]].concat(),
+        images: vec![node, plugins, controllers],
+    }
+}
+
+fn flannel(tag: &str, of_plugin: &str) -> Parts {
+    let daemon = "/opt/bin/flanneld";
+    Parts {
+        programs: &[FLANNEL_PUBLISHED, FLANNEL_CNI_PLUGIN],
+        packages: TOOLS.to_vec(),
+        images: vec![
+            over_debian(
+                format!("ghcr.io/flannel-io/flannel:{tag}"),
+                daemon,
+                vec![
+                    built(daemon, "bin/flannel"),
+                    built("/opt/bin/install-conf", "bin/install_conf"),
+                ],
+            ),
+            // Its Pod names what runs: a copy of the plugin to the node.
+            over_debian(
+                format!("podwire.invalid/flannel-cni-plugin:{of_plugin}"),
+                "/flannel",
+                vec![built("/flannel", "cni/flannel")],
+            ),
+        ],
+    }
+}
