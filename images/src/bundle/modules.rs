@@ -32,6 +32,9 @@ const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
 
 const FLANNEL: &str = "flannel";
 
+/// Without symbols, which nobody looks at on a node.
+const STRIPPED: &str = "-s -w";
+
 /// What makes a program of C one that needs no library of this host's.
 const STATIC: &str = " -linkmode external -extldflags -static";
 
@@ -183,7 +186,7 @@ pub(super) fn ldflags(version: &str) -> String {
         .iter()
         .map(|(name, value)| format!("-X {package}.{name}={value}"))
         .collect();
-    format!("-s -w {}", set.join(" "))
+    format!("{STRIPPED} {}", set.join(" "))
 }
 
 /// What `go mod download -json` prints of a module.
@@ -281,7 +284,8 @@ impl Recipe {
         })
     }
 
-    /// What is told no version of Kubernetes, but these variables of its own with their values; `c` where some of it is
+    /// What is told no version of Kubernetes (a program with Kubernetes' libraries of its own ends at once when that is
+    /// empty), but these variables of its own with their values; `c` where some of it is
     /// of C.
     pub(super) fn alone(
         source: &Path,
@@ -294,7 +298,7 @@ impl Recipe {
             .map(|(name, value)| format!(" -X {name}={value}"));
         let folder = source.join("images/bundle").join(name);
         let linked = c.then(|| STATIC.to_owned());
-        let flags = [ldflags("")].into_iter().chain(told).chain(linked);
+        let flags = [STRIPPED.to_owned()].into_iter().chain(told).chain(linked);
         let recipe = Self::of("", vec![(name, folder)], flags.collect())?;
         Ok(Self { c, ..recipe })
     }
