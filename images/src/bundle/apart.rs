@@ -3,7 +3,7 @@
 //! Only runs that name such a network, or have a scenario that starts one, build it: as a part of the bundle it
 //! would cost every first run minutes, and a change of its pins would change every image and stage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::modules::Recipe;
 use crate::{Error, Workshop};
@@ -69,14 +69,14 @@ pub const FLANNEL_CNI_PLUGIN: Apart = Apart {
 };
 
 impl Apart {
-    fn recipe(self, workshop: &Workshop<'_>) -> Result<Recipe, Error> {
-        let pinned = Recipe::alone(workshop.source, self.folder, &[], self.c)?;
+    fn recipe(self, source: &Path) -> Result<Recipe, Error> {
+        let pinned = Recipe::alone(source, self.folder, &[], self.c)?;
         if self.told.is_empty() {
             return Ok(pinned);
         }
         let tag = self.tag_of(&pinned);
         let told: Vec<_> = self.told.iter().map(|name| (*name, tag.as_str())).collect();
-        Recipe::alone(workshop.source, self.folder, &told, self.c)
+        Recipe::alone(source, self.folder, &told, self.c)
     }
 
     /// The name that they have in the cache, by all that goes into them.
@@ -84,7 +84,7 @@ impl Apart {
     /// # Errors
     /// [`Error`] when the pins cannot be read.
     pub(crate) fn name(self, workshop: &Workshop<'_>) -> Result<String, Error> {
-        Ok(self.recipe(workshop)?.tool_name(self.folder))
+        Ok(self.recipe(workshop.source)?.tool_name(self.folder))
     }
 
     /// Their version as the tag of an image: `v2.1.0`.
@@ -92,7 +92,7 @@ impl Apart {
     /// # Errors
     /// As [`Self::name`].
     pub(crate) fn tag(self, workshop: &Workshop<'_>) -> Result<String, Error> {
-        Ok(self.tag_of(&self.recipe(workshop)?))
+        Ok(self.tag_of(&self.recipe(workshop.source)?))
     }
 
     fn tag_of(self, pinned: &Recipe) -> String {
@@ -107,7 +107,8 @@ impl Apart {
     /// # Errors
     /// [`Error`] when pins or cache cannot be read.
     pub fn cached(self, workshop: &Workshop<'_>) -> Result<Option<PathBuf>, Error> {
-        self.recipe(workshop)?.cached_tool(workshop, self.folder)
+        self.recipe(workshop.source)?
+            .cached_tool(workshop, self.folder)
     }
 
     /// Their folder, in which they are built on first use: `bin/NAME`, and `cni/NAME` for CNI's own plugins.
@@ -115,7 +116,7 @@ impl Apart {
     /// # Errors
     /// [`Error::MissingProgram`] without Go, [`Error::Step`] when they do not build.
     pub fn built(self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
-        self.recipe(workshop)?
+        self.recipe(workshop.source)?
             .tool(workshop, self.folder, |_, _| Ok(()))
     }
 
@@ -124,6 +125,30 @@ impl Apart {
     /// # Errors
     /// [`Error::MissingProgram`] without Go, or when it cannot download the module.
     pub(crate) fn sources(self, workshop: &Workshop<'_>) -> Result<PathBuf, Error> {
-        self.recipe(workshop)?.sources(workshop, self.module)
+        self.recipe(workshop.source)?.sources(workshop, self.module)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::modules::MODULES;
+
+    #[test]
+    fn each_is_pinned_for_itself_and_part_of_no_bundle() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let all = [KUBE_ROUTER, CALICO, FLANNEL_PUBLISHED, FLANNEL_CNI_PLUGIN];
+        let shown = all.map(|apart| {
+            assert!(!MODULES.contains(&apart.folder), "{apart:?}");
+            let recipe = apart.recipe(source).unwrap();
+            let programs = recipe.paths().join(" ");
+            format!("{} {}: {programs}", apart.folder, apart.tag_of(&recipe))
+        });
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        kube-router v2.1.0: bin/kube-router
+        calico v3.28.5: cni/bandwidth bin/calico bin/install bin/check-status bin/kube-controllers bin/calico-node
+        flannel-published v0.28.10: bin/flannel bin/install_conf
+        flannel-cni-plugin v0.9.1: cni/flannel
+        ");
     }
 }

@@ -25,7 +25,7 @@ use crate::tools::{self, GO_VERSION, Go};
 use crate::{Check, Error, Kind, Workshop};
 
 /// The modules of a bundle, the small ones first: what is wrong with Go shows within seconds.
-const MODULES: [&str; 5] = ["node", "etcd", FLANNEL, "coredns", "kubernetes"];
+pub(super) const MODULES: [&str; 5] = ["node", "etcd", FLANNEL, "coredns", "kubernetes"];
 
 /// Those of them that are the same whatever the version of Kubernetes.
 const FOR_ALL_VERSIONS: [&str; 2] = ["node", FLANNEL];
@@ -301,6 +301,12 @@ impl Recipe {
         let flags = [STRIPPED.to_owned()].into_iter().chain(told).chain(linked);
         let recipe = Self::of("", vec![(name, folder)], flags.collect())?;
         Ok(Self { c, ..recipe })
+    }
+
+    /// Where its programs are in the folder that they are built into.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.tools.iter().map(Tool::path).collect()
     }
 
     /// The name that its programs have among the tools.
@@ -610,7 +616,13 @@ mod tests {
         let with_etcd = name();
         assert_ne!(with_etcd, before);
         fs::write(dir.path().join("images/bundle/node/go.sum"), "x").unwrap();
-        assert_ne!(name(), with_etcd);
+        let with_node = name();
+        assert_ne!(with_node, with_etcd);
+        // What stands in for a module that nobody serves.
+        let stand_in = dir.path().join("images/bundle/node/stub/v1");
+        fs::create_dir_all(&stand_in).unwrap();
+        fs::write(stand_in.join("stub.go"), "package stub").unwrap();
+        assert_ne!(name(), with_node);
     }
 
     #[test]

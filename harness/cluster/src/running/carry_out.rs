@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::api::{chain, ready};
 use super::apply::apply;
 use super::cluster::Cluster;
-use super::gates::nodes_missing;
+use super::gates::{Prospect, nodes_missing};
 use super::node::Node;
 use crate::parts::credentials::Access;
 use crate::parts::file::{NodeFile, UNPACK, archive};
@@ -240,14 +240,14 @@ impl Cluster {
             Gate::ApiReady { units: [a, b] } => {
                 let lacking = async |api: kube::Client| Ok(ready(&api).await.err());
                 let down = async || match self.unit_down(&all[..1], a).await {
-                    Some(down) => Some(down),
-                    None => self.unit_down(&all[..1], b).await,
+                    Some(down) => Prospect::Hopeless(down),
+                    None => self.unit_down(&all[..1], b).await.into(),
                 };
                 self.wait_unless(limit, report, down, lacking).await?
             }
             Gate::NodesRegistered(nodes) => {
                 let lacking = async |api: kube::Client| nodes_missing(api, *nodes).await;
-                let down = async || self.unit_down(&all, units::KUBELET).await;
+                let down = async || Prospect::from(self.unit_down(&all, units::KUBELET).await);
                 self.wait_unless(limit, report, down, lacking).await?
             }
         };

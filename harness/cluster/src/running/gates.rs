@@ -28,6 +28,24 @@ const POLL: Duration = Duration::from_secs(1);
 /// what is waited for comes in its usual time. Host time, whatever the machine.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(15);
 
+/// What is to be expected of a wait, by those who would have to act.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    /// Nothing speaks against it.
+    Open,
+    /// What may pass, and is told to who waits.
+    Doubtful(String),
+    /// Why it will stay so.
+    Hopeless(String),
+}
+
+/// Of what is no hope, if there is such a thing.
+impl From<Option<String>> for Prospect {
+    fn from(why: Option<String>) -> Self {
+        why.map_or(Self::Open, Self::Hopeless)
+    }
+}
+
 impl Cluster {
     /// Lets the cluster settle: what was still missing when the time for that ran out.
     pub(crate) async fn settle(
@@ -37,7 +55,7 @@ impl Cluster {
     ) -> Result<Option<String>, ClusterError> {
         let limit = self.host().limit(settles.limit);
         let joined: Vec<&Node> = settles.nodes.iter().map(|it| self.node(*it)).collect();
-        let hopeless = async || self.will_not_settle(&joined).await;
+        let prospect = async || self.prospect(&joined).await;
         let mut lacking = Vec::new();
         for settled in &settles.when {
             let state = match settled {
@@ -46,7 +64,7 @@ impl Cluster {
                 }
                 by_api => {
                     let missing = async |api| by_api.lacking(api).await;
-                    self.wait_unless(limit, report, hopeless, missing).await?
+                    self.wait_unless(limit, report, prospect, missing).await?
                 }
             };
             lacking.extend(state);
@@ -112,23 +130,23 @@ impl Cluster {
         report: &dyn Report,
         lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
-        self.wait_unless(limit, report, async || None, lacking)
+        self.wait_unless(limit, report, async || Prospect::Open, lacking)
             .await
     }
 
-    /// Waits until nothing is lacking; gives what still is when the time runs out, or when `hopeless`
+    /// Waits until nothing is lacking; gives what still is when the time runs out, or when `prospect`
     /// has said twice in a row why it will stay so. A busy API server that leaves a request unanswered
     /// is asked again.
     pub(crate) async fn wait_unless(
         &self,
         limit: Duration,
         report: &dyn Report,
-        hopeless: impl AsyncFn() -> Option<String>,
+        prospect: impl AsyncFn() -> Prospect,
         lacking: impl AsyncFn(kube::Client) -> Result<Option<String>, kube::Error>,
     ) -> Result<Option<String>, ClusterError> {
         let started = Instant::now();
         let mut asked = started;
-        let mut reason = None;
+        let mut last = Prospect::Open;
         loop {
             let state = match lacking(self.api()).await {
                 Ok(None) => return Ok(None),
@@ -141,7 +159,12 @@ impl Cluster {
                     state
                 }
             };
-            report.waiting(&state);
+            match &last {
+                Prospect::Open => report.waiting(&state),
+                Prospect::Doubtful(why) | Prospect::Hopeless(why) => {
+                    report.waiting(&format!("{state}; {why}"));
+                }
+            }
             if let Some(fault) = self.fault() {
                 return Err(fault.into());
             }
@@ -149,10 +172,11 @@ impl Cluster {
                 return Ok(Some(state));
             }
             if asked.elapsed() >= BETWEEN_QUESTIONS {
-                let before = reason.take();
-                reason = hopeless().await;
+                let before = std::mem::replace(&mut last, prospect().await);
                 asked = Instant::now();
-                if let Some(why) = reason.as_ref().filter(|_| before == reason) {
+                if let Prospect::Hopeless(why) = &last
+                    && before == last
+                {
                     let clear = asked.duration_since(started).as_secs();
                     return Ok(Some(format!("{state}: {why} (given up after {clear} s)")));
                 }
@@ -176,17 +200,27 @@ impl Cluster {
         })
     }
 
-    /// Why Pods, or Nodes, will not become ready any more; these are the nodes that are in the cluster.
-    async fn will_not_settle(&self, nodes: &[&Node]) -> Option<String> {
+    /// Whether Pods, and Nodes, will still become ready; these are the nodes that are in the cluster.
+    async fn prospect(&self, nodes: &[&Node]) -> Prospect {
         if let Some(down) = self.unit_down(nodes, units::KUBELET).await {
-            return Some(down);
+            return Prospect::Hopeless(down);
         }
         let pods: Api<Pod> = Api::all(self.api());
-        let pods = pods.list(&ListParams::default()).await.ok()?.items;
+        let listed = pods.list(&ListParams::default()).await;
+        let pods = listed.map(|pods| pods.items).unwrap_or_default();
         let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
         if let Some(found) = stuck.find_map(stumbling) {
-            return Some(found);
+            return Prospect::Hopeless(found);
         }
+        if let Some(found) = self.without_sandbox(nodes, &pods).await {
+            return Prospect::Hopeless(found);
+        }
+        let found = pods.iter().find_map(stumbling);
+        found.map_or(Prospect::Open, Prospect::Doubtful)
+    }
+
+    /// A Pod that gets no sandbox any more.
+    async fn without_sandbox(&self, nodes: &[&Node], pods: &[Pod]) -> Option<String> {
         // Whatever is asked is work for a guest.
         if !pods.iter().any(|pod| stuck::awaits_sandbox(pod).is_some()) {
             return None;
@@ -198,7 +232,7 @@ impl Cluster {
         let clock = nodes.first()?.run("date +%s", limit).await.ok()?;
         let now = clock.stdout.trim().parse().ok()?;
         let mut waiting = pods.iter();
-        waiting.find_map(|pod| stuck::sandbox(pod, &pods, &events, now))
+        waiting.find_map(|pod| stuck::sandbox(pod, pods, &events, now))
     }
 }
 
