@@ -245,7 +245,7 @@ fn pods_run_images_of_one_s_own_archives() {
         reference: "own.invalid/tool:1".to_owned(),
         files: vec![OciFile {
             path: "/kubectl",
-            program: Program::Apart("probe".to_owned()),
+            program: Program::Apart("kubectl".to_owned()),
             capability: None,
         }],
         debian: false,
