@@ -1,5 +1,6 @@
 //! Files of artefacts while they are put together.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
@@ -80,4 +81,23 @@ pub(crate) fn link(from: &Path, to: &Path) -> Result<(), Error> {
 pub(crate) fn make_executable(path: &Path) -> Result<(), Error> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
         .map_err(Error::file("make executable", path))
+}
+
+/// Adds the files of a folder of `source`, and of all folders in it, by their paths in `source`.
+pub(crate) fn files_below(
+    source: &Path,
+    dir: &Path,
+    files: &mut BTreeSet<PathBuf>,
+) -> Result<(), Error> {
+    let absolute = source.join(dir);
+    for entry in fs::read_dir(&absolute).map_err(Error::file("list", &absolute))? {
+        let entry = entry.map_err(Error::file("list", &absolute))?;
+        let path = dir.join(entry.file_name());
+        if entry.path().is_dir() {
+            files_below(source, &path, files)?;
+        } else {
+            files.insert(path);
+        }
+    }
+    Ok(())
 }

@@ -59,6 +59,16 @@ pub enum Program {
     Text(&'static str),
 }
 
+impl Program {
+    /// Its path in the bundle, where it is of that.
+    pub(crate) fn in_bundle(&self) -> Option<&str> {
+        match self {
+            Self::Bundle(path) => Some(path),
+            Self::Probe | Self::Newer(_) | Self::Apart(_) | Self::Source(_) | Self::Text(_) => None,
+        }
+    }
+}
+
 /// A capability, by its number in linux/capability.h; below 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capability(u32);

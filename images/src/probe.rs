@@ -14,6 +14,7 @@ use podwire_process::ChildCommand;
 use crate::cache::remove_all;
 use crate::command::run_step;
 use crate::digest::sha256_file;
+use crate::files::files_below;
 use crate::{Check, Error, Inputs, Kind, Workshop};
 
 /// The target whose glibc can be linked statically without another toolchain.
@@ -177,20 +178,6 @@ fn manifest(path: &Path) -> Result<toml::Table, Error> {
             path: path.to_owned(),
             reason: error.to_string(),
         })
-}
-
-fn files_below(source: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
-    let absolute = source.join(dir);
-    for entry in fs::read_dir(&absolute).map_err(Error::file("list", &absolute))? {
-        let entry = entry.map_err(Error::file("list", &absolute))?;
-        let path = dir.join(entry.file_name());
-        if entry.path().is_dir() {
-            files_below(source, &path, files)?;
-        } else {
-            files.insert(path);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //!
 //! What is pinned and built likewise, and is no part of a bundle, is in [`super::apart`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::command::run_step;
 use crate::digest::Inputs;
-use crate::files::place;
+use crate::files::{files_below, place};
 use crate::tools::{self, GO_VERSION, Go};
 use crate::{Check, Error, Kind, Workshop};
 
@@ -196,22 +196,6 @@ struct Downloaded {
     dir: PathBuf,
 }
 
-/// The files in the folders of a folder, in order: what stands in for modules that nobody serves.
-fn beneath(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(Error::file("list", dir))? {
-        let path = entry.map_err(Error::file("list", dir))?.path();
-        if path.is_dir() {
-            let within = fs::read_dir(&path).map_err(Error::file("list", &path))?;
-            let within = within.flatten().map(|entry| entry.path());
-            files.extend(within.filter(|path| path.is_file()));
-            files.extend(beneath(&path)?);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 /// One folder of a bundle's pins.
 struct Module {
     name: &'static str,
@@ -267,9 +251,12 @@ impl Recipe {
                     tools.extend(parse_go_mod(&path, &text, has_main)?);
                 }
             }
-            for path in beneath(&dir)? {
-                let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-                let file = path.strip_prefix(&dir).unwrap_or(&path);
+            let mut files = BTreeSet::new();
+            files_below(&dir, Path::new(""), &mut files)?;
+            // Those in folders of it stand in for modules that nobody serves.
+            for file in files.iter().filter(|file| file.components().count() > 1) {
+                let path = dir.join(file);
+                let text = fs::read_to_string(&path).map_err(Error::file("read", path))?;
                 inputs = inputs.with(&format!("{name}/{}", file.display()), &text);
             }
             let target = if has_main { "." } else { "tool" };
@@ -285,8 +272,7 @@ impl Recipe {
     }
 
     /// What is told no version of Kubernetes (a program with Kubernetes' libraries of its own ends at once when that is
-    /// empty), but these variables of its own with their values; `c` where some of it is
-    /// of C.
+    /// empty), but these variables of its own with their values; `c` where some of it is of C.
     pub(super) fn alone(
         source: &Path,
         name: &'static str,
@@ -513,7 +499,6 @@ pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flann
 mod tests {
     use super::*;
     use crate::bundle::component::COMPONENTS;
-    use std::collections::BTreeSet;
 
     fn source() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

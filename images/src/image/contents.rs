@@ -167,10 +167,7 @@ impl Contents {
                     .chain(&self.programs)
                     .map(|(program, _)| program),
             )
-            .filter_map(|program| match program {
-                Program::Bundle(path) => Some(path.as_str()),
-                _ => None,
-            })
+            .filter_map(Program::in_bundle)
     }
 }
 
@@ -286,10 +283,7 @@ fn of_kubeadm(reference: &str) -> Option<OciImage> {
 /// The programs of a bundle, by their path there, that an image of kubeadm's runs.
 pub(crate) fn programs_of(reference: &str) -> Vec<String> {
     let files = of_kubeadm(reference).into_iter().flat_map(|it| it.files);
-    let programs = files.filter_map(|file| match file.program {
-        Program::Bundle(path) => Some(path),
-        _ => None,
-    });
+    let programs = files.filter_map(|file| file.program.in_bundle().map(str::to_owned));
     programs.collect()
 }
 

@@ -30,32 +30,16 @@ const TOOLS: [&str; 6] = [
 /// What starts Calico's daemons and looks after them.
 const SUPERVISOR: &str = "runit";
 
-/// What Calico's image has beside its program, where its Dockerfile has it, and where its sources do. Those that write
+/// What Calico's image has beside its program, where its sources have it too (below `node/filesystem`). Those that write
 /// their words to files are not among them: the manifest has them on the daemon's output.
-const OF_CALICO: [(&str, &str); 8] = [
-    ("/etc/calico/felix.cfg", "etc/calico/felix.cfg"),
-    ("/etc/rc.local", "etc/rc.local"),
-    (
-        "/etc/service/available/allocate-tunnel-addrs/run",
-        "etc/service/available/allocate-tunnel-addrs/run",
-    ),
-    (
-        "/etc/service/available/cni/run",
-        "etc/service/available/cni/run",
-    ),
-    (
-        "/etc/service/available/felix/run",
-        "etc/service/available/felix/run",
-    ),
-    (
-        "/etc/service/available/monitor-addresses/run",
-        "etc/service/available/monitor-addresses/run",
-    ),
-    (
-        "/etc/service/available/node-status-reporter/run",
-        "etc/service/available/node-status-reporter/run",
-    ),
-    ("/usr/sbin/start_runit", "sbin/start_runit"),
+const OF_CALICO: [&str; 7] = [
+    "/etc/calico/felix.cfg",
+    "/etc/rc.local",
+    "/etc/service/available/allocate-tunnel-addrs/run",
+    "/etc/service/available/cni/run",
+    "/etc/service/available/felix/run",
+    "/etc/service/available/monitor-addresses/run",
+    "/etc/service/available/node-status-reporter/run",
 ];
 
 fn file(path: &'static str, program: Program) -> OciFile {
@@ -127,14 +111,18 @@ fn kube_router(tag: &str) -> Parts {
 
 fn calico(tag: &str) -> Parts {
     let reference = |name: &str| format!("docker.io/calico/{name}:{tag}");
-    let source = |(path, from): (&'static str, &str)| {
-        file(path, Program::Source(format!("node/filesystem/{from}")))
-    };
+    let source = |path, from: &str| file(path, Program::Source(format!("node/filesystem{from}")));
     let daemon = built("/usr/bin/calico-node", "bin/calico-node");
+    let beside = OF_CALICO.map(|path| source(path, path));
+    let starts = "/usr/sbin/start_runit";
     let node = over_debian(
         reference("node"),
-        "/usr/sbin/start_runit",
-        [daemon].into_iter().chain(OF_CALICO.map(source)).collect(),
+        starts,
+        [daemon]
+            .into_iter()
+            .chain(beside)
+            .chain([source(starts, "/sbin/start_runit")])
+            .collect(),
     );
     // Its installer copies all that is beside it onto the node.
     let plugins = bare(
