@@ -256,15 +256,30 @@ impl<'lab> Kubeadm<'lab> {
         typed.within(KUBEADM).may_fail().await
     }
 
-    /// `kubeadm reset`, answered with y; what it said.
+    /// `kubeadm reset`, answered with y; what it said. It waits two seconds for each container to end, and warns of
+    /// those that took longer: then it is typed once more, as a person would.
     ///
     /// # Errors
     /// When it fails.
     pub async fn reset(self) -> anyhow::Result<String> {
+        let said = self.reset_once().await?;
+        if !leaves_containers(&said) {
+            return Ok(said);
+        }
+        (self.node.lab()).step("it warns that containers took too long to end: once more");
+        self.reset_once().await
+    }
+
+    async fn reset_once(self) -> anyhow::Result<String> {
         let answer = self.reset_answered("y").await?;
         anyhow::ensure!(answer.succeeded(), "kubeadm reset failed: {answer}");
         Ok(answer.said())
     }
+}
+
+/// Whether a reset said that not every container was gone (kubeadm's `cmd/phases/reset/cleanupnode.go`).
+fn leaves_containers(said: &str) -> bool {
+    said.contains("[reset] Failed to remove containers: ")
 }
 
 fn minor(version: &str) -> Option<u32> {
@@ -301,6 +316,15 @@ pub fn looks_at_cluster_info(said: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reset_that_left_containers_says_so() {
+        let left = "[reset] Unmounting mounted directories in \"/var/lib/kubelet\"
+W1129 15:48:43.000001    4021 cleanupnode.go:105] [reset] Failed to remove containers: failed to remove pod 998ebe";
+        assert!(leaves_containers(left));
+        let done = "[reset] Deleting contents of directories: [/etc/kubernetes/manifests]";
+        assert!(!leaves_containers(done));
+    }
 
     #[test]
     fn checks_that_only_warn_stop_nothing() {
