@@ -31,7 +31,7 @@ use crate::files::{read_json, write_json};
 use crate::sources::Sources;
 use crate::{Check, Digest, Error, Kind, Staging, Workshop};
 
-pub use apart::{Apart, CALICO, FLANNEL_CNI_PLUGIN, FLANNEL_PUBLISHED, KUBE_ROUTER};
+pub use apart::{Apart, CALICO, CILIUM, FLANNEL_CNI_PLUGIN, FLANNEL_PUBLISHED, KUBE_ROUTER};
 pub use component::{Component, OwnFileError};
 pub(crate) use component::{head as program_head, not_for_nodes};
 pub use directory::BundleFrom;

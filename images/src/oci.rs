@@ -4,6 +4,7 @@
 //! config.md) in a tar archive; containerd takes the image's name from an annotation of the index.
 //! One layer, since a container runtime needs no mount to unpack one.
 
+use std::borrow::Cow;
 use std::io;
 
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ pub struct OciImage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OciFile {
     /// Absolute path in the container.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// What it is.
     pub program: Program,
     /// A capability that the program has whoever runs it (capabilities(7), file capabilities).
@@ -55,6 +56,8 @@ pub enum Program {
     Apart(String),
     /// No program, but a file of the sources that those were built of: path in them.
     Source(String),
+    /// All files of a folder of those sources, below the path in the container.
+    Sources(String),
     /// No program, but a file with this text.
     Text(&'static str),
 }
@@ -64,7 +67,12 @@ impl Program {
     pub(crate) fn in_bundle(&self) -> Option<&str> {
         match self {
             Self::Bundle(path) => Some(path),
-            Self::Probe | Self::Newer(_) | Self::Apart(_) | Self::Source(_) | Self::Text(_) => None,
+            Self::Probe
+            | Self::Newer(_)
+            | Self::Apart(_)
+            | Self::Source(_)
+            | Self::Sources(_)
+            | Self::Text(_) => None,
         }
     }
 }
@@ -219,12 +227,12 @@ mod tests {
             reference: "podwire.invalid/a/dns:1".to_owned(),
             files: vec![
                 OciFile {
-                    path: "/dns",
+                    path: "/dns".into(),
                     program: Program::Bundle("bin/dns".to_owned()),
                     capability: Some(NET_BIND_SERVICE),
                 },
                 OciFile {
-                    path: "/usr/local/bin/probe",
+                    path: "/usr/local/bin/probe".into(),
                     program: Program::Probe,
                     capability: None,
                 },

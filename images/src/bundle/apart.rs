@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::modules::Recipe;
+use super::modules::{Alone, Recipe};
 use crate::{Error, Workshop};
 
 /// A Pod network's programs, pinned in a folder of `images/bundle/`.
@@ -21,6 +21,8 @@ pub struct Apart {
     told: &'static [&'static str],
     /// Whether some of them are of C as well.
     c: bool,
+    /// The tags of their build.
+    tags: &'static [&'static str],
 }
 
 /// kube-router: one program.
@@ -30,6 +32,7 @@ pub const KUBE_ROUTER: Apart = Apart {
     release: None,
     told: &[],
     c: false,
+    tags: &[],
 };
 
 /// Calico: the node's daemon, its CNI plugin, and the controllers.
@@ -46,6 +49,18 @@ pub const CALICO: Apart = Apart {
         "github.com/projectcalico/calico/node/pkg/lifecycle/startup.VERSION",
     ],
     c: false,
+    tags: &[],
+};
+
+/// Cilium: the node's daemon and what starts beside it, its CNI plugin, its tool, and the operator.
+pub const CILIUM: Apart = Apart {
+    folder: "cilium",
+    module: "github.com/cilium/cilium",
+    release: None,
+    told: &["github.com/cilium/cilium/pkg/version.ciliumVersion"],
+    c: false,
+    // As its Makefile.defs and operator/Makefile have them for what is published: the operator of no cloud.
+    tags: &["osusergo", "ipam_provider_operator"],
 };
 
 /// flannel with its own entry point, which has every backend.
@@ -56,6 +71,7 @@ pub const FLANNEL_PUBLISHED: Apart = Apart {
     told: &["github.com/flannel-io/flannel/pkg/version.Version"],
     // Its backend `udp`.
     c: true,
+    tags: &[],
 };
 
 /// The CNI plugin that flannel's own configuration names. The module proxy does not serve flannel's own repository of
@@ -66,17 +82,22 @@ pub const FLANNEL_CNI_PLUGIN: Apart = Apart {
     release: None,
     told: &[],
     c: false,
+    tags: &[],
 };
 
 impl Apart {
     fn recipe(self, source: &Path) -> Result<Recipe, Error> {
-        let pinned = Recipe::alone(source, self.folder, &[], self.c)?;
+        let alone = |told: &[(&str, &str)]| {
+            let Self { c, tags, .. } = self;
+            Recipe::alone(source, self.folder, Alone { told, c, tags })
+        };
+        let pinned = alone(&[])?;
         if self.told.is_empty() {
             return Ok(pinned);
         }
         let tag = self.tag_of(&pinned);
         let told: Vec<_> = self.told.iter().map(|name| (*name, tag.as_str())).collect();
-        Recipe::alone(source, self.folder, &told, self.c)
+        alone(&told)
     }
 
     /// The name that they have in the cache, by all that goes into them.
@@ -137,7 +158,13 @@ mod tests {
     #[test]
     fn each_is_pinned_for_itself_and_part_of_no_bundle() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let all = [KUBE_ROUTER, CALICO, FLANNEL_PUBLISHED, FLANNEL_CNI_PLUGIN];
+        let all = [
+            KUBE_ROUTER,
+            CALICO,
+            CILIUM,
+            FLANNEL_PUBLISHED,
+            FLANNEL_CNI_PLUGIN,
+        ];
         let shown = all.map(|apart| {
             assert!(!MODULES.contains(&apart.folder), "{apart:?}");
             let recipe = apart.recipe(source).unwrap();
@@ -147,6 +174,7 @@ mod tests {
         insta::assert_snapshot!(shown.join("\n"), @r"
         kube-router v2.1.0: bin/kube-router
         calico v3.28.5: cni/bandwidth bin/calico bin/install bin/check-status bin/kube-controllers bin/calico-node
+        cilium v1.20.2: bin/cilium-dbg bin/daemon bin/operator bin/cilium-cni bin/mount bin/sysctlfix
         flannel-published v0.28.10: bin/flannel bin/install_conf
         flannel-cni-plugin v0.9.1: cni/flannel
         ");

@@ -210,7 +210,21 @@ pub(super) struct Recipe {
     ldflags: String,
     /// Whether this host's C compiler is needed.
     c: bool,
+    /// The build's tags, joined by commas (`go help buildconstraint`).
+    tags: String,
     name: String,
+}
+
+/// How what stands alone is built.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Alone<'a> {
+    /// The variables that are told a value: a program with Kubernetes' libraries of its own ends at once when the
+    /// version of those is empty, so that it is told none.
+    pub(super) told: &'a [(&'a str, &'a str)],
+    /// Whether some of it is of C.
+    pub(super) c: bool,
+    /// Its tags.
+    pub(super) tags: &'a [&'a str],
 }
 
 impl Recipe {
@@ -267,17 +281,16 @@ impl Recipe {
             tools,
             ldflags,
             c: false,
+            tags: String::new(),
             name: inputs.name(),
         })
     }
 
-    /// What is told no version of Kubernetes (a program with Kubernetes' libraries of its own ends at once when that is
-    /// empty), but these variables of its own with their values; `c` where some of it is of C.
+    /// A module that is built for itself, in its folder of `images/bundle/`.
     pub(super) fn alone(
         source: &Path,
         name: &'static str,
-        told: &[(&str, &str)],
-        c: bool,
+        Alone { told, c, tags }: Alone<'_>,
     ) -> Result<Self, Error> {
         let told = told
             .iter()
@@ -286,7 +299,9 @@ impl Recipe {
         let linked = c.then(|| STATIC.to_owned());
         let flags = [STRIPPED.to_owned()].into_iter().chain(told).chain(linked);
         let recipe = Self::of("", vec![(name, folder)], flags.collect())?;
-        Ok(Self { c, ..recipe })
+        let own = if c { &[GO_S_OWN] } else { [].as_slice() };
+        let tags = [own, tags].concat().join(",");
+        Ok(Self { c, tags, ..recipe })
     }
 
     /// Where its programs are in the folder that they are built into.
@@ -372,7 +387,7 @@ impl Recipe {
             let about = match *name {
                 FLANNEL | "flannel-published" | "coredns" => " (about a minute on 2 cores, once)",
                 "kube-router" => " (about 2 minutes on 2 cores, once)",
-                "calico" | "kubernetes" => " (about 5 minutes on 2 cores, once)",
+                "calico" | "cilium" | "kubernetes" => " (about 5 minutes on 2 cores, once)",
                 _ => "",
             };
             workshop.report.step(&format!("building {name}{about}"));
@@ -384,7 +399,7 @@ impl Recipe {
                 "-trimpath",
                 "-buildvcs=false",
                 "-tags",
-                if self.c { GO_S_OWN } else { "" },
+                &self.tags,
                 "-ldflags",
                 &self.ldflags,
                 "-o",
@@ -480,12 +495,12 @@ pub(super) struct Flannel {
 
 /// What flannel is built from, as a part of a bundle's name.
 pub(super) fn name_of_flannel(source: &Path) -> Result<String, Error> {
-    Ok(Recipe::alone(source, FLANNEL, &[], false)?.name)
+    Ok(Recipe::alone(source, FLANNEL, Alone::default())?.name)
 }
 
 /// Builds flannel into a bundle's folder.
 pub(super) fn build_flannel(workshop: &Workshop<'_>, dir: &Path) -> Result<Flannel, Error> {
-    let recipe = Recipe::alone(workshop.source, FLANNEL, &[], false)?;
+    let recipe = Recipe::alone(workshop.source, FLANNEL, Alone::default())?;
     let go = tools::go(workshop)?;
     let files = recipe.build(workshop, &go, dir)?;
     go.remove_build_cache()?;

@@ -69,8 +69,8 @@ fn images(named: &[String]) -> Vec<OciImage> {
     let known = |reference: &String| {
         let image = reference.strip_prefix(REGISTRY)?.split(':').next()?;
         let (image, starts) = IMAGES.iter().find(|(name, _)| *name == image)?;
-        let file = |path, program| OciFile {
-            path,
+        let file = |path: &'static str, program| OciFile {
+            path: path.into(),
             program,
             capability: None,
         };
@@ -166,7 +166,7 @@ mod tests {
         ];
         let images = images(&named.map(str::to_owned));
         let shown = images.iter().map(|image| {
-            let files: Vec<&str> = image.files.iter().map(|file| file.path).collect();
+            let files: Vec<&str> = image.files.iter().map(|file| &*file.path).collect();
             format!("{} {files:?} {:?}", image.reference, image.entrypoint)
         });
         insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @r#"

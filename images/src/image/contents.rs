@@ -204,24 +204,24 @@ fn unfit(bundle: &Bundle, reason: String) -> Error {
 
 fn file(path: &'static str, program: Program) -> OciFile {
     OciFile {
-        path,
+        path: path.into(),
         program,
         capability: None,
     }
 }
 
-fn image(reference: &str, files: Vec<OciFile>) -> OciImage {
+fn image(reference: &str, path: &'static str, program: Program) -> OciImage {
     OciImage {
         reference: reference.to_owned(),
-        entrypoint: files.iter().take(1).map(|file| file.path).collect(),
-        files,
+        files: vec![file(path, program)],
+        entrypoint: vec![path],
         debian: false,
         user: None,
     }
 }
 
 fn probe(reference: &str, args: &[&'static str]) -> OciImage {
-    let mut image = image(reference, vec![file("/probe", Program::Probe)]);
+    let mut image = image(reference, "/probe", Program::Probe);
     image.entrypoint.extend(args);
     image
 }
@@ -231,7 +231,8 @@ fn flannel(versions: &Versions<'_>) -> OciImage {
         debian: true,
         ..image(
             &format!("podwire.invalid/flannel:{}", versions.flannel),
-            vec![file("/usr/local/bin/flanneld", bundled("bin/flanneld"))],
+            "/usr/local/bin/flanneld",
+            bundled("bin/flanneld"),
         )
     }
 }
@@ -245,7 +246,7 @@ fn image_name(reference: &str) -> &str {
 /// The image that kubeadm means by a name, made of a bundle's programs: they are where the
 /// manifests of kubeadm call them.
 fn of_kubeadm(reference: &str) -> Option<OciImage> {
-    let server = |path, program| image(reference, vec![file(path, bundled(program))]);
+    let server = |path, program| image(reference, path, bundled(program));
     Some(match image_name(reference) {
         "kube-apiserver" => server("/usr/local/bin/kube-apiserver", "bin/kube-apiserver"),
         "kube-controller-manager" => server(
@@ -263,19 +264,18 @@ fn of_kubeadm(reference: &str) -> Option<OciImage> {
                 capability: Some(NET_BIND_SERVICE),
                 ..file("/coredns", bundled("bin/coredns"))
             }],
-            entrypoint: vec!["/coredns"],
             user: Some("65532:65532"),
-            ..image(reference, Vec::new())
+            ..server("/coredns", "bin/coredns")
         },
         "pause" => probe(reference, &["pause"]),
-        "etcd" => image(
-            reference,
-            vec![
-                file("/usr/local/bin/etcd", bundled("bin/etcd")),
+        "etcd" => {
+            let mut etcd = server("/usr/local/bin/etcd", "bin/etcd");
+            etcd.files.extend([
                 file("/usr/local/bin/etcdctl", bundled("bin/etcdctl")),
                 file("/usr/local/bin/etcdutl", bundled("bin/etcdutl")),
-            ],
-        ),
+            ]);
+            etcd
+        }
         _ => return None,
     })
 }
@@ -428,7 +428,7 @@ registry.k8s.io/etcd:3.6.8-0
             .images
             .iter()
             .map(|image| {
-                let files: Vec<&str> = image.files.iter().map(|file| file.path).collect();
+                let files: Vec<&str> = image.files.iter().map(|file| &*file.path).collect();
                 format!(
                     "{} {:?}{}{}\n  {}",
                     image.reference,

@@ -3,6 +3,7 @@
 
 mod parts;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -13,7 +14,8 @@ use super::lock::LockDifference;
 use super::recipe::NODE;
 use super::stored::archives;
 use crate::digest::Inputs;
-use crate::oci::Program;
+use crate::files::files_below;
+use crate::oci::{OciFile, OciImage, Program};
 use crate::{Check, Error, Kind, Workshop};
 use parts::Parts;
 
@@ -25,13 +27,21 @@ pub enum NamedNetwork {
     /// Calico beside kube-proxy: routes where nodes share a segment and VXLAN elsewhere, rules for NetworkPolicies,
     /// and addresses of its own choice.
     Calico,
+    /// Cilium beside kube-proxy: programs of the kernel's own (eBPF) at each Pod, routes, and addresses of the Node's
+    /// range.
+    Cilium,
     /// flannel (VXLAN) beside kube-proxy, with the program, the CNI plugin and the manifest that it publishes.
     FlannelPublished,
 }
 
 impl NamedNetwork {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::KubeRouter, Self::Calico, Self::FlannelPublished];
+    pub const ALL: [Self; 4] = [
+        Self::KubeRouter,
+        Self::Calico,
+        Self::Cilium,
+        Self::FlannelPublished,
+    ];
 
     /// Its manifest, below the project's root.
     pub fn manifest(self, source: &Path) -> PathBuf {
@@ -43,6 +53,7 @@ impl NamedNetwork {
         match self {
             Self::KubeRouter | Self::FlannelPublished => None,
             Self::Calico => Some("calico"),
+            Self::Cilium => Some("cilium"),
         }
     }
 }
@@ -53,6 +64,7 @@ impl fmt::Display for NamedNetwork {
         f.write_str(match self {
             Self::KubeRouter => "kube-router",
             Self::Calico => "calico",
+            Self::Cilium => "cilium",
             Self::FlannelPublished => "flannel-published",
         })
     }
@@ -124,6 +136,7 @@ pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<Pat
     let staging = workshop.cache.staging(&format!("image-{network}"))?;
     for image in &plan.parts.images {
         let path = staging.path().join(image.file_name());
+        let image = with_sources(image, &sources)?;
         let archive = image.archive(&root, |program| match program {
             Program::Source(path) => fs::read(sources.join(path)),
             Program::Text(text) => Ok(text.as_bytes().to_vec()),
@@ -132,7 +145,7 @@ pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<Pat
                 let found = found.find(|path| path.exists());
                 fs::read(found.unwrap_or_else(|| path.into()))
             }
-            Program::Probe | Program::Bundle(_) | Program::Newer(_) => {
+            Program::Probe | Program::Bundle(_) | Program::Newer(_) | Program::Sources(_) => {
                 Err(io::ErrorKind::Unsupported.into())
             }
         });
@@ -141,6 +154,29 @@ pub fn network(workshop: &Workshop<'_>, network: NamedNetwork) -> Result<Vec<Pat
     }
     let dir = (workshop.cache).publish(Kind::Tool, &plan.name, staging)?;
     archives(&dir)
+}
+
+/// An image with each file of the sources' folders that it names.
+fn with_sources(image: &OciImage, sources: &Path) -> Result<OciImage, Error> {
+    let mut files = Vec::new();
+    for file in &image.files {
+        let Program::Sources(folder) = &file.program else {
+            files.push(file.clone());
+            continue;
+        };
+        let mut found = BTreeSet::new();
+        let folder = sources.join(folder);
+        files_below(&folder, Path::new(""), &mut found)?;
+        files.extend(found.iter().map(|path| OciFile {
+            path: format!("{}/{}", file.path, path.display()).into(),
+            program: Program::Source(folder.join(path).display().to_string()),
+            capability: None,
+        }));
+    }
+    Ok(OciImage {
+        files,
+        ..image.clone()
+    })
 }
 
 /// Moves the lock of a network's packages to the archive's current versions, and tells what changed.
@@ -156,8 +192,6 @@ pub fn bump_network(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::Cache;
     use crate::image::inquiry::tests::source;

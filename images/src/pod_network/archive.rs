@@ -326,7 +326,7 @@ pub(super) mod tests {
         let image = OciImage {
             reference: name.to_owned(),
             files: vec![OciFile {
-                path: "/probe",
+                path: "/probe".into(),
                 program: Program::Probe,
                 capability: None,
             }],

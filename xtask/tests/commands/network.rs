@@ -55,6 +55,13 @@ fn calico_is_built_and_carries_by_its_name() {
 
 #[test]
 #[ignore = "runs a cluster of machines"]
+fn cilium_is_built_and_carries_by_its_name() {
+    let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network cilium";
+    passes_in(words, "by-hand/nftables/manifest");
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
 fn flannel_carries_as_it_is_published() {
     let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network flannel-published";
     passes_in(words, "by-hand/nftables/manifest");

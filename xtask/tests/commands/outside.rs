@@ -244,7 +244,7 @@ fn pods_run_images_of_one_s_own_archives() {
     let image = OciImage {
         reference: "own.invalid/tool:1".to_owned(),
         files: vec![OciFile {
-            path: "/kubectl",
+            path: "/kubectl".into(),
             program: Program::Apart("kubectl".to_owned()),
             capability: None,
         }],

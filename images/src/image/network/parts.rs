@@ -1,9 +1,10 @@
 //! What the images of each network are made of, as data.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::NamedNetwork;
-use crate::bundle::{Apart, CALICO, FLANNEL_CNI_PLUGIN, FLANNEL_PUBLISHED, KUBE_ROUTER};
+use crate::bundle::{Apart, CALICO, CILIUM, FLANNEL_CNI_PLUGIN, FLANNEL_PUBLISHED, KUBE_ROUTER};
 use crate::oci::{OciFile, OciImage, Program};
 use crate::{Error, Workshop};
 
@@ -42,9 +43,35 @@ const OF_CALICO: [&str; 7] = [
     "/etc/service/available/node-status-reporter/run",
 ];
 
-fn file(path: &'static str, program: Program) -> OciFile {
+/// What Cilium compiles the kernel's programs with.
+const COMPILER: &str = "clang";
+
+/// Where Cilium's daemon finds the kernel's programs, which it compiles on each node; their sources are at `bpf` in its
+/// own.
+const KERNEL_PROGRAMS: &str = "/var/lib/cilium/bpf";
+/// Each of them, and what a node and a Pod have to say for themselves, before they do.
+const KERNEL_FILES: [&str; 14] = [
+    "bpf_alignchecker.c",
+    "bpf_host.c",
+    "bpf_lxc.c",
+    "bpf_overlay.c",
+    "bpf_probes.c",
+    "bpf_sock.c",
+    "bpf_sock_term.c",
+    "bpf_wireguard.c",
+    "bpf_xdp.c",
+    "ep_config.h",
+    "filter_config.h",
+    "netdev_config.h",
+    "node_config.h",
+    "LICENSE.GPL-2.0",
+];
+/// What they include.
+const KERNEL_FOLDERS: [&str; 2] = ["include", "lib"];
+
+fn file(path: impl Into<Cow<'static, str>>, program: Program) -> OciFile {
     OciFile {
-        path,
+        path: path.into(),
         program,
         capability: None,
     }
@@ -80,6 +107,7 @@ impl Parts {
         Ok(match network {
             NamedNetwork::KubeRouter => kube_router(&KUBE_ROUTER.tag(workshop)?),
             NamedNetwork::Calico => calico(&CALICO.tag(workshop)?),
+            NamedNetwork::Cilium => cilium(&CILIUM.tag(workshop)?),
             NamedNetwork::FlannelPublished => flannel(
                 &FLANNEL_PUBLISHED.tag(workshop)?,
                 &FLANNEL_CNI_PLUGIN.tag(workshop)?,
@@ -149,6 +177,51 @@ fn calico(tag: &str) -> Parts {
         programs: &[CALICO],
         packages: [TOOLS.as_slice(), &[SUPERVISOR]].concat(),
         images: vec![node, plugins, controllers],
+    }
+}
+
+fn cilium(tag: &str) -> Parts {
+    let reference = |name: &str| format!("quay.io/cilium/{name}:{tag}");
+    let daemon = "/usr/bin/cilium-agent";
+    let programs = [
+        built(daemon, "bin/daemon"),
+        built("/usr/bin/cilium-dbg", "bin/cilium-dbg"),
+        built("/usr/bin/cilium-mount", "bin/mount"),
+        built("/usr/bin/cilium-sysctlfix", "bin/sysctlfix"),
+        built("/opt/cni/bin/cilium-cni", "bin/cilium-cni"),
+    ];
+    let beside = [
+        ("/init-container.sh", "images/cilium/init-container.sh"),
+        ("/install-plugin.sh", "plugins/cilium-cni/install-plugin.sh"),
+        ("/cni-uninstall.sh", "plugins/cilium-cni/cni-uninstall.sh"),
+    ];
+    let beside = beside.map(|(path, from)| file(path, Program::Source(from.to_owned())));
+    let in_kernel = |name: &str| (format!("{KERNEL_PROGRAMS}/{name}"), format!("bpf/{name}"));
+    let files = KERNEL_FILES.map(|name| {
+        let (path, from) = in_kernel(name);
+        file(path, Program::Source(from))
+    });
+    let folders = KERNEL_FOLDERS.map(|name| {
+        let (path, from) = in_kernel(name);
+        file(path, Program::Sources(from))
+    });
+    let of_daemon = programs.into_iter().chain(beside);
+    let operator = "/usr/bin/cilium-operator-generic";
+    Parts {
+        programs: &[CILIUM],
+        packages: [TOOLS.as_slice(), &[COMPILER]].concat(),
+        images: vec![
+            over_debian(
+                reference("cilium"),
+                daemon,
+                of_daemon.chain(files).chain(folders).collect(),
+            ),
+            bare(
+                reference("operator-generic"),
+                operator,
+                vec![built(operator, "bin/operator")],
+            ),
+        ],
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) struct NetworkArgs {
     /// How kube-proxy translates: nftables or iptables
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Nftables)]
     pub(crate) kube_proxy: ProxyMode,
-    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, kube-router, calico,
+    /// What connects the Pods: routes, flannel (VXLAN), flannel-host-gw, kube-router, calico, cilium,
     /// flannel-published, or a manifest of your own (YAML or JSON) [default: routes by hand, flannel with
     /// kubeadm]
     #[arg(long, value_name = "NETWORK|FILE")]
