@@ -21,8 +21,8 @@ pub struct Apart {
     told: &'static [&'static str],
     /// Whether some of them are of C as well.
     c: bool,
-    /// The tags of their build.
-    tags: &'static [&'static str],
+    /// The tags of their build, joined by commas (`go help buildconstraint`).
+    tags: &'static str,
 }
 
 /// kube-router: one program.
@@ -32,7 +32,7 @@ pub const KUBE_ROUTER: Apart = Apart {
     release: None,
     told: &[],
     c: false,
-    tags: &[],
+    tags: "",
 };
 
 /// Calico: the node's daemon, its CNI plugin, and the controllers.
@@ -49,7 +49,7 @@ pub const CALICO: Apart = Apart {
         "github.com/projectcalico/calico/node/pkg/lifecycle/startup.VERSION",
     ],
     c: false,
-    tags: &[],
+    tags: "",
 };
 
 /// Cilium: the node's daemon and what starts beside it, its CNI plugin, its tool, and the operator.
@@ -60,7 +60,7 @@ pub const CILIUM: Apart = Apart {
     told: &["github.com/cilium/cilium/pkg/version.ciliumVersion"],
     c: false,
     // As its Makefile.defs and operator/Makefile have them for what is published: the operator of no cloud.
-    tags: &["osusergo", "ipam_provider_operator"],
+    tags: "osusergo,ipam_provider_operator",
 };
 
 /// flannel with its own entry point, which has every backend.
@@ -71,7 +71,8 @@ pub const FLANNEL_PUBLISHED: Apart = Apart {
     told: &["github.com/flannel-io/flannel/pkg/version.Version"],
     // Its backend `udp`.
     c: true,
-    tags: &[],
+    // What Go does itself where the libraries of C could not be linked statically: names of hosts and users.
+    tags: "netgo,osusergo",
 };
 
 /// The CNI plugin that flannel's own configuration names. The module proxy does not serve flannel's own repository of
@@ -82,7 +83,7 @@ pub const FLANNEL_CNI_PLUGIN: Apart = Apart {
     release: None,
     told: &[],
     c: false,
-    tags: &[],
+    tags: "",
 };
 
 impl Apart {

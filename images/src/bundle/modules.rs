@@ -38,9 +38,6 @@ const STRIPPED: &str = "-s -w";
 /// What makes a program of C one that needs no library of this host's.
 const STATIC: &str = " -linkmode external -extldflags -static";
 
-/// What Go does itself where the libraries of C could not be linked so: names of hosts and users.
-const GO_S_OWN: &str = "netgo,osusergo";
-
 /// How long one module may take: kubernetes needs 5 minutes on 2 free cores.
 pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
@@ -223,8 +220,8 @@ pub(super) struct Alone<'a> {
     pub(super) told: &'a [(&'a str, &'a str)],
     /// Whether some of it is of C.
     pub(super) c: bool,
-    /// Its tags.
-    pub(super) tags: &'a [&'a str],
+    /// Its tags, joined by commas.
+    pub(super) tags: &'a str,
 }
 
 impl Recipe {
@@ -239,7 +236,7 @@ impl Recipe {
             false => bundles.join(version).join(name),
         };
         let folders = names.iter().map(|name| (*name, folder(name)));
-        Self::of(version, folders.collect(), ldflags(version))
+        Self::of(version, folders.collect(), ldflags(version), "")
     }
 
     /// Modules, by their names, in these folders.
@@ -247,12 +244,16 @@ impl Recipe {
         version: &str,
         folders: Vec<(&'static str, PathBuf)>,
         ldflags: String,
+        tags: &str,
     ) -> Result<Self, Error> {
         let mut inputs = Inputs::of("bundle")
             .with("recipe", RECIPE)
             .with("version", version)
             .with("go", GO_VERSION)
             .with("ldflags", &ldflags);
+        if !tags.is_empty() {
+            inputs = inputs.with("tags", tags);
+        }
         let (mut modules, mut tools) = (Vec::new(), Vec::new());
         for (name, dir) in folders {
             let has_main = dir.join("main.go").exists();
@@ -281,7 +282,7 @@ impl Recipe {
             tools,
             ldflags,
             c: false,
-            tags: String::new(),
+            tags: tags.to_owned(),
             name: inputs.name(),
         })
     }
@@ -298,10 +299,8 @@ impl Recipe {
         let folder = source.join("images/bundle").join(name);
         let linked = c.then(|| STATIC.to_owned());
         let flags = [STRIPPED.to_owned()].into_iter().chain(told).chain(linked);
-        let recipe = Self::of("", vec![(name, folder)], flags.collect())?;
-        let own = if c { &[GO_S_OWN] } else { [].as_slice() };
-        let tags = [own, tags].concat().join(",");
-        Ok(Self { c, tags, ..recipe })
+        let recipe = Self::of("", vec![(name, folder)], flags.collect(), tags)?;
+        Ok(Self { c, ..recipe })
     }
 
     /// Where its programs are in the folder that they are built into.

@@ -49,7 +49,7 @@ const COMPILER: &str = "clang";
 /// Where Cilium's daemon finds the kernel's programs, which it compiles on each node; their sources are at `bpf` in its
 /// own.
 const KERNEL_PROGRAMS: &str = "/var/lib/cilium/bpf";
-/// Each of them, and what a node and a Pod have to say for themselves, before they do.
+/// Each of them, the licence that they are under, and what a node and a Pod have to say for themselves, before they do.
 const KERNEL_FILES: [&str; 14] = [
     "bpf_alignchecker.c",
     "bpf_host.c",
