@@ -165,13 +165,15 @@ fn with_sources(image: &OciImage, sources: &Path) -> Result<OciImage, Error> {
             continue;
         };
         let mut found = BTreeSet::new();
-        let folder = sources.join(folder);
-        files_below(&folder, Path::new(""), &mut found)?;
-        files.extend(found.iter().map(|path| OciFile {
-            path: format!("{}/{}", file.path, path.display()).into(),
-            program: Program::Source(folder.join(path).display().to_string()),
-            capability: None,
-        }));
+        files_below(sources, Path::new(folder), &mut found)?;
+        for from in found {
+            let from = from.display().to_string();
+            files.push(OciFile {
+                path: from.replacen(folder, &file.path, 1).into(),
+                program: Program::Source(from),
+                capability: None,
+            });
+        }
     }
     Ok(OciImage {
         files,
@@ -198,6 +200,48 @@ mod tests {
     use crate::pod_network::{PodNetworkManifest, Terms};
     use crate::test_host::Loud;
     use podwire_process::Spawner;
+
+    #[test]
+    fn a_folder_of_the_sources_is_each_file_in_it() {
+        let sources = tempfile::tempdir().unwrap();
+        let lib = sources.path().join("bpf/lib");
+        fs::create_dir_all(lib.join("bpf")).unwrap();
+        for name in ["common.h", "bpf/map.h"] {
+            fs::write(lib.join(name), "").unwrap();
+        }
+        let folder = OciFile {
+            path: "/var/lib/bpf/lib".into(),
+            program: Program::Sources("bpf/lib".to_owned()),
+            capability: None,
+        };
+        let image = OciImage {
+            reference: "net:1".to_owned(),
+            files: vec![folder],
+            debian: false,
+            entrypoint: vec!["/daemon"],
+            user: None,
+        };
+        let image = with_sources(&image, sources.path()).unwrap();
+        let shown = image.files.iter().map(|file| (&*file.path, &file.program));
+        insta::assert_debug_snapshot!(shown.collect::<Vec<_>>(), @r#"
+        [
+            (
+                "/var/lib/bpf/lib/bpf/map.h",
+                Source(
+                    "bpf/lib/bpf/map.h",
+                ),
+            ),
+            (
+                "/var/lib/bpf/lib/common.h",
+                Source(
+                    "bpf/lib/common.h",
+                ),
+            ),
+        ]
+        "#);
+        let none = with_sources(&image, Path::new("/nowhere")).unwrap();
+        assert_eq!(none, image, "nothing of it is a folder any more");
+    }
 
     #[test]
     fn each_manifest_runs_the_image_that_is_built_for_it_and_nothing_else() {
