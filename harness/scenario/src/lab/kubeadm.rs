@@ -257,7 +257,7 @@ impl<'lab> Kubeadm<'lab> {
     }
 
     /// `kubeadm reset`, answered with y; what it said. It waits two seconds for each container to end, and warns of
-    /// those that took longer: then it is typed once more, as a person would.
+    /// those that took longer: then it is typed once more, as a person would, and what it said is of both times.
     ///
     /// # Errors
     /// When it fails.
@@ -267,7 +267,7 @@ impl<'lab> Kubeadm<'lab> {
             return Ok(said);
         }
         (self.node.lab()).step("it warns that containers took too long to end: once more");
-        self.reset_once().await
+        Ok(said + &self.reset_once().await?)
     }
 
     async fn reset_once(self) -> anyhow::Result<String> {

@@ -196,15 +196,12 @@ fn cilium(tag: &str) -> Parts {
         ("/cni-uninstall.sh", "plugins/cilium-cni/cni-uninstall.sh"),
     ];
     let beside = beside.map(|(path, from)| file(path, Program::Source(from.to_owned())));
-    let in_kernel = |name: &str| (format!("{KERNEL_PROGRAMS}/{name}"), format!("bpf/{name}"));
-    let files = KERNEL_FILES.map(|name| {
-        let (path, from) = in_kernel(name);
-        file(path, Program::Source(from))
-    });
-    let folders = KERNEL_FOLDERS.map(|name| {
-        let (path, from) = in_kernel(name);
-        file(path, Program::Sources(from))
-    });
+    let in_kernel = |name: &str, of_sources: fn(String) -> Program| {
+        let path = format!("{KERNEL_PROGRAMS}/{name}");
+        file(path, of_sources(format!("bpf/{name}")))
+    };
+    let files = KERNEL_FILES.map(|name| in_kernel(name, Program::Source));
+    let folders = KERNEL_FOLDERS.map(|name| in_kernel(name, Program::Sources));
     let of_daemon = programs.into_iter().chain(beside);
     let operator = "/usr/bin/cilium-operator-generic";
     Parts {
