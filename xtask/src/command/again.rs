@@ -83,6 +83,9 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let flags = flags.chain(kernels).chain(archives).chain(replaced);
     let words = flags.flat_map(|(flag, value)| [flag.into(), value]);
     let words = words.chain(args.measure.then(|| "--measure".into()));
+    // Those of kubeadm's have it anyway.
+    let dns = args.network.cluster_dns && cell.bootstrap == Bootstrap::ByHand;
+    let words = words.chain(dns.then(|| "--cluster-dns".into()));
     let as_present = args.network.pull_policy_as_present;
     let words = words.chain(as_present.then(|| "--pull-policy-as-present".into()));
     ChildCommand::new("cargo")
@@ -129,6 +132,14 @@ mod tests {
         assert_eq!(
             kubeadm(kernel),
             format!("cargo xtask test --bootstrap kubeadm {kernel}")
+        );
+        assert_eq!(
+            again("--cluster-dns", Bootstrap::ByHand),
+            "cargo xtask test --bootstrap by-hand --cluster-dns"
+        );
+        assert_eq!(
+            kubeadm("--cluster-dns"),
+            "cargo xtask test --bootstrap kubeadm"
         );
         assert_eq!(
             kubeadm("--ip-families dual"),

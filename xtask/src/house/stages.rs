@@ -63,6 +63,9 @@ struct Content {
     /// Digest of the user's configurations of components, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     configurations: Option<String>,
+    /// Whether it is by hand and was made for a DNS of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cluster_dns: bool,
     /// In seconds since 1970.
     built: u64,
 }
@@ -313,6 +316,8 @@ impl Listed {
 impl Content {
     fn of(manifest: &StageManifest) -> anyhow::Result<Self> {
         let plan = &manifest.plan;
+        // A stage from before the kubelets, or of kubeadm, is the same without.
+        let without_dns = plan.clone().with_cluster_dns(false).key(manifest.name)?;
         Ok(Self {
             stage: manifest.name,
             cells: plan.cells_with(manifest.name)?,
@@ -326,6 +331,7 @@ impl Content {
             configurations: Some(&plan.configurations)
                 .filter(|it| !it.is_empty())
                 .map(Configurations::digest),
+            cluster_dns: manifest.key != without_dns && plan.cluster_dns,
             built: manifest.built,
         })
     }
@@ -442,6 +448,9 @@ fn text(listed: &[Listed], now: SystemTime) -> String {
         }
         if let Some(digest) = content.and_then(|it| it.configurations.as_ref()) {
             text += &format!("  with configurations of yours: sha256 {digest}\n");
+        }
+        if content.is_some_and(|it| it.cluster_dns) {
+            text += "  with a DNS of its own (--cluster-dns)\n";
         }
         for damage in &listed.damage {
             text += &format!("  damaged: {damage}\n");
@@ -582,7 +591,8 @@ mod tests {
             broken: Some(Break::PodRange),
             ..cluster_plan()
         };
-        let mut damaged = whole(cluster_plan(), StageName::Booted);
+        let with_dns = || cluster_plan().with_cluster_dns(true);
+        let mut damaged = whole(with_dns(), StageName::Booted);
         let sealed = SealedFile {
             size: 7,
             digest: String::new(),
@@ -597,7 +607,7 @@ mod tests {
             ..cache_entry(STAGES, "a", 2)
         };
         let all = [
-            listed(used, Ok(whole(cluster_plan(), StageName::Workload))),
+            listed(used, Ok(whole(with_dns(), StageName::Workload))),
             listed(cache_entry(STAGES, "b", 50), Ok(whole(old, StageName::Cni))),
             listed(cache_entry(STAGES, "c", 3), Ok(damaged)),
             listed(
@@ -619,6 +629,7 @@ mod tests {
         insta::assert_snapshot!(text(&all, now), @"
         stage        cell                     nodes  Kubernetes  guests  fault      on disk  built       used
         workload     by-hand/nftables/routes  3      1.36.4      tcg                1.5 GiB  4 days ago  2 h 0 min ago  in use
+          with a DNS of its own (--cluster-dns)
         cni          by-hand/nftables/routes  3      1.36.4      tcg     pod-range  1.5 GiB  4 days ago  2 days ago     would be made again
           QEMU is another: 8.2.2 (it was made with 7.2)
         booted       */*/*                    3      1.36.4      tcg                1.5 GiB  4 days ago  3 h 0 min ago  would be made again

@@ -72,6 +72,7 @@ impl Prepared {
         consent::host_packages(session, args.yes)?;
         let wanted = Wanted {
             system: Some(&system),
+            cluster_dns: args.network.cluster_dns,
             yes: args.yes,
             locked: args.locked,
             ..Wanted::cluster(&order, args.nodes)

@@ -16,6 +16,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) system: Option<&'a NodeSystem>,
     pub(crate) nodes: u32,
     pub(crate) broken: Option<Break>,
+    /// Whether clusters by hand have a DNS of their own too.
+    pub(crate) cluster_dns: bool,
     pub(crate) require_kvm: bool,
     pub(crate) yes: bool,
     pub(crate) locked: bool,
@@ -31,6 +33,7 @@ impl<'a> Wanted<'a> {
             system: None,
             nodes,
             broken: None,
+            cluster_dns: false,
             require_kvm: false,
             yes: false,
             locked: false,
@@ -58,6 +61,7 @@ impl<'a> Wanted<'a> {
             host_cpu()?,
             self.broken,
         )?
+        .with_cluster_dns(self.cluster_dns)
         .with_upgrade_to(self.bundle.upgrade.as_ref().map(|it| it.kubernetes.clone())))
     }
 }

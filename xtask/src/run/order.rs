@@ -173,11 +173,14 @@ impl<'a> Order<'a> {
     }
 
     pub(crate) fn wanted(&self) -> Wanted<'_> {
+        // Of the conformance tests some are of names, and others ask by names.
+        let conformance = self.args.tests == Some(AskedTests::Conformance);
         Wanted {
             bundle: &self.bundle,
             system: Some(&self.system),
             nodes: self.args.nodes,
             broken: self.args.broken,
+            cluster_dns: conformance || self.args.network.cluster_dns,
             require_kvm: self.args.require_kvm,
             yes: self.args.yes,
             locked: self.args.locked,

@@ -271,9 +271,31 @@ fn pods_run_images_of_one_s_own_archives() {
 
 #[test]
 #[ignore = "runs a cluster of machines"]
+fn a_cluster_by_hand_has_names_where_they_are_asked_for() {
+    let script = "kubectl run asker --image podwire.invalid/probe:1 --image-pull-policy Never --restart Never \
+                    --command -- /probe resolve '{\"name\":\"blue.default.svc.cluster.local\",\"limit_ms\":60000}' && \
+                  kubectl wait --for jsonpath={.status.phase}=Succeeded pod/asker --timeout 5m && \
+                  kubectl logs asker && kubectl get service blue -o jsonpath='led to {.spec.clusterIP}.'";
+    let ran = xtask(&format!("{WITH} --cluster-dns -- sh -c"))
+        .arg(script)
+        .output()
+        .unwrap();
+    let told = text(&ran.stdout) + &text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    let (answer, service) = told.split_once("led to ").unwrap();
+    let service = service.split_once(".\n").map_or(service, |(it, _)| it);
+    let service = service.trim_end_matches('.');
+    assert!(
+        answer.contains("\"answered\"") && answer.contains(service),
+        "{told}"
+    );
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
 fn a_network_conformance_test_of_kubernetes_own_is_a_scenario() {
-    // By addresses alone: clusters by hand have no names.
-    let name = "networking_granular_checks_pods_should_function_for_intra_pod_communication_http_nodeconformance";
+    // By names, in a cluster by hand, which has them for such tests.
+    let name = "dns_should_provide_dns_for_services";
     let words = "test --yes --nodes 2 --bootstrap by-hand --tests conformance --filter";
     let ran = xtask(words).arg(name).output().unwrap();
     let told = text(&ran.stdout) + &text(&ran.stderr);

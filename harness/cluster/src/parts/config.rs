@@ -67,8 +67,9 @@ fn extend(config: &mut Value, more: Option<Value>) {
     }
 }
 
-/// The kubelet's configuration by hand, the user's merged in; kubeadm adds the like by itself.
-pub(crate) fn kubelet(settings: Settings, given: &Configurations) -> Merged {
+/// The kubelet's configuration by hand, the user's merged in; kubeadm adds the like by itself, and always where the
+/// cluster's DNS is.
+pub(crate) fn kubelet(settings: Settings, given: &Configurations, cluster_dns: bool) -> Merged {
     let mut config = kubelet_settings(settings);
     let own = json!({
         "authentication": {
@@ -88,21 +89,30 @@ pub(crate) fn kubelet(settings: Settings, given: &Configurations) -> Merged {
         Need::new(&["tlsCertFile"], units::NODE_CERTIFICATE, OWN_CERTIFICATE),
         Need::new(&["tlsPrivateKeyFile"], units::NODE_KEY, OWN_CERTIFICATE),
     ]);
+    if cluster_dns {
+        let dns = json!({ "clusterDNS": [CLUSTER_DNS], "clusterDomain": CLUSTER_DOMAIN });
+        extend(&mut config, Some(dns));
+        needs.extend(cluster_dns_needs());
+    }
     merge(config, given.of(Kind::Kubelet), &needs)
 }
 
 /// What kubeadm is given of it.
 pub(crate) fn kubelet_for_kubeadm(settings: Settings, given: &Configurations) -> Merged {
     let mut needs = kubelet_needs();
-    needs.extend([
+    needs.extend(cluster_dns_needs());
+    merge(kubelet_settings(settings), given.of(Kind::Kubelet), &needs)
+}
+
+fn cluster_dns_needs() -> [Need; 2] {
+    [
         Need::new(
             &["clusterDNS"],
             json!([CLUSTER_DNS]),
             "kubeadm gives that address to CoreDNS",
         ),
         Need::new(&["clusterDomain"], CLUSTER_DOMAIN, "CoreDNS answers for it"),
-    ]);
-    merge(kubelet_settings(settings), given.of(Kind::Kubelet), &needs)
+    ]
 }
 
 const OWN_CERTIFICATE: &str = "the node's certificate is there";
@@ -236,8 +246,11 @@ mod tests {
     fn the_configurations_read_as_meant_in_each_class() {
         let none = Configurations::default();
         for (settings, class) in [(Settings::OwnDefaults, "kvm"), (Settings::Idle, "tcg")] {
-            let config = kubelet(settings, &none);
+            let config = kubelet(settings, &none, false);
             insta::assert_snapshot!(format!("kubelet-{class}"), config.text());
+            let with_dns = kubelet(settings, &none, true).config;
+            assert_eq!(with_dns["clusterDNS"], json!(["10.0.0.10"]));
+            assert_eq!(with_dns["clusterDomain"], "cluster.local");
         }
         let mut cell = Cell::usual(Bootstrap::ByHand);
         insta::assert_snapshot!("kube-proxy", kube_proxy(2, cell, &none).text());

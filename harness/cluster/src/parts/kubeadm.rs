@@ -66,6 +66,16 @@ pub(crate) const SHOW_ADMIN: &str =
 pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
+/// Has kubeadm print what it would apply of CoreDNS, and applies that: for a cluster that is not kubeadm's. It would look
+/// for the version on the internet.
+pub(crate) fn apply_core_dns(kubernetes: &str) -> String {
+    format!(
+        "mkdir -p /root/podwire && cd /root/podwire && kubeadm init phase addon coredns --print-manifest \
+         --kubernetes-version {kubernetes} --service-cidr {SERVICES} --service-dns-domain {CLUSTER_DOMAIN} \
+         > core-dns.yaml && kubectl apply --server-side --validate=false -f core-dns.yaml"
+    )
+}
+
 /// `kubeadm upgrade apply`, with the patches that `kubeadm init` was given, where it was: it keeps the
 /// configuration in the cluster, and these nowhere.
 pub fn upgrade_apply(arguments: &str, settings: Settings) -> String {

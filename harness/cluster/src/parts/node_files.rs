@@ -10,7 +10,7 @@ use super::units;
 use crate::plan::addresses::pod_range;
 use crate::plan::breaks::Break;
 use crate::plan::cell::{Cell, PodNetwork};
-use crate::plan::configurations::Configurations;
+use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::ip_families::{IpFamilies, pod_range_v6};
 use crate::plan::settings::Settings;
 
@@ -61,14 +61,10 @@ pub fn control_plane(pki: &Pki, cell: Cell, settings: Settings) -> Vec<NodeFile>
 }
 
 /// What a node gets before its kubelet starts, in a stable order.
-pub fn node(
-    number: u32,
-    pki: &Pki,
-    cell: Cell,
-    settings: Settings,
-    given: &Configurations,
-) -> Vec<NodeFile> {
-    let kubelet = config::kubelet(settings, given);
+pub(crate) fn node(number: u32, pki: &Pki, plan: &ClusterPlan) -> Vec<NodeFile> {
+    let (cell, given) = (plan.cell, &plan.configurations);
+    let settings = Settings::of(plan.accelerator);
+    let kubelet = config::kubelet(settings, given, plan.cluster_dns);
     let kube_proxy = config::kube_proxy(number, cell, given);
     let mut files = prepared(cell, settings);
     files.extend([
@@ -117,11 +113,19 @@ pub fn pod_network(number: u32, families: IpFamilies, broken: Option<Break>) -> 
 mod tests {
     use std::net::Ipv4Addr;
 
+    use podwire_vm::Accelerator;
+
     use super::*;
     use crate::plan::cell::Bootstrap;
+    use crate::plan::cluster_plan::ImageFiles;
 
     fn cell() -> Cell {
         Cell::usual(Bootstrap::ByHand)
+    }
+
+    fn plan() -> ClusterPlan {
+        let image = ImageFiles::default();
+        ClusterPlan::new(2, cell(), "1.36.4", &image, Accelerator::Tcg, "", "", None).unwrap()
     }
 
     fn nodes() -> [Ipv4Addr; 2] {
@@ -130,13 +134,7 @@ mod tests {
 
     fn all(pki: &Pki) -> Vec<NodeFile> {
         let mut files = control_plane(pki, cell(), Settings::Idle);
-        files.extend(node(
-            2,
-            pki,
-            cell(),
-            Settings::Idle,
-            &Configurations::default(),
-        ));
+        files.extend(node(2, pki, &plan()));
         files.push(pod_network(2, IpFamilies::Ipv4, None));
         files
     }
@@ -167,8 +165,7 @@ mod tests {
         644 /etc/systemd/system/kube-controller-manager.service
         644 /etc/systemd/system/kube-scheduler.service
         ");
-        let none = Configurations::default();
-        insta::assert_snapshot!(list(&node(2, &pki, cell(), Settings::Idle, &none)), @r"
+        insta::assert_snapshot!(list(&node(2, &pki, &plan())), @r"
         644 /etc/systemd/system/node-network.service
         644 /etc/systemd/system/containerd.service.d/podwire.conf
         644 /etc/kubernetes/masquerade.nft

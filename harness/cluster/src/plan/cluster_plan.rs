@@ -110,6 +110,10 @@ pub struct ClusterPlan {
     /// The user's configurations of components, as far as they count with its bootstrap.
     #[serde(default, skip_serializing_if = "Configurations::is_empty")]
     pub configurations: Configurations,
+    /// Whether it has a DNS of its own by hand too, where the documents lay none: the CoreDNS that kubeadm's clusters
+    /// have anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cluster_dns: bool,
 }
 
 impl ClusterPlan {
@@ -160,7 +164,17 @@ impl ClusterPlan {
             pod_images: None,
             node_tree: None,
             configurations: Configurations::default(),
+            cluster_dns: false,
         })
+    }
+
+    /// The same with a DNS of its own, by hand too.
+    #[must_use]
+    pub fn with_cluster_dns(self, cluster_dns: bool) -> Self {
+        Self {
+            cluster_dns,
+            ..self
+        }
     }
 
     /// The same on nodes whose image has a newer version beside it.

@@ -6,6 +6,7 @@ use super::common::{create_workload, on, part, pki, pod_network, set_up};
 use super::network;
 use super::step::{Action, Gate, OnNode, Part};
 use crate::parts::credentials::{Access, Credentials};
+use crate::parts::kubeadm;
 use crate::parts::node_files;
 use crate::parts::units;
 use crate::plan::cell::PodNetwork;
@@ -37,11 +38,19 @@ pub(crate) fn parts(
             part("start kube-proxy", [start_proxy()?]),
             pod_network(plan)?,
         ],
-        StageName::Workload if plan.cell.network == PodNetwork::Routes => {
-            let does = network::connect_pods(plan).chain([start_proxy()?]);
-            vec![part("add all routes, start kube-proxy", does)]
+        StageName::Workload => {
+            let mut parts = Vec::new();
+            if plan.cell.network == PodNetwork::Routes {
+                let does = network::connect_pods(plan).chain([start_proxy()?]);
+                parts.push(part("add all routes, start kube-proxy", does));
+            } else {
+                parts.push(create_workload(plan));
+            }
+            // Its Pods ask the API by the API's Service.
+            parts.extend(plan.cluster_dns.then(|| core_dns(plan)));
+            parts
         }
-        StageName::WorkloadBare | StageName::Workload => vec![create_workload(plan)],
+        StageName::WorkloadBare => vec![create_workload(plan)],
         StageName::Booted | StageName::Identified | StageName::Init => Vec::new(),
     })
 }
@@ -70,12 +79,18 @@ fn control_plane(plan: &ClusterPlan, secrets: &Credentials) -> Result<[Part; 2],
     ])
 }
 
+/// CoreDNS as kubeadm's clusters have it.
+fn core_dns(plan: &ClusterPlan) -> Part {
+    let apply = kubeadm::apply_core_dns(&plan.kubernetes);
+    part("apply CoreDNS's manifest", [on(1, &apply)])
+}
+
 /// Every kubelet starts, and makes its Node.
 fn nodes(plan: &ClusterPlan, secrets: &Credentials) -> Result<Part, ClusterError> {
-    let (pki, settings) = (pki(secrets)?, Settings::of(plan.accelerator));
+    let pki = pki(secrets)?;
     let nodes = (1..=plan.nodes).map(|number| OnNode {
         node: number,
-        files: node_files::node(number, pki, plan.cell, settings, &plan.configurations),
+        files: node_files::node(number, pki, plan),
         command: Some("systemctl enable --now node-network containerd kubelet".to_owned()),
     });
     let registered = Action::Wait {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::step::{Action, OnNode, OnNodes, Part};
+use super::step::{Action, OnNode, OnNodes, Part, Pods};
 use podwire_process::ChildCommand;
 
 use crate::parts::credentials::Credentials;
@@ -23,6 +23,13 @@ use crate::plan::node_tree::Laid;
 const START: Duration = Duration::from_secs(30);
 /// From then to Ready Nodes, and from the workload's creation to running Pods.
 pub(crate) const SETTLED: Duration = Duration::from_secs(40);
+
+/// CoreDNS's Pods, as kubeadm has them.
+pub(crate) const CORE_DNS: Pods = Pods {
+    namespace: "kube-system",
+    selector: "k8s-app=kube-dns",
+    count: 2,
+};
 
 pub(crate) fn part(says: &str, does: impl IntoIterator<Item = Action>) -> Part {
     Part {

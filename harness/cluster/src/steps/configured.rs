@@ -31,7 +31,10 @@ impl ClusterPlan {
                     let merged = config::kube_proxy(number, cell, given);
                     (Kind::KubeProxy, merged)
                 });
-                let kubelet = (Kind::Kubelet, config::kubelet(settings, given));
+                let kubelet = (
+                    Kind::Kubelet,
+                    config::kubelet(settings, given, self.cluster_dns),
+                );
                 [kubelet].into_iter().chain(proxies).collect()
             }
             Bootstrap::Kubeadm => {

@@ -148,6 +148,7 @@ mod tests {
             node_tree,
             configurations,
             upgrade_to,
+            cluster_dns,
         } = plan.clone();
         let mut all = Vec::new();
         let mut vary = |what: String, shapes: bool, change: &dyn Fn(&mut ClusterPlan)| {
@@ -171,6 +172,9 @@ mod tests {
         vary("upgrade".into(), false, &|it| {
             it.upgrade_to = beside.clone();
         });
+        // kubeadm's clusters have one anyway.
+        assert!(!cluster_dns);
+        vary("DNS".into(), by_hand, &|it| it.cluster_dns = true);
         vary("image".into(), true, &|it| it.image = more(&image));
         vary("append".into(), true, &|it| it.append = more(&append));
         assert_eq!(accelerator, Accelerator::Tcg);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use podwire_vm::Ram;
 
 use super::by_hand;
-use super::common::{SETTLED, identities, node_tree, replicas};
+use super::common::{CORE_DNS, SETTLED, identities, node_tree, replicas};
 use super::step::{Action, Beginning, Beyond, Boot, Plug, Pods, Settled, Settling, Step};
 use super::with_kubeadm;
 use crate::parts::credentials::Credentials;
@@ -157,6 +157,10 @@ fn settling(plan: &ClusterPlan, stage: StageName) -> Result<Settling, ClusterErr
     if plan.cell.bootstrap == Bootstrap::Kubeadm && has.api_server {
         when.push(Settled::Pods(with_kubeadm::system_pods(plan, has)));
     }
+    let by_hand = plan.cell.bootstrap == Bootstrap::ByHand;
+    if by_hand && plan.cluster_dns && has.services && has.workload {
+        when.push(Settled::Pods(vec![CORE_DNS]));
+    }
     if has.nodes_ready {
         when.push(Settled::NodesReady(plan.nodes));
     }
@@ -287,6 +291,24 @@ mod tests {
             let all: Vec<String> = steps.iter().map(|(stage, it)| shown(*stage, it)).collect();
             insta::assert_snapshot!(bootstrap.to_string(), all.join("\n"));
         }
+    }
+
+    #[test]
+    fn by_hand_core_dns_comes_with_the_network_that_its_pods_need() {
+        let plan = plan(Cell::usual(Bootstrap::ByHand)).with_cluster_dns(true);
+        let secrets = Credentials::placeholder(&plan);
+        let step = step(&plan, StageName::Workload, &secrets).unwrap();
+        let text = shown(StageName::Workload, &step);
+        insta::assert_snapshot!(&text[text.find("# apply").unwrap()..], @r#"
+        # apply CoreDNS's manifest
+        set up, within 30s
+          node1
+            $ mkdir -p /root/podwire && cd /root/podwire && kubeadm init phase addon coredns --print-manifest --kubernetes-version 1.36.4 --service-cidr 10.0.0.0/24 --service-dns-domain cluster.local > core-dns.yaml && kubectl apply --server-side --validate=false -f core-dns.yaml
+        settles within 40s when Pods([Pods { namespace: "kube-system", selector: "k8s-app=kube-dns", count: 2 }])
+        settles within 40s when NodesReady(2)
+        settles within 40s when Pods([Pods { namespace: "default", selector: "app=blue", count: 4 }])
+        settles within 40s when ProxiesHealthy { nodes: 2, limit: 5s }
+        "#);
     }
 
     fn tree(every: &[&str], of_two: &[&str]) -> NodeTree {

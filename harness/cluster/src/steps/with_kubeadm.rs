@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::common::{create_workload, on, part, pod_network, set_up};
+use super::common::{CORE_DNS, create_workload, on, part, pod_network, set_up};
 use super::network;
 use super::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
 use crate::parts::flannel;
@@ -145,7 +145,7 @@ pub(crate) fn system_pods(plan: &ClusterPlan, has: Has) -> Vec<Pods> {
         });
     }
     if has.cluster_dns {
-        wanted.push(system("k8s-app=kube-dns", 2));
+        wanted.push(CORE_DNS);
     }
     wanted
 }

@@ -139,6 +139,9 @@ pub(crate) struct NetworkArgs {
     /// In a dual-stack cluster the scenarios run that look at both
     #[arg(long, value_name = "FAMILIES", default_value_t = IpFamilies::Ipv4)]
     pub(crate) ip_families: IpFamilies,
+    /// CoreDNS in clusters by hand too, where the documents lay no DNS; those by kubeadm have it anyway
+    #[arg(long)]
+    pub(crate) cluster_dns: bool,
 }
 
 impl NetworkArgs {
