@@ -66,15 +66,23 @@ pub(crate) const SHOW_ADMIN: &str =
 pub(crate) const UNTAINT: &str =
     "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
 
-/// Has kubeadm print what it would apply of CoreDNS, and applies that: for a cluster that is not kubeadm's. It would look
-/// for the version on the internet.
-pub(crate) fn apply_core_dns(kubernetes: &str) -> String {
-    format!(
-        "mkdir -p /root/podwire && cd /root/podwire && kubeadm init phase addon coredns --print-manifest \
-         --kubernetes-version {kubernetes} --service-cidr {SERVICES} --service-dns-domain {CLUSTER_DOMAIN} \
-         > core-dns.yaml && kubectl apply --server-side --validate=false -f core-dns.yaml"
-    )
+/// What kubeadm is told of a cluster that is not its own, for [`APPLY_CORE_DNS`]. Without a version it would ask for
+/// one on the internet; where it finds the cluster's authority, it wants kubeconfigs of its own beside it.
+pub(crate) fn core_dns_file(kubernetes: &str) -> NodeFile {
+    let config = json!({
+        "apiVersion": Kind::Cluster.api_version(),
+        "kind": Kind::Cluster.name(),
+        "kubernetesVersion": format!("v{kubernetes}"),
+        "certificatesDir": "/root/podwire/no-certificates",
+        "networking": { "serviceSubnet": SERVICES.to_string(), "dnsDomain": CLUSTER_DOMAIN },
+    });
+    secret("/root/podwire/core-dns.json", format!("{config:#}\n"))
 }
+
+/// Has kubeadm print what it would apply of CoreDNS, and applies that. Runs on node 1.
+pub(crate) const APPLY_CORE_DNS: &str = "cd /root/podwire && \
+kubeadm init phase addon coredns --config core-dns.json --print-manifest > core-dns.yaml && \
+kubectl apply --server-side --validate=false -f core-dns.yaml";
 
 /// `kubeadm upgrade apply`, with the patches that `kubeadm init` was given, where it was: it keeps the
 /// configuration in the cluster, and these nowhere.

@@ -81,8 +81,12 @@ fn control_plane(plan: &ClusterPlan, secrets: &Credentials) -> Result<[Part; 2],
 
 /// CoreDNS as kubeadm's clusters have it.
 fn core_dns(plan: &ClusterPlan) -> Part {
-    let apply = kubeadm::apply_core_dns(&plan.kubernetes);
-    part("apply CoreDNS's manifest", [on(1, &apply)])
+    let apply = OnNode {
+        node: 1,
+        files: vec![kubeadm::core_dns_file(&plan.kubernetes)],
+        command: Some(kubeadm::APPLY_CORE_DNS.to_owned()),
+    };
+    part("apply CoreDNS's manifest", [set_up([apply])])
 }
 
 /// Every kubelet starts, and makes its Node.

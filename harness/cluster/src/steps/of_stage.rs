@@ -303,7 +303,8 @@ mod tests {
         # apply CoreDNS's manifest
         set up, within 30s
           node1
-            $ mkdir -p /root/podwire && cd /root/podwire && kubeadm init phase addon coredns --print-manifest --kubernetes-version 1.36.4 --service-cidr 10.0.0.0/24 --service-dns-domain cluster.local > core-dns.yaml && kubectl apply --server-side --validate=false -f core-dns.yaml
+            600 /root/podwire/core-dns.json
+            $ cd /root/podwire && kubeadm init phase addon coredns --config core-dns.json --print-manifest > core-dns.yaml && kubectl apply --server-side --validate=false -f core-dns.yaml
         settles within 40s when Pods([Pods { namespace: "kube-system", selector: "k8s-app=kube-dns", count: 2 }])
         settles within 40s when NodesReady(2)
         settles within 40s when Pods([Pods { namespace: "default", selector: "app=blue", count: 4 }])
