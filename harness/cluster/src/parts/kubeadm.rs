@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::component;
 use super::config::{self, CLUSTER_DOMAIN, CRI_SOCKET};
-use super::file::NodeFile;
+use super::file::{NodeFile, secret};
 use super::merge::{Merged, Need, merge};
 use crate::plan::addresses::{API_PORT, PODS, SERVICES, api_address, node_name};
 use crate::plan::cell::Cell;
@@ -70,8 +70,8 @@ pub(crate) const UNTAINT: &str =
 /// one on the internet; where it finds the cluster's authority, it wants kubeconfigs of its own beside it.
 pub(crate) fn core_dns_file(kubernetes: &str) -> NodeFile {
     let config = json!({
-        "apiVersion": Kind::Cluster.api_version(),
-        "kind": Kind::Cluster.name(),
+        "apiVersion": API,
+        "kind": "ClusterConfiguration",
         "kubernetesVersion": format!("v{kubernetes}"),
         "certificatesDir": "/root/podwire/no-certificates",
         "networking": { "serviceSubnet": SERVICES.to_string(), "dnsDomain": CLUSTER_DOMAIN },
@@ -125,7 +125,7 @@ pub fn patches(layout: Layout, settings: Settings) -> impl Iterator<Item = NodeF
     let patched = settings.idle(PATCHED).into_iter().flatten();
     patched.map(move |(component, has_readiness)| {
         let path = format!("{PATCHES}/{component}+strategic.json");
-        secret(&path, patch(component, has_readiness, layout))
+        secret(path, patch(component, has_readiness, layout))
     })
 }
 
@@ -168,14 +168,6 @@ fn patch(component: &str, has_readiness: bool, layout: Layout) -> String {
     format!("{:#}\n", json!({ "spec": { "containers": [container] } }))
 }
 
-fn secret(path: &str, text: String) -> NodeFile {
-    NodeFile {
-        path: path.to_owned(),
-        mode: 0o600,
-        text,
-    }
-}
-
 /// What `kubeadm init` is told, a stream of [`init_documents`].
 pub fn init_config(
     kubernetes: &str,
@@ -202,7 +194,7 @@ pub(crate) fn init_documents(
 ) -> [(Kind, Merged); 4] {
     let families = cell.ip_families;
     let mut networking = json!({
-        "dnsDomain": "cluster.local",
+        "dnsDomain": CLUSTER_DOMAIN,
         "serviceSubnet": families.listed(SERVICES, SERVICES_V6),
     });
     if cell.network.allocates() {
