@@ -109,6 +109,8 @@ fn arguments(test: &str) -> Vec<String> {
         // Of a name that is nobody's, nothing would fail.
         "--ginkgo.fail-on-empty",
         "--ginkgo.no-color",
+        // Else a letter for each of the thousands of other tests.
+        "--ginkgo.silence-skips",
         "--ginkgo.timeout=3h",
         // No cloud's.
         "--provider=skeleton",
@@ -244,7 +246,7 @@ mod tests {
         let found = found.programs.keys().find(|it| it.starts_with(name));
         assert!(found.is_some());
         let shown = arguments("[sig-network] DNS should provide /etc/hosts entries [Conformance]");
-        insta::assert_snapshot!(shown.join(" "), @r"--ginkgo.focus= \[sig-network\] DNS should provide /etc/hosts entries \[Conformance\]$ --ginkgo.fail-on-empty --ginkgo.no-color --ginkgo.timeout=3h --provider=skeleton --dump-logs-on-failure=false");
+        insta::assert_snapshot!(shown.join(" "), @r"--ginkgo.focus= \[sig-network\] DNS should provide /etc/hosts entries \[Conformance\]$ --ginkgo.fail-on-empty --ginkgo.no-color --ginkgo.silence-skips --ginkgo.timeout=3h --provider=skeleton --dump-logs-on-failure=false");
         let Err(Stop::Usage(refused)) = conformance(source, "1.33.13") else {
             panic!("1.33.13 has some");
         };

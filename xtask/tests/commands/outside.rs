@@ -179,7 +179,8 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
     program(
         tests.path(),
         "sees-nodes.sh",
-        r#"test "$(kubectl get nodes -o name | wc -l)" = 2 && cat here.xml >"$PODWIRE_JUNIT""#,
+        r#"echo "$TMPDIR" >temporary; touch "$TMPDIR/left"
+        test "$(kubectl get nodes -o name | wc -l)" = 2 && cat here.xml >"$PODWIRE_JUNIT""#,
     );
     let suite = r#"<testsuites><testsuite name="own" tests="2" failures="0">
         <testcase classname="own" name="a" time="0.5"/>
@@ -215,6 +216,10 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
         2,
         "{results:#}"
     );
+
+    let temporary = fs::read_to_string(tests.path().join("temporary")).unwrap();
+    assert!(temporary.contains("podwire-"), "{temporary}");
+    assert!(!Path::new(temporary.trim()).exists(), "{temporary}");
 
     let attempt = latest().join("by-hand-nftables-routes/scenarios/breaks/attempt-1");
     let page = fs::read_to_string(attempt.join("first-page.md")).unwrap();

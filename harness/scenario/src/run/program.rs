@@ -16,6 +16,7 @@ use podwire_cluster::StageName;
 use podwire_process::{BoundedLog, ChildCommand, Spawner, Stream, plain};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -132,12 +133,15 @@ impl Place<'_> {
         variables: &[(OsString, OsString)],
         junit: &Path,
     ) -> anyhow::Result<ExitStatus> {
+        // What it forgets there goes when it has ended.
+        let temporary = TempDir::with_prefix("podwire-").context("cannot make its $TMPDIR")?;
         let (output, writer) = io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot make a pipe")?;
         let program = ChildCommand::new(&self.program.path).args(&self.program.arguments);
         let program = program.outside_cargo();
         let hidden = self.hidden.iter();
         let program = hidden.fold(program, |program, name| program.env_remove(*name));
+        let program = program.env("TMPDIR", temporary.path());
         let mut command = variables.iter().fold(
             program.env(JUNIT_VARIABLE, junit),
             |command, (name, value)| command.env(name, value),
@@ -179,7 +183,14 @@ fn keep(mut output: PipeReader, kept: File) -> io::Result<u64> {
 /// The last lines of what was said, as they may be shown.
 fn last_of(said: &[u8]) -> String {
     let from = said.len().saturating_sub(LAST_OCTETS);
-    let text = plain::text(&String::from_utf8_lossy(&said[from..]));
+    let mut last = &said[from..];
+    // A line of which the beginning is left out says nothing.
+    if from > 0
+        && let Some(end) = last.iter().position(|octet| *octet == b'\n')
+    {
+        last = &last[end + 1..];
+    }
+    let text = plain::text(&String::from_utf8_lossy(last));
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
@@ -264,6 +275,8 @@ mod tests {
         assert_eq!(last_of(b"\x1b[2Jx\xff\n"), "\\u001b[2Jx\u{fffd}");
         assert_eq!(last_of(b""), "");
         assert!(last_of(&[b'x'; 10_000]).len() <= LAST_OCTETS);
+        let cut = [&[b'x'; 10_000][..], b"\nwhole\n"].concat();
+        assert_eq!(last_of(&cut), "whole");
     }
 
     #[test]
