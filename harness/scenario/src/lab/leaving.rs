@@ -140,11 +140,12 @@ impl Node<'_> {
         lab.all_nodes_ready().await
     }
 
-    /// Scales the workload to so many Pods, until all run and it has some of them.
+    /// Scales the workload to so many Pods as soon as it may have some of them, until all run and it has.
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
     pub async fn takes_pods(self, wanted: usize) -> anyhow::Result<()> {
+        self.until_open().await?;
         self.lab().deployment("blue").scale(wanted).await?;
         let pods = self.lab().pods().until_running_and(wanted, |pods| {
             let some = pods.iter().any(|pod| pod.node == self.number());

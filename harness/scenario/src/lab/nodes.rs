@@ -60,6 +60,14 @@ impl ListedNode {
         taints.map(|taint| taint.key.as_str()).collect()
     }
 
+    /// Keys of those of its taints that keep new Pods away (Kubernetes documentation, "Taints and Tolerations").
+    fn kept_free_by(&self) -> Vec<&str> {
+        let taints = self.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let taints = taints.into_iter().flatten();
+        let strict = taints.filter(|taint| taint.effect != "PreferNoSchedule");
+        strict.map(|taint| taint.key.as_str()).collect()
+    }
+
     /// Its addresses within the cluster (`InternalIP`).
     pub fn internal_addresses(&self) -> Vec<&str> {
         let all = self.status.iter().filter_map(|it| it.addresses.as_ref());
@@ -180,6 +188,28 @@ impl Node<'_> {
         let expected = format!("a Node {self}");
         self.until(expected, READY, |listed| {
             Probe::of(listed.cloned(), Cause::Absent, "not listed")
+        })
+        .await
+    }
+
+    /// Waits until no taint keeps new Pods away. The controller manager takes one from a Node some time after it is
+    /// Ready (`node.kubernetes.io/not-ready`), a Pod network one of its own when its daemon runs there
+    /// (`node.cilium.io/agent-not-ready`): Pods made before have gone elsewhere, and stay.
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) when it does not come to that.
+    pub(super) async fn until_open(self) -> anyhow::Result<()> {
+        let expected = format!("the Node {self} without a taint that keeps Pods away");
+        self.until(expected, READY, |listed| {
+            let Some(node) = listed else {
+                return Probe::not_yet(Cause::Absent, "no such Node");
+            };
+            let taints = node.kept_free_by();
+            Probe::when(
+                taints.is_empty(),
+                Cause::NotReady,
+                format!("it has {}", taints.join(", ")),
+            )
         })
         .await
     }
@@ -312,7 +342,10 @@ mod tests {
             "metadata": { "name": "node2", "labels": { "size": "small" } },
             "spec": {
                 "podCIDR": "10.1.2.0/24",
-                "taints": [{ "key": "full", "effect": "NoSchedule" }],
+                "taints": [
+                    { "key": "full", "effect": "NoSchedule" },
+                    { "key": "slow", "effect": "PreferNoSchedule" },
+                ],
             },
             "status": {
                 "conditions": [{ "type": "Ready", "status": ready, "message": "cni not initialised" }],
@@ -328,7 +361,11 @@ mod tests {
     #[test]
     fn a_node_is_read_from_the_api() {
         let node = node("False", "172.30.0.12");
-        assert_eq!((node.labels(), node.taints()), (vec!["size"], vec!["full"]));
+        assert_eq!(
+            (node.labels(), node.taints()),
+            (vec!["size"], vec!["full", "slow"])
+        );
+        assert_eq!(node.kept_free_by(), ["full"]);
         let why = node.condition("Ready").and_then(|it| it.message.as_deref());
         assert_eq!(why, Some("cni not initialised"));
         assert!(!node.holds("Ready"));

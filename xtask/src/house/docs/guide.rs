@@ -82,7 +82,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 /// where they are, and the file of each.
 const GIVEN: [(&str, &str, &str); 22] = [
     ("Party", "Party", CHECKS[6]),
-    ("Answer", "Output", "harness/vm/src/guest.rs"),
+    ("Answer", "Output", "harness/vm/src/output.rs"),
     (
         "TargetReport",
         "TargetReport",
