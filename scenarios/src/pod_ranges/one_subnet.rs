@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Party, Pod, Pods, Probe, Profile, Sabotage, Scenario, StageName, assert,
-    ensure, secs, steps,
+    Cause, Cells, Lab, Party, Pod, Pods, Profile, Sabotage, Scenario, StageName, assert, ensure,
+    secs, steps,
 };
 use serde_json::json;
 
@@ -103,7 +103,7 @@ async fn five_pods_in_one_subnet(lab: &Lab) -> anyhow::Result<()> {
     for node in lab.nodes() {
         node.write("/etc/cni/net.d/docker.conf", file.to_string()).await?;
     }
-    every_node_takes_pods(lab).await?;
+    every_node_is_open(lab).await?;
 
     lab.step("create a Deployment, and scale it to five");
     let create = format!("create deployment web --image={} -- /probe serve", Pod::IMAGE);
@@ -116,18 +116,9 @@ fn web(lab: &Lab) -> Pods<'_> {
     lab.deployment("web").pods()
 }
 
-/// Ready, and without the taint that a Node has before that.
-async fn every_node_takes_pods(lab: &Lab) -> anyhow::Result<()> {
+async fn every_node_is_open(lab: &Lab) -> anyhow::Result<()> {
     for node in lab.nodes() {
-        node.until(format!("{node} to take Pods"), secs(20), |listed| {
-            let Some(listed) = listed else {
-                return Probe::not_yet(Cause::Absent, "no such Node");
-            };
-            let (ready, taints) = (listed.holds("Ready"), listed.taints());
-            let state = format!("Ready: {ready}, taints: {taints:?}");
-            Probe::when(ready && taints.is_empty(), Cause::NotReady, state)
-        })
-        .await?;
+        node.until_open().await?;
     }
     Ok(())
 }
@@ -217,7 +208,7 @@ async fn pods_run_on_as_they_are(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn delete_all_pods(lab: &Lab) -> anyhow::Result<()> {
-    every_node_takes_pods(lab).await?;
+    every_node_is_open(lab).await?;
     let old = web(lab).all_running().await?;
     lab.step("delete all Pods; the ReplicaSet makes others (D4)");
     lab.kubectl("delete pods --all").within(secs(60)).await?;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use podwire_cluster::{Cell, PodNetwork};
 use podwire_images::bundle;
 use serde::Serialize;
 
@@ -80,9 +81,10 @@ fn judged(source: &Path, results: &Results) -> Result<Vec<Judged>, Stop> {
     Ok(known.collect())
 }
 
-/// Where clusters are made without something that a test asks for, what the test says then, and why they are.
-const LEFT_OUT: [([&str; 2], &str, &str); 1] = [(
-    ["by-hand/", "/routes"],
+/// The Pod network whose nodes are made without something that a test asks for, what the test says then, and why they
+/// are.
+const LEFT_OUT: [(PodNetwork, &str, &str); 1] = [(
+    PodNetwork::Routes,
     "Failed to connect to exposed host ports",
     "the CNI files name no plugin `portmap`, as the documents' do; the scenario `host_port` (F8) chains it, and a Pod \
      has its node's port",
@@ -141,9 +143,10 @@ fn page(version: &str, all: &[Judged]) -> String {
     }
     for it in others {
         let said = it.why.as_deref().unwrap_or_default();
-        let known = LEFT_OUT.iter().find(|(cell, says, _)| {
-            cell.iter().all(|part| it.cell.contains(part)) && said.contains(says)
-        });
+        let network = it.cell.parse().ok().map(|cell: Cell| cell.network);
+        let known = LEFT_OUT
+            .iter()
+            .find(|(of, says, _)| network == Some(*of) && said.contains(says));
         let why = known.map_or(String::new(), |(_, _, why)| format!(": {why}"));
         text += &format!("| {} | {} | {said}{why} |\n", it.test, it.cell);
     }

@@ -60,14 +60,6 @@ impl ListedNode {
         taints.map(|taint| taint.key.as_str()).collect()
     }
 
-    /// Keys of those of its taints that keep new Pods away (Kubernetes documentation, "Taints and Tolerations").
-    fn kept_free_by(&self) -> Vec<&str> {
-        let taints = self.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        let taints = taints.into_iter().flatten();
-        let strict = taints.filter(|taint| taint.effect != "PreferNoSchedule");
-        strict.map(|taint| taint.key.as_str()).collect()
-    }
-
     /// Its addresses within the cluster (`InternalIP`).
     pub fn internal_addresses(&self) -> Vec<&str> {
         let all = self.status.iter().filter_map(|it| it.addresses.as_ref());
@@ -192,24 +184,20 @@ impl Node<'_> {
         .await
     }
 
-    /// Waits until no taint keeps new Pods away. The controller manager takes one from a Node some time after it is
-    /// Ready (`node.kubernetes.io/not-ready`), a Pod network one of its own when its daemon runs there
+    /// Waits until its Node is Ready, and without the taints that it has before that. The controller manager takes one
+    /// away some time later (`node.kubernetes.io/not-ready`), and so does a Pod network when its daemon runs there
     /// (`node.cilium.io/agent-not-ready`): Pods made before have gone elsewhere, and stay.
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) when it does not come to that.
-    pub(super) async fn until_open(self) -> anyhow::Result<()> {
-        let expected = format!("the Node {self} without a taint that keeps Pods away");
-        self.until(expected, READY, |listed| {
-            let Some(node) = listed else {
+    pub async fn until_open(self) -> anyhow::Result<()> {
+        self.until(format!("{self} to take Pods"), READY, |listed| {
+            let Some(listed) = listed else {
                 return Probe::not_yet(Cause::Absent, "no such Node");
             };
-            let taints = node.kept_free_by();
-            Probe::when(
-                taints.is_empty(),
-                Cause::NotReady,
-                format!("it has {}", taints.join(", ")),
-            )
+            let (ready, taints) = (listed.holds("Ready"), listed.taints());
+            let state = format!("Ready: {ready}, taints: {taints:?}");
+            Probe::when(ready && taints.is_empty(), Cause::NotReady, state)
         })
         .await
     }
@@ -342,10 +330,7 @@ mod tests {
             "metadata": { "name": "node2", "labels": { "size": "small" } },
             "spec": {
                 "podCIDR": "10.1.2.0/24",
-                "taints": [
-                    { "key": "full", "effect": "NoSchedule" },
-                    { "key": "slow", "effect": "PreferNoSchedule" },
-                ],
+                "taints": [{ "key": "full", "effect": "NoSchedule" }],
             },
             "status": {
                 "conditions": [{ "type": "Ready", "status": ready, "message": "cni not initialised" }],
@@ -361,11 +346,7 @@ mod tests {
     #[test]
     fn a_node_is_read_from_the_api() {
         let node = node("False", "172.30.0.12");
-        assert_eq!(
-            (node.labels(), node.taints()),
-            (vec!["size"], vec!["full", "slow"])
-        );
-        assert_eq!(node.kept_free_by(), ["full"]);
+        assert_eq!((node.labels(), node.taints()), (vec!["size"], vec!["full"]));
         let why = node.condition("Ready").and_then(|it| it.message.as_deref());
         assert_eq!(why, Some("cni not initialised"));
         assert!(!node.holds("Ready"));
