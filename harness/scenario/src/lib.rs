@@ -35,7 +35,7 @@ pub use check::mesh::{Cell, Mesh};
 pub use check::nodes::NodeTrouble;
 pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
 pub use check::party::Party;
-pub use check::reading::{Metric, Reading, Worse};
+pub use check::reading::{Metric, Read, Reading, Worse};
 pub use check::record::{Followed, Gap, Mark, Record, Segment};
 pub use check::streams::said_back_by;
 pub use check::twin::{Line, Twin, Unlike};

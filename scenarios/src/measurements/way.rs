@@ -25,6 +25,7 @@ pub(crate) const WAY: Scenario = Scenario {
         &SERVICE.kept_latency,
         &SERVICE.throughput,
         &FRAMES,
+        &INSTRUCTIONS,
         &SENT_AGAIN,
         &RULES,
         &ELEMENTS,
@@ -102,6 +103,15 @@ const FRAMES: Metric = Metric {
     how: "frames between both nodes while twenty requests went over fresh connections, by twenty",
 };
 
+const INSTRUCTIONS: Metric = Metric {
+    name: "instructions of a request to a Pod",
+    unit: "",
+    worse: Worse::More,
+    grain: 1000.0,
+    how: "those of the host's processors for both nodes' machines in two seconds of requests on fresh connections, \
+          eight at once, by how many there were; where the host's kernel counts them",
+};
+
 const SENT_AGAIN: Metric = Metric {
     name: "segments sent again",
     unit: "",
@@ -149,6 +159,13 @@ async fn way(lab: &Lab) -> anyhow::Result<()> {
     assert::all_answered_by("requests whose frames are counted to be answered", &asked, &to)?;
     let frames = lab.wire().frames_between(beside, last, since)?;
     lab.reading(&FRAMES, whole(frames.try_into()?) / f64::from(COUNTED))?;
+
+    let counting = lab.count_instructions(&[beside, last]);
+    let many = lab.load(&from, (to.address, &to), Load::Fresh, AT_ONCE).await?;
+    match counting.and_then(|mut counting| counting.so_far()) {
+        Ok(carried_out) => lab.reading(&INSTRUCTIONS, whole(carried_out) / whole(many.answered))?,
+        Err(why) => lab.no_reading(&INSTRUCTIONS, why),
+    }
 
     let rules = beside.rules().await?;
     lab.reading(&RULES, whole(rules.rules.try_into()?))?;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use podwire_scenario::Read;
+
 use crate::report::left::Left;
 use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
 use crate::say::text::{clock, digits, table};
@@ -79,7 +81,10 @@ fn readings(records: &[ScenarioRecord]) -> String {
     let cells = records.chunk_by(|a, b| a.cell == b.cell);
     let tables = cells.filter_map(|cell| {
         let all = cell.iter().flat_map(|record| &record.readings);
-        let rows = all.map(|it| vec![it.metric.clone(), digits(it.value), it.unit.clone()]);
+        let rows = all.map(|it| match &it.read {
+            Read::Value(value) => vec![it.metric.clone(), digits(*value), it.unit.clone()],
+            Read::Unread(why) => vec![it.metric.clone(), "-".to_owned(), why.clone()],
+        });
         let rows: Vec<_> = rows.collect();
         let name = cell.first().map_or("", |record| &record.cell);
         (!rows.is_empty()).then(|| format!("read on {name}, once:\n{}\n", table(&rows)))
@@ -241,20 +246,30 @@ mod tests {
     fn what_a_measurement_has_read_is_told_with_its_unit() {
         let mut results = results();
         assert_eq!(readings(&results.scenarios), "");
-        let reading = |metric: &str, unit: &str, value| Reading {
+        let reading = |metric: &str, unit: &str, read| Reading {
             metric: metric.into(),
             unit: unit.into(),
             worse: Worse::More,
             grain: 0.5,
-            value,
+            read,
         };
         results.scenarios[0].readings = vec![
-            reading("latency on kept connections to a Pod", "ms", 1.5),
-            reading("rules of a node", "", 14.0),
+            reading(
+                "latency on kept connections to a Pod",
+                "ms",
+                Read::Value(1.5),
+            ),
+            reading(
+                "instructions of a request to a Pod",
+                "",
+                Read::Unread("nobody counts".into()),
+            ),
+            reading("rules of a node", "", Read::Value(14.0)),
         ];
         insta::assert_snapshot!(readings(&results.scenarios), @r"
         read on by-hand/nftables/routes, once:
         latency on kept connections to a Pod  1.50  ms
+        instructions of a request to a Pod    -     nobody counts
         rules of a node                       14
 
         ");

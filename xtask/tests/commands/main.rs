@@ -21,6 +21,7 @@ mod network;
 mod outside;
 mod parts;
 mod pictures;
+mod replaced;
 #[path = "../repository/mod.rs"]
 mod repository;
 mod wire;

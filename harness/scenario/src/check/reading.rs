@@ -33,32 +33,51 @@ pub struct Metric {
     pub how: &'static str,
 }
 
-/// One reading of a metric, with all that whoever compares it has to know.
+/// One reading of a metric, or why there is none, with all that whoever compares it has to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// The metric's name.
     pub metric: String,
-    /// What `value` and `grain` are counted in.
+    /// What is read and `grain` are counted in it.
     pub unit: String,
     /// Which way it gets worse.
     pub worse: Worse,
     /// The least that counts.
     pub grain: f64,
+    /// What came of it: `"value": 1.5`, or `"unread": "this host's kernel ..."`.
+    #[serde(flatten)]
+    pub read: Read,
+}
+
+/// What came of reading a metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Read {
     /// What was read: finite, and 0 at least.
-    pub value: f64,
+    Value(f64),
+    /// This machine cannot read it, for this reason: that says nothing about the cluster.
+    Unread(String),
 }
 
 impl Reading {
     /// All of a measurement, in the attempt's folder.
     pub const FILE: &'static str = "readings.json";
 
-    pub(crate) fn of(metric: &Metric, value: f64) -> Self {
+    pub(crate) fn of(metric: &Metric, read: Read) -> Self {
         Self {
             metric: metric.name.to_owned(),
             unit: metric.unit.to_owned(),
             worse: metric.worse,
             grain: metric.grain,
-            value,
+            read,
+        }
+    }
+
+    /// What was read, if it was.
+    pub fn value(&self) -> Option<f64> {
+        match self.read {
+            Read::Value(value) => Some(value),
+            Read::Unread(_) => None,
         }
     }
 
@@ -105,9 +124,13 @@ mod tests {
         how: "",
     };
 
+    fn of(metric: &Metric, value: f64) -> Reading {
+        Reading::of(metric, Read::Value(value))
+    }
+
     #[test]
     fn each_metric_has_one_reading_and_nothing_else_has() {
-        let (rate, lost) = (Reading::of(&RATE, 50.0), Reading::of(&LOST, 0.0));
+        let (rate, lost) = (of(&RATE, 50.0), of(&LOST, 0.0));
         let wrong = |metrics: &[&Metric], taken: &[&Reading]| {
             let taken: Vec<Reading> = taken.iter().map(|it| (*it).clone()).collect();
             mistaken(metrics, &taken).unwrap_or_default()
@@ -133,8 +156,19 @@ mod tests {
     fn what_was_left_is_read_again_and_nothing_where_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Reading::read(folder.path()), []);
-        let all = [Reading::of(&RATE, 50.25), Reading::of(&LOST, 0.0)];
+        let all = [
+            of(&RATE, 50.25),
+            Reading::of(&LOST, Read::Unread("nobody counts".into())),
+        ];
         Reading::write(&all, folder.path()).unwrap();
         assert_eq!(Reading::read(folder.path()), all);
+        assert_eq!(all.map(|it| it.value()), [Some(50.25), None]);
+        let text = fs::read_to_string(folder.path().join(Reading::FILE)).unwrap();
+        let is_beside_the_others = |line: &str| text.contains(&format!("\n    {line}\n"));
+        assert!(is_beside_the_others(r#""value": 50.25"#), "{text}");
+        assert!(
+            is_beside_the_others(r#""unread": "nobody counts""#),
+            "{text}"
+        );
     }
 }

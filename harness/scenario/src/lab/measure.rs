@@ -1,16 +1,18 @@
 //! What is measured in a lab: readings of metrics, and what they are taken of.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use podwire_lan::witness::Moment;
 use podwire_probe::{Load, LoadReport, LoadRequest};
+use podwire_vm::{Instructions, NotCounted, count_instructions};
 
 use crate::check::assert::somebody;
 use crate::check::load::{Rules, between, misreported, rules, sent_again};
 use crate::check::party::Party;
-use crate::check::reading::{Metric, Reading};
+use crate::check::reading::{Metric, Read, Reading};
 use crate::lab::Lab;
 use crate::lab::node::Node;
 use crate::lab::serving::place;
@@ -37,8 +39,29 @@ impl Lab {
             "the reading of \"{name}\" is {value}"
         );
         self.step(format!("read: {name} {value:.3} {unit}").trim_end());
-        self.readings().push(Reading::of(metric, value));
+        self.readings()
+            .push(Reading::of(metric, Read::Value(value)));
         Ok(())
+    }
+
+    /// Says why a metric has no reading here: where the machine that podwire runs on cannot take one, and not where
+    /// the cluster does something else than expected, which is an error.
+    pub fn no_reading(&self, metric: &Metric, why: impl fmt::Display) {
+        self.step(format!("not read: {}: {why}", metric.name));
+        let read = Read::Unread(why.to_string());
+        self.readings().push(Reading::of(metric, read));
+    }
+
+    /// Begins to count the instructions that the host's processors carry out for these nodes' machines, kernels
+    /// included.
+    ///
+    /// # Errors
+    /// [`NotCounted`]: most virtual machines are given no counter.
+    pub fn count_instructions(&self, nodes: &[Node<'_>]) -> Result<Instructions, NotCounted> {
+        let machines = nodes
+            .iter()
+            .map(|node| self.cluster().node(node.number()).machine());
+        count_instructions(machines)
     }
 
     /// Has a Pod send as many requests to port 80 of an address as fit into two seconds, so many at once, and

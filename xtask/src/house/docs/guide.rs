@@ -80,7 +80,7 @@ const PROBE: &str = "harness/probe/src/main.rs";
 
 /// What verbs give that is no verb's owner: the types as an author imports them, what they are called
 /// where they are, and the file of each.
-const GIVEN: [(&str, &str, &str); 22] = [
+const GIVEN: [(&str, &str, &str); 23] = [
     ("Party", "Party", CHECKS[6]),
     ("Answer", "Output", "harness/vm/src/output.rs"),
     (
@@ -105,6 +105,11 @@ const GIVEN: [(&str, &str, &str); 22] = [
     ("Followed", "Followed", CHECKS[1]),
     ("LoadReport", "LoadReport", "harness/probe/src/load.rs"),
     ("Rules", "Rules", "harness/scenario/src/check/load.rs"),
+    (
+        "Instructions",
+        "Instructions",
+        "harness/vm/src/instructions.rs",
+    ),
     (
         "StreamReport",
         "StreamReport",

@@ -5,7 +5,7 @@ pub(crate) mod statistics;
 
 use std::path::{Path, PathBuf};
 
-use podwire_scenario::{Reading, Worse};
+use podwire_scenario::{Read, Reading, Worse};
 use serde::{Deserialize, Serialize};
 
 use self::statistics::{Answer, Series, coverage, judge, median, stands_out};
@@ -40,7 +40,7 @@ pub(crate) struct Numbers {
     pub(crate) counts: Counts,
     /// Every metric that was read on a side, in the order in which they are taken.
     pub(crate) metrics: Vec<Number>,
-    /// Measurements that could not be carried out on a side, or not always.
+    /// Measurements that could not be carried out on a side, or not always, and metrics that could not be read.
     pub(crate) unmeasured: Vec<Unmeasured>,
 }
 
@@ -82,10 +82,13 @@ pub(crate) struct Number {
     pub(crate) pairs: Vec<[f64; 2]>,
 }
 
-/// A measurement that a side has not, or not always, carried out.
+/// A measurement that a side has not, or not always, carried out, or a metric that it could not read in one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unmeasured {
     pub(crate) measurement: String,
+    /// The only metric of it that was not read; nothing where all were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<String>,
     pub(crate) cluster: String,
     /// `base` or `head`.
     pub(crate) side: String,
@@ -98,6 +101,28 @@ pub(crate) struct Unmeasured {
     pub(crate) folder: Option<PathBuf>,
     /// The command that leads there again.
     pub(crate) again: Option<String>,
+}
+
+impl Unmeasured {
+    /// Before anything is known of it.
+    fn nothing_of(place: &Place, side: &str) -> Self {
+        Self {
+            measurement: place.measurement.clone(),
+            metric: None,
+            cluster: place.cluster.clone(),
+            side: side.to_owned(),
+            failed: 0,
+            of: 0,
+            reason: String::new(),
+            folder: None,
+            again: None,
+        }
+    }
+
+    /// What was not measured, by its name.
+    pub(crate) fn what(&self) -> &str {
+        self.metric.as_deref().unwrap_or(&self.measurement)
+    }
 }
 
 impl Numbers {
@@ -289,7 +314,7 @@ fn logs(pairs: &[[f64; 2]], worse: Worse, grain: f64) -> Vec<f64> {
     all.collect()
 }
 
-/// What is read of a metric in a run. What a measurement that failed has read does not count.
+/// What came of a metric in a run. What a measurement that failed has read does not count.
 fn reading<'a>(taken: &Taken<'a>, place: &Place, metric: &str) -> Option<&'a Reading> {
     let record = place.in_run(taken)?;
     let passed = record.outcome == Verdict::Passed;
@@ -304,13 +329,10 @@ fn found<'a>(base: &[Taken<'a>], head: &[Taken<'a>]) -> Vec<Found<'a>> {
             let place = Place::of(record);
             for one in &record.readings {
                 let known = |it: &Found<'_>| it.place == place && it.reading.metric == one.metric;
-                if all.iter().any(known) || reading(taken, &place, &one.metric).is_none() {
+                let of = |taken: &Taken<'a>| reading(taken, &place, &one.metric)?.value();
+                if all.iter().any(known) || of(taken).is_none() {
                     continue;
                 }
-                let of = |taken: &Taken<'a>| {
-                    let reading = reading(taken, &place, &one.metric)?;
-                    Some(reading.value)
-                };
                 let pairs = base.iter().zip(head);
                 let pairs = pairs.filter_map(|(base, head)| Some([of(base)?, of(head)?]));
                 all.push(Found {
@@ -339,24 +361,42 @@ fn unmeasured(base: &[Taken<'_>], head: &[Taken<'_>]) -> Vec<Unmeasured> {
     }
     let sides = [("base", base), ("head", head)];
     let of_sides = places.iter().flat_map(|place| {
-        sides
-            .iter()
-            .filter_map(|(side, taken)| not_measured(place, side, taken))
+        sides.iter().flat_map(|(side, taken)| {
+            let whole = not_measured(place, side, taken);
+            whole.into_iter().chain(not_read(place, side, taken))
+        })
     });
     of_sides.collect()
 }
 
+/// The metrics that a side could not read where the measurement was carried out.
+fn not_read(place: &Place, side: &str, taken: &[Taken<'_>]) -> Vec<Unmeasured> {
+    let mut all: Vec<Unmeasured> = Vec::new();
+    let records = taken.iter().filter_map(|one| place.in_run(one));
+    let passed: Vec<_> = records
+        .filter(|record| record.outcome == Verdict::Passed)
+        .collect();
+    for one in passed.iter().flat_map(|record| &record.readings) {
+        let Read::Unread(reason) = &one.read else {
+            continue;
+        };
+        let known = |it: &&mut Unmeasured| it.metric.as_ref() == Some(&one.metric);
+        match all.iter_mut().find(known) {
+            Some(told) => told.failed += 1,
+            None => all.push(Unmeasured {
+                metric: Some(one.metric.clone()),
+                failed: 1,
+                of: passed.len(),
+                reason: reason.clone(),
+                ..Unmeasured::nothing_of(place, side)
+            }),
+        }
+    }
+    all
+}
+
 fn not_measured(place: &Place, side: &str, taken: &[Taken<'_>]) -> Option<Unmeasured> {
-    let mut told = Unmeasured {
-        measurement: place.measurement.clone(),
-        cluster: place.cluster.clone(),
-        side: side.to_owned(),
-        failed: 0,
-        of: 0,
-        reason: String::new(),
-        folder: None,
-        again: None,
-    };
+    let mut told = Unmeasured::nothing_of(place, side);
     for one in taken {
         let Some(record) = place.in_run(one) else {
             continue;

@@ -75,7 +75,7 @@ fn of_numbers(numbers: &Numbers, folder: &Path) -> String {
         );
     }
     for it in &numbers.unmeasured {
-        let (name, cluster) = (&it.measurement, &it.cluster);
+        let (name, cluster) = (it.what(), &it.cluster);
         let reason = indented(&it.reason);
         text += &format!(
             "\n{}: {name} on {cluster} {}\n{reason}\n",

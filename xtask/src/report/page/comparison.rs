@@ -162,7 +162,7 @@ fn number(it: &Number) -> Markup {
 fn not_measured(it: &Unmeasured) -> Markup {
     html! {
         h3 {
-            (short(&it.side, NAME)) ": " (short(&it.measurement, NAME)) " on "
+            (short(&it.side, NAME)) ": " (short(it.what(), NAME)) " on "
             (short(&it.cluster, NAME)) " " (how_often(it))
             @if let Some(folder) = &it.folder {
                 " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"

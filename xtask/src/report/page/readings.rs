@@ -2,13 +2,16 @@
 
 use maud::{Markup, html};
 
+use podwire_scenario::Read;
+
 use super::said::short;
 use crate::report::results::{Results, ScenarioRecord};
 use crate::say::text::digits;
 
-/// Characters of a name, and of a unit.
+/// Characters of a name, of a unit, and of a reason.
 const NAME: usize = 80;
 const UNIT: usize = 20;
+const WHY: usize = 200;
 
 /// Nothing of a run that measures nothing; of others so many rows, since all are in results.json.
 pub(super) fn section(results: &Results, rows: usize) -> Markup {
@@ -34,8 +37,16 @@ pub(super) fn section(results: &Results, rows: usize) -> Markup {
                             tr {
                                 th scope="row" { (short(&it.metric, NAME)) }
                                 td { (short(&record.cell, NAME)) }
-                                td.time { (digits(it.value)) }
-                                td { (short(&it.unit, UNIT)) }
+                                @match &it.read {
+                                    Read::Value(value) => {
+                                        td.time { (digits(*value)) }
+                                        td { (short(&it.unit, UNIT)) }
+                                    }
+                                    Read::Unread(why) => {
+                                        td.time { "-" }
+                                        td { (short(why, WHY)) }
+                                    }
+                                }
                             }
                         }
                     }
@@ -60,7 +71,7 @@ mod tests {
             unit: unit.into(),
             worse: Worse::More,
             grain: 0.5,
-            value,
+            read: Read::Value(value),
         }
     }
 
@@ -70,10 +81,14 @@ mod tests {
         assert_eq!(section(&results, 10).into_string(), "");
         results.scenarios[0].readings = vec![
             reading("latency <b>", "ms", 1.5),
+            Reading {
+                read: Read::Unread("nobody counts <them>".into()),
+                ..reading("instructions of a request", "", 0.0)
+            },
             reading("rules of a node", "", 14.0),
         ];
         let told = section(&results, 1).into_string();
-        assert!(told.contains("1 more are in results.json"), "{told}");
+        assert!(told.contains("2 more are in results.json"), "{told}");
         let told = section(&results, 10).into_string();
         insta::assert_snapshot!(told.replace("><", ">\n<"));
     }

@@ -45,7 +45,7 @@ fn reading(metric: &str, unit: &str, worse: Worse, value: f64) -> Reading {
         unit: unit.into(),
         worse,
         grain: 0.5,
-        value,
+        read: Read::Value(value),
     }
 }
 
@@ -199,6 +199,39 @@ fn a_side_on_which_nothing_could_be_measured_is_told_in_words() {
     let neither = told(&head, &head);
     assert_eq!((neither.metrics.len(), neither.unmeasured.len()), (0, 2));
     assert_eq!(neither.sentence, "nothing was measured");
+}
+
+#[test]
+fn a_metric_that_a_side_s_machine_cannot_read_is_told_and_the_others_count() {
+    let unread = Reading {
+        read: Read::Unread("nobody counts".into()),
+        ..lost(0.0)
+    };
+    let counts = || run(BY_HAND, &[("way", Ok(vec![rate(40.0), lost(1.0)]))]);
+    let does_not = || run(BY_HAND, &[("way", Ok(vec![rate(40.0), unread.clone()]))]);
+    let all = told(&[counts(), counts()], &[does_not(), does_not()]);
+    let pairs = |metric: usize| all.metrics[metric].pairs.len();
+    assert_eq!((pairs(0), pairs(1)), (2, 0));
+    assert_eq!(
+        (all.metrics[1].base, all.metrics[1].head),
+        (Some(1.0), None)
+    );
+    let [one] = all.unmeasured.as_slice() else {
+        panic!("{:?}", all.unmeasured)
+    };
+    assert_eq!(
+        (
+            one.what(),
+            one.side.as_str(),
+            one.failed,
+            one.of,
+            one.reason.as_str()
+        ),
+        ("requests lost", "head", 2, 2, "nobody counts")
+    );
+    // On neither side: it is no number, and said of both.
+    let neither = told(&[does_not()], &[does_not()]);
+    assert_eq!((neither.metrics.len(), neither.unmeasured.len()), (1, 2));
 }
 
 #[test]
