@@ -180,6 +180,18 @@ fn ctrl_c_ends_the_run_of_a_side_and_tells_what_has_verdicts() {
     assert_eq!(runs(&data["base"]), 1, "{data}");
 }
 
+/// Whether it is said in this field that the machine under the test has no counter for what a metric counts.
+fn is_not_counted_here(it: &Value, field: &str) -> bool {
+    let why = it[field].as_str().unwrap_or_default();
+    let known = [
+        "counts no instructions",
+        "may not count instructions",
+        "had the processors' counters",
+    ];
+    it["metric"] == "instructions of a request to a Pod"
+        && known.iter().any(|part| why.contains(part))
+}
+
 #[test]
 #[ignore = "runs clusters of machines"]
 fn numbers_are_taken_of_both_sides_in_pairs() {
@@ -199,7 +211,9 @@ fn numbers_are_taken_of_both_sides_in_pairs() {
         "{data}"
     );
     let numbers = &data["numbers"];
-    assert_eq!(numbers["unmeasured"], Value::Array(Vec::new()), "{numbers}");
+    for it in numbers["unmeasured"].as_array().unwrap() {
+        assert!(is_not_counted_here(it, "reason"), "{numbers}");
+    }
     let metrics = numbers["metrics"].as_array().unwrap();
     for it in metrics {
         assert!(!it["pairs"].as_array().unwrap().is_empty(), "{it}");
@@ -240,7 +254,8 @@ fn what_a_comparison_measures_is_read_once_for_a_look() {
     assert!(readings.len() >= 15, "{data}");
     for it in readings {
         let name = it["metric"].as_str().unwrap();
-        assert!(it["value"].is_number(), "{it}");
+        let read = it["value"].is_number() || is_not_counted_here(it, "unread");
+        assert!(read, "{it}");
         assert!(told.contains(name) && page.contains(name), "{name}");
     }
 }
