@@ -39,9 +39,12 @@ pub struct Features {
 #[error("{0:?} is no accelerator: tcg, kvm, or kvm,MODEL with one of {known}", known = models().join(" "))]
 pub struct UnknownAccelerator(pub String);
 
-/// `-cpu` of an emulated guest: all that QEMU emulates except five-level page tables, whose longer walks
-/// are paid in software.
-const EMULATED: &str = "max,la57=off";
+/// `-cpu` of an emulated guest: all that QEMU emulates except what makes a processor faster and an emulation slower.
+/// Walks of five-level page tables are longer in software too (`la57`). A kernel that is told that `rep movsb` is fast
+/// copies by nothing else (`erms`, `fsrm`; Intel's optimization manual, 3.7.6), and QEMU carries it out octet by octet;
+/// and each copy from and to a process then begins and ends with an instruction that makes QEMU look for translated code
+/// anew (`smap`).
+const EMULATED: &str = "max,la57=off,smap=off,erms=off,fsrm=off";
 
 impl Accelerator {
     /// QEMU's `-accel` argument without its settings: `kvm`, `tcg`.

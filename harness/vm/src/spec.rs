@@ -391,7 +391,7 @@ pub(crate) mod tests {
         -display none
         -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
         -accel tcg,thread=multi,tb-size=256
-        -cpu max,la57=off
+        -cpu max,la57=off,smap=off,erms=off,fsrm=off
         -smp cpus=2
         -m 2048M
         -object memory-backend-file,id=ram,size=2048M,mem-path=/run/a,,b/ram,share=on
@@ -484,7 +484,7 @@ pub(crate) mod tests {
         -display none
         -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
         -accel tcg,thread=multi,tb-size=256
-        -cpu max,la57=off
+        -cpu max,la57=off,smap=off,erms=off,fsrm=off
         -smp cpus=2
         -m 2048M
         -object memory-backend-ram,id=ram,size=2048M
