@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Running, said};
+use super::{is_up, said};
 
 /// What of Debian's archive depends on the newest kernel for clouds.
 const NEWEST: &str = "linux-image-cloud-amd64";
@@ -30,14 +30,12 @@ fn nodes_run_the_user_s_kernel_and_reach_each_other() {
     let file = fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
     let cluster = format!("--yes --nodes 2 --kernel {}", file.display());
 
-    let mut up = Running::start(&format!("up --stage workload {cluster}"));
-    up.wait_for("from another terminal");
-    for node in ["node1", "node2"] {
-        let release = said(&format!("ssh {node} uname -r"));
-        assert_eq!(Some(release.trim()), package.strip_prefix(NAMED), "{node}");
-    }
-    let (code, heard) = up.interrupt();
-    assert_eq!(code, Some(0), "{heard:#?}");
+    is_up(&format!("up --stage workload {cluster}"), || {
+        for node in ["node1", "node2"] {
+            let release = said(&format!("ssh {node} uname -r"));
+            assert_eq!(Some(release.trim()), package.strip_prefix(NAMED), "{node}");
+        }
+    });
 
     let told = said(&format!(
         "test --bootstrap by-hand --filter every_pair {cluster}"

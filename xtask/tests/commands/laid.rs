@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::{Running, done, latest, results, said};
+use super::{done, is_up, latest, results, said};
 
 /// Of what a node boots with, and one node alone.
 const DROPS_WHAT_IT_FORWARDS: &str = "\
@@ -36,16 +36,14 @@ fn nodes_boot_with_the_user_s_files_and_what_these_break_is_told() {
     let files = format!("--node-files {}", tree.display());
     let cluster = format!("--yes --nodes 2 --bootstrap by-hand {files}");
 
-    let mut up = Running::start(&format!("up --stage identified {cluster}"));
-    up.wait_for("from another terminal");
-    for node in ["node1", "node2"] {
-        let timeout = said(&format!("ssh {node} sysctl -n net.ipv4.tcp_fin_timeout"));
-        assert_eq!(timeout.trim(), "33", "{node}");
-        let drops = said(&format!("ssh {node} nft list tables")).contains("inet mine");
-        assert_eq!(drops, node == "node2", "{node}");
-    }
-    let (code, heard) = up.interrupt();
-    assert_eq!(code, Some(0), "{heard:#?}");
+    is_up(&format!("up --stage identified {cluster}"), || {
+        for node in ["node1", "node2"] {
+            let timeout = said(&format!("ssh {node} sysctl -n net.ipv4.tcp_fin_timeout"));
+            assert_eq!(timeout.trim(), "33", "{node}");
+            let drops = said(&format!("ssh {node} nft list tables")).contains("inet mine");
+            assert_eq!(drops, node == "node2", "{node}");
+        }
+    });
 
     let red = done(&format!("test --filter every_pair {cluster}"));
     let told = String::from_utf8_lossy(&red.stdout).into_owned();

@@ -142,6 +142,22 @@ impl Drop for Running {
     }
 }
 
+/// Has a look at a cluster that a command brings up, until Ctrl-C.
+fn is_up(words: &str, look: impl FnOnce()) {
+    let mut up = Running::start(words);
+    up.wait_for("from another terminal");
+    look();
+    let (code, heard) = up.interrupt();
+    assert_eq!(code, Some(0), "{heard:#?}");
+}
+
+/// The folder of the default bundle, which is made if it is missing.
+fn bundle() -> PathBuf {
+    let told = said("bundle");
+    let folder = told.lines().find(|line| Path::new(line).is_dir());
+    folder.unwrap().into()
+}
+
 /// Where these commands keep their runs.
 fn output() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands");
@@ -211,13 +227,11 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_cluster_by_kubeadm_is_impaired_and_captured_as_well() {
-    let mut up = Running::start("up --yes --bootstrap kubeadm");
-    up.wait_for("from another terminal");
-    wire::is_impaired();
-    wire::is_captured();
-    wire::is_captured_live();
-    let (code, heard) = up.interrupt();
-    assert_eq!(code, Some(0), "{heard:#?}");
+    is_up("up --yes --bootstrap kubeadm", || {
+        wire::is_impaired();
+        wire::is_captured();
+        wire::is_captured_live();
+    });
 }
 
 #[test]

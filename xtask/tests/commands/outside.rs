@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use podwire_images::oci::{OciFile, OciImage, Program};
 
-use crate::{Running, done, latest, output, results, said, workspace, xtask};
+use crate::{Running, bundle, done, latest, output, results, workspace, xtask};
 
 const WITH: &str = "with --yes --nodes 2 --bootstrap by-hand";
 
@@ -62,14 +62,7 @@ pub(crate) fn is_forwarded() {
 
 /// The cluster's own kubectl, on this host.
 fn kubectl(kubeconfig: &Path, words: &str) -> Output {
-    let bundle = said("bundle");
-    let folder = PathBuf::from(
-        bundle
-            .lines()
-            .find(|line| Path::new(line).is_dir())
-            .unwrap(),
-    );
-    Command::new(folder.join("bin/kubectl"))
+    Command::new(bundle().join("bin/kubectl"))
         .args(words.split(' '))
         .env("KUBECONFIG", kubeconfig)
         .output()

@@ -4,14 +4,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Running, latest, results, said};
+use super::{bundle, is_up, latest, results, said};
 
 /// The program of the default bundle under another digest: octets behind an ELF file's end are nobody's.
 fn built_by_the_user(folder: &Path, name: &str) -> PathBuf {
-    let bundle = said("bundle");
-    let made = bundle.lines().find(|line| Path::new(line).is_dir());
     let path = folder.join(name);
-    fs::copy(Path::new(made.unwrap()).join("bin").join(name), &path).unwrap();
+    fs::copy(bundle().join("bin").join(name), &path).unwrap();
     let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(b"mine").unwrap();
     path
@@ -23,16 +21,6 @@ fn runs(node: &str, name: &str) -> String {
         "ssh {node} sha256sum /proc/$(pgrep -xo {name})/exe"
     ));
     told.split_whitespace().next().unwrap().to_owned()
-}
-
-/// A cluster that has come so far runs both.
-fn is_up_with(words: &str, kubelet: &str, kube_proxy: &str) {
-    let mut up = Running::start(words);
-    up.wait_for("from another terminal");
-    assert_eq!(runs("node1", "kubelet"), kubelet, "{words}");
-    assert_eq!(runs("node1", "kube-proxy"), kube_proxy, "{words}");
-    let (code, heard) = up.interrupt();
-    assert_eq!(code, Some(0), "{heard:#?}");
 }
 
 #[test]
@@ -51,11 +39,13 @@ fn nodes_run_the_user_s_programs_in_both_bootstraps_and_the_run_says_so() {
         replacing.display()
     );
 
-    // kube-proxy in its container, and the kubelet of its package.
-    let words = format!("up --bootstrap kubeadm --stage init {cluster}");
-    is_up_with(&words, &kubelet, &kube_proxy);
-    let words = format!("up --bootstrap by-hand {cluster}");
-    is_up_with(&words, &kubelet, &kube_proxy);
+    // With kubeadm kube-proxy runs in its container.
+    for so_far in ["--bootstrap kubeadm --stage init", "--bootstrap by-hand"] {
+        is_up(&format!("up {so_far} {cluster}"), || {
+            assert_eq!(runs("node1", "kubelet"), kubelet, "{so_far}");
+            assert_eq!(runs("node1", "kube-proxy"), kube_proxy, "{so_far}");
+        });
+    }
 
     let told = said(&format!(
         "test --bootstrap by-hand --filter every_pair {cluster}"
