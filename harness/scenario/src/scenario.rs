@@ -60,7 +60,10 @@ pub fn done<T>(result: anyhow::Result<T>) -> anyhow::Result<()> {
 /// Whether a scenario belongs to the runs that everybody makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
-    /// Run unless asked otherwise.
+    /// Run unless asked otherwise, on each cluster that it is for.
+    Everywhere,
+    /// Run unless asked otherwise. Where nobody names a bootstrap, and so both make clusters, what is for both is
+    /// seen by hand alone: it asserts the same of either.
     Default,
     /// Run with `--profile full` only.
     Full,

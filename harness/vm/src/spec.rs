@@ -101,8 +101,12 @@ pub(crate) fn nic_properties(index: usize, count: usize) -> Vec<(&'static str, V
     properties
 }
 
-/// Host memory in MiB for one machine's translated code; QEMU would take an eighth of the host's.
-const TRANSLATION_BUFFER_MIB: u32 = 256;
+/// How much of a guest's memory the host has for its translated code. When that is full QEMU forgets all of it, and
+/// translates anew whatever still runs: with 256 MiB a control plane of kubeadm's did so twice a minute. What is not
+/// filled takes no memory.
+const TRANSLATED: u64 = 2;
+/// Stands for it in a machine's shape, since no guest can tell.
+const SHAPED_MIB: u64 = 256;
 /// Host memory in MiB that a QEMU takes for itself, rounded up.
 const QEMU_MIB: u64 = 64;
 
@@ -119,6 +123,7 @@ impl MachineSpec {
         let nics = descriptors.nics.iter();
         let nics = nics.map(|nic| (nic.mac.as_deref(), nic.fd.to_string()));
         self.arguments(
+            self.translated_mib(),
             &descriptors.qmp.to_string(),
             &descriptors.console.to_string(),
             &descriptors.agent.to_string(),
@@ -126,11 +131,16 @@ impl MachineSpec {
         )
     }
 
+    /// Host memory in MiB for translated code (QEMU's `tb-size`).
+    fn translated_mib(&self) -> u64 {
+        self.memory_mib / TRANSLATED
+    }
+
     /// The most host memory in MiB that the machine can come to occupy: the guest's own and QEMU's.
     pub fn host_memory_mib(&self) -> u64 {
         let translated = match self.accelerator {
             Accelerator::Kvm(_) => 0,
-            Accelerator::Tcg => TRANSLATION_BUFFER_MIB.into(),
+            Accelerator::Tcg => self.translated_mib(),
         };
         self.memory_mib + translated + QEMU_MIB
     }
@@ -150,11 +160,12 @@ impl MachineSpec {
             ..self.clone()
         };
         // What more cards there are, is said where they are plugged in.
-        neutral.arguments("FD", "FD", "FD", &[(Some("MAC"), "FD".into())])
+        neutral.arguments(SHAPED_MIB, "FD", "FD", "FD", &[(Some("MAC"), "FD".into())])
     }
 
     fn arguments(
         &self,
+        translated_mib: u64,
         qmp: &str,
         console: &str,
         agent: &str,
@@ -173,7 +184,7 @@ impl MachineSpec {
             "-accel",
             match self.accelerator {
                 Accelerator::Kvm(_) => "kvm".into(),
-                Accelerator::Tcg => format!("tcg,thread=multi,tb-size={TRANSLATION_BUFFER_MIB}"),
+                Accelerator::Tcg => format!("tcg,thread=multi,tb-size={translated_mib}"),
             },
         );
         line.pair("-cpu", &self.cpu_model);
@@ -390,7 +401,7 @@ pub(crate) mod tests {
         -no-user-config
         -display none
         -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
-        -accel tcg,thread=multi,tb-size=256
+        -accel tcg,thread=multi,tb-size=1024
         -cpu max,la57=off,smap=off,erms=off,fsrm=off
         -smp cpus=2
         -m 2048M
@@ -483,7 +494,7 @@ pub(crate) mod tests {
         -no-user-config
         -display none
         -machine q35,memory-backend=ram,graphics=off,vmport=off,sata=off,usb=off
-        -accel tcg,thread=multi,tb-size=256
+        -accel tcg,thread=multi,tb-size=1024
         -cpu max,la57=off,smap=off,erms=off,fsrm=off
         -smp cpus=2
         -m 2048M
@@ -534,7 +545,7 @@ pub(crate) mod tests {
             ..node()
         };
         assert_eq!(kvm.host_memory_mib(), 2048 + 64);
-        assert_eq!(node().host_memory_mib(), 2048 + 64 + 256);
+        assert_eq!(node().host_memory_mib(), 2048 + 64 + 1024);
     }
 
     #[test]

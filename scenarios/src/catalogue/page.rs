@@ -96,6 +96,7 @@ fn story(scenario: &Scenario) -> String {
         ids.join(", "),
         scenario.stage,
         match scenario.profile {
+            Profile::Everywhere => ", on each cluster of a run",
             Profile::Default => "",
             Profile::Full => ", in `--profile full`",
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Break, Cause, Cells, Failure, JoinCommand, Lab, PodNetwork, READY_AFTER_JOIN, Sabotage,
-    Scenario, StageName, ensure, preflight_errors, secs, steps,
+    Break, Cause, Cells, Failure, JoinCommand, Lab, PodNetwork, Profile, READY_AFTER_JOIN,
+    Sabotage, Scenario, StageName, ensure, preflight_errors, secs, steps,
 };
 
 use super::taint::OF_A_CONTROL_PLANE;
@@ -17,6 +17,7 @@ pub(crate) const REJOIN: Scenario = Scenario {
             the join brought, and leaves the network; the same join command brings the node back",
     covers: &[E29, E31, E32, E33],
     cells: Cells::Kubeadm,
+    profile: Profile::Full,
     limit: secs(360),
     sabotages: &[
         Sabotage {

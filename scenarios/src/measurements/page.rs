@@ -18,7 +18,7 @@ pub fn page(measurements: &[Scenario]) -> String {
     );
     for it in measurements {
         let profile = match it.profile {
-            Profile::Default => "",
+            Profile::Everywhere | Profile::Default => "",
             Profile::Full => " In `--profile full`.",
         };
         page += &format!(

@@ -2,7 +2,7 @@
 
 use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
-    Break, Cause, Lab, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
+    Break, Cause, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 
 use crate::catalogue::{B12, B13, B14};
@@ -12,6 +12,7 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     about: "A ClusterIP is dead while kube-proxy has never run, answers once it runs, spreads \
             requests evenly over the Pods, and lives on until kube-proxy's rules are cleaned up",
     covers: &[B12, B13, B14],
+    profile: Profile::Full,
     nodes: 1,
     limit: secs(180),
     sabotages: &[

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use podwire_scenario::{
-    Break, Cause, Failure, Families, Lab, Mesh, Party, PodNetwork, Probe, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Break, Cause, Failure, Families, Lab, Mesh, Party, PodNetwork, Probe, Profile, Sabotage,
+    Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::E35;
@@ -17,6 +17,7 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
             the direct way; by each family of IP that the cluster has",
     covers: &[E35],
     families: Families::Each,
+    profile: Profile::Everywhere,
     limit: secs(120),
     sabotages: &[
         Sabotage {

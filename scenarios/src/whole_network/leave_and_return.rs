@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use podwire_scenario::{
-    Break, Cause, Lab, Party, Probe, Sabotage, Scenario, StageName, Traffic, secs, steps, try_join,
+    Break, Cause, Lab, Party, Probe, Profile, Sabotage, Scenario, StageName, Traffic, secs, steps,
+    try_join,
 };
 
 use super::cluster_ip::{every_sender_sees_every_pod, spreads_from_everywhere};
@@ -16,6 +17,7 @@ pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
             fails no longer than the removal of the drained Pods takes; every request is accounted \
             for, and afterwards the whole network is as before",
     covers: &[E37],
+    profile: Profile::Full,
     limit: secs(360),
     sabotages: &[
         Sabotage {

@@ -26,6 +26,7 @@ struct Fault<'a> {
 
 fn profile(scenario: &Scenario) -> &'static str {
     match scenario.profile {
+        Profile::Everywhere => "default, on each cluster",
         Profile::Default => "default",
         Profile::Full => "full",
     }

@@ -50,11 +50,7 @@ pub(crate) fn choose<'a>(
             nearest: nearest(names(catalogue), unknown),
         });
     }
-    let widest = match (profile, &words) {
-        (Some(profile), _) => profile,
-        (None, Some(_)) => Profile::Full,
-        (None, None) => Profile::Default,
-    };
+    let widest = widest(filter, profile);
     Ok(catalogue
         .iter()
         .filter(|scenario| scenario.profile <= widest)
@@ -64,6 +60,15 @@ pub(crate) fn choose<'a>(
                 .is_none_or(|words| words.iter().any(|word| matches(scenario, word, catalogue)))
         })
         .collect())
+}
+
+/// The profile of a run that was told these.
+pub(crate) fn widest(filter: Option<&str>, profile: Option<Profile>) -> Profile {
+    match (profile, filter) {
+        (Some(profile), _) => profile,
+        (None, Some(_)) => Profile::Full,
+        (None, None) => Profile::Default,
+    }
 }
 
 /// A word that is exactly some name or id means only that; else it is a part of names.

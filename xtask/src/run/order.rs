@@ -91,13 +91,10 @@ impl<'a> Order<'a> {
         let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let target = Target::new(args.nodes, &cells, &bundle);
         let configurations = configurations::Given::read(&args.network, target)?;
-        let mut pairs: Vec<(Cell, &Scenario)> = cells
-            .iter()
-            .flat_map(|cell| {
-                let fitting = chosen.iter().filter(|scenario| scenario.fits(*cell));
-                fitting.map(|scenario| (*cell, *scenario))
-            })
-            .collect();
+        let widest = select::widest(args.filter.as_deref(), profile);
+        let of_catalogue = args.tests.is_none() && !args.measure;
+        let once = of_catalogue && args.bootstrap.is_none() && widest == Profile::Default;
+        let mut pairs = pairs(&cells, &chosen, once);
         if pairs.is_empty() {
             return Err(Stop::Usage(unfit(&chosen, &cells)));
         }
@@ -310,6 +307,22 @@ fn left_out(
         })
     });
     each.collect()
+}
+
+/// The scenarios on each of the clusters that they are for; with `once` those that are seen by hand on no other.
+fn pairs<'a>(cells: &[Cell], chosen: &[&'a Scenario], once: bool) -> Vec<(Cell, &'a Scenario)> {
+    let is_seen_by_hand = |it: &Scenario| {
+        let by_hand = |cell: &&Cell| cell.bootstrap == Bootstrap::ByHand;
+        let mut by_hand = cells.iter().filter(by_hand);
+        it.profile == Profile::Default && by_hand.any(|cell| it.fits(*cell))
+    };
+    let of_cell = |cell: Cell| {
+        let spares = once && cell.bootstrap == Bootstrap::Kubeadm;
+        let fitting = chosen.iter().filter(move |it| it.fits(cell));
+        let wanted = fitting.filter(move |it| !(spares && is_seen_by_hand(it)));
+        wanted.map(move |it| (cell, *it))
+    };
+    cells.iter().flat_map(|cell| of_cell(*cell)).collect()
 }
 
 /// All that a run's parts are to do together: the scenarios on their clusters, and those that fit none of
@@ -527,6 +540,33 @@ mod tests {
         };
         let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
         assert_eq!(laid_out(&[dual], &[&routed]), [dual]);
+    }
+
+    #[test]
+    fn where_nobody_names_a_bootstrap_what_is_for_both_is_seen_by_hand() {
+        let (usual, of_kubeadm) = (
+            scenario("egress"),
+            Scenario {
+                cells: Cells::Kubeadm,
+                ..scenario("kubeadm_join")
+            },
+        );
+        let everywhere = Scenario {
+            profile: Profile::Everywhere,
+            ..scenario("every_pair")
+        };
+        let chosen = [&usual, &of_kubeadm, &everywhere];
+        let told = |cells: &[Cell], once| {
+            let pairs = pairs(cells, &chosen, once);
+            let pairs = pairs
+                .iter()
+                .map(|(cell, it)| format!("{} {}", cell.bootstrap, it.name));
+            pairs.collect::<Vec<_>>().join(", ")
+        };
+        let both = Bootstrap::ALL.map(Cell::usual);
+        insta::assert_snapshot!(told(&both, true), @"");
+        insta::assert_snapshot!(told(&both, false), @"");
+        insta::assert_snapshot!(told(&both[1..], true), @"");
     }
 
     #[test]

@@ -62,9 +62,11 @@ kubeadm join --config /root/podwire/join.json 2>&1 | tee /root/podwire/join.log 
 pub(crate) const SHOW_ADMIN: &str =
     "kubectl config view --raw --output json --kubeconfig /etc/kubernetes/admin.conf";
 
-/// Lets the workload onto node 1 too.
-pub(crate) const UNTAINT: &str =
-    "kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule-";
+/// Node 1 without the taint that keeps other Pods off it, to be applied: what `kubectl taint` changes, without the
+/// minute that kubectl's look at all that the API serves takes on a slow host, where its own limits end it.
+pub(crate) fn untainted() -> Value {
+    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node1" }, "spec": { "taints": [] } })
+}
 
 /// What kubeadm is told of a cluster that is not its own, for [`APPLY_CORE_DNS`]. Without a version it would ask for
 /// one on the internet; where it finds the cluster's authority, it wants kubeconfigs of its own beside it.

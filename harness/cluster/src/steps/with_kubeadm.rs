@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::common::{CORE_DNS, create_workload, on, part, pod_network, set_up};
+use super::common::{CORE_DNS, SETTLED, create_workload, part, pod_network, set_up};
 use super::network;
 use super::step::{Action, Ask, Gate, Hole, OnNode, OnNodes, Part, Pods};
 use crate::parts::flannel;
@@ -35,7 +35,13 @@ pub(crate) fn parts(plan: &ClusterPlan, stage: StageName) -> Result<Vec<Part>, C
             parts
         }
         StageName::Workload => vec![
-            part("let the workload onto node1 too", [on(1, kubeadm::UNTAINT)]),
+            part(
+                "let the workload onto node1 too",
+                [Action::Apply {
+                    objects: vec![kubeadm::untainted()],
+                    limit: SETTLED,
+                }],
+            ),
             create_workload(plan),
         ],
         StageName::Booted

@@ -71,7 +71,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
     /// Who puts Kubernetes onto the machines: by-hand, kubeadm, or both, one cluster after the other
-    /// [default: both; by-hand with --break]
+    /// [default: both, of which the default list has by hand alone most that is for either; by-hand with --break]
     #[arg(long, value_name = "NAME")]
     pub(crate) bootstrap: Option<Bootstraps>,
     #[command(flatten)]
@@ -155,7 +155,7 @@ pub(crate) struct CompareArgs {
     /// Which scenarios run: the default list, or all
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) profile: Option<ProfileName>,
-    /// Who puts Kubernetes onto the machines of both sides: by-hand, kubeadm, or both [default: both]
+    /// Who puts Kubernetes onto the machines of both sides: by-hand, kubeadm, or both [default: both, as with `test`]
     #[arg(long, value_name = "NAME")]
     pub(crate) bootstrap: Option<Bootstraps>,
     /// Only part M of N of the scenarios, on both sides, for one of several machines, as with `test`. The first
