@@ -83,7 +83,11 @@ impl<'a> Order<'a> {
                     .into(),
             ));
         }
-        let cells = laid_out(&cells(args)?, &chosen);
+        let (cells, starved) = carried(session, args, cells(args)?)?;
+        for (cell, why) in &starved {
+            session.progress.line(&format!("{cell} is left out: {why}"));
+        }
+        let cells = laid_out(&cells, &chosen);
         let conformance = args.tests == Some(AskedTests::Conformance);
         let conformance = conformance.then_some(bundle.kubernetes.as_str());
         let pod_network = Given::read(session, &args.network, conformance)?;
@@ -109,8 +113,12 @@ impl<'a> Order<'a> {
         let mut left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
         for one in &mut left_out {
             let scenario = named.iter().find(|it| it.name == one.name);
+            let is_chosen = chosen.iter().any(|it| it.name == one.name);
+            let fits = |(cell, _): &&(Cell, String)| scenario.is_some_and(|it| it.fits(*cell));
             if let Some(lack) = scenario.and_then(|it| lacks(it)) {
                 one.reason = lack;
+            } else if let (true, Some((cell, why))) = (is_chosen, starved.iter().find(fits)) {
+                one.reason = format!("{cell} is left out: {why}");
             }
         }
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
@@ -307,6 +315,31 @@ fn left_out(
         })
     });
     each.collect()
+}
+
+/// The cells whose clusters this host carries, and the others with why it does not: as far as its speed is known, and
+/// where nobody has named what is to run.
+fn carried(
+    session: &Session,
+    args: &TestArgs,
+    cells: Vec<Cell>,
+) -> Result<(Vec<Cell>, Vec<(Cell, String)>), Stop> {
+    let asked = args.bootstrap.is_some() || args.filter.is_some() || args.tests.is_some();
+    // Without QEMU nothing is known either.
+    let verdict = match asked || args.measure {
+        true => None,
+        false => parts::cached_base(session)?
+            .and_then(|base| machine::known_verdict(session, &base).ok().flatten()),
+    };
+    let starves =
+        verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, machine::cores()));
+    let Some(why) = starves else {
+        return Ok((cells, Vec::new()));
+    };
+    let (starved, carried): (Vec<Cell>, Vec<Cell>) =
+        (cells.into_iter()).partition(|cell| cell.bootstrap == Bootstrap::Kubeadm);
+    let starved = starved.into_iter().map(|cell| (cell, why.clone()));
+    Ok((carried, starved.collect()))
 }
 
 /// The scenarios on each of the clusters that they are for; with `once` those that are seen by hand on no other.
@@ -564,9 +597,9 @@ mod tests {
             pairs.collect::<Vec<_>>().join(", ")
         };
         let both = Bootstrap::ALL.map(Cell::usual);
-        insta::assert_snapshot!(told(&both, true), @"");
-        insta::assert_snapshot!(told(&both, false), @"");
-        insta::assert_snapshot!(told(&both[1..], true), @"");
+        insta::assert_snapshot!(told(&both, true), @"by-hand egress, by-hand every_pair, kubeadm kubeadm_join, kubeadm every_pair");
+        insta::assert_snapshot!(told(&both, false), @"by-hand egress, by-hand every_pair, kubeadm egress, kubeadm kubeadm_join, kubeadm every_pair");
+        insta::assert_snapshot!(told(&both[1..], true), @"kubeadm egress, kubeadm kubeadm_join, kubeadm every_pair");
     }
 
     #[test]
