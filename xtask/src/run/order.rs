@@ -84,8 +84,8 @@ impl<'a> Order<'a> {
             ));
         }
         let (cells, starved) = carried(session, args, cells(args)?)?;
-        for (cell, why) in &starved {
-            session.progress.line(&format!("{cell} is left out: {why}"));
+        for cell in &starved.cells {
+            session.progress.line(&starved.told(*cell));
         }
         let cells = laid_out(&cells, &chosen);
         let conformance = args.tests == Some(AskedTests::Conformance);
@@ -114,11 +114,11 @@ impl<'a> Order<'a> {
         for one in &mut left_out {
             let scenario = named.iter().find(|it| it.name == one.name);
             let is_chosen = chosen.iter().any(|it| it.name == one.name);
-            let fits = |(cell, _): &&(Cell, String)| scenario.is_some_and(|it| it.fits(*cell));
+            let fits = |cell: &&Cell| is_chosen && scenario.is_some_and(|it| it.fits(**cell));
             if let Some(lack) = scenario.and_then(|it| lacks(it)) {
                 one.reason = lack;
-            } else if let (true, Some((cell, why))) = (is_chosen, starved.iter().find(fits)) {
-                one.reason = format!("{cell} is left out: {why}");
+            } else if let Some(cell) = starved.cells.iter().find(fits) {
+                one.reason = starved.told(*cell);
             }
         }
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
@@ -317,29 +317,47 @@ fn left_out(
     each.collect()
 }
 
-/// The cells whose clusters this host carries, and the others with why it does not: as far as its speed is known, and
-/// where nobody has named what is to run.
+/// The cells whose clusters this host does not carry, and why.
+#[derive(Default)]
+struct Starved {
+    cells: Vec<Cell>,
+    why: String,
+}
+
+impl Starved {
+    fn told(&self, cell: Cell) -> String {
+        format!("{cell} is left out: {}", self.why)
+    }
+}
+
+/// The cells whose clusters this host carries, and the others: as far as its speed is known, and where nobody has
+/// named what is to run.
 fn carried(
     session: &Session,
     args: &TestArgs,
     cells: Vec<Cell>,
-) -> Result<(Vec<Cell>, Vec<(Cell, String)>), Stop> {
+) -> Result<(Vec<Cell>, Starved), Stop> {
     let asked = args.bootstrap.is_some() || args.filter.is_some() || args.tests.is_some();
+    // The parts of one run are to be of the same, whatever machines they run on.
+    if asked || args.measure || args.shard.is_some() {
+        return Ok((cells, Starved::default()));
+    }
+    let base = parts::cached_base(session)?;
     // Without QEMU nothing is known either.
-    let verdict = match asked || args.measure {
-        true => None,
-        false => parts::cached_base(session)?
-            .and_then(|base| machine::known_verdict(session, &base).ok().flatten()),
+    let verdict = base.and_then(|base| machine::known_verdict(session, &base).ok().flatten());
+    let cores = machine::cores();
+    let Some(why) = verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, cores)) else {
+        return Ok((cells, Starved::default()));
     };
-    let starves =
-        verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, machine::cores()));
-    let Some(why) = starves else {
-        return Ok((cells, Vec::new()));
-    };
-    let (starved, carried): (Vec<Cell>, Vec<Cell>) =
-        (cells.into_iter()).partition(|cell| cell.bootstrap == Bootstrap::Kubeadm);
-    let starved = starved.into_iter().map(|cell| (cell, why.clone()));
-    Ok((carried, starved.collect()))
+    let is_starved = |cell: &Cell| cell.bootstrap == Bootstrap::Kubeadm;
+    let (starved, carried) = cells.into_iter().partition(is_starved);
+    Ok((
+        carried,
+        Starved {
+            cells: starved,
+            why,
+        },
+    ))
 }
 
 /// The scenarios on each of the clusters that they are for; with `once` those that are seen by hand on no other.
