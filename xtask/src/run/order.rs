@@ -47,6 +47,8 @@ pub(crate) struct Order<'a> {
     pub(crate) shard: Option<(Shard, Vec<Selected>)>,
     /// What of the catalogue it was not asked for.
     pub(crate) left_out: Vec<LeftOut>,
+    /// The clusters that this host does not carry.
+    pub(crate) starved: Starved,
 }
 
 impl<'a> Order<'a> {
@@ -84,8 +86,8 @@ impl<'a> Order<'a> {
             ));
         }
         let (cells, starved) = carried(session, args, cells(args)?)?;
-        for cell in &starved.cells {
-            session.progress.line(&starved.told(*cell));
+        for line in starved.lines() {
+            session.progress.line(&line);
         }
         let cells = laid_out(&cells, &chosen);
         let conformance = args.tests == Some(AskedTests::Conformance);
@@ -167,6 +169,7 @@ impl<'a> Order<'a> {
                 && !args.measure,
             shard,
             left_out,
+            starved,
             args,
             catalogue,
             bundle,
@@ -319,12 +322,17 @@ fn left_out(
 
 /// The cells whose clusters this host does not carry, and why.
 #[derive(Default)]
-struct Starved {
+pub(crate) struct Starved {
     cells: Vec<Cell>,
     why: String,
 }
 
 impl Starved {
+    /// A line for each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.cells.iter().map(|cell| self.told(*cell))
+    }
+
     fn told(&self, cell: Cell) -> String {
         format!("{cell} is left out: {}", self.why)
     }

@@ -529,6 +529,9 @@ impl<'a> Run<'a> {
                     .shown(&self.session.workspace.latest())
             )
         );
+        for line in self.order.starved.lines() {
+            outln!("{line}");
+        }
         done?;
         if matches!(&self.cut_short, Some(cut) if cut.how == CutShort::AtWork) {
             return Err(Stop::Interrupted);
