@@ -338,8 +338,8 @@ impl Starved {
     }
 }
 
-/// The cells whose clusters this host carries, and the others: as far as its speed is known, and where nobody has
-/// named what is to run.
+/// The cells whose clusters this host carries, and the others: where nobody has named what is to run, and where its
+/// speed can be told, which needs QEMU and a guest for it.
 fn carried(
     session: &Session,
     args: &TestArgs,
@@ -350,9 +350,15 @@ fn carried(
     if asked || args.measure || args.shard.is_some() {
         return Ok((cells, Starved::default()));
     }
-    let base = parts::cached_base(session)?;
-    // Without QEMU nothing is known either.
-    let verdict = base.and_then(|base| machine::known_verdict(session, &base).ok().flatten());
+    let there = parts::cached_base(session)?.zip(machine::Programs::find().ok());
+    let verdict = match there {
+        // Neither is to start a guest.
+        Some((base, _)) if args.plan || args.prepare_only => {
+            machine::known_verdict(session, &base)?
+        }
+        Some((base, programs)) => Some(machine::verdict(session, &programs, &base)?.0),
+        None => None,
+    };
     let cores = machine::cores();
     let Some(why) = verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, cores)) else {
         return Ok((cells, Starved::default()));
