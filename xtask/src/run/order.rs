@@ -98,8 +98,7 @@ impl<'a> Order<'a> {
         let target = Target::new(args.nodes, &cells, &bundle);
         let configurations = configurations::Given::read(&args.network, target)?;
         let widest = select::widest(args.filter.as_deref(), profile);
-        let of_catalogue = args.tests.is_none() && !args.measure;
-        let once = of_catalogue && args.bootstrap.is_none() && widest == Profile::Default;
+        let once = leaves_bootstrap_open(args) && widest == Profile::Default;
         let mut pairs = pairs(&cells, &chosen, once);
         if pairs.is_empty() {
             return Err(Stop::Usage(unfit(&chosen, &cells)));
@@ -320,6 +319,11 @@ fn left_out(
     each.collect()
 }
 
+/// Whether it is for us to say which bootstrap shows what: of scenarios of ours, where nobody names one.
+fn leaves_bootstrap_open(args: &TestArgs) -> bool {
+    args.bootstrap.is_none() && args.tests.is_none() && !args.measure
+}
+
 /// The cells whose clusters this host does not carry, and why.
 #[derive(Default)]
 pub(crate) struct Starved {
@@ -345,9 +349,10 @@ fn carried(
     args: &TestArgs,
     cells: Vec<Cell>,
 ) -> Result<(Vec<Cell>, Starved), Stop> {
-    let asked = args.bootstrap.is_some() || args.filter.is_some() || args.tests.is_some();
+    let is_heavy = |cell: &Cell| cell.bootstrap == Bootstrap::Kubeadm;
     // The parts of one run are to be of the same, whatever machines they run on.
-    if asked || args.measure || args.shard.is_some() {
+    let asked = args.filter.is_some() || args.shard.is_some();
+    if asked || !leaves_bootstrap_open(args) || !cells.iter().any(is_heavy) {
         return Ok((cells, Starved::default()));
     }
     let there = parts::cached_base(session)?.zip(machine::Programs::find().ok());
@@ -363,8 +368,7 @@ fn carried(
     let Some(why) = verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, cores)) else {
         return Ok((cells, Starved::default()));
     };
-    let is_starved = |cell: &Cell| cell.bootstrap == Bootstrap::Kubeadm;
-    let (starved, carried) = cells.into_iter().partition(is_starved);
+    let (starved, carried) = cells.into_iter().partition(is_heavy);
     Ok((
         carried,
         Starved {
