@@ -15,7 +15,14 @@ pub use self::page::{PAGE, page};
 
 /// All of them, the shortest first.
 pub fn measurements() -> Vec<Scenario> {
-    vec![way::WAY, change::CHANGE, restart::RESTART, drain::DRAIN, change::AMONG_1000]
+    vec![
+        way::WAY,
+        change::CHANGE,
+        restart::RESTART,
+        drain::DRAIN,
+        change::AMONG_1000,
+        change::AMONG_5000,
+    ]
 }
 
 #[cfg(test)]

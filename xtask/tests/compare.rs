@@ -60,16 +60,17 @@ fn what_is_no_side_is_refused_with_its_name_and_the_reason() {
 
 #[test]
 fn the_plan_says_what_is_measured_and_what_so_few_pairs_cannot_say() {
-    let plan = |words: &[&str]| {
-        let all = [&["", "", "--plan", "--filter", "every_pair"], words].concat();
+    let plan_of = |head: &str, words: &[&str]| {
+        let all = [&["", head, "--plan", "--filter", "every_pair"], words].concat();
         let planned = compare(&all);
         let said = String::from_utf8_lossy(&planned.stdout).into_owned();
         assert_eq!(planned.status.code(), Some(0), "{said}");
         said
     };
+    let plan = |words: &[&str]| plan_of("", words);
     let six = plan(&[]);
     assert!(
-        six.contains("numbers of kubeadm are measured, in 6 pairs in turns"),
+        six.contains("numbers of by-hand are measured, in 6 pairs in turns"),
         "{six}"
     );
     assert!(
@@ -80,14 +81,22 @@ fn the_plan_says_what_is_measured_and_what_so_few_pairs_cannot_say() {
         !six.contains("is the least") && !six.contains("measure_drain"),
         "{six}"
     );
-    let few = plan(&["--pairs", "2", "--bootstrap", "by-hand", "--margin", "5%"]);
+    let few = plan(&["--pairs", "2", "--bootstrap", "kubeadm", "--margin", "5%"]);
     assert!(
-        few.contains("numbers of by-hand") && few.contains("more than 5 %"),
+        few.contains("numbers of kubeadm") && few.contains("more than 5 %"),
         "{few}"
     );
     assert!(few.contains("--pairs 5 is the least"), "{few}");
     let none = plan(&["--pairs", "0"]);
     assert!(!none.contains("measured"), "{none}");
+    // What only kubeadm reads is measured where it is read.
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("kubeadm.yaml");
+    let timeouts = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\n\
+                    timeouts:\n  discovery: 60s\n";
+    fs::write(&config, timeouts).unwrap();
+    let read = plan_of(&format!("--kubeadm-config {}", config.display()), &[]);
+    assert!(read.contains("numbers of kubeadm"), "{read}");
     // A node alone has no other to measure the way to.
     let alone = ["", "", "--plan", "--nodes", "1", "--filter", "first_node"];
     let said = compare(&alone);

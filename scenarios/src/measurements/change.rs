@@ -23,15 +23,29 @@ pub(crate) const AMONG_1000: Scenario = Scenario {
     ..Scenario::new("measure_change_among_1000", StageName::Workload, steps!(change_among_1000))
 };
 
+/// kube-proxy has the same rules for five thousand ports, whosever they are; an emulated API server takes
+/// five thousand Services in more than twenty minutes.
+pub(crate) const AMONG_5000: Scenario = Scenario {
+    about: "The same among five thousand ports of a hundred other Services, each of which has rules of its own",
+    profile: Profile::Full,
+    limit: secs(300),
+    measures: &[&FIRST_RIGHT_OF_5000, &LAST_STALE_OF_5000],
+    ..Scenario::new("measure_change_among_5000", StageName::Workload, steps!(change_among_5000))
+};
+
 const FIRST_RIGHT: Metric = seconds("first right answer after a change", FIRST);
 const FIRST_RIGHT_OF_1000: Metric =
     seconds("first right answer after a change, among 1000 Services", FIRST);
+const FIRST_RIGHT_OF_5000: Metric =
+    seconds("first right answer after a change, among 5000 ports of Services", FIRST);
 const FIRST: &str = "from the API's answer to the first one of the Pod that a Service now leads to, where a Pod \
                      asks all the time";
 
 const LAST_STALE: Metric = seconds("last stale answer after a change", LAST);
 const LAST_STALE_OF_1000: Metric =
     seconds("last stale answer after a change, among 1000 Services", LAST);
+const LAST_STALE_OF_5000: Metric =
+    seconds("last stale answer after a change, among 5000 ports of Services", LAST);
 const LAST: &str = "from the API's answer to the last one of the Pod that it led to before; 0 where none came later";
 
 const fn seconds(name: &'static str, how: &'static str) -> Metric {
@@ -43,9 +57,18 @@ async fn change(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn change_among_1000(lab: &Lab) -> anyhow::Result<()> {
-    let (from, to) = (who_asks(lab).await?, lab.pods().on(lab.last_node()).first().await?);
-    lab.crowd_of_services(1000, &to, &from).await?;
+    beside_a_crowd(lab, 1000, 1).await?;
     followed(lab, &FIRST_RIGHT_OF_1000, &LAST_STALE_OF_1000).await
+}
+
+async fn change_among_5000(lab: &Lab) -> anyhow::Result<()> {
+    beside_a_crowd(lab, 100, 50).await?;
+    followed(lab, &FIRST_RIGHT_OF_5000, &LAST_STALE_OF_5000).await
+}
+
+async fn beside_a_crowd(lab: &Lab, services: u32, ports: u16) -> anyhow::Result<()> {
+    let (from, to) = (who_asks(lab).await?, lab.pods().on(lab.last_node()).first().await?);
+    lab.crowd_of_services(services, ports, &to, &from).await
 }
 
 /// A Pod of the node before the last, whose Pods it asks.

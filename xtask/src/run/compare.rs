@@ -38,7 +38,7 @@ use crate::report::results::Results;
 use crate::run::look;
 use crate::run::order::Order;
 use crate::run::share::{Share, on_clusters};
-use crate::run::side_args::{What, measured_on, test_args, words};
+use crate::run::side_args::{What, may_be_measured_on, test_args, words};
 use crate::run::sides::{self, Name, Named, SIDES};
 use crate::run::test::test;
 use crate::say::stop::{INTERRUPTED, Stop};
@@ -87,20 +87,19 @@ pub(crate) fn compare(
         "Base and head run one after the other; what differs then runs {} times more on both.",
         RUNS - 1
     );
-    let mut asked = Asked {
+    let asked = Asked {
         pairs: usize::try_from(args.pairs)?,
         margin: args.margin,
     };
+    let mut measured_on = None;
     if asked.pairs > 0 {
         match plan_of_numbers(session, args, &flags)? {
             Ok(plan) => {
                 outln!("{}", plan.told(asked));
                 lacks += &plan.lacks;
+                measured_on = Some(plan.bootstrap);
             }
-            Err(why) => {
-                outln!("No numbers: {why}");
-                asked.pairs = 0;
-            }
+            Err(why) => outln!("No numbers: {why}"),
         }
     }
     if flags[0] == flags[1] {
@@ -126,6 +125,7 @@ pub(crate) fn compare(
         revisions,
         folder,
         asked,
+        measured_on,
         ran: [Vec::new(), Vec::new()],
         measured: [Vec::new(), Vec::new()],
         interrupted: &interrupted,
@@ -219,18 +219,36 @@ fn plan_of_numbers(
     args: &CompareArgs,
     flags: &[Vec<String>; 2],
 ) -> Result<Result<PlanOfNumbers, String>, Stop> {
+    let mut why_not = Vec::new();
+    for bootstrap in may_be_measured_on(args) {
+        match plan_of_numbers_on(bootstrap, session, args, flags)? {
+            Ok(plan) => return Ok(Ok(plan)),
+            Err(why) => why_not.push(why),
+        }
+    }
+    why_not.dedup();
+    Ok(Err(why_not.join("; ")))
+}
+
+/// The same on a cluster of this kind.
+fn plan_of_numbers_on(
+    bootstrap: Bootstrap,
+    session: &Session,
+    args: &CompareArgs,
+    flags: &[Vec<String>; 2],
+) -> Result<Result<PlanOfNumbers, String>, Stop> {
     let catalogue = measurements();
     let times = Durations::load(session.cache.root());
     let packages = host::Host::detect(&session.spawner).plan(false);
     let mut plan = PlanOfNumbers {
         measurements: catalogue.iter().map(|it| it.name.to_owned()).collect(),
         metrics: 0,
-        bootstrap: measured_on(args),
+        bootstrap,
         pair: 0.0,
         lacks: String::new(),
     };
     for (name, flags) in SIDES.iter().zip(flags) {
-        let side = test_args(&words(args, flags, What::Numbers(&[])))?;
+        let side = test_args(&words(args, flags, What::Numbers(bootstrap, &[])))?;
         let order = match Order::take(session, &side, &catalogue) {
             Ok(order) => order,
             // Its flags are fine, or its scenarios would not run.
@@ -319,6 +337,8 @@ struct Runs<'a> {
     revisions: [Option<String>; 2],
     folder: RunFolder,
     asked: Asked,
+    /// Whose cluster is measured, if any is.
+    measured_on: Option<Bootstrap>,
     /// What has run, base's and head's.
     ran: [Vec<Ran>; 2],
     /// What has measured.
@@ -354,10 +374,13 @@ impl Runs<'_> {
     }
 
     fn numbers(&mut self) -> Result<(), Stop> {
+        let Some(on) = self.measured_on else {
+            return Ok(());
+        };
         let pairs = self.asked.pairs;
         for number in 0..pairs {
             for name in turns(number) {
-                self.run(name, What::Numbers(&[]))?;
+                self.run(name, What::Numbers(on, &[]))?;
             }
             // Whatever the first pair has met, the others would wait for as well.
             if self.so_far(None).numbers.is_some_and(|it| !it.has_pairs()) {
@@ -377,7 +400,7 @@ impl Runs<'_> {
         ));
         for number in pairs..2 * pairs {
             for name in turns(number) {
-                self.run(name, What::Numbers(&again))?;
+                self.run(name, What::Numbers(on, &again))?;
             }
         }
         Ok(())
@@ -396,8 +419,8 @@ impl Runs<'_> {
         let words = words(self.args, &self.flags[place], what);
         let of = match what {
             What::Verdicts | What::Repeat(_) => String::new(),
-            What::Numbers([]) => format!(" of {}", self.asked.pairs),
-            What::Numbers(_) => format!(" of {}", 2 * self.asked.pairs),
+            What::Numbers(_, []) => format!(" of {}", self.asked.pairs),
+            What::Numbers(..) => format!(" of {}", 2 * self.asked.pairs),
         };
         self.session.progress.line(&format!(
             "{}, {} {number}{of}: {}",
@@ -488,7 +511,7 @@ impl Runs<'_> {
     fn kept(&mut self, what: What<'_>) -> &mut [Vec<Ran>; 2] {
         match what {
             What::Verdicts | What::Repeat(_) => &mut self.ran,
-            What::Numbers(_) => &mut self.measured,
+            What::Numbers(..) => &mut self.measured,
         }
     }
 
@@ -534,9 +557,9 @@ impl Runs<'_> {
         let comparison = comparison
             .with_revisions(self.revisions.clone())
             .with_part(part);
-        match self.asked.pairs {
-            0 => comparison,
-            _ => {
+        match self.measured_on {
+            None => comparison,
+            Some(_) => {
                 let [base, head] = &self.measured;
                 comparison.with_numbers(self.asked, base, head)
             }

@@ -23,14 +23,17 @@ const AT_ONCE: usize = 8;
 /// From the range's making until addresses are given out of it, before stretching.
 const GIVEN_OUT: Duration = Duration::from_secs(20);
 /// From the last one's making until a node leads there, before stretching: for kube-proxy, and so much for
-/// each of them.
+/// each of their ports.
 const LED: Duration = Duration::from_secs(20);
 const EACH_LED: Duration = Duration::from_millis(10);
 
 impl Lab {
-    /// Makes so many Services more, `crowd-1` and so on, all of which lead to this Pod, by EndpointSlices
-    /// written by hand, and waits until the last one answers `from`. Their ClusterIPs are of a range of their
-    /// own (Kubernetes docs, "Extend Service IP Ranges").
+    /// Makes so many Services more, `crowd-1` and so on, with so many ports each, from 80 on, all of which lead
+    /// to this Pod, by EndpointSlices written by hand, and waits until the last one answers `from`. Their
+    /// ClusterIPs are of a range of their own (Kubernetes docs, "Extend Service IP Ranges").
+    ///
+    /// kube-proxy writes rules for each port of each Service, whichever has them; the API takes a Service with
+    /// fifty ports about as fast as one with a single port.
     ///
     /// # Errors
     /// When the API refuses one of them; a [`Failure`](crate::Failure) when it gives out no addresses of such a
@@ -38,10 +41,15 @@ impl Lab {
     pub async fn crowd_of_services(
         &self,
         count: u32,
+        ports: u16,
         pod: &Party,
         from: &Party,
     ) -> anyhow::Result<()> {
-        self.step(format!("{count} more Services lead to {pod}"));
+        let of_ports = match ports {
+            1 => String::new(),
+            _ => format!(" of {ports} ports each"),
+        };
+        self.step(format!("{count} more Services{of_ports} lead to {pod}"));
         let families = self.ip_families().each().len();
         let range = json!({
             "apiVersion": "networking.k8s.io/v1",
@@ -53,12 +61,12 @@ impl Lab {
         self.until_given_out("crowd").await?;
         let of_crowd = |number: u32| self.service(format!("crowd-{number}"));
         let made = stream::iter(1..=count).map(|number| async move {
-            let made = of_crowd(number).make_for(pod).await;
+            let made = of_crowd(number).make_for(pod, ports).await;
             made.with_context(|| format!("of {count} Services number {number}"))
         });
         made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let last = of_crowd(count).leading_to(pod).await?;
-        let limit = LED + EACH_LED * count;
+        let limit = LED + EACH_LED * count * u32::from(ports);
         self.until_all_answer_within(limit, std::slice::from_ref(from), &[last])
             .await
     }

@@ -232,13 +232,17 @@ impl Service<'_> {
     /// # Errors
     /// When the API refuses it.
     pub async fn create_for(&self, pod: &Party) -> anyhow::Result<Party> {
-        self.make_for(pod).await?;
+        self.make_for(pod, 1).await?;
         self.leading_to(pod).await
     }
 
-    pub(super) async fn make_for(&self, pod: &Party) -> anyhow::Result<()> {
-        self.apply(json!({ "ports": [{ "port": 80 }] })).await?;
-        self.lead_to(pod).await.map(drop)
+    /// With so many ports, from 80 on, each of which leads to the Pod's port 80.
+    pub(super) async fn make_for(&self, pod: &Party, ports: u16) -> anyhow::Result<()> {
+        let names = names_of(ports);
+        let port = |(name, port)| json!({ "name": name, "port": port, "targetPort": 80 });
+        let listed: Vec<Value> = names.iter().zip(80u16..).map(port).collect();
+        self.apply(json!({ "ports": listed })).await?;
+        self.lead_ports_to(&names, pod).await.map(drop)
     }
 
     /// Has one that was made by [`Service::create_for`] lead to this Pod alone, and gives when the API had
@@ -247,8 +251,12 @@ impl Service<'_> {
     /// # Errors
     /// When the API refuses it.
     pub async fn lead_to(&self, pod: &Party) -> anyhow::Result<Instant> {
+        self.lead_ports_to(&names_of(1), pod).await
+    }
+
+    async fn lead_ports_to(&self, names: &[String], pod: &Party) -> anyhow::Result<Instant> {
         for family in self.lab.ip_families().each() {
-            let slice = slice_of(&self.name, &pod.by(*family)?);
+            let slice = slice_of(&self.name, names, &pod.by(*family)?);
             self.lab.apply(slice).await?;
         }
         Ok(Instant::now())
@@ -369,8 +377,19 @@ impl Service<'_> {
     }
 }
 
-/// An EndpointSlice of this Service with this Pod alone, of the family by which it is asked.
-fn slice_of(service: &str, pod: &Party) -> Value {
+/// Of a Service's ports: an only one needs no name, several do (Kubernetes docs, "Multi-port Services").
+fn names_of(ports: u16) -> Vec<String> {
+    match ports {
+        1 => vec![String::new()],
+        _ => (1..=ports).map(|number| format!("port-{number}")).collect(),
+    }
+}
+
+/// An EndpointSlice of this Service with this Pod alone, of the family by which it is asked. Its ports are
+/// known by the names of the Service's.
+fn slice_of(service: &str, names: &[String], pod: &Party) -> Value {
+    let port = |name| json!({ "name": name, "port": 80, "protocol": "TCP" });
+    let ports: Vec<Value> = names.iter().map(port).collect();
     let name = match pod.family {
         Family::Ipv4 => service.to_owned(),
         Family::Ipv6 => format!("{service}-ipv6"),
@@ -388,8 +407,7 @@ fn slice_of(service: &str, pod: &Party) -> Value {
             "conditions": { "ready": true },
             "nodeName": format!("node{}", pod.node),
         }],
-        // The port's name is the Service's, which has none.
-        "ports": [{ "name": "", "port": 80, "protocol": "TCP" }],
+        "ports": ports,
     })
 }
 
@@ -413,7 +431,7 @@ mod tests {
         let second = "fd00:10:1:2::3".parse().unwrap();
         let pod = Party::new("blue-a", 2, true, [10, 1, 2, 3]).with_ipv6(Some(second));
         let of = |family| {
-            let slice = slice_of("to-node2", &pod.by(family).unwrap());
+            let slice = slice_of("to-node2", &names_of(1), &pod.by(family).unwrap());
             serde_json::from_value::<EndpointSlice>(slice).unwrap()
         };
         let (slice, of_ipv6) = (of(Family::Ipv4), of(Family::Ipv6));
