@@ -103,7 +103,6 @@ impl Setup {
             rtc_base: None,
             no_reboot: false,
             tsc_khz: podwire_vm::clock::tsc_khz(),
-            niceness: 0,
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::{io, thread};
 
-use rustix::process::{Signal, getppid, nice, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 /// Why a child could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -98,9 +98,6 @@ pub struct ChildCommand {
     pub inherit: Vec<OwnedFd>,
     /// Whether the child leads a process group of its own, which a terminal's Ctrl-C does not reach.
     pub own_group: bool,
-    /// How much further behind others than we are the kernel's scheduler puts it (nice(2)): up to 19, which
-    /// is as far as it goes.
-    pub niceness: u8,
 }
 
 impl ChildCommand {
@@ -116,7 +113,6 @@ impl ChildCommand {
             stderr: Stream::Null,
             inherit: Vec::new(),
             own_group: false,
-            niceness: 0,
         }
     }
 
@@ -240,15 +236,11 @@ fn start(command: ChildCommand) -> Result<Child, SpawnError> {
     }
     let kept: Vec<RawFd> = command.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = rustix::process::getpid();
-    let niceness = i32::from(command.niceness);
     let prepare = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died between fork and prctl: then the signal never comes.
         if getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        if niceness > 0 {
-            nice(niceness)?;
         }
         for fd in &kept {
             keep_open(*fd)?;
@@ -259,7 +251,7 @@ fn start(command: ChildCommand) -> Result<Child, SpawnError> {
         unsafe_code,
         reason = "pre_exec is how std runs code between fork and exec"
     )]
-    // SAFETY: the closure makes only async-signal-safe system calls (prctl, getppid, setpriority, fcntl) and
+    // SAFETY: the closure makes only async-signal-safe system calls (prctl, getppid, fcntl) and
     // allocates nothing.
     unsafe {
         built.pre_exec(prepare);
@@ -286,22 +278,6 @@ fn keep_open(fd: RawFd) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-
-    #[test]
-    fn a_nice_child_stands_behind_others() {
-        let spawner = Spawner::start().unwrap();
-        let niceness = |niceness| {
-            // Without a command it prints its own (coreutils).
-            let mut command = ChildCommand::new("nice");
-            command.stdout = Stream::Piped;
-            command.niceness = niceness;
-            let said = spawner.spawn(command).unwrap().wait_with_output().unwrap();
-            let said = String::from_utf8(said.stdout).unwrap();
-            said.trim().parse::<i32>().unwrap()
-        };
-        let ours = niceness(0);
-        assert_eq!(niceness(5), (ours + 5).min(19));
-    }
 
     #[test]
     fn a_build_is_told_nothing_of_the_program_that_runs_it() {

@@ -366,7 +366,6 @@ async fn probe(
         rtc_base: None,
         no_reboot: true,
         tsc_khz: None,
-        niceness: 0,
     };
     let limit = match accelerator {
         Accelerator::Kvm(_) => LIMITS.0,

@@ -131,7 +131,6 @@ impl Machine {
         command.stderr = Stream::File(said);
         // Ctrl-C is ours to act on: evidence on disk is completed before QEMU goes.
         command.own_group = true;
-        command.niceness = spec.niceness;
         command.inherit = vec![qmp_qemus.into(), console_qemus.into(), agent_qemus.into()];
         let macs = nics.iter().map(|nic| nic.mac.clone()).collect();
         let ends = nics.into_iter().map(|nic| nic.fd);
@@ -671,7 +670,6 @@ mod tests {
             rtc_base: None,
             no_reboot: true,
             tsc_khz: None,
-            niceness: 0,
         };
         let spawner = Spawner::start().unwrap();
         match Machine::launch(&spawner, &qemu, spec, Vec::new(), &dir.join("logs")).await {

@@ -53,8 +53,6 @@ pub struct MachineSpec {
     /// The rate of the host's time stamp counter, see [`crate::clock`]: an emulated guest is told
     /// (Linux, `tsc_early_khz`) instead of measuring it. It does not shape the machine.
     pub tsc_khz: Option<u32>,
-    /// How far behind others the host's scheduler puts it (nice(2), 0 to 19). It does not shape the machine.
-    pub niceness: u8,
 }
 
 /// The numbers of the descriptors that QEMU inherits.
@@ -366,7 +364,6 @@ pub(crate) mod tests {
             rtc_base: None,
             no_reboot: false,
             tsc_khz: None,
-            niceness: 0,
         }
     }
 

@@ -30,7 +30,6 @@ async fn main() -> Result<()> {
         rtc_base: None,
         no_reboot: false,
         tsc_khz: None,
-        niceness: 0,
     };
     let machine =
         Machine::launch(&Spawner::start()?, qemu, spec, Vec::new(), Path::new(dir)).await?;

@@ -61,10 +61,6 @@ impl Role {
     }
 }
 
-/// Where emulated workers stand: a thread of theirs gets a third of what one of the control plane gets when both
-/// are ready (sched(7)).
-const BEHIND_THE_CONTROL_PLANE: u8 = 5;
-
 /// The size of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
@@ -284,16 +280,6 @@ impl ClusterPlan {
         }
     }
 
-    /// How far behind others the host's scheduler puts such a machine. On a host that is slow for all of them
-    /// emulated workers leave the control plane, which each of them asks, too little: it answers late, they ask
-    /// again, and it is later yet.
-    pub(crate) fn niceness(&self, role: Role) -> u8 {
-        match (self.accelerator, role) {
-            (Accelerator::Tcg, Role::Worker) => BEHIND_THE_CONTROL_PLANE,
-            _ => 0,
-        }
-    }
-
     /// One machine.
     #[expect(
         clippy::too_many_arguments,
@@ -328,7 +314,6 @@ impl ClusterPlan {
             rtc_base: None,
             no_reboot: false,
             tsc_khz: None,
-            niceness: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 use podwire_lan::Segment;
-use podwire_vm::{MachineSpec, Ram};
+use podwire_vm::Ram;
 
 use super::host::Host;
 use super::node::Powered;
@@ -42,18 +42,16 @@ pub(crate) async fn wake(
     let mut phases = Vec::new();
     let step = Instant::now();
     let starts = machines.iter().map(|waking| {
-        let role = plan.role(waking.member);
+        let size = plan.size(plan.role(waking.member));
         let spec = plan.machine(
             &waking.member.name(),
-            plan.size(role),
+            size,
             &image.kernel,
             &image.initrd,
             waking.disk.clone(),
             waking.ram.clone(),
             true,
         );
-        let niceness = plan.niceness(role);
-        let spec = MachineSpec { niceness, ..spec };
         Powered::on(
             host,
             segment,
