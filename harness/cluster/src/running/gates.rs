@@ -12,7 +12,7 @@ use podwire_process::Report;
 use super::api::{failing_checks, is_refused};
 use super::cluster::Cluster;
 use super::node::Node;
-use super::readiness::{is_ready, is_running, name, stumbling};
+use super::readiness::{is_running, name, stumbling, takes_no_pods};
 use super::stuck::{self, StuckUnit};
 use crate::parts::units;
 use crate::plan::addresses::node_name;
@@ -276,14 +276,10 @@ async fn nodes_lacking(api: kube::Client, nodes: u32) -> Result<Option<String>, 
     let listed = Api::<ApiNode>::all(api)
         .list(&ListParams::default())
         .await?;
-    let not_ready: Vec<String> = listed
-        .iter()
-        .filter(|node| !is_ready(node))
-        .map(name)
-        .collect();
+    let lacking: Vec<String> = listed.iter().filter_map(takes_no_pods).collect();
     let listed = listed.items.len();
-    Ok(if !not_ready.is_empty() {
-        Some(format!("not Ready: {}", not_ready.join(", ")))
+    Ok(if !lacking.is_empty() {
+        Some(lacking.join("; "))
     } else if listed < nodes as usize {
         Some(format!("{listed} of {nodes} Nodes"))
     } else {

@@ -9,18 +9,24 @@ pub(crate) fn name<K: kube::Resource>(object: &K) -> String {
     object.meta().name.clone().unwrap_or_default()
 }
 
-/// Ready, and open for Pods: the taints of a new Node go a moment after it is Ready, and Pods
-/// created in between would crowd the others. kubeadm's taint of a control plane stays.
-pub(crate) fn is_ready(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    let mut taints = taints.into_iter().flatten();
-    if taints.any(|taint| taint.key != CONTROL_PLANE_TAINT) {
-        return false;
-    }
+/// Why a Node is not Ready, in its kubelet's or the controller manager's words, or not open for Pods: the
+/// taints of a new Node go a moment after it is Ready, a Pod network's own when its daemon runs there, and
+/// Pods created in between would crowd the others. kubeadm's taint of a control plane stays.
+pub(crate) fn takes_no_pods(node: &Node) -> Option<String> {
+    let name = name(node);
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| holds(&condition.type_, &condition.status))
+    let ready = conditions.find(|condition| condition.type_ == "Ready");
+    if !ready.is_some_and(|condition| holds(&condition.type_, &condition.status)) {
+        let why = ready.and_then(|condition| condition.message.as_deref());
+        let why = why.unwrap_or("it has not said anything yet");
+        return Some(format!("{name} is not Ready: {why}"));
+    }
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
+    let taint = taints.find(|taint| taint.key != CONTROL_PLANE_TAINT)?;
+    Some(format!("{name} has the taint {}", taint.key))
 }
 
 pub(crate) fn is_running(pod: &Pod) -> bool {
@@ -101,20 +107,32 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_node_with_a_taint_takes_no_pods_yet() {
-        let node = |taints: serde_json::Value| -> Node {
+    fn a_node_takes_pods_once_it_is_ready_and_nobody_s_taint_is_left() {
+        let node = |taint: &str, conditions: serde_json::Value| -> Node {
+            let taints = [taint].into_iter().filter(|it| !it.is_empty());
+            let taints = taints.map(|key| json!({ "key": key, "effect": "NoSchedule" }));
             serde_json::from_value(json!({
-                "metadata": { "name": "node1" },
-                "spec": { "taints": taints },
-                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+                "metadata": { "name": "node2" },
+                "spec": { "taints": taints.collect::<Vec<_>>() },
+                "status": { "conditions": conditions },
             }))
             .unwrap()
         };
-        assert!(is_ready(&node(json!([]))));
-        let taint = json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]);
-        assert!(!is_ready(&node(taint)));
-        let stays =
-            json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
-        assert!(is_ready(&node(stays)));
+        let ready = || json!([{ "type": "Ready", "status": "True" }]);
+        assert_eq!(takes_no_pods(&node("", ready())), None);
+        assert_eq!(takes_no_pods(&node(CONTROL_PLANE_TAINT, ready())), None);
+        let stopped = "Kubelet stopped posting node status.";
+        let unknown = json!([{ "type": "Ready", "status": "Unknown", "message": stopped }]);
+        let lacks = [
+            node("node.cilium.io/agent-not-ready", ready()),
+            node("node.kubernetes.io/unreachable", unknown),
+            node("", json!([])),
+        ];
+        let lacks = lacks.iter().filter_map(takes_no_pods);
+        insta::assert_snapshot!(lacks.collect::<Vec<_>>().join("\n"), @r"
+        node2 has the taint node.cilium.io/agent-not-ready
+        node2 is not Ready: Kubelet stopped posting node status.
+        node2 is not Ready: it has not said anything yet
+        ");
     }
 }
