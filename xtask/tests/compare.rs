@@ -48,6 +48,10 @@ fn what_is_no_side_is_refused_with_its_name_and_the_reason() {
         ),
         (vec!["", "", "--filter", "no_such"], "no scenario is named"),
         (vec!["--kube-proxy iptables"], "<HEAD>"),
+        (
+            vec!["", "", "--measurements", "measure_me"],
+            "--measurements: ",
+        ),
         (vec!["", "", "--margin", "10"], "a number of per cent"),
         (vec!["", "", "--pairs", "11"], "11 is not in 0..=10"),
     ] {
@@ -89,6 +93,11 @@ fn the_plan_says_what_is_measured_and_what_so_few_pairs_cannot_say() {
     assert!(few.contains("--pairs 5 is the least"), "{few}");
     let none = plan(&["--pairs", "0"]);
     assert!(!none.contains("measured"), "{none}");
+    let one = plan(&["--measurements", "measure_drain"]);
+    assert!(
+        one.contains("Then 2 numbers of by-hand") && one.contains(": measure_drain.\n"),
+        "{one}"
+    );
     // What only kubeadm reads is measured where it is read.
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("kubeadm.yaml");

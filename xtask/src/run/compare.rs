@@ -62,6 +62,8 @@ pub(crate) fn compare(
     // Before anything is built for nothing.
     select::choose(catalogue, args.filter.as_deref(), None)
         .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+    select::choose(&measurements(), args.measurements.as_deref(), None)
+        .map_err(|unknown| Stop::Usage(format!("--measurements: {unknown}")))?;
     let named = sides::named(session, args)?;
     for (name, side) in SIDES.iter().zip(&named) {
         out!("{}", side.told(*name));

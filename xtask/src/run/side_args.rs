@@ -15,7 +15,7 @@ pub(super) enum What<'a> {
     Verdicts,
     /// Those that differed.
     Repeat(&'a Repeat),
-    /// Measurements on a cluster of this kind: these, or all where none is named.
+    /// Measurements on a cluster of this kind: these, or all that were asked for where none is named.
     Numbers(Bootstrap, &'a [String]),
 }
 
@@ -40,7 +40,10 @@ pub(super) fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec
             (Some(repeat.names.join(",")), None, bootstrap.or(asked))
         }
         What::Numbers(on, names) => (
-            (!names.is_empty()).then(|| names.join(",")),
+            match names {
+                [] => args.measurements.clone(),
+                _ => Some(names.join(",")),
+            },
             profile.filter(|_| names.is_empty()),
             Some(on.to_string()),
         ),
@@ -136,6 +139,12 @@ pub(super) mod tests {
         insta::assert_snapshot!(shown(&base, What::Numbers(Bootstrap::ByHand, &[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
         let again = ["measure_way".to_owned()];
         insta::assert_snapshot!(shown(&head, What::Numbers(Bootstrap::ByHand, &again)), @"test --filter measure_way --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy iptables");
+        let alone = CompareArgs {
+            measurements: Some("measure_way,measure_drain".into()),
+            ..args.clone()
+        };
+        let first = words(&alone, &base, What::Numbers(Bootstrap::ByHand, &[]));
+        insta::assert_snapshot!(first.join(" "), @"test --filter measure_way,measure_drain --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
         let measures = test_args(&words(
             &args,
             &head,

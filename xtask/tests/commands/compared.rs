@@ -288,7 +288,9 @@ pub(crate) fn finds_a_delay(slow: &Path) {
     let delays = "[NetworkEmulator]\nParent=root\nDelaySec=40ms\n";
     fs::write(network.join("slow.conf"), delays).unwrap();
     let head = format!("--node-files {}", slow.display());
-    let output = compare_in_pairs(&head, "every_pair", "6").output().unwrap();
+    let mut compared = compare_in_pairs(&head, "every_pair", "6");
+    let output = compared.args(["--measurements", "measure_way"]).output();
+    let output = output.unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     let (data, page) = left();

@@ -38,7 +38,7 @@ pub struct Metric {
 pub struct Reading {
     /// The metric's name.
     pub metric: String,
-    /// What is read and `grain` are counted in it.
+    /// The metric's unit, in which the value and the grain are.
     pub unit: String,
     /// Which way it gets worse.
     pub worse: Worse,

@@ -166,6 +166,9 @@ pub(crate) struct CompareArgs {
     /// measured in as many again. 0 measures nothing
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=10))]
     pub(crate) pairs: u32,
+    /// Only these measurements, by name, with commas between them [default: those of the profile]
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) measurements: Option<String>,
     /// How much worse a number may be
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = parse_percent)]
     pub(crate) margin: f64,

@@ -119,6 +119,26 @@ impl Unmeasured {
         }
     }
 
+    /// Whether the same is to be told of both, but for the side.
+    fn is_same_of_other_side(&self, other: &Self) -> bool {
+        let Self {
+            measurement,
+            metric,
+            cluster,
+            side,
+            failed,
+            of,
+            reason,
+            folder,
+            again,
+        } = other;
+        self.side != *side
+            && (&self.measurement, &self.metric, &self.cluster) == (measurement, metric, cluster)
+            && (self.failed, self.of) == (*failed, *of)
+            && (&self.folder, &self.again) == (folder, again)
+            && self.reason == *reason
+    }
+
     /// What was not measured, by its name.
     pub(crate) fn what(&self) -> &str {
         self.metric.as_deref().unwrap_or(&self.measurement)
@@ -192,6 +212,19 @@ impl Numbers {
     /// Whether anything could be read on both sides.
     pub(crate) fn has_pairs(&self) -> bool {
         self.metrics.iter().any(|it| !it.pairs.is_empty())
+    }
+
+    /// What was not measured, each with its sides: what is the same of both is told once.
+    pub(crate) fn told_unmeasured(&self) -> Vec<(String, &Unmeasured)> {
+        let mut told: Vec<(String, &Unmeasured)> = Vec::new();
+        for it in &self.unmeasured {
+            let mut before = told.iter_mut();
+            match before.find(|(_, other)| other.is_same_of_other_side(it)) {
+                Some((sides, _)) => *sides += &format!(" and {}", it.side),
+                None => told.push((it.side.clone(), it)),
+            }
+        }
+        told
     }
 
     /// The measurements to be carried out again, in as many pairs: those with a metric that stands out.

@@ -74,12 +74,11 @@ fn of_numbers(numbers: &Numbers, folder: &Path) -> String {
             percent(numbers.margin)
         );
     }
-    for it in &numbers.unmeasured {
+    for (sides, it) in numbers.told_unmeasured() {
         let (name, cluster) = (it.what(), &it.cluster);
         let reason = indented(&it.reason);
         text += &format!(
-            "\n{}: {name} on {cluster} {}\n{reason}\n",
-            it.side,
+            "\n{sides}: {name} on {cluster} {}\n{reason}\n",
             how_often(it)
         );
         if let Some(evidence) = &it.folder {

@@ -136,7 +136,9 @@ fn of_numbers(numbers: &Numbers) -> Markup {
                     (percent(numbers.margin)) ". Every pair is in " (FILE) "."
                 }
             }
-            @for it in numbers.unmeasured.iter().take(IN_FULL) { (not_measured(it)) }
+            @for (sides, it) in numbers.told_unmeasured().into_iter().take(IN_FULL) {
+                (not_measured(&sides, it))
+            }
         }
     }
 }
@@ -159,10 +161,10 @@ fn number(it: &Number) -> Markup {
     }
 }
 
-fn not_measured(it: &Unmeasured) -> Markup {
+fn not_measured(sides: &str, it: &Unmeasured) -> Markup {
     html! {
         h3 {
-            (short(&it.side, NAME)) ": " (short(it.what(), NAME)) " on "
+            (short(sides, NAME)) ": " (short(it.what(), NAME)) " on "
             (short(&it.cluster, NAME)) " " (how_often(it))
             @if let Some(folder) = &it.folder {
                 " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"

@@ -232,6 +232,18 @@ fn a_metric_that_a_side_s_machine_cannot_read_is_told_and_the_others_count() {
     // On neither side: it is no number, and said of both.
     let neither = told(&[does_not()], &[does_not()]);
     assert_eq!((neither.metrics.len(), neither.unmeasured.len()), (1, 2));
+    let sides = |numbers: &Numbers| -> Vec<String> {
+        let told = numbers.told_unmeasured().into_iter();
+        told.map(|(sides, _)| sides).collect()
+    };
+    assert_eq!(
+        (sides(&neither), sides(&all)),
+        (vec!["base and head".to_owned()], vec!["head".to_owned()])
+    );
+    // More often on one side: that is told of each.
+    let bad = || run(BY_HAND, &[("way", Err("no connection"))]);
+    let failed = told(&[bad(), bad()], &[bad(), counts()]);
+    assert_eq!(sides(&failed), ["base", "head"]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
 use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
+use crate::report::compare::numbers::{Number, logs as logs_of};
 
 const MARGIN: f64 = 0.1;
 
@@ -178,6 +180,86 @@ fn a_fifth_slower_is_found_in_nineteen_of_twenty() {
         assert!(found >= TIMES * 19 / 20, "{ratio}: {found} of {TIMES}");
         assert!(others <= TIMES / 20, "{ratio}: {others} of {TIMES}");
     }
+}
+
+/// What a comparison has read on both sides, whose head's nodes sent 40 ms later: the metrics of its
+/// `compare.json`. Two nodes by hand, emulated, each reading on a clone of its own.
+fn measured() -> Vec<Number> {
+    serde_json::from_str(include_str!("delayed.json")).unwrap()
+}
+
+/// By how much one of base's readings is worse than another: nothing differs but what a real cluster's
+/// readings differ by.
+fn of_base(rng: &mut Rng, number: &Number) -> f64 {
+    let (one, other) = (
+        rng.choice(&number.pairs).unwrap(),
+        rng.choice(&number.pairs).unwrap(),
+    );
+    log(number, [one[0], other[0]])
+}
+
+fn log(number: &Number, pair: [f64; 2]) -> f64 {
+    logs_of(&[pair], number.worse, number.grain)[0]
+}
+
+/// Which of these are worse, in comparisons of six pairs that are drawn.
+fn worse_of_drawn(
+    numbers: &[Number],
+    seed: u64,
+    mut draw: impl FnMut(&mut Rng, &Number) -> f64,
+) -> BTreeMap<String, usize> {
+    let mut rng = Rng::with_seed(seed);
+    let mut worse = BTreeMap::new();
+    for _ in 0..DRAWN {
+        let mut of_metric = |metric: usize| draw(&mut rng, &numbers[metric]);
+        let judged = compared(&mut of_metric, numbers.len(), 6);
+        let named = numbers.iter().zip(judged);
+        for (number, _) in named.filter(|(_, it)| it.answer == Answer::Worse) {
+            *worse.entry(number.metric.clone()).or_default() += 1;
+        }
+    }
+    worse
+}
+
+const DRAWN: usize = 1000;
+
+#[test]
+fn a_real_cluster_is_hardly_ever_worse_than_itself() {
+    let worse = worse_of_drawn(&measured(), 21, of_base);
+    let red: usize = worse.values().sum();
+    assert!(red <= DRAWN / 20, "{worse:?}");
+}
+
+#[test]
+fn a_real_delay_is_found_in_nineteen_of_twenty() {
+    let worse = worse_of_drawn(&measured(), 22, |rng, number| {
+        let (base, head) = (
+            rng.choice(&number.pairs).unwrap(),
+            rng.choice(&number.pairs).unwrap(),
+        );
+        log(number, [base[0], head[1]])
+    });
+    for name in [
+        "latency on kept connections to a Pod",
+        "latency on fresh connections to a ClusterIP",
+    ] {
+        assert!(worse[name] >= DRAWN * 19 / 20, "{worse:?}");
+    }
+}
+
+/// Its readings vary by far more than 8 %: a fifth less throughput is not found there, less than half is.
+#[test]
+fn in_the_noise_of_a_slow_host_less_than_half_the_throughput_is_found() {
+    let slower = "throughput to a Pod";
+    let found = |ratio: f64| {
+        let worse = worse_of_drawn(&measured(), 23, |rng, number| {
+            let planted = number.metric == slower;
+            of_base(rng, number) + if planted { ratio.ln() } else { 0.0 }
+        });
+        worse.get(slower).copied().unwrap_or_default()
+    };
+    assert!(found(2.5) >= DRAWN * 19 / 20, "{}", found(2.5));
+    assert!(found(1.25) < DRAWN / 2, "{}", found(1.25));
 }
 
 fn logs() -> impl Strategy<Value = Vec<f64>> {
