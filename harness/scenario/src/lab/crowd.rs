@@ -32,8 +32,7 @@ impl Lab {
     /// to this Pod, by EndpointSlices written by hand, and waits until the last one answers `from`. Their
     /// ClusterIPs are of a range of their own (Kubernetes docs, "Extend Service IP Ranges").
     ///
-    /// kube-proxy writes rules for each port of each Service, whichever has them; the API takes a Service with
-    /// fifty ports about as fast as one with a single port.
+    /// kube-proxy writes rules for each port of each Service, whichever has them.
     ///
     /// # Errors
     /// When the API refuses one of them; a [`Failure`](crate::Failure) when it gives out no addresses of such a
