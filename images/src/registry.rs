@@ -309,10 +309,11 @@ impl<'a> Puller<'a> {
 
     /// A token for everybody, of whom the registry says that he gives them.
     async fn token(&self, answer: &Response) -> Result<String, PullError> {
+        // By one of its names, or by both ("Token Authentication Specification" of the distribution project).
         #[derive(Deserialize)]
         struct Given {
-            #[serde(alias = "access_token")]
-            token: String,
+            token: Option<String>,
+            access_token: Option<String>,
         }
         let closed = |reason: &str| {
             PullError::Registry(format!("the registry is not open to everybody: {reason}"))
@@ -349,10 +350,10 @@ impl<'a> Puller<'a> {
             )));
         }
         let said = self.wire.body(answer, WORD_LIMIT).await?;
-        let given = serde_json::from_slice::<Given>(&said);
+        let given = serde_json::from_slice::<Given>(&said).ok();
         given
-            .map(|given| given.token)
-            .map_err(|_| closed("what it gave is no token"))
+            .and_then(|given| given.token.or(given.access_token))
+            .ok_or_else(|| closed("what it gave is no token"))
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::digest::sha256;
 use crate::test_host::{head, serve, serve_behind_proxy};
 
-const TOKEN: &str = "for-everybody";
+pub(crate) const TOKEN: &str = "for-everybody";
 
 #[derive(Default)]
 struct Content {

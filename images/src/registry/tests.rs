@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 
-use super::test_registry::TestRegistry;
+use super::test_registry::{TOKEN, TestRegistry};
 use super::*;
 use crate::cache::tests_support::Silent;
 use crate::digest::sha256;
@@ -31,6 +31,17 @@ impl Bench {
             dir,
             registry: TestRegistry::start(),
         }
+    }
+
+    /// An image without layers, of a registry that wants a token.
+    fn of_one_for_token_holders() -> Self {
+        let bench = Self::new();
+        let host = &bench.registry.host;
+        bench.registry.demand_token(&format!("http://{host}/token"));
+        bench.offer_blob(&config_digest(), CONFIG);
+        let manifest = manifest(&described(&config_digest(), CONFIG.len()));
+        bench.offer(MANIFEST, &manifest);
+        bench
     }
 
     fn name(&self) -> String {
@@ -218,6 +229,26 @@ async fn a_token_is_short() {
         .put("token", "application/json", token.to_string());
     let refused = bench.pull().await.unwrap_err();
     assert!(refused.contains("it is larger than 64.0 KiB"), "{refused}");
+}
+
+/// Docker Hub gives both names, and others the one of OAuth 2 alone.
+#[tokio::test]
+async fn a_token_has_one_name_or_both() {
+    let answers = [
+        json!({ "token": TOKEN, "access_token": TOKEN, "expires_in": 300 }),
+        json!({ "access_token": TOKEN }),
+    ];
+    for answer in answers {
+        let bench = Bench::of_one_for_token_holders();
+        bench
+            .registry
+            .put("token", "application/json", answer.to_string());
+        bench.pull().await.unwrap();
+    }
+    let bench = Bench::of_one_for_token_holders();
+    bench.registry.put("token", "application/json", "{}");
+    let refused = bench.pull().await.unwrap_err();
+    assert!(refused.ends_with("what it gave is no token"), "{refused}");
 }
 
 #[tokio::test]
