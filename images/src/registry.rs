@@ -282,7 +282,8 @@ impl<'a> Puller<'a> {
     /// What the registry has at a path below the image's name; with a token, where it wants one.
     async fn ask(&mut self, path: &str) -> Result<Response, PullError> {
         let mut answer = self.get(path).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
+        // It wants one, or the one that there was has run out meanwhile.
+        if answer.status() == StatusCode::UNAUTHORIZED {
             self.token = Some(self.token(&answer).await?);
             answer = self.get(path).await?;
         }

@@ -18,6 +18,10 @@ struct Content {
     asked: Vec<String>,
     /// Who gives the token that it wants.
     token_at: Option<String>,
+    /// How many answers a token is good for, where that ends.
+    token_uses: Option<usize>,
+    /// How many the last one has had.
+    token_used: usize,
 }
 
 /// Serves until the process ends.
@@ -49,6 +53,11 @@ impl TestRegistry {
     /// Only for those who ask for a token first, as Docker Hub does it, at an address that it names.
     pub(crate) fn demand_token(&self, from: &str) {
         self.content.lock().unwrap().token_at = Some(from.to_owned());
+    }
+
+    /// A token runs out after so many answers.
+    pub(crate) fn limit_tokens(&self, uses: usize) {
+        self.content.lock().unwrap().token_uses = Some(uses);
     }
 
     /// What was asked for, apart from `/v2/`.
@@ -159,6 +168,7 @@ fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> std::io::R
     let mut content = content.lock().unwrap();
     if path.starts_with("/token?") {
         content.asked.push(path);
+        content.token_used = 0;
         let usual = || json!({ "token": TOKEN }).to_string().into_bytes();
         let body = content.files.get("token").map(|(_, bytes)| bytes.clone());
         return respond(
@@ -169,7 +179,11 @@ fn answer(mut stream: impl Read + Write, content: &Mutex<Content>) -> std::io::R
     }
     let allowed = lines
         .iter()
-        .any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
+        .any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")))
+        && content
+            .token_uses
+            .is_none_or(|uses| content.token_used < uses);
+    content.token_used += usize::from(allowed);
     if let Some(from) = content.token_at.as_ref().filter(|_| !allowed) {
         let head = format!("WWW-Authenticate: Bearer realm=\"{from}\",service=\"test\"\r\n");
         return respond("401 Unauthorized", &head, b"{}");

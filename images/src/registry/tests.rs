@@ -252,6 +252,28 @@ async fn a_token_has_one_name_or_both() {
 }
 
 #[tokio::test]
+async fn a_token_that_has_run_out_is_replaced_once_for_each_request() {
+    let bench = Bench::of_one_for_token_holders();
+    bench.registry.limit_tokens(1);
+    bench.pull().await.unwrap();
+    let (token, blob) = (
+        "/token?scope=repository%3Aagent%3Apull&service=test",
+        format!("agent/blobs/{}", config_digest()),
+    );
+    assert_eq!(
+        bench.registry.asked(),
+        [token, "agent/manifests/v1", token, &blob]
+    );
+
+    // One that is never taken is not asked for without end.
+    let bench = Bench::of_one_for_token_holders();
+    bench.registry.limit_tokens(0);
+    let refused = bench.pull().await.unwrap_err();
+    assert!(refused.contains("401"), "{refused}");
+    assert_eq!(bench.registry.asked(), [token]);
+}
+
+#[tokio::test]
 async fn an_address_in_a_manifest_is_not_asked() {
     let bench = Bench::new();
     let elsewhere = TestServer::start();
