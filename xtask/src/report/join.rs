@@ -1,7 +1,7 @@
 //! Parts of a run on several machines, made one again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -71,11 +71,39 @@ pub(crate) fn seen_from(report: &Path, part: &Path) -> PathBuf {
     part.strip_prefix(report).unwrap_or(part).to_owned()
 }
 
+/// Whether all that a part says of itself stays in its folder. It comes from another machine, and the report both
+/// reads there and writes.
+///
+/// # Errors
+/// In words, with the first of its folders that is somewhere else.
+pub(super) fn within<'a>(
+    part: &Path,
+    folders: impl IntoIterator<Item = &'a PathBuf>,
+) -> anyhow::Result<()> {
+    let is_below = |folder: &Path| {
+        let mut steps = folder.components();
+        steps.all(|it| matches!(it, Component::Normal(_)))
+    };
+    for folder in folders {
+        ensure!(
+            is_below(folder),
+            "{} leads to {}, which is not in it",
+            part.display(),
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// Makes one run's results of all its parts, in whatever order they are given.
 ///
 /// # Errors
 /// In words, where they do not belong together or are not all.
 pub(crate) fn join(parts: Vec<Part>) -> anyhow::Result<Results> {
+    for part in &parts {
+        let records = part.results.scenarios.iter();
+        within(&part.folder, records.filter_map(|it| it.folder.as_ref()))?;
+    }
     let said: anyhow::Result<Vec<_>> = parts
         .iter()
         .map(|part| Ok((part.folder.as_path(), part.common()?)))
@@ -388,6 +416,24 @@ mod tests {
             with(|two| two.results.scenarios[0].name = "another".into()),
         ];
         insta::assert_snapshot!(refused.join("\n"));
+    }
+
+    #[test]
+    fn a_part_that_leads_out_of_its_folder_is_refused() {
+        let with = |folder: &str| {
+            let mut two = part(2);
+            two.results.scenarios[0].folder = Some(folder.into());
+            join(vec![part(1), two]).map_err(|error| error.to_string())
+        };
+        assert!(with("by-hand/scenarios/cluster_ip/attempt-1").is_ok());
+        let refused = ["/home/u/project", "../../x", "scenarios/../../x", "./x"];
+        let refused = refused.map(|folder| with(folder).unwrap_err());
+        insta::assert_snapshot!(refused.join("\n"), @"
+        /results/2 leads to /home/u/project, which is not in it
+        /results/2 leads to ../../x, which is not in it
+        /results/2 leads to scenarios/../../x, which is not in it
+        /results/2 leads to ./x, which is not in it
+        ");
     }
 
     #[test]

@@ -70,6 +70,9 @@ impl Piece {
 /// # Errors
 /// In words, where they do not belong together or are not all.
 pub(crate) fn join(pieces: Vec<Piece>) -> anyhow::Result<Comparison> {
+    for piece in &pieces {
+        join::within(&piece.folder, piece.folders())?;
+    }
     let said: anyhow::Result<Vec<_>> = pieces
         .iter()
         .map(|piece| Ok((piece.folder.as_path(), piece.common()?)))
@@ -171,6 +174,24 @@ impl Piece {
     fn shard(&self) -> &str {
         let part = self.comparison.part.as_ref();
         part.map_or("", |part| &part.shard)
+    }
+
+    /// All folders that it tells of.
+    fn folders(&self) -> impl Iterator<Item = &PathBuf> {
+        let Comparison {
+            base,
+            head,
+            scenarios,
+            numbers,
+            ..
+        } = &self.comparison;
+        let runs = [base, head].into_iter();
+        let runs = runs.flat_map(|side| side.runs.iter().chain(&side.measured));
+        let failures = scenarios.iter().flat_map(|one| [&one.base, &one.head]);
+        let unmeasured = numbers.iter().flat_map(|numbers| &numbers.unmeasured);
+        runs.map(|run| &run.folder)
+            .chain(failures.filter_map(|side| side.folder.as_ref()))
+            .chain(unmeasured.filter_map(|one| one.folder.as_ref()))
     }
 
     /// A scenario of its, as the whole tells of it.
@@ -338,6 +359,33 @@ mod tests {
         no part tells what became of cluster_ip
         /results/2 tells of pod_addresses on by-hand, which is not its to tell
         "#);
+    }
+
+    #[test]
+    fn a_comparison_that_leads_out_of_its_folder_is_refused() {
+        let changes: [fn(&mut Comparison); 5] = [
+            |it| it.base.runs[0].folder = "/base".into(),
+            |it| it.head.measured[0].folder = "../measured".into(),
+            |it| it.scenarios[0].base.folder = Some("x/../../base".into()),
+            |it| it.scenarios[0].head.folder = Some("/head".into()),
+            |it| it.numbers.as_mut().unwrap().unmeasured[0].folder = Some("../x".into()),
+        ];
+        let with = |change: &dyn Fn(&mut Comparison)| {
+            let mut one = piece(1);
+            let head = &mut one.comparison.head;
+            head.measured.clone_from(&head.runs);
+            change(&mut one.comparison);
+            join(vec![one, piece(2)]).map_err(|error| error.to_string())
+        };
+        assert!(with(&|_| ()).is_ok());
+        let refused = changes.map(|change| with(&change).unwrap_err());
+        insta::assert_snapshot!(refused.join("\n"), @"
+        /results/1 leads to /base, which is not in it
+        /results/1 leads to ../measured, which is not in it
+        /results/1 leads to x/../../base, which is not in it
+        /results/1 leads to /head, which is not in it
+        /results/1 leads to ../x, which is not in it
+        ");
     }
 
     #[test]
