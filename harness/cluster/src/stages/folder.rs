@@ -128,12 +128,15 @@ impl Stages {
     }
 
     /// Removes what was left unfinished, and what is in the place of a stage but damaged. What another
-    /// version of podwire has made is neither, and stays.
+    /// version of podwire has made is neither, and stays; so does what is no folder, and so never was a stage.
     fn sweep(&self, report: &dyn Report) -> Result<(), ClusterError> {
         let Ok(entries) = fs::read_dir(&self.root) else {
             return Ok(());
         };
         for path in entries.flatten().map(|entry| entry.path()) {
+            if !path.is_dir() {
+                continue;
+            }
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let stays = || match StageManifest::read(&path) {
                 Ok(manifest) => manifest.damage(&path).is_none(),
@@ -290,6 +293,8 @@ mod tests {
         for name in [".building-left", ".building-now"] {
             fs::create_dir_all(root.join(name).join("node1")).unwrap();
         }
+        // What a file manager leaves is none of ours.
+        fs::write(root.join(".DS_Store"), "").unwrap();
         let being_made = File::open(root.join(".building-now")).unwrap();
         being_made.lock().unwrap();
 
@@ -298,10 +303,11 @@ mod tests {
             matches!(refused, ClusterError::NoRoom { .. }),
             "{refused:?}"
         );
-        assert_eq!(children(root), [".building-now", "damaged-in-use", "whole"]);
+        let left = [".DS_Store", ".building-now", "damaged-in-use", "whole"];
+        assert_eq!(children(root), left);
         drop((in_use, being_made));
         get(&Stages::at(root)).await;
-        assert_eq!(children(root), ["whole"]);
+        assert_eq!(children(root), [".DS_Store", "whole"]);
     }
 
     #[tokio::test]
