@@ -13,6 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pcap_file::PcapError;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_statistics::{
+    InterfaceStatisticsBlock, InterfaceStatisticsOption,
+};
 use tokio::sync::Notify;
 
 pub use self::count::{CaptureCount, NotPcapng};
@@ -33,6 +36,10 @@ pub struct Tap {
     interfaces: usize,
     /// Frames lost since the last in the stream.
     lost: u64,
+    /// Frames lost since the stream began.
+    lost_in_all: u64,
+    /// How many of these it tells of.
+    told: u64,
 }
 
 #[derive(Debug, Default)]
@@ -67,8 +74,8 @@ impl fmt::Debug for Tap {
 
 impl Tap {
     /// What was switched since the last call, once there is something: whole blocks of pcapng. The first
-    /// begin the stream. A packet in front of which frames were lost says how many (`epb_dropcount`).
-    /// None when the segment has ended.
+    /// begin the stream. A packet in front of which frames were lost says how many (`epb_dropcount`); until
+    /// there is one, statistics say how many are lost in all (`isb_ifdrop`). None when the segment has ended.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let (records, lost, ports, ended) = {
@@ -83,6 +90,10 @@ impl Tap {
             // A Vec takes all that is written to it.
             let _ = self.write(&ports, &records);
             self.lost += lost;
+            self.lost_in_all += lost;
+            if records.is_empty() {
+                let _ = self.write_losses();
+            }
             let bytes = std::mem::take(self.writer.get_mut());
             if !bytes.is_empty() {
                 return Some(bytes);
@@ -105,9 +116,31 @@ impl Tap {
             let lost = std::mem::take(&mut self.lost);
             if lost > 0 {
                 block.options.push(EnhancedPacketOption::DropCount(lost));
+                self.told = self.lost_in_all;
             }
             self.writer.write_pcapng_block(block)?;
         }
+        Ok(())
+    }
+
+    /// Tells of losses behind which nothing has come: the stream may end here.
+    fn write_losses(&mut self) -> Result<(), PcapError> {
+        if self.told == self.lost_in_all {
+            return Ok(());
+        }
+        self.told = self.lost_in_all;
+        let time = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        self.writer.write_pcapng_block(InterfaceStatisticsBlock {
+            // By which ports they came is not counted.
+            interface_id: 0,
+            // The format has the upper half first, and pcap-file writes one number in this host's order.
+            timestamp: if cfg!(target_endian = "little") {
+                time.rotate_left(32)
+            } else {
+                time
+            },
+            options: vec![InterfaceStatisticsOption::IsbIfDrop(self.lost_in_all)],
+        })?;
         Ok(())
     }
 }
@@ -146,6 +179,8 @@ impl Taps {
             writer: PcapNgWriter::new(Vec::new())?,
             interfaces: 0,
             lost: 0,
+            lost_in_all: 0,
+            told: 0,
         })
     }
 
@@ -288,6 +323,39 @@ mod tests {
         assert!((3..100).contains(&count.frames()), "{count:?}");
         assert_eq!(count.frames() + count.lost(), 301);
         assert!(slow.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_loses_the_last_frames_is_told_without_a_further_one() {
+        let slow = || {
+            let mut taps = Taps::default();
+            let slow = tap(&mut taps, None, "");
+            taps.0[0].limit = 1000;
+            (taps, slow, CaptureCount::default())
+        };
+        let enter = |taps: &mut Taps| {
+            for n in 0..100 {
+                taps.entered(0, &datagram(n, 40_000));
+            }
+        };
+        let (mut taps, mut tap, mut count) = slow();
+        enter(&mut taps);
+        drop(taps);
+        while let Some(blocks) = tap.next().await {
+            count.feed(&blocks).unwrap();
+        }
+        assert!((1..100).contains(&count.frames()), "{count:?}");
+        assert_eq!(count.frames() + count.lost(), 100);
+
+        // Where more comes, its packets say the same again.
+        let (mut taps, mut tap, mut count) = slow();
+        for all in [100, 200] {
+            enter(&mut taps);
+            for _ in 0..2 {
+                count.feed(&tap.next().await.unwrap()).unwrap();
+            }
+            assert_eq!(count.frames() + count.lost(), all);
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use pcap_file::PcapError;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
 use pcap_file::pcapng::{Block, PcapNgParser};
 
 /// Counts the frames of a pcapng stream, and those that it says were lost.
@@ -11,7 +12,10 @@ pub struct CaptureCount {
     rest: Vec<u8>,
     parser: Option<PcapNgParser>,
     frames: u64,
-    lost: u64,
+    /// Lost in front of a frame, by what frames say.
+    lost_between: u64,
+    /// Lost since the stream began, by its last statistics.
+    lost_until: u64,
 }
 
 /// The stream is no pcapng.
@@ -21,7 +25,7 @@ pub struct NotPcapng(#[source] PcapError);
 
 impl std::fmt::Debug for CaptureCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} frames, {} lost", self.frames, self.lost)
+        write!(f, "{} frames, {} lost", self.frames, self.lost())
     }
 }
 
@@ -47,9 +51,16 @@ impl CaptureCount {
             match parser.next_block(left) {
                 Ok((rest, block)) => {
                     left = rest;
-                    if let Block::EnhancedPacket(packet) = block {
-                        self.frames += 1;
-                        self.lost += packet.options.iter().map(lost).sum::<u64>();
+                    match block {
+                        Block::EnhancedPacket(packet) => {
+                            self.frames += 1;
+                            self.lost_between += packet.options.iter().map(lost).sum::<u64>();
+                        }
+                        Block::InterfaceStatistics(all) => {
+                            let lost = all.options.iter().find_map(lost_until);
+                            self.lost_until = lost.unwrap_or(self.lost_until);
+                        }
+                        _ => {}
                     }
                 }
                 Err(error) => break error,
@@ -72,7 +83,8 @@ impl CaptureCount {
     /// Frames that are not in the stream, because whoever reads it was too slow.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost
+        // What statistics have told, the next frame tells again.
+        self.lost_between.max(self.lost_until)
     }
 }
 
@@ -80,5 +92,12 @@ fn lost(option: &EnhancedPacketOption<'_>) -> u64 {
     match option {
         EnhancedPacketOption::DropCount(lost) => *lost,
         _ => 0,
+    }
+}
+
+fn lost_until(option: &InterfaceStatisticsOption<'_>) -> Option<u64> {
+    match option {
+        InterfaceStatisticsOption::IsbIfDrop(lost) => Some(*lost),
+        _ => None,
     }
 }
