@@ -100,15 +100,25 @@ impl fmt::Debug for Guest {
 
 /// The host's end of the port.
 struct Line {
-    outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    outgoing: mpsc::UnboundedSender<Said>,
     requests: Mutex<Requests>,
     /// The boot id that the agent gave in the present session; none until it has.
     boot: watch::Sender<Option<Arc<str>>>,
     transcript: Transcript,
 }
 
+/// What is said to the guest.
+enum Said {
+    /// A session begins.
+    Hello(u64),
+    /// A frame about one of its requests.
+    About(Vec<u8>),
+}
+
 struct Requests {
     session: u64,
+    /// Its hello waits to be written.
+    opening: bool,
     next: RequestId,
     waiting: HashMap<RequestId, mpsc::UnboundedSender<ToHost>>,
     /// Nothing is asked any more.
@@ -125,11 +135,12 @@ impl Guest {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let (outgoing, mut frames) = mpsc::unbounded_channel::<Vec<u8>>();
+        let (outgoing, mut frames) = mpsc::unbounded_channel();
         let line = Arc::new(Line {
             outgoing,
             requests: Mutex::new(Requests {
                 session: 0,
+                opening: false,
                 next: 1,
                 waiting: HashMap::new(),
                 closed: false,
@@ -139,8 +150,18 @@ impl Guest {
             transcript,
         });
         // Both end with the stream; the first also when the last handle goes.
+        let opened = Arc::downgrade(&line);
         tokio::spawn(async move {
-            while let Some(frame) = frames.recv().await {
+            while let Some(said) = frames.recv().await {
+                let frame = match said {
+                    Said::About(frame) => frame,
+                    Said::Hello(session) => {
+                        if let Some(line) = opened.upgrade() {
+                            line.opens(session);
+                        }
+                        wire::encode(&ToGuest::Hello { session }).unwrap_or_default()
+                    }
+                };
                 if writer.write_all(&frame).await.is_err() {
                     break;
                 }
@@ -376,9 +397,9 @@ impl Line {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, frame: Vec<u8>) {
+    fn say(&self, said: Said) {
         // A closed queue is a closed port: whoever waits is told so by the reading side.
-        let _ = self.outgoing.send(frame);
+        let _ = self.outgoing.send(said);
     }
 
     /// Says something about a request, unless that is over: what comes after the session's end would
@@ -387,7 +408,7 @@ impl Line {
         let frame = wire::encode(message).unwrap_or_default();
         let requests = self.requests();
         if requests.waiting.contains_key(&id) {
-            self.say(frame);
+            self.say(Said::About(frame));
         }
     }
 
@@ -398,9 +419,18 @@ impl Line {
         // Said before the lock goes: whatever is asked from then on comes behind it.
         let mut requests = self.requests();
         requests.session = session;
+        requests.opening = true;
         requests.waiting.clear();
         self.boot.send_replace(None);
-        self.say(wire::encode(&ToGuest::Hello { session }).unwrap_or_default());
+        self.say(Said::Hello(session));
+    }
+
+    /// A session's hello is about to be written: an agent that starts from now on may not get it.
+    fn opens(&self, session: u64) {
+        let mut requests = self.requests();
+        if requests.session == session {
+            requests.opening = false;
+        }
     }
 
     async fn up(&self) {
@@ -413,7 +443,13 @@ impl Line {
         match message {
             ToHost::Started => {
                 self.transcript.note('<', "started");
-                if !self.requests().closed {
+                // It gets the hello that waits, where one does: a guest that starts over and over and reads
+                // nothing would have as many of them wait.
+                let is_due = {
+                    let requests = self.requests();
+                    !requests.closed && !requests.opening
+                };
+                if is_due {
                     self.hello();
                 }
             }
@@ -466,7 +502,7 @@ impl Line {
         requests.waiting.insert(id, sender);
         self.transcript.note('>', &format!("{id}: {command:?}"));
         // With the lock held: a session that begins meanwhile ends it, or comes before it.
-        self.say(frame);
+        self.say(Said::About(frame));
         Ok(Asked {
             line: Arc::clone(self),
             id,
@@ -726,6 +762,38 @@ mod tests {
         assert!(matches!(error, GuestError::Closed { .. }), "{error}");
         let error = guest.run("true", LIMIT).await.unwrap_err();
         insta::assert_snapshot!(error, @"the way into the guest was closed during `true`");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_starts_without_end_and_reads_nothing_fills_no_memory() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let transcript = Transcript::new(std::io::sink());
+        let guest = Guest::over(ours, transcript, FaultWatch::new("node1"));
+        let started = wire::encode(&ToHost::Started).unwrap();
+        theirs.write_all(&started.repeat(10_000)).await.unwrap();
+
+        // All that waited for it comes before the number that is good.
+        let mut sessions = 0;
+        let answering = async {
+            let (mut decoder, mut bytes) = (Decoder::default(), vec![0; CHUNK]);
+            loop {
+                let count = theirs.read(&mut bytes).await.unwrap();
+                for message in decoder.feed::<ToGuest>(&bytes[..count]) {
+                    let ToGuest::Hello { session } = message else {
+                        panic!("{message:?}");
+                    };
+                    sessions += 1;
+                    let boot_id = "boot".to_owned();
+                    let answer = wire::encode(&ToHost::Hello { session, boot_id });
+                    theirs.write_all(&answer.unwrap()).await.unwrap();
+                }
+            }
+        };
+        tokio::select! {
+            up = guest.up(LIMIT) => assert_eq!(&*up.unwrap(), "boot"),
+            never = answering => never,
+        }
+        assert!(sessions < 100, "{sessions} sessions were opened");
     }
 
     /// An agent that answers whoever opens a session, and gives what came between the second opening
