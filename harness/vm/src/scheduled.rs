@@ -43,8 +43,10 @@ pub(crate) fn scheduled(tasks: &Path) -> io::Result<Scheduled> {
     for task in fs::read_dir(tasks)? {
         match fs::read_to_string(task?.path().join("schedstat")) {
             Ok(line) => sum += Scheduled::read(&line),
-            // It ended between the two looks.
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            // It ended between the looks: before its file was opened, or before that was read.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
     }
@@ -73,6 +75,19 @@ mod tests {
         let before = own();
         assert!((0..1_000_000).any(|_| own() > before));
         assert_eq!(cpu_time("debris"), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_that_ends_meanwhile_costs_nothing_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        for thread in ["7", "8"] {
+            fs::create_dir(dir.path().join(thread)).unwrap();
+        }
+        fs::write(dir.path().join("7/schedstat"), "1000000000 0 1\n").unwrap();
+        assert_eq!(scheduled(dir.path()).unwrap().ran, Duration::from_secs(1));
+        // But a process that has none is not one that did nothing.
+        let gone = scheduled(&dir.path().join("gone")).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
