@@ -69,7 +69,10 @@ impl<'a> Order<'a> {
         };
         let (named, mut chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
         let (upgrades, filtered) = (bundle.upgrade.is_some(), args.filter.is_some());
-        let lacks = |it: &Scenario| lacks(it, upgrades, (!filtered).then(machine::cores));
+        let cores = (!filtered).then(machine::cores);
+        // Which part has which scenario is the same on every host: what this one lacks is told after the cut.
+        let before_cut = cores.filter(|_| args.shard.is_none());
+        let lacks = |it: &Scenario| lacks(it, upgrades, before_cut);
         let wanting = chosen.iter().find_map(|it| Some((it.name, lacks(it)?)));
         chosen.retain(|it| lacks(it).is_none());
         if let (true, Some((name, lack))) = (filtered, wanting) {
@@ -144,7 +147,7 @@ impl<'a> Order<'a> {
             let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
             CellOrder {
                 cell: *cell,
-                selection: select::select(&scenarios, args.nodes),
+                selection: carried_here(&scenarios, args.nodes, cores),
             }
         });
         let mut orders: Vec<CellOrder> = orders.filter(CellOrder::is_wanted).collect();
@@ -289,6 +292,24 @@ fn lacks(scenario: &Scenario, upgrades: bool, cores: Option<usize>) -> Option<St
         "needs {} processors of this host, which has {cores}; --filter runs it all the same",
         scenario.cores
     ))
+}
+
+/// What both a cluster with so many nodes and a host with so many processors, where these count, can carry of
+/// what was chosen, and what they cannot.
+fn carried_here(chosen: &[&Scenario], nodes: u32, cores: Option<usize>) -> Selection {
+    // What upgrades a cluster that has nothing to upgrade to is not chosen.
+    let lack = |it: &Scenario| lacks(it, true, cores);
+    let (able, unable): (Vec<&Scenario>, Vec<&Scenario>) =
+        chosen.iter().partition(|it| lack(it).is_none());
+    let mut selection = select::select(&able, nodes);
+    let unable = unable.iter().filter_map(|it| {
+        Some(Skipped {
+            name: it.name.to_owned(),
+            reason: lack(it)?,
+        })
+    });
+    selection.skipped.extend(unable);
+    selection
 }
 
 /// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
@@ -531,7 +552,9 @@ fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::cli::{Cli, Command};
     use crate::plan::fixture::scenario;
+    use clap::Parser as _;
     use podwire_scenario::Cells;
 
     #[test]
@@ -688,6 +711,47 @@ mod tests {
         assert_eq!(lacks(&large, false, Some(4)), None);
         // Somebody has asked for it.
         assert_eq!(lacks(&large, false, None), None);
+    }
+
+    #[test]
+    fn which_part_has_a_scenario_is_the_same_on_a_host_that_lacks_the_processors_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Session::below(dir.path());
+        let huge = Scenario {
+            cores: usize::MAX,
+            ..scenario("control_planes")
+        };
+        let catalogue = [scenario("every_pair"), huge, scenario("cluster_ip")];
+        let taken = |words: &str| {
+            let words = format!("xtask test --bootstrap by-hand {words}");
+            let Command::Test(args) = Cli::try_parse_from(words.split(' ')).unwrap().command else {
+                panic!("it is no run");
+            };
+            let order = Order::take(&session, &args, &catalogue).unwrap();
+            let shard = order.shard.iter();
+            let whole = shard.flat_map(|(_, whole)| whole.iter().map(|it| it.name.clone()));
+            let Selection { scenarios, skipped } = &order.cells[0].selection;
+            let skipped = skipped.iter().map(|it| it.name.clone());
+            let left_out = order.left_out.iter().map(|it| it.name.clone());
+            let lists = [
+                whole.collect(),
+                scenarios.clone(),
+                skipped.collect(),
+                left_out.collect(),
+            ];
+            lists.map(|list: Vec<String>| list.join(" "))
+        };
+        let whole = "every_pair control_planes cluster_ip";
+        let [one, two] = [taken("--shard 1/2"), taken("--shard 2/2")];
+        assert_eq!([&one[0], &two[0]], [whole; 2]);
+        let parts = [format!("{} {}", one[1], one[2]), two[1].clone()];
+        assert_eq!(parts, ["every_pair control_planes", "cluster_ip"]);
+        assert_eq!([&two[2], &one[3], &two[3]], [""; 3]);
+        let alone = ["", "every_pair cluster_ip", "", "control_planes"];
+        assert_eq!(taken("--pod-network routes"), alone);
+        // Somebody has asked for it.
+        let named = taken("--shard 1/2 --filter every_pair,control_planes,cluster_ip");
+        assert_eq!(named[1..], ["every_pair control_planes", "", ""]);
     }
 
     #[test]
