@@ -6,8 +6,16 @@ def verdicts:
   (map(select(. == "passed")) | length) as $passed
   | (map(select(. == "failed")) | length) as $failed
   | if $passed + $failed == 0 then "none" else "passed \($passed) of \($passed + $failed)" end;
-def value($unit): if . == null then "not measured" else "\(. * 1000 | round / 1000) \($unit)" end;
+def value($unit): if . == null then "not measured" else "\(. * 1000 | round / 1000) \($unit)" | rtrimstr(" ") end;
 def ratio: if . == null then "-" else "\(. * 100 | round / 100)" end;
+def interval: if . == null then "-" else "\(.[0] | ratio) to \(.[1] | ratio)" end;
+def chance: if . == null then "-" elif . < 0.001 then "&lt;0.001" else "\(. * 1000 | round / 1000)" end;
+# What was not measured: once, where the same is to be told of both sides.
+def told:
+  reduce .[] as $it ([];
+    ($it | del(.side)) as $what
+    | (map(del(.side)) | index([$what])) as $before
+    | if $before == null then . + [$it] else .[$before].side += " and \($it.side)" end);
 def side($name): "- \($name): " + (([.revision, .tested // (.flags | join(" "))] | map(select(. // "" != "")) | join("; ")) | if . == "" then "what is tested without any flags" else . end | cell);
 
 # What passes on both sides, or fails on both, says nothing about the change.
@@ -28,7 +36,7 @@ end),
 ($shown[] | . as $it | ("base", "head") | . as $side | $it[$side].reason // empty | "", "**\($it.name | cell), \($side)**: " + cell),
 (.numbers // empty | .metrics | if . == [] then empty else
   "",
-  (["number", "answer", "base", "head", "ratio", "pairs"] | row, rule),
-  (.[] | .unit as $unit | [(.metric | cell), (.answer | answer), (.base | value($unit)), (.head | value($unit)), (.ratio | ratio), (.pairs | length | tostring)] | row)
+  (["number", "answer", "base", "head", "ratio", "interval", "p", "pairs"] | row, rule),
+  (.[] | .unit as $unit | [(.metric | cell), (.answer | answer), (.base | value($unit)), (.head | value($unit)), (.ratio | ratio), (.interval | interval), (.p | chance), (.pairs | length | tostring)] | row)
 end),
-(.numbers // empty | .unmeasured[] | "", "**\(.measurement | cell) was not measured on \(.side)**: " + (.reason | cell))
+(.numbers // empty | .unmeasured | told[] | "", "**\(.metric // .measurement | cell) was not measured on \(.side)**: " + (.reason | cell))

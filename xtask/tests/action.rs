@@ -505,8 +505,14 @@ fn the_page_of_a_comparison_says_what_differs_and_why_and_the_numbers() {
                 "head": {"runs": ["passed", "no_verdict"], "reason": null}}],
         "numbers": {"metrics": [
             {"metric": "throughput", "unit": "Mbit/s", "answer": "worse", "base": 812.34567, "head": null,
-                "ratio": 0.4931, "pairs": [[1, 2]]}],
-          "unmeasured": [{"measurement": "measure_drain", "side": "head", "reason": "no | node"}]}}"#,
+                "ratio": 0.4931, "interval": [0.401, 0.6], "p": 0.0004, "pairs": [[1, 2]]},
+            {"metric": "segments sent again", "unit": "", "answer": "undecided", "base": 1, "head": 1,
+                "ratio": 1, "interval": null, "p": 0.31254, "pairs": [[1, 1]]}],
+          "unmeasured": [
+            {"measurement": "measure_way", "metric": "instructions to a Pod", "side": "base", "reason": "no counter"},
+            {"measurement": "measure_way", "metric": "instructions to a Pod", "side": "head", "reason": "no counter"},
+            {"measurement": "measure_way", "metric": "instructions to a ClusterIP", "side": "base", "reason": "none"},
+            {"measurement": "measure_drain", "side": "head", "reason": "no | node"}]}}"#,
     );
     insta::assert_snapshot!(runner.page(), @"
     ### podwire: head breaks 1 of 3 scenarios
@@ -529,9 +535,14 @@ fn the_page_of_a_comparison_says_what_differs_and_why_and_the_numbers() {
 
     **node&#95;reset, base**: it is for others
 
-    | number | answer | base | head | ratio | pairs |
-    |---|---|---|---|---|---|
-    | throughput | ❌ worse | 812.346 Mbit/s | not measured | 0.49 | 1 |
+    | number | answer | base | head | ratio | interval | p | pairs |
+    |---|---|---|---|---|---|---|---|
+    | throughput | ❌ worse | 812.346 Mbit/s | not measured | 0.49 | 0.4 to 0.6 | &lt;0.001 | 1 |
+    | segments sent again | ❔ undecided | 1 | 1 | 1 | - | 0.313 | 1 |
+
+    **instructions to a Pod was not measured on base and head**: no counter
+
+    **instructions to a ClusterIP was not measured on base**: none
 
     **measure&#95;drain was not measured on head**: no &#124; node
     ");
