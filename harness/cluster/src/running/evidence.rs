@@ -27,7 +27,8 @@ const COMMAND: Duration = Duration::from_secs(10);
 const OF_THE_NETWORK: [(&str, &str); 2] = [
     (
         "network.txt",
-        "for c in 'ip address' 'ip route' 'ip -6 route' 'ip neighbour' 'bridge fdb' 'nft list ruleset'; do \
+        "for c in 'ip address' 'ip rule' 'ip -6 rule' 'ip route show table all' 'ip neighbour' 'bridge fdb' \
+         'nft list ruleset'; do \
          echo \"# $c\"; $c; done",
     ),
     ("sysctl.txt", "sysctl -a --pattern '^net' 2>/dev/null"),

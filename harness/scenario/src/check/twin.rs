@@ -1,7 +1,8 @@
 //! In what the nodes of a cluster in which something failed are unlike those of a healthy clone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use podwire_cluster::addresses;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use crate::check::network::{State, in_order};
 
 /// Lines of one node and one kind of them that are kept.
 const LINES: usize = 40;
+
+/// What the API server gives out (kube-apiserver, `--service-node-port-range`).
+const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// What came of another clone, of the same stage or of the comparison's base, which did the same until the same step:
 /// `twin.json` in the attempt's folder.
@@ -89,7 +93,7 @@ pub(crate) fn compared(
 }
 
 /// Where one node's state is unlike that of the same node in a healthy clone. What no two clones have in common is
-/// not compared: counters, and ClusterIPs that the API gave out by chance.
+/// not compared: counters, and ClusterIPs and NodePorts that the API gave out by chance.
 fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     let of = |about: &str, failed: &[String], healthy: &[String]| {
         let (mut failed, mut healthy) = by_chance(failed, healthy);
@@ -124,14 +128,16 @@ fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     kinds.into_iter().flatten().collect()
 }
 
-/// Both without the ClusterIPs that one of them alone has.
+/// Both without the ClusterIPs and the NodePorts that one of them alone has.
 fn by_chance(one: &[String], other: &[String]) -> (Vec<String>, Vec<String>) {
-    let [ours, theirs] = [one, other].map(cluster_ips);
-    let without = |lines: &[String], own: &BTreeSet<Ipv4Addr>, common: &BTreeSet<Ipv4Addr>| {
+    let [ours, theirs] = [one, other].map(given_out);
+    let without = |lines: &[String], own: &GivenOut, others: &GivenOut| {
+        let masked = own.iter().filter(|(word, _)| !others.contains_key(*word));
+        let masked: Vec<_> = masked.collect();
         let lines = lines.iter().map(|line| {
-            let masked = own.difference(common);
-            masked.fold(line.clone(), |line, it| {
-                replaced(&line, &it.to_string(), "a-ClusterIP")
+            let masked = masked.iter();
+            masked.fold(line.clone(), |line, (word, what)| {
+                replaced(&line, word, what)
             })
         });
         lines.collect::<Vec<_>>()
@@ -139,12 +145,27 @@ fn by_chance(one: &[String], other: &[String]) -> (Vec<String>, Vec<String>) {
     (without(one, &ours, &theirs), without(other, &theirs, &ours))
 }
 
-fn cluster_ips(lines: &[String]) -> BTreeSet<Ipv4Addr> {
-    let words = lines.iter().flat_map(|line| line.split(is_no_part));
-    let addresses = words.filter_map(|word| word.parse::<Ipv4Addr>().ok());
-    addresses
-        .filter(|it| addresses::SERVICES.contains(*it))
-        .collect()
+/// What the API may have given out by chance, each with what stands in its place where it has.
+type GivenOut = BTreeMap<String, &'static str>;
+
+fn given_out(lines: &[String]) -> GivenOut {
+    let mut all = GivenOut::new();
+    for line in lines {
+        let mut before = "";
+        for word in line.split(is_no_part).filter(|word| !word.is_empty()) {
+            let address = word.parse::<Ipv4Addr>();
+            if address.is_ok_and(|it| addresses::SERVICES.contains(it)) {
+                all.insert(word.to_owned(), "a-ClusterIP");
+            }
+            // A port stands behind `dport`, or as a part of an element: `tcp . 31234`.
+            let port = matches!(before, "dport" | ".").then(|| word.parse::<u16>());
+            if port.is_some_and(|it| it.is_ok_and(|it| NODE_PORTS.contains(&it))) {
+                all.insert(word.to_owned(), "a-NodePort");
+            }
+            before = word;
+        }
+    }
+    all
 }
 
 fn is_no_part(it: char) -> bool {
@@ -266,6 +287,28 @@ mod tests {
         - c: 10.1.1.3
         + c: 10.1.1.2
         ");
+    }
+
+    #[test]
+    fn node_ports_by_chance_are_no_difference_and_a_missing_one_is() {
+        let map = |port: u16| format!("tcp . {port} : goto external-green");
+        let rule = |port: u16| format!("tcp dport {port} counter jump KUBE-EXT-GREEN");
+        assert_eq!(told(&map(31234), &map(30999)), "");
+        assert_eq!(told(&rule(31234), &rule(30999)), "");
+        assert_eq!(
+            told("th dport { 31234, 443 }", "th dport { 30999, 443 }"),
+            ""
+        );
+        insta::assert_snapshot!(told(&format!("{}
+a", map(31234)), "a"), @"
+        node2 rules (0 more)
+        + c: tcp . a-NodePort : goto external-green
+        ");
+        // No port of a NodePort Service, or none that was drawn.
+        let differ = |one: &str, other: &str| assert_ne!(told(one, other), "", "{one}, {other}");
+        differ(&map(8080), &map(8081));
+        differ("meta mark set 31234", "meta mark set 30999");
+        differ("tcp dport 31234 accept", "udp dport 30999 accept");
     }
 
     #[test]
