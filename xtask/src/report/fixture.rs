@@ -182,6 +182,7 @@ pub(crate) fn account() -> Account {
             heading: [10, 1, 2, 3].into(),
             route: "10.1.2.3 via 172.30.0.1 dev eth0 src 172.30.0.11".into(),
             rules: vec!["ip filter FORWARD: type filter hook forward priority filter; policy drop;".into()],
+            left_out: 0,
         }),
         steps: vec![
             step(500, "remove the route to node2's Pods from node1"),

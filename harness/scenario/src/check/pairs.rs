@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use podwire_cluster::addresses::node_name;
 use podwire_lan::witness::Sighting;
 use serde::{Deserialize, Serialize};
@@ -172,8 +173,12 @@ pub struct Met {
     pub heading: IpAddr,
     /// The node's route there, as `ip route get` shows it (ip-route(8)).
     pub route: String,
-    /// The rules of that node which drop or refuse anything, each with its table and chain.
+    /// The rules of that node which drop or refuse anything, each with its table and chain, [`RULES`] at most: first
+    /// those that name the address or a range that it is in.
     pub rules: Vec<String>,
+    /// How many more there are.
+    #[serde(default)]
+    pub left_out: usize,
 }
 
 impl Met {
@@ -193,13 +198,32 @@ impl Met {
     pub(crate) fn read(node: u32, heading: IpAddr, answer: &str) -> Self {
         let (route, rules) = answer.split_once(MARK).unwrap_or((answer, ""));
         let rules = rules.lines().map(str::trim).filter(|it| !it.is_empty());
+        let mut rules: Vec<&str> = rules.collect();
+        // Which one the packet has met is not known: those that speak of it must not be among what is left out.
+        rules.sort_by_key(|rule| !names(rule, heading));
         Self {
             node,
             heading,
             route: route.split_whitespace().collect::<Vec<_>>().join(" "),
-            rules: rules.take(RULES).map(str::to_owned).collect(),
+            left_out: rules.len().saturating_sub(RULES),
+            rules: rules.into_iter().take(RULES).map(str::to_owned).collect(),
         }
     }
+}
+
+/// Whether a rule has this address in it, or a range, `10.1.2.0/24` or `10.1.2.2-10.1.2.9`, that it is in.
+fn names(rule: &str, address: IpAddr) -> bool {
+    let mut words = rule.split(|it: char| it.is_whitespace() || "{},".contains(it));
+    words.any(|word| match word.split_once('-') {
+        Some((first, last)) => {
+            let ends = first.parse::<IpAddr>().ok().zip(last.parse().ok());
+            ends.is_some_and(|(first, last)| (first..=last).contains(&address))
+        }
+        None => {
+            let range = word.parse::<IpNet>();
+            word.parse() == Ok(address) || range.is_ok_and(|range| range.contains(&address))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -265,5 +289,29 @@ mod tests {
         let silent = Met::read(1, heading, "");
         assert_eq!((silent.route.as_str(), silent.rules.len()), ("", 0));
         assert!(Met::question(heading).starts_with("ip -o route get 10.1.2.2 "));
+    }
+
+    #[test]
+    fn of_many_rules_those_that_name_the_packet_s_address_come_first_and_the_rest_is_counted() {
+        let heading = IpAddr::from([10, 1, 2, 2]);
+        let others = (0..RULES).map(|number| format!("ip other c: ip daddr 10.9.0.{number} drop"));
+        let own = [
+            "ip mine c: ip daddr 10.1.2.2 drop",
+            "ip mine c: ip daddr 10.1.2.0/24 counter drop",
+            "ip mine c: ip daddr { 10.9.9.9, 10.1.0.0/16 } reject",
+            "ip mine c: ip saddr 10.1.2.1-10.1.2.9 drop",
+        ];
+        let beside = [
+            "ip mine c: ip daddr 10.1.2.22 drop",
+            "ip6 mine c: ip6 daddr ::/0 drop",
+        ];
+        let all = others
+            .chain(beside.map(str::to_owned))
+            .chain(own.map(str::to_owned));
+        let answer = format!("a route\n{MARK}\n{}\n", all.collect::<Vec<_>>().join("\n"));
+        let met = Met::read(1, heading, &answer);
+        assert_eq!(met.rules[..own.len()], own);
+        assert_eq!(met.rules[own.len()], "ip other c: ip daddr 10.9.0.0 drop");
+        assert_eq!((met.rules.len(), met.left_out), (RULES, 6));
     }
 }

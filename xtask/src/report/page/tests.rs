@@ -132,6 +132,15 @@ fn what_failed_is_told_from_the_sentence_to_the_command() {
 }
 
 #[test]
+fn rules_that_a_failure_has_not_kept_are_counted() {
+    let (results, mut left) = failed();
+    let account = left.get_mut(&0).unwrap().account.as_mut().unwrap();
+    account.met.as_mut().unwrap().left_out = 7;
+    let page = page(&results, &left);
+    assert!(page.contains("policy drop;\nand 7 more</pre>"), "{page}");
+}
+
+#[test]
 fn a_run_that_passed_is_its_scenarios_their_times_and_what_was_not_run() {
     let (mut results, _) = failed();
     results.scenarios.remove(0);

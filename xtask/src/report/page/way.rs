@@ -30,7 +30,10 @@ pub(super) fn section(lost: &Trace, met: Option<&Met>) -> Markup {
             @if !met.rules.is_empty() {
                 details {
                     summary { "Rules of " (node_name(met.node)) " that drop or refuse something" }
-                    pre tabindex="0" { (block(&met.rules.join("\n"))) }
+                    pre tabindex="0" {
+                        (block(&met.rules.join("\n")))
+                        @if met.left_out > 0 { "\nand " (met.left_out) " more" }
+                    }
                 }
             }
         }
