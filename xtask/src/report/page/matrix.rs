@@ -1,6 +1,6 @@
 //! Who was to reach whom, and what was seen: the wrong ones alone are in colour.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 use podwire_cluster::addresses::node_name;
@@ -10,7 +10,7 @@ use super::said::{end_of, line, short};
 
 /// Rows, and columns.
 const MOST: usize = 40;
-/// Characters of a name's end, and of what was seen.
+/// Characters of a name's end, and of what was seen or expected.
 const NAME: usize = 10;
 const SEEN: usize = 60;
 /// What needs no word.
@@ -28,6 +28,7 @@ pub(super) fn table(pairs: &Pairs) -> Markup {
         }
     }
     let (rows, columns) = (senders.iter().take(MOST), targets.iter().take(MOST));
+    let named: BTreeSet<&End> = rows.clone().chain(columns.clone()).copied().collect();
     html! {
         h3 { "Pairs: what was expected and what was seen" }
         div.wide tabindex="0" role="region" aria-label="Pairs" {
@@ -49,9 +50,16 @@ pub(super) fn table(pairs: &Pairs) -> Markup {
             }
         }
         p.legend {
-            "ok: " (USUAL) ", as it should be; another word: as it should end; in colour: seen instead."
+            "ok: " (USUAL) ", as it should be; another word: as it should end; in colour: what was seen, and what was not."
             @if senders.len() > MOST { " " (senders.len() - MOST) " more asked." }
             @if targets.len() > MOST { " " (targets.len() - MOST) " more were asked." }
+        }
+        // A title is for those who have a mouse.
+        details {
+            summary { "Their names in full" }
+            ul {
+                @for end in named { li { (line(&end.to_string())) } }
+            }
         }
     }
 }
@@ -89,7 +97,7 @@ fn cell(pair: Option<&&Pair>) -> Markup {
         @match pair {
             None => { td {} },
             Some(pair) if pair.wrong => {
-                td.wrong title={ "expected: " (line(&pair.expected)) } { (short(&pair.seen, SEEN)) }
+                td.wrong { (short(&pair.seen, SEEN)) ", not " (short(&pair.expected, SEEN)) }
             },
             Some(pair) if pair.expected == USUAL => { td { "ok" } },
             Some(pair) => { td { (short(&pair.expected, SEEN)) } },

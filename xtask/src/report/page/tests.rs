@@ -140,6 +140,27 @@ fn rules_that_a_failure_has_not_kept_are_counted() {
     assert!(page.contains("policy drop;\nand 7 more</pre>"), "{page}");
 }
 
+/// Titles are for those who have a mouse.
+#[test]
+fn what_was_expected_and_whole_names_are_there_without_titles() {
+    let (results, left) = failed();
+    let page = page(&results, &left);
+    let mut text = String::new();
+    for (number, part) in page.split(" title=\"").enumerate() {
+        let shown = match number {
+            0 => part,
+            _ => part.split_once('"').unwrap().1,
+        };
+        text += shown;
+    }
+    let cell = ">timed out (connect: no answer in time), not answered</td>";
+    assert!(text.contains(cell), "{text}");
+    for name in ["a2a2a (10.1.1.2 on node1)", "b3b3b (10.1.2.3 on node2)"] {
+        let whole = format!("<li>blue-589d7cd7d5-{name}</li>");
+        assert!(text.contains(&whole), "{text}");
+    }
+}
+
 #[test]
 fn a_run_that_passed_is_its_scenarios_their_times_and_what_was_not_run() {
     let (mut results, _) = failed();
