@@ -85,6 +85,9 @@ fn scenario_case(record: &ScenarioRecord) -> TestCase {
         };
         case.add_property(Property::new(format!("sabotage.{}", sabotage.name), caught));
     }
+    if let Some(part) = &record.part {
+        case.add_property(Property::new("part", part.as_str()));
+    }
     if let Some(folder) = &record.folder {
         case.add_property(Property::new("evidence", folder.display().to_string()));
     }
@@ -126,6 +129,21 @@ mod tests {
         assert!(written.contains(shown), "{written}");
         assert!(written.contains(r"\u003a:error::y"), "{written}");
         assert!(!written.contains(['\u{9b}', '\u{202e}']), "{written}");
+    }
+
+    #[test]
+    fn what_was_merged_says_which_part_each_scenario_was_of() {
+        let mut results = results();
+        let property = "<property name=\"part\" value=\"2/3\"/>";
+        assert!(
+            !report(&results)
+                .to_string()
+                .unwrap()
+                .contains("name=\"part\"")
+        );
+        results.scenarios[0].part = Some("2/3".into());
+        let written = report(&results).to_string().unwrap();
+        assert!(written.contains(property), "{written}");
     }
 
     #[test]
