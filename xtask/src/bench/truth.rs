@@ -29,7 +29,7 @@ impl Told {
     }
 }
 
-/// The last run's.
+/// The last run's. It fails where fewer than nine of ten are right.
 pub(crate) fn truth(latest: &Path, json: bool) -> Result<(), Stop> {
     let all = told(&results_in(latest)?);
     if all.is_empty() {
@@ -42,7 +42,21 @@ pub(crate) fn truth(latest: &Path, json: bool) -> Result<(), Stop> {
     } else {
         out!("{}", page(&all));
     }
-    Ok(())
+    verdict(&all)
+}
+
+fn right(all: &[Told]) -> usize {
+    all.iter().filter(|it| it.is_right()).count()
+}
+
+/// Whether a page names the right node often enough to be believed.
+fn verdict(all: &[Told]) -> Result<(), Stop> {
+    let right = right(all);
+    if right * 10 >= all.len() * 9 {
+        return Ok(());
+    }
+    errln!("{right} of {} are right: fewer than nine of ten", all.len());
+    Err(Stop::Failed)
 }
 
 fn told(results: &Results) -> Vec<Told> {
@@ -68,7 +82,7 @@ fn told(results: &Results) -> Vec<Told> {
 
 /// As Markdown, for the docs.
 fn page(all: &[Told]) -> String {
-    let right = all.iter().filter(|it| it.is_right()).count();
+    let right = right(all);
     let mut text = format!(
         "# Where a failure's page leads\n\nA failure's page ends the way of a lost packet at the node that had it \
          last. In {right} of {} sabotages that lose packets on one node, that is this node. Made by `cargo xtask \
@@ -95,6 +109,26 @@ mod tests {
 
     use super::*;
     use crate::report::fixture;
+
+    #[test]
+    fn fewer_than_nine_of_ten_fail() {
+        let code = |right: usize, of: usize| {
+            let told = |number: usize| Told {
+                scenario: "a".into(),
+                sabotage: "b".into(),
+                cell: "c".into(),
+                fault_on: "node1".into(),
+                page_names: (number < right).then(|| "node1".into()),
+            };
+            let all: Vec<Told> = (0..of).map(told).collect();
+            verdict(&all).err().map(|stop| stop.code())
+        };
+        assert_eq!((code(9, 10), code(18, 20), code(1, 1)), (None, None, None));
+        assert_eq!(
+            (code(8, 10), code(17, 19), code(0, 1)),
+            (Some(1), Some(1), Some(1))
+        );
+    }
 
     #[test]
     fn what_the_page_names_is_compared_with_where_the_fault_was() {

@@ -204,6 +204,6 @@ pub(crate) enum BenchTarget {
     /// bridge on the same work, as far as these are here; and how true it is to a delay
     Switch,
     /// Whether the page of a failure names the node that is at fault, for the last run's sabotages whose place is
-    /// known; as Markdown
+    /// known; as Markdown. Exit code 1 where fewer than nine of ten are right
     Truth,
 }
