@@ -463,6 +463,8 @@ fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run(
         "results.json",
         r#"{"kubernetes": "1.36", "nodes": 3, "accelerator": "kvm", "harness_tests": [],
         "accelerator_reason": "a guest booted under KVM on Some CPU, as host,pmu=off",
+        "pod_network": "net_1.yaml (sha256 0123)", "pod_images": ["web.tar (sha256 4567)"], "cluster_dns": true,
+        "node_files": "./mine (1 file, sha256 89ab)",
         "unsettled_stages": ["workload: 5 of 6 Pods run", "nodes: <b>"], "error": "the disk | is full",
         "scenarios": [{"name": "a", "cell": "b", "outcome": "passed", "seconds": 1}]}"#,
     );
@@ -472,6 +474,14 @@ fn the_page_says_what_guests_run_as_what_had_not_settled_and_what_ended_the_run(
     Kubernetes 1.36 on 3 nodes, guests under kvm.
 
     Guests run under kvm: a guest booted under KVM on Some CPU, as host,pmu=off
+
+    The Pod network: net&#95;1.yaml (sha256 0123)
+
+    Images of Pods: web.tar (sha256 4567)
+
+    Clusters by hand have CoreDNS too.
+
+    Files over the nodes': ./mine (1 file, sha256 89ab)
 
     **workload: 5 of 6 Pods run**
 

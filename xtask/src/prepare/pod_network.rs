@@ -12,7 +12,7 @@ use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
     BroughtFiles, ControllerKind as Kind, ImageArchive, PodNetworkError, PodNetworkManifest, Terms,
 };
-use podwire_images::{Check, Error, Found, Kind as Artefact, NodeImage};
+use podwire_images::{Check, Digest, Error, Found, Kind as Artefact, NodeImage};
 
 use crate::command::cli::change::{AskedNetwork, NetworkArgs};
 use crate::command::session::Session;
@@ -29,6 +29,13 @@ pub(crate) struct Given {
     named: Option<NamedNetwork>,
     /// The version whose conformance tests' images are to be built.
     conformance: Option<String>,
+}
+
+/// `net.yaml (sha256 0123456789ab)`.
+fn recognised(name: &str, sha256: &str) -> String {
+    let digits = sha256.trim_start_matches("sha256:");
+    let digits: String = digits.chars().take(12).collect();
+    format!("{name} (sha256 {digits})")
 }
 
 /// What a person wrote, or gave, is wrong.
@@ -87,6 +94,28 @@ impl Given {
             named,
             conformance: conformance.map(str::to_owned),
         }))
+    }
+
+    /// For reports: its name, or of a manifest of the user's the file and what it is recognised by.
+    pub(crate) fn network(&self) -> Option<String> {
+        let manifest = self.manifest.as_ref()?;
+        Some(match self.named {
+            Some(named) => named.to_string(),
+            None => recognised(
+                &manifest.name,
+                &Digest::sha256_of(manifest.text.as_bytes()).to_string(),
+            ),
+        })
+    }
+
+    /// The archives of the user's, likewise.
+    pub(crate) fn images(&self) -> Vec<String> {
+        let archives = self.archives.iter();
+        let named = archives.map(|it| {
+            let name = it.path.file_name().unwrap_or_default().to_string_lossy();
+            recognised(&name, &it.sha256)
+        });
+        named.collect()
     }
 
     /// Whether registries may be asked for some of it.
@@ -258,4 +287,37 @@ pub(crate) fn layered(
     session.wait_for(image.make_layer(host, &images, staging.path(), logs, &session.progress))?;
     let dir = cache.publish(Artefact::Layer, &name, staging)?;
     Ok((image.with_layer(&dir)?, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_network_is_recognised_by_its_name_or_by_its_file_and_archives_by_theirs() {
+        let given = |named| Given {
+            manifest: Some(PodNetworkManifest {
+                name: "net.yaml".into(),
+                text: "kind: Pod\n".into(),
+                images: BTreeMap::new(),
+                controllers: Vec::new(),
+            }),
+            archives: vec![ImageArchive {
+                path: "/mine/web.tar".into(),
+                sha256: "0123456789abcdef".into(),
+                held: Vec::new(),
+                nameless: 0,
+            }],
+            named,
+            conformance: None,
+        };
+        let own = given(None);
+        let network = own.network().unwrap();
+        assert_eq!(network, "net.yaml (sha256 af0e5d10555f)");
+        assert_eq!(own.images(), ["web.tar (sha256 0123456789ab)"]);
+        let named = given(Some(NamedNetwork::Calico));
+        assert_eq!(named.network().unwrap(), "calico");
+    }
 }

@@ -426,12 +426,11 @@ fn tested(results: &Results) -> String {
             cells.push(&record.cell);
         }
     }
-    let laid = results.node_files.as_ref();
-    let laid = laid.map_or(String::new(), |it| format!(", files of {it} over theirs"));
-    let given = results.configurations.iter();
-    let given: String = given.map(|it| format!("; {it}")).collect();
+    let given = results.given();
+    let configurations = results.configurations.iter();
+    let configurations: String = configurations.map(|it| format!("; {it}")).collect();
     format!(
-        "{} on {}{laid}, {}{given}",
+        "{} on {}{given}, {}{configurations}",
         cells.join(" and "),
         results.system,
         results.provenance

@@ -31,6 +31,15 @@ pub(crate) fn report(results: &Results) -> Report {
         .add_property(Property::new("kubernetes", results.kubernetes.as_str()))
         .add_property(Property::new("system", &results.system))
         .add_property(Property::new("provenance", results.provenance.to_string()));
+    if let Some(network) = &results.pod_network {
+        scenarios.add_property(Property::new("pod_network", plain::text(network)));
+    }
+    for archive in &results.pod_images {
+        scenarios.add_property(Property::new("pod_images", plain::text(archive)));
+    }
+    if results.cluster_dns {
+        scenarios.add_property(Property::new("cluster_dns", "true"));
+    }
     if let Some(files) = &results.node_files {
         scenarios.add_property(Property::new("node_files", plain::text(files)));
     }
@@ -144,6 +153,23 @@ mod tests {
         results.scenarios[0].part = Some("2/3".into());
         let written = report(&results).to_string().unwrap();
         assert!(written.contains(property), "{written}");
+    }
+
+    #[test]
+    fn what_the_nodes_were_given_is_named() {
+        let mut results = results();
+        results.pod_network = Some("calico".into());
+        results.pod_images = vec!["web.tar (sha256 456789abcdef)".into()];
+        results.cluster_dns = true;
+        let written = report(&results).to_string().unwrap();
+        let properties = [
+            "name=\"pod_network\" value=\"calico\"",
+            "name=\"pod_images\" value=\"web.tar (sha256 456789abcdef)\"",
+            "name=\"cluster_dns\" value=\"true\"",
+        ];
+        for property in properties {
+            assert!(written.contains(property), "{written}");
+        }
     }
 
     #[test]

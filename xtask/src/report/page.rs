@@ -108,6 +108,13 @@ fn whole(results: &Results, left: &BTreeMap<usize, Left>, room: Room) -> Markup 
             p { (line(&machine(results))) }
             @if let Some(found) = guests(results) { p { (line(&found)) } }
             p { (line(&results.provenance.to_string())) }
+            @if let Some(network) = &results.pod_network {
+                p { "The Pod network: " (line(network)) }
+            }
+            @for archive in &results.pod_images {
+                p { "Images of Pods: " (line(archive)) }
+            }
+            @if results.cluster_dns { p { "Clusters by hand have CoreDNS too." } }
             @if let Some(files) = &results.node_files {
                 p { "Files over the nodes': " (line(files)) }
             }

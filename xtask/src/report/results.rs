@@ -34,6 +34,15 @@ pub(crate) struct Results {
     pub(crate) provenance: Provenance,
     /// What the nodes run: `debian`, `ubuntu:24.04`.
     pub(crate) system: String,
+    /// The Pod network where a cell does not name it: `calico`, or of a manifest of the user's its file and its digest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) pod_network: Option<String>,
+    /// The user's archives with images of Pods: of each its file and its digest.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) pod_images: Vec<String>,
+    /// Whether clusters by hand have CoreDNS too.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(crate) cluster_dns: bool,
     /// The user's files over theirs: the folder, how many, and the digest of all of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) node_files: Option<String>,
@@ -180,6 +189,24 @@ pub(crate) struct Counts {
 }
 
 impl Results {
+    /// What the nodes were given beside what is under test, for the end of a sentence: `, the Pod network calico`.
+    pub(crate) fn given(&self) -> String {
+        let mut text = String::new();
+        if let Some(network) = &self.pod_network {
+            text += &format!(", the Pod network {network}");
+        }
+        for archive in &self.pod_images {
+            text += &format!(", images of {archive}");
+        }
+        if self.cluster_dns {
+            text += ", CoreDNS by hand too";
+        }
+        if let Some(files) = &self.node_files {
+            text += &format!(", files of {files} over theirs");
+        }
+        text
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         let outcomes = self.harness_tests.iter().map(|test| test.outcome);

@@ -146,13 +146,12 @@ pub(super) fn machine(results: &Results) -> String {
         1 => String::new(),
         times => format!("; each scenario {times} times"),
     };
-    let files = results.node_files.as_deref();
-    let files = files.map_or(String::new(), |it| format!(", files of {it} over theirs"));
+    let given = results.given();
     let guests = guests(results).map_or(String::new(), |it| format!("\n{it}"));
     let configurations = results.configurations.iter();
     let configurations: String = configurations.map(|it| format!("\n{it}")).collect();
     format!(
-        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{files}{shard}{repeat}{guests}\n{}{configurations}",
+        "accelerator {}{speed}{settings}; Kubernetes {} on {} nodes of {}{image}{given}{shard}{repeat}{guests}\n{}{configurations}",
         results.accelerator, results.kubernetes, results.nodes, results.system, results.provenance
     )
 }
@@ -317,6 +316,20 @@ mod tests {
         scenario       outcome  seconds  sabotages caught  part  covers
         pod_addresses  passed   31.5     1 of 1            2/3   C4
         ");
+    }
+
+    #[test]
+    fn what_the_nodes_were_given_is_named() {
+        let mut results = results();
+        results.pod_network = Some("net.yaml (sha256 0123456789ab)".into());
+        results.pod_images = vec!["web.tar (sha256 456789abcdef)".into()];
+        results.cluster_dns = true;
+        results.node_files = Some("./mine (1 file, sha256 89abcdef0123)".into());
+        let said = machine(&results);
+        let given = "image node-0123456789ab, the Pod network net.yaml (sha256 0123456789ab), images of web.tar \
+                     (sha256 456789abcdef), CoreDNS by hand too, files of ./mine (1 file, sha256 89abcdef0123) over \
+                     theirs\n";
+        assert!(said.contains(given), "{said}");
     }
 
     #[test]

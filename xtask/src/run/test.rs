@@ -19,7 +19,7 @@ use crate::plan::durations::{self, Durations, ScenarioTime};
 use crate::plan::forecast::Forecast;
 use crate::plan::outline::Plan;
 use crate::plan::phase::Phase;
-use crate::prepare::pod_network::Shape;
+use crate::prepare::pod_network::{Given, Shape};
 use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::prepare::{node_tree, parts};
@@ -170,6 +170,12 @@ impl<'a> Run<'a> {
                 kubernetes: order.bundle.kubernetes.clone(),
                 provenance: order.bundle.provenance(),
                 system: order.system.to_string(),
+                pod_network: order.pod_network.as_ref().and_then(Given::network),
+                pod_images: order
+                    .pod_network
+                    .as_ref()
+                    .map_or_else(Vec::new, Given::images),
+                cluster_dns: order.wanted().cluster_dns,
                 node_files: order.node_files.as_ref().map(node_tree::Given::about),
                 configurations: order.configured(None)?,
                 nodes: order.args.nodes,

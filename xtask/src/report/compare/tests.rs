@@ -52,6 +52,15 @@ fn states(text: &str) -> Vec<State> {
 }
 
 #[test]
+fn what_a_side_was_tested_on_names_what_the_nodes_were_given() {
+    let mut results = results();
+    results.pod_network = Some("calico".into());
+    let said = tested(&results);
+    let given = "by-hand/nftables/routes on debian, the Pod network calico, kubernetes 1.36.4";
+    assert!(said.starts_with(given), "{said}");
+}
+
+#[test]
 fn the_rule() {
     let table: Vec<String> = [
         ("p", "p"),

@@ -162,6 +162,22 @@ fn what_was_expected_and_whole_names_are_there_without_titles() {
 }
 
 #[test]
+fn what_the_nodes_were_given_is_named() {
+    let (mut results, _) = failed();
+    results.pod_network = Some("calico".into());
+    results.pod_images = vec!["web.tar (sha256 456789abcdef)".into()];
+    results.cluster_dns = true;
+    let page = page(&results, &BTreeMap::new());
+    for told in [
+        "<p>The Pod network: calico</p>",
+        "<p>Images of Pods: web.tar (sha256 456789abcdef)</p>",
+        "<p>Clusters by hand have CoreDNS too.</p>",
+    ] {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+}
+
+#[test]
 fn a_run_that_passed_is_its_scenarios_their_times_and_what_was_not_run() {
     let (mut results, _) = failed();
     results.scenarios.remove(0);
@@ -395,6 +411,8 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     results.kubernetes = evil();
     results.provenance.source = evil();
     results.system = evil();
+    results.pod_network = Some(evil());
+    results.pod_images = vec![evil()];
     // One more, which there may be no room for.
     results.scenarios.push(results.scenarios[0].clone());
     for record in &mut results.scenarios {
