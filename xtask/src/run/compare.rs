@@ -141,10 +141,15 @@ pub(crate) fn compare(
     files::write_comparison(&runs.folder, &comparison)?;
     let shown = session.workspace.shown(&session.workspace.latest());
     out!("{}", render(&comparison, &shown));
-    done?;
-    match comparison.is_worse() {
-        false => Ok(()),
-        true => Err(Stop::Failed),
+    ended(done, &comparison)
+}
+
+/// The end of the command, once all has been told, what ended it early as well: that a later run could not be set up
+/// takes nothing from what is known to be worse.
+fn ended(done: Result<(), Stop>, comparison: &Comparison) -> Result<(), Stop> {
+    match done {
+        Ok(()) | Err(Stop::Setup(_)) if comparison.is_worse() => Err(Stop::Failed),
+        done => done,
     }
 }
 
@@ -601,6 +606,22 @@ mod tests {
         assert_eq!(args(&["", ""]).pairs, 6);
         let most = args(&["", "", "--pairs", "10"]).pairs as usize;
         assert_eq!(2 * most, MOST_PAIRS);
+    }
+
+    #[test]
+    fn what_is_known_to_have_broken_is_no_matter_of_set_up() {
+        let code = |broke: usize, done: Result<(), Stop>| {
+            let none = Comparison::of(Default::default(), (&[], &[]), None);
+            let mut comparison = none;
+            comparison.counts.broke = broke;
+            ended(done, &comparison).map_or_else(|stop| stop.code(), |()| 0)
+        };
+        let lacking = || Err(Stop::setup("head: its run ended with exit code 3"));
+        assert_eq!([code(0, Ok(())), code(1, Ok(()))], [0, 1]);
+        assert_eq!([code(0, lacking()), code(1, lacking())], [3, 1]);
+        // Whoever has ended it knows more than the verdicts until then.
+        let ended = || Err(Stop::Interrupted);
+        assert_eq!([code(0, ended()), code(1, ended())], [INTERRUPTED; 2]);
     }
 
     #[test]
