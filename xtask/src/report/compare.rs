@@ -217,7 +217,7 @@ impl Tally {
         }
     }
 
-    fn verdicts(self) -> usize {
+    pub(crate) fn verdicts(self) -> usize {
         self.passed + self.failed
     }
 
@@ -388,7 +388,8 @@ impl Comparison {
 
     /// Whether head is worse than base in anything.
     pub(crate) fn is_worse(&self) -> bool {
-        let worse = self.numbers.as_ref().map_or(0, |it| it.counts.worse);
+        let numbers = self.numbers.as_ref();
+        let worse = numbers.map_or(0, |it| it.counts.worse + it.carried_out.broke);
         self.counts.broke + worse > 0
     }
 }

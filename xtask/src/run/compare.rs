@@ -389,8 +389,8 @@ impl Runs<'_> {
             for name in turns(number) {
                 self.run(name, What::Numbers(on, &[]))?;
             }
-            // Whatever the first pair has met, the others would wait for as well.
-            if self.so_far(None).numbers.is_some_and(|it| !it.has_pairs()) {
+            // Whatever both have met in the first pair, the others would wait for as well.
+            if self.so_far(None).numbers.is_some_and(|it| it.is_in_vain()) {
                 let told = "nothing could be measured on both sides: no more pairs are taken";
                 self.session.progress.line(told);
                 return Ok(());

@@ -313,7 +313,7 @@ mod tests {
             .chain(folders)
             .collect();
         insta::assert_snapshot!(all.join("\n"), @r"
-        head breaks 1 of 4 scenarios; of 3 numbers 1 is worse, 1 is within the margin of 10 %, 1 is undecided
+        head breaks 1 of 4 scenarios; of 3 numbers 1 is worse, 1 is within the margin of 10 %, 1 is undecided; 1 measurement is undecided
         pod_addresses on by-hand: part 1/2, passes on both
         every_pair on by-hand: part 1/2, passes on both
         cluster_ip on by-hand: part 2/2, broke, parts/2/head/cluster_ip

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::statistics::{Answer, Series, coverage, judge, median, stands_out};
 use crate::report::compare::cluster::cluster;
+use crate::report::compare::{Difference, State, Tally, difference};
 use crate::report::results::{Results, ScenarioRecord, Verdict};
 
 /// What was asked for.
@@ -38,6 +39,9 @@ pub(crate) struct Numbers {
     /// By how much a ratio may be worse: 0.1 is 10 %.
     pub(crate) margin: f64,
     pub(crate) counts: Counts,
+    /// What came of the measurements themselves.
+    #[serde(default)]
+    pub(crate) carried_out: CarriedOut,
     /// Every metric that was read on a side, in the order in which they are taken.
     pub(crate) metrics: Vec<Number>,
     /// Measurements that could not be carried out on a side, or not always, and metrics that could not be read.
@@ -51,6 +55,17 @@ pub(crate) struct Counts {
     pub(crate) undecided: usize,
     pub(crate) better: usize,
     pub(crate) within: usize,
+}
+
+/// How many measurements could be carried out on one side alone, by the rule of verdicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CarriedOut {
+    /// Those that were tried on both sides.
+    pub(crate) tried: usize,
+    /// Always on base, and never on head.
+    pub(crate) broke: usize,
+    /// Not always on a side, or tried too seldom to say.
+    pub(crate) undecided: usize,
 }
 
 /// A metric on both sides.
@@ -199,19 +214,23 @@ impl Numbers {
             })
             .collect();
         let counts = Counts::of(&metrics);
+        let carried_out = CarriedOut::of(base, head);
         Self {
-            sentence: counts.sentence(asked.margin),
+            sentence: counts.sentence(asked.margin) + &carried_out.told(),
             pairs: asked.pairs,
             margin: asked.margin,
             counts,
+            carried_out,
             metrics,
             unmeasured: unmeasured(base, head),
         }
     }
 
-    /// Whether anything could be read on both sides.
-    pub(crate) fn has_pairs(&self) -> bool {
-        self.metrics.iter().any(|it| !it.pairs.is_empty())
+    /// Whether further pairs would say nothing more: nothing could be read on both sides, and that is so on both, or
+    /// has been seen often enough.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        let has_pairs = self.metrics.iter().any(|it| !it.pairs.is_empty());
+        !has_pairs && self.carried_out.undecided == 0
     }
 
     /// What was not measured, each with its sides: what is the same of both is told once.
@@ -281,6 +300,48 @@ impl Counts {
     }
 }
 
+impl CarriedOut {
+    fn of(base: &[Taken<'_>], head: &[Taken<'_>]) -> Self {
+        let mut all = Self::default();
+        for place in places(base, head) {
+            let (base, head) = (place.states(base), place.states(head));
+            if [&base, &head]
+                .iter()
+                .any(|it| Tally::of(it).verdicts() == 0)
+            {
+                continue;
+            }
+            all.tried += 1;
+            match difference(&base, &head) {
+                Difference::Broke => all.broke += 1,
+                Difference::NowAndThen | Difference::Undecided => all.undecided += 1,
+                // What neither side can measure says nothing about the change.
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// `; head breaks 1 of 3 measurements; 1 measurement is undecided`.
+    fn told(&self) -> String {
+        let plural = |count| match count {
+            1 => "measurement",
+            _ => "measurements",
+        };
+        let mut text = String::new();
+        if self.broke > 0 {
+            let (broke, tried) = (self.broke, self.tried);
+            text += &format!("; head breaks {broke} of {tried} {}", plural(tried));
+        }
+        match self.undecided {
+            0 => {}
+            1 => text += "; 1 measurement is undecided",
+            more => text += &format!("; {more} measurements are undecided"),
+        }
+        text
+    }
+}
+
 /// `10 %`, `2.5 %`.
 pub(crate) fn percent(share: f64) -> String {
     let tenths = (share * 1000.0).round() / 10.0;
@@ -300,6 +361,17 @@ impl Place {
             measurement: record.name.clone(),
             cluster: cluster(&record.cell),
         }
+    }
+
+    /// Whether it could be carried out, of each run that was to have it.
+    fn states(&self, taken: &[Taken<'_>]) -> Vec<State> {
+        let records = taken.iter().filter_map(|one| self.in_run(one));
+        let states = records.map(|record| match record.outcome {
+            Verdict::Passed => State::Passed,
+            Verdict::Failed => State::Failed,
+            Verdict::Skipped => State::NoVerdict,
+        });
+        states.collect()
     }
 
     /// What a run says of it, if it was to have it.
@@ -381,8 +453,8 @@ fn found<'a>(base: &[Taken<'a>], head: &[Taken<'a>]) -> Vec<Found<'a>> {
     all
 }
 
-/// What a side has not carried out that it, or the other one, was to.
-fn unmeasured(base: &[Taken<'_>], head: &[Taken<'_>]) -> Vec<Unmeasured> {
+/// Every measurement that a side was to carry out.
+fn places(base: &[Taken<'_>], head: &[Taken<'_>]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for taken in base.iter().chain(head) {
         for record in &taken.results.scenarios {
@@ -392,6 +464,12 @@ fn unmeasured(base: &[Taken<'_>], head: &[Taken<'_>]) -> Vec<Unmeasured> {
             }
         }
     }
+    places
+}
+
+/// What a side has not carried out that it, or the other one, was to.
+fn unmeasured(base: &[Taken<'_>], head: &[Taken<'_>]) -> Vec<Unmeasured> {
+    let places = places(base, head);
     let sides = [("base", base), ("head", head)];
     let of_sides = places.iter().flat_map(|place| {
         sides.iter().flat_map(|(side, taken)| {

@@ -212,6 +212,12 @@ fn numbers_follow_the_verdicts_and_make_it_red_as_well() {
     assert!(measured.is_worse());
     let told = |of: &Comparison| render(of, Path::new("target/podwire/latest"));
     insta::assert_snapshot!(told(&measured));
+    let mut broken = measured.clone();
+    let numbers = broken.numbers.as_mut().unwrap();
+    numbers.counts.worse = 0;
+    assert!(!broken.is_worse());
+    broken.numbers.as_mut().unwrap().carried_out.broke = 1;
+    assert!(broken.is_worse());
     // Of a fraction the last bit may be another.
     let file = serde_json::to_vec(&measured).unwrap();
     let back: Comparison = serde_json::from_slice(&file).unwrap();

@@ -122,7 +122,7 @@ fn first_pairs_say_what_stands_out_and_as_many_again_what_is_worse() {
     let (base, head) = sides();
     let first = told(&base[..6], &head[..6]);
     assert_eq!(first.to_measure_again(), ["way"]);
-    insta::assert_snapshot!(first.sentence, @"of 3 numbers none is worse, 1 is within the margin of 10 %, 2 are undecided");
+    insta::assert_snapshot!(first.sentence, @"of 3 numbers none is worse, 1 is within the margin of 10 %, 2 are undecided; 1 measurement is undecided");
     // Half of the pairs again decide nothing.
     let half = told(&base[..9], &head[..9]);
     assert_eq!(half.counts.worse, 0);
@@ -192,13 +192,77 @@ fn a_side_on_which_nothing_could_be_measured_is_told_in_words() {
         (failed.side.as_str(), failed.failed, failed.of),
         ("head", 2, 2)
     );
-    assert!(!one.has_pairs() && told(&base, &base).has_pairs());
     assert_eq!(failed.reason, "no connection");
     assert_eq!(failed.folder.as_deref(), Some(Path::new("1/scenarios/way")));
     // On neither side: no number, but it is said.
     let neither = told(&head, &head);
     assert_eq!((neither.metrics.len(), neither.unmeasured.len()), (0, 2));
     assert_eq!(neither.sentence, "nothing was measured");
+}
+
+#[test]
+fn a_measurement_that_only_head_can_never_carry_out_is_broken_as_a_scenario_is() {
+    // A letter for each run: whether it could be carried out.
+    let side = |states: &str| -> Vec<Results> {
+        let run = |state| match state {
+            'p' => run(
+                BY_HAND,
+                &[
+                    ("way", Ok(vec![rate(40.0)])),
+                    ("restart", Ok(vec![lost(0.0)])),
+                ],
+            ),
+            _ => run(
+                BY_HAND,
+                &[
+                    ("way", Err("no connection")),
+                    ("restart", Ok(vec![lost(0.0)])),
+                ],
+            ),
+        };
+        states.chars().map(run).collect()
+    };
+    let cases = [
+        ("pppppp", "ffffff"),
+        ("ppppp", "fffff"),
+        ("pppp", "ffff"),
+        ("pppppp", "ffpfff"),
+        ("pfpppp", "ffffff"),
+        ("ffffff", "ffffff"),
+        ("ffffff", "pppppp"),
+    ];
+    let told = cases.map(|(base, head)| {
+        let all = told(&side(base), &side(head));
+        let carried_out = all.carried_out;
+        assert_eq!(carried_out.tried, 2);
+        let (_, said) = all.sentence.split_once(" number").unwrap();
+        let said = said.split_once("; ").map_or("nothing", |(_, said)| said);
+        format!("{base:6} {head:6} broke {}: {said}", carried_out.broke)
+    });
+    insta::assert_snapshot!(told.join("\n"), @r"
+    pppppp ffffff broke 1: head breaks 1 of 2 measurements
+    ppppp  fffff  broke 1: head breaks 1 of 2 measurements
+    pppp   ffff   broke 0: 1 measurement is undecided
+    pppppp ffpfff broke 0: 1 measurement is undecided
+    pfpppp ffffff broke 0: 1 measurement is undecided
+    ffffff ffffff broke 0: nothing
+    ffffff pppppp broke 0: nothing
+    ");
+}
+
+#[test]
+fn more_pairs_are_taken_until_it_is_known_whether_head_alone_cannot_be_measured() {
+    let good = || run(BY_HAND, &[("way", Ok(vec![rate(40.0)]))]);
+    let bad = || run(BY_HAND, &[("way", Err("no connection"))]);
+    let is_in_vain = |base: &[Results], head: &[Results]| told(base, head).is_in_vain();
+    assert!(!is_in_vain(&[good()], &[good()]));
+    assert!(is_in_vain(&[bad()], &[bad()]));
+    assert!(is_in_vain(&[run(BY_HAND, &[])], &[run(BY_HAND, &[])]));
+    assert!(!is_in_vain(&[good()], &[bad()]));
+    assert!(is_in_vain(
+        &[(); 5].map(|()| good()),
+        &[(); 5].map(|()| bad())
+    ));
 }
 
 #[test]
