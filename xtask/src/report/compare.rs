@@ -511,26 +511,25 @@ fn why_not(ran: &Ran, record: Option<&ScenarioRecord>, name: &str) -> String {
 pub(crate) struct Repeat {
     /// Names of scenarios.
     pub(crate) names: Vec<String>,
-    /// Of their clusters, where all have the same.
-    pub(crate) bootstrap: Option<String>,
+    /// Of the clusters on which these differ.
+    pub(crate) bootstrap: String,
 }
 
-/// What is to be run again on both sides, if anything is.
-pub(crate) fn to_repeat(scenarios: &[Compared]) -> Option<Repeat> {
-    let again = || scenarios.iter().filter(|it| it.is_to_be_repeated());
-    let bootstrap = |it: &Compared| it.cluster.split('+').next().map(str::to_owned);
-    let first = again().next()?;
-    let one = again().all(|it| bootstrap(it) == bootstrap(first));
-    let mut names: Vec<String> = Vec::new();
-    for it in again() {
-        if !names.contains(&it.name) {
-            names.push(it.name.clone());
+/// What is to be run again on both sides: of each bootstrap those scenarios that differ there. (How a cluster is
+/// laid out is up to the scenario.)
+pub(crate) fn to_repeat(scenarios: &[Compared]) -> Vec<Repeat> {
+    let mut all: Vec<Repeat> = Vec::new();
+    for it in scenarios.iter().filter(|it| it.is_to_be_repeated()) {
+        let (bootstrap, _) = it.cluster.split_once('+').unwrap_or((&it.cluster, ""));
+        match all.iter_mut().find(|one| one.bootstrap == bootstrap) {
+            Some(one) => one.names.push(it.name.clone()),
+            None => all.push(Repeat {
+                names: vec![it.name.clone()],
+                bootstrap: bootstrap.to_owned(),
+            }),
         }
     }
-    Some(Repeat {
-        names,
-        bootstrap: bootstrap(first).filter(|_| one),
-    })
+    all
 }
 
 #[cfg(test)]

@@ -364,17 +364,17 @@ impl Runs<'_> {
         for name in SIDES {
             self.run(name, What::Verdicts)?;
         }
-        let Some(repeat) = to_repeat(&self.so_far(None).scenarios) else {
-            return Ok(());
-        };
-        self.session.progress.line(&format!(
-            "what differs runs {} times more on both sides: {}",
-            RUNS - 1,
-            repeat.names.join(", ")
-        ));
-        for number in 1..RUNS {
-            for name in turns(number) {
-                self.run(name, What::Repeat(&repeat))?;
+        for repeat in to_repeat(&self.so_far(None).scenarios) {
+            self.session.progress.line(&format!(
+                "what differs on {} runs {} times more on both sides: {}",
+                repeat.bootstrap,
+                RUNS - 1,
+                repeat.names.join(", ")
+            ));
+            for number in 1..RUNS {
+                for name in turns(number) {
+                    self.run(name, What::Repeat(&repeat))?;
+                }
             }
         }
         Ok(())
@@ -485,7 +485,8 @@ impl Runs<'_> {
         let mut command = ChildCommand::new(program)
             .args(words)
             .env(OUTPUT_VARIABLE, output);
-        let base = self.ran[Name::Base as usize].last();
+        // The first has all clusters; one that repeats, those of one bootstrap.
+        let base = self.ran[Name::Base as usize].first();
         if let (Name::Head, Some(base)) = (name, base) {
             // What fails on the head may have a healthy clone there.
             let folder = fs::canonicalize(&*self.folder)?.join(&base.run.folder);

@@ -37,7 +37,7 @@ pub(super) fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec
         What::Verdicts => (args.filter.clone(), profile, asked),
         What::Repeat(repeat) => {
             let bootstrap = repeat.bootstrap.clone();
-            (Some(repeat.names.join(",")), None, bootstrap.or(asked))
+            (Some(repeat.names.join(",")), None, Some(bootstrap))
         }
         What::Numbers(on, names) => (
             match names {
@@ -133,7 +133,7 @@ pub(super) mod tests {
         insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
         let repeat = Repeat {
             names: ["a", "b"].map(String::from).into(),
-            bootstrap: Some("by-hand".into()),
+            bootstrap: "by-hand".into(),
         };
         insta::assert_snapshot!(shown(&head, What::Repeat(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
         insta::assert_snapshot!(shown(&base, What::Numbers(Bootstrap::ByHand, &[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");

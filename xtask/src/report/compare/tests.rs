@@ -156,14 +156,18 @@ fn flags() -> [Vec<String>; 2] {
 fn first_runs_say_what_is_to_be_repeated_and_all_of_them_what_differs() {
     let (base, head) = sides();
     let first = Comparison::of(flags(), (&base[..1], &head[..1]), None);
-    let repeat = to_repeat(&first.scenarios).unwrap();
-    assert_eq!(repeat.names, ["cluster_ip", "every_pair", "twins"]);
-    assert_eq!(repeat.bootstrap.as_deref(), Some("by-hand"));
+    let repeat = Repeat {
+        names: ["cluster_ip", "every_pair", "twins"]
+            .map(String::from)
+            .into(),
+        bootstrap: "by-hand".into(),
+    };
+    assert_eq!(to_repeat(&first.scenarios), [repeat]);
     assert_eq!(first.counts.broke, 0);
     insta::assert_snapshot!(first.sentence, @"head breaks none of 6 scenarios; 3 are undecided; 1 runs on one side only; 1 fails on both");
 
     let all = Comparison::of(flags(), (&base, &head), None);
-    assert_eq!(to_repeat(&all.scenarios), None);
+    assert_eq!(to_repeat(&all.scenarios), []);
     insta::assert_snapshot!(render(&all, Path::new("target/podwire/latest")));
     insta::assert_snapshot!(serde_json::to_string_pretty(&all).unwrap());
 }
@@ -244,19 +248,27 @@ fn runs_that_measured_are_kept_beside_the_others() {
 }
 
 #[test]
-fn what_differs_on_both_bootstraps_is_repeated_on_both() {
-    let kubeadm = "kubeadm/nftables/flannel+routed";
+fn what_differs_is_repeated_on_the_clusters_on_which_it_differs_and_on_no_other() {
+    let kubeadm = "kubeadm/nftables/flannel";
     let of = |outcome| {
         let records = [
-            ("a", BY_HAND, outcome),
-            ("a", kubeadm, outcome),
-            ("b", kubeadm, outcome),
+            ("every_pair", BY_HAND, outcome),
+            ("egress", BY_HAND, outcome),
+            ("two_segments", "by-hand/nftables/routes+routed", outcome),
+            ("every_pair", kubeadm, outcome),
+            ("drain", kubeadm, Verdict::Passed),
         ];
         vec![ran(1, &records)]
     };
     let scenarios = compare(&of(Verdict::Passed), &of(Verdict::Failed));
-    let repeat = to_repeat(&scenarios).unwrap();
-    assert_eq!((repeat.names.len(), repeat.bootstrap), (2, None));
+    let told = to_repeat(&scenarios).into_iter();
+    let told: Vec<String> = told
+        .map(|it| format!("{}: {}", it.bootstrap, it.names.join(", ")))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    by-hand: every_pair, egress, two_segments
+    kubeadm: every_pair
+    ");
 }
 
 #[test]
@@ -281,7 +293,7 @@ fn what_is_not_to_run_on_a_side_is_absent_and_what_was_cut_short_is_undecided() 
     let nothing = compare(&base, &[]);
     assert_eq!(nothing[0].difference, Difference::Undecided);
     assert_eq!(nothing[0].head.in_short(), "no verdict");
-    assert!(to_repeat(&cut).is_none(), "nothing was seen to differ");
+    assert!(to_repeat(&cut).is_empty(), "nothing was seen to differ");
     let sentence = Counts::of(&cut).sentence();
     assert_eq!(sentence, "no scenario has a verdict on both sides");
 }
