@@ -78,13 +78,14 @@ pub(crate) fn compare(
     let share = Share::take(session, args, &flags, catalogue)?;
     let own = share.as_ref().map(|share| share.args(args));
     let args = own.as_ref().unwrap_or(args);
+    let verdicts = What::Verdicts(share.as_ref().map(Share::names));
     if let Some(share) = &share {
         outln!("{}", share.told());
     }
     if args.prepare_only {
-        return prepare(session, args, &flags, catalogue);
+        return prepare(session, args, (&flags, verdicts), catalogue);
     }
-    let mut lacks = plans(session, args, &flags, catalogue)?;
+    let mut lacks = plans(session, args, (&flags, verdicts), catalogue)?;
     outln!(
         "Base and head run one after the other; what differs then runs {} times more on both.",
         RUNS - 1
@@ -158,7 +159,7 @@ fn ended(done: Result<(), Stop>, comparison: &Comparison) -> Result<(), Stop> {
 fn prepare(
     session: &Session,
     args: &CompareArgs,
-    flags: &[Vec<String>; 2],
+    (flags, verdicts): (&[Vec<String>; 2], What<'_>),
     catalogue: &[Scenario],
 ) -> Result<(), Stop> {
     for (name, flags) in SIDES.iter().zip(flags) {
@@ -167,7 +168,7 @@ fn prepare(
         let side = TestArgs {
             prepare_only: true,
             plan: args.plan,
-            ..test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?
+            ..test_args(&words(args, flags, verdicts)).map_err(of_side)?
         };
         test(session, &side, catalogue).map_err(of_side)?;
     }
@@ -283,7 +284,7 @@ fn plan_of_numbers_on(
 fn plans(
     session: &Session,
     args: &CompareArgs,
-    flags: &[Vec<String>; 2],
+    (flags, verdicts): (&[Vec<String>; 2], What<'_>),
     catalogue: &[Scenario],
 ) -> Result<String, Stop> {
     let measured = Durations::load(session.cache.root());
@@ -291,7 +292,7 @@ fn plans(
     let packages = host::Host::detect(&session.spawner).plan(false);
     let looked = SIDES.iter().zip(flags).map(|(name, flags)| {
         let of_side = |stop| name.told(stop);
-        let args = test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?;
+        let args = test_args(&words(args, flags, verdicts)).map_err(of_side)?;
         let order = Order::take(session, &args, catalogue).map_err(of_side)?;
         let (plan, _) = look::look(session, &order, &packages)?;
         Ok((name, plan, on_clusters(&order)))
@@ -361,8 +362,9 @@ impl Runs<'_> {
     }
 
     fn verdicts(&mut self) -> Result<(), Stop> {
+        let part = self.share.as_ref().map(|share| share.names().to_vec());
         for name in SIDES {
-            self.run(name, What::Verdicts)?;
+            self.run(name, What::Verdicts(part.as_deref()))?;
         }
         for repeat in to_repeat(&self.so_far(None).scenarios) {
             self.session.progress.line(&format!(
@@ -425,7 +427,7 @@ impl Runs<'_> {
         fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
         let words = words(self.args, &self.flags[place], what);
         let of = match what {
-            What::Verdicts | What::Repeat(_) => String::new(),
+            What::Verdicts(_) | What::Repeat(_) => String::new(),
             What::Numbers(_, []) => format!(" of {}", self.asked.pairs),
             What::Numbers(..) => format!(" of {}", 2 * self.asked.pairs),
         };
@@ -518,7 +520,7 @@ impl Runs<'_> {
     /// What there is of such runs.
     fn kept(&mut self, what: What<'_>) -> &mut [Vec<Ran>; 2] {
         match what {
-            What::Verdicts | What::Repeat(_) => &mut self.ran,
+            What::Verdicts(_) | What::Repeat(_) => &mut self.ran,
             What::Numbers(..) => &mut self.measured,
         }
     }

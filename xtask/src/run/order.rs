@@ -57,6 +57,24 @@ impl<'a> Order<'a> {
         args: &'a TestArgs,
         catalogue: &'a [Scenario],
     ) -> Result<Self, Stop> {
+        Self::settle(session, args, catalogue, true)
+    }
+
+    /// The same as of a host that carries everything: several machines that part it are to part the same.
+    pub(crate) fn on_any_host(
+        session: &Session,
+        args: &'a TestArgs,
+        catalogue: &'a [Scenario],
+    ) -> Result<Self, Stop> {
+        Self::settle(session, args, catalogue, false)
+    }
+
+    fn settle(
+        session: &Session,
+        args: &'a TestArgs,
+        catalogue: &'a [Scenario],
+        host_counts: bool,
+    ) -> Result<Self, Stop> {
         let bundle = parts::bundle_order(session, &args.sources)?;
         let system = NodeSystem::take(session, &args.from, &args.sources.config)?;
         let profile = args.profile.map(|name| match name {
@@ -69,7 +87,7 @@ impl<'a> Order<'a> {
         };
         let (named, mut chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
         let (upgrades, filtered) = (bundle.upgrade.is_some(), args.filter.is_some());
-        let cores = (!filtered).then(machine::cores);
+        let cores = (host_counts && !filtered).then(machine::cores);
         // Which part has which scenario is the same on every host: what this one lacks is told after the cut.
         let before_cut = cores.filter(|_| args.shard.is_none());
         let lacks = |it: &Scenario| lacks(it, upgrades, before_cut);
@@ -88,7 +106,10 @@ impl<'a> Order<'a> {
                     .into(),
             ));
         }
-        let (cells, starved) = carried(session, args, cells(args)?)?;
+        let (cells, starved) = match host_counts {
+            true => carried(session, args, cells(args)?)?,
+            false => (cells(args)?, Starved::default()),
+        };
         for line in starved.lines() {
             session.progress.line(&line);
         }
@@ -744,14 +765,21 @@ mod tests {
         let whole = "every_pair control_planes cluster_ip";
         let [one, two] = [taken("--shard 1/2"), taken("--shard 2/2")];
         assert_eq!([&one[0], &two[0]], [whole; 2]);
-        let parts = [format!("{} {}", one[1], one[2]), two[1].clone()];
-        assert_eq!(parts, ["every_pair control_planes", "cluster_ip"]);
-        assert_eq!([&two[2], &one[3], &two[3]], [""; 3]);
+        // What runs, and what is skipped, in whichever part it is.
+        assert_eq!(format!("{} {}", one[1], two[1]), "every_pair cluster_ip");
+        assert_eq!(format!("{}{}", one[2], two[2]), "control_planes");
+        assert_eq!([&one[3], &two[3]], [""; 2]);
         let alone = ["", "every_pair cluster_ip", "", "control_planes"];
         assert_eq!(taken("--pod-network routes"), alone);
         // Somebody has asked for it.
-        let named = taken("--shard 1/2 --filter every_pair,control_planes,cluster_ip");
-        assert_eq!(named[1..], ["every_pair control_planes", "", ""]);
+        let named = ["1/2", "2/2"].map(|part| {
+            taken(&format!(
+                "--shard {part} --filter every_pair,control_planes,cluster_ip"
+            ))
+        });
+        let runs = format!("{} {}", named[0][1], named[1][1]);
+        assert_eq!(runs, whole);
+        assert_eq!([&named[0][2], &named[1][2]], [""; 2]);
     }
 
     #[test]

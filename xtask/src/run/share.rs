@@ -47,8 +47,8 @@ impl Share {
         let mut sides = [BTreeSet::new(), BTreeSet::new()];
         for ((name, flags), side) in SIDES.iter().zip(flags).zip(&mut sides) {
             let of_side = |stop| name.told(stop);
-            let args = test_args(&words(args, flags, What::Verdicts)).map_err(of_side)?;
-            let order = Order::take(session, &args, catalogue).map_err(of_side)?;
+            let args = test_args(&words(args, flags, What::Verdicts(None))).map_err(of_side)?;
+            let order = Order::on_any_host(session, &args, catalogue).map_err(of_side)?;
             *side = on_clusters(&order);
         }
         let all = sided(catalogue, &sides);
@@ -76,11 +76,14 @@ impl Share {
         )
     }
 
-    /// The arguments of a comparison that has nothing else. Numbers are the first part's: on one machine, they
-    /// are pairs.
+    /// The scenarios that are compared here.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The arguments of its comparison. Numbers are the first part's: on one machine, they are pairs.
     pub(super) fn args(&self, args: &CompareArgs) -> CompareArgs {
         CompareArgs {
-            filter: Some(self.names.join(",")),
             pairs: match self.shard.number() {
                 1 => args.pairs,
                 _ => 0,
@@ -131,8 +134,63 @@ pub(super) fn on_clusters(order: &Order<'_>) -> BTreeSet<(String, String)> {
 mod tests {
     use std::time::Duration;
 
+    use podwire_scenario::{Cells, Profile};
+
     use super::*;
     use crate::plan::fixture::scenario;
+    use crate::run::side_args::tests::args;
+
+    /// What of this all parts run together, each place with how often.
+    fn of_parts(catalogue: &[Scenario], line: &[&str]) -> Vec<(String, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Session::below(dir.path());
+        let mut all = Vec::new();
+        for shard in ["1/2", "2/2"] {
+            let args = args(&[&["", "", "--shard", shard], line].concat());
+            let flags = [vec![], vec![]];
+            let share = Share::take(&session, &args, &flags, catalogue).unwrap();
+            let share = share.unwrap();
+            let args = share.args(&args);
+            let words = words(&args, &[], What::Verdicts(Some(share.names())));
+            let args = test_args(&words).unwrap();
+            all.extend(on_clusters(
+                &Order::take(&session, &args, catalogue).unwrap(),
+            ));
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn all_parts_run_what_one_machine_would_that_carries_everything() {
+        let everywhere = Scenario {
+            profile: Profile::Everywhere,
+            ..scenario("every_pair")
+        };
+        let of_kubeadm = Scenario {
+            cells: Cells::Kubeadm,
+            ..scenario("node_reset")
+        };
+        let full = Scenario {
+            profile: Profile::Full,
+            ..scenario("headless_service")
+        };
+        // More than any machine has.
+        let large = Scenario {
+            cores: usize::MAX,
+            ..scenario("control_planes")
+        };
+        let (egress, names) = (scenario("egress"), scenario("names"));
+        let catalogue = [everywhere, egress, names, of_kubeadm, full, large];
+        let told = |line: &[&str]| {
+            let places = of_parts(&catalogue, line).into_iter();
+            let places = places.map(|(name, cluster)| format!("{name} on {cluster}"));
+            places.collect::<Vec<_>>().join(", ")
+        };
+        insta::assert_snapshot!(told(&[]), @"control_planes on by-hand, egress on by-hand, every_pair on by-hand, every_pair on kubeadm, names on by-hand, node_reset on kubeadm");
+        insta::assert_snapshot!(told(&["--filter", "egress,headless_service"]), @"egress on by-hand, egress on kubeadm, headless_service on by-hand, headless_service on kubeadm");
+        insta::assert_snapshot!(told(&["--bootstrap", "kubeadm", "--filter", "egress,names,headless_service", "--profile", "default"]), @"egress on kubeadm, names on kubeadm");
+    }
 
     #[test]
     fn what_runs_on_more_clusters_weighs_more() {

@@ -2,18 +2,20 @@
 
 use clap::{Parser as _, ValueEnum as _};
 use podwire_cluster::Bootstrap;
+use podwire_scenario::Profile;
 
-use crate::command::cli::run::{Bootstraps, CompareArgs, TestArgs};
+use crate::command::cli::run::{Bootstraps, CompareArgs, ProfileName, TestArgs};
 use crate::command::cli::{Cli, Command};
+use crate::plan::select;
 use crate::report::compare::Repeat;
 use crate::say::stop::Stop;
 
 /// What a run of a side has.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum What<'a> {
-    /// All scenarios that were asked for.
-    Verdicts,
-    /// Those that differed.
+    /// All scenarios that were asked for, or this machine's part of them.
+    Verdicts(Option<&'a [String]>),
+    /// Those that differed on clusters of one bootstrap.
     Repeat(&'a Repeat),
     /// Measurements on a cluster of this kind: these, or all that were asked for where none is named.
     Numbers(Bootstrap, &'a [String]),
@@ -23,7 +25,7 @@ impl What<'_> {
     /// What its runs are called, each with its number.
     pub(super) fn run(self) -> &'static str {
         match self {
-            Self::Verdicts | Self::Repeat(_) => "run",
+            Self::Verdicts(_) | Self::Repeat(_) => "run",
             Self::Numbers(..) => "pair",
         }
     }
@@ -31,10 +33,20 @@ impl What<'_> {
 
 /// The arguments of a run of one side.
 pub(super) fn words(args: &CompareArgs, flags: &[String], what: What<'_>) -> Vec<String> {
-    let profile = args.profile.and_then(|it| it.to_possible_value());
+    let named = |profile: ProfileName| profile.to_possible_value();
+    let profile = args.profile.and_then(named);
     let asked = args.bootstrap.map(|it| it.to_string());
     let (filter, profile, bootstrap) = match what {
-        What::Verdicts => (args.filter.clone(), profile, asked),
+        What::Verdicts(None) => (args.filter.clone(), profile, asked),
+        // A filter alone would choose beyond the profile, on whose clusters each is to run.
+        What::Verdicts(Some(part)) => {
+            let unsaid = match select::widest(args.filter.as_deref(), None) {
+                Profile::Full => ProfileName::Full,
+                Profile::Everywhere | Profile::Default => ProfileName::Default,
+            };
+            let profile = args.profile.unwrap_or(unsaid);
+            (Some(part.join(",")), named(profile), asked)
+        }
         What::Repeat(repeat) => {
             let bootstrap = repeat.bootstrap.clone();
             (Some(repeat.names.join(",")), None, Some(bootstrap))
@@ -130,12 +142,20 @@ pub(super) mod tests {
         };
         let (base, head) = (flags(&args.base), flags(&args.head));
         let shown = |flags: &[String], what: What<'_>| words(&args, flags, what).join(" ");
-        insta::assert_snapshot!(shown(&base, What::Verdicts), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
+        insta::assert_snapshot!(shown(&base, What::Verdicts(None)), @"test --filter E7 --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy nftables");
         let repeat = Repeat {
             names: ["a", "b"].map(String::from).into(),
             bootstrap: "by-hand".into(),
         };
         insta::assert_snapshot!(shown(&head, What::Repeat(&repeat)), @"test --filter a,b --bootstrap by-hand --nodes 4 --max-size 10737418240B --yes --kube-proxy iptables");
+        let part = ["a", "b"].map(String::from);
+        let of_part = |line: &[&str]| {
+            let args = self::args(&[&["", ""], line].concat());
+            words(&args, &[], What::Verdicts(Some(&part))).join(" ")
+        };
+        insta::assert_snapshot!(of_part(&[]), @"test --filter a,b --profile default");
+        insta::assert_snapshot!(of_part(&["--filter", "a"]), @"test --filter a,b --profile full");
+        insta::assert_snapshot!(of_part(&["--filter", "a", "--profile", "default"]), @"test --filter a,b --profile default");
         insta::assert_snapshot!(shown(&base, What::Numbers(Bootstrap::ByHand, &[])), @"test --profile full --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy nftables");
         let again = ["measure_way".to_owned()];
         insta::assert_snapshot!(shown(&head, What::Numbers(Bootstrap::ByHand, &again)), @"test --filter measure_way --bootstrap by-hand --nodes 4 --max-size 10737418240B --measure --yes --kube-proxy iptables");
@@ -152,7 +172,7 @@ pub(super) mod tests {
         ))
         .unwrap();
         assert!(measures.measure && measures.filter.is_some());
-        let run = test_args(&words(&args, &head, What::Verdicts)).unwrap();
+        let run = test_args(&words(&args, &head, What::Verdicts(None))).unwrap();
         assert_eq!(run.max_size.map(|it| it.as_u64()), Some(10 << 30));
         assert_eq!(run.network.kube_proxy.to_string(), "iptables");
     }
