@@ -69,7 +69,7 @@ fn report(project: &Path) -> PathBuf {
         },
         "system": "debian", "nodes": 3, "shard": "1/1",
         "whole": {
-            "podwire": null, "arguments": [], "inputs": {},
+            "podwire": null, "arguments": [],
             "scenarios": [{ "cell": cell, "name": name }],
         },
         "repeat": 1, "image": null, "package_differences": [], "error": null, "phases": [],

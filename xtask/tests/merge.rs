@@ -41,7 +41,7 @@ fn part(number: usize, outcome: &str) -> Value {
             "kubernetes": "1.36.4", "source": "modules", "directory": null, "replaced": [],
         },
         "system": "debian", "nodes": 3, "shard": format!("{number}/2"),
-        "whole": { "podwire": null, "arguments": [], "inputs": {}, "scenarios": all },
+        "whole": { "podwire": null, "arguments": [], "scenarios": all },
         "repeat": 1, "image": null, "package_differences": [], "error": null, "phases": [],
         "harness_tests": [],
         "scenarios": [{
@@ -116,7 +116,7 @@ fn compared(number: usize, difference: &str) -> Value {
     let names = ["pod_addresses", "every_pair"];
     let side =
         |state: &str| json!({ "runs": [state], "reason": null, "folder": null, "again": null });
-    let made_of = "Kubernetes 1.36.4 on debian, kubernetes 1.36.4 from modules";
+    let made_of = json!({ "Kubernetes is": "1.36.4", "the nodes run": "debian" });
     let run =
         |side: &str| json!({ "folder": format!("{side}/runs/1"), "seconds": 90.0, "error": null });
     let of =

@@ -65,6 +65,7 @@ pub(crate) fn results() -> Results {
         nodes: 3,
         shard: None,
         whole: None,
+        inputs: BTreeMap::new(),
         repeat: 1,
         image: Some("node-0123456789ab".into()),
         package_differences: Vec::new(),

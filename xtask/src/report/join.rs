@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::plan::phase::PhaseRecord;
 use crate::plan::shard::Shard;
 use crate::report::results::{BreakVerdict, Results, ScenarioRecord, TestRecord};
-use crate::report::whole::{Selected, Whole};
+use crate::report::whole::{self, Selected, Whole};
 
 /// One machine's results.
 #[derive(Debug, Clone)]
@@ -36,7 +36,6 @@ impl Part {
     /// What must be the same in all parts, in words: what it is, and this part's.
     fn common(&self) -> anyhow::Result<Vec<(String, String)>> {
         let (shard, whole) = self.whole()?;
-        let results = &self.results;
         let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
         let mut common = vec![
             ("podwire's revision is".to_owned(), said(&whole.podwire)),
@@ -48,17 +47,8 @@ impl Part {
                 "the arguments are".to_owned(),
                 format!("{:?}", whole.arguments.join(" ")),
             ),
-            ("Kubernetes is".to_owned(), results.kubernetes.clone()),
-            ("the nodes run".to_owned(), results.system.clone()),
-            ("it comes from".to_owned(), results.provenance.to_string()),
         ];
-        // A part that ended before its image was there says nothing of what that is made of.
-        if !whole.inputs.is_empty() {
-            let packages = results.package_differences.join(", ");
-            common.push(("the packages beside the lock are".to_owned(), packages));
-        }
-        let inputs = whole.inputs.iter();
-        common.extend(inputs.map(|(what, digest)| (format!("{what} is"), digest.clone())));
+        common.extend(whole::made_of(&self.results));
         let scenarios: Vec<String> = whole.scenarios.iter().map(Selected::to_string).collect();
         common.push(("the scenarios are".to_owned(), scenarios.join(", ")));
         Ok(common)
@@ -313,7 +303,6 @@ mod tests {
         let whole = Whole {
             podwire: Some("0123abcd".into()),
             arguments: vec!["--profile=full".into()],
-            inputs: BTreeMap::from([("the bundle".to_owned(), "c6d36b44".to_owned())]),
             scenarios: names.concat().iter().map(|name| selected(name)).collect(),
         };
         let records = names[number - 1].iter().map(|name| ScenarioRecord {
@@ -326,6 +315,7 @@ mod tests {
             results: Results {
                 shard: Some(format!("{number}/2")),
                 whole: Some(whole),
+                inputs: BTreeMap::from([("the bundle".to_owned(), "c6d36b44".to_owned())]),
                 scenarios: records.collect(),
                 ..results
             },
@@ -402,12 +392,7 @@ mod tests {
             with(|two| two.results.shard = Some("2/3".into())),
             with(|two| whole_of(two).podwire = None),
             with(|two| whole_of(two).arguments.clear()),
-            with(|two| {
-                whole_of(two)
-                    .inputs
-                    .values_mut()
-                    .for_each(|it| it.push('0'))
-            }),
+            with(|two| two.results.inputs.values_mut().for_each(|it| it.push('0'))),
             with(|two| whole_of(two).scenarios.truncate(2)),
             with(|two| two.results.kubernetes = "1.35.0".into()),
             with(|two| two.results.provenance.replaced.clear()),
@@ -440,7 +425,7 @@ mod tests {
     fn a_part_that_ended_before_it_had_an_image_says_nothing_of_what_it_was_made_of() {
         let (mut one, mut two) = (part(1), part(2));
         one.results.package_differences = vec!["qemu 1.2 instead of 1.1".into()];
-        whole_of(&mut two).inputs.clear();
+        two.results.inputs.clear();
         assert!(join(vec![one.clone(), two]).is_ok());
         let differs = join(vec![one, part(2)]).unwrap_err().to_string();
         assert!(

@@ -58,6 +58,11 @@ pub(crate) struct Results {
     /// What this part has in common with the others, and what its machine's results are merged by.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) whole: Option<Whole>,
+    /// What ran in the guests, by its digest: the bundle, the guest program, the user's Pod network and its images,
+    /// his files and configurations. Not the node image's name, which holds each machine's own SSH keys. Nothing
+    /// before the image is there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) inputs: BTreeMap<String, String>,
     /// How often each scenario ran, unless it failed.
     pub(crate) repeat: u32,
     /// The node image's name, once it is known.

@@ -1,6 +1,6 @@
 //! `compare --shard`: the part of a comparison that this machine has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 
 use podwire_scenario::Scenario;
@@ -12,7 +12,7 @@ use crate::plan::partition::{self, Sided};
 use crate::plan::shard::Shard;
 use crate::report::compare::Ran;
 use crate::report::compare::cluster::cluster;
-use crate::report::compare::part::{Part, made_of};
+use crate::report::compare::part::Part;
 use crate::report::whole;
 use crate::run::order::Order;
 use crate::run::side_args::{What, test_args, words};
@@ -61,7 +61,7 @@ impl Share {
                 podwire: session.workspace.revision(&session.spawner),
                 arguments: whole::common_arguments(again::typed()),
                 scenarios: all.into_iter().map(|it| it.name).collect(),
-                made_of: [None, None],
+                made_of: [BTreeMap::new(), BTreeMap::new()],
             },
         }))
     }
@@ -95,7 +95,10 @@ impl Share {
     /// What the part says of the whole, given what has run on both sides.
     pub(super) fn part(&self, [base, head]: &[Vec<Ran>; 2]) -> Part {
         Part {
-            made_of: [base, head].map(|ran| Some(made_of(&ran.first()?.results))),
+            made_of: [base, head].map(|ran| {
+                let first = ran.first().map(|first| whole::made_of(&first.results));
+                first.unwrap_or_default().into_iter().collect()
+            }),
             ..self.part.clone()
         }
     }

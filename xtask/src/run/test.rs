@@ -183,9 +183,9 @@ impl<'a> Run<'a> {
                 whole: order.shard.as_ref().map(|(_, scenarios)| Whole {
                     podwire: session.workspace.revision(&session.spawner),
                     arguments: whole::common_arguments(again::typed()),
-                    inputs: BTreeMap::new(),
                     scenarios: scenarios.clone(),
                 }),
+                inputs: BTreeMap::new(),
                 repeat: order.args.repeat,
                 image: None,
                 package_differences: Vec::new(),
@@ -235,14 +235,12 @@ impl<'a> Run<'a> {
         let given = self.order.pod_network.as_ref();
         let brought = self.preparation.brought(given)?;
         let shape = Shape::on(&node, brought.as_ref())?;
-        if let Some(whole) = &mut self.results.whole {
-            whole.inputs = whole::inputs(
-                &node.manifest,
-                (shape.manifest.as_ref(), shape.images.as_ref()),
-                self.order.node_files.as_ref().map(|given| &given.tree),
-                &self.order.configurations.all,
-            );
-        }
+        self.results.inputs = whole::inputs(
+            &node.manifest,
+            (shape.manifest.as_ref(), shape.images.as_ref()),
+            self.order.node_files.as_ref().map(|given| &given.tree),
+            &self.order.configurations.all,
+        );
         self.leave_so_far(None);
         let log = self.run_dir.join("build.log");
         self.preparation.programs(|| build::build(session, &log))?;

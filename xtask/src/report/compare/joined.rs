@@ -56,10 +56,12 @@ impl Piece {
             ("head", &self.comparison.head),
         ];
         for ((name, side), made_of) in sides.into_iter().zip(&part.made_of) {
+            // Where a revision is checked out is each machine's own affair.
             let revision = side.revision.clone();
-            common.extend(revision.map(|it| (format!("{name} is"), it)));
-            // One that ended before its first run says nothing of it.
-            common.extend(made_of.clone().map(|it| (format!("{name} is made of"), it)));
+            let is = revision.unwrap_or_else(|| format!("{:?}", side.flags.join(" ")));
+            common.push((format!("{name} is"), is));
+            let made_of = made_of.iter();
+            common.extend(made_of.map(|(what, said)| (format!("{name}: {what}"), said.clone())));
         }
         Ok(common)
     }
@@ -222,6 +224,7 @@ impl Piece {
 mod tests {
     use super::*;
     use crate::report::compare::{Difference, State};
+    use crate::report::whole;
 
     const NAMES: [&str; 3] = ["pod_addresses", "every_pair", "cluster_ip"];
 
@@ -263,7 +266,14 @@ mod tests {
             }],
             ..Side::default()
         };
-        let made_of = || Some("Kubernetes 1.36.4 on debian, from modules".to_owned());
+        let results = crate::report::fixture::results();
+        let made_of = || {
+            let mut results = results.clone();
+            results.inputs = [("the bundle", "c6d36b44"), ("the image web:1", "77aa")]
+                .map(|(what, digest)| (what.to_owned(), digest.to_owned()))
+                .into();
+            whole::made_of(&results).into_iter().collect()
+        };
         Piece {
             folder: format!("/results/{number}").into(),
             seen: format!("parts/{number}").into(),
@@ -343,7 +353,21 @@ mod tests {
             with(|_, part| part.podwire = None),
             with(|_, part| part.arguments.clear()),
             with(|_, part| part.scenarios.truncate(2)),
-            with(|_, part| part.made_of[1] = Some("Kubernetes 1.35.4".into())),
+            with(|comparison, _| {
+                comparison.head.flags = vec!["--kube-proxy".into(), "iptables".into()]
+            }),
+            with(|comparison, _| {
+                comparison.base.revision = Some("git:main, commit 0123456789ab".into())
+            }),
+            with(|_, part| {
+                part.made_of[1].insert("Kubernetes is".into(), "1.35.4".into());
+            }),
+            with(|_, part| {
+                part.made_of[1].insert("the bundle is".into(), "c6d36b45".into());
+            }),
+            with(|_, part| {
+                part.made_of[0].insert("the image web:1 is".into(), "77ab".into());
+            }),
             with(|comparison, _| comparison.scenarios.clear()),
             with(|comparison, _| comparison.scenarios = piece(1).comparison.scenarios),
         ];
@@ -355,7 +379,11 @@ mod tests {
         /results/1 and /results/2 are parts of different runs: podwire's revision is 0123abcd in the one, none in the other
         /results/1 and /results/2 are parts of different runs: the arguments are "--kube-proxy iptables " in the one, "" in the other
         /results/1 and /results/2 are parts of different runs: the scenarios are pod_addresses, every_pair, cluster_ip in the one, pod_addresses, every_pair in the other
-        /results/1 and /results/2 are parts of different runs: head is made of Kubernetes 1.36.4 on debian, from modules in the one, Kubernetes 1.35.4 in the other
+        /results/1 and /results/2 are parts of different runs: head is "" in the one, "--kube-proxy iptables" in the other
+        /results/1 and /results/2 are parts of different runs: base is "" in the one, git:main, commit 0123456789ab in the other
+        /results/1 and /results/2 are parts of different runs: head: Kubernetes is 1.36.4 in the one, 1.35.4 in the other
+        /results/1 and /results/2 are parts of different runs: head: the bundle is c6d36b44 in the one, c6d36b45 in the other
+        /results/1 and /results/2 are parts of different runs: base: the image web:1 is 77aa in the one, 77ab in the other
         no part tells what became of cluster_ip
         /results/2 tells of pod_addresses on by-hand, which is not its to tell
         "#);
@@ -393,7 +421,7 @@ mod tests {
         let mut two = piece(2);
         two.comparison.scenarios.clear();
         two.comparison.error = Some("the disk is full".into());
-        two.comparison.part.as_mut().unwrap().made_of = [None, None];
+        two.comparison.part.as_mut().unwrap().made_of = Default::default();
         let joined = join(vec![piece(1), two]).unwrap();
         assert_eq!(joined.error.as_deref(), Some("part 2/2: the disk is full"));
         assert_eq!(joined.counts.compared, 3);

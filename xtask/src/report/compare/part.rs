@@ -1,8 +1,8 @@
 //! What a part of a comparison on several machines says of the whole.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use crate::report::results::Results;
+use serde::{Deserialize, Serialize};
 
 /// `part` of `compare.json`: which part it is, and what all have in common. Where two differ in that, their
 /// verdicts are about two things.
@@ -16,14 +16,7 @@ pub(crate) struct Part {
     pub(crate) arguments: Vec<String>,
     /// What all parts together compare, in the catalogue's order.
     pub(crate) scenarios: Vec<String>,
-    /// What base and head are made of; nothing before a run has said it.
-    pub(crate) made_of: [Option<String>; 2],
-}
-
-/// What a side is made of, but for its clusters, as its runs say: each part has some of these.
-pub(crate) fn made_of(results: &Results) -> String {
-    format!(
-        "Kubernetes {} on {}, {}",
-        results.kubernetes, results.system, results.provenance
-    )
+    /// What base and head are made of, as the first run of each says, see [`made_of`](crate::report::whole::made_of):
+    /// what it is, and which. Nothing of what no run has said yet.
+    pub(crate) made_of: [BTreeMap<String, String>; 2],
 }
