@@ -56,6 +56,25 @@ pub(super) fn is_served(group: &str) -> bool {
     !group.contains('.') || SERVED.contains(&group)
 }
 
+/// What to do about an object of a group that no API server has by itself, and nothing defines.
+pub(super) fn undefined(group: &str, kind: &str) -> String {
+    // As operators call theirs: `operator.tigera.io`.
+    if group.starts_with("operator.") {
+        let instead = match group {
+            "operator.tigera.io" => ": Calico's calico.yaml, or none with --pod-network calico",
+            _ => "",
+        };
+        return format!(
+            "{kind} of {group} configures an operator, which starts Pods of images that nobody names here, and nodes \
+             reach no registry; give the manifest of what the operator would start{instead}"
+        );
+    }
+    format!(
+        "no API server has {kind} of {group} by itself, and this file does not define it; add its \
+         CustomResourceDefinition, or leave this object out"
+    )
+}
+
 /// What reads objects of this group, where that is no API server.
 pub(super) fn configuration(group: &str) -> Option<&'static str> {
     let mut known = CONFIGURATIONS.iter();

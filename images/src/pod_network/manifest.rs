@@ -93,10 +93,7 @@ impl PodNetworkManifest {
             controllers,
             rewrites,
             ..
-        } = read.map_err(|error| match foreign::template(&text) {
-            Some(line) => refused(path, line, foreign::RENDERED.to_owned()),
-            None => error,
-        })?;
+        } = read?;
         let text = match rewrites.as_slice() {
             [] => text,
             rewrites => as_present(path, &text, rewrites, terms)?,
@@ -188,7 +185,10 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn read(path: &'a Path, text: &str, terms: Terms) -> Result<Self, PodNetworkError> {
         let documents = Node::documents(text).map_err(|NoYaml { line, reason }| {
-            refused(path, line, format!("this is no YAML: {reason}"))
+            match foreign::template(text) {
+                Some(line) => refused(path, line, foreign::RENDERED.to_owned()),
+                None => refused(path, line, format!("this is no YAML: {reason}")),
+            }
         })?;
         if documents.is_empty() {
             return Err(refused(path, 1, "there is nothing in it to apply".into()));
@@ -215,10 +215,7 @@ impl<'a> Reader<'a> {
             !self.defined.contains(&(group.clone(), kind.clone()))
         };
         if let Some((group, kind, line)) = self.others.iter().find(unknown) {
-            let reason = format!(
-                "no API server has {kind} of {group} by itself, and this file does not define it; add its \
-                 CustomResourceDefinition, or leave this object out"
-            );
+            let reason = foreign::undefined(group, kind);
             return Err(refused(self.path, *line, reason));
         }
         let (group, kind) = foreign::ATTACHMENT;
@@ -331,9 +328,13 @@ impl<'a> Reader<'a> {
         let Some((image, named)) = image.and_then(|image| Some((image, image.text()?))) else {
             return Err(self.refused(container, "this container has no image"));
         };
-        let reference: Reference = named
-            .parse()
-            .map_err(|error| self.refused(image, format!("{named:?} names no image: {error}")))?;
+        let reference: Reference = named.parse().map_err(|error| {
+            let reason = match named.contains("{{") {
+                true => foreign::RENDERED.to_owned(),
+                false => format!("{named:?} names no image: {error}"),
+            };
+            self.refused(image, reason)
+        })?;
         let as_present = self.terms.pull_policy_as_present;
         let policy = container.get("imagePullPolicy");
         match policy.map(|policy| (policy, policy.text())) {
@@ -624,6 +625,8 @@ items:
         insta::assert_snapshot!(refusal("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yml]\n"), @"net.yaml:1: kustomize reads this; give what it makes of it: `kubectl kustomize FOLDER > FILE`");
         insta::assert_snapshot!(refusal("global:\n  imagePullSecrets:\npodCidr: 10.244.0.0/16\n"), @"net.yaml:1: this object has neither apiVersion nor kind; where these are the values of a Helm chart, give what it makes of them: `helm template CHART --values VALUES > FILE`");
         insta::assert_snapshot!(refusal("---\n{{- if .Values.flannel }}\nkind: DaemonSet\n{{- end }}\n"), @"net.yaml:2: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
+        insta::assert_snapshot!(refusal(&with("image: \"{{ .Values.image }}\"")), @"net.yaml:9: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
+        insta::assert_snapshot!(refusal("? [a]\n: b\n"), @"net.yaml:1: this is no YAML: a map or a list is no name of a field");
         insta::assert_snapshot!(refusal(&with("image: {{ .Values.image }}:{{ .Values.tag }}")), @"net.yaml:9: this is a template of a Helm chart; give what Helm makes of it: `helm template CHART > FILE`");
     }
 
@@ -632,12 +635,18 @@ items:
         let map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  a: |\n    {{ range .Items }}\n";
         let good = with("image: a:1\n") + map;
         assert!(parse(&good).is_ok());
+        let asks = with("image: a:1\nimagePullPolicy: Always\n") + map;
+        assert!(refusal(&asks).starts_with("net.yaml:10: imagePullPolicy: Always would have"));
+        let nameless = with("image: A B\n") + map;
+        insta::assert_snapshot!(refusal(&nameless), @r#"net.yaml:9: "A B" names no image: invalid reference format"#);
     }
 
     #[test]
     fn objects_that_nothing_defines_are_refused() {
         let own = "apiVersion: pools.example.org/v1\nkind: Pool\nmetadata: {name: a}\n---\n";
         insta::assert_snapshot!(refusal(own), @"net.yaml:1: no API server has Pool of pools.example.org by itself, and this file does not define it; add its CustomResourceDefinition, or leave this object out");
+        let operator = "apiVersion: operator.tigera.io/v1\nkind: Installation\nmetadata: {name: default}\nspec:\n  calicoNetwork: {}\n";
+        insta::assert_snapshot!(refusal(operator), @"net.yaml:1: Installation of operator.tigera.io configures an operator, which starts Pods of images that nobody names here, and nodes reach no registry; give the manifest of what the operator would start: Calico's calico.yaml, or none with --pod-network calico");
         let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nspec: {group: pools.example.org, names: {kind: Pool}}\n";
         assert!(parse(&(own.to_owned() + definition)).is_ok());
         let class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\n";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::yaml::{self, DEPTH, NoYaml};
@@ -97,6 +97,10 @@ impl<'de> Visitor<'de> for Reader {
         while let Some(key) = map.next_key::<Value>()? {
             match key {
                 Value::Text(key) => entries.push((key, map.next_value()?)),
+                // Not to be had in JSON, which is what an API server is sent. `{{ a }}`, without quotes, is one.
+                Value::Map(_) | Value::List(_) => {
+                    return Err(A::Error::custom("a map or a list is no name of a field"));
+                }
                 // No field of the API is named like that.
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
