@@ -72,7 +72,11 @@ impl NodeSystem {
     ) -> Result<Self, Stop> {
         let sources = sources(session, config)?;
         let kernel = OwnKernel::read(&args.kernel);
-        let kernel = kernel.map_err(|error| Stop::Usage(format!("--kernel {error}")))?;
+        let refused = |error| Stop::Usage(format!("--kernel {error}"));
+        let kernel = kernel.map_err(refused)?;
+        if let Some(kernel) = &kernel {
+            kernel.check(&session.spawner).map_err(refused)?;
+        }
         let from = args.from.unwrap_or(sources.image_from);
         if kernel.is_some() && from != ImageFrom::Debian {
             return Err(Stop::Usage(format!(
