@@ -99,7 +99,7 @@ impl Place<'_> {
     /// Runs the program beside the lab's cluster; nothing that it has started in its process group stays.
     ///
     /// # Errors
-    /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure.
+    /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure or is none.
     pub(crate) async fn passes(&self, lab: &Lab) -> anyhow::Result<()> {
         let junit = self.attempt.join(JUNIT);
         match fs::remove_file(&junit) {
@@ -124,7 +124,7 @@ impl Place<'_> {
             &self.program.called,
             ended,
             &last_of(&said),
-            cases::read(&junit)?.as_deref(),
+            cases::read(&junit),
         )
     }
 
@@ -200,40 +200,57 @@ fn judged(
     program: &str,
     ended: ExitStatus,
     last: &str,
-    cases: Option<&[Case]>,
+    cases: anyhow::Result<Option<Vec<Case>>>,
 ) -> anyhow::Result<()> {
-    let failed = cases.into_iter().flatten().filter(|case| case.has_failed());
-    let failed: Vec<&str> = failed.map(|case| case.name.as_str()).collect();
-    let all = cases.map_or(0, <[Case]>::len);
-    let of_cases = match failed.is_empty() {
-        true => String::new(),
-        false => format!(
-            "; {} of {all} cases failed: {}",
-            failed.len(),
-            failed.join(", ")
-        ),
+    let of_cases = match cases {
+        Ok(cases) => failed_of(&cases.unwrap_or_default()),
+        // What else is known counts all the same.
+        Err(error) => Some(plain::text(&format!("{error:#}"))),
     };
     let how = match (ended.code(), ended.signal()) {
-        (Some(0), _) if failed.is_empty() => return Ok(()),
+        (Some(0), _) if of_cases.is_none() => return Ok(()),
         (Some(code), _) => format!("it ended with {code}"),
         (None, signal) => format!("signal {} ended it", signal.unwrap_or_default()),
     };
-    let last = match last.is_empty() {
-        true => "it said nothing".to_owned(),
-        false => format!("the last that it said:\n{last}"),
-    };
+    let seen: Vec<String> = [Some(how), of_cases, Some(told(last))]
+        .into_iter()
+        .flatten()
+        .collect();
     let failure = Failure::new(
         Cause::Other,
         format!("{program} to end with 0, and no case of it to fail"),
-        format!("{how}{of_cases}; {last}"),
+        seen.join("; "),
     );
     Err(failure
         .look(format!("all that it said (`{OUTPUT}`), then the evidence"))
         .into())
 }
 
+/// Which cases failed, if any did.
+fn failed_of(cases: &[Case]) -> Option<String> {
+    let failed = cases.iter().filter(|case| case.has_failed());
+    let failed: Vec<&str> = failed.map(|case| case.name.as_str()).collect();
+    (!failed.is_empty()).then(|| {
+        format!(
+            "{} of {} cases failed: {}",
+            failed.len(),
+            cases.len(),
+            failed.join(", ")
+        )
+    })
+}
+
+fn told(last: &str) -> String {
+    match last.is_empty() {
+        true => "it said nothing".to_owned(),
+        false => format!("the last that it said:\n{last}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
     use crate::run::cases::Verdict;
 
@@ -249,6 +266,7 @@ mod tests {
     #[test]
     fn a_program_is_judged_by_its_status_and_its_cases() {
         let of = |raw: i32, last: &str, cases: Option<&[Case]>| {
+            let cases = Ok(cases.map(<[Case]>::to_vec));
             let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, cases);
             judged.map_err(|error| error.downcast::<Failure>().unwrap().seen)
         };
@@ -264,6 +282,20 @@ mod tests {
         ");
         insta::assert_snapshot!(seen(9, "", Some(&good)), @"signal 9 ended it; it said nothing");
         insta::assert_snapshot!(seen(0, "", Some(&bad)), @"it ended with 0; 1 of 2 cases failed: b; it said nothing");
+    }
+
+    #[test]
+    fn cases_that_cannot_be_read_do_not_hide_how_a_program_ended() {
+        let of = |raw: i32, last: &str| {
+            let cases = Err(anyhow!("syntax error").context("cases.xml is no JUnit file"));
+            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, cases);
+            judged.unwrap_err().downcast::<Failure>().unwrap().seen
+        };
+        insta::assert_snapshot!(of(3 << 8, "one"), @"
+        it ended with 3; cases.xml is no JUnit file: syntax error; the last that it said:
+        one
+        ");
+        insta::assert_snapshot!(of(0, ""), @"it ended with 0; cases.xml is no JUnit file: syntax error; it said nothing");
     }
 
     #[test]
