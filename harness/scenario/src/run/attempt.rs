@@ -235,10 +235,12 @@ impl Attempt {
         let running = Instant::now();
         let lab = self.lab(cluster, &dir, role.round());
         let main = matches!(role, Role::Main(_));
+        let program = self.program(&dir).filter(|_| main);
         let run = async {
             match role {
-                Role::Main(_) => match self.program(&dir) {
+                Role::Main(_) => match &program {
                     Some(place) => {
+                        place.clear()?;
                         begins(&lab, &self.scenario, stage).await?;
                         place.passes(&lab).await
                     }
@@ -251,6 +253,10 @@ impl Attempt {
             }
         };
         let verdict = self.carried_out(run, &lab, stop).await;
+        let verdict = match &program {
+            Some(_) => verdict.map_err(|error| program::cut_short(error, &self.folder)),
+            None => verdict,
+        };
         let processors = processors_of(&lab);
         phases.push(PhaseTime {
             processors,

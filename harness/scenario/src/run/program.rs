@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use podwire_access::{Beside, Served};
 use podwire_cluster::StageName;
 use podwire_process::{BoundedLog, ChildCommand, Spawner, Stream, plain};
@@ -96,18 +96,29 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Removes what the run before has left, where a scenario is repeated.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        for name in [JUNIT, OUTPUT] {
+            match fs::remove_file(self.attempt.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {name} of the run before"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the program beside the lab's cluster; nothing that it has started in its process group stays.
     ///
     /// # Errors
     /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure or is none.
     pub(crate) async fn passes(&self, lab: &Lab) -> anyhow::Result<()> {
         let junit = self.attempt.join(JUNIT);
-        match fs::remove_file(&junit) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("cannot remove the JUnit file of the run before");
-            }
-            _ => {}
-        }
         let tell = |line: &str| eprintln!("{}", plain::text(line));
         let (cluster, stage) = (lab.cluster(), StageName::Workload);
         let beside = Beside::open(cluster, stage, self.lab, &self.served, self.kubectl, tell);
@@ -195,6 +206,19 @@ fn last_of(said: &[u8]) -> String {
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
+/// What ended a program before it ended by itself, with the last that it had said by then. Its own failure
+/// tells that already.
+pub(crate) fn cut_short(error: anyhow::Error, attempt: &Path) -> anyhow::Error {
+    if error.is::<Failure>() {
+        return error;
+    }
+    match fs::read(attempt.join(OUTPUT)) {
+        Ok(said) => anyhow!("{error:#}; {}", told(&last_of(&said))),
+        // It was not started.
+        Err(_) => error,
+    }
+}
+
 /// What its end and the cases that it tells of come to.
 fn judged(
     program: &str,
@@ -249,8 +273,6 @@ fn told(last: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
     use super::*;
     use crate::run::cases::Verdict;
 
@@ -296,6 +318,29 @@ mod tests {
         one
         ");
         insta::assert_snapshot!(of(0, ""), @"it ended with 0; cases.xml is no JUnit file: syntax error; it said nothing");
+    }
+
+    #[test]
+    fn what_is_cut_short_has_said_something_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = || anyhow!("the scenario's limit of 600 s has passed");
+        let told = |error| cut_short(error, dir.path()).to_string();
+        // It was not started yet.
+        assert_eq!(told(limit()), "the scenario's limit of 600 s has passed");
+        fs::write(dir.path().join(OUTPUT), "one\n\x1b[2Jtwo\n").unwrap();
+        insta::assert_snapshot!(told(limit()), @r"
+        the scenario's limit of 600 s has passed; the last that it said:
+        one
+        \u001b[2Jtwo
+        ");
+        insta::assert_snapshot!(told(anyhow!("node2 is gone").context("a machine failed")), @r"
+        a machine failed: node2 is gone; the last that it said:
+        one
+        \u001b[2Jtwo
+        ");
+        // Its own failure tells all of it already.
+        let own = Failure::new(Cause::Other, "a", "b");
+        assert!(cut_short(own.into(), dir.path()).is::<Failure>());
     }
 
     #[test]
