@@ -87,7 +87,7 @@ impl Reading {
                      a node (etc/sysctl.d/9.conf), those of one node below its name (node2/etc/...)"
                 ));
             }
-            match node(&name) {
+            match node(&name)? {
                 Some(number) => {
                     let mut own = BTreeMap::new();
                     for (name, path) in entries(&path)? {
@@ -189,9 +189,25 @@ fn told(path: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", plain::text(&path.display().to_string()))
 }
 
-/// The number of the node that a folder is for.
-fn node(name: &str) -> Option<u32> {
-    name.strip_prefix("node")?.parse().ok()
+/// The number of the node that a folder is for. What only looks like one would be a folder on every node, or be
+/// taken for another's.
+fn node(name: &str) -> Result<Option<u32>, String> {
+    let Some(number) = name.strip_prefix("node") else {
+        return Ok(None);
+    };
+    let digits = number.trim_start_matches(['+', '-']);
+    if digits.is_empty() || !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match number.parse::<u32>() {
+        Ok(read) if read.to_string() == number => Ok(Some(read)),
+        Ok(read) => Err(format!(
+            "no node is called {name}: its files are below node{read}"
+        )),
+        Err(_) => Err(format!(
+            "no node is called {name}: a node's files are below node1, node2, ..."
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -269,8 +285,21 @@ mod tests {
         write(&nobody, "node4/etc/a", "");
         let taken = dir("taken");
         write(&taken, "node1/etc/machine-id", "");
+        let zero = dir("zero");
+        write(&zero, "node02/etc/a", "");
+        write(&zero, "node2/etc/b", "");
+        let sign = dir("sign");
+        write(&sign, "node+2/etc/a", "");
+        let many = dir("many");
+        write(&many, "node99999999999/etc/a", "");
+        let memory = dir("memory");
+        write(&memory, "run/sysctl.d/9.conf", "");
+        let below = dir("below");
+        write(&below, "etc/a", "");
+        write(&below, "node2/etc/a/b", "");
         let said = [
-            absent, empty, top, binary, large, socket, name, nobody, taken,
+            absent, empty, top, binary, large, socket, name, nobody, taken, zero, sign, many,
+            memory, below,
         ]
         .map(|it| refused(&it));
         insta::assert_snapshot!(said.join("\n"), @r#"
@@ -283,6 +312,11 @@ mod tests {
         --node-files DIR: the name `a\u001b[2J` is none that a node's settings have
         --node-files DIR: there are files for node4, and the cluster has 3 nodes
         --node-files DIR: /etc/machine-id is written on the nodes by podwire itself, on the way to the stage identified, and yours would be gone
+        --node-files DIR: no node is called node02: its files are below node2
+        --node-files DIR: no node is called node+2: its files are below node2
+        --node-files DIR: no node is called node99999999999: a node's files are below node1, node2, ...
+        --node-files DIR: /run/sysctl.d/9.conf would be gone once the nodes have booted: /run is made anew with every boot; give what makes it then, as /etc/tmpfiles.d/NAME.conf (tmpfiles.d(5)), or a place on the disk (/etc, /usr/local, /var/lib)
+        --node-files DIR: on node2 /etc/a would be a file, and /etc/a/b lies below it; leave one of them out, or give each to the nodes that it is for (node1/etc/a, ...)
         "#);
     }
 }

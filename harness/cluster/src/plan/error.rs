@@ -241,6 +241,30 @@ pub enum ClusterError {
         /// The stage on the way to which it is written.
         stage: StageName,
     },
+    /// A file of the user's would be gone when the nodes have booted with it.
+    #[error(
+        "{path} would be gone once the nodes have booted: {folder} is made anew with every boot; give what makes it \
+         then, as /etc/tmpfiles.d/NAME.conf (tmpfiles.d(5)), or a place on the disk (/etc, /usr/local, /var/lib)"
+    )]
+    NodeFileInMemory {
+        /// The file.
+        path: String,
+        /// What is made anew with every boot.
+        folder: &'static str,
+    },
+    /// A file of the user's lies where another of theirs needs a folder.
+    #[error(
+        "on node{node} {path} would be a file, and {below} lies below it; leave one of them out, or give each to the \
+         nodes that it is for (node1{path}, ...)"
+    )]
+    NodeFileIsFolder {
+        /// The node that would have both.
+        node: u32,
+        /// The file.
+        path: String,
+        /// What is below it.
+        below: String,
+    },
     /// A guest's clock does not run as the host's.
     #[error(
         "the clock of {node} has run {there:.0} s while the host's ran {here:.0} s: it took the rate of its time stamp counter wrong when it booted, and every stage made of that machine keeps it; remove {stages:?} and run again on a less loaded host"

@@ -2,9 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+/// What is made anew with every boot.
+/// <https://www.debian.org/releases/trixie/release-notes/issues.en.html>
+const IN_MEMORY: [&str; 7] = [
+    "/dev",
+    "/proc",
+    "/run",
+    "/sys",
+    "/tmp",
+    "/var/lock",
+    "/var/run",
+];
 
 /// What is laid over nodes: for each path what is there. All of it shapes the stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +58,33 @@ impl NodeTree {
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         let own = self.one.values().flat_map(BTreeMap::keys);
         self.every.keys().chain(own).map(String::as_str)
+    }
+
+    /// A path that would be gone when a node has booted, and what is made anew then.
+    pub(crate) fn in_memory(&self) -> Option<(&str, &'static str)> {
+        let gone = |path: &str| {
+            let mut folders = IN_MEMORY.into_iter();
+            folders.find(|folder| Path::new(path).starts_with(folder))
+        };
+        let mut paths = self.paths();
+        paths.find_map(|path| Some((path, gone(path)?)))
+    }
+
+    /// A node on which one path would be a file and another lie below it: it, and both.
+    pub(crate) fn file_and_folder(&self) -> Option<(u32, &str, &str)> {
+        // Of every node's alone none can, since they come from one folder.
+        self.one.keys().find_map(|node| {
+            let laid = self.of(*node);
+            let is_file = |path: &Path| match laid.get_key_value(path.to_str()?)? {
+                (path, Laid::File { .. }) => Some(*path),
+                // It may lead to a folder.
+                (_, Laid::Link { .. }) => None,
+            };
+            laid.keys().find_map(|below| {
+                let mut above = Path::new(below).ancestors().skip(1);
+                Some((*node, above.find_map(is_file)?, *below))
+            })
+        })
     }
 
     /// How many files and links there are.

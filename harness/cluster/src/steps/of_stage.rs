@@ -55,11 +55,12 @@ pub(crate) fn step(
 }
 
 impl ClusterPlan {
-    /// Whether the user's files can be laid: each for a node that there is, and none where a later step
-    /// writes one of its own.
+    /// Whether the user's files can be laid: each for a node that there is, none where a boot or a later step
+    /// would take it away, none where another needs a folder.
     ///
     /// # Errors
-    /// [`ClusterError::NodeFilesForNobody`], [`ClusterError::NodeFileTaken`]; what [`ClusterPlan::key`]
+    /// [`ClusterError::NodeFilesForNobody`], [`ClusterError::NodeFileInMemory`],
+    /// [`ClusterError::NodeFileIsFolder`], [`ClusterError::NodeFileTaken`]; what [`ClusterPlan::key`]
     /// says of the plan.
     pub fn check_node_tree(&self) -> Result<(), ClusterError> {
         let Some(tree) = &self.node_tree else {
@@ -73,6 +74,19 @@ impl ClusterPlan {
             .find(|it| !(1..=nodes).contains(it))
         {
             return Err(ClusterError::NodeFilesForNobody { node, nodes });
+        }
+        if let Some((path, folder)) = tree.in_memory() {
+            return Err(ClusterError::NodeFileInMemory {
+                path: path.to_owned(),
+                folder,
+            });
+        }
+        if let Some((node, path, below)) = tree.file_and_folder() {
+            return Err(ClusterError::NodeFileIsFolder {
+                node,
+                path: path.to_owned(),
+                below: below.to_owned(),
+            });
         }
         let bare = Self {
             node_tree: None,
@@ -370,12 +384,26 @@ mod tests {
             refused(nobody),
             refused(tree(&["/etc/machine-id"], &[])),
             refused(tree(&[], &["/etc/cni/net.d/kube.conf"])),
+            refused(tree(&["/run/sysctl.d/9.conf"], &[])),
+            refused(tree(&[], &["/tmp/a"])),
+            refused(tree(&["/etc/a"], &["/etc/a/b"])),
+            refused(tree(&["/etc/a/b/c"], &["/etc/a"])),
         ];
         insta::assert_snapshot!(texts.join("\n"), @"
         there are files for node3, and the cluster has 2 nodes
         /etc/machine-id is written on the nodes by podwire itself, on the way to the stage identified, and yours would be gone
         /etc/cni/net.d/kube.conf is written on the nodes by podwire itself, on the way to the stage cni, and yours would be gone
+        /run/sysctl.d/9.conf would be gone once the nodes have booted: /run is made anew with every boot; give what makes it then, as /etc/tmpfiles.d/NAME.conf (tmpfiles.d(5)), or a place on the disk (/etc, /usr/local, /var/lib)
+        /tmp/a would be gone once the nodes have booted: /tmp is made anew with every boot; give what makes it then, as /etc/tmpfiles.d/NAME.conf (tmpfiles.d(5)), or a place on the disk (/etc, /usr/local, /var/lib)
+        on node2 /etc/a would be a file, and /etc/a/b lies below it; leave one of them out, or give each to the nodes that it is for (node1/etc/a, ...)
+        on node2 /etc/a would be a file, and /etc/a/b/c lies below it; leave one of them out, or give each to the nodes that it is for (node1/etc/a, ...)
         ");
+        let plan = plan(Cell::usual(Bootstrap::ByHand));
+        let links = tree(
+            &["/etc/a.service", "/runs/a", "/tmpfiles"],
+            &["/etc/a.service/b"],
+        );
+        plan.with_node_tree(Some(links)).check_node_tree().unwrap();
     }
 
     #[test]
