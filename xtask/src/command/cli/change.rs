@@ -163,19 +163,29 @@ impl NetworkArgs {
     /// The same with nodes laid out like that, where there can be such a cluster.
     ///
     /// # Errors
-    /// In words, for two families where something carries IPv4 alone: the bundle's flanneld, the router between
-    /// two segments.
+    /// In words, for two families where something carries IPv4 alone: the bundle's flanneld, a network by its name,
+    /// the router between two segments.
     pub(crate) fn existing_cell(
         &self,
         bootstrap: Bootstrap,
         layout: Layout,
     ) -> Result<Cell, String> {
         let cell = self.cell(bootstrap).laid_out(layout);
-        if cell.ip_families.is_dual() && matches!(cell.network, PodNetwork::Flannel(_)) {
+        let alone = match (&self.pod_network, cell.network) {
+            (Some(AskedNetwork::Named(named)), _) => {
+                Some((named.to_string(), "podwire's manifest of it has"))
+            }
+            (_, PodNetwork::Flannel(_)) => {
+                Some((cell.network.to_string(), "the bundle's flanneld carries"))
+            }
+            _ => None,
+        };
+        if let Some((network, why)) = alone
+            && cell.ip_families.is_dual()
+        {
             return Err(format!(
-                "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {}, and the bundle's \
-                 flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own",
-                cell.network
+                "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {network}, and {why} IPv4 \
+                 alone; add --pod-network routes, or a manifest of your own"
             ));
         }
         if !cell.exists() {
@@ -194,7 +204,7 @@ mod tests {
     use crate::command::cli::{Cli, Command};
 
     #[test]
-    fn flannel_carries_one_family() {
+    fn a_pod_network_that_carries_one_family_is_in_no_cluster_of_two() {
         let cell = |line: &str, bootstrap| {
             let words = ["xtask", "test"].into_iter().chain(line.split(' '));
             let Command::Test(args) = Cli::try_parse_from(words).unwrap().command else {
@@ -212,6 +222,16 @@ mod tests {
             "kubeadm/nftables/routes+dual"
         );
         insta::assert_snapshot!(cell(dual, kubeadm).unwrap_err(), @"--ip-families dual: in kubeadm's cluster the Pod network would be flannel, and the bundle's flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own");
+        for named in NamedNetwork::ALL {
+            let line = format!("{dual} --pod-network {named}");
+            for bootstrap in Bootstrap::ALL {
+                let refused = cell(&line, bootstrap).unwrap_err();
+                let network = format!("the Pod network would be {named}, ");
+                assert!(refused.contains(&network), "{refused}");
+            }
+        }
+        let calico = "--ip-families dual --pod-network calico";
+        insta::assert_snapshot!(cell(calico, by_hand).unwrap_err(), @"--ip-families dual: in by-hand's cluster the Pod network would be calico, and podwire's manifest of it has IPv4 alone; add --pod-network routes, or a manifest of your own");
         assert!(cell("--ip-families ipv4", kubeadm).is_ok());
     }
 
