@@ -18,7 +18,7 @@ pub(crate) fn takes_no_pods(node: &Node) -> Option<String> {
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
     let ready = conditions.find(|condition| condition.type_ == "Ready");
-    if !ready.is_some_and(|condition| holds(&condition.type_, &condition.status)) {
+    if ready.is_none_or(|condition| condition.status != "True") {
         let why = ready.and_then(|condition| condition.message.as_deref());
         let why = why.unwrap_or("it has not said anything yet");
         return Some(format!("{name} is not Ready: {why}"));
