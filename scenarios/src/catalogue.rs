@@ -102,7 +102,7 @@ const CHAPTERS: [Chapter; 6] = [
         title: "C. Second node, static routes",
         note: "With the document's ipMasq=true a reply finds its way by masquerading: one missing \
                route breaks one direction. With ipMasq=false it breaks both. Every scenario here \
-               names its setting, and \"exactly its pairs\" follows it; both are to be asserted. \
+               names its setting, and \"exactly its pairs\" follows it; both are asserted. \
                ipMasq=true contradicts E7, since the bridge plugin masquerades everything that leaves \
                the node's own /24: E7 and B11 use ipMasq=false and one cluster-wide rule. With a \
                filter of sources only, the packet that C9 drops is the *reply*: destinations are to be \

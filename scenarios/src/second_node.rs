@@ -3,6 +3,7 @@
 pub(crate) mod address_filter;
 pub(crate) mod joins;
 pub(crate) mod kube_router;
+pub(crate) mod masquerading;
 pub(crate) mod network_daemon;
 pub(crate) mod off_link;
 pub(crate) mod pod_addresses;

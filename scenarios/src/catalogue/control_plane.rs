@@ -30,10 +30,12 @@ claims! {
         "With CA key and certificate as client → list of API paths.";
     A10 shows [S2]
         "Client certificate signed by the CA → accepted; + foreign CA → 401; + the document's own \
-         command (`x509 -new -force_pubkey`, issuer = subject) → 401.";
+         command (`x509 -new -force_pubkey`, issuer = subject) → 401."
+        today "With Node,RBAC the CA's client is known by its name: 403; a foreign CA's is 401 as well.";
     A11 fails [S2]
         "Without client-ca-file → no X.509 client can authenticate (ServiceAccount tokens still \
-         do).";
+         do)."
+        today "With Node,RBAC and anonymous on, who shows a certificate is anonymous: 403.";
     A12 shows [S2]
         "Kubeconfig from set-cluster (server, skip verification), set-credentials, set-context, \
          use-context → expected YAML; namespaces list default and kube-system."

@@ -24,7 +24,8 @@ claims! {
         "A CA placed in pki first → kept, signs everything; + without ca.key but with all \
          certificates → init works.";
     E3d shows [S4]
-        "Config with criSocket → used; + wrong socket → preflight failure.";
+        "Config with criSocket → used; + wrong socket → preflight failure."
+        today "1.34 and later keep it in the kubelet's instance-config.yaml, 1.33 in a flag of kubeadm-flags.env.";
     E4 shows [S4]
         "Reboot → systemd starts kubelet, kubelet starts the control plane.";
     E5 shows [S4]
@@ -61,7 +62,8 @@ claims! {
         "join with token and hash → phases preflight, kubelet-start, TLS bootstrap reported; \
          config.yaml, instance-config.yaml and kubeadm-flags.env written; Node Ready (the lab's \
          listing shows an age of 88 s; limit 90 s x speed factor), ROLES none, same version; \
-         print-join-command works too.";
+         print-join-command works too."
+        today "1.33 writes no instance-config.yaml, and does not report it; 1.34 and later do.";
     E15 fails [S3]
         "Discovery by local file or https → works; http → refused: the scheme must be https.";
     E16 fails [S3]
@@ -161,6 +163,6 @@ claims! {
         today "The document's text is gone: what it says now is asserted as it is.";
     E45 shows [S3]
         "init and join show the lab's warnings."
-        today "They are gone; containerd 1.7 → ContainerRuntimeVersion warning at init and join, \
-               no error.";
+        today "They are gone; 1.35 and later → ContainerRuntimeVersion warning of containerd 1.7 at init \
+               and join, no error; 1.33 and 1.34 warn of nothing.";
 }

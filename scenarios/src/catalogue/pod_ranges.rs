@@ -23,8 +23,9 @@ claims! {
          one once set is refused.";
     D5c shows [S1]
         "By the controller manager (allocate-node-cidrs, cluster-cidr) → pairwise disjoint, \
-         inside cluster-cidr, Pods get addresses from it; + kubelet's pod-cidr flag, for standalone \
-         mode by its reference, wins over that with a kubeconfig, too.";
+         inside cluster-cidr, Pods get addresses from it; + what becomes of the kubelet's pod-cidr flag, \
+         which is for standalone mode."
+        today "It wins over that with a kubeconfig, too: the kubelet tells containerd of it.";
     D6 fails [S1]
         "kube-proxy, no routes → ClusterIP works sometimes; + the share of connections that \
          succeed is the share of local endpoints (connections with a limit, not SYNs).";

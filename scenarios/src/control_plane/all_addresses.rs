@@ -1,6 +1,7 @@
 //! Whom the API server listens for.
 
 use podwire_scenario::{Cause, Lab, Profile, Sabotage, Scenario, StageName, ensure, steps};
+use serde_json::json;
 
 use crate::catalogue::A17;
 
@@ -10,27 +11,51 @@ pub(crate) const ALL_ADDRESSES: Scenario = Scenario {
             components are healthy, and lists no Node",
     covers: &[A17],
     profile: Profile::Full,
-    sabotages: &[Sabotage {
-        name: "bound-to-localhost",
-        about: "the API server's --bind-address is 127.0.0.1",
-        expects: Cause::Refused,
-        inject: steps!(bind_to_localhost),
-        check: steps!(on_all_addresses),
-    }],
-    ..Scenario::new(
-        "api_server_on_all_addresses",
-        StageName::ControlPlane,
-        steps!(on_all_addresses),
-    )
+    sabotages: &[
+        Sabotage {
+            name: "bound-to-localhost",
+            about: "the API server's --bind-address is 127.0.0.1",
+            expects: Cause::Refused,
+            inject: steps!(bind_to_localhost),
+            check: steps!(on_all_addresses),
+        },
+        Sabotage {
+            name: "scheduler-stopped",
+            about: "the scheduler does not run",
+            expects: Cause::NotReady,
+            inject: steps!(|lab| lab.node(1).stop("kube-scheduler").await),
+            check: steps!(others_are_healthy),
+        },
+        Sabotage {
+            name: "node-made",
+            about: "somebody has made a Node, without a kubelet",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                let node =
+                    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node9" } });
+                lab.kubectl_apply(&node).await
+            }),
+            check: steps!(no_node_is_listed),
+        },
+    ],
+    ..Scenario::new("api_server_on_all_addresses", StageName::ControlPlane, steps!(all_addresses))
 };
+
+async fn all_addresses(lab: &Lab) -> anyhow::Result<()> {
+    on_all_addresses(lab).await?;
+    others_are_healthy(lab).await?;
+    no_node_is_listed(lab).await
+}
 
 async fn on_all_addresses(lab: &Lab) -> anyhow::Result<()> {
     lab.step("ask the API server from node 2, by node 1's name, whether it is ready");
     // For everybody, without a certificate (RBAC, `system:public-info-viewer`).
     let asked = lab.node(2).curl("--insecure https://node1:6443/readyz").await?;
-    asked.ends(Cause::Answered, "node1:6443 to answer node 2 that it is ready")?;
+    Ok(asked.ends(Cause::Answered, "node1:6443 to answer node 2 that it is ready")?)
+}
 
-    lab.step("the other components are healthy, and no Node is listed");
+async fn others_are_healthy(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the other components are healthy");
     let shown =
         "{range .items[*]}{.metadata.name} {.conditions[0].type}={.conditions[0].status}\n{end}";
     let statuses = lab.kubectl(format!("get componentstatuses -o jsonpath='{shown}'")).await?;
@@ -39,6 +64,11 @@ async fn on_all_addresses(lab: &Lab) -> anyhow::Result<()> {
     let healthy =
         ["controller-manager", "etcd-0", "scheduler"].map(|it| format!("{it} Healthy=True"));
     ensure!(statuses == healthy, NotReady, "{healthy:?}", "{statuses:?}");
+    Ok(())
+}
+
+async fn no_node_is_listed(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("no Node is listed");
     let nodes = lab.kubectl("get nodes -o name").await?;
     let (nodes, none) = (nodes.text(), nodes.text().is_empty());
     ensure!(none, Answered, "no Node before any kubelet runs", "{nodes}");

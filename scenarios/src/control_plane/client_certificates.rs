@@ -1,14 +1,14 @@
 //! Whose certificates the API server takes.
 
 use podwire_scenario::{
-    Cause, Cells, Component, Curled, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, secs,
-    steps,
+    Cause, Cells, Component, Curled, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
 };
 
 use crate::catalogue::{A3, A10, A11};
 
 /// A10, A11!, and of A3 who may issue. In the documents' mode, `AlwaysAllow`, where a stranger is
-/// unauthorized and whoever is known may look at everything.
+/// unauthorized and whoever is known may look at everything; A10 and A11 in today's as well.
 ///
 /// The image's own openssl (3.2 and later) makes a v3 certificate of the documents' command for the
 /// authority, without saying that it is one: such an authority proves itself (A9), and issues nothing.
@@ -72,6 +72,23 @@ pub(crate) const CLIENT_CERTIFICATES: Scenario = Scenario {
             }),
             check: steps!(token_is_taken),
         },
+        Sabotage {
+            name: "still-open",
+            about: "the API server still lets everybody do everything who is known",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(client_is_forbidden_by_name),
+        },
+        Sabotage {
+            name: "anonymous-off",
+            about: "the API server is in today's mode, but takes no anonymous requests",
+            expects: Cause::HttpStatus,
+            inject: steps!(|lab| {
+                let strict = today(without_client_ca(lab)).with("--anonymous-auth", "false");
+                lab.start_api_server(&strict).await
+            }),
+            check: steps!(certificate_is_a_stranger_s),
+        },
     ],
     ..Scenario::new("client_certificates", StageName::Identified, steps!(taken_or_not))
 };
@@ -85,7 +102,19 @@ async fn taken_or_not(lab: &Lab) -> anyhow::Result<()> {
     lab.step("start the API server without --client-ca-file (A11)");
     lab.start_api_server(&without_client_ca(lab)).await?;
     no_certificate_is_taken(lab).await?;
-    token_is_taken(lab).await
+    token_is_taken(lab).await?;
+
+    lab.step("start it in today's mode, Node,RBAC: without --client-ca-file, then with it");
+    lab.start_api_server(&today(without_client_ca(lab))).await?;
+    certificate_is_a_stranger_s(lab).await?;
+    lab.start_api_server(&today(trusting(lab))).await?;
+    client_is_forbidden_by_name(lab).await?;
+    issued_by_a_foreign_authority(lab).await
+}
+
+/// In it anonymous requests are on, and who is known may do what a role says.
+fn today(api_server: Component) -> Component {
+    api_server.with("--authorization-mode", "Node,RBAC")
 }
 
 /// What makes a certificate an authority's (RFC 5280, 4.2.1.9).
@@ -192,6 +221,23 @@ async fn no_certificate_is_taken(lab: &Lab) -> anyhow::Result<()> {
     list_as_user(lab, "issued.cert").await?.refuses_with(401, expected)?;
     let authority = "--insecure --key ca.key --cert ca.cert https://localhost:6443";
     Ok(lab.node(1).curl(authority).await?.refuses_with(401, expected)?)
+}
+
+async fn certificate_is_a_stranger_s(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("whoever shows a certificate is anonymous, and forbidden to look (A11)");
+    forbidden(&list_as_user(lab, "issued.cert").await?, "system:anonymous")
+}
+
+async fn client_is_forbidden_by_name(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the authority's client is known by its name, and forbidden to look (A10)");
+    forbidden(&list_as_user(lab, "issued.cert").await?, "kubernetes-user")
+}
+
+fn forbidden(asked: &Curled, user: &str) -> anyhow::Result<()> {
+    asked.refuses_with(403, format!("status 403 for {user}"))?;
+    let named = asked.body.contains(&format!(r#"User \"{user}\" cannot get path"#));
+    ensure!(named, WrongAnswer, "it to forbid that to {user}", "{asked}");
+    Ok(())
 }
 
 async fn token_is_taken(lab: &Lab) -> anyhow::Result<()> {

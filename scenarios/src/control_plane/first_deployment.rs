@@ -39,6 +39,39 @@ pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
             check: steps!(pods_are_pending),
         },
         Sabotage {
+            name: "scheduler-looks",
+            about: "the scheduler runs, and finds no node for the Pod",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.kubectl("cordon node1").await?;
+                create_deployment(lab).await?;
+                let said = lab.pods().until("the scheduler to say so", |pods| {
+                    let said = pods.iter().any(|pod| pod.condition("PodScheduled").is_some());
+                    let needs = Needs::ControlPlane("kube-scheduler");
+                    Probe::when(said, Cause::Absent, "it says nothing").needs(needs)
+                });
+                said.await
+            }),
+            check: steps!(pods_are_pending),
+        },
+        Sabotage {
+            name: "two-deployments",
+            about: "there is another Deployment",
+            expects: Cause::NotUnique,
+            inject: steps!(|lab| {
+                create_without_managers(lab).await?;
+                let another = format!("create deployment green --image={}", Pod::IMAGE);
+                lab.kubectl(another).await?;
+                lab.node(1).start("kube-controller-manager").await?;
+                let made = lab.pods().labelled("app=green").until("a Pod of green", |pods| {
+                    let needs = Needs::ControlPlane("kube-controller-manager");
+                    Probe::when(!pods.is_empty(), Cause::Absent, "none").needs(needs)
+                });
+                made.await
+            }),
+            check: steps!(pods_are_pending),
+        },
+        Sabotage {
             name: "scheduler-runs",
             about: "the scheduler runs before the first look",
             expects: Cause::Answered,
@@ -98,6 +131,16 @@ pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
             }),
             check: steps!(scheduler_writes_no_secret),
         },
+        Sabotage {
+            name: "administrator-s-everywhere",
+            about: "kube-proxy has the administrator's kubeconfig",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let (admin, own) = (kubeconfig::ADMIN_PATH, kubeconfig::KUBE_PROXY_PATH);
+                lab.node(1).run(format!("cp {admin} {own}")).await
+            }),
+            check: steps!(each_is_known_by_its_own_name),
+        },
     ],
     ..Scenario::new("first_deployment", StageName::Cni, steps!(first_deployment))
 };
@@ -113,6 +156,7 @@ async fn first_deployment(lab: &Lab) -> anyhow::Result<()> {
     lab.node(1).start("kube-scheduler").await?;
     the_same_pod_runs(lab).await?;
     scheduler_writes_no_secret(lab).await?;
+    each_is_known_by_its_own_name(lab).await?;
 
     expose(lab).await?;
     lab.start_kube_proxy().await?;
@@ -229,6 +273,28 @@ async fn the_same_pod_runs(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whose kubeconfig is which user's, of those groups (Kubernetes, "PKI certificates and requirements").
+const USERS: [(&str, &str, &[&str]); 4] = [
+    (kubeconfig::CONTROLLER_MANAGER_PATH, "system:kube-controller-manager", &[]),
+    (kubeconfig::SCHEDULER_PATH, "system:kube-scheduler", &[]),
+    (kubeconfig::KUBE_PROXY_PATH, "system:kube-proxy", &[]),
+    (kubeconfig::KUBELET_PATH, "system:node:node1", &["system:nodes"]),
+];
+
+async fn each_is_known_by_its_own_name(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("each component, and the node, is known by a certificate of its own (A22)");
+    for (kubeconfig, user, groups) in USERS {
+        let ask = format!("kubectl auth whoami -o json --kubeconfig {kubeconfig}");
+        let known = lab.node(1).run(ask).within(secs(20)).await?.stdout;
+        let known: serde_json::Value = serde_json::from_str(&known)?;
+        let known = &known["status"]["userInfo"];
+        let of = known["groups"].as_array().cloned().unwrap_or_default();
+        let right = known["username"] == user && groups.iter().all(|it| of.contains(&(*it).into()));
+        ensure!(right, WrongAnswer, "{user} of {groups:?} by {kubeconfig}", "{known}");
+    }
+    Ok(())
+}
+
 async fn scheduler_writes_no_secret(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the scheduler's certificate may list Pods, and not write a Secret (A22)");
     let as_scheduler = |what: &str| {
@@ -252,7 +318,7 @@ async fn expose(lab: &Lab) -> anyhow::Result<()> {
 
 /// From the Pod's own node: there are no routes to others.
 async fn cluster_ip_answers(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("its ClusterIP answers by kube-proxy, which has a certificate of its own, too (A22)");
+    lab.step("its ClusterIP answers by kube-proxy (A22)");
     let node = lab.node(lab.pods().first().await?.node);
     lab.service("blue").until_a_pod_answers(node, secs(15)).await
 }

@@ -42,6 +42,13 @@ pub(crate) const FIRST_START: Scenario = Scenario {
             inject: steps!(start_etcd),
             check: steps!(|lab| ends_naming_its_flags(lab, &["--etcd-servers"]).await),
         },
+        Sabotage {
+            name: "issuer-is-told",
+            about: "the API server is told who issues tokens, and lacks the other flags only",
+            expects: Cause::WrongAnswer,
+            inject: steps!(start_etcd),
+            check: steps!(|lab| ends_naming_its_flags(lab, &["--service-account-issuer"]).await),
+        },
     ],
     ..Scenario::new("first_start", StageName::Identified, steps!(first_start))
 };
@@ -81,13 +88,14 @@ async fn etcd_answers_at_localhost(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// What the API server's last words must have.
-const NEEDED: [&str; 3] = [
+const NEEDED: [&str; 4] = [
     "--etcd-servers must be specified",
     "service-account-issuer is a required flag",
     "--service-account-signing-key-file",
+    "either `--service-account-key-file` or `--service-account-signing-endpoint` must be set",
 ];
 
-/// Starts it with these flags only, each of which leads to etcd.
+/// Starts it with these flags only, each with a URL.
 async fn ends_naming_its_flags(lab: &Lab, flags: &[&str]) -> anyhow::Result<()> {
     lab.step("start the API server, as root and without flags: it ends, naming what it needs (A2)");
     let bare = lab.api_server().without_flags();

@@ -20,10 +20,16 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             name: "kube-proxy-runs-already",
             about: "kube-proxy runs before the first look",
             expects: Cause::Answered,
+            inject: steps!(serve),
+            check: steps!(dead_without_kube_proxy),
+        },
+        Sabotage {
+            name: "node-drops-by-itself",
+            about: "node 1 drops what it would send to the gateway for the ClusterIP",
+            expects: Cause::Absent,
             inject: steps!(|lab| {
-                lab.add_all_routes().await?;
-                lab.start_kube_proxy().await?;
-                answers(lab).await
+                let rule = format!("ip daddr {} drop", lab.service("blue").address().await?);
+                lab.node(1).add_rule("type filter hook postrouting priority 0", &rule).await
             }),
             check: steps!(dead_without_kube_proxy),
         },
@@ -46,6 +52,16 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             }),
             check: steps!(spreads_from_node1),
         },
+        Sabotage {
+            name: "not-cleaned-up",
+            about: "kube-proxy is stopped, and its rules are left",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                serve(lab).await?;
+                stop(lab).await
+            }),
+            check: steps!(dead_on_node1_alone),
+        },
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("cluster_ip", StageName::WorkloadBare, steps!(cluster_ip))
@@ -61,7 +77,10 @@ async fn cluster_ip(lab: &Lab) -> anyhow::Result<()> {
     lab.deployment("blue").scale(pods).await?;
     lab.service("blue").leads_to_all(pods, lab.node(1)).await?;
     spreads_from_node1(lab).await?;
-    outlives_kube_proxy(lab).await
+    stop(lab).await?;
+    rules_stay(lab).await?;
+    clean_up(lab).await?;
+    dead_on_node1_alone(lab).await
 }
 
 async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
@@ -85,6 +104,12 @@ async fn dead_without_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn serve(lab: &Lab) -> anyhow::Result<()> {
+    lab.add_all_routes().await?;
+    lab.start_kube_proxy().await?;
+    answers(lab).await
+}
+
 async fn answers(lab: &Lab) -> anyhow::Result<()> {
     let (node1, blue) = (lab.node(1), lab.service("blue"));
     lab.step("ask the ClusterIP until it answers (B13)");
@@ -97,18 +122,30 @@ async fn spreads_from_node1(lab: &Lab) -> anyhow::Result<()> {
     lab.service("blue").spreads_evenly(lab.node(1)).await.map(drop)
 }
 
-/// The rules are the kernel's: they outlive the daemon that wrote them, until it cleans up.
-async fn outlives_kube_proxy(lab: &Lab) -> anyhow::Result<()> {
+async fn stop(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("stop kube-proxy on node 1 (B12)");
+    lab.node(1).stop("kube-proxy").await
+}
+
+/// They are the kernel's: they outlive the daemon that wrote them, until it cleans up.
+async fn rules_stay(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("its rules stay: the ClusterIP answers (B12)");
     let (node1, address) = (lab.node(1), lab.service("blue").address().await?);
     let pods = lab.pods().all_running().await?;
-    lab.step("stop kube-proxy on node 1: its rules stay (B12)");
-    node1.stop("kube-proxy").await?;
     let expected = "the ClusterIP to answer from node 1 although kube-proxy stopped";
-    lab.ask(node1, address).times(5).all_answered_by(&pods, expected).await?;
+    lab.ask(node1, address).times(5).all_answered_by(&pods, expected).await.map(drop)
+}
 
-    lab.step("clean its rules up: the ClusterIP is dead on node 1, and on no other node");
-    let cleanup = format!("kube-proxy --cleanup --hostname-override={node1}");
-    node1.run(cleanup).await?;
+async fn clean_up(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("clean its rules up (B12)");
+    let node1 = lab.node(1);
+    node1.run(format!("kube-proxy --cleanup --hostname-override={node1}")).await.map(drop)
+}
+
+async fn dead_on_node1_alone(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the ClusterIP is dead on node 1, and on no other node (B12)");
+    let (node1, address) = (lab.node(1), lab.service("blue").address().await?);
+    let pods = lab.pods().all_running().await?;
     let expected = "the ClusterIP to time out on node 1, whose rules are gone";
     lab.ask(node1, address).all_end(TimedOut, expected).await?;
     for node in lab.nodes().skip(1) {

@@ -12,71 +12,101 @@ pub(crate) const JOINS: Scenario = Scenario {
     about: "A node joins with a flattened kubeconfig: not while it says localhost, but once it \
             names the control plane",
     covers: &[C1, C2, C3],
-    sabotages: &[Sabotage {
-        name: "kubeconfig-says-localhost",
-        about: "the joining kubelet's kubeconfig still names localhost",
-        expects: Cause::Absent,
-        inject: steps!(|lab| {
-            lab.last_node().take_off().await?;
-            start_kubelet_with(lab, &flatten(lab).await?).await
-        }),
-        check: steps!(everybody_joined),
-    }],
+    sabotages: &[
+        Sabotage {
+            name: "authority-not-named",
+            about: "the kubeconfig that is flattened names no authority",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                write_files(lab).await?;
+                lab.node(1).run("sed -i '/\"certificate-authority\"/d' /root/join/config").await
+            }),
+            check: steps!(flattened_file_has_all),
+        },
+        Sabotage {
+            name: "copy-names-node1",
+            about: "the copy names node 1 already",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                take_a_flattened_copy(lab).await?;
+                start_kubelet_that_names_node1(lab).await
+            }),
+            check: steps!(refused_at_localhost),
+        },
+        Sabotage {
+            name: "kubeconfig-says-localhost",
+            about: "the joining kubelet's kubeconfig still names localhost",
+            expects: Cause::Absent,
+            inject: steps!(take_a_flattened_copy),
+            check: steps!(everybody_joined),
+        },
+    ],
     ..Scenario::new("second_node_joins", StageName::WorkloadBare, steps!(joins))
 };
 
-/// What is in the line with which the kubelet's journal says that it was refused.
+/// What is in a line with which the kubelet's journal says that it was refused.
 const REFUSED: [&str; 2] = ["localhost:6443", "connection refused"];
+/// And in the one about its Node, which it would have made.
+const NODE_REFUSED: [&str; 3] = ["Post ", "https://localhost:6443/api/v1/nodes", REFUSED[1]];
 
 async fn joins(lab: &Lab) -> anyhow::Result<()> {
-    let node = lab.last_node();
-    node.take_off().await?;
-
-    lab.step("flatten its kubeconfig on node1: key and certificate go into the file (C1)");
-    let flattened = flatten(lab).await?;
-    embedded(&flattened)?;
-
-    lab.step(format!("start the kubelet of {node} with the copy, which says localhost (C2)"));
-    start_kubelet_with(lab, &flattened).await?;
+    take_a_flattened_copy(lab).await?;
     refused_at_localhost(lab).await?;
-    let listed = node.listed().await?.is_some();
-    ensure!(!listed, Answered, "{node} to stay absent", "it is listed, and its kubelet refused");
-    // The positive beside it: the same node reaches the API under its right name. Else its refusal
-    // proves nothing.
-    node.run("curl -sk -o /dev/null -m 20 https://node1:6443/").within(secs(20)).await?;
-
-    lab.step("replace localhost by node1's name and start again (C3)");
-    let kubeconfig = kubeconfig::KUBELET_PATH;
-    node.run(format!("sed -i s/localhost:6443/node1:6443/ {kubeconfig}")).await?;
-    node.restart("kubelet").await?;
+    start_kubelet_that_names_node1(lab).await?;
     everybody_joined(lab).await
 }
 
-/// `kubectl config view --flatten` on node 1 of a kubeconfig that names files.
-async fn flatten(lab: &Lab) -> anyhow::Result<String> {
-    let node1 = lab.node(1);
-    lab.last_node().write_kubeconfig_with_files(node1).await?;
-    lab.last_node().write_files_of_kubeconfig(node1).await?;
-    let flatten = node1.run("kubectl config view --flatten --kubeconfig /root/join/config");
-    Ok(flatten.await?.stdout)
+async fn write_files(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("a kubeconfig on node1, with the files that it names");
+    let (node, node1) = (lab.last_node(), lab.node(1));
+    node.write_kubeconfig_with_files(node1).await?;
+    node.write_files_of_kubeconfig(node1).await
 }
 
-async fn start_kubelet_with(lab: &Lab, kubeconfig: &str) -> anyhow::Result<()> {
+const FLATTEN: &str = "kubectl config view --flatten --kubeconfig /root/join/config";
+
+async fn flattened_file_has_all(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("flatten it: key and certificates go into the file (C1)");
+    let flattened = lab.node(1).run(FLATTEN).await?.stdout;
+    embedded(&flattened)?;
+    let copy = lab.last_node().write_secret(kubeconfig::KUBELET_PATH, flattened);
+    copy.await
+}
+
+async fn take_a_flattened_copy(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.last_node();
-    node.write_secret(kubeconfig::KUBELET_PATH, kubeconfig).await?;
+    node.take_off().await?;
+    write_files(lab).await?;
+    flattened_file_has_all(lab).await?;
+    lab.step(format!("start the kubelet of {node} with a copy, which says localhost (C2)"));
     node.restart("kubelet").await
 }
 
 async fn refused_at_localhost(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.last_node();
-    let expected = "the kubelet to be refused at localhost:6443";
+    lab.step(format!("it is refused at localhost, and {node} stays absent (C2)"));
+    let expected = "the kubelet to be refused at localhost:6443, where it would make its Node";
     lab.eventually(expected, secs(20), async || {
-        let refused = node.run(node.journal_lines("kubelet", &REFUSED)).await?;
+        let refused = node.run(node.journal_lines("kubelet", &NODE_REFUSED)).await?;
+        if node.listed().await?.is_some() {
+            return Ok(Probe::hopeless(Cause::Answered, format!("{node} is listed")));
+        }
         let refused = !refused.text().is_empty();
         Ok(Probe::when(refused, Cause::Absent, "no refusal in its journal")
             .needs(Needs::Kubelet(node.number())))
     })
-    .await
+    .await?;
+    // The positive beside it: the same node reaches the API under its right name. Else its refusal
+    // proves nothing.
+    node.run("curl -sk -o /dev/null -m 20 https://node1:6443/").within(secs(20)).await.map(drop)
+}
+
+async fn start_kubelet_that_names_node1(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.last_node();
+    lab.step("replace localhost by node1's name and start again (C3)");
+    let kubeconfig = kubeconfig::KUBELET_PATH;
+    node.run(format!("sed -i s/localhost:6443/node1:6443/ {kubeconfig}")).await?;
+    node.restart("kubelet").await
 }
 
 async fn everybody_joined(lab: &Lab) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Which pairs a route connects.
 
-use podwire_scenario::{Break, Cause, Lab, Party, Sabotage, Scenario, StageName, ensure, steps};
+use podwire_scenario::{
+    Break, Cause, LEFT_OUT, Lab, Party, Sabotage, Scenario, StageName, ensure, steps,
+};
 
 use crate::catalogue::{C6, C7, C8};
 
@@ -21,6 +23,27 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
             check: steps!(every_pair_answers),
         },
         Sabotage {
+            name: "no-route-added",
+            about: "node 1 has not been given its route to node 2's Pods",
+            expects: Cause::TimedOut,
+            inject: LEFT_OUT,
+            check: steps!(node1_reaches_node2),
+        },
+        Sabotage {
+            name: "no-route-deleted",
+            about: "all routes are still there",
+            expects: Cause::Answered,
+            inject: steps!(Lab::add_all_routes),
+            check: steps!(pairs_of_the_route_fail),
+        },
+        Sabotage {
+            name: "node-1-drops-by-itself",
+            about: "node 1 drops what it would send to the gateway for node 2's Pods",
+            expects: Cause::Absent,
+            inject: steps!(|lab| lab.node(1).drop_what_goes_to_pods_of(lab.node(2)).await),
+            check: steps!(remote_pods_time_out),
+        },
+        Sabotage {
             name: "the-routes-are-there-already",
             about: "all routes exist before the first look",
             expects: Cause::Answered,
@@ -36,41 +59,53 @@ async fn static_routes(lab: &Lab) -> anyhow::Result<()> {
     remote_pods_time_out(lab).await?;
 
     lab.node(1).add_route_to(2).await?;
-    lab.step("node 1 reaches node 2's Pods now; nothing else changed (C7)");
-    let pods = lab.pods().all_running().await?;
-    let first_two = [1, 2].map(|number| lab.node(number).party());
-    lab.mesh(&first_two, &pods).await?.exactly_dead(
-        "node 1 to reach the Pods of node 2, and no other node's Pods but its own",
-        |from, to| from.node != to.node && (from.node, to.node) != (1, 2),
-    )?;
+    node1_reaches_node2(lab).await?;
 
     lab.add_all_routes().await?;
     every_pair_answers(lab).await?;
 
     lab.node(1).delete_route_to(2).await?;
-    lab.step("exactly the pairs of that route fail (C8)");
-    lab.mesh_of_everybody().await?.exactly_dead(
-        "all pairs but those that need node 1's route to node 2's Pods",
-        |from, to| needs_route(from, to, (1, 2)),
-    )?;
-    Ok(())
+    pairs_of_the_route_fail(lab).await
 }
 
 async fn remote_pods_time_out(lab: &Lab) -> anyhow::Result<()> {
     lab.step("no route: node 1 reaches its own Pods only, the rest goes to the gateway (C6)");
     let (node1, pods) = (lab.node(1).party(), lab.pods().all_running().await?);
-    let before = lab.wire().dropped();
+    let dropped = |pod: &Party| lab.wire().dropped_for(pod.address);
+    let before: Vec<u64> = pods.iter().map(dropped).collect();
     lab.mesh(&[node1], &pods)
         .await?
         .exactly_dead("node 1 to reach its own Pods only", |from, to| from.node != to.node)?;
-    let dropped = lab.wire().dropped() > before;
-    ensure!(
-        dropped,
-        Absent,
-        "the requests to take the default route to the gateway, which drops them",
-        "the gateway dropped nothing"
-    );
+    for (pod, before) in pods.iter().zip(before).filter(|(pod, _)| pod.node != 1) {
+        let counted = dropped(pod) > before;
+        ensure!(
+            counted,
+            Absent,
+            "the request for {pod} to take the default route to the gateway, which drops it",
+            "the gateway dropped none"
+        );
+    }
     Ok(())
+}
+
+async fn node1_reaches_node2(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("node 1 reaches node 2's Pods now; nothing else changed (C7)");
+    let pods = lab.pods().all_running().await?;
+    let mut senders: Vec<Party> = [1, 2].map(|number| lab.node(number).party()).into();
+    senders.push(lab.pods().on(lab.node(1)).first().await?);
+    let mesh = lab.mesh(&senders, &pods).await?;
+    let expected = "node 1 to reach the Pods of node 2, and no other node's Pods but its own; nor do \
+                    its Pods, to which no route leads back";
+    Ok(mesh.exactly_dead(expected, |from, to| {
+        from.node != to.node && (from.pod || (from.node, to.node) != (1, 2))
+    })?)
+}
+
+async fn pairs_of_the_route_fail(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("exactly the pairs of that route fail (C8)");
+    let mesh = lab.mesh_of_everybody().await?;
+    let expected = "all pairs but those that need node 1's route to node 2's Pods";
+    Ok(mesh.exactly_dead(expected, |from, to| needs_route(from, to, (1, 2)))?)
 }
 
 async fn every_pair_answers(lab: &Lab) -> anyhow::Result<()> {
