@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::plan::phase::PhaseRecord;
 use crate::plan::shard::Shard;
 use crate::report::results::{BreakVerdict, Results, ScenarioRecord, TestRecord};
-use crate::report::whole::{self, Selected, Whole};
+use crate::report::whole::{Selected, Whole};
 
 /// One machine's results.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Part {
                 format!("{:?}", whole.arguments.join(" ")),
             ),
         ];
-        common.extend(whole::made_of(&self.results));
+        common.extend(self.results.made_of());
         let scenarios: Vec<String> = whole.scenarios.iter().map(Selected::to_string).collect();
         common.push(("the scenarios are".to_owned(), scenarios.join(", ")));
         Ok(common)

@@ -194,6 +194,23 @@ pub(crate) struct Counts {
 }
 
 impl Results {
+    /// What its guests are made of, in words: what it is, and which. One that ended before its image was there says
+    /// nothing of what that is made of.
+    pub(crate) fn made_of(&self) -> Vec<(String, String)> {
+        let mut made_of = vec![
+            ("Kubernetes is".to_owned(), self.kubernetes.clone()),
+            ("the nodes run".to_owned(), self.system.clone()),
+            ("it comes from".to_owned(), self.provenance.to_string()),
+        ];
+        if !self.inputs.is_empty() {
+            let packages = self.package_differences.join(", ");
+            made_of.push(("the packages beside the lock are".to_owned(), packages));
+        }
+        let inputs = self.inputs.iter();
+        made_of.extend(inputs.map(|(what, digest)| (format!("{what} is"), digest.clone())));
+        made_of
+    }
+
     /// What the nodes were given beside what is under test, for the end of a sentence: `, the Pod network calico`.
     pub(crate) fn given(&self) -> String {
         let mut text = String::new();

@@ -7,8 +7,6 @@ use podwire_cluster::{Configurations, NodeTree, PodImages, PodManifest};
 use podwire_images::{Digest, ImageManifest};
 use serde::{Deserialize, Serialize};
 
-use crate::report::results::Results;
-
 /// What the parts of one run have in common. Where two differ, their verdicts are about two things.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Whole {
@@ -53,23 +51,6 @@ pub(crate) fn common_arguments(words: impl IntoIterator<Item = String>) -> Vec<S
         }
     }
     common
-}
-
-/// What the guests of a run are made of, in words: what it is, and which. One that ended before its image was there
-/// says nothing of what that is made of.
-pub(crate) fn made_of(results: &Results) -> Vec<(String, String)> {
-    let mut made_of = vec![
-        ("Kubernetes is".to_owned(), results.kubernetes.clone()),
-        ("the nodes run".to_owned(), results.system.clone()),
-        ("it comes from".to_owned(), results.provenance.to_string()),
-    ];
-    if !results.inputs.is_empty() {
-        let packages = results.package_differences.join(", ");
-        made_of.push(("the packages beside the lock are".to_owned(), packages));
-    }
-    let inputs = results.inputs.iter();
-    made_of.extend(inputs.map(|(what, digest)| (format!("{what} is"), digest.clone())));
-    made_of
 }
 
 /// What shapes the guests of a run, by digest.

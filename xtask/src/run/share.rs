@@ -96,7 +96,7 @@ impl Share {
     pub(super) fn part(&self, [base, head]: &[Vec<Ran>; 2]) -> Part {
         Part {
             made_of: [base, head].map(|ran| {
-                let first = ran.first().map(|first| whole::made_of(&first.results));
+                let first = ran.first().map(|first| first.results.made_of());
                 first.unwrap_or_default().into_iter().collect()
             }),
             ..self.part.clone()

@@ -224,7 +224,6 @@ impl Piece {
 mod tests {
     use super::*;
     use crate::report::compare::{Difference, State};
-    use crate::report::whole;
 
     const NAMES: [&str; 3] = ["pod_addresses", "every_pair", "cluster_ip"];
 
@@ -272,7 +271,7 @@ mod tests {
             results.inputs = [("the bundle", "c6d36b44"), ("the image web:1", "77aa")]
                 .map(|(what, digest)| (what.to_owned(), digest.to_owned()))
                 .into();
-            whole::made_of(&results).into_iter().collect()
+            results.made_of().into_iter().collect()
         };
         Piece {
             folder: format!("/results/{number}").into(),

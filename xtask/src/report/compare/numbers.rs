@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::statistics::{Answer, Series, coverage, judge, median, stands_out};
 use crate::report::compare::cluster::cluster;
-use crate::report::compare::{Difference, State, Tally, difference};
+use crate::report::compare::rule::{Difference, State, Tally, difference};
 use crate::report::results::{Results, ScenarioRecord, Verdict};
 
 /// What was asked for.

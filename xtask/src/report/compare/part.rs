@@ -16,7 +16,7 @@ pub(crate) struct Part {
     pub(crate) arguments: Vec<String>,
     /// What all parts together compare, in the catalogue's order.
     pub(crate) scenarios: Vec<String>,
-    /// What base and head are made of, as the first run of each says, see [`made_of`](crate::report::whole::made_of):
+    /// What base and head are made of, as the first run of each says, see [`Results::made_of`](crate::report::results::Results::made_of):
     /// what it is, and which. Nothing of what no run has said yet.
     pub(crate) made_of: [BTreeMap<String, String>; 2],
 }
