@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::plan::phase::PhaseRecord;
 use crate::plan::shard::Shard;
-use crate::report::results::{BreakVerdict, Results, ScenarioRecord, TestRecord};
+use crate::report::results::{BreakVerdict, LeftOut, Results, ScenarioRecord, TestRecord};
 use crate::report::whole::{Selected, Whole};
 
 /// One machine's results.
@@ -21,6 +21,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    fn leaves_out(&self, name: &str) -> bool {
+        self.results.left_out.iter().any(|it| it.name == name)
+    }
+
     fn whole(&self) -> anyhow::Result<(Shard, &Whole)> {
         let shard = self.results.shard.as_deref();
         let shard = shard.and_then(|shard| shard.parse().ok());
@@ -192,7 +196,11 @@ fn scenarios(parts: &[Part]) -> anyhow::Result<Vec<ScenarioRecord>> {
             );
         }
     }
-    let missing = order.iter().filter(|it| !found.contains_key(it));
+    // What the host of the part whose it is could not carry.
+    let left_out = |it: &Selected| parts.iter().any(|part| part.leaves_out(&it.name));
+    let missing = order
+        .iter()
+        .filter(|it| !found.contains_key(it) && !left_out(it));
     let missing: Vec<String> = missing.map(Selected::to_string).collect();
     ensure!(
         missing.is_empty(),
@@ -200,6 +208,17 @@ fn scenarios(parts: &[Part]) -> anyhow::Result<Vec<ScenarioRecord>> {
         missing.join(", ")
     );
     Ok(order.iter().filter_map(|it| found.remove(it)).collect())
+}
+
+/// What no part was asked for or could carry, each once, with the first one's reason.
+fn left_out(parts: &[Part]) -> Vec<LeftOut> {
+    let mut all: Vec<LeftOut> = Vec::new();
+    for one in parts.iter().flat_map(|part| &part.results.left_out) {
+        if all.iter().all(|it| it.name != one.name) {
+            all.push(one.clone());
+        }
+    }
+    all
 }
 
 /// The parts' results as one; what they have in common is that of the first.
@@ -247,6 +266,7 @@ fn one(first: Results, parts: &[Part], scenarios: Vec<ScenarioRecord>) -> Result
         phases: parts.iter().flat_map(phases).collect(),
         harness_tests: parts.iter().flat_map(harness_tests).collect(),
         scenarios,
+        left_out: left_out(parts),
         broken: broken(parts),
         ..first
     }
@@ -401,6 +421,21 @@ mod tests {
             with(|two| two.results.scenarios[0].name = "another".into()),
         ];
         insta::assert_snapshot!(refused.join("\n"));
+    }
+
+    #[test]
+    fn what_a_part_s_host_could_not_carry_is_left_out_of_the_whole_and_is_not_missing() {
+        let mut one = part(1);
+        one.results.scenarios.pop();
+        let missing = join(vec![one.clone(), part(2)]).unwrap_err().to_string();
+        insta::assert_snapshot!(missing, @"no part tells what became of every_pair on by-hand/nftables/routes");
+        one.results.left_out = vec![LeftOut {
+            name: "every_pair".into(),
+            reason: "needs 4 processors of this host, which has 2".into(),
+        }];
+        let joined = join(vec![one.clone(), part(2)]).unwrap();
+        assert_eq!(joined.left_out, one.results.left_out);
+        assert!(joined.good(true));
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl<'a> Order<'a> {
         let cores = (host_counts && !filtered).then(machine::cores);
         // Which part has which scenario is the same on every host: what this one lacks is told after the cut.
         let before_cut = cores.filter(|_| args.shard.is_none());
+        let lacks_here = |it: &Scenario| lacks(it, upgrades, cores);
         let lacks = |it: &Scenario| lacks(it, upgrades, before_cut);
         let wanting = chosen.iter().find_map(|it| Some((it.name, lacks(it)?)));
         chosen.retain(|it| lacks(it).is_none());
@@ -157,6 +158,14 @@ impl<'a> Order<'a> {
             let range = shard.range(&weights);
             begins = range.start == 0;
             pairs = pairs.drain(range).collect();
+            for (_, scenario) in &pairs {
+                let told = left_out.iter().any(|it| it.name == scenario.name);
+                if let (Some(reason), false) = (lacks_here(scenario), told) {
+                    let name = scenario.name.to_owned();
+                    left_out.push(LeftOut { name, reason });
+                }
+            }
+            pairs.retain(|(_, it)| lacks_here(it).is_none());
             if pairs.is_empty() {
                 return Err(Stop::Usage(format!(
                     "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
@@ -168,7 +177,7 @@ impl<'a> Order<'a> {
             let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
             CellOrder {
                 cell: *cell,
-                selection: carried_here(&scenarios, args.nodes, cores),
+                selection: select::select(&scenarios, args.nodes),
             }
         });
         let mut orders: Vec<CellOrder> = orders.filter(CellOrder::is_wanted).collect();
@@ -313,24 +322,6 @@ fn lacks(scenario: &Scenario, upgrades: bool, cores: Option<usize>) -> Option<St
         "needs {} processors of this host, which has {cores}; --filter runs it all the same",
         scenario.cores
     ))
-}
-
-/// What both a cluster with so many nodes and a host with so many processors, where these count, can carry of
-/// what was chosen, and what they cannot.
-fn carried_here(chosen: &[&Scenario], nodes: u32, cores: Option<usize>) -> Selection {
-    // What upgrades a cluster that has nothing to upgrade to is not chosen.
-    let lack = |it: &Scenario| lacks(it, true, cores);
-    let (able, unable): (Vec<&Scenario>, Vec<&Scenario>) =
-        chosen.iter().partition(|it| lack(it).is_none());
-    let mut selection = select::select(&able, nodes);
-    let unable = unable.iter().filter_map(|it| {
-        Some(Skipped {
-            name: it.name.to_owned(),
-            reason: lack(it)?,
-        })
-    });
-    selection.skipped.extend(unable);
-    selection
 }
 
 /// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
@@ -765,10 +756,10 @@ mod tests {
         let whole = "every_pair control_planes cluster_ip";
         let [one, two] = [taken("--shard 1/2"), taken("--shard 2/2")];
         assert_eq!([&one[0], &two[0]], [whole; 2]);
-        // What runs, and what is skipped, in whichever part it is.
+        // What runs, and what is left out, in whichever part it is, as without parts.
         assert_eq!(format!("{} {}", one[1], two[1]), "every_pair cluster_ip");
-        assert_eq!(format!("{}{}", one[2], two[2]), "control_planes");
-        assert_eq!([&one[3], &two[3]], [""; 2]);
+        assert_eq!([&one[2], &two[2]], [""; 2]);
+        assert_eq!(format!("{}{}", one[3], two[3]), "control_planes");
         let alone = ["", "every_pair cluster_ip", "", "control_planes"];
         assert_eq!(taken("--pod-network routes"), alone);
         // Somebody has asked for it.
