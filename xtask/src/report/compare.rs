@@ -10,7 +10,7 @@ pub(crate) mod part;
 mod rule;
 pub(crate) mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,15 @@ pub(crate) struct Compared {
     pub(crate) difference: Difference,
     pub(crate) base: OnSide,
     pub(crate) head: OnSide,
+}
+
+impl Comparison {
+    /// The folders of what is told as failed, in the order in which it is told.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &Path> {
+        let shown = self.scenarios.iter().filter(|it| it.difference.is_shown());
+        let sides = shown.flat_map(|it| [&it.base, &it.head]);
+        sides.filter_map(|side| side.folder.as_deref())
+    }
 }
 
 /// What became of a scenario on one side.

@@ -23,11 +23,13 @@ pub(crate) fn write(run_dir: &Path, results: &Results) -> anyhow::Result<()> {
     replace(PAGE, page.as_bytes())
 }
 
-/// Writes both of a comparison, each in one step.
+/// Writes both of a comparison, each in one step. The page also shows what the first failure of each scenario on each
+/// side has left in its run's folder.
 pub(crate) fn write_comparison(folder: &Path, comparison: &Comparison) -> anyhow::Result<()> {
     let data = serde_json::to_vec_pretty(comparison)?;
     replace(folder, compare::FILE, &data)?;
-    replace(folder, PAGE, comparison::page(comparison).as_bytes())
+    let left = left::of(folder, comparison.failures());
+    replace(folder, PAGE, comparison::page(comparison, &left).as_bytes())
 }
 
 /// Replaces a file in one step.

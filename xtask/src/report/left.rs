@@ -24,7 +24,7 @@ const LINES: usize = 20;
 /// What one attempt left.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Left {
-    /// Its folder, as the record names it: relative to the run's, or absolute.
+    /// Its folder, as the record names it: relative to the run's or the comparison's, or absolute.
     pub(crate) folder: PathBuf,
     /// What it saw when it failed.
     pub(crate) account: Option<Account>,
@@ -67,6 +67,15 @@ pub(crate) fn read(run_dir: &Path, results: &Results) -> BTreeMap<usize, Left> {
         .take(FAILURES)
         .map(|(place, folder)| (place, attempt(run_dir, folder)))
         .collect()
+}
+
+/// The same of attempts by their folders, which are relative to that of all.
+pub(crate) fn of<'a>(
+    all: &Path,
+    folders: impl Iterator<Item = &'a Path>,
+) -> BTreeMap<PathBuf, Left> {
+    let read = folders.map(|folder| (folder.to_owned(), attempt(all, folder)));
+    read.take(FAILURES).collect()
 }
 
 fn attempt(run_dir: &Path, folder: &Path) -> Left {

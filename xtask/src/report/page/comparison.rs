@@ -1,17 +1,18 @@
 //! A comparison as one page: the sentence, what differs, why, and the way to both sides' own pages.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use maud::{Markup, html};
 
 use super::said::{block, line, link, short};
-use super::{document, unsettled};
+use super::{MOST, document, failure, unsettled};
 use crate::report::compare::numbers::statistics::Answer;
 use crate::report::compare::numbers::{Number, Numbers, Unmeasured, percent};
 use crate::report::compare::summary::{how_often, row as cells};
 use crate::report::compare::{Compared, Comparison, Difference, FILE, OnSide, Side, SideRun};
-use crate::report::left::Left;
+use crate::report::left::{FAILURES, Left};
 use crate::say::text::clock;
 
 /// Rows of the table; all scenarios are in compare.json.
@@ -23,9 +24,26 @@ const RUNS: usize = 40;
 /// Characters of a name, and of a side's flags.
 const NAME: usize = 60;
 const FLAGS: usize = 200;
+/// Failures of which all is shown that they have left, from the most to the least: fewer where the page would be too
+/// long.
+const SHOWN: [usize; 5] = [FAILURES, 8, 3, 1, 0];
 
-/// The page. It leads to both sides' pages by relative paths: all of it can be moved as a whole.
-pub(crate) fn page(comparison: &Comparison) -> String {
+/// The page, with what failures have left by their folders. It leads to both sides' pages by relative paths: all of it
+/// can be moved as a whole.
+pub(crate) fn page(comparison: &Comparison, left: &BTreeMap<PathBuf, Left>) -> String {
+    let mut page = String::new();
+    for most in SHOWN {
+        let first = comparison.failures().take(most);
+        let first = first.filter_map(|folder| Some((folder, left.get(folder)?)));
+        page = whole(comparison, &first.collect());
+        if page.len() <= MOST {
+            break;
+        }
+    }
+    page
+}
+
+fn whole(comparison: &Comparison, left: &BTreeMap<&Path, &Left>) -> String {
     let shown = comparison.scenarios.iter();
     let shown: Vec<&Compared> = shown.filter(|it| it.difference.is_shown()).collect();
     let body = html! {
@@ -44,7 +62,7 @@ pub(crate) fn page(comparison: &Comparison) -> String {
         }
         main {
             @if !shown.is_empty() { (table(&shown)) }
-            @for it in shown.iter().take(IN_FULL) { (section(it)) }
+            @for it in shown.iter().take(IN_FULL) { (section(it, left)) }
             @if let Some(numbers) = &comparison.numbers { (of_numbers(numbers)) }
             (runs(comparison))
         }
@@ -176,7 +194,7 @@ fn not_measured(sides: &str, it: &Unmeasured) -> Markup {
 }
 
 /// What both sides said of a scenario, unless it passed.
-fn section(it: &Compared) -> Markup {
+fn section(it: &Compared, left: &BTreeMap<&Path, &Left>) -> Markup {
     let sides = [("base", &it.base), ("head", &it.head)];
     html! {
         @if sides.iter().any(|(_, side)| side.reason.is_some()) {
@@ -185,22 +203,23 @@ fn section(it: &Compared) -> Markup {
                     (short(&it.name, NAME)) " "
                     span.cell { (short(&it.cluster, NAME)) ", " (it.difference.to_string()) }
                 }
-                @for (name, side) in sides { (said(name, side)) }
+                @for (name, side) in sides { (said(name, side, left)) }
             }
         }
     }
 }
 
-fn said(name: &str, side: &OnSide) -> Markup {
+fn said(name: &str, side: &OnSide, left: &BTreeMap<&Path, &Left>) -> Markup {
+    let folder = side.folder.as_deref();
     html! {
         @if let Some(reason) = &side.reason {
             h3 {
                 (name) ": " (side.in_short())
-                @if let Some(folder) = &side.folder {
+                @if let Some(folder) = folder {
                     " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
                 }
             }
-            pre.sentence tabindex="0" { (block(reason)) }
+            (failure::shown(reason, folder.and_then(|folder| left.get(folder).copied())))
             @if let Some(again) = &side.again { pre tabindex="0" { code { (block(again)) } } }
         }
     }
@@ -305,14 +324,15 @@ mod tests {
 
     #[test]
     fn the_sentence_comes_first_then_what_differs_and_why() {
-        let page = page(&comparison(vec![
+        let comparison = comparison(vec![
             compared(
                 "every_pair",
                 Difference::Broke,
                 "expected <b>; seen: a time-out",
             ),
             compared("names", Difference::PassesOnBoth, "is not to be seen"),
-        ]));
+        ]);
+        let page = page(&comparison, &BTreeMap::new());
         let (_, body) = page.split_once("</head>").unwrap();
         insta::assert_snapshot!(body.replace('>', ">\n"));
     }
@@ -321,7 +341,7 @@ mod tests {
     fn what_had_not_settled_stands_with_its_side() {
         let mut comparison = comparison(Vec::new());
         comparison.head.unsettled_stages = vec!["the stage <workload> had not settled".into()];
-        let page = page(&comparison);
+        let page = page(&comparison, &BTreeMap::new());
         let (_, head) = page.split_once("<dt>head</dt>").unwrap();
         let (head, rest) = head.split_once("</dd>").unwrap();
         let told = "<p class=\"error\">the stage &lt;workload&gt; had not settled</p>";
@@ -338,11 +358,45 @@ mod tests {
             numbers: Some(numbers),
             ..comparison(Vec::new())
         };
-        let page = page(&comparison);
+        let page = page(&comparison, &BTreeMap::new());
         let (_, section) = page.split_once("<section id=\"numbers\">").unwrap();
         let (section, _) = section.split_once("</section>").unwrap();
         assert_eq!(section.matches("class=\"wrong\"").count(), 1);
         insta::assert_snapshot!(section.replace('>', ">\n"));
+    }
+
+    #[test]
+    fn what_a_failure_has_left_is_shown_as_on_a_run_s_page_unless_it_is_too_long() {
+        let broke = compared("every_pair", Difference::Broke, "expected this; seen: that");
+        let folder = broke.head.folder.clone().unwrap();
+        let comparison = comparison(vec![broke]);
+        let mut left = Left {
+            folder: folder.clone(),
+            account: Some(crate::report::fixture::account()),
+            capture: true,
+            ..Left::default()
+        };
+        let told = page(
+            &comparison,
+            &BTreeMap::from([(folder.clone(), left.clone())]),
+        );
+        let places = [
+            "head: passed 0 of 5",
+            "<b class=\"who\">",
+            "Where: ",
+            "class=\"pairs\"",
+            "The way of one lost packet",
+            "Its frames",
+            "head/runs/1/by-hand-nftables-routes/scenarios/a/attempt-1/evidence/segment.pcapng",
+            "cargo xtask test --bootstrap by-hand --filter a",
+        ];
+        let places = places.map(|it| told.find(it).unwrap_or_else(|| panic!("no {it}: {told}")));
+        assert!(places.is_sorted(), "{places:?}: {told}");
+        assert!(!told.contains("expected this"), "{told}");
+
+        left.consoles = vec![("node1".into(), "x".repeat(8000)); MOST / 8000];
+        let told = page(&comparison, &BTreeMap::from([(folder, left)]));
+        assert!(told.len() <= MOST && told.contains("expected this"));
     }
 
     #[test]
@@ -362,7 +416,7 @@ mod tests {
         numbers.unmeasured = vec![failed; 1000];
         numbers.sentence.clone_from(&reason);
         comparison.numbers = Some(numbers);
-        let page = page(&comparison);
+        let page = page(&comparison, &BTreeMap::new());
         assert!(page.len() <= MOST, "{}", page.len());
         assert!(!page.contains("<script>") && !page.contains('\u{1b}'));
         assert!(page.contains("1600 more are in compare.json"));

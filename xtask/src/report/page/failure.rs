@@ -13,30 +13,38 @@ const SHORT: usize = 160;
 
 /// Its section.
 pub(super) fn section(number: usize, record: &ScenarioRecord, left: Option<&Left>) -> Markup {
+    html! {
+        section.failure id={ "failure-" (number) } {
+            h2 { (line(&record.name)) " " span.cell { (line(&record.cell)) } }
+            (shown(&record.reason, left))
+            (stood_out(record, left))
+            (again(record, left))
+        }
+    }
+}
+
+/// What is known of a failure: the sentence, or the reason where it left no account; the matrix, the way of a lost
+/// packet, the timeline, the packet's frames, and what a healthy clone has otherwise.
+pub(super) fn shown(reason: &str, left: Option<&Left>) -> Markup {
     let account = left.and_then(|left| left.account.as_ref());
     let pairs = account.and_then(|account| account.pairs.as_ref());
     let lost = pairs.and_then(|pairs| pairs.lost.as_ref());
     html! {
-        section.failure id={ "failure-" (number) } {
-            h2 { (line(&record.name)) " " span.cell { (line(&record.cell)) } }
-            @match account {
-                Some(account) => {
-                    (sentence(account))
-                    @if let Some(lost) = lost { p.where { "Where: " (line(&lost.ended)) } }
-                    (words(account))
-                },
-                None => { pre.sentence tabindex="0" { (block(&record.reason)) } },
-            }
-            @if let Some(pairs) = pairs.filter(|pairs| pairs.all.len() > 1) { (matrix::table(pairs)) }
-            @if let Some(lost) = lost {
-                (way::section(lost, account.and_then(|account| account.met.as_ref())))
-            }
-            @if let Some(left) = left { (timeline::section(left)) }
-            @if let Some(lost) = lost { (way::frames(lost, left)) }
-            @if let Some(twin) = left.and_then(|left| left.twin.as_ref()) { (twin::section(twin)) }
-            (stood_out(record, left))
-            (again(record, left))
+        @match account {
+            Some(account) => {
+                (sentence(account))
+                @if let Some(lost) = lost { p.where { "Where: " (line(&lost.ended)) } }
+                (words(account))
+            },
+            None => { pre.sentence tabindex="0" { (block(reason)) } },
         }
+        @if let Some(pairs) = pairs.filter(|pairs| pairs.all.len() > 1) { (matrix::table(pairs)) }
+        @if let Some(lost) = lost {
+            (way::section(lost, account.and_then(|account| account.met.as_ref())))
+        }
+        @if let Some(left) = left { (timeline::section(left)) }
+        @if let Some(lost) = lost { (way::frames(lost, left)) }
+        @if let Some(twin) = left.and_then(|left| left.twin.as_ref()) { (twin::section(twin)) }
     }
 }
 
