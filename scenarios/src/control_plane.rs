@@ -1,6 +1,7 @@
 //! The control plane by hand (chapter A).
 
 pub(crate) mod all_addresses;
+mod authority;
 pub(crate) mod client_certificates;
 pub(crate) mod etcd_over_tls;
 pub(crate) mod first_deployment;

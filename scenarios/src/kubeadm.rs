@@ -21,6 +21,7 @@ pub(crate) mod preflight;
 pub(crate) mod rejoin;
 pub(crate) mod static_pod;
 pub(crate) mod taint;
+pub(crate) mod taken_name;
 pub(crate) mod tls_bootstrap;
 pub(crate) mod token_ends;
 mod token_secret;

@@ -60,7 +60,7 @@ pub use lab::tokens::Token;
 pub use lab::traffic::{StartTraffic, Traffic};
 pub use lab::wire::Wire;
 pub use lab::{Lab, STEPS};
-pub use podwire_cluster::kubeadm::JoinCommand;
+pub use podwire_cluster::kubeadm::{INIT_LOG, JoinCommand};
 pub use podwire_cluster::kubeconfig;
 pub use podwire_cluster::{
     Bootstrap, Break, Component, Family, Layout, PodNetwork, ProxyMode, StageName,

@@ -212,6 +212,39 @@ impl Scenario {
             && self.cells.include(cell)
             && self.stage.is_of(cell)
     }
+
+    /// Why it means nothing over a Pod network of the user's or one by its name, whoever makes the cluster;
+    /// nothing where it does.
+    pub fn unfit_for_a_manifest(&self) -> Option<&'static str> {
+        let mut cells = Bootstrap::ALL.into_iter().map(|bootstrap| Cell {
+            network: PodNetwork::Manifest,
+            ..Cell::usual(bootstrap).laid_out(self.layout)
+        });
+        if cells.clone().any(|cell| self.fits(cell)) {
+            return None;
+        }
+        if self.families == Families::Dual {
+            return Some("it is about two families of IP, which the cell does not have");
+        }
+        let has_stage = cells.any(|cell| self.stage.is_of(cell));
+        Some(match self.cells {
+            _ if !has_stage => {
+                "it starts where nobody has laid anything between the nodes, which is a stage of routes by hand"
+            }
+            Cells::WithBridge | Cells::KubeadmWithBridge => {
+                "it counts on the bridge, or the CNI file and plugins, that podwire's own networks have on each node"
+            }
+            Cells::WithFlannel | Cells::HostGw | Cells::Vxlan => {
+                "it is about one of flannel's two ways"
+            }
+            Cells::Routable => {
+                "it needs to know which way leads to whose Pods, to have a router lead there too"
+            }
+            Cells::Any | Cells::ByHand | Cells::ByHandWithRoutes | Cells::Kubeadm => {
+                "it gives Nodes their ranges and writes their CNI files itself"
+            }
+        })
+    }
 }
 
 impl Families {

@@ -27,7 +27,8 @@ claims! {
         "Insecure curl, no client certificate → 401 Status object (+ with RBAC and anonymous on: \
          403).";
     A9 shows [S2]
-        "With CA key and certificate as client → list of API paths.";
+        "With CA key and certificate as client → list of API paths."
+        today "With Node,RBAC the authority is known by its name, and gets 403.";
     A10 shows [S2]
         "Client certificate signed by the CA → accepted; + foreign CA → 401; + the document's own \
          command (`x509 -new -force_pubkey`, issuer = subject) → 401."
@@ -39,7 +40,7 @@ claims! {
     A12 shows [S2]
         "Kubeconfig from set-cluster (server, skip verification), set-credentials, set-context, \
          use-context → expected YAML; namespaces list default and kube-system."
-        today "Also kube-public and kube-node-lease.";
+        today "Also kube-public and kube-node-lease; with Node,RBAC kubectl is forbidden to list them.";
     A13 fails [S2]
         "Create Deployment, no controller manager → Deployment exists, zero ReplicaSets, zero \
          Pods.";

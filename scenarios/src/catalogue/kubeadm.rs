@@ -42,10 +42,10 @@ claims! {
          from Pods.";
     E8 shows [S3]
         "token list after init → one token, TTL under 24 h, usages authentication+signing, \
-         default-node-token group.";
+         default-node-token group; with no token → no output.";
     E9 shows [S3]
-        "token create dry-run → Secret printed (token-id, token-secret, expiration, both usage \
-         flags, auth-extra-groups), none stored."
+        "token create dry-run, without and with VALUE → Secret printed (token-id, token-secret, \
+         expiration, both usage flags, auth-extra-groups), none stored."
         today "The dry run needs a kubeconfig.";
     E10 shows [S3]
         "token generate → 6.16 characters, nothing stored.";

@@ -1,6 +1,6 @@
 //! docs/scenarios.md: the catalogue as a page, with what shows each entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use podwire_scenario::{Claim, Profile, Sabotage, Scenario};
 
@@ -49,7 +49,27 @@ pub fn page(scenarios: &[Scenario]) -> String {
     for part in CHAPTERS.iter().chain([&BEYOND]) {
         page += &chapter(part, scenarios);
     }
-    page
+    page + &over_other_networks(scenarios)
+}
+
+/// Who of them means nothing over a network that is not one of podwire's own, and why.
+fn over_other_networks(scenarios: &[Scenario]) -> String {
+    let mut unfit: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for scenario in scenarios {
+        if let Some(why) = scenario.unfit_for_a_manifest() {
+            unfit.entry(why).or_default().push(format!("[`{0}`](#{0})", scenario.name));
+        }
+    }
+    let fit = scenarios.len() - unfit.values().map(Vec::len).sum::<usize>();
+    let mut text = format!(
+        "\n## Over a Pod network by its name, or of one's own\n\n\
+         {fit} of {} scenarios run there too, in a cluster of either bootstrap. These do not fit, because of each:\n\n",
+        scenarios.len()
+    );
+    for (why, names) in unfit {
+        text += &format!("- {why}: {}\n", names.join(", "));
+    }
+    text
 }
 
 fn chapter(chapter: &Chapter, scenarios: &[Scenario]) -> String {
@@ -219,6 +239,31 @@ What it must notice, and as what:
 - `no-a`: there is no a → refused
 "
         );
+    }
+
+    #[test]
+    fn who_does_not_fit_another_network_is_told_with_the_reason() {
+        let of = |name, stage, cells| Scenario { stage, cells, ..scenario(name, &[]) };
+        let all = [
+            of("any", StageName::Workload, Cells::Any),
+            of("kubeadm", StageName::Init, Cells::Kubeadm),
+            of("bare", StageName::WorkloadBare, Cells::Any),
+            of("bridge", StageName::Workload, Cells::WithBridge),
+            of("tunnel", StageName::Workload, Cells::Vxlan),
+            of("ranges", StageName::Joined, Cells::ByHandWithRoutes),
+            Scenario { families: Families::Dual, ..scenario("both", &[]) },
+        ];
+        let told = over_other_networks(&all);
+        assert!(told.contains("\n2 of 7 scenarios run there too"), "{told}");
+        for (name, why) in [
+            ("bare", "a stage of routes by hand: "),
+            ("bridge", "have on each node: "),
+            ("tunnel", "flannel's two ways: "),
+            ("ranges", "CNI files itself: "),
+            ("both", "two families of IP, which the cell does not have: "),
+        ] {
+            assert!(told.contains(&format!("{why}[`{name}`](#{name})\n")), "{told}");
+        }
     }
 
     #[test]

@@ -26,6 +26,9 @@ claims! {
          inside cluster-cidr, Pods get addresses from it; + what becomes of the kubelet's pod-cidr flag, \
          which is for standalone mode."
         today "It wins over that with a kubeconfig, too: the kubelet tells containerd of it.";
+    D5d shows [S1]
+        "The Pod CIDR is not mandatory: kubenet needs it, other plugins do not → a Node without one, whose \
+         CNI file names a range, is Ready, and its Pods are in that.";
     D6 fails [S1]
         "kube-proxy, no routes → ClusterIP works sometimes; + the share of connections that \
          succeed is the share of local endpoints (connections with a limit, not SYNs).";

@@ -1,10 +1,11 @@
 //! Whose certificates the API server takes.
 
 use podwire_scenario::{
-    Cause, Cells, Component, Curled, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Component, Curled, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, secs,
+    steps,
 };
 
+use super::authority::{AUTHORITY, NO_AUTHORITY, self_signed};
 use crate::catalogue::{A3, A10, A11};
 
 /// A10, A11!, and of A3 who may issue. In the documents' mode, `AlwaysAllow`, where a stranger is
@@ -117,19 +118,6 @@ fn today(api_server: Component) -> Component {
     api_server.with("--authorization-mode", "Node,RBAC")
 }
 
-/// What makes a certificate an authority's (RFC 5280, 4.2.1.9).
-const AUTHORITY: &str = "basicConstraints=critical,CA:TRUE";
-/// An extension, and with it a certificate of version 3, that says nothing of the kind.
-const NO_AUTHORITY: &str = "subjectKeyIdentifier=hash";
-
-/// The authority's key again, under another name and with an extension.
-fn self_signed(name: &str, extension: &str) -> String {
-    format!(
-        "openssl x509 -new -key ca.key -out {name}.cert -subj /CN={name}/ \
-         -extfile <(echo {extension})"
-    )
-}
-
 /// The documents' command for a user, with the authority that signs it.
 fn issued(name: &str, authority: &str, key: &str) -> String {
     format!(
@@ -225,19 +213,12 @@ async fn no_certificate_is_taken(lab: &Lab) -> anyhow::Result<()> {
 
 async fn certificate_is_a_stranger_s(lab: &Lab) -> anyhow::Result<()> {
     lab.step("whoever shows a certificate is anonymous, and forbidden to look (A11)");
-    forbidden(&list_as_user(lab, "issued.cert").await?, "system:anonymous")
+    Ok(list_as_user(lab, "issued.cert").await?.forbids("system:anonymous")?)
 }
 
 async fn client_is_forbidden_by_name(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the authority's client is known by its name, and forbidden to look (A10)");
-    forbidden(&list_as_user(lab, "issued.cert").await?, "kubernetes-user")
-}
-
-fn forbidden(asked: &Curled, user: &str) -> anyhow::Result<()> {
-    asked.refuses_with(403, format!("status 403 for {user}"))?;
-    let named = asked.body.contains(&format!(r#"User \"{user}\" cannot get path"#));
-    ensure!(named, WrongAnswer, "it to forbid that to {user}", "{asked}");
-    Ok(())
+    Ok(list_as_user(lab, "issued.cert").await?.forbids("kubernetes-user")?)
 }
 
 async fn token_is_taken(lab: &Lab) -> anyhow::Result<()> {

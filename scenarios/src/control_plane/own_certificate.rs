@@ -4,6 +4,7 @@ use podwire_scenario::{
     Cause, Cells, Curled, Lab, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
+use super::authority::{AUTHORITY, self_signed};
 use crate::catalogue::A18;
 
 /// A18, as the documents make the certificate: a key, a request that names the API server, and an authority
@@ -99,15 +100,12 @@ fn with_the_service() -> String {
     format!("{NAMES}, IP:{SERVICE}")
 }
 
-const AUTHORITY: &str = "openssl x509 -new -key ca.key -out authority.cert -subj /CN=kubernetes/ \
-                         -extfile <(echo basicConstraints=critical,CA:TRUE)";
-
 async fn requests_and_etcd(lab: &Lab) -> anyhow::Result<()> {
     lab.make_first_keys().await?;
     lab.step("a key for the API server, and an authority that says that it is one (A18)");
     let node1 = lab.node(1);
     node1.run("openssl genrsa -out apiserver.key 4096").within(secs(60)).await?;
-    node1.run(AUTHORITY).await?;
+    node1.run(self_signed("authority", AUTHORITY)).await?;
     node1.start_component(&lab.etcd().without_flags()).await
 }
 

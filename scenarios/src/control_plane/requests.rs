@@ -1,14 +1,15 @@
 //! Requests to an API server of two keys and five flags.
 
 use podwire_scenario::{
-    Answer, Cause, Cells, Component, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Answer, Cause, Cells, Component, LEFT_OUT, Lab, Needs, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::{A3, A5, A6, A6b, A7, A8, A9, A12};
 
 /// A5, A6!, A6b!, A7!, A8!, A9, A12, and of A3 what A9 needs. They share the start of etcd and of the
-/// API server, in the mode of the documents: `AlwaysAllow`, which switches anonymous requests off.
+/// API server, in the mode of the documents: `AlwaysAllow`, which switches anonymous requests off; at the
+/// end in today's.
 pub(crate) const REQUESTS: Scenario = Scenario {
     about: "With two keys and five flags the API server serves TLS alone, with a certificate of its \
             own that nobody knows, and answers only who shows the authority's key: curl, and kubectl \
@@ -107,6 +108,20 @@ pub(crate) const REQUESTS: Scenario = Scenario {
             }),
             check: steps!(kubectl_lists_namespaces),
         },
+        Sabotage {
+            name: "authority-still-open",
+            about: "the API server still lets the authority's client do everything",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(authority_is_forbidden),
+        },
+        Sabotage {
+            name: "kubectl-still-open",
+            about: "the API server still lets kubectl do everything",
+            expects: Cause::Answered,
+            inject: steps!(Lab::write_kubeconfig_with_kubectl),
+            check: steps!(kubectl_is_forbidden),
+        },
     ],
     ..Scenario::new("first_requests", StageName::Identified, steps!(requests))
 };
@@ -125,7 +140,9 @@ async fn requests(lab: &Lab) -> anyhow::Result<()> {
 
     lab.step("start the API server in today's mode: Node,RBAC");
     lab.start_api_server(&strict(lab)).await?;
-    stranger_is_forbidden(lab).await
+    stranger_is_forbidden(lab).await?;
+    authority_is_forbidden(lab).await?;
+    kubectl_is_forbidden(lab).await
 }
 
 /// The same API server in today's mode, in which anonymous requests are on.
@@ -206,6 +223,22 @@ async fn authority_lists_paths(lab: &Lab) -> anyhow::Result<()> {
     let lists =
         ["/api", "/apis"].iter().all(|it| paths.is_some_and(|all| all.contains(&(*it).into())));
     ensure!(lists, WrongAnswer, "a list of paths with /api and /apis", "{asked}");
+    Ok(())
+}
+
+async fn authority_is_forbidden(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the authority is known by its name, and forbidden to look (A9)");
+    let shows = "--insecure --key ca.key --cert ca.cert https://localhost:6443";
+    Ok(lab.node(1).curl(shows).await?.forbids("kubernetes")?)
+}
+
+async fn kubectl_is_forbidden(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("and kubectl with its kubeconfig to list the Namespaces (A12)");
+    let asked = lab.node(1).run("kubectl get namespaces").may_fail().await?;
+    let (said, failed) = (asked.said(), !asked.succeeded());
+    ensure!(failed, Answered, "kubectl to be forbidden to list Namespaces", "{said}");
+    let forbidden = said.contains("User \"kubernetes\" cannot list resource \"namespaces\"");
+    ensure!(forbidden, WrongAnswer, "kubectl to be forbidden to list Namespaces", "{said}");
     Ok(())
 }
 

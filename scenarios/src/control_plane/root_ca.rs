@@ -1,8 +1,8 @@
 //! By which authority a Pod verifies the API server.
 
 use podwire_scenario::{
-    Cause, Component, LEFT_OUT, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Cause, Cells, Component, LEFT_OUT, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::A19;
@@ -34,6 +34,69 @@ pub(crate) const ROOT_CA: Scenario = Scenario {
     ],
     ..Scenario::new("root_ca", StageName::Cni, steps!(root_ca))
 };
+
+/// A19! as the documents' first cluster has it, where nobody has made the API server a certificate.
+pub(crate) const SELF_MADE_ROOT_CA: Scenario = Scenario {
+    about: "The documents' first controller manager knows no root CA: Pods' CA file is empty; told of the \
+            certificate that the API server has made for itself, it gives them one by which they verify \
+            the API server",
+    covers: &[A19],
+    cells: Cells::ByHand,
+    profile: Profile::Full,
+    nodes: 1,
+    limit: secs(200),
+    prepare: Some(steps!(|lab| {
+        lab.start_open_control_plane().await?;
+        lab.start_open_node().await
+    })),
+    sabotages: &[
+        Sabotage {
+            name: "told",
+            about: "the controller manager is told of that certificate",
+            expects: Cause::Answered,
+            inject: steps!(|lab| tell_of(lab, SELF_MADE).await),
+            check: steps!(nothing_is_verified_on_the_open_node),
+        },
+        Sabotage {
+            name: "not-told",
+            about: "the controller manager is told of no certificate",
+            expects: Cause::Tls,
+            inject: LEFT_OUT,
+            check: steps!(api_server_is_verified_on_the_open_node),
+        },
+        Sabotage {
+            name: "told-of-another",
+            about: "the controller manager is told of the documents' authority, which has not issued it",
+            expects: Cause::Tls,
+            inject: steps!(|lab| tell_of(lab, "/root/ca.cert").await),
+            check: steps!(api_server_is_verified_on_the_open_node),
+        },
+    ],
+    ..Scenario::new("self_made_root_ca", StageName::Identified, steps!(self_made_root_ca))
+};
+
+async fn self_made_root_ca(lab: &Lab) -> anyhow::Result<()> {
+    nothing_is_verified_on_the_open_node(lab).await?;
+    lab.step("start the controller manager with --root-ca-file: the self-made certificate (A19)");
+    tell_of(lab, SELF_MADE).await?;
+    api_server_is_verified_on_the_open_node(lab).await
+}
+
+/// The API server's own, with the authority that it has made for it.
+const SELF_MADE: &str = "/var/run/kubernetes/apiserver.crt";
+
+async fn tell_of(lab: &Lab, certificate: &str) -> anyhow::Result<()> {
+    let told = lab.open_controller_manager().with("--root-ca-file", certificate);
+    start_manager(lab, &told, false).await
+}
+
+async fn nothing_is_verified_on_the_open_node(lab: &Lab) -> anyhow::Result<()> {
+    verifies_nothing(lab, &lab.run_pod_on_open_node("untold", &[]).await?).await
+}
+
+async fn api_server_is_verified_on_the_open_node(lab: &Lab) -> anyhow::Result<()> {
+    verifies_the_api_server(lab, &lab.run_pod_on_open_node("told", &[]).await?).await
+}
 
 async fn root_ca(lab: &Lab) -> anyhow::Result<()> {
     tell_nothing(lab).await?;
@@ -90,23 +153,31 @@ async fn new_pod(lab: &Lab) -> anyhow::Result<Party> {
     lab.run_pod(&format!("asker-{number}"), lab.node(1)).await
 }
 
+/// With the token beside that file: an open API server answers nobody who is unknown.
 fn by_its_ca_file(lab: &Lab) -> String {
-    format!("--cacert {CA_FILE} https://{}:6443/version", lab.node(1).address())
+    let token = r#"-H "Authorization: Bearer $(cat $root/var/run/secrets/kubernetes.io/serviceaccount/token)""#;
+    format!("--cacert {CA_FILE} {token} https://{}:6443/version", lab.node(1).address())
 }
 
 async fn nothing_is_verified(lab: &Lab) -> anyhow::Result<()> {
+    verifies_nothing(lab, &new_pod(lab).await?).await
+}
+
+async fn verifies_nothing(lab: &Lab, pod: &Party) -> anyhow::Result<()> {
     lab.step("a new Pod has an empty CA file, and verifies nothing by it (A19)");
-    let pod = new_pod(lab).await?;
-    let size = lab.run_in_network_of(&pod, format!("stat -L -c %s {CA_FILE}")).await?;
+    let size = lab.run_in_network_of(pod, format!("stat -L -c %s {CA_FILE}")).await?;
     let (size, empty) = (size.text(), size.text() == "0");
     ensure!(empty, Answered, "an empty CA file in {pod}", "{size} octets");
-    let asked = lab.curl_in_network_of(&pod, by_its_ca_file(lab)).await?;
+    let asked = lab.curl_in_network_of(pod, by_its_ca_file(lab)).await?;
     Ok(asked.ends(Cause::Tls, "the Pod not to know the API server's certificate")?)
 }
 
 async fn api_server_is_verified(lab: &Lab) -> anyhow::Result<()> {
+    verifies_the_api_server(lab, &new_pod(lab).await?).await
+}
+
+async fn verifies_the_api_server(lab: &Lab, pod: &Party) -> anyhow::Result<()> {
     lab.step("a new Pod verifies the API server by its CA file (A19)");
-    let pod = new_pod(lab).await?;
-    let asked = lab.curl_in_network_of(&pod, by_its_ca_file(lab)).await?;
+    let asked = lab.curl_in_network_of(pod, by_its_ca_file(lab)).await?;
     Ok(asked.ends(Cause::Answered, "the API server to be verified, and to answer")?)
 }

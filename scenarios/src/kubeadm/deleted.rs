@@ -17,16 +17,40 @@ pub(crate) const DELETED: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(240),
-    sabotages: &[Sabotage {
-        name: "kubelet-stopped",
-        about: "the deleted node's kubelet does not run",
-        expects: Cause::Answered,
-        inject: steps!(|lab| {
-            lab.last_node().stop("kubelet").await?;
-            lab.last_node().delete().await
-        }),
-        check: steps!(containers_vanish),
-    }],
+    sabotages: &[
+        Sabotage {
+            name: "container-stopped",
+            about: "a container of the deleted node is stopped",
+            expects: Cause::Died,
+            inject: steps!(|lab| {
+                let node = lab.last_node();
+                lab.keep(containers(node).await?);
+                node.delete().await?;
+                node.run("crictl stop --timeout 0 $(crictl ps -q 2>/dev/null | head -n 1)").await
+            }),
+            check: steps!(|lab| containers_stay(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "kubelet-stopped",
+            about: "the deleted node's kubelet does not run",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                lab.last_node().stop("kubelet").await?;
+                lab.last_node().delete().await
+            }),
+            check: steps!(containers_vanish),
+        },
+        Sabotage {
+            name: "kubelet-cannot-start",
+            about: "the deleted node's kubelet ends whenever it is started",
+            expects: Cause::Absent,
+            inject: steps!(|lab| {
+                lab.last_node().delete().await?;
+                lab.last_node().run(ENDS_AT_ONCE).await
+            }),
+            check: steps!(registers_again),
+        },
+    ],
     ..Scenario::new("deleted_node", StageName::Workload, steps!(deleted))
 };
 
@@ -34,15 +58,28 @@ async fn deleted(lab: &Lab) -> anyhow::Result<()> {
     let node = lab.last_node();
     let before = containers(node).await?;
     node.delete().await?;
-    lab.step("its containers are still there");
-    let after = containers(node).await?;
-    let same = !before.is_empty() && after == before;
-    ensure!(same, Died, "the containers of before: {before:?}", "{after:?}");
+    containers_stay(lab, &before).await?;
     containers_vanish(lab).await?;
-    lab.step("restart its kubelet: the Node registers again");
-    node.restart("kubelet").await?;
-    node.ready_within(READY_AFTER_JOIN).await
+    registers_again(lab).await
 }
+
+async fn containers_stay(lab: &Lab, before: &BTreeSet<String>) -> anyhow::Result<()> {
+    lab.step("its containers are still there (E28)");
+    let after = containers(lab.last_node()).await?;
+    let same = !before.is_empty() && after == *before;
+    ensure!(same, Died, "the containers of before: {before:?}", "{after:?}");
+    Ok(())
+}
+
+async fn registers_again(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("restart its kubelet: the Node registers again (E28)");
+    lab.last_node().restart("kubelet").await?;
+    lab.last_node().ready_within(READY_AFTER_JOIN).await
+}
+
+const ENDS_AT_ONCE: &str = "\
+printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' | install -D -m 644 /dev/stdin \
+/etc/systemd/system/kubelet.service.d/99-sabotage.conf && systemctl daemon-reload";
 
 async fn containers(node: Node<'_>) -> anyhow::Result<BTreeSet<String>> {
     let ids = node.run("crictl ps -q 2>/dev/null").await?;

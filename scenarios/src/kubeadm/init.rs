@@ -1,7 +1,8 @@
 //! What `kubeadm init` leaves on node 1.
 
 use podwire_scenario::{
-    Cause, Failure, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Failure, INIT_LOG, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
 };
 
 use super::ports;
@@ -37,6 +38,45 @@ pub(crate) const LEAVES: Scenario = Scenario {
             check: steps!(files_of_the_control_plane),
         },
         Sabotage {
+            name: "static-pod-gone",
+            about: "the scheduler's Pod went with its manifest",
+            expects: Cause::Absent,
+            inject: steps!(|lab| {
+                lab.node(1).run("rm /etc/kubernetes/manifests/kube-scheduler.yaml").await?;
+                let gone = "-n kube-system wait --for=delete pod/kube-scheduler-node1 --timeout=2m";
+                lab.kubectl(gone).within(secs(60)).await
+            }),
+            check: steps!(static_pods_run),
+        },
+        Sabotage {
+            name: "role-taken-away",
+            about: "somebody took the role off node 1's Node",
+            expects: Cause::Absent,
+            inject: steps!(|lab| lab.kubectl(format!("label node node1 {ROLE}-")).await),
+            check: steps!(has_the_role),
+        },
+        Sabotage {
+            name: "command-for-another",
+            about: "the printed command is for node 2's address",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let (server, other) = (lab.node(1).address(), lab.node(2).address());
+                let change = format!("s/kubeadm join {server}/kubeadm join {other}/");
+                lab.node(1).run(format!("sed -i '{change}' {INIT_LOG}")).await
+            }),
+            check: steps!(join_command_is_printed),
+        },
+        Sabotage {
+            name: "for-another-port",
+            about: "admin.conf names a port at which nobody listens",
+            expects: Cause::Other,
+            inject: steps!(|lab| {
+                let change = "sed -i s/:6443/:6444/ /etc/kubernetes/admin.conf";
+                lab.node(1).run(change).await
+            }),
+            check: steps!(regular_user_lists_nodes),
+        },
+        Sabotage {
             name: "port-taken",
             about: "something listens on the controller manager's port of a node without one",
             expects: Cause::Answered,
@@ -65,25 +105,36 @@ pub(crate) const LEAVES: Scenario = Scenario {
 };
 
 async fn init_leaves(lab: &Lab) -> anyhow::Result<()> {
-    let node1 = lab.node(1);
     ports::free_before_and_used(lab).await?;
     ports::roles(lab).await?;
     files_of_the_control_plane(lab).await?;
     static_pods_run(lab).await?;
+    has_the_role(lab).await?;
+    join_command_is_printed(lab).await?;
+    regular_user_lists_nodes(lab).await
+}
 
+const ROLE: &str = "node-role.kubernetes.io/control-plane";
+
+async fn has_the_role(lab: &Lab) -> anyhow::Result<()> {
     lab.step("node1 has the role of the control plane");
-    let role = "node-role.kubernetes.io/control-plane";
-    let has_role = node1.has_label(role).await?;
-    ensure!(has_role, Absent, "node1 to have {role}", "no such label");
+    let has_role = lab.node(1).has_label(ROLE).await?;
+    ensure!(has_role, Absent, "node1 to have {ROLE}", "no such label");
+    Ok(())
+}
 
+async fn join_command_is_printed(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the join command is printed at the end, for the API server's address");
     let command = lab.join_command().await?;
-    let server = format!("{}:6443", node1.address());
+    let server = format!("{}:6443", lab.node(1).address());
     let right = command.endpoint == server;
     ensure!(right, WrongAnswer, "one to join {server}", "{command}");
+    Ok(())
+}
 
+async fn regular_user_lists_nodes(lab: &Lab) -> anyhow::Result<()> {
     lab.step("copy admin.conf for a regular user, who then lists the Nodes");
-    let listed = node1.run(AS_A_USER).within(secs(20)).may_fail().await?;
+    let listed = lab.node(1).run(AS_A_USER).within(secs(20)).may_fail().await?;
     let works = listed.succeeded() && listed.stdout.contains("node/node1");
     ensure!(works, Other, "a copy of admin.conf to work", "{listed}");
     Ok(())

@@ -44,8 +44,9 @@ pub(super) async fn names(lab: &Lab) -> anyhow::Result<()> {
 async fn core_dns_runs(lab: &Lab) -> anyhow::Result<()> {
     lab.step("CoreDNS is Ready, with addresses of the Pod network");
     let needs = lab.core_dns().needs(1);
+    let network = lab.pod_network();
     let ready = lab.core_dns().until("every Pod of CoreDNS Ready", |pods| {
-        let ready = pods.iter().filter(|pod| pod.holds("Ready") && pod.has_pod_address());
+        let ready = pods.iter().filter(|pod| pod.holds("Ready") && pod.has_pod_address(network));
         let (ready, all) = (ready.count(), pods.len());
         let state = format!("{ready} of {all} are");
         Probe::when(all > 0 && ready == all, Cause::NotReady, state).needs(needs.clone())

@@ -9,10 +9,9 @@ use crate::catalogue::E2;
 /// E2: what a person installs before anything else.
 pub(crate) const PACKAGES: Scenario = Scenario {
     about: "kubelet, kubeadm, kubectl, the CNI plugins and crictl are installed as packages of the \
-            version under test, and on hold",
+            version under test, and on hold, on every node",
     covers: &[E2],
     profile: Profile::Full,
-    nodes: 1,
     limit: secs(60),
     sabotages: &[
         Sabotage {
@@ -24,11 +23,11 @@ pub(crate) const PACKAGES: Scenario = Scenario {
         },
         Sabotage {
             name: "package-removed",
-            about: "the package of crictl is gone",
+            about: "the package of crictl is gone from the last node",
             expects: Cause::Absent,
             inject: steps!(|lab| {
                 let purge = "dpkg --force-all --purge cri-tools 2>&1";
-                lab.node(1).run(purge).await
+                lab.last_node().run(purge).await
             }),
             check: steps!(packages),
         },
@@ -47,7 +46,11 @@ async fn packages(lab: &Lab) -> anyhow::Result<()> {
          echo runs kubelet=$(kubelet --version | cut -d' ' -f2); \
          echo runs kubeadm=$(kubeadm version -o short)"
     );
-    Ok(installed_and_held(&lab.node(1).run(ask).await?.stdout)?)
+    for (node, answer) in lab.run_everywhere(&ask).await? {
+        lab.step(format!("installed and on hold on {node}"));
+        installed_and_held(&answer.stdout)?;
+    }
+    Ok(())
 }
 
 fn installed_and_held(answer: &str) -> Result<(), Failure> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Pod, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Cells, Failure, Lab, Pod, PodNetwork, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
 };
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ async fn pods_of_every_node(lab: &Lab) -> anyhow::Result<()> {
         let pods = lab.pods().everywhere().on(node).await?;
         one_of_each(&sets, &pods, node.name())?;
         for pod in &pods {
-            has_its_address(pod, node.address())?;
+            has_its_address(pod, node.address(), lab.pod_network())?;
         }
         let sandboxes = node.run("crictl pods -o json --state ready 2>/dev/null").await?;
         same_pods(&pods, &serde_json::from_str(&sandboxes.stdout)?, node.name())?;
@@ -64,11 +65,11 @@ fn one_of_each(sets: &BTreeSet<&str>, pods: &[Pod], node: &str) -> Result<(), Fa
     Ok(())
 }
 
-fn has_its_address(pod: &Pod, node: Ipv4Addr) -> Result<(), Failure> {
+fn has_its_address(pod: &Pod, node: Ipv4Addr, network: PodNetwork) -> Result<(), Failure> {
     let address = pod.address();
     let (right, whose) = match pod.is_on_host_network() {
         true => (address == Some(node), "its node"),
-        false => (pod.has_pod_address(), "the Pods' range"),
+        false => (pod.has_pod_address(network), "the Pods' range"),
     };
     ensure!(right, OutsideRange, "{pod} to have an address of {whose}", "{address:?}");
     Ok(())
@@ -141,12 +142,20 @@ mod tests {
 
     #[test]
     fn whose_address_a_pod_has_depends_on_its_network() {
-        let cause = |pod: Pod| has_its_address(&pod, NODE2).map_err(|failure| failure.cause);
+        let of = |network: PodNetwork, pod: Pod| {
+            has_its_address(&pod, NODE2, network).map_err(|failure| failure.cause)
+        };
+        let cause = |pod: Pod| of(PodNetwork::Routes, pod);
         assert_eq!(cause(pod(json!({}), true, "172.30.0.12")), Ok(()));
         assert_eq!(cause(pod(json!({}), false, "10.1.2.3")), Ok(()));
         let elsewhere = Err(Cause::OutsideRange);
         assert_eq!(cause(pod(json!({}), true, "172.30.0.13")), elsewhere);
         assert_eq!(cause(pod(json!({}), false, "172.30.0.12")), elsewhere);
+        assert_eq!(cause(pod(json!({}), false, "192.168.3.4")), elsewhere);
+        let of_a_user_s = |address| of(PodNetwork::Manifest, pod(json!({}), false, address));
+        assert_eq!(of_a_user_s("192.168.3.4"), Ok(()));
+        assert_eq!(of_a_user_s("172.30.0.12"), elsewhere);
+        assert_eq!(of_a_user_s("10.0.0.17"), elsewhere);
     }
 
     #[test]

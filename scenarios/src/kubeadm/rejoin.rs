@@ -146,7 +146,7 @@ grep -o ' /var/lib/kubelet[^ ]*' /proc/mounts | sed 's/^/mounted/'; \
 crictl pods -q 2>/dev/null | sed 's/^/sandbox /'; \
 crictl ps -aq 2>/dev/null | sed 's/^/container /'; true";
 
-async fn emptied(lab: &Lab) -> anyhow::Result<()> {
+pub(super) async fn emptied(lab: &Lab) -> anyhow::Result<()> {
     lab.step("what the join brought is gone: files, mounts, containers (E31)");
     let answer = lab.last_node().run(LEFT).await?;
     let (left, none) = (answer.text(), answer.text().is_empty());

@@ -36,6 +36,24 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
             }),
             check: steps!(|lab| mirror_returns(lab, &lab.kept()?).await),
         },
+        Sabotage {
+            name: "made-already",
+            about: "somebody made a Pod of the name that is only to be printed",
+            expects: Cause::Answered,
+            inject: steps!(|lab| lab.kubectl(format!("run mypod --image={}", Pod::IMAGE)).await),
+            check: steps!(|lab| place(lab, MANIFEST).await),
+        },
+        Sabotage {
+            name: "kubelet-stopped",
+            about: "the kubelet has stopped, and sees that no manifest goes",
+            expects: Cause::Answered,
+            inject: steps!(|lab| {
+                place(lab, MANIFEST).await?;
+                runs(lab).await?;
+                lab.node(NODE).stop("kubelet").await
+            }),
+            check: steps!(gone_with_its_manifest),
+        },
     ],
     ..Scenario::new("static_pod", StageName::PodNetwork, steps!(static_pod))
 };
@@ -58,8 +76,11 @@ async fn static_pod(lab: &Lab) -> anyhow::Result<()> {
     place(lab, MANIFEST).await?;
     let before = runs(lab).await?;
     mirror_returns(lab, &before).await?;
+    gone_with_its_manifest(lab).await
+}
 
-    lab.step("remove the manifest: the Pod is gone, mirror and container");
+async fn gone_with_its_manifest(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("remove the manifest: the Pod is gone, mirror and container (E23)");
     lab.node(NODE).run(format!("rm {MANIFEST}")).await?;
     lab.eventually("neither mirror nor container", secs(40), async || {
         let mirror = lab.pods().named(MIRROR).await?.is_some();

@@ -146,7 +146,8 @@ async fn one_on_each_node(lab: &Lab) -> anyhow::Result<()> {
     let pods = deployment.pods().until_running(nodes as usize).await?;
     assert::spread_evenly(&pods, nodes, 1)?;
     let listed = deployment.pods().await?;
-    let outside = listed.iter().find(|pod| !pod.has_pod_address()).map(ToString::to_string);
+    let network = lab.pod_network();
+    let outside = listed.iter().find(|pod| !pod.has_pod_address(network)).map(ToString::to_string);
     let none = outside.is_none();
     ensure!(none, OutsideRange, "addresses of the Pods' range", "{outside:?}");
     lab.unique_and_in_range(&pods).await

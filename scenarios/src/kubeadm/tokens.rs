@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails, secs, steps,
+    Cause, Failure, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails,
+    secs, steps,
 };
 
 use super::token_secret::{GROUP, SHOW, is_secret_of, secret_in};
@@ -15,7 +16,7 @@ use crate::catalogue::{E8, E9, E10, E11, E39};
 pub(crate) const TOKENS: Scenario = Scenario {
     about: "kubeadm lists the one token of init, shows in a dry run what it would store, draws tokens \
             that it does not store, makes one of its own or of one's choice, a Secret of six keys, \
-            and refuses what does not have their form",
+            and refuses what does not have their form; where there is none it lists nothing",
     covers: &[E8, E9, E10, E11, E39],
     profile: Profile::Full,
     limit: secs(300),
@@ -114,6 +115,24 @@ pub(crate) const TOKENS: Scenario = Scenario {
             check: steps!(|lab| made_as_chosen(lab, &lab.kept()?).await),
         },
         Sabotage {
+            name: "dry-run-of-another",
+            about: "a script before kubeadm forgets the value that it is to try",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| {
+                let forget = "s/create [^ ]* --dry-run/create --dry-run/";
+                lab.keep(draw(lab).await?);
+                lab.kubeadm(1).types_otherwise(forget).await
+            }),
+            check: steps!(|lab| dry_run_of_the_chosen(lab, &lab.kept()?).await),
+        },
+        Sabotage {
+            name: "one-is-left",
+            about: "init's token is still there",
+            expects: Cause::Answered,
+            inject: LEFT_OUT,
+            check: steps!(none_is_listed),
+        },
+        Sabotage {
             name: "written-small",
             about: "a script before kubeadm writes in small letters what is given to it",
             expects: Cause::Answered,
@@ -137,8 +156,16 @@ async fn tokens(lab: &Lab) -> anyhow::Result<()> {
     let made = lab.kubeadm(1).create_token("").await?;
     is_stored(lab, &made).await?;
 
-    made_as_chosen(lab, &draw(lab).await?).await?;
-    wrong_forms_are_refused(lab).await
+    let chosen = draw(lab).await?;
+    dry_run_of_the_chosen(lab, &chosen).await?;
+    made_as_chosen(lab, &chosen).await?;
+    wrong_forms_are_refused(lab).await?;
+
+    lab.step("delete every token, as their time would (E8)");
+    for id in lab.stored_tokens().await? {
+        lab.kubeadm(1).run(&format!("token delete {id}")).await?;
+    }
+    none_is_listed(lab).await
 }
 
 async fn one_token_is_listed(lab: &Lab) -> anyhow::Result<()> {
@@ -182,17 +209,37 @@ async fn in_place_of_the_first(lab: &Lab, made: &str) -> anyhow::Result<()> {
     lab.kubeadm(1).create_token(made).await.map(drop)
 }
 
+async fn none_is_listed(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("kubeadm token list prints nothing where there is no token (E8)");
+    let listed = lab.kubeadm(1).run("token list").await?.stdout;
+    ensure!(listed.is_empty(), Answered, "no output", "{listed}");
+    Ok(())
+}
+
 async fn dry_run_stores_nothing(lab: &Lab) -> anyhow::Result<()> {
     lab.step("kubeadm token create --dry-run prints a Secret, and stores none (E9)");
+    dry_run(lab, "token create --dry-run").await.map(drop)
+}
+
+async fn dry_run_of_the_chosen(lab: &Lab, value: &Token) -> anyhow::Result<()> {
+    lab.step("a dry run of a chosen value prints that one's Secret, and stores none (E9)");
+    let printed = dry_run(lab, &format!("token create {value} --dry-run")).await?;
+    ensure!(printed == *value, WrongAnswer, "exactly {value}", "{printed}");
+    Ok(())
+}
+
+/// The token that it prints, with its Secret.
+async fn dry_run(lab: &Lab, arguments: &str) -> anyhow::Result<Token> {
     let before = lab.stored_tokens().await?;
-    let printed = lab.kubeadm(1).run("token create --dry-run").await?.stdout;
+    let printed = lab.kubeadm(1).run(arguments).await?.stdout;
     let after = lab.stored_tokens().await?;
     ensure!(after == before, Answered, "no token stored but {before:?}", "{after:?}");
     let token = printed.lines().last().and_then(Token::parse);
     let token = token.with_context(|| format!("no token at the end of {printed:?}"))?;
     lab.node(1).write_secret("/root/printed.yaml", secret_in(&printed)).await?;
     let shown = lab.kubectl(format!("create --dry-run=client -f /root/printed.yaml {SHOW}"));
-    Ok(is_secret_of(&token, &shown.await?.stdout)?)
+    is_secret_of(&token, &shown.await?.stdout)?;
+    Ok(token)
 }
 
 async fn dry_run_needs_a_kubeconfig(lab: &Lab) -> anyhow::Result<()> {

@@ -45,6 +45,13 @@ pub(crate) const WORKER: Scenario = Scenario {
             check: steps!(|lab| no_network_error(lab, lab.kept()?).await),
         },
         Sabotage {
+            name: "not-enabled",
+            about: "node 1's kubelet runs, and is not enabled",
+            expects: Cause::WrongAnswer,
+            inject: steps!(|lab| lab.node(1).run("systemctl disable kubelet").await),
+            check: steps!(kubelet_unit),
+        },
+        Sabotage {
             name: "not-restarted",
             about: "the kubelet's unit says Restart=no",
             expects: Cause::Died,
@@ -110,9 +117,14 @@ tr '\\0' '\\n' </proc/$(systemctl show -P MainPID kubelet)/cmdline";
 const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 async fn kubelet_unit(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("its kubelet: enabled, active, with kubeadm's drop-in and flags (E20)");
-    let answer = lab.node(WORKER_NODE).run(UNIT).await?;
-    Ok(runs_as_kubeadm_wants(&answer.stdout)?)
+    for node in [lab.node(WORKER_NODE), lab.node(1)] {
+        lab.step(format!(
+            "{node}'s kubelet: enabled, active, with kubeadm's drop-in and flags (E20)"
+        ));
+        let answer = node.run(UNIT).await?;
+        runs_as_kubeadm_wants(&answer.stdout)?;
+    }
+    Ok(())
 }
 
 fn runs_as_kubeadm_wants(answer: &str) -> Result<(), Failure> {

@@ -62,6 +62,17 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
             }),
             check: steps!(dead_on_node1_alone),
         },
+        Sabotage {
+            name: "cleaned-up",
+            about: "kube-proxy is stopped, and its rules are cleaned up",
+            expects: Cause::TimedOut,
+            inject: steps!(|lab| {
+                serve(lab).await?;
+                stop(lab).await?;
+                clean_up(lab).await
+            }),
+            check: steps!(rules_stay),
+        },
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("cluster_ip", StageName::WorkloadBare, steps!(cluster_ip))

@@ -68,26 +68,12 @@ async fn open_kubelet(lab: &Lab) -> anyhow::Result<()> {
     answers_the_authority(lab).await
 }
 
-/// On the host's network, for there is no other: its first container says its program's version and ends,
-/// the second runs.
+/// Its first container says its program's version and ends, the second runs.
 async fn start_pod(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("bind a Pod to the node, on its network");
     let mut says = Pod::container();
     says["name"] = "says".into();
     says["command"] = json!(["/probe", "version"]);
-    lab.kubectl_apply(&json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "blue" },
-        "spec": { "nodeName": "node1", "hostNetwork": true, "terminationGracePeriodSeconds": 2,
-                  "initContainers": [says], "containers": [Pod::container()] },
-    }))
-    .await?;
-    lab.eventually("the Pod to run", secs(40), async || {
-        let phase = lab.kubectl("get pod blue -o jsonpath='{.status.phase}'").await?;
-        let runs = phase.text() == "Running";
-        Ok(Probe::when(runs, Cause::NotReady, phase.text()).needs(Needs::Kubelet(1)))
-    })
-    .await
+    lab.run_pod_on_open_node("blue", &[says]).await.map(drop)
 }
 
 async fn logs_and_exec_work(lab: &Lab) -> anyhow::Result<()> {

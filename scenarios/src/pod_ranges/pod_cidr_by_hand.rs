@@ -9,16 +9,17 @@ use super::template::{
     ANOTHER, CONFIGURATION, RESTART, files_are_made_of_a_template, net, new_pod_is_in, range_of,
     ready_with_another_range, set_pod_cidr,
 };
-use crate::catalogue::{D5a, D5b};
+use crate::catalogue::{D5a, D5b, D5d};
 
-/// D5a!, D5b: what kubenet did with the Node's range, containerd does with a template.
+/// D5a!, D5b, D5d: what kubenet did with the Node's range, containerd does with a template.
 pub(crate) const POD_CIDR_BY_HAND: Scenario = Scenario {
     about: "A Node without a Pod CIDR has no network, if its engine makes the CNI file of that; one that is \
             given a Pod CIDR by hand gives its Pods addresses from it, even if another Node has the \
-            same, and keeps it",
-    covers: &[D5a, D5b],
+            same, and keeps it; one whose CNI file names a range needs none",
+    covers: &[D5a, D5b, D5d],
     cells: Cells::ByHandWithRoutes,
     profile: Profile::Full,
+    nodes: 3,
     limit: secs(240),
     prepare: Some(steps!(files_are_made_of_a_template)),
     sabotages: &[
@@ -60,6 +61,27 @@ pub(crate) const POD_CIDR_BY_HAND: Scenario = Scenario {
             inject: LEFT_OUT,
             check: steps!(keeps_its_range),
         },
+        Sabotage {
+            name: "file-of-the-template",
+            about: "node 3 is given a Pod CIDR, of which its containerd makes the CNI file",
+            expects: Cause::Answered,
+            inject: steps!(|lab| set_pod_cidr(lab, lab.node(3), ANOTHER).await),
+            check: steps!(needs_no_range),
+        },
+        Sabotage {
+            name: "no-file",
+            about: "node 3 has no CNI file either",
+            expects: Cause::NotReady,
+            inject: LEFT_OUT,
+            check: steps!(needs_no_range),
+        },
+        Sabotage {
+            name: "file-names-another",
+            about: "node 3's CNI file names another range",
+            expects: Cause::OutsideRange,
+            inject: steps!(|lab| lab.node(3).write_cni_file(RANGE).await),
+            check: steps!(needs_no_range),
+        },
     ],
     ..Scenario::new("pod_cidr_by_hand", StageName::Joined, steps!(by_hand))
 };
@@ -74,7 +96,10 @@ async fn by_hand(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the same range for node 2, too: nobody minds");
     takes_a_range_by_hand(lab, 2).await?;
     nodes_from_lack_a_network(lab, 3).await?;
-    keeps_its_range(lab).await
+    keeps_its_range(lab).await?;
+    lab.step("give node3 a CNI file that names a range (D5d)");
+    lab.node(3).write_cni_file(ANOTHER).await?;
+    needs_no_range(lab).await
 }
 
 async fn nodes_from_lack_a_network(lab: &Lab, first: u32) -> anyhow::Result<()> {
@@ -116,4 +141,18 @@ async fn keeps_its_range(lab: &Lab) -> anyhow::Result<()> {
     let says_why = said.contains("may not change podCIDR");
     ensure!(says_why, WrongAnswer, "it to say that a Pod CIDR may not be changed", "{said}");
     Ok(())
+}
+
+async fn needs_no_range(lab: &Lab) -> anyhow::Result<()> {
+    let node3 = lab.node(3);
+    lab.step("it has no Pod CIDR, is Ready, and its Pods are in the range of its file (D5d)");
+    let file = Needs::Silence {
+        node: 3,
+        command: "ls /etc/cni/net.d/* >/dev/null 2>&1 || echo none".to_owned(),
+        means: "it has no CNI file".to_owned(),
+    };
+    node3.ready_within_or(secs(20), file).await?;
+    let given = range_of(node3).await?;
+    ensure!(given.is_none(), Answered, "{node3} to have no Pod CIDR", "{given:?}");
+    new_pod_is_in(lab, node3, ANOTHER).await
 }

@@ -121,6 +121,19 @@ impl Curled {
         );
         Ok(())
     }
+
+    /// Status 403, for this user: the API server knows who asks, and that user may not.
+    ///
+    /// # Errors
+    /// As [`Curled::refuses_with`]; `WrongAnswer` where it is forbidden to another.
+    pub fn forbids(&self, user: &str) -> Result<(), Failure> {
+        self.refuses_with(403, format!("status 403 for {user}"))?;
+        let object: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let message = object["message"].as_str().unwrap_or_default();
+        let named = message.contains(&format!("User \"{user}\" cannot get path"));
+        ensure!(named, WrongAnswer, "it to forbid that to {user}", "{self}");
+        Ok(())
+    }
 }
 
 impl fmt::Display for Curled {

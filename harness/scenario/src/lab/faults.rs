@@ -252,14 +252,16 @@ impl Node<'_> {
     }
 
     /// Drops every request to a Pod's port 80 that it forwards: those of its own Pods to others, and
-    /// those that come for them.
+    /// those that come for them. Pods have the addresses that no machine has, inside or outside, whatever
+    /// the network's range.
     ///
     /// # Errors
     /// When the node does not carry it out.
     pub async fn drop_forwarded_requests(self) -> anyhow::Result<()> {
         self.lab()
             .step(format!("drop the requests to Pods that {self} forwards"));
-        let rule = format!("ip daddr {} tcp dport 80 drop", addresses::PODS);
+        let others = format!("{}, {}", addresses::SEGMENT, addresses::OUTSIDE);
+        let rule = format!("ip daddr != {{ {others} }} tcp dport 80 drop");
         self.add_rule("type filter hook forward priority 0", &rule)
             .await
     }

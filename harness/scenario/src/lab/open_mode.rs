@@ -4,15 +4,20 @@
 use std::time::Duration;
 
 use podwire_cluster::Component;
+use serde_json::{Value, json};
 
 use crate::check::failure::Cause;
+use crate::check::party::Party;
 use crate::lab::Lab;
 use crate::lab::node::Node;
+use crate::lab::pods::Pod;
 use crate::wait::needs::Needs;
 use crate::wait::probe::Probe;
 
 /// Two keys are drawn, or a daemon starts.
 const LIMIT: Duration = Duration::from_secs(20);
+/// A Pod's containers start one after the other.
+const RUNS: Duration = Duration::from_secs(40);
 
 /// The documents' commands, in root's home.
 const KEYS: &str = "\
@@ -41,6 +46,12 @@ impl Lab {
             .with("--service-account-issuer", "https://kubernetes")
             .with("--service-account-key-file", "/root/sa.key")
             .with("--client-ca-file", "/root/ca.cert")
+    }
+
+    /// The controller manager with that kubeconfig and no other flag: it knows no authority.
+    pub fn open_controller_manager(&self) -> Component {
+        let bare = self.controller_manager().without_flags();
+        bare.with("--kubeconfig", KUBECONFIG_PATH)
     }
 
     /// Makes the keys in node 1's `/root`: `sa.key`, which signs tokens, `ca.key`, and a self-signed
@@ -92,7 +103,7 @@ impl Lab {
     }
 
     /// The whole control plane but for the scheduler: the keys, etcd, [`Lab::open_api_server`], the
-    /// kubeconfig, and the controller manager with that and no other flag. Waits until Pods may be made.
+    /// kubeconfig, and [`Lab::open_controller_manager`]. Waits until Pods may be made.
     ///
     /// # Errors
     /// When node 1 does not carry it out; a [`Failure`](crate::Failure) when it does not come to that.
@@ -102,9 +113,9 @@ impl Lab {
             .await?;
         self.write_kubeconfig_with_kubectl().await?;
         self.step("start the controller manager with that kubeconfig");
-        let manager = self.controller_manager().without_flags();
-        let manager = manager.with("--kubeconfig", KUBECONFIG_PATH);
-        self.node(1).start_component(&manager).await?;
+        self.node(1)
+            .start_component(&self.open_controller_manager())
+            .await?;
         let expected = "the ServiceAccount that a Pod is made with";
         self.there_is(
             expected,
@@ -125,6 +136,39 @@ impl Lab {
         node1.start_component(&node1.open_kubelet()).await?;
         self.there_is("the Node", "node node1", Needs::Kubelet(1))
             .await
+    }
+
+    /// Binds a Pod to that node, on its network, for there is no other, and waits until it runs. Its
+    /// program waits for nothing but its end, so that two of them are not in each other's way; before it
+    /// the init containers run, whose image is the same.
+    ///
+    /// # Errors
+    /// When the API refuses it; a [`Failure`](crate::Failure) when it does not run.
+    pub async fn run_pod_on_open_node(
+        &self,
+        name: &str,
+        init_containers: &[Value],
+    ) -> anyhow::Result<Party> {
+        let node1 = self.node(1);
+        self.step(format!("bind the Pod {name} to the node, on its network"));
+        let mut waits = Pod::container();
+        waits["command"] = json!(["/probe", "pause"]);
+        self.kubectl_apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": name },
+            "spec": { "nodeName": node1.name(), "hostNetwork": true,
+                      "terminationGracePeriodSeconds": 2,
+                      "initContainers": init_containers, "containers": [waits] },
+        }))
+        .await?;
+        let phase = format!("get pod {name} -o jsonpath='{{.status.phase}}'");
+        self.eventually("the Pod to run", RUNS, async || {
+            let phase = self.kubectl(&phase).await?;
+            let runs = phase.text() == "Running";
+            Ok(Probe::when(runs, Cause::NotReady, phase.text()).needs(Needs::Kubelet(1)))
+        })
+        .await?;
+        Ok(Party::new(name, node1.number(), true, node1.address()))
     }
 
     async fn there_is(&self, expected: &str, what: &str, needs: Needs) -> anyhow::Result<()> {

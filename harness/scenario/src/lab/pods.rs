@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1 as api;
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::watcher;
-use podwire_cluster::{WORKLOAD_IMAGE, WORKLOAD_SERVICE, addresses};
+use podwire_cluster::{PodNetwork, WORKLOAD_IMAGE, WORKLOAD_SERVICE, addresses};
 use serde_json::{Value, json};
 
 use crate::check::assert::{self, Restarts, addresses_unique, addresses_unique_and_in_range};
@@ -101,10 +101,18 @@ impl Pod {
         phase.unwrap_or_default()
     }
 
-    /// Whether its address is one of the Pods' range.
-    pub fn has_pod_address(&self) -> bool {
-        self.address()
-            .is_some_and(|it| addresses::PODS.contains(it))
+    /// Whether its address is one of the Pods' range; of a network of the user's, which may have any range: whether
+    /// it is neither a machine's nor a Service's.
+    pub fn has_pod_address(&self, network: PodNetwork) -> bool {
+        let of_others = [
+            addresses::SEGMENT,
+            addresses::SECOND_SEGMENT,
+            addresses::SERVICES,
+        ];
+        self.address().is_some_and(|it| match network {
+            PodNetwork::Manifest => !of_others.iter().any(|range| range.contains(it)),
+            _ => addresses::PODS.contains(it),
+        })
     }
 
     /// Whether it is on its node's network.
