@@ -30,6 +30,20 @@ pub(crate) const NETWORK_DAEMON: Scenario = Scenario {
             check: steps!(laid_everywhere),
         },
         Sabotage {
+            name: "half-of-it-deleted",
+            about: "node 1's flannel is stopped, and its route to node 2's Pods is there, but leads into a tunnel \
+                    without a forwarding entry for node 2; where there is no tunnel the route is deleted",
+            expects: Cause::Absent,
+            inject: steps!(|lab| {
+                let (node, to) = (lab.node(1), lab.node(2));
+                match node.run("ip link show flannel.1").may_fail().await?.succeeded() {
+                    true => stop_and_delete_entry(node, to).await,
+                    false => stop_and_delete(node, to).await,
+                }
+            }),
+            check: steps!(laid_everywhere),
+        },
+        Sabotage {
             name: "stopped-meanwhile",
             about: "node 1's flannel is stopped when the Node leaves",
             expects: Cause::Answered,
@@ -110,6 +124,17 @@ pub(super) async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Res
     node.halt("flanneld").await?;
     let range = to.range_of_pods().await?;
     node.run(format!("ip route delete {range}")).await.map(drop)
+}
+
+/// The tunnel's entry that says at which address node 2's end of it is.
+async fn stop_and_delete_entry(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
+    node.halt("flanneld").await?;
+    let address = to.address();
+    let delete = format!(
+        "mac=$(bridge fdb show dev flannel.1 | sed -n 's/ dst {address} .*//p') && [ \"$mac\" ] && \
+         bridge fdb delete $mac dev flannel.1 dst {address}"
+    );
+    node.run(delete).await.map(drop)
 }
 
 pub(super) async fn stays_gone(lab: &Lab) -> anyhow::Result<()> {
