@@ -1,8 +1,8 @@
 //! The cluster is upgraded, while its Services are used.
 
 use podwire_scenario::{
-    Cause, Cells, LEFT_OUT, Lab, Node, Party, Pod, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Cause, Cells, LEFT_OUT, Lab, Needs, Node, Party, Pod, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use super::boot::control_plane_runs_since;
@@ -11,6 +11,7 @@ use crate::field::used_services::{
     NONE, Use, a_daemon_set_is_used, all_accounted, all_begin, all_go_on, new_connections,
     new_connections_are_cut_off, used_pods,
 };
+use crate::whole_network::every_pair::sees_senders;
 
 /// "Upgrading kubeadm clusters" of the Kubernetes documentation: the control plane first, then one worker after the
 /// other, each drained for its kubelet.
@@ -57,7 +58,9 @@ pub(crate) const UPGRADED: Scenario = Scenario {
             expects: Cause::Died,
             inject: steps!(|lab| {
                 a_pod_on_every_node(lab).await?;
-                lab.node(2).run("crictl stop --timeout 0 $(crictl ps -q --name red)").await
+                let kill = "crictl stop --timeout 0 $(crictl ps -q --name red)";
+                lab.node(2).run(kill).await?;
+                until_told_that_one_started_anew(lab).await
             }),
             check: steps!(none_started_anew),
         },
@@ -172,13 +175,14 @@ async fn goes_on(lab: &Lab) -> anyhow::Result<()> {
     everybody.extend(pods.iter().cloned());
     let mesh = lab.mesh(&everybody, &pods).await?;
     mesh.all_answer("every ordered pair to answer")?;
+    sees_senders(lab, &mesh).await?;
     lab.wire().carried(&mesh)?;
     let blue = lab.deployment("blue").replicas().await?;
     lab.pods().until_running(blue).await?;
-    for from in lab.node_parties() {
-        lab.service("blue").leads_to_all(blue, &from).await?;
+    for from in lab.node_parties().iter().chain(pods.first()) {
+        lab.service("blue").leads_to_all(blue, from).await?;
         lab.step(format!("requests from {from} spread over the Pods (E36)"));
-        lab.service("blue").spreads_evenly(&from).await?;
+        lab.service("blue").spreads_evenly(from).await?;
     }
     Ok(())
 }
@@ -193,11 +197,25 @@ async fn none_started_anew(lab: &Lab) -> anyhow::Result<()> {
     ensure!(were == are, Died, "the Pods {were:?} to stay", "{are:?}");
     let anew: Vec<String> = now
         .iter()
-        .filter(|pod| pod.restarts() > 0 || !pod.is_running())
+        .filter(|pod| has_started_anew(pod))
         .map(|pod| format!("{pod} {} times, {}", pod.restarts(), pod.phase()))
         .collect();
     ensure!(anew.is_empty(), Died, "no container of red to start anew", "{anew:?}");
     Ok(())
+}
+
+fn has_started_anew(pod: &Pod) -> bool {
+    pod.restarts() > 0 || !pod.is_running()
+}
+
+/// The kubelet sees that a container has ended at its next look, and tells the API then.
+async fn until_told_that_one_started_anew(lab: &Lab) -> anyhow::Result<()> {
+    lab.eventually("the API to tell that a container of red has ended", secs(30), async || {
+        let now = lab.pods().labelled("app=red").await?;
+        let told = now.iter().any(has_started_anew);
+        Ok(Probe::when(told, Cause::NotReady, "all run as before").needs(Needs::Kubelet(2)))
+    })
+    .await
 }
 
 /// The programs that each node runs, as the API and their own images say it.

@@ -77,13 +77,24 @@ pub(super) async fn every_pair_again(lab: &Lab) -> anyhow::Result<()> {
 /// Every ordered pair, and whether it did as it should.
 async fn asked(lab: &Lab) -> anyhow::Result<(Mesh, Result<(), Failure>)> {
     let mesh = lab.mesh_of_everybody().await?;
+    let own = own_addresses(lab).await?;
+    let answered = mesh.all_answer("every ordered pair to answer");
+    let verdict = answered.and_then(|()| senders_seen(&mesh, &own));
+    Ok((mesh, verdict))
+}
+
+/// That each Pod of these answers saw the sender's own address.
+pub(crate) async fn sees_senders(lab: &Lab, mesh: &Mesh) -> anyhow::Result<()> {
+    Ok(senders_seen(mesh, &own_addresses(lab).await?)?)
+}
+
+/// Each node's, by its number.
+async fn own_addresses(lab: &Lab) -> anyhow::Result<BTreeMap<u32, BTreeSet<IpAddr>>> {
     let mut own = BTreeMap::new();
     for node in lab.nodes() {
         own.insert(node.number(), node.addresses().await?);
     }
-    let answered = mesh.all_answer("every ordered pair to answer");
-    let verdict = answered.and_then(|()| senders_seen(&mesh, &own));
-    Ok((mesh, verdict))
+    Ok(own)
 }
 
 /// Each Pod saw an address of the sender's own: a Pod's only one, or any of the node's. A node speaks to a
