@@ -296,6 +296,93 @@ fn a_cluster_by_hand_has_names_where_they_are_asked_for() {
     );
 }
 
+/// Helm, which nobody here wrote, of its Go module: built once.
+fn helm() -> PathBuf {
+    let folder = workspace().join("target/tmp/helm");
+    let built = Command::new("go")
+        .args(["install", "helm.sh/helm/v4/cmd/helm@v4.3.2"])
+        .env("GOBIN", &folder)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    folder.join("helm")
+}
+
+/// A Service, the Pod behind it, and a test that ends well only if somebody answers at a name.
+const CHART: &[(&str, &str)] = &[
+    ("Chart.yaml", "apiVersion: v2\nname: web\nversion: 0.1.0\n"),
+    ("values.yaml", "asked: web\nreplicas: 2\n"),
+    (
+        "templates/web.yaml",
+        r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: {{ .Release.Name }} }
+spec:
+  replicas: {{ .Values.replicas }}
+  selector: { matchLabels: { app: {{ .Release.Name }} } }
+  template:
+    metadata: { labels: { app: {{ .Release.Name }} } }
+    spec:
+      containers:
+        - { name: probe, image: 'podwire.invalid/probe:1', imagePullPolicy: Never, command: [/probe, serve] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: {{ .Release.Name }} }
+spec: { selector: { app: {{ .Release.Name }} }, ports: [{ port: 80 }] }
+",
+    ),
+    (
+        "templates/tests/asked.yaml",
+        r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ .Release.Name }}-test
+  annotations: { helm.sh/hook: test, helm.sh/hook-delete-policy: before-hook-creation }
+spec:
+  restartPolicy: Never
+  containers:
+    - name: probe
+      image: podwire.invalid/probe:1
+      imagePullPolicy: Never
+      command: [/probe, fetch, --via, 'http://{{ .Values.asked }}.default.svc.cluster.local', '{"targets":["127.0.0.1"]}']
+"#,
+    ),
+];
+
+#[test]
+#[ignore = "builds Helm and runs a cluster of machines"]
+fn helm_installs_a_chart_and_its_tests_ask_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in CHART {
+        let path = dir.path().join("chart").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let script = r#"
+        "$HELM" install web ./chart --wait --timeout 10m && "$HELM" test web --timeout 10m || exit 1
+        kubectl get deployment web -o jsonpath='{.status.readyReplicas} are ready'
+        "$HELM" upgrade web ./chart --set asked=nobody --timeout 10m && "$HELM" test web --timeout 10m
+        echo "and of nobody $?"
+    "#;
+    let ran = xtask(&format!("{WITH} --cluster-dns -- sh -c"))
+        .arg(format!("cd '{}'; {script}", dir.path().display()))
+        .env("HELM", helm())
+        .env("HELM_CACHE_HOME", dir.path().join("cache"))
+        .env("HELM_CONFIG_HOME", dir.path().join("config"))
+        .env("HELM_DATA_HOME", dir.path().join("data"))
+        .output()
+        .unwrap();
+    let told = text(&ran.stdout) + &text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    let said = text(&ran.stdout);
+    assert!(said.contains("2 are ready"), "{told}");
+    assert!(said.contains("Phase:          Succeeded"), "{told}");
+    assert!(said.contains("and of nobody 1"), "{told}");
+}
+
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_network_conformance_test_of_kubernetes_own_is_a_scenario() {
