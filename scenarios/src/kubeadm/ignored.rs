@@ -65,9 +65,7 @@ async fn ignored(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn ignored_checks_warn(lab: &Lab) -> anyhow::Result<()> {
-    let join = lab.join_command().await?;
-    let join = join.to_string();
-    let flags = join.strip_prefix("kubeadm join ").unwrap_or(&join);
+    let flags = lab.join_command().await?.arguments();
     let ignore = IN_THE_WAY.join(",");
     lab.step(format!("join's checks, with {ignore} to be ignored (E30)"));
     let checks = format!("join phase preflight {flags} --ignore-preflight-errors={ignore}");

@@ -66,19 +66,14 @@ async fn taken_name(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn refused_for_its_name(lab: &Lab) -> anyhow::Result<()> {
-    let command = lab.join_command().await?;
     lab.step("join under node2's name, which is Ready: refused, for that (E29)");
-    let under_its_name = format!("{command} --node-name=node2");
-    let answer = last(lab).run(arguments(&under_its_name)).may_fail().await?;
+    let flags = lab.join_command().await?.arguments();
+    let answer = last(lab).try_to_join_by(&format!("{flags} --node-name=node2")).await?;
     let (said, refused) = (answer.said(), !answer.succeeded());
     ensure!(refused, Answered, "no join under the name of a Ready Node", "{said}");
     let why = r#"a Node with name "node2" and status "Ready" already exists in the cluster"#;
     ensure!(said.contains(why), WrongAnswer, "{why}", "{said}");
     Ok(())
-}
-
-fn arguments(line: &str) -> &str {
-    line.strip_prefix("kubeadm ").unwrap_or(line)
 }
 
 /// What that join has written before it looked.

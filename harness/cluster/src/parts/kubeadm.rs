@@ -451,6 +451,21 @@ impl JoinCommand {
         lines.filter_map(Self::parse).collect()
     }
 
+    /// What stands behind `kubeadm join`, which its phases take as well: `kubeadm join phase preflight ARGUMENTS`.
+    pub fn arguments(&self) -> String {
+        let Self {
+            endpoint,
+            token,
+            hash,
+            certificate_key,
+        } = self;
+        let all = format!("{endpoint} --token {token} --discovery-token-ca-cert-hash {hash}");
+        match certificate_key {
+            Some(key) => format!("{all} {CONTROL_PLANE} {CERTIFICATE_KEY} {key}"),
+            None => all,
+        }
+    }
+
     /// `discovery` of a JoinConfiguration that says the same.
     pub fn discovery(&self) -> Value {
         json!({ "bootstrapToken": {
@@ -481,20 +496,7 @@ impl JoinCommand {
 
 impl fmt::Display for JoinCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoint,
-            token,
-            hash,
-            certificate_key,
-        } = self;
-        write!(
-            f,
-            "kubeadm join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}"
-        )?;
-        match certificate_key {
-            Some(key) => write!(f, " {CONTROL_PLANE} {CERTIFICATE_KEY} {key}"),
-            None => Ok(()),
-        }
+        write!(f, "kubeadm join {}", self.arguments())
     }
 }
 

@@ -113,7 +113,7 @@ impl<'lab> Kubeadm<'lab> {
     /// # Errors
     /// When the node does not answer.
     pub async fn try_to_join(self, command: &JoinCommand) -> anyhow::Result<Answer> {
-        self.type_join(&command.to_string()).await
+        self.try_to_join_by(&command.arguments()).await
     }
 
     /// Joins as a further control plane node by the command that init has printed for that; what kubeadm said. The
@@ -138,13 +138,9 @@ impl<'lab> Kubeadm<'lab> {
     /// # Errors
     /// When the node does not answer.
     pub async fn try_to_join_by(self, arguments: &str) -> anyhow::Result<Answer> {
-        self.type_join(&format!("kubeadm join {arguments}")).await
-    }
-
-    async fn type_join(self, line: &str) -> anyhow::Result<Answer> {
         let node = self.node;
         node.lab().step(format!("kubeadm join on {node}"));
-        node.run(line).within(KUBEADM).may_fail().await
+        self.run(&format!("join {arguments}")).may_fail().await
     }
 
     /// Joins; what kubeadm said.
