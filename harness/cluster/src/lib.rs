@@ -29,7 +29,9 @@ pub use parts::{
 };
 pub use plan::addresses;
 pub use plan::breaks::{Break, UnknownBreak};
-pub use plan::cell::{Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, UnknownPart};
+pub use plan::cell::{
+    Bootstrap, Cell, FlannelBackend, PodNetwork, ProxyMode, Published, UnknownPart,
+};
 pub use plan::cluster_plan::{ClusterPlan, ImageFiles, Size, host_cpu};
 pub use plan::configurations::{Configurations, FIELDS_OF, Kind, Unknown};
 pub use plan::error::ClusterError;

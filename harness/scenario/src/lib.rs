@@ -85,9 +85,11 @@ pub use run::result::{
 };
 pub use run::runner::run_main;
 pub use scenario::claim::Claim;
+pub use scenario::clusters::{Cells, Families};
 #[doc(hidden)]
 pub use scenario::done;
-pub use scenario::{Cells, Families, Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
+pub use scenario::fit::Unfit;
+pub use scenario::{Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
 pub use wait::evidence::Evidence;
 pub use wait::needs::Needs;
 pub use wait::probe::Probe;

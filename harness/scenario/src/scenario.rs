@@ -3,16 +3,17 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use podwire_cluster::{
-    Bootstrap, Break, Cell, FlannelBackend, IpFamilies, Layout, PodNetwork, StageName,
-};
+use podwire_cluster::{Break, Layout, StageName};
 
 use crate::check::failure::Cause;
 use crate::check::reading::Metric;
 use crate::lab::Lab;
 use crate::scenario::claim::Claim;
+use crate::scenario::clusters::{Cells, Families};
 
 pub(crate) mod claim;
+pub(crate) mod clusters;
+pub(crate) mod fit;
 
 /// What a scenario's function returns.
 pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<()>> + 'lab>>;
@@ -67,43 +68,6 @@ pub enum Profile {
     Default,
     /// Run with `--profile full` only.
     Full,
-}
-
-/// The clusters that a scenario means something for, beside those that lack its stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cells {
-    /// All: it asserts what holds whoever made the cluster.
-    Any,
-    /// Each node's Pods hang on a bridge: any Pod network but the user's own.
-    WithBridge,
-    /// flannel carries the Pods' packets, in either of its ways.
-    WithFlannel,
-    /// It looks at what the steps by hand have left.
-    ByHand,
-    /// By hand, and with routes: nobody but the scenario gives Nodes their ranges and writes CNI files.
-    ByHandWithRoutes,
-    /// It looks at what kubeadm has left, or runs it.
-    Kubeadm,
-    /// Both: kubeadm, and a bridge.
-    KubeadmWithBridge,
-    /// Pods of nodes that share no segment reach each other: by routes, which a router can have as well, or
-    /// in a tunnel. flannel's host-gw needs a shared one.
-    Routable,
-    /// flannel's host-gw carries its Pods' packets: as they are, by way of the other node.
-    HostGw,
-    /// flannel's VXLAN carries its Pods' packets, in UDP between the nodes.
-    Vxlan,
-}
-
-/// The families of IP that a scenario looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Families {
-    /// IPv4 alone: in a dual-stack cluster it would say half of what there is to say.
-    Ipv4,
-    /// Each that the cluster has: in a dual-stack cluster it asserts the same by both.
-    Each,
-    /// Both: it is about what only a dual-stack cluster has.
-    Dual,
 }
 
 /// One thing that the suite asserts about a cluster's network.
@@ -203,81 +167,6 @@ impl Scenario {
     /// The ids of what it covers.
     pub fn ids(&self) -> Vec<&'static str> {
         self.covers.iter().map(|claim| claim.id).collect()
-    }
-
-    /// Whether it means something for a cluster of this cell.
-    pub fn fits(&self, cell: Cell) -> bool {
-        self.layout == cell.layout
-            && self.families.include(cell.ip_families)
-            && self.cells.include(cell)
-            && self.stage.is_of(cell)
-    }
-
-    /// Why it means nothing over a Pod network of the user's or one by its name, whoever makes the cluster;
-    /// nothing where it does.
-    pub fn unfit_for_a_manifest(&self) -> Option<&'static str> {
-        let mut cells = Bootstrap::ALL.into_iter().map(|bootstrap| Cell {
-            network: PodNetwork::Manifest,
-            ..Cell::usual(bootstrap).laid_out(self.layout)
-        });
-        if cells.clone().any(|cell| self.fits(cell)) {
-            return None;
-        }
-        if self.families == Families::Dual {
-            return Some("it is about two families of IP, which the cell does not have");
-        }
-        let has_stage = cells.any(|cell| self.stage.is_of(cell));
-        Some(match self.cells {
-            _ if !has_stage => {
-                "it starts where nobody has laid anything between the nodes, which is a stage of routes by hand"
-            }
-            Cells::WithBridge | Cells::KubeadmWithBridge => {
-                "it counts on the bridge, or the CNI file and plugins, that podwire's own networks have on each node"
-            }
-            Cells::WithFlannel | Cells::HostGw | Cells::Vxlan => {
-                "it is about one of flannel's two ways"
-            }
-            Cells::Routable => {
-                "it needs to know which way leads to whose Pods, to have a router lead there too"
-            }
-            Cells::Any | Cells::ByHand | Cells::ByHandWithRoutes | Cells::Kubeadm => {
-                "it gives Nodes their ranges and writes their CNI files itself"
-            }
-        })
-    }
-}
-
-impl Families {
-    fn include(self, families: IpFamilies) -> bool {
-        match self {
-            Self::Ipv4 => families == IpFamilies::Ipv4,
-            Self::Each => true,
-            Self::Dual => families == IpFamilies::Dual,
-        }
-    }
-}
-
-impl Cells {
-    fn include(self, cell: Cell) -> bool {
-        match self {
-            Self::Any => true,
-            Self::ByHand => cell.bootstrap == Bootstrap::ByHand,
-            Self::ByHandWithRoutes => {
-                Self::ByHand.include(cell) && cell.network == PodNetwork::Routes
-            }
-            Self::Kubeadm => cell.bootstrap == Bootstrap::Kubeadm,
-            Self::WithBridge => cell.network != PodNetwork::Manifest,
-            Self::WithFlannel => matches!(cell.network, PodNetwork::Flannel(_)),
-            Self::Routable => match cell.network {
-                PodNetwork::Routes | PodNetwork::Flannel(FlannelBackend::Vxlan) => true,
-                PodNetwork::Flannel(FlannelBackend::HostGw) | PodNetwork::Manifest => false,
-            },
-            Self::HostGw => cell.network == PodNetwork::Flannel(FlannelBackend::HostGw),
-            Self::Vxlan => cell.network == PodNetwork::Flannel(FlannelBackend::Vxlan),
-            Self::KubeadmWithBridge => {
-                Self::Kubeadm.include(cell) && Self::WithBridge.include(cell)
-            }
-        }
     }
 }
 

@@ -54,16 +54,18 @@ pub fn page(scenarios: &[Scenario]) -> String {
 
 /// Who of them means nothing over a network that is not one of podwire's own, and why.
 fn over_other_networks(scenarios: &[Scenario]) -> String {
-    let mut unfit: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for scenario in scenarios {
         if let Some(why) = scenario.unfit_for_a_manifest() {
-            unfit.entry(why).or_default().push(format!("[`{0}`](#{0})", scenario.name));
+            let name = format!("[`{0}`](#{0})", scenario.name);
+            unfit.entry(why.to_string()).or_default().push(name);
         }
     }
     let fit = scenarios.len() - unfit.values().map(Vec::len).sum::<usize>();
     let mut text = format!(
         "\n## Over a Pod network by its name, or of one's own\n\n\
-         {fit} of {} scenarios run there too, in a cluster of either bootstrap. These do not fit, because of each:\n\n",
+         {fit} of {} scenarios run there too, by hand, with kubeadm, or in both. The others do not fit, since each of \
+         these\n\n",
         scenarios.len()
     );
     for (why, names) in unfit {
@@ -256,11 +258,11 @@ What it must notice, and as what:
         let told = over_other_networks(&all);
         assert!(told.contains("\n2 of 7 scenarios run there too"), "{told}");
         for (name, why) in [
-            ("bare", "a stage of routes by hand: "),
+            ("bare", "the stage workload-bare, which such a cluster does not have: "),
             ("bridge", "have on each node: "),
-            ("tunnel", "flannel's two ways: "),
+            ("tunnel", "about flannel's VXLAN: "),
             ("ranges", "CNI files itself: "),
-            ("both", "two families of IP, which the cell does not have: "),
+            ("both", "about two families of IP: "),
         ] {
             assert!(told.contains(&format!("{why}[`{name}`](#{name})\n")), "{told}");
         }

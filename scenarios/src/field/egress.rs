@@ -88,13 +88,13 @@ enum By {
 }
 
 /// As whom the gateway, which is on the nodes' own segment, sees a Pod: by hand nothing is translated
-/// that stays there, flannel translates all that leaves the Pods' range, and a network of the user's does
-/// as it likes.
+/// that stays there, flannel translates all that leaves the Pods' range, and a network that is not
+/// podwire's own does as it likes.
 fn by_dns(network: PodNetwork) -> By {
     match network {
         PodNetwork::Routes => By::Pod,
         PodNetwork::Flannel(_) => By::Node,
-        PodNetwork::Manifest => By::Either,
+        PodNetwork::Published(_) | PodNetwork::Manifest => By::Either,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Break, Cause, Cells, Failure, JoinCommand, Lab, PodNetwork, Profile, READY_AFTER_JOIN,
-    Sabotage, Scenario, StageName, ensure, preflight_errors, secs, steps,
+    Break, Cause, Cells, Failure, JoinCommand, Lab, Profile, READY_AFTER_JOIN, Sabotage, Scenario,
+    StageName, ensure, preflight_errors, secs, steps,
 };
 
 use super::taint::OF_A_CONTROL_PLANE;
@@ -176,8 +176,8 @@ async fn network_left(lab: &Lab) -> anyhow::Result<()> {
     let answer = lab.last_node().run(NETWORK).await?;
     let there: Vec<&str> = answer.stdout.lines().collect();
     let mut wanted = vec!["cni-files", "kubeconfig", "rules"];
-    // A network of the user's may do without the bridge and its plugins.
-    if lab.pod_network() != PodNetwork::Manifest {
+    // Others may do without the bridge and its plugins.
+    if !lab.pod_network().is_of_a_manifest() {
         wanted.extend(["plugin-state", "bridge"]);
     }
     let all = wanted.iter().all(|it| there.contains(it));

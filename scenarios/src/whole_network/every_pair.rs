@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use podwire_scenario::{
-    Break, Cause, Failure, Families, Lab, Mesh, Party, PodNetwork, Probe, Profile, Sabotage,
-    Scenario, StageName, ensure, secs, steps,
+    Break, Cause, Failure, Families, Lab, Mesh, Party, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::E35;
@@ -62,7 +62,7 @@ pub(super) async fn every_pair(lab: &Lab) -> anyhow::Result<()> {
 /// The same once a node has come back. A network that the suite knows nothing of may take new addresses of Pods for the
 /// world's until it has heard of them, and translate what goes there: it gets a time to hear.
 pub(super) async fn every_pair_again(lab: &Lab) -> anyhow::Result<()> {
-    if lab.pod_network() == PodNetwork::Manifest {
+    if lab.pod_network().is_of_a_manifest() {
         lab.step("the network takes the new addresses for Pods'");
         let expected = "every pair to answer, seen as itself";
         lab.eventually(expected, secs(30), async || {

@@ -23,7 +23,6 @@ pub(crate) fn command(args: &TestArgs, cell: Cell) -> String {
     let sources = &args.sources;
     let network = match &args.network.pod_network {
         Some(AskedNetwork::Manifest(path)) => Some(path.clone().into_os_string()),
-        Some(AskedNetwork::Named(network)) => Some(network.to_string().into()),
         _ if cell.network == Cell::usual(cell.bootstrap).network => None,
         _ => Some(cell.network.to_string().into()),
     };

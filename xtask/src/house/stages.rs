@@ -339,8 +339,9 @@ impl Content {
 
 /// Cells in one word: for each part what there is of it, an asterisk for all.
 fn in_one_word(cells: &[Cell]) -> String {
-    // The user's network has stages of its own.
-    let networks = PodNetwork::ALL.len() - 1;
+    // Those of a manifest have stages of their own.
+    let own = PodNetwork::ALL.into_iter();
+    let networks = own.filter(|it| !it.is_of_a_manifest()).count();
     let part = |all: usize, name: &dyn Fn(&Cell) -> String| {
         let mut names: Vec<String> = cells.iter().map(name).collect();
         names.sort_unstable();

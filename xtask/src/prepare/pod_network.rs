@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use podwire_cluster::addresses::PODS;
 use podwire_cluster::{
     ClusterPlan, Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodImages,
-    PodManifest,
+    PodManifest, PodNetwork, Published,
 };
 use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
@@ -31,6 +31,16 @@ pub(crate) struct Given {
     conformance: Option<String>,
 }
 
+/// The network's manifest and images, as podwire makes them.
+fn made_here(network: Published) -> NamedNetwork {
+    match network {
+        Published::KubeRouter => NamedNetwork::KubeRouter,
+        Published::Calico => NamedNetwork::Calico,
+        Published::Cilium => NamedNetwork::Cilium,
+        Published::Flannel => NamedNetwork::FlannelPublished,
+    }
+}
+
 /// `net.yaml (sha256 0123456789ab)`.
 fn recognised(name: &str, sha256: &str) -> String {
     let digits = sha256.trim_start_matches("sha256:");
@@ -53,9 +63,10 @@ impl Given {
     ) -> Result<Option<Self>, Stop> {
         let (path, named) = match &args.pod_network {
             Some(AskedNetwork::Manifest(path)) => (Some(path.clone()), None),
-            Some(AskedNetwork::Named(network)) => {
-                let path = network.manifest(session.workshop().source);
-                (Some(path), Some(*network))
+            Some(AskedNetwork::Known(PodNetwork::Published(network))) => {
+                let named = made_here(*network);
+                let path = named.manifest(session.workshop().source);
+                (Some(path), Some(named))
             }
             Some(AskedNetwork::Known(_)) | None => (None, None),
         };
@@ -96,16 +107,11 @@ impl Given {
         }))
     }
 
-    /// For reports: its name, or of a manifest of the user's the file and what it is recognised by.
+    /// For reports, of a manifest of the user's: the file and what it is recognised by. Cells say the others' names.
     pub(crate) fn network(&self) -> Option<String> {
-        let manifest = self.manifest.as_ref()?;
-        Some(match self.named {
-            Some(named) => named.to_string(),
-            None => recognised(
-                &manifest.name,
-                &Digest::sha256_of(manifest.text.as_bytes()).to_string(),
-            ),
-        })
+        let manifest = self.manifest.as_ref().filter(|_| self.named.is_none())?;
+        let digest = Digest::sha256_of(manifest.text.as_bytes());
+        Some(recognised(&manifest.name, &digest.to_string()))
     }
 
     /// The archives of the user's, likewise.
@@ -296,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_is_recognised_by_its_name_or_by_its_file_and_archives_by_theirs() {
+    fn a_network_of_the_user_s_is_recognised_by_its_file_and_archives_by_theirs() {
         let given = |named| Given {
             manifest: Some(PodNetworkManifest {
                 name: "net.yaml".into(),
@@ -317,7 +323,14 @@ mod tests {
         let network = own.network().unwrap();
         assert_eq!(network, "net.yaml (sha256 af0e5d10555f)");
         assert_eq!(own.images(), ["web.tar (sha256 0123456789ab)"]);
-        let named = given(Some(NamedNetwork::Calico));
-        assert_eq!(named.network().unwrap(), "calico");
+        assert_eq!(given(Some(NamedNetwork::Calico)).network(), None);
+    }
+
+    #[test]
+    fn a_network_has_one_name_in_cells_and_among_what_is_made_here() {
+        for network in Published::ALL {
+            let cell = PodNetwork::Published(network).to_string();
+            assert_eq!(made_here(network).to_string(), cell);
+        }
     }
 }

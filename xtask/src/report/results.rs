@@ -34,7 +34,7 @@ pub(crate) struct Results {
     pub(crate) provenance: Provenance,
     /// What the nodes run: `debian`, `ubuntu:24.04`.
     pub(crate) system: String,
-    /// The Pod network where a cell does not name it: `calico`, or of a manifest of the user's its file and its digest.
+    /// The Pod network where a cell does not name it, the user's: its file and its digest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) pod_network: Option<String>,
     /// The user's archives with images of Pods: of each its file and its digest.

@@ -77,36 +77,7 @@ impl<'a> Order<'a> {
     ) -> Result<Self, Stop> {
         let bundle = parts::bundle_order(session, &args.sources)?;
         let system = NodeSystem::take(session, &args.from, &args.sources.config)?;
-        let profile = args.profile.map(|name| match name {
-            ProfileName::Default => Profile::Default,
-            ProfileName::Full => Profile::Full,
-        });
-        let choose = |profile| {
-            let chosen = select::choose(catalogue, args.filter.as_deref(), profile);
-            chosen.map_err(|unknown| Stop::Usage(unknown.to_string()))
-        };
-        let (named, mut chosen) = (choose(Some(Profile::Full))?, choose(profile)?);
-        let (upgrades, filtered) = (bundle.upgrade.is_some(), args.filter.is_some());
-        let cores = (host_counts && !filtered).then(machine::cores);
-        // Which part has which scenario is the same on every host: what this one lacks is told after the cut.
-        let before_cut = cores.filter(|_| args.shard.is_none());
-        let lacks_here = |it: &Scenario| lacks(it, upgrades, cores);
-        let lacks = |it: &Scenario| lacks(it, upgrades, before_cut);
-        let wanting = chosen.iter().find_map(|it| Some((it.name, lacks(it)?)));
-        chosen.retain(|it| lacks(it).is_none());
-        if let (true, Some((name, lack))) = (filtered, wanting) {
-            let told = format!("{name}: {lack}");
-            if chosen.is_empty() {
-                return Err(Stop::Usage(told));
-            }
-            session.progress.line(&told);
-        }
-        if chosen.is_empty() {
-            return Err(Stop::Usage(
-                "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
-                    .into(),
-            ));
-        }
+        let asked = Asked::of(session, args, catalogue, bundle.upgrade.is_some())?;
         let (cells, starved) = match host_counts {
             true => carried(session, args, cells(args)?)?,
             false => (cells(args)?, Starved::default()),
@@ -114,7 +85,7 @@ impl<'a> Order<'a> {
         for line in starved.lines() {
             session.progress.line(&line);
         }
-        let cells = laid_out(&cells, &chosen);
+        let cells = laid_out(&cells, &asked.chosen);
         let conformance = args.tests == Some(AskedTests::Conformance);
         let conformance = conformance.then_some(bundle.kubernetes.as_str());
         let pod_network = Given::read(session, &args.network, conformance)?;
@@ -122,55 +93,36 @@ impl<'a> Order<'a> {
         let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let target = Target::new(args.nodes, &cells, &bundle);
         let configurations = configurations::Given::read(&args.network, target)?;
-        let widest = select::widest(args.filter.as_deref(), profile);
-        let once = leaves_bootstrap_open(args) && widest == Profile::Default;
-        let mut pairs = pairs(&cells, &chosen, once);
+        let once = leaves_bootstrap_open(args) && asked.widest == Profile::Default;
+        let mut pairs = pairs(&cells, &asked.chosen, once);
         if pairs.is_empty() {
-            return Err(Stop::Usage(unfit(&chosen, &cells)));
+            return Err(Stop::Usage(unfit(&asked.chosen, &cells)));
         }
-        // Somebody has asked for each of those that a filter names.
-        let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
-        let others = chosen.iter().copied();
-        let others = others.filter(|it| args.filter.is_some() && !fits(it));
-        let others: Vec<&Scenario> = others.collect();
+        let others = asked.named_in_vain(&cells);
         if !others.is_empty() {
             session.progress.line(&unfit(&others, &cells));
         }
-        let mut left_out = left_out(catalogue, &named, &chosen, &cells, args.filter.is_some());
-        for one in &mut left_out {
-            let scenario = named.iter().find(|it| it.name == one.name);
-            let is_chosen = chosen.iter().any(|it| it.name == one.name);
-            let fits = |cell: &&Cell| is_chosen && scenario.is_some_and(|it| it.fits(**cell));
-            if let Some(lack) = scenario.and_then(|it| lacks(it)) {
-                one.reason = lack;
-            } else if let Some(cell) = starved.cells.iter().find(fits) {
-                one.reason = starved.told(*cell);
-            }
-        }
+        let mut left_out = left_out(catalogue, &asked, &cells, &starved);
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
         let shard = shard.transpose().map_err(Stop::Usage)?;
         let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
         // Whose part begins the list also says what fits none of the clusters.
         let mut begins = true;
+        let of_all = pairs.len();
         if let Some((shard, _)) = &shard {
             let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
-            let count = pairs.len();
             let range = shard.range(&weights);
             begins = range.start == 0;
             pairs = pairs.drain(range).collect();
-            for (_, scenario) in &pairs {
-                let told = left_out.iter().any(|it| it.name == scenario.name);
-                if let (Some(reason), false) = (lacks_here(scenario), told) {
-                    let name = scenario.name.to_owned();
-                    left_out.push(LeftOut { name, reason });
-                }
-            }
-            pairs.retain(|(_, it)| lacks_here(it).is_none());
-            if pairs.is_empty() {
-                return Err(Stop::Usage(format!(
-                    "--shard {shard}: nothing is left for this part of {count} scenarios; take fewer parts"
-                )));
-            }
+        }
+        // Which part has which scenario is the same on every host: what this one lacks is left out of its part.
+        let cores = (host_counts && !asked.filtered).then(machine::cores);
+        left_out.extend(leave_out_the_starving(&mut pairs, cores));
+        if pairs.is_empty() {
+            return Err(Stop::Usage(nothing_left(
+                shard.as_ref().map(|it| &it.0),
+                of_all,
+            )));
         }
         let orders = cells.iter().map(|cell| {
             let of_cell = pairs.iter().filter(|(of, _)| of == cell);
@@ -312,36 +264,108 @@ impl<'a> Order<'a> {
 const NOTHING_TO_UPGRADE_TO: &str =
     "needs a newer Kubernetes to upgrade to, like --kubernetes 1.35 --upgrade-to 1.36";
 
-/// What keeps a scenario out of a run, whatever its clusters are; `cores` are the host's, where these count.
-fn lacks(scenario: &Scenario, upgrades: bool, cores: Option<usize>) -> Option<String> {
-    if scenario.upgrades && !upgrades {
-        return Some(NOTHING_TO_UPGRADE_TO.to_owned());
-    }
-    let cores = cores.filter(|cores| *cores < scenario.cores)?;
-    Some(format!(
-        "needs {} processors of this host, which has {cores}; --filter runs it all the same",
-        scenario.cores
-    ))
+/// The scenarios that a run is asked for, whatever its clusters and its host are.
+struct Asked<'a> {
+    /// Those of its filter, all if it has none.
+    named: Vec<&'a Scenario>,
+    /// Those of them that are of its profile, and for which it has what they need.
+    chosen: Vec<&'a Scenario>,
+    /// The profile that these are of.
+    widest: Profile,
+    /// Whether somebody has named them.
+    filtered: bool,
+    /// Whether there is something to upgrade to.
+    upgrades: bool,
 }
 
-/// What a run was not asked for, and why: `named` are those of its filter, all if it has none, and `chosen`
-/// those of them that are of its profile. Of these, each that a filter names is told among the scenarios.
+impl<'a> Asked<'a> {
+    fn of(
+        session: &Session,
+        args: &TestArgs,
+        catalogue: &'a [Scenario],
+        upgrades: bool,
+    ) -> Result<Self, Stop> {
+        let profile = args.profile.map(|name| match name {
+            ProfileName::Default => Profile::Default,
+            ProfileName::Full => Profile::Full,
+        });
+        let asked = Self::choose(catalogue, args.filter.as_deref(), profile, upgrades)
+            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
+        let mut named = asked.named.iter();
+        let in_vain = named.find(|it| asked.filtered && asked.lacks_an_upgrade(it));
+        if let Some(in_vain) = in_vain {
+            let told = format!("{}: {NOTHING_TO_UPGRADE_TO}", in_vain.name);
+            if asked.chosen.is_empty() {
+                return Err(Stop::Usage(told));
+            }
+            session.progress.line(&told);
+        }
+        if asked.chosen.is_empty() {
+            return Err(Stop::Usage(
+                "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
+                    .into(),
+            ));
+        }
+        Ok(asked)
+    }
+
+    fn choose(
+        catalogue: &'a [Scenario],
+        filter: Option<&str>,
+        profile: Option<Profile>,
+        upgrades: bool,
+    ) -> Result<Self, select::Unknown> {
+        let mut asked = Self {
+            named: select::choose(catalogue, filter, Some(Profile::Full))?,
+            chosen: Vec::new(),
+            widest: select::widest(filter, profile),
+            filtered: filter.is_some(),
+            upgrades,
+        };
+        let chosen = select::choose(catalogue, filter, profile)?.into_iter();
+        asked.chosen = chosen.filter(|it| !asked.lacks_an_upgrade(it)).collect();
+        Ok(asked)
+    }
+
+    fn lacks_an_upgrade(&self, scenario: &Scenario) -> bool {
+        scenario.upgrades && !self.upgrades
+    }
+
+    /// Those that somebody has named and that fit none of these cells.
+    fn named_in_vain(&self, cells: &[Cell]) -> Vec<&'a Scenario> {
+        let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
+        let chosen = self.chosen.iter().copied();
+        chosen.filter(|it| self.filtered && !fits(it)).collect()
+    }
+}
+
+/// What a run was not asked for, or cannot do on these cells, and why. Of these, each that a filter names is told among
+/// the scenarios.
 fn left_out(
     catalogue: &[Scenario],
-    named: &[&Scenario],
-    chosen: &[&Scenario],
+    asked: &Asked<'_>,
     cells: &[Cell],
-    filtered: bool,
+    starved: &Starved,
 ) -> Vec<LeftOut> {
+    let is_of = |list: &[&Scenario], one: &Scenario| list.iter().any(|it| it.name == one.name);
     let reason = |scenario: &Scenario| {
-        let is_of = |list: &[&Scenario]| list.iter().any(|it| it.name == scenario.name);
-        let fits = cells.iter().any(|cell| scenario.fits(*cell));
-        match (is_of(named), is_of(chosen)) {
-            (false, _) => Some("--filter does not name it".to_owned()),
-            (true, false) => Some("it belongs to --profile full".to_owned()),
-            (true, true) if !filtered && !fits => Some(belongs_elsewhere(scenario, cells)),
-            (true, true) => None,
+        if !is_of(&asked.named, scenario) {
+            return Some("--filter does not name it".to_owned());
         }
+        if asked.lacks_an_upgrade(scenario) {
+            return Some(NOTHING_TO_UPGRADE_TO.to_owned());
+        }
+        if !is_of(&asked.chosen, scenario) {
+            return Some("it belongs to --profile full".to_owned());
+        }
+        if asked.filtered || cells.iter().any(|cell| scenario.fits(*cell)) {
+            return None;
+        }
+        let mut starved_cells = starved.cells.iter();
+        Some(match starved_cells.find(|cell| scenario.fits(**cell)) {
+            Some(cell) => starved.told(*cell),
+            None => belongs_elsewhere(scenario, cells),
+        })
     };
     let each = catalogue.iter().filter_map(|scenario| {
         Some(LeftOut {
@@ -350,6 +374,39 @@ fn left_out(
         })
     });
     each.collect()
+}
+
+/// Takes out what needs more processors than this host has, and says so of each; nothing without a number of them.
+fn leave_out_the_starving(
+    pairs: &mut Vec<(Cell, &Scenario)>,
+    cores: Option<usize>,
+) -> Vec<LeftOut> {
+    let cores = cores.unwrap_or(usize::MAX);
+    let starving = pairs.extract_if(.., |(_, it)| cores < it.cores);
+    let mut told: Vec<LeftOut> = starving
+        .map(|(_, it)| LeftOut {
+            name: it.name.to_owned(),
+            reason: format!(
+                "needs {} processors of this host, which has {cores}; --filter runs it all the same",
+                it.cores
+            ),
+        })
+        .collect();
+    told.dedup_by(|one, other| one.name == other.name);
+    told
+}
+
+/// Why a run would end as if all were well, of scenarios on clusters that it is asked for.
+fn nothing_left(shard: Option<&Shard>, of_all: usize) -> String {
+    match shard {
+        Some(shard) => format!(
+            "--shard {shard}: nothing is left for this part of {of_all} scenarios; take fewer parts"
+        ),
+        None => {
+            "every scenario needs more processors than this host has; --filter runs it all the same"
+                .to_owned()
+        }
+    }
 }
 
 /// Whether it is for us to say which bootstrap shows what: of scenarios of ours, where nobody names one.
@@ -490,42 +547,40 @@ fn laid_out(cells: &[Cell], chosen: &[&Scenario]) -> Vec<Cell> {
 
 /// Why a scenario means nothing for any of these cells, and for which it does.
 fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
-    let stage = scenario.stage;
-    let has_stage = cells.iter().any(|cell| stage.is_of(*cell));
-    let lacks = if has_stage {
-        ""
-    } else {
-        ", which such a cluster does not have"
+    let why = scenario.unfit_for_all(cells.iter().copied());
+    let why = why.map(|why| format!("{why}; ")).unwrap_or_default();
+    let families = match scenario.families {
+        Families::Dual => IpFamilies::Dual,
+        Families::Ipv4 | Families::Each => IpFamilies::Ipv4,
     };
-    let all_dual = cells.iter().all(|cell| cell.ip_families.is_dual());
-    let (families, with) = match scenario.families {
-        Families::Dual => (IpFamilies::Dual, ", with --ip-families dual"),
-        Families::Ipv4 if all_dual => (IpFamilies::Ipv4, ", with IPv4 alone"),
-        Families::Ipv4 | Families::Each => (IpFamilies::Ipv4, ""),
+    let differs = cells.iter().all(|cell| cell.ip_families != families);
+    let with = match scenario.families {
+        Families::Dual => ", with --ip-families dual",
+        Families::Ipv4 if differs => ", with --ip-families ipv4",
+        Families::Ipv4 | Families::Each => "",
     };
-    let fitting: Vec<String> = Bootstrap::ALL
-        .into_iter()
-        .filter_map(|bootstrap| {
-            let networks: Vec<String> = PodNetwork::ALL
-                .into_iter()
-                .filter(|network| {
-                    scenario.fits(Cell {
-                        network: *network,
-                        ..Cell::usual(bootstrap)
-                            .laid_out(scenario.layout)
-                            .with_families(families)
-                    })
-                })
-                .map(|network| network.to_string())
-                .collect();
-            let any = !networks.is_empty();
-            any.then(|| format!("{bootstrap} ({})", networks.join(", ")))
+    let fitting = Bootstrap::ALL.into_iter().filter_map(|bootstrap| {
+        let usual = Cell::usual(bootstrap)
+            .laid_out(scenario.layout)
+            .with_families(families);
+        let networks = PodNetwork::ALL.into_iter();
+        let networks = networks.filter(|network| {
+            scenario.fits(Cell {
+                network: *network,
+                ..usual
+            })
+        });
+        let names: Vec<String> = networks.map(|network| network.to_string()).collect();
+        if names.is_empty() {
+            return None;
+        }
+        Some(match names.len() == PodNetwork::ALL.len() {
+            true => format!("{bootstrap} (any)"),
+            false => format!("{bootstrap} ({})", names.join(", ")),
         })
-        .collect();
-    format!(
-        "starts from the stage {stage}{lacks}; it is for clusters of {}{with}",
-        fitting.join(" and ")
-    )
+    });
+    let fitting: Vec<String> = fitting.collect();
+    format!("{why}it is for clusters of {}{with}", fitting.join(" and "))
 }
 
 /// Why these scenarios mean nothing for any of these cells, and for which they do: one line each.
@@ -631,8 +686,8 @@ mod tests {
         let of = |cell: Cell| [&ipv4, &dual, &each].map(|scenario| scenario.fits(cell));
         assert_eq!(of(usual), [true, false, true]);
         assert_eq!(of(both), [false, true, true]);
-        insta::assert_snapshot!(belongs_elsewhere(&ipv4, &[both]), @"starts from the stage workload; it is for clusters of by-hand (routes, flannel, flannel-host-gw, manifest) and kubeadm (routes, flannel, flannel-host-gw, manifest), with IPv4 alone");
-        insta::assert_snapshot!(belongs_elsewhere(&dual, &[usual]), @"starts from the stage workload; it is for clusters of by-hand (routes, flannel, flannel-host-gw, manifest) and kubeadm (routes, flannel, flannel-host-gw, manifest), with --ip-families dual");
+        insta::assert_snapshot!(belongs_elsewhere(&ipv4, &[both]), @"looks at IPv4 alone; it is for clusters of by-hand (any) and kubeadm (any), with --ip-families ipv4");
+        insta::assert_snapshot!(belongs_elsewhere(&dual, &[usual]), @"is about two families of IP; it is for clusters of by-hand (any) and kubeadm (any), with --ip-families dual");
     }
 
     #[test]
@@ -686,9 +741,8 @@ mod tests {
         let catalogue = [scenario("every_pair"), full, elsewhere];
         let cells = [Cell::usual(Bootstrap::ByHand)];
         let told = |filter: Option<&str>, profile: Option<Profile>| {
-            let named = select::choose(&catalogue, filter, Some(Profile::Full)).unwrap();
-            let chosen = select::choose(&catalogue, filter, profile).unwrap();
-            let left_out = left_out(&catalogue, &named, &chosen, &cells, filter.is_some());
+            let asked = Asked::choose(&catalogue, filter, profile, false).unwrap();
+            let left_out = left_out(&catalogue, &asked, &cells, &Starved::default());
             let lines = left_out
                 .iter()
                 .map(|it| format!("{}: {}", it.name, it.reason));
@@ -696,7 +750,7 @@ mod tests {
         };
         insta::assert_snapshot!(told(None, None), @"
         headless_service: it belongs to --profile full
-        node_reset: starts from the stage workload; it is for clusters of kubeadm (routes, flannel, flannel-host-gw, manifest)
+        node_reset: runs kubeadm, or looks at what that has left; it is for clusters of kubeadm (any)
         ");
         let filter = Some("every_pair,node_reset");
         insta::assert_snapshot!(told(filter, None), @"headless_service: --filter does not name it");
@@ -717,12 +771,24 @@ mod tests {
             cores: 4,
             ..scenario("kubeadm_control_planes")
         };
-        assert!(lacks(&upgrade, false, None).is_some());
-        assert_eq!(lacks(&upgrade, true, Some(1)), None);
-        insta::assert_snapshot!(lacks(&large, false, Some(2)).unwrap(), @"needs 4 processors of this host, which has 2; --filter runs it all the same");
-        assert_eq!(lacks(&large, false, Some(4)), None);
+        let catalogue = [scenario("every_pair"), upgrade, large];
+        let cells = [Cell::usual(Bootstrap::Kubeadm)];
+        let told = |upgrades: bool, cores: Option<usize>| {
+            let asked = Asked::choose(&catalogue, None, None, upgrades).unwrap();
+            let mut left = left_out(&catalogue, &asked, &cells, &Starved::default());
+            let mut pairs = pairs(&cells, &asked.chosen, false);
+            left.extend(leave_out_the_starving(&mut pairs, cores));
+            let run = pairs.iter().map(|(_, it)| it.name.to_owned());
+            let left = left.iter().map(|it| format!("not {}", it.name));
+            run.chain(left).collect::<Vec<_>>().join(", ")
+        };
+        insta::assert_snapshot!(told(false, Some(2)), @"every_pair, not kubeadm_upgrade, not kubeadm_control_planes");
+        insta::assert_snapshot!(told(true, Some(4)), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
         // Somebody has asked for it.
-        assert_eq!(lacks(&large, false, None), None);
+        insta::assert_snapshot!(told(true, None), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
+        let mut pairs = vec![(cells[0], &catalogue[2])];
+        let left = leave_out_the_starving(&mut pairs, Some(2));
+        insta::assert_snapshot!(left[0].reason, @"needs 4 processors of this host, which has 2; --filter runs it all the same");
     }
 
     #[test]
@@ -791,7 +857,7 @@ mod tests {
         insta::assert_snapshot!(unfit(&[&bare, &bridge], &[by_hand]), @"
         nothing to run on a cluster of by-hand/nftables/manifest in:
           kube_proxy_from_nothing starts from the stage workload-bare, which such a cluster does not have; it is for clusters of by-hand (routes)
-          node_reset starts from the stage joined; it is for clusters of kubeadm (routes, flannel, flannel-host-gw)
+          node_reset runs kubeadm, or looks at what that has left; it is for clusters of kubeadm (routes, flannel, flannel-host-gw)
         (--bootstrap takes what stands in front, --pod-network what stands in parentheses)
         ");
     }

@@ -38,7 +38,7 @@ fn a_manifest_whose_nodes_would_ask_a_registry_runs_with_what_they_have_when_ask
 fn kube_router_is_built_and_carries_by_its_name() {
     let words =
         "test --yes --nodes 2 --bootstrap kubeadm --filter every_pair --pod-network kube-router";
-    let scenario = passes_in(words, "kubeadm/nftables/manifest");
+    let scenario = passes_in(words, "kubeadm/nftables/kube-router");
     let again = scenario["again"].as_str().unwrap_or_default();
     assert!(
         again.is_empty() || again.contains("--pod-network kube-router"),
@@ -50,21 +50,21 @@ fn kube_router_is_built_and_carries_by_its_name() {
 #[ignore = "runs a cluster of machines"]
 fn calico_is_built_and_carries_by_its_name() {
     let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network calico";
-    passes_in(words, "by-hand/nftables/manifest");
+    passes_in(words, "by-hand/nftables/calico");
 }
 
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn cilium_is_built_and_carries_by_its_name() {
     let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network cilium";
-    passes_in(words, "by-hand/nftables/manifest");
+    passes_in(words, "by-hand/nftables/cilium");
 }
 
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn flannel_carries_as_it_is_published() {
     let words = "test --yes --nodes 2 --bootstrap by-hand --filter every_pair --pod-network flannel-published";
-    passes_in(words, "by-hand/nftables/manifest");
+    passes_in(words, "by-hand/nftables/flannel-published");
 }
 
 /// Gives the record of a run's only scenario, which passes in this cell.

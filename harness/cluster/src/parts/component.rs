@@ -346,9 +346,9 @@ pub fn api_server(network: PodNetwork, families: IpFamilies, settings: Settings)
         ("--etcd-servers", "http://127.0.0.1:2379"),
         ("--kubelet-preferred-address-types", "InternalIP"),
     ]);
-    let server = match network {
-        PodNetwork::Manifest => server.with("--allow-privileged", true),
-        PodNetwork::Routes | PodNetwork::Flannel(_) => server,
+    let server = match network.is_of_a_manifest() {
+        true => server.with("--allow-privileged", true),
+        false => server,
     };
     // Every kind of object's cache ticks several times a second, whether anybody asks or not; the few
     // clients here are served by etcd as fast.

@@ -84,7 +84,7 @@ pub fn network(network: PodNetwork, families: IpFamilies) -> Unit {
                 crate::parts::cni::MASQUERADE_PATH
             ),
         ),
-        PodNetwork::Flannel(_) | PodNetwork::Manifest => {
+        PodNetwork::Flannel(_) | PodNetwork::Published(_) | PodNetwork::Manifest => {
             ("overlay br_netfilter vxlan", String::new())
         }
     };

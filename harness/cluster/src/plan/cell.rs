@@ -75,6 +75,34 @@ pub enum FlannelBackend {
     HostGw,
 }
 
+/// A Pod network that is known by its name, and laid by a manifest as its project publishes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Published {
+    /// kube-router: routes by BGP between the nodes, each Node's Pods in its range.
+    KubeRouter,
+    /// Calico: routes where nodes share a segment and VXLAN elsewhere, blocks of addresses of its own choice.
+    Calico,
+    /// Cilium: programs of the kernel's own (eBPF) at each Pod, routes, each Node's Pods in its range.
+    Cilium,
+    /// flannel (VXLAN), each Node's Pods in its range.
+    Flannel,
+}
+
+impl Published {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::KubeRouter, Self::Calico, Self::Cilium, Self::Flannel];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::KubeRouter => "kube-router",
+            Self::Calico => "calico",
+            Self::Cilium => "cilium",
+            Self::Flannel => "flannel-published",
+        }
+    }
+}
+
 /// What connects Pods of different nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +111,8 @@ pub enum PodNetwork {
     Routes,
     /// flannel as a DaemonSet; each node's range is the one that the controller manager gives it.
     Flannel(FlannelBackend),
+    /// One by its name, of the manifest that its project publishes. Each Node has a range.
+    Published(Published),
     /// The one of a manifest that the user gave, see [`PodManifest`](crate::plan::pod_manifest::PodManifest). Each Node
     /// has a range all the same; whether the network keeps to it is its own business.
     Manifest,
@@ -90,10 +120,14 @@ pub enum PodNetwork {
 
 impl PodNetwork {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 8] = [
         Self::Routes,
         Self::Flannel(FlannelBackend::Vxlan),
         Self::Flannel(FlannelBackend::HostGw),
+        Self::Published(Published::KubeRouter),
+        Self::Published(Published::Calico),
+        Self::Published(Published::Cilium),
+        Self::Published(Published::Flannel),
         Self::Manifest,
     ];
 
@@ -101,7 +135,16 @@ impl PodNetwork {
     pub fn allocates(self) -> bool {
         match self {
             Self::Routes => false,
-            Self::Flannel(_) | Self::Manifest => true,
+            Self::Flannel(_) | Self::Published(_) | Self::Manifest => true,
+        }
+    }
+
+    /// Whether a manifest that is not podwire's own lays it, see [`PodManifest`](crate::plan::pod_manifest::PodManifest):
+    /// one as published, or the user's.
+    pub fn is_of_a_manifest(self) -> bool {
+        match self {
+            Self::Published(_) | Self::Manifest => true,
+            Self::Routes | Self::Flannel(_) => false,
         }
     }
 
@@ -110,6 +153,7 @@ impl PodNetwork {
             Self::Routes => "routes",
             Self::Flannel(FlannelBackend::Vxlan) => "flannel",
             Self::Flannel(FlannelBackend::HostGw) => "flannel-host-gw",
+            Self::Published(published) => published.name(),
             Self::Manifest => "manifest",
         }
     }
@@ -317,7 +361,7 @@ mod tests {
         for cell in Cell::all() {
             assert_eq!(cell.to_string().parse(), Ok(cell));
         }
-        assert_eq!(Cell::all().count(), 80);
+        assert_eq!(Cell::all().count(), 160);
         assert!(Cell::all().all(Cell::exists));
         let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
         assert_eq!(dual.to_string(), "by-hand/nftables/routes+dual");
@@ -329,7 +373,7 @@ mod tests {
         let told = |text: &str| text.parse::<Cell>().unwrap_err().to_string();
         insta::assert_snapshot!(told("hand/nftables/routes"), @r#""hand" is no bootstrap: by-hand, kubeadm are"#);
         insta::assert_snapshot!(told("kubeadm/ipvs/routes"), @r#""ipvs" is no mode of kube-proxy: nftables, iptables are"#);
-        insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, manifest are"#);
+        insta::assert_snapshot!(told("kubeadm/iptables"), @r#""" is no Pod network: routes, flannel, flannel-host-gw, kube-router, calico, cilium, flannel-published, manifest are"#);
         insta::assert_snapshot!(told("kubeadm/nftables/flannel+two"), @r#""two" is no layout: flat, routed, second-card, control-planes are"#);
     }
 }

@@ -60,7 +60,10 @@ impl StageName {
             ],
             // A Pod network that runs in Pods needs the API's Service, so kube-proxy comes first:
             // there is nothing to see without it.
-            (Bootstrap::ByHand, PodNetwork::Flannel(_) | PodNetwork::Manifest) => &[
+            (
+                Bootstrap::ByHand,
+                PodNetwork::Flannel(_) | PodNetwork::Published(_) | PodNetwork::Manifest,
+            ) => &[
                 Self::Booted,
                 Self::Identified,
                 Self::ControlPlane,

@@ -18,7 +18,7 @@ use super::cluster::Cluster;
 use super::readiness::is_running;
 use crate::parts::workload::WORKLOAD_SELECTOR;
 use crate::plan::addresses::{node_number, pod_range};
-use crate::plan::cell::PodNetwork;
+use crate::plan::cell::{PodNetwork, Published};
 use crate::plan::error::ClusterError;
 
 /// A command on a node that sends requests, without these.
@@ -94,19 +94,19 @@ impl Cluster {
 
     /// The range that the Pods of each node have their addresses from, by the node's number. Where
     /// the controller manager gives them out, a Node that has just come may have none yet. Nothing
-    /// for a Pod network of the user's, which may take its addresses from anywhere.
+    /// for one that chooses addresses itself: Calico, and maybe the user's.
     ///
     /// # Errors
     /// [`ClusterError::Api`].
     pub async fn pod_ranges(&self) -> Result<Option<BTreeMap<u32, Ipv4Net>>, ClusterError> {
         match self.plan().cell.network {
-            PodNetwork::Manifest => return Ok(None),
+            PodNetwork::Manifest | PodNetwork::Published(Published::Calico) => return Ok(None),
             PodNetwork::Routes => {
                 let numbers = 1..=self.plan().nodes;
                 let ranges = numbers.map(|number| (number, pod_range(number)));
                 return Ok(Some(ranges.collect()));
             }
-            PodNetwork::Flannel(_) => {}
+            PodNetwork::Flannel(_) | PodNetwork::Published(_) => {}
         }
         let nodes: Api<ApiNode> = Api::all(self.api());
         let listed = nodes.list(&ListParams::default()).await;

@@ -135,11 +135,11 @@ pub(crate) fn pod_network(plan: &ClusterPlan) -> Result<Part, ClusterError> {
             let text = format!("{:#}\n", flannel::manifest(backend, plan.cell.ip_families));
             part("apply flannel's manifest", [apply(&text)])
         }
-        PodNetwork::Manifest => {
-            let of_user = plan.pod_manifest.as_ref();
-            let of_user = of_user.ok_or(ClusterError::NoPodManifest)?;
-            let says = format!("apply {}", of_user.name);
-            part(&says, [apply(&of_user.text)])
+        PodNetwork::Published(_) | PodNetwork::Manifest => {
+            let manifest = plan.pod_manifest.as_ref();
+            let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
+            let says = format!("apply {}", manifest.name);
+            part(&says, [apply(&manifest.text)])
         }
     })
 }

@@ -42,11 +42,13 @@ impl ClusterPlan {
     /// As [`ClusterPlan::key`].
     pub fn cells_with(&self, stage: StageName) -> Result<Vec<Cell>, ClusterError> {
         let key = self.key(stage)?;
-        let manifest = |cell: Cell| cell.network == PodNetwork::Manifest;
+        let is_own = |network: PodNetwork| !network.is_of_a_manifest();
+        let network = self.cell.network;
         let mut same = Vec::new();
         for cell in Cell::all() {
-            // The user's network comes with what it is, and without it there is none.
-            if !stage.is_of(cell) || manifest(cell) != manifest(self.cell) {
+            // A manifest comes with what it is: without it there is no such network, and with it no other.
+            let could_be = cell.network == network || is_own(cell.network) && is_own(network);
+            if !stage.is_of(cell) || !could_be {
                 continue;
             }
             let other = Self {
@@ -70,8 +72,7 @@ mod tests {
 
     use super::*;
     use crate::plan::breaks::Break;
-    use crate::plan::cell::ProxyMode;
-    use crate::plan::cell::{Bootstrap, FlannelBackend};
+    use crate::plan::cell::{Bootstrap, FlannelBackend, ProxyMode, Published};
     use crate::plan::cluster_plan::{ImageFiles, Size};
     use crate::plan::configurations::{Configurations, Kind};
     use crate::plan::ip_families::IpFamilies;
@@ -95,9 +96,9 @@ mod tests {
         };
         let tcg = Accelerator::Tcg;
         let plan = ClusterPlan::new(nodes, cell, "1.36.4", &image, tcg, "10.0.2", "cpu", broken);
-        let manifest = (cell.network == PodNetwork::Manifest).then(|| PodManifest {
+        let manifest = cell.network.is_of_a_manifest().then(|| PodManifest {
             name: "net.yaml".into(),
-            text: "kind: DaemonSet".into(),
+            text: format!("kind: DaemonSet # {}", cell.network),
             controllers: vec![Controller {
                 kind: ControllerKind::DaemonSet,
                 namespace: "net".into(),
@@ -121,6 +122,15 @@ mod tests {
     fn steps_to(plan: &ClusterPlan, stage: StageName) -> String {
         let line = stage.line(plan.cell).iter();
         line.map(|name| last_step_to(plan, *name)).collect()
+    }
+
+    /// Every cell, of the networks by name with one of them: they differ by their manifests alone.
+    fn cells() -> impl Iterator<Item = Cell> {
+        let is_one = |network| match network {
+            PodNetwork::Published(published) => published == Published::Calico,
+            PodNetwork::Routes | PodNetwork::Flannel(_) | PodNetwork::Manifest => true,
+        };
+        Cell::all().filter(move |cell| is_one(cell.network))
     }
 
     /// A plan's stages, of each the last step to it and its key.
@@ -232,7 +242,7 @@ mod tests {
             layout,
             ip_families,
         } = cell;
-        for other in Cell::all() {
+        for other in cells() {
             let differs = [
                 other.bootstrap != bootstrap,
                 other.proxy != proxy,
@@ -241,7 +251,7 @@ mod tests {
                 other.ip_families != ip_families,
             ];
             if differs.iter().filter(|it| **it).count() == 1 {
-                let needs = other.network == PodNetwork::Manifest;
+                let needs = other.network.is_of_a_manifest();
                 let manifest = needs.then(|| plan_of(other, nodes, None).pod_manifest);
                 // Stages that the other cell does not have are not compared.
                 vary(other.to_string(), !differs[0], &|it| {
@@ -326,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_key_changes_with_the_steps_that_lead_to_its_stage_and_with_nothing_else() {
-        for cell in Cell::all() {
+        for cell in cells() {
             let own = plan_of(cell, 2, None);
             let made_of_own = made(&own);
             for other in varied(&own) {

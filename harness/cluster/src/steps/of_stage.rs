@@ -12,7 +12,7 @@ use super::step::{Action, Beginning, Beyond, Boot, Plug, Pods, Settled, Settling
 use super::with_kubeadm;
 use crate::parts::credentials::Credentials;
 use crate::parts::workload::WORKLOAD_SELECTOR;
-use crate::plan::cell::{Bootstrap, PodNetwork};
+use crate::plan::cell::Bootstrap;
 use crate::plan::cluster_plan::ClusterPlan;
 use crate::plan::error::ClusterError;
 use crate::plan::layout::Member;
@@ -163,7 +163,7 @@ fn boot(plan: &ClusterPlan) -> Boot {
 fn settling(plan: &ClusterPlan, stage: StageName) -> Result<Settling, ClusterError> {
     let has = stage.has(plan.cell);
     let mut when = Vec::new();
-    if plan.cell.network == PodNetwork::Manifest && has.pod_network {
+    if plan.cell.network.is_of_a_manifest() && has.pod_network {
         let manifest = plan.pod_manifest.as_ref();
         let manifest = manifest.ok_or(ClusterError::NoPodManifest)?;
         when.push(Settled::Controllers(manifest.controllers.clone()));

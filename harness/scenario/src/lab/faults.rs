@@ -306,11 +306,10 @@ impl Node<'_> {
             "route what goes from {self} to {to}'s Pods over {over}"
         ));
         over.hand_on_half_connections(self).await?;
-        let ranges = self.lab().cluster().pod_ranges().await?;
-        let range = ranges.and_then(|ranges| ranges.get(&to.number()).copied());
-        let targets = match range {
-            Some(range) => vec![range.to_string()],
-            None => {
+        let targets = match self.lab().pod_network().is_of_a_manifest() {
+            false => vec![to.range_of_pods().await?.to_string()],
+            // Its daemon may lay the route to a range again, and lays none to single Pods of other nodes.
+            true => {
                 let pods = self.lab().pods().on(to).running().await?;
                 pods.iter().map(|pod| pod.address.to_string()).collect()
             }

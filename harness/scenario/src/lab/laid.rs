@@ -123,7 +123,9 @@ impl Node<'_> {
     fn needs_daemon(self) -> Needs {
         match self.lab().pod_network() {
             PodNetwork::Routes => self.needs_kube_router(),
-            PodNetwork::Flannel(_) | PodNetwork::Manifest => self.needs_flannel(),
+            PodNetwork::Flannel(_) | PodNetwork::Published(_) | PodNetwork::Manifest => {
+                self.needs_flannel()
+            }
         }
     }
 

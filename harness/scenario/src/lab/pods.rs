@@ -101,8 +101,8 @@ impl Pod {
         phase.unwrap_or_default()
     }
 
-    /// Whether its address is one of the Pods' range; of a network of the user's, which may have any range: whether
-    /// it is neither a machine's nor a Service's.
+    /// Whether its address is one of the Pods' range; over the user's network, which may have any range, whether it is
+    /// neither a machine's nor a Service's.
     pub fn has_pod_address(&self, network: PodNetwork) -> bool {
         let of_others = [
             addresses::SEGMENT,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
-use podwire_cluster::{PodNetwork, addresses};
+use podwire_cluster::addresses;
 use podwire_lan::Ipv4Net;
 use podwire_lan::witness::{Moment, Seen, Witness};
 use podwire_probe::Kind;
@@ -105,8 +105,8 @@ impl Wire<'_> {
             forgotten == 0,
             "the wire is asked too late: {forgotten} frames since then are forgotten"
         );
-        // Whatever a network of the user's wraps its packets in.
-        let hidden = self.lab.pod_network() == PodNetwork::Manifest;
+        // Whatever a network that is not podwire's own wraps its packets in.
+        let hidden = self.lab.pod_network().is_of_a_manifest();
         Ok(wire::carried(&observed, hidden)?)
     }
 

@@ -270,7 +270,8 @@ fn check(context: &CellContext, scenario: &Scenario, now: &Now) -> Result<Cell, 
 mod tests {
     use super::*;
     use crate::run::context::Share;
-    use crate::scenario::{Cells, Families, Profile};
+    use crate::scenario::Profile;
+    use crate::scenario::clusters::{Cells, Families};
     use podwire_cluster::{
         Bootstrap, Break, Cell, ClusterPlan, ImageFiles, Layout, ProxyMode, StageName,
     };

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser};
 use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodNetwork, ProxyMode};
 use podwire_images::bundle::{BundleFrom, Replacement};
-use podwire_images::image::{ImageFrom, NamedNetwork};
+use podwire_images::image::ImageFrom;
 
 /// By which a change is named: what one side of a comparison has and the other may not have.
 #[derive(Debug, Parser)]
@@ -24,8 +24,6 @@ pub(crate) struct ChangeArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AskedNetwork {
     Known(PodNetwork),
-    /// By a manifest and an image that podwire brings.
-    Named(NamedNetwork),
     /// A file that is there.
     Manifest(PathBuf),
 }
@@ -35,20 +33,14 @@ impl FromStr for AskedNetwork {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = PodNetwork::ALL.into_iter();
-        let mut known = known.filter(|network| *network != PodNetwork::Manifest);
+        let known = known.filter(|network| *network != PodNetwork::Manifest);
         if let Some(network) = known.clone().find(|network| network.to_string() == text) {
             return Ok(Self::Known(network));
-        }
-        let mut named = NamedNetwork::ALL.into_iter();
-        if let Some(network) = named.find(|network| network.to_string() == text) {
-            return Ok(Self::Named(network));
         }
         if Path::new(text).exists() {
             return Ok(Self::Manifest(text.into()));
         }
-        let known = known.by_ref().map(|network| network.to_string());
-        let named = NamedNetwork::ALL.map(|network| network.to_string());
-        let names: Vec<String> = known.chain(named).collect();
+        let names: Vec<String> = known.map(|network| network.to_string()).collect();
         Err(format!(
             "there is no such file, and the Pod networks that need none are {}",
             names.join(", ")
@@ -153,7 +145,7 @@ impl NetworkArgs {
             network: match &self.pod_network {
                 None => Cell::usual(bootstrap).network,
                 Some(AskedNetwork::Known(network)) => *network,
-                Some(AskedNetwork::Named(_) | AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
+                Some(AskedNetwork::Manifest(_)) => PodNetwork::Manifest,
             },
             layout: Layout::Flat,
             ip_families: self.ip_families,
@@ -171,21 +163,18 @@ impl NetworkArgs {
         layout: Layout,
     ) -> Result<Cell, String> {
         let cell = self.cell(bootstrap).laid_out(layout);
-        let alone = match (&self.pod_network, cell.network) {
-            (Some(AskedNetwork::Named(named)), _) => {
-                Some((named.to_string(), "podwire's manifest of it has"))
-            }
-            (_, PodNetwork::Flannel(_)) => {
-                Some((cell.network.to_string(), "the bundle's flanneld carries"))
-            }
-            _ => None,
+        let alone = match cell.network {
+            PodNetwork::Published(_) => Some("podwire's manifest of it has"),
+            PodNetwork::Flannel(_) => Some("the bundle's flanneld carries"),
+            PodNetwork::Routes | PodNetwork::Manifest => None,
         };
-        if let Some((network, why)) = alone
+        if let Some(why) = alone
             && cell.ip_families.is_dual()
         {
             return Err(format!(
-                "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {network}, and {why} IPv4 \
-                 alone; add --pod-network routes, or a manifest of your own"
+                "--ip-families dual: in {bootstrap}'s cluster the Pod network would be {}, and {why} IPv4 alone; add \
+                 --pod-network routes, or a manifest of your own",
+                cell.network
             ));
         }
         if !cell.exists() {
@@ -200,6 +189,8 @@ impl NetworkArgs {
 
 #[cfg(test)]
 mod tests {
+    use podwire_cluster::Published;
+
     use super::*;
     use crate::command::cli::{Cli, Command};
 
@@ -222,7 +213,7 @@ mod tests {
             "kubeadm/nftables/routes+dual"
         );
         insta::assert_snapshot!(cell(dual, kubeadm).unwrap_err(), @"--ip-families dual: in kubeadm's cluster the Pod network would be flannel, and the bundle's flanneld carries IPv4 alone; add --pod-network routes, or a manifest of your own");
-        for named in NamedNetwork::ALL {
+        for named in Published::ALL.map(PodNetwork::Published) {
             let line = format!("{dual} --pod-network {named}");
             for bootstrap in Bootstrap::ALL {
                 let refused = cell(&line, bootstrap).unwrap_err();

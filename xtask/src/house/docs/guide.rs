@@ -71,6 +71,7 @@ const CHECKS: [&str; 9] = [
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
 const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
+const CLUSTERS: &str = "harness/scenario/src/scenario/clusters.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
 const LOOKS: [&str; 2] = [
     "harness/scenario/src/wait/probe.rs",
@@ -178,11 +179,11 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let declaration = read(DECLARATION)?;
     parts.push(("fields of Scenario".into(), scenario(&declaration)));
     let sabotage = source::fields(&declaration, "Sabotage");
-    parts.push(("fields of Sabotage".into(), table("field", &sabotage)));
+    parts.push(("fields of Sabotage".into(), table("field", &sabotage)?));
     for (name, kind, path) in [
-        ("cells", "Cells", DECLARATION),
+        ("cells", "Cells", CLUSTERS),
         ("layouts", "Layout", "harness/cluster/src/plan/layout.rs"),
-        ("families", "Families", DECLARATION),
+        ("families", "Families", CLUSTERS),
         ("causes", "Cause", FAILURE),
         ("needs", "Needs", NEEDS),
         (
@@ -193,19 +194,19 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         ("breaks", "Break", "harness/cluster/src/plan/breaks.rs"),
     ] {
         let variants = source::variants(&read(path)?, kind);
-        parts.push((name.into(), table(&format!("`{kind}::`"), &variants)));
+        parts.push((name.into(), table(&format!("`{kind}::`"), &variants)?));
     }
     let kinds = read("harness/probe/src/kind.rs")?;
     let mut of_kinds = source::variants(&kinds, "Kind");
     of_kinds.extend(source::functions_of(&kinds, "Kind", "Kind"));
-    parts.push(("kinds".into(), table("`Kind::`", &of_kinds)));
+    parts.push(("kinds".into(), table("`Kind::`", &of_kinds)?));
     let outcomes = source::variants(&read("harness/probe/src/report.rs")?, "Outcome");
-    parts.push(("outcomes".into(), table("`RequestOutcome::`", &outcomes)));
+    parts.push(("outcomes".into(), table("`RequestOutcome::`", &outcomes)?));
     let mut looks = Vec::new();
     for path in LOOKS.iter().chain([&NEEDS]) {
         looks.extend(source::functions(&read(path)?));
     }
-    parts.push(("looks".into(), table("a look", &looks)));
+    parts.push(("looks".into(), table("a look", &looks)?));
     let mut checks = Vec::new();
     for path in CHECKS {
         let functions = source::functions(&read(path)?).into_iter();
@@ -219,7 +220,7 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
             }),
         );
     }
-    parts.push(("checks".into(), table("a check", &checks)));
+    parts.push(("checks".into(), table("a check", &checks)?));
     let mut given = String::new();
     for (name, there, path) in GIVEN {
         let file = read(path)?;
@@ -228,7 +229,7 @@ fn parts(project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         if !CHECKS.contains(&path) {
             all.extend(source::functions_of(&file, there, name));
         }
-        given += &format!("{}\n", table(&format!("`{name}`"), &all));
+        given += &format!("{}\n", table(&format!("`{name}`"), &all)?);
     }
     parts.push(("what verbs give".into(), given));
     let usage = source::text(&read(PROBE)?, "USAGE").context("`probe` tells no usage")?;
@@ -246,10 +247,16 @@ fn head(titles: &[&str]) -> String {
     format!("{}|{}\n", row(&titles), "---|".repeat(titles.len()))
 }
 
-fn table(title: &str, items: &[Item]) -> String {
+/// # Errors
+/// Where there is nothing to show.
+fn table(title: &str, items: &[Item]) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        !items.is_empty(),
+        "nothing is found for the table of {title}: is it still in the file that is read for it?"
+    );
     let rows = items.iter();
     let rows = rows.map(|it| row(&[format!("`{}`", it.code), it.about.clone()]));
-    head(&[title, ""]) + &rows.collect::<String>()
+    Ok(head(&[title, ""]) + &rows.collect::<String>())
 }
 
 fn scenario(declaration: &str) -> String {
@@ -289,7 +296,7 @@ fn verbs(project: &Path) -> anyhow::Result<String> {
         let file = fs::read_to_string(&path)?;
         let functions = source::functions(&file);
         if !functions.is_empty() {
-            text += &format!("{}\n", table(&source::module(&file), &functions));
+            text += &format!("{}\n", table(&source::module(&file), &functions)?);
         }
     }
     Ok(text)
@@ -313,7 +320,7 @@ const FACTS: [Fact; 8] = [
 const KINDS: [(&str, Bootstrap, PodNetwork); 3] = [
     ("by hand, routes", Bootstrap::ByHand, PodNetwork::Routes),
     (
-        "by hand, flannel or manifest",
+        "by hand, any other network",
         Bootstrap::ByHand,
         PodNetwork::Manifest,
     ),
@@ -377,6 +384,13 @@ mod tests {
             "nothing is called \"b\""
         );
         assert_eq!(error(format!("{BEGIN}a -->\nold\n")), "\"a\" has no end");
+    }
+
+    #[test]
+    fn what_has_moved_to_another_file_is_an_error_and_no_empty_table() {
+        let found = source::variants("pub enum Families {\n    Ipv4,\n}\n", "Cells");
+        let error = table("`Cells::`", &found).unwrap_err().to_string();
+        assert!(error.contains("the table of `Cells::`"), "{error}");
     }
 
     #[test]
