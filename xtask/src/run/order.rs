@@ -1,14 +1,19 @@
 //! What `cargo xtask test` is asked for: which scenarios, on which clusters, of what.
 
+mod asked;
+mod cells;
+
 use std::collections::BTreeSet;
 use std::env;
 
-use podwire_cluster::{Bootstrap, Cell, IpFamilies, Layout, PodNetwork, StageName};
+use podwire_cluster::{Cell, StageName};
 use podwire_images::{BundleOrder, NodeImage};
-use podwire_scenario::{Families, Profile, Scenario};
+use podwire_scenario::{Profile, Scenario};
 use podwire_vm::Accelerator;
 
-use crate::command::cli::run::{AskedTests, Bootstraps, ProfileName, TestArgs};
+use self::asked::{Asked, belongs_elsewhere, leave_out_the_starving, left_out, unfit};
+use self::cells::{Starved, carried, cells, laid_out, leaves_bootstrap_open, pairs};
+use crate::command::cli::run::{AskedTests, TestArgs};
 use crate::command::session::Session;
 use crate::plan::durations;
 use crate::plan::outline::Planned;
@@ -94,7 +99,7 @@ impl<'a> Order<'a> {
         let target = Target::new(args.nodes, &cells, &bundle);
         let configurations = configurations::Given::read(&args.network, target)?;
         let once = leaves_bootstrap_open(args) && asked.widest == Profile::Default;
-        let mut pairs = pairs(&cells, &asked.chosen, once);
+        let pairs = pairs(&cells, &asked.chosen, once);
         if pairs.is_empty() {
             return Err(Stop::Usage(unfit(&asked.chosen, &cells)));
         }
@@ -105,37 +110,19 @@ impl<'a> Order<'a> {
         let mut left_out = left_out(catalogue, &asked, &cells, &starved);
         let shard = args.shard.map(|it| it.part(|name| env::var(name).ok()));
         let shard = shard.transpose().map_err(Stop::Usage)?;
-        let shard = shard.map(|shard| (shard, whole(&pairs, &others)));
-        // Whose part begins the list also says what fits none of the clusters.
-        let mut begins = true;
-        let of_all = pairs.len();
-        if let Some((shard, _)) = &shard {
-            let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
-            let range = shard.range(&weights);
-            begins = range.start == 0;
-            pairs = pairs.drain(range).collect();
-        }
+        let of_all = whole(&pairs, &others);
+        let (mut pairs, begins) = part(&pairs, shard);
         // Which part has which scenario is the same on every host: what this one lacks is left out of its part.
         let cores = (host_counts && !asked.filtered).then(machine::cores);
         left_out.extend(leave_out_the_starving(&mut pairs, cores));
         if pairs.is_empty() {
-            return Err(Stop::Usage(nothing_left(
-                shard.as_ref().map(|it| &it.0),
-                of_all,
-            )));
+            return Err(Stop::Usage(nothing_left(shard, of_all.len())));
         }
-        let orders = cells.iter().map(|cell| {
-            let of_cell = pairs.iter().filter(|(of, _)| of == cell);
-            let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
-            CellOrder {
-                cell: *cell,
-                selection: select::select(&scenarios, args.nodes),
-            }
-        });
-        let mut orders: Vec<CellOrder> = orders.filter(CellOrder::is_wanted).collect();
+        let mut orders = CellOrder::of_each(&cells, &pairs, args.nodes);
         if let Some(none) = nothing_runs(&orders) {
             return Err(Stop::Usage(none));
         }
+        // Whose part begins the list also says what fits none of the clusters.
         if let Some(first) = orders.first_mut()
             && begins
         {
@@ -151,7 +138,7 @@ impl<'a> Order<'a> {
                 && args.broken.is_none()
                 && args.tests.is_none()
                 && !args.measure,
-            shard,
+            shard: shard.map(|shard| (shard, of_all)),
             left_out,
             starved,
             args,
@@ -260,144 +247,8 @@ impl<'a> Order<'a> {
     }
 }
 
-/// Why a scenario that upgrades a cluster does not run.
-const NOTHING_TO_UPGRADE_TO: &str =
-    "needs a newer Kubernetes to upgrade to, like --kubernetes 1.35 --upgrade-to 1.36";
-
-/// The scenarios that a run is asked for, whatever its clusters and its host are.
-struct Asked<'a> {
-    /// Those of its filter, all if it has none.
-    named: Vec<&'a Scenario>,
-    /// Those of them that are of its profile, and for which it has what they need.
-    chosen: Vec<&'a Scenario>,
-    /// The profile that these are of.
-    widest: Profile,
-    /// Whether somebody has named them.
-    filtered: bool,
-    /// Whether there is something to upgrade to.
-    upgrades: bool,
-}
-
-impl<'a> Asked<'a> {
-    fn of(
-        session: &Session,
-        args: &TestArgs,
-        catalogue: &'a [Scenario],
-        upgrades: bool,
-    ) -> Result<Self, Stop> {
-        let profile = args.profile.map(|name| match name {
-            ProfileName::Default => Profile::Default,
-            ProfileName::Full => Profile::Full,
-        });
-        let asked = Self::choose(catalogue, args.filter.as_deref(), profile, upgrades)
-            .map_err(|unknown| Stop::Usage(unknown.to_string()))?;
-        let mut named = asked.named.iter();
-        let in_vain = named.find(|it| asked.filtered && asked.lacks_an_upgrade(it));
-        if let Some(in_vain) = in_vain {
-            let told = format!("{}: {NOTHING_TO_UPGRADE_TO}", in_vain.name);
-            if asked.chosen.is_empty() {
-                return Err(Stop::Usage(told));
-            }
-            session.progress.line(&told);
-        }
-        if asked.chosen.is_empty() {
-            return Err(Stop::Usage(
-                "no scenario of this profile fits the filter; leave --profile out, or take --profile full"
-                    .into(),
-            ));
-        }
-        Ok(asked)
-    }
-
-    fn choose(
-        catalogue: &'a [Scenario],
-        filter: Option<&str>,
-        profile: Option<Profile>,
-        upgrades: bool,
-    ) -> Result<Self, select::Unknown> {
-        let mut asked = Self {
-            named: select::choose(catalogue, filter, Some(Profile::Full))?,
-            chosen: Vec::new(),
-            widest: select::widest(filter, profile),
-            filtered: filter.is_some(),
-            upgrades,
-        };
-        let chosen = select::choose(catalogue, filter, profile)?.into_iter();
-        asked.chosen = chosen.filter(|it| !asked.lacks_an_upgrade(it)).collect();
-        Ok(asked)
-    }
-
-    fn lacks_an_upgrade(&self, scenario: &Scenario) -> bool {
-        scenario.upgrades && !self.upgrades
-    }
-
-    /// Those that somebody has named and that fit none of these cells.
-    fn named_in_vain(&self, cells: &[Cell]) -> Vec<&'a Scenario> {
-        let fits = |it: &Scenario| cells.iter().any(|cell| it.fits(*cell));
-        let chosen = self.chosen.iter().copied();
-        chosen.filter(|it| self.filtered && !fits(it)).collect()
-    }
-}
-
-/// What a run was not asked for, or cannot do on these cells, and why. Of these, each that a filter names is told among
-/// the scenarios.
-fn left_out(
-    catalogue: &[Scenario],
-    asked: &Asked<'_>,
-    cells: &[Cell],
-    starved: &Starved,
-) -> Vec<LeftOut> {
-    let is_of = |list: &[&Scenario], one: &Scenario| list.iter().any(|it| it.name == one.name);
-    let reason = |scenario: &Scenario| {
-        if !is_of(&asked.named, scenario) {
-            return Some("--filter does not name it".to_owned());
-        }
-        if asked.lacks_an_upgrade(scenario) {
-            return Some(NOTHING_TO_UPGRADE_TO.to_owned());
-        }
-        if !is_of(&asked.chosen, scenario) {
-            return Some("it belongs to --profile full".to_owned());
-        }
-        if asked.filtered || cells.iter().any(|cell| scenario.fits(*cell)) {
-            return None;
-        }
-        let mut starved_cells = starved.cells.iter();
-        Some(match starved_cells.find(|cell| scenario.fits(**cell)) {
-            Some(cell) => starved.told(*cell),
-            None => belongs_elsewhere(scenario, cells),
-        })
-    };
-    let each = catalogue.iter().filter_map(|scenario| {
-        Some(LeftOut {
-            name: scenario.name.to_owned(),
-            reason: reason(scenario)?,
-        })
-    });
-    each.collect()
-}
-
-/// Takes out what needs more processors than this host has, and says so of each; nothing without a number of them.
-fn leave_out_the_starving(
-    pairs: &mut Vec<(Cell, &Scenario)>,
-    cores: Option<usize>,
-) -> Vec<LeftOut> {
-    let cores = cores.unwrap_or(usize::MAX);
-    let starving = pairs.extract_if(.., |(_, it)| cores < it.cores);
-    let mut told: Vec<LeftOut> = starving
-        .map(|(_, it)| LeftOut {
-            name: it.name.to_owned(),
-            reason: format!(
-                "needs {} processors of this host, which has {cores}; --filter runs it all the same",
-                it.cores
-            ),
-        })
-        .collect();
-    told.dedup_by(|one, other| one.name == other.name);
-    told
-}
-
 /// Why a run would end as if all were well, of scenarios on clusters that it is asked for.
-fn nothing_left(shard: Option<&Shard>, of_all: usize) -> String {
+fn nothing_left(shard: Option<Shard>, of_all: usize) -> String {
     match shard {
         Some(shard) => format!(
             "--shard {shard}: nothing is left for this part of {of_all} scenarios; take fewer parts"
@@ -409,79 +260,14 @@ fn nothing_left(shard: Option<&Shard>, of_all: usize) -> String {
     }
 }
 
-/// Whether it is for us to say which bootstrap shows what: of scenarios of ours, where nobody names one.
-fn leaves_bootstrap_open(args: &TestArgs) -> bool {
-    args.bootstrap.is_none() && args.tests.is_none() && !args.measure
-}
-
-/// The cells whose clusters this host does not carry, and why.
-#[derive(Default)]
-pub(crate) struct Starved {
-    cells: Vec<Cell>,
-    why: String,
-}
-
-impl Starved {
-    /// A line for each.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.cells.iter().map(|cell| self.told(*cell))
-    }
-
-    fn told(&self, cell: Cell) -> String {
-        format!("{cell} is left out: {}", self.why)
-    }
-}
-
-/// The cells whose clusters this host carries, and the others: where nobody has named what is to run, and where its
-/// speed can be told, which needs QEMU and a guest for it.
-fn carried(
-    session: &Session,
-    args: &TestArgs,
-    cells: Vec<Cell>,
-) -> Result<(Vec<Cell>, Starved), Stop> {
-    let is_heavy = |cell: &Cell| cell.bootstrap == Bootstrap::Kubeadm;
-    // The parts of one run are to be of the same, whatever machines they run on.
-    let asked = args.filter.is_some() || args.shard.is_some();
-    if asked || !leaves_bootstrap_open(args) || !cells.iter().any(is_heavy) {
-        return Ok((cells, Starved::default()));
-    }
-    let there = parts::cached_base(session)?.zip(machine::Programs::find().ok());
-    let verdict = match there {
-        // Neither is to start a guest.
-        Some((base, _)) if args.plan || args.prepare_only => {
-            machine::known_verdict(session, &base)?
-        }
-        Some((base, programs)) => Some(machine::verdict(session, &programs, &base)?.0),
-        None => None,
-    };
-    let cores = machine::cores();
-    let Some(why) = verdict.and_then(|it| machine::starves_kubeadm(&it, args.nodes, cores)) else {
-        return Ok((cells, Starved::default()));
-    };
-    let (starved, carried) = cells.into_iter().partition(is_heavy);
-    Ok((
-        carried,
-        Starved {
-            cells: starved,
-            why,
-        },
-    ))
-}
-
-/// The scenarios on each of the clusters that they are for; with `once` those that are seen by hand on no other.
-fn pairs<'a>(cells: &[Cell], chosen: &[&'a Scenario], once: bool) -> Vec<(Cell, &'a Scenario)> {
-    let is_seen_by_hand = |it: &Scenario| {
-        let by_hand = |cell: &&Cell| cell.bootstrap == Bootstrap::ByHand;
-        let mut by_hand = cells.iter().filter(by_hand);
-        it.profile == Profile::Default && by_hand.any(|cell| it.fits(*cell))
-    };
-    let of_cell = |cell: Cell| {
-        let spares = once && cell.bootstrap == Bootstrap::Kubeadm;
-        let fitting = chosen.iter().filter(move |it| it.fits(cell));
-        let wanted = fitting.filter(move |it| !(spares && is_seen_by_hand(it)));
-        wanted.map(move |it| (cell, *it))
-    };
-    cells.iter().flat_map(|cell| of_cell(*cell)).collect()
+/// What this machine has of all pairs, and whether that begins their list.
+fn part<'a>(
+    pairs: &[(Cell, &'a Scenario)],
+    shard: Option<Shard>,
+) -> (Vec<(Cell, &'a Scenario)>, bool) {
+    let weights: Vec<u64> = pairs.iter().map(|(_, it)| it.limit.as_secs()).collect();
+    let range = shard.map_or(0..pairs.len(), |shard| shard.range(&weights));
+    (pairs[range.clone()].to_vec(), range.start == 0)
 }
 
 /// All that a run's parts are to do together: the scenarios on their clusters, and those that fit none of
@@ -504,6 +290,19 @@ pub(crate) struct CellOrder {
 }
 
 impl CellOrder {
+    /// Of each cell in question, with these scenarios on clusters of so many nodes.
+    fn of_each(cells: &[Cell], pairs: &[(Cell, &Scenario)], nodes: u32) -> Vec<Self> {
+        let orders = cells.iter().map(|cell| {
+            let of_cell = pairs.iter().filter(|(of, _)| of == cell);
+            let scenarios: Vec<&Scenario> = of_cell.map(|(_, scenario)| *scenario).collect();
+            Self {
+                cell: *cell,
+                selection: select::select(&scenarios, nodes),
+            }
+        });
+        orders.filter(Self::is_wanted).collect()
+    }
+
     /// Whether anybody asked for anything that it could carry, or could not.
     fn is_wanted(&self) -> bool {
         !(self.selection.scenarios.is_empty() && self.selection.skipped.is_empty())
@@ -535,94 +334,14 @@ fn nothing_runs(orders: &[CellOrder]) -> Option<String> {
     ))
 }
 
-/// Each cell as it is, and then laid out otherwise where a scenario is for clusters like that.
-fn laid_out(cells: &[Cell], chosen: &[&Scenario]) -> Vec<Cell> {
-    let wanted = |cell: &Cell| {
-        cell.layout == Layout::Flat || chosen.iter().any(|scenario| scenario.fits(*cell))
-    };
-    let each = |cell: &Cell| Layout::ALL.map(|layout| cell.laid_out(layout));
-    let all = cells.iter().flat_map(each).filter(|cell| cell.exists());
-    all.filter(wanted).collect()
-}
-
-/// Why a scenario means nothing for any of these cells, and for which it does.
-fn belongs_elsewhere(scenario: &Scenario, cells: &[Cell]) -> String {
-    let why = scenario.unfit_for_all(cells.iter().copied());
-    let why = why.map(|why| format!("{why}; ")).unwrap_or_default();
-    let families = match scenario.families {
-        Families::Dual => IpFamilies::Dual,
-        Families::Ipv4 | Families::Each => IpFamilies::Ipv4,
-    };
-    let differs = cells.iter().all(|cell| cell.ip_families != families);
-    let with = match scenario.families {
-        Families::Dual => ", with --ip-families dual",
-        Families::Ipv4 if differs => ", with --ip-families ipv4",
-        Families::Ipv4 | Families::Each => "",
-    };
-    let fitting = Bootstrap::ALL.into_iter().filter_map(|bootstrap| {
-        let usual = Cell::usual(bootstrap)
-            .laid_out(scenario.layout)
-            .with_families(families);
-        let networks = PodNetwork::ALL.into_iter();
-        let networks = networks.filter(|network| {
-            scenario.fits(Cell {
-                network: *network,
-                ..usual
-            })
-        });
-        let names: Vec<String> = networks.map(|network| network.to_string()).collect();
-        if names.is_empty() {
-            return None;
-        }
-        Some(match names.len() == PodNetwork::ALL.len() {
-            true => format!("{bootstrap} (any)"),
-            false => format!("{bootstrap} ({})", names.join(", ")),
-        })
-    });
-    let fitting: Vec<String> = fitting.collect();
-    format!("{why}it is for clusters of {}{with}", fitting.join(" and "))
-}
-
-/// Why these scenarios mean nothing for any of these cells, and for which they do: one line each.
-fn unfit(scenarios: &[&Scenario], cells: &[Cell]) -> String {
-    let lines = scenarios
-        .iter()
-        .map(|scenario| format!("  {} {}", scenario.name, belongs_elsewhere(scenario, cells)));
-    let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
-    format!(
-        "nothing to run on a cluster of {} in:\n{}\n(--bootstrap takes what stands in front, \
-         --pod-network what stands in parentheses)",
-        cells.join(" or "),
-        lines.collect::<Vec<_>>().join("\n")
-    )
-}
-
-/// The cells that a run is about.
-fn cells(args: &TestArgs) -> Result<Vec<Cell>, Stop> {
-    let bootstraps = match (args.bootstrap, args.broken) {
-        (Some(Bootstraps::One(Bootstrap::ByHand)), _) | (None, Some(_)) => {
-            vec![Bootstrap::ByHand]
-        }
-        (Some(_), Some(_)) => {
-            return Err(Stop::Usage(
-                "--break: faults are built into the steps by hand; take --bootstrap by-hand".into(),
-            ));
-        }
-        (Some(Bootstraps::One(one)), None) => vec![one],
-        (Some(Bootstraps::Both) | None, None) => Bootstrap::ALL.to_vec(),
-    };
-    let cells = bootstraps.into_iter();
-    let cells = cells.map(|each| args.network.existing_cell(each, Layout::Flat));
-    cells.collect::<Result<_, _>>().map_err(Stop::Usage)
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use podwire_cluster::Bootstrap;
+
     use super::*;
     use crate::command::cli::{Cli, Command};
     use crate::plan::fixture::scenario;
-    use clap::Parser as _;
-    use podwire_scenario::Cells;
 
     #[test]
     fn an_order_of_which_nothing_would_run_is_refused_with_what_each_needs() {
@@ -644,151 +363,6 @@ mod tests {
           three_ways needs 3 nodes, this cluster has 1
         (--nodes makes a larger cluster)
         ");
-    }
-
-    #[test]
-    fn a_scenario_s_layout_adds_a_cell_where_it_means_something() {
-        let flat = scenario("every_pair");
-        let routed = Scenario {
-            cells: Cells::Routable,
-            layout: Layout::Routed,
-            ..scenario("two_segments")
-        };
-        let by_hand = Cell::usual(Bootstrap::ByHand);
-        let manifest = Cell {
-            network: PodNetwork::Manifest,
-            ..by_hand
-        };
-        let cells = |chosen: &[&Scenario]| {
-            let cells = laid_out(&[by_hand, manifest], chosen);
-            let cells: Vec<String> = cells.iter().map(Cell::to_string).collect();
-            cells.join(", ")
-        };
-        insta::assert_snapshot!(cells(&[&flat]), @"by-hand/nftables/routes, by-hand/nftables/manifest");
-        insta::assert_snapshot!(cells(&[&flat, &routed]), @"by-hand/nftables/routes, by-hand/nftables/routes+routed, by-hand/nftables/manifest");
-        assert!(!flat.fits(by_hand.laid_out(Layout::Routed)));
-        assert!(!routed.fits(by_hand));
-    }
-
-    #[test]
-    fn what_looks_at_other_families_says_which() {
-        let ipv4 = scenario("networkd_restarted");
-        let dual = Scenario {
-            families: Families::Dual,
-            ..scenario("ipv6_beside_ipv4")
-        };
-        let each = Scenario {
-            families: Families::Each,
-            ..scenario("every_pair")
-        };
-        let usual = Cell::usual(Bootstrap::ByHand);
-        let both = usual.with_families(IpFamilies::Dual);
-        let of = |cell: Cell| [&ipv4, &dual, &each].map(|scenario| scenario.fits(cell));
-        assert_eq!(of(usual), [true, false, true]);
-        assert_eq!(of(both), [false, true, true]);
-        insta::assert_snapshot!(belongs_elsewhere(&ipv4, &[both]), @"looks at IPv4 alone; it is for clusters of by-hand (any) and kubeadm (any), with --ip-families ipv4");
-        insta::assert_snapshot!(belongs_elsewhere(&dual, &[usual]), @"is about two families of IP; it is for clusters of by-hand (any) and kubeadm (any), with --ip-families dual");
-    }
-
-    #[test]
-    fn a_cluster_of_two_families_has_one_segment() {
-        let routed = Scenario {
-            cells: Cells::Routable,
-            layout: Layout::Routed,
-            ..scenario("two_segments")
-        };
-        let dual = Cell::usual(Bootstrap::ByHand).with_families(IpFamilies::Dual);
-        assert_eq!(laid_out(&[dual], &[&routed]), [dual]);
-    }
-
-    #[test]
-    fn where_nobody_names_a_bootstrap_what_is_for_both_is_seen_by_hand() {
-        let (usual, of_kubeadm) = (
-            scenario("egress"),
-            Scenario {
-                cells: Cells::Kubeadm,
-                ..scenario("kubeadm_join")
-            },
-        );
-        let everywhere = Scenario {
-            profile: Profile::Everywhere,
-            ..scenario("every_pair")
-        };
-        let chosen = [&usual, &of_kubeadm, &everywhere];
-        let told = |cells: &[Cell], once| {
-            let pairs = pairs(cells, &chosen, once);
-            let pairs = pairs
-                .iter()
-                .map(|(cell, it)| format!("{} {}", cell.bootstrap, it.name));
-            pairs.collect::<Vec<_>>().join(", ")
-        };
-        let both = Bootstrap::ALL.map(Cell::usual);
-        insta::assert_snapshot!(told(&both, true), @"by-hand egress, by-hand every_pair, kubeadm kubeadm_join, kubeadm every_pair");
-        insta::assert_snapshot!(told(&both, false), @"by-hand egress, by-hand every_pair, kubeadm egress, kubeadm kubeadm_join, kubeadm every_pair");
-        insta::assert_snapshot!(told(&both[1..], true), @"kubeadm egress, kubeadm kubeadm_join, kubeadm every_pair");
-    }
-
-    #[test]
-    fn what_a_run_was_not_asked_for_says_why() {
-        let full = Scenario {
-            profile: Profile::Full,
-            ..scenario("headless_service")
-        };
-        let elsewhere = Scenario {
-            cells: Cells::Kubeadm,
-            ..scenario("node_reset")
-        };
-        let catalogue = [scenario("every_pair"), full, elsewhere];
-        let cells = [Cell::usual(Bootstrap::ByHand)];
-        let told = |filter: Option<&str>, profile: Option<Profile>| {
-            let asked = Asked::choose(&catalogue, filter, profile, false).unwrap();
-            let left_out = left_out(&catalogue, &asked, &cells, &Starved::default());
-            let lines = left_out
-                .iter()
-                .map(|it| format!("{}: {}", it.name, it.reason));
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        insta::assert_snapshot!(told(None, None), @"
-        headless_service: it belongs to --profile full
-        node_reset: runs kubeadm, or looks at what that has left; it is for clusters of kubeadm (any)
-        ");
-        let filter = Some("every_pair,node_reset");
-        insta::assert_snapshot!(told(filter, None), @"headless_service: --filter does not name it");
-        let usual = told(Some("headless_service,node_reset"), Some(Profile::Default));
-        insta::assert_snapshot!(usual, @"
-        every_pair: --filter does not name it
-        headless_service: it belongs to --profile full
-        ");
-    }
-
-    #[test]
-    fn what_the_host_or_the_run_lacks_keeps_a_scenario_out() {
-        let upgrade = Scenario {
-            upgrades: true,
-            ..scenario("kubeadm_upgrade")
-        };
-        let large = Scenario {
-            cores: 4,
-            ..scenario("kubeadm_control_planes")
-        };
-        let catalogue = [scenario("every_pair"), upgrade, large];
-        let cells = [Cell::usual(Bootstrap::Kubeadm)];
-        let told = |upgrades: bool, cores: Option<usize>| {
-            let asked = Asked::choose(&catalogue, None, None, upgrades).unwrap();
-            let mut left = left_out(&catalogue, &asked, &cells, &Starved::default());
-            let mut pairs = pairs(&cells, &asked.chosen, false);
-            left.extend(leave_out_the_starving(&mut pairs, cores));
-            let run = pairs.iter().map(|(_, it)| it.name.to_owned());
-            let left = left.iter().map(|it| format!("not {}", it.name));
-            run.chain(left).collect::<Vec<_>>().join(", ")
-        };
-        insta::assert_snapshot!(told(false, Some(2)), @"every_pair, not kubeadm_upgrade, not kubeadm_control_planes");
-        insta::assert_snapshot!(told(true, Some(4)), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
-        // Somebody has asked for it.
-        insta::assert_snapshot!(told(true, None), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
-        let mut pairs = vec![(cells[0], &catalogue[2])];
-        let left = leave_out_the_starving(&mut pairs, Some(2));
-        insta::assert_snapshot!(left[0].reason, @"needs 4 processors of this host, which has 2; --filter runs it all the same");
     }
 
     #[test]
@@ -837,28 +411,5 @@ mod tests {
         let runs = format!("{} {}", named[0][1], named[1][1]);
         assert_eq!(runs, whole);
         assert_eq!([&named[0][2], &named[1][2]], [""; 2]);
-    }
-
-    #[test]
-    fn what_no_cluster_of_the_run_can_carry_says_its_stage_and_which_clusters_can() {
-        let bare = Scenario {
-            stage: StageName::WorkloadBare,
-            ..scenario("kube_proxy_from_nothing")
-        };
-        let bridge = Scenario {
-            stage: StageName::Joined,
-            cells: Cells::KubeadmWithBridge,
-            ..scenario("node_reset")
-        };
-        let by_hand = Cell {
-            network: PodNetwork::Manifest,
-            ..Cell::usual(Bootstrap::ByHand)
-        };
-        insta::assert_snapshot!(unfit(&[&bare, &bridge], &[by_hand]), @"
-        nothing to run on a cluster of by-hand/nftables/manifest in:
-          kube_proxy_from_nothing starts from the stage workload-bare, which such a cluster does not have; it is for clusters of by-hand (routes)
-          node_reset runs kubeadm, or looks at what that has left; it is for clusters of kubeadm (routes, flannel, flannel-host-gw)
-        (--bootstrap takes what stands in front, --pod-network what stands in parentheses)
-        ");
     }
 }
