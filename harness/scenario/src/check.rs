@@ -15,6 +15,7 @@ pub(crate) mod pairs;
 pub(crate) mod party;
 pub(crate) mod reading;
 pub(crate) mod record;
+pub(crate) mod rules;
 pub(crate) mod shares;
 pub(crate) mod streams;
 mod timeline;

@@ -33,6 +33,7 @@ mod open_mode;
 pub(crate) mod pods;
 mod prospects;
 pub(crate) mod router;
+mod rules;
 mod senders;
 mod service;
 mod serving;

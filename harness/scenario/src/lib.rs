@@ -37,6 +37,7 @@ pub use check::pairs::{End, FRAMES, Frame, Hop, Met, Pair, Pairs, Trace};
 pub use check::party::Party;
 pub use check::reading::{Metric, Read, Reading, Worse};
 pub use check::record::{Followed, Gap, Mark, Record, Segment};
+pub use check::rules::RuleChange;
 pub use check::streams::said_back_by;
 pub use check::twin::{Line, Twin, Unlike};
 pub use check::wire::{Crossing, Requests};

@@ -6,8 +6,8 @@ use podwire_cluster::{Bootstrap, Cell};
 use podwire_images::Provenance;
 use podwire_images::bundle::Replaced;
 use podwire_scenario::{
-    Account, Cause, End, Frame, Hop, Met, Outcome, Pair, Pairs, SabotageResult, ScenarioResult,
-    Step, Trace,
+    Account, Cause, End, Frame, Hop, Met, Outcome, Pair, Pairs, RuleChange, SabotageResult,
+    ScenarioResult, Step, Trace,
 };
 
 use crate::plan::phase::PhaseRecord;
@@ -193,5 +193,14 @@ pub(crate) fn account() -> Account {
             step(2900, "everybody reaches everybody"),
         ],
         failed_ms: 8100,
+        rules: vec![RuleChange {
+            at_ms: 3120,
+            node: "node1".into(),
+            by: "nft".into(),
+            tables: ["ip filter".to_owned()].into(),
+            added: 2,
+            deleted: 1,
+            first: "add rule ip filter FORWARD drop".into(),
+        }],
     }
 }

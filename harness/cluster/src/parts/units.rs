@@ -26,6 +26,8 @@ pub const NODE_KEY: &str = "/etc/kubernetes/pki/kubelet.key";
 pub const NO_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
 /// Kernel modules, sysctls and the masquerade rule; once per boot, on every node.
 pub const NETWORK: &str = "node-network.service";
+/// Tells the journal of each change of the packet filter's rules, on every node, for the evidence of a failure.
+pub const RULES: &str = "podwire-rules.service";
 /// The engine: its package's own unit.
 pub const CONTAINERD: &str = "containerd.service";
 /// What changes that unit, where anything does.
@@ -106,6 +108,29 @@ WantedBy=multi-user.target
     Unit {
         name: NETWORK.to_owned(),
         text,
+    }
+}
+
+/// [`RULES`]: what `nft monitor` prints (nft(8)), as far as a journal takes it that is not to be flooded.
+pub(crate) fn rules() -> Unit {
+    let text = "\
+[Unit]
+Description=Changes of the packet filter's rules
+
+[Service]
+ExecStart=/usr/sbin/nft monitor
+SyslogIdentifier=rules
+LogRateLimitIntervalSec=10s
+LogRateLimitBurst=4000
+Restart=on-failure
+RestartSec=1s
+
+[Install]
+WantedBy=multi-user.target
+";
+    Unit {
+        name: RULES.to_owned(),
+        text: text.to_owned(),
     }
 }
 

@@ -6,13 +6,14 @@ use super::step::{Action, OnNode, OnNodes, Part, Pods};
 use podwire_process::ChildCommand;
 
 use crate::parts::credentials::Credentials;
-use crate::parts::file::NodeFile;
+use crate::parts::file::{NodeFile, public};
 use crate::parts::flannel;
 use crate::parts::identity;
 use crate::parts::ipv6;
 use crate::parts::manifest;
 use crate::parts::node_files;
 use crate::parts::pki::Pki;
+use crate::parts::units;
 use crate::parts::workload::{self, REPLICAS_PER_NODE};
 use crate::plan::cell::PodNetwork;
 use crate::plan::cluster_plan::ClusterPlan;
@@ -54,12 +55,19 @@ pub(crate) fn pki(secrets: &Credentials) -> Result<&Pki, ClusterError> {
     secrets.pki.as_ref().ok_or(ClusterError::NoPki)
 }
 
-/// Every node becomes itself, see [`identity`]; with two families it gets its address of the second one.
+/// Every node becomes itself, see [`identity`], and from now on tells its journal of changes of its rules; with two
+/// families it gets its address of the second one.
 pub(crate) fn identities(plan: &ClusterPlan, secrets: &Credentials) -> Part {
     let dual = plan.cell.ip_families.is_dual();
     let nodes = (1..).zip(&secrets.nodes).map(|(number, identity)| {
         let mut files = identity.files(number);
-        let mut command = identity::TAKE.to_owned();
+        let hears = units::rules();
+        let mut command = format!(
+            "{} && systemctl enable --now {}",
+            identity::TAKE,
+            hears.name
+        );
+        files.push(public(hears.path(), hears.text));
         if dual {
             files.push(ipv6::file(number));
             command = format!("{command} && {}", ipv6::take(number));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::{Met, Pairs};
+use crate::check::rules::RuleChange;
 use crate::run::context::{self, ContextError};
 
 /// What a scenario saw when it failed: `failure.json` in the attempt's folder.
@@ -31,6 +32,9 @@ pub struct Account {
     pub steps: Vec<Step>,
     /// When it failed, milliseconds since the clone answered.
     pub failed_ms: u64,
+    /// What changed of the nodes' rules meanwhile, in order; empty until the nodes have told.
+    #[serde(default)]
+    pub rules: Vec<RuleChange>,
 }
 
 /// What a lab did.
@@ -73,6 +77,7 @@ impl Account {
             met: None,
             steps: steps.collect(),
             failed_ms: millis(failed),
+            rules: Vec::new(),
         }
     }
 

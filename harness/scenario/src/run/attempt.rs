@@ -455,6 +455,9 @@ impl Report for Told {
 /// Runs the scenario; nothing restarts meanwhile. Where it begins without an API server, there is
 /// nothing yet that could.
 pub(super) async fn judged(lab: &Lab, scenario: &Scenario, stage: &Stage) -> anyhow::Result<()> {
+    if !scenario.measures.is_empty() {
+        lab.hear_no_rule_changes().await?;
+    }
     let has = scenario.stage.has(lab.cluster().plan().cell);
     if !has.api_server {
         return (scenario.run)(lab).await;

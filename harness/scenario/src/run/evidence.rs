@@ -168,15 +168,17 @@ impl Attempt {
         }
     }
 
-    /// Leaves what it saw as data, then once more with what a lost packet met, which a node has to tell.
+    /// Leaves what it saw as data, then once more with what nodes have to tell: what a lost packet met, and when their
+    /// rules changed.
     async fn account(&self, lab: &Lab, mut account: Account) -> anyhow::Result<()> {
-        let mut written = account.write(&self.folder);
+        account.write(&self.folder)?;
         let lost = account.pairs.as_ref().and_then(|pairs| pairs.lost.clone());
         if let Some(trace) = lost {
             account.met = lab.met(&trace).await;
-            written = account.write(&self.folder);
+            account.write(&self.folder)?;
         }
-        Ok(written?)
+        account.rules = lab.rule_changes().await;
+        Ok(account.write(&self.folder)?)
     }
 
     /// Leaves what a measurement has read in the attempt's folder, once that is all.

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRequest};
 use podwire_scenario::{
-    Account, End, Line, Mark, Pair, Processors, SabotageResult, Step, Twin, Unlike,
+    Account, End, Line, Mark, Pair, Processors, RuleChange, SabotageResult, Step, Twin, Unlike,
 };
 
 use super::*;
@@ -214,6 +214,42 @@ fn what_the_scenarios_began_with_and_had_not_settled_stands_before_all_of_them()
     assert_eq!(header.matches(&told).count(), STAGES, "{header}");
     assert!(header.contains("2 more had not settled."), "{header}");
     assert!(!rest.contains(said));
+}
+
+#[test]
+fn changes_of_rules_stand_with_the_step_of_their_time() {
+    let (results, mut left) = failed();
+    let told = page(&results, &left);
+    let step = told.find("everybody reaches everybody</li>");
+    assert!(step.is_none(), "the change stands within its step");
+    let (_, rest) = told
+        .split_once(" everybody reaches everybody<ul class=\"rules\">")
+        .unwrap();
+    let (changes, _) = rest.split_once("</ul>").unwrap();
+    assert!(
+        changes.contains("node1's rules, by nft: 2 added, 1 deleted in ip filter"),
+        "{changes}"
+    );
+    assert!(
+        changes.contains("<code>add rule ip filter FORWARD drop</code>"),
+        "{changes}"
+    );
+
+    let account = left.get_mut(&0).unwrap().account.as_mut().unwrap();
+    let change = account.rules.remove(0);
+    account.rules = vec![
+        RuleChange {
+            by: String::new(),
+            ..change
+        };
+        timeline::CHANGES + 3
+    ];
+    let told = page(&results, &left);
+    assert_eq!(
+        told.matches("node1's rules: 2 added").count(),
+        timeline::CHANGES
+    );
+    assert!(told.contains("<li>3 more changes of rules;"), "{told}");
 }
 
 #[test]

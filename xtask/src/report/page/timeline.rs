@@ -1,15 +1,19 @@
 //! When what was done, who answered steady traffic meanwhile, and what kernels said.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use maud::{Markup, html};
 use podwire_probe::Outcome;
+use podwire_scenario::RuleChange;
 
 use super::said::{block, line, millis};
 use crate::report::left::{Left, Sender};
 
 /// Steps that are told: the last ones.
 const STEPS: usize = 100;
+/// Changes of rules that are told of the time of one step: the first ones.
+pub(super) const CHANGES: usize = 12;
 /// Senders whose traffic is drawn, and marks of each.
 const SENDERS: usize = 6;
 const MARKS: usize = 60;
@@ -30,8 +34,12 @@ pub(super) fn section(left: &Left) -> Markup {
             @if more > 0 { p { "The first " (more) " steps are on the first page." } }
             @if !steps.is_empty() {
                 ol.steps start=(more + 1) {
-                    @for step in &steps[more..] {
-                        li { span.time { (millis(step.at_ms)) } " " (line(&step.text)) }
+                    @for (number, step) in steps.iter().enumerate().skip(more) {
+                        @let until = steps.get(number + 1).map_or(u64::MAX, |next| next.at_ms);
+                        li {
+                            span.time { (millis(step.at_ms)) } " " (line(&step.text))
+                            (changes(&account.rules, step.at_ms..until))
+                        }
                     }
                     li.died { span.time { (millis(account.failed_ms)) } " failed" }
                 }
@@ -48,6 +56,45 @@ pub(super) fn section(left: &Left) -> Markup {
             }
         }
     }
+}
+
+/// What changed of nodes' rules in that time, if anything did.
+fn changes(all: &[RuleChange], within: Range<u64>) -> Markup {
+    let here: Vec<&RuleChange> = all.iter().filter(|it| within.contains(&it.at_ms)).collect();
+    let more = here.len().saturating_sub(CHANGES);
+    html! {
+        @if !here.is_empty() {
+            ul.rules {
+                @for change in here.iter().take(CHANGES) {
+                    li {
+                        span.time { (millis(change.at_ms)) } " " (line(&told(change))) ": "
+                        code { (line(&change.first)) }
+                    }
+                }
+                @if more > 0 { li { (more) " more changes of rules; the node's journal has them" } }
+            }
+        }
+    }
+}
+
+/// `node2's rules, by nft: 3 added, 1 deleted in ip kube-proxy`.
+fn told(change: &RuleChange) -> String {
+    let by = match change.by.as_str() {
+        "" => String::new(),
+        by => format!(", by {by}"),
+    };
+    let counted = [(change.added, "added"), (change.deleted, "deleted")];
+    let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+    let counted: Vec<String> = counted
+        .map(|(count, how)| format!("{count} {how}"))
+        .collect();
+    let tables: Vec<&str> = change.tables.iter().map(String::as_str).collect();
+    format!(
+        "{}'s rules{by}: {} in {}",
+        change.node,
+        counted.join(", "),
+        tables.join(" and ")
+    )
 }
 
 /// What was sent within the time of one column, and how it ended.
