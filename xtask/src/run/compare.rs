@@ -217,6 +217,11 @@ impl PlanOfNumbers {
         if pairs < within {
             text += &format!("\nNothing is within the margin by fewer than {within} pairs.");
         }
+        if pairs < RUNS {
+            text += &format!(
+                "\nA measurement that head can never carry out is called broken by {RUNS} pairs or more."
+            );
+        }
         text
     }
 }
