@@ -14,6 +14,7 @@ mod beside;
 mod chromium;
 mod compared;
 mod configured;
+mod failed;
 mod kept;
 mod kernel;
 mod laid;

@@ -1,6 +1,7 @@
 //! Changes of the packet filter's rules, as a node's journal has them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use podwire_process::plain;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,24 @@ pub struct RuleChange {
     pub deleted: usize,
     /// The first of them, as nft(8) writes it.
     pub first: String,
+}
+
+/// `node2's rules, by nft: 3 added, 1 deleted in ip kube-proxy`.
+impl fmt::Display for RuleChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = match self.by.as_str() {
+            "" => String::new(),
+            by => format!(", by {by}"),
+        };
+        let counted = [(self.added, "added"), (self.deleted, "deleted")];
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+        let counted: Vec<String> = counted
+            .map(|(count, how)| format!("{count} {how}"))
+            .collect();
+        let tables: Vec<&str> = self.tables.iter().map(String::as_str).collect();
+        let (node, counted, tables) = (&self.node, counted.join(", "), tables.join(" and "));
+        write!(f, "{node}'s rules{by}: {counted} in {tables}")
+    }
 }
 
 /// Characters of a line that are kept.
@@ -139,24 +158,14 @@ mod tests {
     #[test]
     fn what_one_command_changed_is_one_change_at_the_clone_s_time() {
         let changes = RuleChange::read("node2", 10_000, SAID);
-        let told = changes.iter().map(|it| {
-            let tables: Vec<&str> = it.tables.iter().map(String::as_str).collect();
-            format!(
-                "{} {} {:?} {} +{} -{}: {}",
-                it.at_ms,
-                it.node,
-                it.by,
-                tables.join(", "),
-                it.added,
-                it.deleted,
-                it.first
-            )
-        });
+        let told = changes
+            .iter()
+            .map(|it| format!("{} {it}: {}", it.at_ms, it.first));
         // The table was made before the clone was.
-        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r#"
-        5750 node2 "kube-proxy) x" ip kube-proxy +2 -1: add element ip kube-proxy service-ips { 10.0.0.10 . tcp . 80 : goto a }
-        9500 node2 "" ip podwire +0 -1: delete table ip podwire
-        "#);
+        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @"
+        5750 node2's rules, by kube-proxy) x: 2 added, 1 deleted in ip kube-proxy: add element ip kube-proxy service-ips { 10.0.0.10 . tcp . 80 : goto a }
+        9500 node2's rules: 1 deleted in ip podwire: delete table ip podwire
+        ");
     }
 
     #[test]

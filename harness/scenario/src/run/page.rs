@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use podwire_cluster::Break;
 use podwire_process::plain;
 
 use crate::check::failure::Failure;
+use crate::check::rules::RuleChange;
 use crate::check::twin::{Twin, Unlike};
 use crate::lab;
 use crate::lab::traffic;
 use crate::lab::troubles::NODES;
 use crate::lab::wire::{AROUND, STOOD_OUT};
+use crate::run::account::Account;
 use crate::run::caught::LOST;
 use crate::run::context;
 use crate::run::program;
@@ -45,6 +48,9 @@ pub(crate) fn stood_out(folder: &Path) -> Vec<String> {
     let told = std::fs::read_to_string(folder.join(STOOD_OUT)).unwrap_or_default();
     told.lines().map(plain::text).collect()
 }
+
+/// Changes of rules that are told.
+const CHANGES: usize = 20;
 
 const LABS: &str = "its step log, the machines' consoles and overlays, QEMU's own words";
 
@@ -211,6 +217,26 @@ impl Page<'_> {
     }
 }
 
+/// The last changes of the nodes' rules, if any are known.
+fn rule_changes(f: &mut fmt::Formatter<'_>, all: &[RuleChange]) -> fmt::Result {
+    let more = all.len().saturating_sub(CHANGES);
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        f,
+        "## When rules changed, with seconds since the clone answered\n\n```"
+    )?;
+    if more > 0 {
+        writeln!(f, "         {more} changes before these")?;
+    }
+    for change in &all[more..] {
+        let at = Duration::from_millis(change.at_ms).as_secs_f64();
+        writeln!(f, "{at:7.1}  {change}: {}", change.first)?;
+    }
+    writeln!(f, "```\n")
+}
+
 /// In what the cluster is unlike a healthy clone.
 fn beside_its_twin(f: &mut fmt::Formatter<'_>, twin: &Twin) -> fmt::Result {
     let Twin {
@@ -312,6 +338,9 @@ impl fmt::Display for Page<'_> {
         }
         if let Ok(told) = std::fs::read_to_string(self.folder.join(NODES)) {
             writeln!(f, "## What stands out on the nodes\n\n```\n{told}```\n")?;
+        }
+        if let Ok(account) = Account::read(self.folder) {
+            rule_changes(f, &account.rules)?;
         }
         if let Ok(timeline) = std::fs::read_to_string(self.folder.join(traffic::TIMELINE)) {
             writeln!(f, "## Who answered when\n\n```\n{timeline}```\n")?;
@@ -513,6 +542,18 @@ mod tests {
         assert_eq!(stood_out(folder.path()), [""; 0]);
     }
 
+    fn changed(number: u64) -> RuleChange {
+        RuleChange {
+            at_ms: 1000 * number,
+            node: "node1".to_owned(),
+            by: "nft".to_owned(),
+            tables: ["ip filter".to_owned()].into(),
+            added: 1,
+            deleted: 0,
+            first: "add rule ip filter FORWARD drop".to_owned(),
+        }
+    }
+
     #[test]
     fn what_failed_says_why_before_it_draws() {
         let folder = tempfile::tempdir().unwrap();
@@ -522,6 +563,10 @@ mod tests {
         fs::create_dir_all(&lab).unwrap();
         fs::write(lab.join(lab::STEPS), "    1.5  drain node3\n").unwrap();
         let failure = Failure::new(Cause::TimedOut, "no gap", "a gap").look("the timeline");
+        let error = failure.clone().into();
+        let mut account = Account::of("about", &error, Vec::new(), Duration::from_secs(3));
+        account.rules = (0..CHANGES as u64 + 2).map(changed).collect();
+        account.write(folder.path()).unwrap();
         insta::assert_snapshot!(page(&Err(failure.into()), &[], folder.path()));
     }
 

@@ -67,7 +67,7 @@ fn changes(all: &[RuleChange], within: Range<u64>) -> Markup {
             ul.rules {
                 @for change in here.iter().take(CHANGES) {
                     li {
-                        span.time { (millis(change.at_ms)) } " " (line(&told(change))) ": "
+                        span.time { (millis(change.at_ms)) } " " (line(&change.to_string())) ": "
                         code { (line(&change.first)) }
                     }
                 }
@@ -75,26 +75,6 @@ fn changes(all: &[RuleChange], within: Range<u64>) -> Markup {
             }
         }
     }
-}
-
-/// `node2's rules, by nft: 3 added, 1 deleted in ip kube-proxy`.
-fn told(change: &RuleChange) -> String {
-    let by = match change.by.as_str() {
-        "" => String::new(),
-        by => format!(", by {by}"),
-    };
-    let counted = [(change.added, "added"), (change.deleted, "deleted")];
-    let counted = counted.into_iter().filter(|(count, _)| *count > 0);
-    let counted: Vec<String> = counted
-        .map(|(count, how)| format!("{count} {how}"))
-        .collect();
-    let tables: Vec<&str> = change.tables.iter().map(String::as_str).collect();
-    format!(
-        "{}'s rules{by}: {} in {}",
-        change.node,
-        counted.join(", "),
-        tables.join(" and ")
-    )
 }
 
 /// What was sent within the time of one column, and how it ended.
