@@ -1,5 +1,7 @@
 //! Which scenarios a run is asked for, and why the others are left out.
 
+use std::collections::BTreeMap;
+
 use podwire_cluster::{Bootstrap, Cell, IpFamilies, PodNetwork};
 use podwire_scenario::{Families, Profile, Scenario};
 
@@ -133,17 +135,14 @@ pub(super) fn leave_out_the_starving(
 ) -> Vec<LeftOut> {
     let cores = cores.unwrap_or(usize::MAX);
     let starving = pairs.extract_if(.., |(_, it)| cores < it.cores);
-    let mut told: Vec<LeftOut> = starving
-        .map(|(_, it)| LeftOut {
-            name: it.name.to_owned(),
-            reason: format!(
-                "needs {} processors of this host, which has {cores}; --filter runs it all the same",
-                it.cores
-            ),
-        })
-        .collect();
-    told.dedup_by(|one, other| one.name == other.name);
-    told
+    let starving: BTreeMap<&str, usize> = starving.map(|(_, it)| (it.name, it.cores)).collect();
+    let told = starving.into_iter().map(|(name, needs)| LeftOut {
+        name: name.to_owned(),
+        reason: format!(
+            "needs {needs} processors of this host, which has {cores}; --filter runs it all the same"
+        ),
+    });
+    told.collect()
 }
 
 /// Why a scenario means nothing for any of these cells, and for which it does.
@@ -285,8 +284,12 @@ mod tests {
         insta::assert_snapshot!(told(true, Some(4)), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
         // Somebody has asked for it.
         insta::assert_snapshot!(told(true, None), @"every_pair, kubeadm_upgrade, kubeadm_control_planes");
-        let mut pairs = vec![(cells[0], &catalogue[2])];
+        // It is told once, on however many cells it would have run.
+        let on = |bootstrap, place: usize| (Cell::usual(bootstrap), &catalogue[place]);
+        let (by_hand, kubeadm) = (Bootstrap::ByHand, Bootstrap::Kubeadm);
+        let mut pairs = vec![on(by_hand, 2), on(by_hand, 0), on(kubeadm, 2)];
         let left = leave_out_the_starving(&mut pairs, Some(2));
+        assert_eq!((left.len(), pairs.len()), (1, 1));
         insta::assert_snapshot!(left[0].reason, @"needs 4 processors of this host, which has 2; --filter runs it all the same");
     }
 
