@@ -9,14 +9,14 @@ use super::{done, latest};
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_failure_tells_when_rules_changed_and_by_whom() {
-    let red = done("test --yes --nodes 2 --bootstrap by-hand --break route --filter node_port");
+    let red = done("test --yes --bootstrap by-hand --break route --filter node_port");
     let told = String::from_utf8_lossy(&red.stdout).into_owned();
     assert_eq!(red.status.code(), Some(1), "{told}");
     let attempt = latest().join("by-hand-nftables-routes/scenarios/node_port/attempt-1");
     let account = fs::read(attempt.join("failure.json")).unwrap();
     let account: Value = serde_json::from_slice(&account).unwrap();
     let began = &account["steps"][0]["at_ms"];
-    for node in ["node1", "node2"] {
+    for node in ["node1", "node2", "node3"] {
         // The Service's, which the scenario has made.
         let changes = account["rules"].as_array().unwrap();
         let of_service = |it: &&Value| {
@@ -26,7 +26,7 @@ fn a_failure_tells_when_rules_changed_and_by_whom() {
         let change = changes.iter().find(of_service);
         let change = change.unwrap_or_else(|| panic!("{node}: {account:#}"));
         assert_eq!(change["by"], "nft", "{change:#}");
-        assert!(change["added"].as_u64() > Some(3), "{change:#}");
+        assert_ne!(change["added"], 0, "{change:#}");
         let at = change["at_ms"].as_u64();
         assert!(began.as_u64() < at, "{change:#}");
         assert!(at < account["failed_ms"].as_u64(), "{change:#}");

@@ -16,8 +16,14 @@ use super::stream::{End, PIPE, Pipe, SegmentStream, SharedPipe, lock};
 use crate::mailbox::Mailbox;
 use crate::{LanError, SegmentPlan};
 
-/// Octets that a connection's socket keeps in each direction.
-const BUFFER: usize = 256 * 1024;
+/// Octets that a connection's socket keeps for the machine.
+const SENDS: usize = 256 * 1024;
+
+/// Octets that it keeps from the machine: as many as a window without a scale tells (RFC 7323 section 2). With one the
+/// stack tells it rounded down to a unit of some octets, and so takes back a few that it has offered before, which
+/// RFC 9293 (section 3.8.6) has no peer do. A peer that has sent these already may wait for ever, as this stack does
+/// itself: what it has sent beyond a window of nothing it never sends again.
+const RECEIVES: usize = 0xffff;
 
 /// How long ARP asks for a machine. Three requests, as Linux does (`mcast_solicit`, arp(7)).
 const ARP_LIMIT: Duration = Duration::from_secs(3);
@@ -185,8 +191,8 @@ pub(super) struct Connections {
 }
 
 fn new_socket() -> Socket<'static> {
-    let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-    let mut socket = Socket::new(buffer(), buffer());
+    let buffer = |octets| SocketBuffer::new(vec![0; octets]);
+    let mut socket = Socket::new(buffer(RECEIVES), buffer(SENDS));
     socket.set_nagle_enabled(false);
     socket
 }

@@ -113,7 +113,7 @@ fn segment(
         seq_number: TcpSeqNumber(seq),
         ack_number: ack,
         window_len: 1000,
-        window_scale: None,
+        window_scale: (control == TcpControl::Syn).then_some(7),
         max_seg_size: (control == TcpControl::Syn).then_some(1460),
         sack_permitted: false,
         sack_ranges: [None; 3],
@@ -345,6 +345,45 @@ async fn a_client_of_a_listener_is_heard_and_answered_and_without_one_it_is_refu
     insta::assert_snapshot!(described(&mut gateway, &syn(POD, example().outside, at.1)), @"to 52:54:00:00:01:01: 192.0.2.10 -> 10.1.1.7 ACK RST");
     drop(listener);
     insta::assert_snapshot!(described(&mut gateway, &syn(NODE1_ADDRESS, at.0, at.1)), @"to 52:54:00:00:01:01: 172.30.0.1 -> 172.30.0.11 ACK RST");
+}
+
+/// Found by a connection that stood still for ever: with a scale, the last octets of a window were taken back.
+#[test]
+fn a_window_that_was_offered_is_never_taken_back() {
+    let at = (example().gateway, 6443);
+    let (mut gateway, _listener) = listening(at.1);
+    let told = |frame: &[u8]| {
+        let packet = TcpPacket::new_unchecked(&frame[34..]);
+        let (from, to) = (at.0.into(), POD.into());
+        let segment = TcpRepr::parse(&packet, &from, &to, &ChecksumCapabilities::default());
+        let segment = segment.unwrap();
+        let (ack, window) = (segment.ack_number.unwrap().0, segment.window_len);
+        (
+            ack,
+            i32::from(window),
+            segment.window_scale,
+            segment.seq_number,
+        )
+    };
+    let accepted = &answers(&mut gateway, &syn(POD, at.0, at.1))[0];
+    let (mut next, window, scale, theirs) = told(accepted);
+    let (first, mut edge) = (next, next + window);
+    let scale = scale.unwrap_or(0);
+    // Nobody reads: what its stream and its socket keep fills up, by pieces that no unit of a window divides.
+    for _ in 0..1000 {
+        let length = usize::try_from(edge - next).unwrap().min(997);
+        let numbers = (next, Some(theirs + 1));
+        let piece = segment(POD, at.0, at.1, TcpControl::Psh, numbers, &vec![7; length]);
+        next += i32::try_from(length).unwrap();
+        for answer in answers(&mut gateway, &piece) {
+            let (ack, window, ..) = told(&answer);
+            let right = ack + (window << scale);
+            assert!(right >= edge, "{} octets less than before", edge - right);
+            edge = right;
+        }
+    }
+    assert_eq!(edge, next, "the window is used up");
+    assert!(next - first > 300_000, "{}", next - first);
 }
 
 /// Nobody takes what comes, and clients come that reset before they are accepted.

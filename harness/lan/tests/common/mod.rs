@@ -213,10 +213,12 @@ fn serve(n: u8, socket: OwnedFd, stop: &AtomicBool, resets: &AtomicUsize) {
     let mut sockets = SocketSet::new(Vec::new());
     let mut servers: Vec<Server> = (0..SERVERS * PORTS.len())
         .map(|index| {
-            let buffer = || SocketBuffer::new(vec![0; 128 * 1024]);
+            // As a machine's, its window is never taken back: it needs no scale, see the gateway's.
+            let buffer = |octets| SocketBuffer::new(vec![0; octets]);
+            let socket = Socket::new(buffer(0xffff), buffer(128 * 1024));
             Server {
                 port: PORTS[index % PORTS.len()],
-                socket: sockets.add(Socket::new(buffer(), buffer())),
+                socket: sockets.add(socket),
                 active: false,
                 count: 0,
             }
