@@ -9,15 +9,15 @@ use super::{done, latest};
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_failure_tells_when_rules_changed_and_by_whom() {
-    let red = done("test --yes --bootstrap by-hand --break route --filter node_port");
+    let red = done("test --yes --bootstrap by-hand --break route --filter cluster_ip");
     let told = String::from_utf8_lossy(&red.stdout).into_owned();
     assert_eq!(red.status.code(), Some(1), "{told}");
-    let attempt = latest().join("by-hand-nftables-routes/scenarios/node_port/attempt-1");
+    let attempt = latest().join("by-hand-nftables-routes/scenarios/cluster_ip/attempt-1");
     let account = fs::read(attempt.join("failure.json")).unwrap();
     let account: Value = serde_json::from_slice(&account).unwrap();
     let began = &account["steps"][0]["at_ms"];
     for node in ["node1", "node2", "node3"] {
-        // The Service's, which the scenario has made.
+        // What kube-proxy has written, which the scenario has started.
         let changes = account["rules"].as_array().unwrap();
         let of_service = |it: &&Value| {
             let tables = it["tables"].as_array().unwrap();
