@@ -115,7 +115,9 @@ impl Node<'_> {
             .step(format!("remove the old Pod network from {self}"));
         let mut command = REMOVE_BRIDGES.to_owned();
         if self.lab().pod_network() != PodNetwork::Routes {
-            command += " /etc/cni/net.d/*; ip link delete flannel.1 2>/dev/null; true";
+            // Of a range that flannel has left the CNI plugin that it publishes would give addresses again.
+            command += " /etc/cni/net.d/* /run/flannel/subnet.env; \
+                         ip link delete flannel.1 2>/dev/null; true";
         }
         self.run(command).await?;
         Ok(())
