@@ -220,7 +220,7 @@ pub enum ClusterError {
         there: Vec<String>,
     },
     /// The cell asks for the user's Pod network, and there is none.
-    #[error("the cluster's Pod network is a manifest of the user's, and the plan has none")]
+    #[error("the cluster's Pod network comes of a manifest, and the plan has none")]
     NoPodManifest,
     /// The user's files are for a node that there is not.
     #[error("there are files for node{node}, and the cluster has {nodes} nodes")]

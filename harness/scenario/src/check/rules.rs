@@ -76,7 +76,7 @@ impl RuleChange {
             // A command's changes come before the generation that it made.
             if let Some(by) = said.strip_prefix("# new generation ") {
                 if let Some(mut change) = open.take() {
-                    change.by = program(by).to_owned();
+                    change.by = program(by);
                     all.push(change);
                 }
                 continue;
@@ -142,7 +142,7 @@ fn program(by: &str) -> String {
 mod tests {
     use super::*;
 
-    /// As nft 1.1.3 and systemd 257 wrote it on a node, with other addresses.
+    /// Written for this test, in the form of `nft monitor` and of journalctl's `short-monotonic`.
     const SAID: &str = "\
 1234.50 900.10
 [ 1200.000100] rules[77]: add table ip kube-proxy

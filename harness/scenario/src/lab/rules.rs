@@ -1,6 +1,6 @@
 //! When the packet filter's rules changed, and who changed them.
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use podwire_cluster::units;
 
 use crate::check::rules::RuleChange;
@@ -27,9 +27,6 @@ impl Lab {
     /// When a node does not carry it out.
     pub(crate) async fn hear_no_rule_changes(&self) -> anyhow::Result<()> {
         let stopped = self.nodes().map(async |node| node.stop(units::RULES).await);
-        for stopped in join_all(stopped).await {
-            stopped?;
-        }
-        Ok(())
+        try_join_all(stopped).await.map(drop)
     }
 }

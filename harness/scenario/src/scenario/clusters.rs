@@ -7,7 +7,7 @@ use podwire_cluster::{Bootstrap, FlannelBackend, IpFamilies, PodNetwork};
 pub enum Cells {
     /// All: it asserts what holds whoever made the cluster.
     Any,
-    /// Each node's Pods hang on a bridge: any Pod network but the user's own.
+    /// Each node's Pods hang on a bridge: any of podwire's own Pod networks.
     WithBridge,
     /// flannel carries the Pods' packets, in either of its ways.
     WithFlannel,
