@@ -19,7 +19,7 @@ use crate::oci::{OciFile, OciImage, Program};
 use crate::{Check, Error, Kind, Workshop};
 use parts::Parts;
 
-/// A Pod network that nodes get by a manifest of podwire's own.
+/// A Pod network that others publish and that nodes get by its name: its manifest, adapted, is in `images/networks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedNetwork {
     /// kube-router beside kube-proxy: routes by BGP, and a firewall for NetworkPolicies.

@@ -250,6 +250,17 @@ fn changes_of_rules_stand_with_the_step_of_their_time() {
         timeline::CHANGES
     );
     assert!(told.contains("<li>3 more changes of rules;"), "{told}");
+
+    let account = left.get_mut(&0).unwrap().account.as_mut().unwrap();
+    account.rules.truncate(1);
+    account.rules[0].at_ms = account.steps[0].at_ms - 1;
+    let told = page(&results, &left);
+    let (_, earlier) = told
+        .split_once("Rules that changed before any step told here:")
+        .unwrap();
+    let (earlier, steps) = earlier.split_once("<ol").unwrap();
+    assert!(earlier.contains("node1's rules: 2 added"), "{earlier}");
+    assert!(!steps.contains("node1's rules"), "each is told once");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use maud::{Markup, html};
 use podwire_probe::Outcome;
-use podwire_scenario::RuleChange;
+use podwire_scenario::{Account, RuleChange};
 
 use super::said::{block, line, millis};
 use crate::report::left::{Left, Sender};
@@ -26,12 +26,19 @@ pub(super) fn section(left: &Left) -> Markup {
     let account = left.account.as_ref();
     let steps = account.map_or(&[][..], |account| &account.steps);
     let more = steps.len().saturating_sub(STEPS);
+    let first = steps.get(more).map_or(u64::MAX, |step| step.at_ms);
+    let earlier = |account: &Account| account.rules.iter().any(|change| change.at_ms < first);
+    let earlier = account.filter(|it| earlier(it));
     html! {
-        @if !steps.is_empty() || !left.traffic.is_empty() || !left.consoles.is_empty() {
+        @if !steps.is_empty() || earlier.is_some() || !left.traffic.is_empty() || !left.consoles.is_empty() {
             h3 { "When" }
         }
         @if let Some(account) = account {
-            @if more > 0 { p { "The first " (more) " steps are on the first page." } }
+            @if more > 0 { p { "The first " (more) " steps are on the first page; here from step " (more + 1) " on." } }
+            @if let Some(account) = earlier {
+                p { "Rules that changed before any step told here:" }
+                (changes(&account.rules, 0..first))
+            }
             @if !steps.is_empty() {
                 ol.steps start=(more + 1) {
                     @for (number, step) in steps.iter().enumerate().skip(more) {
