@@ -13,7 +13,6 @@ pub mod measurements;
 mod one_node;
 mod pod_ranges;
 mod second_node;
-pub mod truth;
 mod whole_network;
 
 use podwire_scenario::Scenario;

@@ -90,7 +90,7 @@ pub use scenario::clusters::{Cells, Families};
 #[doc(hidden)]
 pub use scenario::done;
 pub use scenario::fit::Unfit;
-pub use scenario::{Future, LEFT_OUT, Profile, Sabotage, Scenario, Steps};
+pub use scenario::{Future, Place, Profile, Sabotage, Scenario, Steps};
 pub use wait::evidence::Evidence;
 pub use wait::needs::Needs;
 pub use wait::probe::Probe;

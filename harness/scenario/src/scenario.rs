@@ -21,8 +21,7 @@ pub type Future<'lab> = Pin<Box<dyn std::future::Future<Output = anyhow::Result<
 /// What is done in a lab: [`steps!`](crate::steps) makes one of an async function.
 pub type Steps = for<'lab> fn(&'lab Lab) -> Future<'lab>;
 
-/// For a sabotage that leaves out what the scenario does before its check.
-pub const LEFT_OUT: Steps = |_| Box::pin(async { Ok(()) });
+const NOTHING: Steps = |_| Box::pin(async { Ok(()) });
 
 /// Makes [`Steps`] of an async function that takes a `&Lab`, or of a closure whose body may `.await`.
 /// What they give beside success is not looked at.
@@ -77,13 +76,10 @@ pub enum Profile {
 ///
 /// const CABLE: Scenario = Scenario {
 ///     about: "a node answers as long as its cable is in",
-///     sabotages: &[Sabotage {
-///         name: "pulled",
-///         about: "somebody pulled it",
-///         expects: Cause::TimedOut,
-///         inject: steps!(|lab| lab.node(2).set_link(false).await),
-///         check: steps!(answers),
-///     }],
+///     sabotages: &[Sabotage::new("pulled")
+///         .about("somebody pulled it")
+///         .inject(steps!(|lab| lab.node(2).set_link(false).await))
+///         .caught_by(steps!(answers), Cause::TimedOut)],
 ///     ..Scenario::new("cable", StageName::Workload, steps!(answers))
 /// };
 ///
@@ -177,10 +173,103 @@ pub struct Sabotage {
     pub name: &'static str,
     /// What is broken.
     pub about: &'static str,
-    /// The class of failure that must be among what the check finds.
-    pub expects: Cause,
     /// Injects the fault. What fails here is the harness's fault: nothing is proved.
     pub inject: Steps,
     /// The scenario's assertion, which must end in a [`Failure`](crate::Failure).
     pub check: Steps,
+    /// The class of failure that must be among what the check finds.
+    pub expects: Cause,
+    /// What the failure must say as well, where its class is too wide to tell this fault from others.
+    pub says: Option<&'static str>,
+    /// Which node loses packets by it, if one alone does: where the failure's page should end the way of one of them.
+    pub place: Option<Place>,
+}
+
+/// Which node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The one with this number.
+    Node(u32),
+    /// The one with the highest.
+    Last,
+}
+
+impl Place {
+    /// Its number in a cluster of so many nodes.
+    pub fn of(self, nodes: u32) -> u32 {
+        match self {
+            Self::Node(number) => number,
+            Self::Last => nodes,
+        }
+    }
+}
+
+impl Sabotage {
+    /// One that injects nothing: it leaves out what the scenario does before its check.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            about: "",
+            inject: NOTHING,
+            check: NOTHING,
+            expects: Cause::Other,
+            says: None,
+            place: None,
+        }
+    }
+
+    /// What is broken.
+    #[must_use]
+    pub const fn about(mut self, about: &'static str) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// How it is broken.
+    #[must_use]
+    pub const fn inject(mut self, inject: Steps) -> Self {
+        self.inject = inject;
+        self
+    }
+
+    /// The scenario's assertion, and the class of failure that must be among what it finds then.
+    #[must_use]
+    pub const fn caught_by(mut self, check: Steps, expects: Cause) -> Self {
+        self.check = check;
+        self.expects = expects;
+        self
+    }
+
+    /// What the failure must say as well, word by word.
+    #[must_use]
+    pub const fn saying(mut self, says: &'static str) -> Self {
+        self.says = Some(says);
+        self
+    }
+
+    /// The failure that it must provoke, for reports: its class, and what it must say.
+    pub(crate) fn failure(&self) -> String {
+        let class = format!("\"{}\"", self.expects);
+        match self.says {
+            Some(words) => format!("{class}, saying \"{words}\""),
+            None => class,
+        }
+    }
+
+    /// One node alone loses packets by it, and which.
+    #[must_use]
+    pub const fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_node_is_the_one_with_the_highest_number() {
+        assert_eq!((Place::Node(2).of(3), Place::Last.of(3)), (2, 3));
+    }
 }

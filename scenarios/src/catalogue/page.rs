@@ -175,13 +175,8 @@ mod tests {
     const NOT_YET: &Claim =
         &Claim { id: "X2", sources: &[], failure: false, today: None, ..*LOOKED_AT };
 
-    const FAULT: Sabotage = Sabotage {
-        name: "no-a",
-        about: "there is no a",
-        expects: Cause::Refused,
-        inject: podwire_scenario::LEFT_OUT,
-        check: podwire_scenario::LEFT_OUT,
-    };
+    const FAULT: Sabotage =
+        Sabotage { expects: Cause::Refused, ..Sabotage::new("no-a").about("there is no a") };
 
     fn scenario(name: &'static str, sabotages: &'static [Sabotage]) -> Scenario {
         Scenario {

@@ -12,31 +12,22 @@ pub(crate) const ALL_ADDRESSES: Scenario = Scenario {
     covers: &[A17],
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "bound-to-localhost",
-            about: "the API server's --bind-address is 127.0.0.1",
-            expects: Cause::Refused,
-            inject: steps!(bind_to_localhost),
-            check: steps!(on_all_addresses),
-        },
-        Sabotage {
-            name: "scheduler-stopped",
-            about: "the scheduler does not run",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| lab.node(1).stop("kube-scheduler").await),
-            check: steps!(others_are_healthy),
-        },
-        Sabotage {
-            name: "node-made",
-            about: "somebody has made a Node, without a kubelet",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("bound-to-localhost")
+            .about("the API server's --bind-address is 127.0.0.1")
+            .inject(steps!(bind_to_localhost))
+            .caught_by(steps!(on_all_addresses), Cause::Refused),
+        Sabotage::new("scheduler-stopped")
+            .about("the scheduler does not run")
+            .inject(steps!(|lab| lab.node(1).stop("kube-scheduler").await))
+            .caught_by(steps!(others_are_healthy), Cause::NotReady),
+        Sabotage::new("node-made")
+            .about("somebody has made a Node, without a kubelet")
+            .inject(steps!(|lab| {
                 let node =
                     json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node9" } });
                 lab.kubectl_apply(&node).await
-            }),
-            check: steps!(no_node_is_listed),
-        },
+            }))
+            .caught_by(steps!(no_node_is_listed), Cause::Answered),
     ],
     ..Scenario::new("api_server_on_all_addresses", StageName::ControlPlane, steps!(all_addresses))
 };

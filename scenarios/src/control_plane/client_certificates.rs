@@ -1,8 +1,7 @@
 //! Whose certificates the API server takes.
 
 use podwire_scenario::{
-    Cause, Cells, Component, Curled, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, secs,
-    steps,
+    Cause, Cells, Component, Curled, Lab, Profile, Sabotage, Scenario, StageName, secs, steps,
 };
 
 use super::authority::{AUTHORITY, NO_AUTHORITY, self_signed};
@@ -24,72 +23,46 @@ pub(crate) const CLIENT_CERTIFICATES: Scenario = Scenario {
     limit: secs(180),
     prepare: Some(steps!(certificates)),
     sabotages: &[
-        Sabotage {
-            name: "authority-not-trusted",
-            about: "the authority is not among the API server's client CAs",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| trust(lab, "ca.cert plain.cert").await),
-            check: steps!(issued_by_the_authority),
-        },
-        Sabotage {
-            name: "foreign-authority-trusted",
-            about: "a foreign authority is among the API server's client CAs",
-            expects: Cause::Answered,
-            inject: steps!(|lab| trust(lab, "authority.cert foreign-ca.cert").await),
-            check: steps!(issued_by_a_foreign_authority),
-        },
-        Sabotage {
-            name: "said-to-be-an-authority",
-            about: "the certificate that lacked it says that it is an authority's",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("authority-not-trusted")
+            .about("the authority is not among the API server's client CAs")
+            .inject(steps!(|lab| trust(lab, "ca.cert plain.cert").await))
+            .caught_by(steps!(issued_by_the_authority), Cause::HttpStatus),
+        Sabotage::new("foreign-authority-trusted")
+            .about("a foreign authority is among the API server's client CAs")
+            .inject(steps!(|lab| trust(lab, "authority.cert foreign-ca.cert").await))
+            .caught_by(steps!(issued_by_a_foreign_authority), Cause::Answered),
+        Sabotage::new("said-to-be-an-authority")
+            .about("the certificate that lacked it says that it is an authority's")
+            .inject(steps!(|lab| {
                 lab.node(1).run(self_signed("plain", AUTHORITY)).await?;
                 trust(lab, "authority.cert plain.cert").await
-            }),
-            check: steps!(issued_by_no_authority),
-        },
-        Sabotage {
-            name: "issuer-named",
-            about: "the documents' command is given the authority's certificate as well",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.node(1).run("cp issued.cert user.cert").await),
-            check: steps!(issued_by_itself),
-        },
-        Sabotage {
-            name: "client-ca-given",
-            about: "the API server still has its client CAs",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(no_certificate_is_taken),
-        },
-        Sabotage {
-            name: "another-token-key",
-            about: "the API server, without a client CA, verifies tokens by another key",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(issued_by_no_authority), Cause::Answered),
+        Sabotage::new("issuer-named")
+            .about("the documents' command is given the authority's certificate as well")
+            .inject(steps!(|lab| lab.node(1).run("cp issued.cert user.cert").await))
+            .caught_by(steps!(issued_by_itself), Cause::Answered),
+        Sabotage::new("client-ca-given")
+            .about("the API server still has its client CAs")
+            .caught_by(steps!(no_certificate_is_taken), Cause::Answered),
+        Sabotage::new("another-token-key")
+            .about("the API server, without a client CA, verifies tokens by another key")
+            .inject(steps!(|lab| {
                 let other = without_client_ca(lab);
                 let other = other.with("--service-account-key-file", "/root/foreign.key");
                 lab.start_api_server(&other).await
-            }),
-            check: steps!(token_is_taken),
-        },
-        Sabotage {
-            name: "still-open",
-            about: "the API server still lets everybody do everything who is known",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(client_is_forbidden_by_name),
-        },
-        Sabotage {
-            name: "anonymous-off",
-            about: "the API server is in today's mode, but takes no anonymous requests",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(token_is_taken), Cause::HttpStatus),
+        Sabotage::new("still-open")
+            .about("the API server still lets everybody do everything who is known")
+            .caught_by(steps!(client_is_forbidden_by_name), Cause::Answered),
+        Sabotage::new("anonymous-off")
+            .about("the API server is in today's mode, but takes no anonymous requests")
+            .inject(steps!(|lab| {
                 let strict = today(without_client_ca(lab)).with("--anonymous-auth", "false");
                 lab.start_api_server(&strict).await
-            }),
-            check: steps!(certificate_is_a_stranger_s),
-        },
+            }))
+            .caught_by(steps!(certificate_is_a_stranger_s), Cause::HttpStatus),
     ],
     ..Scenario::new("client_certificates", StageName::Identified, steps!(taken_or_not))
 };

@@ -16,23 +16,17 @@ pub(crate) const ETCD_OVER_TLS: Scenario = Scenario {
     nodes: 1,
     prepare: Some(steps!(etcd_with_a_key_pair)),
     sabotages: &[
-        Sabotage {
-            name: "certificate-known",
-            about: "the API server is told whose certificate to take",
-            expects: Cause::Answered,
-            inject: steps!(|lab| start_api_server(lab, &told(lab)).await),
-            check: steps!(does_not_trust_etcd),
-        },
-        Sabotage {
-            name: "another-certificate",
-            about: "the certificate that the API server is told to take is another's",
-            expects: Cause::Tls,
-            inject: steps!(|lab| {
+        Sabotage::new("certificate-known")
+            .about("the API server is told whose certificate to take")
+            .inject(steps!(|lab| start_api_server(lab, &told(lab)).await))
+            .caught_by(steps!(does_not_trust_etcd), Cause::Answered),
+        Sabotage::new("another-certificate")
+            .about("the certificate that the API server is told to take is another's")
+            .inject(steps!(|lab| {
                 let other = told(lab).with("--etcd-cafile", "/root/ca.cert");
                 start_api_server(lab, &other).await
-            }),
-            check: steps!(is_ready),
-        },
+            }))
+            .caught_by(steps!(is_ready), Cause::Tls),
     ],
     ..Scenario::new("etcd_over_tls", StageName::Identified, steps!(etcd_over_tls))
 };

@@ -1,8 +1,8 @@
 //! A Deployment that is older than who makes something of it.
 
 use podwire_scenario::{
-    Cause, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, kubeconfig,
-    secs, steps,
+    Cause, Lab, Needs, Place, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    kubeconfig, secs, steps,
 };
 
 use crate::catalogue::{A13, A14, A15, A16, A22};
@@ -20,29 +20,21 @@ pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
     nodes: 1,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "controller-manager-runs",
-            about: "the controller manager runs before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("controller-manager-runs")
+            .about("the controller manager runs before the first look")
+            .inject(steps!(|lab| {
                 lab.node(1).stop("kube-scheduler").await?;
                 create_deployment(lab).await?;
                 pods_are_pending(lab).await
-            }),
-            check: steps!(nothing_but_the_deployment),
-        },
-        Sabotage {
-            name: "controller-manager-not-started",
-            about: "the controller manager is not started",
-            expects: Cause::Absent,
-            inject: steps!(create_without_managers),
-            check: steps!(pods_are_pending),
-        },
-        Sabotage {
-            name: "scheduler-looks",
-            about: "the scheduler runs, and finds no node for the Pod",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(nothing_but_the_deployment), Cause::Answered),
+        Sabotage::new("controller-manager-not-started")
+            .about("the controller manager is not started")
+            .inject(steps!(create_without_managers))
+            .caught_by(steps!(pods_are_pending), Cause::Absent),
+        Sabotage::new("scheduler-looks")
+            .about("the scheduler runs, and finds no node for the Pod")
+            .inject(steps!(|lab| {
                 lab.kubectl("cordon node1").await?;
                 create_deployment(lab).await?;
                 let said = lab.pods().until("the scheduler to say so", |pods| {
@@ -51,14 +43,11 @@ pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
                     Probe::when(said, Cause::Absent, "it says nothing").needs(needs)
                 });
                 said.await
-            }),
-            check: steps!(pods_are_pending),
-        },
-        Sabotage {
-            name: "two-deployments",
-            about: "there is another Deployment",
-            expects: Cause::NotUnique,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(pods_are_pending), Cause::Answered),
+        Sabotage::new("two-deployments")
+            .about("there is another Deployment")
+            .inject(steps!(|lab| {
                 create_without_managers(lab).await?;
                 let another = format!("create deployment green --image={}", Pod::IMAGE);
                 lab.kubectl(another).await?;
@@ -68,79 +57,58 @@ pub(crate) const FIRST_DEPLOYMENT: Scenario = Scenario {
                     Probe::when(!pods.is_empty(), Cause::Absent, "none").needs(needs)
                 });
                 made.await
-            }),
-            check: steps!(pods_are_pending),
-        },
-        Sabotage {
-            name: "scheduler-runs",
-            about: "the scheduler runs before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(pods_are_pending), Cause::NotUnique),
+        Sabotage::new("scheduler-runs")
+            .about("the scheduler runs before the first look")
+            .inject(steps!(|lab| {
                 create_deployment(lab).await?;
                 lab.pods().until_running(1).await
-            }),
-            check: steps!(stays_unbound_on_a_ready_node),
-        },
-        Sabotage {
-            name: "scheduler-not-started",
-            about: "the scheduler is not started",
-            expects: Cause::NotReady,
-            inject: steps!(create_and_start_the_controller_manager),
-            check: steps!(the_same_pod_runs),
-        },
-        Sabotage {
-            name: "pod-made-anew",
-            about: "somebody deletes the Pod, so that another is made, before the scheduler starts",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(stays_unbound_on_a_ready_node), Cause::Answered),
+        Sabotage::new("scheduler-not-started")
+            .about("the scheduler is not started")
+            .inject(steps!(create_and_start_the_controller_manager))
+            .caught_by(steps!(the_same_pod_runs), Cause::NotReady),
+        Sabotage::new("pod-made-anew")
+            .about("somebody deletes the Pod, so that another is made, before the scheduler starts")
+            .inject(steps!(|lab| {
                 create_and_start_the_controller_manager(lab).await?;
                 lab.pods().delete_all().await?;
                 lab.node(1).start("kube-scheduler").await
-            }),
-            check: steps!(the_same_pod_runs),
-        },
-        Sabotage {
-            name: "scheduler-without-its-role",
-            about: "nobody has given the scheduler's user its role",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(the_same_pod_runs), Cause::WrongAnswer),
+        Sabotage::new("scheduler-without-its-role")
+            .about("nobody has given the scheduler's user its role")
+            .inject(steps!(|lab| {
                 create_and_start_the_controller_manager(lab).await?;
                 lab.kubectl("delete clusterrolebinding system:kube-scheduler").await?;
                 lab.node(1).start("kube-scheduler").await
-            }),
-            check: steps!(the_same_pod_runs),
-        },
-        Sabotage {
-            name: "kube-proxy-not-started",
-            about: "kube-proxy is not started",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(the_same_pod_runs), Cause::NotReady),
+        Sabotage::new("kube-proxy-not-started")
+            .about("kube-proxy is not started")
+            .inject(steps!(|lab| {
                 create_deployment(lab).await?;
                 lab.pods().until_running(1).await?;
                 expose(lab).await
-            }),
-            check: steps!(cluster_ip_answers),
-        },
-        Sabotage {
-            name: "open-mode",
-            about: "the API server lets everybody do everything who is known",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(cluster_ip_answers), Cause::TimedOut),
+        Sabotage::new("open-mode")
+            .about("the API server lets everybody do everything who is known")
+            .inject(steps!(|lab| {
                 let open = lab.api_server().with("--authorization-mode", "AlwaysAllow");
                 lab.start_api_server(&open).await
-            }),
-            check: steps!(scheduler_writes_no_secret),
-        },
-        Sabotage {
-            name: "administrator-s-everywhere",
-            about: "kube-proxy has the administrator's kubeconfig",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(scheduler_writes_no_secret), Cause::Answered),
+        Sabotage::new("administrator-s-everywhere")
+            .about("kube-proxy has the administrator's kubeconfig")
+            .inject(steps!(|lab| {
                 let (admin, own) = (kubeconfig::ADMIN_PATH, kubeconfig::KUBE_PROXY_PATH);
                 lab.node(1).run(format!("cp {admin} {own}")).await
-            }),
-            check: steps!(each_is_known_by_its_own_name),
-        },
+            }))
+            .caught_by(steps!(each_is_known_by_its_own_name), Cause::WrongAnswer),
     ],
     ..Scenario::new("first_deployment", StageName::Cni, steps!(first_deployment))
 };

@@ -16,39 +16,33 @@ pub(crate) const FIRST_START: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(60),
     sabotages: &[
-        Sabotage {
-            name: "folder-is-the-user-s",
-            about: "/var/run/kubernetes is there, and belongs to the ordinary user",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("folder-is-the-user-s")
+            .about("/var/run/kubernetes is there, and belongs to the ordinary user")
+            .inject(steps!(|lab| {
                 lab.node(1).run("install -d -o nobody /var/run/kubernetes").await
-            }),
-            check: steps!(ordinary_user_may_not),
-        },
-        Sabotage {
-            name: "etcd-stopped",
-            about: "etcd was started, and stopped again",
-            expects: Cause::Refused,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(ordinary_user_may_not), Cause::WrongAnswer),
+        Sabotage::new("etcd-stopped")
+            .about("etcd was started, and stopped again")
+            .inject(steps!(|lab| {
                 start_etcd(lab).await?;
                 lab.node(1).stop_component(&lab.etcd().without_flags()).await
-            }),
-            check: steps!(etcd_answers_at_localhost),
-        },
-        Sabotage {
-            name: "etcd-is-told",
-            about: "the API server is told where etcd is, and lacks the other flags only",
-            expects: Cause::WrongAnswer,
-            inject: steps!(start_etcd),
-            check: steps!(|lab| ends_naming_its_flags(lab, &["--etcd-servers"]).await),
-        },
-        Sabotage {
-            name: "issuer-is-told",
-            about: "the API server is told who issues tokens, and lacks the other flags only",
-            expects: Cause::WrongAnswer,
-            inject: steps!(start_etcd),
-            check: steps!(|lab| ends_naming_its_flags(lab, &["--service-account-issuer"]).await),
-        },
+            }))
+            .caught_by(steps!(etcd_answers_at_localhost), Cause::Refused),
+        Sabotage::new("etcd-is-told")
+            .about("the API server is told where etcd is, and lacks the other flags only")
+            .inject(steps!(start_etcd))
+            .caught_by(
+                steps!(|lab| ends_naming_its_flags(lab, &["--etcd-servers"]).await),
+                Cause::WrongAnswer,
+            ),
+        Sabotage::new("issuer-is-told")
+            .about("the API server is told who issues tokens, and lacks the other flags only")
+            .inject(steps!(start_etcd))
+            .caught_by(
+                steps!(|lab| ends_naming_its_flags(lab, &["--service-account-issuer"]).await),
+                Cause::WrongAnswer,
+            ),
     ],
     ..Scenario::new("first_start", StageName::Identified, steps!(first_start))
 };

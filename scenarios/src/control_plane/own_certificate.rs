@@ -20,54 +20,37 @@ pub(crate) const OWN_CERTIFICATE: Scenario = Scenario {
     limit: secs(180),
     prepare: Some(steps!(requests_and_etcd)),
     sabotages: &[
-        Sabotage {
-            name: "names-copied",
-            about: "the authority has copied the names",
-            expects: Cause::Answered,
-            inject: steps!(|lab| serve_signed(lab, NAMES, COPIED).await),
-            check: steps!(no_name_is_verified),
-        },
-        Sabotage {
-            name: "names-not-copied",
-            about: "the authority has not copied the names",
-            expects: Cause::Tls,
-            inject: steps!(|lab| serve_signed(lab, NAMES, NOT_COPIED).await),
-            check: steps!(each_name_is_verified),
-        },
-        Sabotage {
-            name: "foreign-name-in-it",
-            about: "the request names another machine as well",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("names-copied")
+            .about("the authority has copied the names")
+            .inject(steps!(|lab| serve_signed(lab, NAMES, COPIED).await))
+            .caught_by(steps!(no_name_is_verified), Cause::Answered),
+        Sabotage::new("names-not-copied")
+            .about("the authority has not copied the names")
+            .inject(steps!(|lab| serve_signed(lab, NAMES, NOT_COPIED).await))
+            .caught_by(steps!(each_name_is_verified), Cause::Tls),
+        Sabotage::new("foreign-name-in-it")
+            .about("the request names another machine as well")
+            .inject(steps!(|lab| {
                 let more = format!("{NAMES}, DNS:{FOREIGN}");
                 serve_signed(lab, &more, COPIED).await
-            }),
-            check: steps!(foreign_name_is_not_verified),
-        },
-        Sabotage {
-            name: "kubectl-knows-another",
-            about: "the kubeconfig names the documents' first certificate as the authority",
-            expects: Cause::Tls,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(foreign_name_is_not_verified), Cause::Answered),
+        Sabotage::new("kubectl-knows-another")
+            .about("the kubeconfig names the documents' first certificate as the authority")
+            .inject(steps!(|lab| {
                 serve_signed(lab, NAMES, COPIED).await?;
                 lab.node(1).run("cp ca.cert authority.cert").await
-            }),
-            check: steps!(kubectl_skips_nothing),
-        },
-        Sabotage {
-            name: "service-s-address-in-it",
-            about: "the request names the Service's address",
-            expects: Cause::Answered,
-            inject: steps!(|lab| serve_signed(lab, &with_the_service(), COPIED).await),
-            check: steps!(services_address_is_not_verified),
-        },
-        Sabotage {
-            name: "service-s-address-left-out",
-            about: "the request does not name the Service's address",
-            expects: Cause::Tls,
-            inject: steps!(|lab| serve_signed(lab, NAMES, COPIED).await),
-            check: steps!(services_address_is_verified),
-        },
+            }))
+            .saying("x509: ")
+            .caught_by(steps!(kubectl_skips_nothing), Cause::Tls),
+        Sabotage::new("service-s-address-in-it")
+            .about("the request names the Service's address")
+            .inject(steps!(|lab| serve_signed(lab, &with_the_service(), COPIED).await))
+            .caught_by(steps!(services_address_is_not_verified), Cause::Answered),
+        Sabotage::new("service-s-address-left-out")
+            .about("the request does not name the Service's address")
+            .inject(steps!(|lab| serve_signed(lab, NAMES, COPIED).await))
+            .caught_by(steps!(services_address_is_verified), Cause::Tls),
     ],
     ..Scenario::new("own_serving_certificate", StageName::Identified, steps!(own_certificate))
 };

@@ -1,8 +1,8 @@
 //! Requests to an API server of two keys and five flags.
 
 use podwire_scenario::{
-    Answer, Cause, Cells, Component, LEFT_OUT, Lab, Needs, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Answer, Cause, Cells, Component, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
 };
 
 use crate::catalogue::{A3, A5, A6, A6b, A7, A8, A9, A12};
@@ -24,104 +24,70 @@ pub(crate) const REQUESTS: Scenario = Scenario {
         lab.start_etcd_and_api_server(&lab.open_api_server()).await
     })),
     sabotages: &[
-        Sabotage {
-            name: "given-a-certificate",
-            about: "the API server is given a certificate to serve with",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("given-a-certificate")
+            .about("the API server is given a certificate to serve with")
+            .inject(steps!(|lab| {
                 lab.node(1).run("rm -r /var/run/kubernetes").await?;
                 let given = lab.open_api_server().with("--tls-cert-file", "/root/ca.cert");
                 lab.start_api_server(&given.with("--tls-private-key-file", "/root/ca.key")).await
-            }),
-            check: steps!(serves_a_certificate_of_its_own),
-        },
-        Sabotage {
-            name: "kubeconfig-is-there",
-            about: "root has a kubeconfig already",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.write_kubeconfig_with_kubectl().await),
-            check: steps!(kubectl_is_refused),
-        },
-        Sabotage {
-            name: "plain-http-behind",
-            about: "who listens at port 6443 is a server of plain HTTP",
-            expects: Cause::Answered,
-            inject: steps!(serve_plain_http),
-            check: steps!(plain_http_is_a_bad_request),
-        },
-        Sabotage {
-            name: "certificate-known",
-            about: "root's .curlrc names the API server's certificate as one to trust",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(serves_a_certificate_of_its_own), Cause::Absent),
+        Sabotage::new("kubeconfig-is-there")
+            .about("root has a kubeconfig already")
+            .inject(steps!(|lab| lab.write_kubeconfig_with_kubectl().await))
+            .caught_by(steps!(kubectl_is_refused), Cause::Answered),
+        Sabotage::new("plain-http-behind")
+            .about("who listens at port 6443 is a server of plain HTTP")
+            .inject(steps!(serve_plain_http))
+            .caught_by(steps!(plain_http_is_a_bad_request), Cause::Answered),
+        Sabotage::new("certificate-known")
+            .about("root's .curlrc names the API server's certificate as one to trust")
+            .inject(steps!(|lab| {
                 let known = "cacert = /var/run/kubernetes/apiserver.crt\n";
                 lab.node(1).write("/root/.curlrc", known).await
-            }),
-            check: steps!(certificate_is_unknown),
-        },
-        Sabotage {
-            name: "anonymous-on",
-            about: "the API server is in today's mode, in which a stranger is somebody: anonymous",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| lab.start_api_server(&strict(lab)).await),
-            check: steps!(stranger_is_unauthorized),
-        },
-        Sabotage {
-            name: "anonymous-off",
-            about: "the API server is in today's mode, but takes no anonymous requests",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(certificate_is_unknown), Cause::HttpStatus),
+        Sabotage::new("anonymous-on")
+            .about("the API server is in today's mode, in which a stranger is somebody: anonymous")
+            .inject(steps!(|lab| lab.start_api_server(&strict(lab)).await))
+            .caught_by(steps!(stranger_is_unauthorized), Cause::HttpStatus),
+        Sabotage::new("anonymous-off")
+            .about("the API server is in today's mode, but takes no anonymous requests")
+            .inject(steps!(|lab| {
                 let strict = strict(lab).with("--anonymous-auth", "false");
                 lab.start_api_server(&strict).await
-            }),
-            check: steps!(stranger_is_forbidden),
-        },
-        Sabotage {
-            name: "another-authority",
-            about: "the API server's client CA is another",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(stranger_is_forbidden), Cause::HttpStatus),
+        Sabotage::new("another-authority")
+            .about("the API server's client CA is another")
+            .inject(steps!(|lab| {
                 let other = "/var/run/kubernetes/apiserver.crt";
                 let other = lab.open_api_server().with("--client-ca-file", other);
                 lab.start_api_server(&other).await
-            }),
-            check: steps!(authority_lists_paths),
-        },
-        Sabotage {
-            name: "context-not-used",
-            about: "the kubeconfig has a context, and it is not the one in use",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(authority_lists_paths), Cause::HttpStatus),
+        Sabotage::new("context-not-used")
+            .about("the kubeconfig has a context, and it is not the one in use")
+            .inject(steps!(|lab| {
                 lab.write_kubeconfig_with_kubectl().await?;
                 lab.node(1).run("kubectl config unset current-context").await
-            }),
-            check: steps!(kubeconfig_is_as_expected),
-        },
-        Sabotage {
-            name: "verification-not-skipped",
-            about: "the kubeconfig does not skip the verification of the API server's certificate",
-            expects: Cause::Tls,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(kubeconfig_is_as_expected), Cause::WrongAnswer),
+        Sabotage::new("verification-not-skipped")
+            .about("the kubeconfig does not skip the verification of the API server's certificate")
+            .inject(steps!(|lab| {
                 lab.write_kubeconfig_with_kubectl().await?;
                 let verify = "kubectl config set-cluster polykube --insecure-skip-tls-verify=false";
                 lab.node(1).run(verify).await
-            }),
-            check: steps!(kubectl_lists_namespaces),
-        },
-        Sabotage {
-            name: "authority-still-open",
-            about: "the API server still lets the authority's client do everything",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(authority_is_forbidden),
-        },
-        Sabotage {
-            name: "kubectl-still-open",
-            about: "the API server still lets kubectl do everything",
-            expects: Cause::Answered,
-            inject: steps!(Lab::write_kubeconfig_with_kubectl),
-            check: steps!(kubectl_is_forbidden),
-        },
+            }))
+            .caught_by(steps!(kubectl_lists_namespaces), Cause::Tls),
+        Sabotage::new("authority-still-open")
+            .about("the API server still lets the authority's client do everything")
+            .caught_by(steps!(authority_is_forbidden), Cause::Answered),
+        Sabotage::new("kubectl-still-open")
+            .about("the API server still lets kubectl do everything")
+            .inject(steps!(Lab::write_kubeconfig_with_kubectl))
+            .caught_by(steps!(kubectl_is_forbidden), Cause::Answered),
     ],
     ..Scenario::new("first_requests", StageName::Identified, steps!(requests))
 };

@@ -1,8 +1,8 @@
 //! By which authority a Pod verifies the API server.
 
 use podwire_scenario::{
-    Cause, Cells, Component, LEFT_OUT, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Cause, Cells, Component, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
 };
 
 use crate::catalogue::A19;
@@ -17,20 +17,13 @@ pub(crate) const ROOT_CA: Scenario = Scenario {
     nodes: 1,
     limit: secs(200),
     sabotages: &[
-        Sabotage {
-            name: "told",
-            about: "the controller manager is told the root CA",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(nothing_is_verified),
-        },
-        Sabotage {
-            name: "not-told",
-            about: "the controller manager is told no root CA",
-            expects: Cause::Tls,
-            inject: steps!(tell_nothing),
-            check: steps!(api_server_is_verified),
-        },
+        Sabotage::new("told")
+            .about("the controller manager is told the root CA")
+            .caught_by(steps!(nothing_is_verified), Cause::Answered),
+        Sabotage::new("not-told")
+            .about("the controller manager is told no root CA")
+            .inject(steps!(tell_nothing))
+            .caught_by(steps!(api_server_is_verified), Cause::Tls),
     ],
     ..Scenario::new("root_ca", StageName::Cni, steps!(root_ca))
 };
@@ -50,27 +43,20 @@ pub(crate) const SELF_MADE_ROOT_CA: Scenario = Scenario {
         lab.start_open_node().await
     })),
     sabotages: &[
-        Sabotage {
-            name: "told",
-            about: "the controller manager is told of that certificate",
-            expects: Cause::Answered,
-            inject: steps!(|lab| tell_of(lab, SELF_MADE).await),
-            check: steps!(nothing_is_verified_on_the_open_node),
-        },
-        Sabotage {
-            name: "not-told",
-            about: "the controller manager is told of no certificate",
-            expects: Cause::Tls,
-            inject: LEFT_OUT,
-            check: steps!(api_server_is_verified_on_the_open_node),
-        },
-        Sabotage {
-            name: "told-of-another",
-            about: "the controller manager is told of the documents' authority, which has not issued it",
-            expects: Cause::Tls,
-            inject: steps!(|lab| tell_of(lab, "/root/ca.cert").await),
-            check: steps!(api_server_is_verified_on_the_open_node),
-        },
+        Sabotage::new("told")
+            .about("the controller manager is told of that certificate")
+            .inject(steps!(|lab| tell_of(lab, SELF_MADE).await))
+            .caught_by(steps!(nothing_is_verified_on_the_open_node), Cause::Answered),
+        Sabotage::new("not-told")
+            .about("the controller manager is told of no certificate")
+            .caught_by(steps!(api_server_is_verified_on_the_open_node), Cause::Tls),
+        Sabotage::new("told-of-another")
+            .about(
+                "the controller manager is told of the documents' authority, which has not \
+                 issued it",
+            )
+            .inject(steps!(|lab| tell_of(lab, "/root/ca.cert").await))
+            .caught_by(steps!(api_server_is_verified_on_the_open_node), Cause::Tls),
     ],
     ..Scenario::new("self_made_root_ca", StageName::Identified, steps!(self_made_root_ca))
 };

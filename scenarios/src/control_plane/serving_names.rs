@@ -14,13 +14,10 @@ pub(crate) const SERVING_NAMES: Scenario = Scenario {
     covers: &[A18],
     nodes: 1,
     limit: secs(60),
-    sabotages: &[Sabotage {
-        name: "certificate-lacks-names",
-        about: "the serving certificate lacks the Service's names",
-        expects: Cause::Tls,
-        inject: steps!(serve_a_certificate_without_service_names),
-        check: steps!(serving_names),
-    }],
+    sabotages: &[Sabotage::new("certificate-lacks-names")
+        .about("the serving certificate lacks the Service's names")
+        .inject(steps!(serve_a_certificate_without_service_names))
+        .caught_by(steps!(serving_names), Cause::Tls)],
     red_when: &[Break::San],
     ..Scenario::new("api_server_names", StageName::WorkloadBare, steps!(serving_names))
 };

@@ -1,8 +1,7 @@
 //! Who gives Pods a token.
 
 use podwire_scenario::{
-    Cause, Component, LEFT_OUT, Lab, Party, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Component, Lab, Party, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::A20;
@@ -16,31 +15,21 @@ pub(crate) const TOKEN_VOLUME: Scenario = Scenario {
     nodes: 1,
     limit: secs(150),
     sabotages: &[
-        Sabotage {
-            name: "plugin-on",
-            about: "the admission plugin is on, as it is unless somebody says otherwise",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(without_a_token),
-        },
-        Sabotage {
-            name: "plugin-off",
-            about: "the admission plugin stays off",
-            expects: Cause::Absent,
-            inject: steps!(|lab| restart(lab, &without_the_plugin(lab)).await),
-            check: steps!(with_a_token),
-        },
-        Sabotage {
-            name: "another-token-key",
-            about: "the API server verifies tokens by another key than it signs them with",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+        Sabotage::new("plugin-on")
+            .about("the admission plugin is on, as it is unless somebody says otherwise")
+            .caught_by(steps!(without_a_token), Cause::Answered),
+        Sabotage::new("plugin-off")
+            .about("the admission plugin stays off")
+            .inject(steps!(|lab| restart(lab, &without_the_plugin(lab)).await))
+            .caught_by(steps!(with_a_token), Cause::Absent),
+        Sabotage::new("another-token-key")
+            .about("the API server verifies tokens by another key than it signs them with")
+            .inject(steps!(|lab| {
                 lab.node(1).run("openssl genrsa -out other.key 2048").within(secs(20)).await?;
                 let other = lab.api_server().with("--service-account-key-file", "/root/other.key");
                 restart(lab, &other).await
-            }),
-            check: steps!(with_a_token),
-        },
+            }))
+            .caught_by(steps!(with_a_token), Cause::HttpStatus),
     ],
     ..Scenario::new("token_volume", StageName::Cni, steps!(token_volume))
 };

@@ -4,7 +4,7 @@ use std::slice;
 use std::time::Instant;
 
 use podwire_scenario::{
-    Cause, Cells, Evidence, Failure, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario,
+    Cause, Cells, Evidence, Failure, Lab, Needs, Party, Place, Probe, Profile, Sabotage, Scenario,
     StageName, secs, steps,
 };
 
@@ -18,16 +18,14 @@ pub(crate) const ADDRESS_TAKEN_OVER: Scenario = Scenario {
     cells: Cells::WithBridge,
     profile: Profile::Full,
     limit: secs(180),
-    sabotages: &[Sabotage {
-        name: "old-neighbour",
-        about: "the node keeps the neighbour entry of the Pod that is gone",
-        expects: Cause::TimedOut,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("old-neighbour")
+        .about("the node keeps the neighbour entry of the Pod that is gone")
+        .inject(steps!(|lab| {
             let heir = an_heir(lab).await?;
             lab.node(heir.node).takes_for_nobody(heir.address).await
-        }),
-        check: steps!(reached_from_everywhere),
-    }],
+        }))
+        .at(Place::Last)
+        .caught_by(steps!(reached_from_everywhere), Cause::TimedOut)],
     ..Scenario::new("address_taken_over", StageName::Workload, steps!(taken_over))
 };
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use podwire_scenario::{
-    Break, Cause, Evidence, Lab, Party, Probe, Profile, RequestOutcome, Sabotage, Scenario,
+    Break, Cause, Evidence, Lab, Party, Place, Probe, Profile, RequestOutcome, Sabotage, Scenario,
     StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
@@ -19,33 +19,25 @@ pub(crate) const AFFINITY: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "no-affinity",
-            about: "the Service has no session affinity",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| sticky(lab, "None", TIME_OUT).await),
-            check: steps!(one_pod_answers),
-        },
-        Sabotage {
-            name: "sticks-to-the-dead",
-            about: "the client's node leads its connections to a Pod that there is not",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("no-affinity")
+            .about("the Service has no session affinity")
+            .inject(steps!(|lab| sticky(lab, "None", TIME_OUT).await))
+            .caught_by(steps!(one_pod_answers), Cause::WrongAnswer),
+        Sabotage::new("sticks-to-the-dead")
+            .about("the client's node leads its connections to a Pod that there is not")
+            .inject(steps!(|lab| {
                 sticky(lab, "ClientIP", TIME_OUT).await?;
                 its_pod_goes(lab).await?;
                 let service = lab.service(STICKY).address().await?;
                 let rule = format!("ip daddr {service} dnat to 10.1.250.2");
                 lab.last_node().add_rule("type nat hook output priority -110", &rule).await
-            }),
-            check: steps!(one_pod_answers),
-        },
-        Sabotage {
-            name: "never-forgets",
-            about: "the time-out is a day",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| sticky(lab, "ClientIP", 24 * 60 * 60).await),
-            check: steps!(forgets),
-        },
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(one_pod_answers), Cause::TimedOut),
+        Sabotage::new("never-forgets")
+            .about("the time-out is a day")
+            .inject(steps!(|lab| sticky(lab, "ClientIP", 24 * 60 * 60).await))
+            .caught_by(steps!(forgets), Cause::NotReady),
     ],
     red_when: &[Break::KubeProxy, Break::PodRange],
     ..Scenario::new("session_affinity", StageName::Workload, steps!(affinity))

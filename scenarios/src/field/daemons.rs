@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use podwire_scenario::{
-    Break, Cause, Datagrams, Lab, PodNetwork, Profile, ProxyMode, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Break, Cause, Datagrams, Lab, Place, PodNetwork, Profile, ProxyMode, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -27,54 +27,46 @@ pub(crate) const DAEMONS: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "cluster-ip-cut",
-            about: "the node drops what its Pods send to Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("cluster-ip-cut")
+            .about("the node drops what its Pods send to Pods")
+            .inject(steps!(|lab| {
                 a_pod_uses_services(lab).await?;
                 new_connections(lab).await?;
                 lab.last_node().drop_forwarded_requests().await
-            }),
-            check: steps!(new_connections_are_cut_off),
-        },
-        Sabotage {
-            name: "connection-reset",
-            about: "the node resets what its Pods have opened",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(new_connections_are_cut_off), Cause::TimedOut),
+        Sabotage::new("connection-reset")
+            .about("the node resets what its Pods have opened")
+            .inject(steps!(|lab| {
                 a_pod_uses_services(lab).await?;
                 an_open_connection(lab).await?;
                 let rule = "tcp dport 80 ct state established reject with tcp reset";
                 lab.last_node().add_rule("type filter hook forward priority 0", rule).await
-            }),
-            check: steps!(it_goes_on),
-        },
-        Sabotage {
-            name: "datagrams-dropped",
-            about: "the node drops the datagrams",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(it_goes_on), Cause::Died),
+        Sabotage::new("datagrams-dropped")
+            .about("the node drops the datagrams")
+            .inject(steps!(|lab| {
                 a_pod_uses_services(lab).await?;
                 datagrams(lab).await?;
                 let rule = format!("udp sport {} drop", Datagrams::SOURCE_PORT);
                 lab.last_node().add_rule("type filter hook forward priority 0", &rule).await
-            }),
-            check: steps!(datagrams_reach_a_pod),
-        },
-        Sabotage {
-            name: "other-mode-left",
-            about: "a table, or a chain, of the mode that kube-proxy does not have is on the node",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(datagrams_reach_a_pod), Cause::Absent),
+        Sabotage::new("other-mode-left")
+            .about("a table, or a chain, of the mode that kube-proxy does not have is on the node")
+            .inject(steps!(|lab| {
                 let left = match other(lab.kube_proxy_mode()) {
                     ProxyMode::Nftables => "nft add table ip kube-proxy",
                     ProxyMode::Iptables => "iptables -t nat -N KUBE-SERVICES",
                 };
                 lab.last_node().run(left).await
-            }),
-            check: steps!(|lab| nothing_left_of(lab, other(lab.kube_proxy_mode())).await),
-        },
+            }))
+            .caught_by(
+                steps!(|lab| nothing_left_of(lab, other(lab.kube_proxy_mode())).await),
+                Cause::Answered,
+            ),
     ],
     red_when: &[Break::KubeProxy, Break::PodRange],
     ..Scenario::new("daemons_under_traffic", StageName::Workload, steps!(daemons))

@@ -22,34 +22,25 @@ pub(crate) const DEPARTED_NODE: Scenario = Scenario {
     nodes: 3,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "has-not-left",
-            about: "the Node is there",
-            expects: Cause::Answered,
-            inject: steps!(|lab| remember(lab).await),
-            check: steps!(|lab| nothing_left_on(lab, lab.node(1)).await),
-        },
-        Sabotage {
-            name: "flannel-stays-down",
-            about: "flannel is not restarted",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("has-not-left")
+            .about("the Node is there")
+            .inject(steps!(|lab| remember(lab).await))
+            .caught_by(steps!(|lab| nothing_left_on(lab, lab.node(1)).await), Cause::Answered),
+        Sabotage::new("flannel-stays-down")
+            .about("flannel is not restarted")
+            .inject(steps!(|lab| {
                 remember(lab).await?;
                 goes_down(lab).await
-            }),
-            check: steps!(catches_up),
-        },
-        Sabotage {
-            name: "removed-by-hand",
-            about: "somebody has removed the entries that flannel keeps",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(catches_up), Cause::Absent),
+        Sabotage::new("removed-by-hand")
+            .about("somebody has removed the entries that flannel keeps")
+            .inject(steps!(|lab| {
                 remember(lab).await?;
                 goes_down(lab).await?;
                 remove_by_hand(lab).await
-            }),
-            check: steps!(keeps_what_is_too_much),
-        },
+            }))
+            .caught_by(steps!(keeps_what_is_too_much), Cause::WrongAnswer),
     ],
     ..Scenario::new("departed_node", StageName::Workload, steps!(departed_node))
 };

@@ -12,46 +12,38 @@ pub(crate) const DIRECT_WAY: Scenario = Scenario {
     covers: &[F2],
     nodes: 3,
     sabotages: &[
-        Sabotage {
-            name: "wrong-neighbour",
-            about: "node 1 has node 2's Ethernet address for the last node, and node 2 hands on what it \
-                gets",
-            expects: Cause::WrongPath,
-            inject: steps!(|lab| lab.node(1).send_by_a_detour(lab.node(2), lab.last_node()).await),
-            check: steps!(direct_way),
-        },
-        Sabotage {
-            name: "route-over-a-third-node",
-            about: "node 1 routes what goes to the last node's Pods over node 2",
-            expects: Cause::WrongPath,
-            inject: steps!(|lab| lab.node(1).route_by_a_detour(lab.node(2), lab.last_node()).await),
-            check: steps!(direct_way),
-        },
-        Sabotage {
-            name: "opened-twice",
-            about: "the first packet of each connection from node 1 to node 2's Pods is forgotten: a second \
-                    one opens it",
-            expects: Cause::SecondSyn,
-            inject: steps!(|lab| lab.node(1).opens_connections_twice(lab.node(2)).await),
-            check: steps!(direct_way),
-        },
-        Sabotage {
-            name: "copies-on-the-wire",
-            about: "node 1 sends node 2 a copy of what goes between its own Pods",
-            expects: Cause::WrongPath,
-            inject: steps!(|lab| lab.node(1).shows_another_what_stays_here(lab.node(2)).await),
-            check: steps!(direct_way),
-        },
-        Sabotage {
-            name: "asked-past-kube-proxy",
-            about: "node 1 asks for a Service's address past kube-proxy's rules, which goes to the gateway",
-            expects: Cause::WrongPath,
-            inject: steps!(|lab| {
+        Sabotage::new("wrong-neighbour")
+            .about(
+                "node 1 has node 2's Ethernet address for the last node, and node 2 hands on \
+                 what it gets",
+            )
+            .inject(steps!(|lab| lab.node(1).send_by_a_detour(lab.node(2), lab.last_node()).await))
+            .caught_by(steps!(direct_way), Cause::WrongPath),
+        Sabotage::new("route-over-a-third-node")
+            .about("node 1 routes what goes to the last node's Pods over node 2")
+            .inject(steps!(|lab| lab.node(1).route_by_a_detour(lab.node(2), lab.last_node()).await))
+            .caught_by(steps!(direct_way), Cause::WrongPath),
+        Sabotage::new("opened-twice")
+            .about(
+                "the first packet of each connection from node 1 to node 2's Pods is forgotten: \
+                 a second one opens it",
+            )
+            .inject(steps!(|lab| lab.node(1).opens_connections_twice(lab.node(2)).await))
+            .caught_by(steps!(direct_way), Cause::SecondSyn),
+        Sabotage::new("copies-on-the-wire")
+            .about("node 1 sends node 2 a copy of what goes between its own Pods")
+            .inject(steps!(|lab| lab.node(1).shows_another_what_stays_here(lab.node(2)).await))
+            .caught_by(steps!(direct_way), Cause::WrongPath),
+        Sabotage::new("asked-past-kube-proxy")
+            .about(
+                "node 1 asks for a Service's address past kube-proxy's rules, which goes to the \
+                 gateway",
+            )
+            .inject(steps!(|lab| {
                 let service = lab.service("blue").address().await?;
                 lab.node(1).asks_past_its_rules(service).await
-            }),
-            check: steps!(direct_way),
-        },
+            }))
+            .caught_by(steps!(direct_way), Cause::WrongPath),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("direct_way", StageName::Workload, steps!(direct_way))

@@ -1,7 +1,7 @@
 //! The way out.
 
 use podwire_scenario::{
-    Break, Cause, ContactProtocol, Failure, Family, Kind, Lab, Party, PodNetwork, Sabotage,
+    Break, Cause, ContactProtocol, Failure, Family, Kind, Lab, Party, Place, PodNetwork, Sabotage,
     Scenario, StageName, secs, steps,
 };
 
@@ -14,30 +14,23 @@ pub(crate) const EGRESS: Scenario = Scenario {
     covers: &[F10],
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "not-translated",
-            about: "the last node lets its Pods out under their own addresses",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("not-translated")
+            .about("the last node lets its Pods out under their own addresses")
+            .inject(steps!(|lab| {
                 let outside = lab.outside().address();
                 lab.last_node().leave_untranslated(outside).await
-            }),
-            check: steps!(egress),
-        },
-        Sabotage {
-            name: "udp-dropped",
-            about: "node 1 drops what its Pods send outside by UDP",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| drop_on(lab, 1, "udp dport 80").await),
-            check: steps!(egress),
-        },
-        Sabotage {
-            name: "questions-dropped",
-            about: "node 2 drops its Pods' questions to the DNS",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| drop_on(lab, 2, "udp dport 53").await),
-            check: steps!(egress),
-        },
+            }))
+            .caught_by(steps!(egress), Cause::WrongAnswer),
+        Sabotage::new("udp-dropped")
+            .about("node 1 drops what its Pods send outside by UDP")
+            .inject(steps!(|lab| drop_on(lab, 1, "udp dport 80").await))
+            .at(Place::Node(1))
+            .caught_by(steps!(egress), Cause::TimedOut),
+        Sabotage::new("questions-dropped")
+            .about("node 2 drops its Pods' questions to the DNS")
+            .inject(steps!(|lab| drop_on(lab, 2, "udp dport 53").await))
+            .at(Place::Node(2))
+            .caught_by(steps!(egress), Cause::TimedOut),
     ],
     red_when: &[Break::PodRange],
     ..Scenario::new("egress_from_every_node", StageName::Workload, steps!(egress))

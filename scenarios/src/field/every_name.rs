@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Cells, Failure, Families, Family, Lab, Needs, Party, Probe, Sabotage, Scenario,
+    Cause, Cells, Failure, Families, Family, Lab, Needs, Party, Place, Probe, Sabotage, Scenario,
     StageName, assert, secs, steps,
 };
 use serde_json::json;
@@ -23,32 +23,27 @@ pub(crate) const EVERY_NAME: Scenario = Scenario {
     limit: secs(180),
     prepare: Some(steps!(askers)),
     sabotages: &[
-        Sabotage {
-            name: "unheard-from-one-node",
-            about: "the last node drops what its Pod asks the DNS",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("unheard-from-one-node")
+            .about("the last node drops what its Pod asks the DNS")
+            .inject(steps!(|lab| {
                 let asker = lab.deployment("green").pods().all_running().await?.pop();
                 let asker = asker.context("nobody asks")?;
                 let rule = format!("ip saddr {} udp dport 53 drop", asker.address);
                 lab.last_node().add_rule("type filter hook prerouting priority -300", &rule).await
-            }),
-            check: steps!(every_name),
-        },
-        Sabotage {
-            name: "nothing-outside",
-            about: "the cluster's DNS does not reach the one that knows the names outside",
-            // It tries for as long as the Pod waits for its answer, and longer.
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(every_name), Cause::TimedOut),
+        Sabotage::new("nothing-outside")
+            .about("the cluster's DNS does not reach the one that knows the names outside")
+            .inject(steps!(|lab| {
                 for node in lab.nodes() {
                     let chain = "type filter hook prerouting priority -300";
                     node.add_rule(chain, "ip daddr 172.30.0.1 udp dport 53 drop").await?;
                 }
                 Ok(())
-            }),
-            check: steps!(every_name),
-        },
+            }))
+            // It tries for as long as the Pod waits for its answer, and longer.
+            .caught_by(steps!(every_name), Cause::TimedOut),
     ],
     ..Scenario::new("every_name", StageName::Workload, steps!(names))
 };

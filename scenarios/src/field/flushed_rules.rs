@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use podwire_scenario::{
-    Break, Cause, Cells, Failure, Kind, LEFT_OUT, Lab, PodNetwork, Probe, Profile, ProxyMode,
+    Break, Cause, Cells, Failure, Kind, Lab, Place, PodNetwork, Probe, Profile, ProxyMode,
     Sabotage, Scenario, StageName, assert, fails, secs, steps,
 };
 use serde_json::json;
@@ -26,33 +26,26 @@ pub(crate) const FLUSHED_RULES: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "not-flushed",
-            about: "the rules are left alone",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(is_dead),
-        },
-        Sabotage {
-            name: "kube-proxy-halted",
-            about: "kube-proxy is there, and does nothing",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("not-flushed")
+            .about("the rules are left alone")
+            .caught_by(steps!(is_dead), Cause::Answered),
+        Sabotage::new("kube-proxy-halted")
+            .about("kube-proxy is there, and does nothing")
+            .inject(steps!(|lab| {
                 lab.last_node().halt("kube-proxy").await?;
                 flush(lab).await
-            }),
-            check: steps!(comes_back),
-        },
-        Sabotage {
-            name: "hidden-otherwise",
-            about: "the daemon's rule does not bite, or the one that nobody keeps was never flushed",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| match lab.pod_network() {
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(comes_back), Cause::TimedOut),
+        Sabotage::new("hidden-otherwise")
+            .about(
+                "the daemon's rule does not bite, or the one that nobody keeps was never flushed",
+            )
+            .inject(steps!(|lab| match lab.pod_network() {
                 PodNetwork::Routes => Ok(()),
                 _ => lab.last_node().leave_untranslated(lab.outside().address()).await,
-            }),
-            check: steps!(seen_outside_as_after_a_flush),
-        },
+            }))
+            .caught_by(steps!(seen_outside_as_after_a_flush), Cause::WrongAnswer),
     ],
     red_when: &[Break::KubeProxy, Break::PodRange],
     ..Scenario::new("flushed_rules", StageName::Workload, steps!(flushed_rules))

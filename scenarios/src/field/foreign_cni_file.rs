@@ -21,20 +21,14 @@ pub(crate) const FOREIGN_CNI_FILE: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "sorts-last",
-            about: "the foreign file sorts behind the network's own",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| new_pods_with(lab, "zz-foreign.conflist").await),
-            check: steps!(new_pods_are_foreign),
-        },
-        Sabotage {
-            name: "file-left",
-            about: "the foreign file is not removed",
-            expects: Cause::NotUnique,
-            inject: steps!(|lab| new_pods_with(lab, "00-foreign.conflist").await),
-            check: steps!(Lab::pod_addresses_unique_and_in_range),
-        },
+        Sabotage::new("sorts-last")
+            .about("the foreign file sorts behind the network's own")
+            .inject(steps!(|lab| new_pods_with(lab, "zz-foreign.conflist").await))
+            .caught_by(steps!(new_pods_are_foreign), Cause::WrongAnswer),
+        Sabotage::new("file-left")
+            .about("the foreign file is not removed")
+            .inject(steps!(|lab| new_pods_with(lab, "00-foreign.conflist").await))
+            .caught_by(steps!(Lab::pod_addresses_unique_and_in_range), Cause::NotUnique),
     ],
     ..Scenario::new("foreign_cni_file", StageName::Workload, steps!(foreign))
 };

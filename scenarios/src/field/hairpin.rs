@@ -1,6 +1,8 @@
 //! A Service asked from everywhere, also by the Pods behind it.
 
-use podwire_scenario::{Break, Cause, Families, Lab, Sabotage, Scenario, StageName, secs, steps};
+use podwire_scenario::{
+    Break, Cause, Families, Lab, Place, Sabotage, Scenario, StageName, secs, steps,
+};
 
 use crate::catalogue::F3;
 
@@ -13,27 +15,21 @@ pub(crate) const FROM_EVERYWHERE: Scenario = Scenario {
     limit: secs(180),
     prepare: Some(steps!(a_service_for_every_pod)),
     sabotages: &[
-        Sabotage {
-            name: "bridge-filtering-off-on-node-1",
-            about: "node 1's Pods answer each other past the kernel's rules",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(1).lose_answers_between_its_pods().await),
-            check: steps!(every_pod_answers_everybody),
-        },
-        Sabotage {
-            name: "bridge-filtering-off-on-node-2",
-            about: "node 2's Pods answer each other past the kernel's rules",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(2).lose_answers_between_its_pods().await),
-            check: steps!(every_pod_answers_everybody),
-        },
-        Sabotage {
-            name: "hairpin-off",
-            about: "the last node gives no Pod back what it sent",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.last_node().forbid_hairpins().await),
-            check: steps!(every_pod_answers_everybody),
-        },
+        Sabotage::new("bridge-filtering-off-on-node-1")
+            .about("node 1's Pods answer each other past the kernel's rules")
+            .inject(steps!(|lab| lab.node(1).lose_answers_between_its_pods().await))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pod_answers_everybody), Cause::TimedOut),
+        Sabotage::new("bridge-filtering-off-on-node-2")
+            .about("node 2's Pods answer each other past the kernel's rules")
+            .inject(steps!(|lab| lab.node(2).lose_answers_between_its_pods().await))
+            .at(Place::Node(2))
+            .caught_by(steps!(every_pod_answers_everybody), Cause::TimedOut),
+        Sabotage::new("hairpin-off")
+            .about("the last node gives no Pod back what it sent")
+            .inject(steps!(|lab| lab.last_node().forbid_hairpins().await))
+            .at(Place::Last)
+            .caught_by(steps!(every_pod_answers_everybody), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new(

@@ -19,26 +19,20 @@ pub(crate) const HOST_PORT: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "no-portmap",
-            about: "the CNI file does not name the plugin",
-            expects: Cause::Refused,
-            inject: steps!(|lab| {
+        Sabotage::new("no-portmap")
+            .about("the CNI file does not name the plugin")
+            .inject(steps!(|lab| {
                 leave_portmap_out(lab).await?;
                 a_pod_with_a_host_port(lab).await
-            }),
-            check: steps!(its_node_answers),
-        },
-        Sabotage {
-            name: "pod-stays",
-            about: "the Pod is still there",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(its_node_answers), Cause::Refused),
+        Sabotage::new("pod-stays")
+            .about("the Pod is still there")
+            .inject(steps!(|lab| {
                 chain_portmap(lab).await?;
                 a_pod_with_a_host_port(lab).await
-            }),
-            check: steps!(its_node_refuses),
-        },
+            }))
+            .caught_by(steps!(its_node_refuses), Cause::Answered),
     ],
     ..Scenario::new("host_port", StageName::Workload, steps!(host_port))
 };

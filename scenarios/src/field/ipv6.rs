@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use podwire_scenario::{
-    Cause, Cells, Failure, Families, Family, Lab, Party, PodNetwork, Sabotage, Scenario, StageName,
-    assert, ensure, secs, steps,
+    Cause, Cells, Failure, Families, Family, Lab, Party, Place, PodNetwork, Sabotage, Scenario,
+    StageName, assert, ensure, secs, steps,
 };
 
 use crate::catalogue::F20;
@@ -19,27 +19,19 @@ pub(crate) const IPV6_BESIDE_IPV4: Scenario = Scenario {
     families: Families::Dual,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "ipv6-route-missing",
-            about: "node 1 has no IPv6 route to node 2's Pods",
-            expects: Cause::NoRoute,
-            inject: steps!(|lab| lab.node(1).lose_ipv6_route_to_pods_of(lab.node(2)).await),
-            check: steps!(every_pod_answers),
-        },
-        Sabotage {
-            name: "ipv6-not-forwarded",
-            about: "node 2 forwards nothing by IPv6",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(2).forward_no_ipv6().await),
-            check: steps!(every_pod_answers),
-        },
-        Sabotage {
-            name: "ipv6-rules-gone",
-            about: "node 1 has lost what kube-proxy has written for IPv6",
-            expects: Cause::NoRoute,
-            inject: steps!(|lab| lab.node(1).lose_ipv6_rules_of_kube_proxy().await),
-            check: steps!(the_service_answers),
-        },
+        Sabotage::new("ipv6-route-missing")
+            .about("node 1 has no IPv6 route to node 2's Pods")
+            .inject(steps!(|lab| lab.node(1).lose_ipv6_route_to_pods_of(lab.node(2)).await))
+            .caught_by(steps!(every_pod_answers), Cause::NoRoute),
+        Sabotage::new("ipv6-not-forwarded")
+            .about("node 2 forwards nothing by IPv6")
+            .inject(steps!(|lab| lab.node(2).forward_no_ipv6().await))
+            .at(Place::Node(2))
+            .caught_by(steps!(every_pod_answers), Cause::TimedOut),
+        Sabotage::new("ipv6-rules-gone")
+            .about("node 1 has lost what kube-proxy has written for IPv6")
+            .inject(steps!(|lab| lab.node(1).lose_ipv6_rules_of_kube_proxy().await))
+            .caught_by(steps!(the_service_answers), Cause::NoRoute),
     ],
     ..Scenario::new("ipv6_beside_ipv4", StageName::Workload, steps!(ipv6_beside_ipv4))
 };

@@ -18,16 +18,16 @@ pub(crate) const NETWORKD: Scenario = Scenario {
     cells: Cells::WithBridge,
     profile: Profile::Full,
     limit: secs(240),
-    sabotages: &[Sabotage {
-        name: "takes-all-for-its-own",
-        about: "networkd removes the routes and rules that it has not made, as it does unless told otherwise",
-        expects: Cause::Absent,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("takes-all-for-its-own")
+        .about(
+            "networkd removes the routes and rules that it has not made, as it does unless \
+                 told otherwise",
+        )
+        .inject(steps!(|lab| {
             let told = "/etc/systemd/networkd.conf.d/10-foreign.conf";
             lab.node(2).run(format!("rm {told}")).await.map(drop)
-        }),
-        check: steps!(stays_as_it_is),
-    }],
+        }))
+        .caught_by(steps!(stays_as_it_is), Cause::Absent)],
     ..Scenario::new("networkd", StageName::Workload, steps!(networkd))
 };
 

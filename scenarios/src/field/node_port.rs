@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
-    Break, Cause, Failure, Families, Lab, Node, Party, Probe, Profile, Sabotage, Scenario,
+    Break, Cause, Failure, Families, Lab, Node, Party, Place, Probe, Profile, Sabotage, Scenario,
     StageName, TargetReport, assert, ensure, secs, steps,
 };
 use serde_json::json;
@@ -23,37 +23,29 @@ pub(crate) const NODE_PORT: Scenario = Scenario {
     nodes: 3,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "one-node-drops",
-            about: "the first node drops what comes for the NodePort",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("one-node-drops")
+            .about("the first node drops what comes for the NodePort")
+            .inject(steps!(|lab| {
                 green(lab, "Cluster").await?;
                 let port = lab.service("green").node_port().await?;
                 let chain = "type filter hook prerouting priority -300";
                 lab.node(1).add_rule(chain, &format!("tcp dport {port} drop")).await
-            }),
-            check: steps!(every_node_answers),
-        },
-        Sabotage {
-            name: "answers-without-a-pod",
-            about: "nodes without a Pod answer as well, by the policy Cluster",
-            expects: Cause::Answered,
-            inject: steps!(|lab| green(lab, "Cluster").await),
-            check: steps!(only_its_node_answers),
-        },
-        Sabotage {
-            name: "hides-the-client",
-            about: "the Pod's node puts its own address in the client's place",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_node_answers), Cause::TimedOut),
+        Sabotage::new("answers-without-a-pod")
+            .about("nodes without a Pod answer as well, by the policy Cluster")
+            .inject(steps!(|lab| green(lab, "Cluster").await))
+            .caught_by(steps!(only_its_node_answers), Cause::Answered),
+        Sabotage::new("hides-the-client")
+            .about("the Pod's node puts its own address in the client's place")
+            .inject(steps!(|lab| {
                 green(lab, "Local").await?;
                 let chain = "type nat hook postrouting priority 99";
                 let rule = format!("ip daddr {} masquerade", pod(lab).await?.address);
                 its_node(lab).add_rule(chain, &rule).await
-            }),
-            check: steps!(only_its_node_answers),
-        },
+            }))
+            .caught_by(steps!(only_its_node_answers), Cause::WrongAnswer),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("node_port", StageName::Workload, steps!(node_port))

@@ -19,49 +19,34 @@ pub(crate) const NODE_SETUP: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "not-sound",
-            about: "one of them is there from the beginning",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| drops_what_it_forwards(lab.last_node(), "drop").await),
-            check: steps!(nothing_is_named),
-        },
-        Sabotage {
-            name: "loose-filter",
-            about: "reverse paths are filtered loosely, which drops nothing here",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("not-sound")
+            .about("one of them is there from the beginning")
+            .inject(steps!(|lab| drops_what_it_forwards(lab.last_node(), "drop").await))
+            .caught_by(steps!(nothing_is_named), Cause::WrongAnswer),
+        Sabotage::new("loose-filter")
+            .about("reverse paths are filtered loosely, which drops nothing here")
+            .inject(steps!(|lab| {
                 let [from, to] = two_ways(lab).await?;
                 filters_reverse_paths(lab.node(to.node), LOOSE).await?;
                 answers_by_the_other_way(lab, &from, &to).await
-            }),
-            check: steps!(strict_filter_is_named),
-        },
-        Sabotage {
-            name: "policy-accept",
-            about: "the chain's policy is ACCEPT",
-            expects: Cause::Absent,
-            inject: steps!(|lab| drops_what_it_forwards(lab.last_node(), "accept").await),
-            check: steps!(policy_is_named),
-        },
-        Sabotage {
-            name: "room-for-one-more",
-            about: "the table has room for a thousand more",
-            expects: Cause::Absent,
-            inject: steps!(|lab| tracks_at_most(
+            }))
+            .caught_by(steps!(strict_filter_is_named), Cause::Absent),
+        Sabotage::new("policy-accept")
+            .about("the chain's policy is ACCEPT")
+            .inject(steps!(|lab| drops_what_it_forwards(lab.last_node(), "accept").await))
+            .caught_by(steps!(policy_is_named), Cause::Absent),
+        Sabotage::new("room-for-one-more")
+            .about("the table has room for a thousand more")
+            .inject(steps!(|lab| tracks_at_most(
                 lab.last_node(),
                 "$(($(cat nf_conntrack_count) + 1000))"
             )
-            .await),
-            check: steps!(full_table_is_named),
-        },
-        Sabotage {
-            name: "a-little-late",
-            about: "the clock is five seconds off",
-            expects: Cause::Absent,
-            inject: steps!(|lab| sets_its_clock(lab.node(2), 5).await),
-            check: steps!(wrong_clock_is_named),
-        },
+            .await))
+            .caught_by(steps!(full_table_is_named), Cause::Absent),
+        Sabotage::new("a-little-late")
+            .about("the clock is five seconds off")
+            .inject(steps!(|lab| sets_its_clock(lab.node(2), 5).await))
+            .caught_by(steps!(wrong_clock_is_named), Cause::Absent),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("node_setup_is_named", StageName::Workload, steps!(node_setup))

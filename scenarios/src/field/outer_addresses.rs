@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podwire_scenario::RequestOutcome::{Refused, TimedOut};
 use podwire_scenario::{
-    Bootstrap, Break, Cause, Families, LEFT_OUT, Lab, Node, Party, PodNetwork, Profile, ProxyMode,
+    Bootstrap, Break, Cause, Families, Lab, Node, Party, Place, PodNetwork, Profile, ProxyMode,
     Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
@@ -28,51 +28,38 @@ pub(crate) const OUTER_ADDRESSES: Scenario = Scenario {
     limit: secs(300),
     prepare: Some(steps!(green)),
     sabotages: &[
-        Sabotage {
-            name: "one-node-drops",
-            about: "node 1 drops what comes for the addresses that lead there",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| drop_on(lab, lab.node(1), &[EXTERNAL[0], BALANCER[0]]).await),
-            check: steps!(all_answer),
-        },
-        Sabotage {
-            name: "one-pod-cut-off",
-            about: "the Pod's node drops what its Pods send to a load balancer's address",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("one-node-drops")
+            .about("node 1 drops what comes for the addresses that lead there")
+            .inject(steps!(|lab| drop_on(lab, lab.node(1), &[EXTERNAL[0], BALANCER[0]]).await))
+            .at(Place::Node(1))
+            .caught_by(steps!(all_answer), Cause::TimedOut),
+        Sabotage::new("one-pod-cut-off")
+            .about("the Pod's node drops what its Pods send to a load balancer's address")
+            .inject(steps!(|lab| {
                 only_local(lab).await?;
                 drop_on(lab, its_node(lab), &[BALANCER[0]]).await
-            }),
-            check: steps!(inside_is_answered),
-        },
-        Sabotage {
-            name: "answers-without-a-pod",
-            about: "a node without a Pod answers as well, by the policy Cluster",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(no_other_node_answers),
-        },
-        Sabotage {
-            name: "hides-the-client",
-            about: "the Pod's node puts its own address in the client's place",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(2))
+            .caught_by(steps!(inside_is_answered), Cause::TimedOut),
+        Sabotage::new("answers-without-a-pod")
+            .about("a node without a Pod answers as well, by the policy Cluster")
+            .caught_by(steps!(no_other_node_answers), Cause::Answered),
+        Sabotage::new("hides-the-client")
+            .about("the Pod's node puts its own address in the client's place")
+            .inject(steps!(|lab| {
                 only_local(lab).await?;
                 let rule = format!("ip daddr {} masquerade", pod(lab).await?.address);
                 its_node(lab).add_rule("type nat hook postrouting priority 99", &rule).await
-            }),
-            check: steps!(its_pod_sees_the_client),
-        },
-        Sabotage {
-            name: "node-port-dropped",
-            about: "node 1 drops what comes for the NodePort",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(its_pod_sees_the_client), Cause::WrongAnswer),
+        Sabotage::new("node-port-dropped")
+            .about("node 1 drops what comes for the NodePort")
+            .inject(steps!(|lab| {
                 let rule = format!("tcp dport {} drop", lab.service("green").node_port().await?);
                 lab.node(1).add_rule(BEFORE_KUBE_PROXY, &rule).await
-            }),
-            check: steps!(node_port_is_by_mode),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(node_port_is_by_mode), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("outer_addresses", StageName::Workload, steps!(outer_addresses))

@@ -2,7 +2,7 @@
 
 use podwire_scenario::RequestOutcome::Refused;
 use podwire_scenario::{
-    Break, Cause, Lab, Party, Profile, Sabotage, Scenario, StageName, assert, secs, steps,
+    Break, Cause, Lab, Party, Place, Profile, Sabotage, Scenario, StageName, assert, secs, steps,
 };
 use serde_json::json;
 
@@ -17,44 +17,34 @@ pub(crate) const SCALE_TO_ZERO: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "dropped-from-pods",
-            about: "the node drops what its Pods send to the ClusterIP",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("dropped-from-pods")
+            .about("the node drops what its Pods send to the ClusterIP")
+            .inject(steps!(|lab| {
                 green_scaled_to(lab, 0).await?;
                 drop_what_comes_to(lab, "prerouting").await
-            }),
-            check: steps!(refuses),
-        },
-        Sabotage {
-            name: "dropped-from-the-node",
-            about: "the node drops what it sends to the ClusterIP itself",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(refuses), Cause::TimedOut),
+        Sabotage::new("dropped-from-the-node")
+            .about("the node drops what it sends to the ClusterIP itself")
+            .inject(steps!(|lab| {
                 green_scaled_to(lab, 0).await?;
                 drop_what_comes_to(lab, "output").await
-            }),
-            check: steps!(refuses),
-        },
-        Sabotage {
-            name: "one-pod-stays",
-            about: "one Pod is left",
-            expects: Cause::Answered,
-            inject: steps!(|lab| green_scaled_to(lab, 1).await),
-            check: steps!(refuses),
-        },
-        Sabotage {
-            name: "one-pod-answers",
-            about: "scaled up again the Service leads each client to one Pod",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Last)
+            .caught_by(steps!(refuses), Cause::TimedOut),
+        Sabotage::new("one-pod-stays")
+            .about("one Pod is left")
+            .inject(steps!(|lab| green_scaled_to(lab, 1).await))
+            .caught_by(steps!(refuses), Cause::Answered),
+        Sabotage::new("one-pod-answers")
+            .about("scaled up again the Service leads each client to one Pod")
+            .inject(steps!(|lab| {
                 green_scaled_to(lab, PODS).await?;
                 lab.service("green").stick_clients_to_one_pod().await?;
                 lab.service("green").until_one_pod_answers(lab.last_node()).await
-            }),
-            check: steps!(every_pod_answers),
-        },
+            }))
+            .caught_by(steps!(every_pod_answers), Cause::Unbalanced),
     ],
     red_when: &[Break::KubeProxy, Break::PodRange],
     ..Scenario::new("scale_to_zero", StageName::Workload, steps!(scale_to_zero))

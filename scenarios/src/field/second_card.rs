@@ -15,20 +15,14 @@ pub(crate) const SECOND_CARD: Scenario = Scenario {
     layout: Layout::SecondCard,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "node-address-of-the-second",
-            about: "node 2's kubelet is told the second card's address",
-            expects: Cause::WrongAnswer,
-            inject: steps!(kubelet_takes_the_second_address),
-            check: steps!(those_meant_are_used),
-        },
-        Sabotage {
-            name: "route-by-the-second",
-            about: "node 2 sends what is for node 1 by its second card",
-            expects: Cause::TimedOut,
-            inject: steps!(route_by_the_second_card),
-            check: steps!(those_meant_are_used),
-        },
+        Sabotage::new("node-address-of-the-second")
+            .about("node 2's kubelet is told the second card's address")
+            .inject(steps!(kubelet_takes_the_second_address))
+            .caught_by(steps!(those_meant_are_used), Cause::WrongAnswer),
+        Sabotage::new("route-by-the-second")
+            .about("node 2 sends what is for node 1 by its second card")
+            .inject(steps!(route_by_the_second_card))
+            .caught_by(steps!(those_meant_are_used), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("second_card", StageName::Workload, steps!(second_card))

@@ -1,7 +1,8 @@
 //! More than a segment.
 
 use podwire_scenario::{
-    Break, Cause, Families, Kind, Lab, Party, Sabotage, Scenario, StageName, mib, secs, steps,
+    Break, Cause, Families, Kind, Lab, Party, Place, Sabotage, Scenario, StageName, mib, secs,
+    steps,
 };
 
 use crate::catalogue::F1;
@@ -16,34 +17,33 @@ pub(crate) const TRANSFERS: Scenario = Scenario {
     limit: secs(240),
     prepare: Some(steps!(services)),
     sabotages: &[
-        Sabotage {
-            name: "large-packets-vanish-on-one-node",
-            about: "node 2 drops, silently, what is longer than 1400 octets and goes to its Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(2).drop_large_packets_to_its_pods(LARGE).await),
-            check: steps!(transfers_with_node_2),
-        },
-        Sabotage {
-            name: "large-packets-vanish-on-the-way",
-            about: "what node 1 sends to node 2 or its Pods, in the tunnel where there is one, \
-                    vanishes when it is longer than 1400 octets",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("large-packets-vanish-on-one-node")
+            .about("node 2 drops, silently, what is longer than 1400 octets and goes to its Pods")
+            .inject(steps!(|lab| lab.node(2).drop_large_packets_to_its_pods(LARGE).await))
+            .at(Place::Node(2))
+            .caught_by(steps!(transfers_with_node_2), Cause::TimedOut),
+        Sabotage::new("large-packets-vanish-on-the-way")
+            .about(
+                "what node 1 sends to node 2 or its Pods, in the tunnel where there is one, \
+                 vanishes when it is longer than 1400 octets",
+            )
+            .inject(steps!(|lab| {
                 let (node1, node2) = (lab.node(1), lab.node(2));
                 node1.drop_large_packets_on_the_way_to(node2, LARGE).await
-            }),
-            check: steps!(transfers_with_node_2),
-        },
-        Sabotage {
-            name: "fragmentation-needed-is-not-told",
-            about: "node 1's way to node 2's Pods carries 1300 octets, and node 1 keeps that to itself",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(transfers_with_node_2), Cause::TimedOut),
+        Sabotage::new("fragmentation-needed-is-not-told")
+            .about(
+                "node 1's way to node 2's Pods carries 1300 octets, and node 1 keeps that to \
+                 itself",
+            )
+            .inject(steps!(|lab| {
                 let (node1, node2) = (lab.node(1), lab.node(2));
                 node1.hide_a_narrow_way_to_pods_of(node2, NARROW).await
-            }),
-            check: steps!(transfers_with_node_2),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(transfers_with_node_2), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("transfers_over_every_pair", StageName::Workload, steps!(transfers))

@@ -15,20 +15,17 @@ pub(crate) const TWO_SEGMENTS_APART: Scenario = Scenario {
     cells: Cells::Routable,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "router-forwards-nothing",
-            about: "the router's kernel forwards nothing",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.router().forward_nothing().await),
-            check: steps!(every_pair_by_the_router),
-        },
-        Sabotage {
-            name: "pods-and-tunnels-dropped",
-            about: "the router lets nodes reach each other, and neither Pods' packets nor VXLAN through",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.router().drop_pods_and_tunnels().await),
-            check: steps!(every_pair_by_the_router),
-        },
+        Sabotage::new("router-forwards-nothing")
+            .about("the router's kernel forwards nothing")
+            .inject(steps!(|lab| lab.router().forward_nothing().await))
+            .caught_by(steps!(every_pair_by_the_router), Cause::TimedOut),
+        Sabotage::new("pods-and-tunnels-dropped")
+            .about(
+                "the router lets nodes reach each other, and neither Pods' packets nor VXLAN \
+                 through",
+            )
+            .inject(steps!(|lab| lab.router().drop_pods_and_tunnels().await))
+            .caught_by(steps!(every_pair_by_the_router), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::PodRange],
     limit: secs(120),
@@ -44,23 +41,17 @@ pub(crate) const HOST_GW_APART: Scenario = Scenario {
     cells: Cells::HostGw,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "routes-are-there-already",
-            about: "nodes and the router have all routes before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.router().lead_to_all_pods().await),
-            check: steps!(segments_are_apart),
-        },
-        Sabotage {
-            name: "router-forwards-nothing",
-            about: "there are routes by way of the router, whose kernel forwards nothing",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("routes-are-there-already")
+            .about("nodes and the router have all routes before the first look")
+            .inject(steps!(|lab| lab.router().lead_to_all_pods().await))
+            .caught_by(steps!(segments_are_apart), Cause::Answered),
+        Sabotage::new("router-forwards-nothing")
+            .about("there are routes by way of the router, whose kernel forwards nothing")
+            .inject(steps!(|lab| {
                 lab.router().lead_to_all_pods().await?;
                 lab.router().forward_nothing().await
-            }),
-            check: steps!(every_pair_by_the_router),
-        },
+            }))
+            .caught_by(steps!(every_pair_by_the_router), Cause::TimedOut),
     ],
     ..Scenario::new("host_gw_on_two_segments", StageName::Workload, steps!(host_gw))
 };

@@ -24,22 +24,17 @@ pub(crate) const UDP: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "session-affinity",
-            about: "the Service sends each client to one Pod",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+        Sabotage::new("session-affinity")
+            .about("the Service sends each client to one Pod")
+            .inject(steps!(|lab| {
                 green(lab).await?;
                 lab.service("green").stick_clients_to_one_pod().await?;
                 lab.service("green").by(Kind::Udp).until_one_pod_answers(lab.last_node()).await
-            }),
-            check: steps!(spreads),
-        },
-        Sabotage {
-            name: "another-translates-it",
-            about: "a rule that is not kube-proxy's leads the client to its former endpoint",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(spreads), Cause::Unbalanced),
+        Sabotage::new("another-translates-it")
+            .about("a rule that is not kube-proxy's leads the client to its former endpoint")
+            .inject(steps!(|lab| {
                 green(lab).await?;
                 let client = Client::start(lab).await?;
                 // Before it changes: the flow is forgotten at once, and the next datagram makes one anew.
@@ -55,9 +50,8 @@ pub(crate) const UDP: Scenario = Scenario {
                 client.lose_its_endpoint(lab).await?;
                 lab.keep(client);
                 Ok(())
-            }),
-            check: steps!(|lab| lab.kept::<Client>()?.follows(lab).await),
-        },
+            }))
+            .caught_by(steps!(|lab| lab.kept::<Client>()?.follows(lab).await), Cause::WrongAnswer),
     ],
     red_when: &[Break::KubeProxy, Break::PodRange],
     ..Scenario::new("udp_services", StageName::Workload, steps!(udp))

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Bootstrap, Cause, Cells, Lab, Needs, PodNetwork, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    Bootstrap, Cause, Cells, Lab, Needs, Place, PodNetwork, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::F14;
@@ -19,34 +19,28 @@ pub(crate) const REBOOT: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "kubelet-not-enabled",
-            about: "the worker's kubelet is not enabled",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+        Sabotage::new("kubelet-not-enabled")
+            .about("the worker's kubelet is not enabled")
+            .inject(steps!(|lab| {
                 lab.last_node().run("systemctl disable kubelet").await?;
                 lab.last_node().reboot().await
-            }),
-            check: steps!(its_pods_are_back),
-        },
-        Sabotage {
-            name: "leaked-address",
-            about: "the worker keeps an address for a Pod that is no more",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(its_pods_are_back), Cause::NotReady),
+        Sabotage::new("leaked-address")
+            .about("the worker keeps an address for a Pod that is no more")
+            .inject(steps!(|lab| {
                 let pod = lab.pods().on(lab.last_node()).first().await?;
                 let leaked = Ipv4Addr::from(u32::from(pod.address) | 0xfe);
                 lab.last_node().leaks_address(leaked).await
-            }),
-            check: steps!(gave_out_what_pods_have),
-        },
-        Sabotage {
-            name: "stale-neighbour",
-            about: "another node keeps a neighbour entry for the worker that is not its own any more",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.node(2).takes_for_nobody(lab.last_node().address()).await),
-            check: steps!(everybody_reaches_everybody_again),
-        },
+            }))
+            .caught_by(steps!(gave_out_what_pods_have), Cause::WrongAnswer),
+        Sabotage::new("stale-neighbour")
+            .about(
+                "another node keeps a neighbour entry for the worker that is not its own any more",
+            )
+            .inject(steps!(|lab| lab.node(2).takes_for_nobody(lab.last_node().address()).await))
+            .at(Place::Node(2))
+            .caught_by(steps!(everybody_reaches_everybody_again), Cause::TimedOut),
     ],
     ..Scenario::new(
         "worker_reboots",
@@ -66,16 +60,13 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
     cells: Cells::WithBridge,
     profile: Profile::Full,
     limit: secs(300),
-    sabotages: &[Sabotage {
-        name: "containerd-not-enabled",
-        about: "the worker's container engine is not enabled",
-        expects: Cause::NotReady,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("containerd-not-enabled")
+        .about("the worker's container engine is not enabled")
+        .inject(steps!(|lab| {
             lab.last_node().run("systemctl mask containerd").await?;
             lab.last_node().cut_power().await
-        }),
-        check: steps!(its_pods_are_back),
-    }],
+        }))
+        .caught_by(steps!(its_pods_are_back), Cause::NotReady)],
     ..Scenario::new(
         "worker_loses_power",
         StageName::Workload,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Cells, Failure, LEFT_OUT, Lab, Probe, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Cells, Failure, Lab, Probe, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::EVIDENCE;
@@ -17,24 +17,19 @@ pub(crate) const WITHOUT_NETWORK: Scenario = Scenario {
     cells: Cells::ByHand,
     limit: secs(90),
     sabotages: &[
-        Sabotage {
-            name: "no-shell",
-            about: "node 2 has no shell, so that no question to it is answered",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("no-shell")
+            .about("node 2 has no shell, so that no question to it is answered")
+            .inject(steps!(|lab| {
                 take_link(lab).await?;
                 lab.node(2).run("mv /usr/bin/bash /usr/bin/bash.away").await
-            }),
-            check: steps!(evidence_is_there),
-        },
-        Sabotage {
-            name: "linked",
-            about: "the card of node 2 has its link, so that the evidence is of another node than it \
-                    should be",
-            expects: Cause::WrongAnswer,
-            inject: LEFT_OUT,
-            check: steps!(evidence_is_there),
-        },
+            }))
+            .caught_by(steps!(evidence_is_there), Cause::Absent),
+        Sabotage::new("linked")
+            .about(
+                "the card of node 2 has its link, so that the evidence is of another node than \
+                 it should be",
+            )
+            .caught_by(steps!(evidence_is_there), Cause::WrongAnswer),
     ],
     ..Scenario::new(
         "evidence_without_a_network",

@@ -12,17 +12,14 @@ pub(crate) const IDENTITIES: Scenario = Scenario {
             number",
     covers: &[IDENTITY],
     limit: secs(60),
-    sabotages: &[Sabotage {
-        name: "same-machine-id",
-        about: "node 2 has node 1's machine-id",
-        expects: Cause::NotUnique,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("same-machine-id")
+        .about("node 2 has node 1's machine-id")
+        .inject(steps!(|lab| {
             let id = lab.node(1).run("cat /etc/machine-id").await?;
             let give = format!("echo {} >/etc/machine-id", id.text());
             lab.node(2).run(give).await
-        }),
-        check: steps!(identities),
-    }],
+        }))
+        .caught_by(steps!(identities), Cause::NotUnique)],
     ..Scenario::new("nodes_have_their_own_identity", StageName::Workload, steps!(identities))
 };
 

@@ -15,13 +15,10 @@ pub(crate) const OPEN_CONNECTION: Scenario = Scenario {
     covers: &[CONNECTIONS],
     limit: secs(90),
     prepare: Some(steps!(open_connection)),
-    sabotages: &[Sabotage {
-        name: "connection-reset",
-        about: "node 2 resets what comes for the Pod at the other end",
-        expects: Cause::Died,
-        inject: steps!(reset_what_comes),
-        check: steps!(goes_on),
-    }],
+    sabotages: &[Sabotage::new("connection-reset")
+        .about("node 2 resets what comes for the Pod at the other end")
+        .inject(steps!(reset_what_comes))
+        .caught_by(steps!(goes_on), Cause::Died)],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new(
         "open_connection_outlives_the_freeze",

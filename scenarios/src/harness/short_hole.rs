@@ -21,16 +21,16 @@ pub(crate) const SHORT_HOLE: Scenario = Scenario {
     cells: Cells::WithBridge,
     profile: Profile::Full,
     limit: secs(90),
-    sabotages: &[Sabotage {
-        name: "hole",
-        about: "node 1's questions to node 2's Pod vanish on the wire for 200 ms, or for 20 ms under KVM",
-        expects: Cause::TimedOut,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("hole")
+        .about(
+            "node 1's questions to node 2's Pod vanish on the wire for 200 ms, or for 20 ms \
+                 under KVM",
+        )
+        .inject(steps!(|lab| {
             steady_questions(lab).await?;
             hole(lab).await
-        }),
-        check: steps!(no_gap),
-    }],
+        }))
+        .caught_by(steps!(no_gap), Cause::TimedOut)],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new(
         "short_hole_in_steady_traffic",

@@ -17,16 +17,13 @@ pub(crate) const REBOOT: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(300),
-    sabotages: &[Sabotage {
-        name: "kubelet-not-enabled",
-        about: "the kubelet is not enabled",
-        expects: Cause::Absent,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("kubelet-not-enabled")
+        .about("the kubelet is not enabled")
+        .inject(steps!(|lab| {
             lab.node(1).run("systemctl disable kubelet").await?;
             lab.node(1).reboot().await
-        }),
-        check: steps!(comes_back),
-    }],
+        }))
+        .caught_by(steps!(comes_back), Cause::Absent)],
     ..Scenario::new(
         "control_plane_reboots",
         StageName::PodNetwork,
@@ -46,17 +43,14 @@ pub(crate) const POWER_CUT: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(300),
-    sabotages: &[Sabotage {
-        name: "manifest-lost",
-        about: "the scheduler's manifest was not on the disk",
-        expects: Cause::Absent,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("manifest-lost")
+        .about("the scheduler's manifest was not on the disk")
+        .inject(steps!(|lab| {
             let remove = "rm /etc/kubernetes/manifests/kube-scheduler.yaml";
             lab.node(1).run(remove).await?;
             lab.node(1).cut_power().await
-        }),
-        check: steps!(comes_back),
-    }],
+        }))
+        .caught_by(steps!(comes_back), Cause::Absent)],
     ..Scenario::new(
         "control_plane_loses_power",
         StageName::PodNetwork,

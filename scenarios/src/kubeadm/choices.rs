@@ -24,49 +24,40 @@ pub(crate) const CHOICES: Scenario = Scenario {
     limit: secs(240),
     prepare: Some(steps!(init)),
     sabotages: &[
-        Sabotage {
-            name: "another-authority-found",
-            about: "kubeadm finds another authority than the one that was placed",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run(ANOTHER_AUTHORITY).await),
-            check: steps!(kept_and_signs_everything),
-        },
-        Sabotage {
-            name: "signed-by-itself",
-            about: "the API server's client certificate for kubelets is signed by nobody but itself",
-            expects: Cause::Tls,
-            inject: steps!(|lab| lab.node(1).run(SIGNED_BY_ITSELF).await),
-            check: steps!(kept_and_signs_everything),
-        },
-        Sabotage {
-            name: "a-certificate-missing",
-            about: "the API server's client certificate for kubelets is gone, and nobody can sign another",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("another-authority-found")
+            .about("kubeadm finds another authority than the one that was placed")
+            .inject(steps!(|lab| lab.node(1).run(ANOTHER_AUTHORITY).await))
+            .caught_by(steps!(kept_and_signs_everything), Cause::WrongAnswer),
+        Sabotage::new("signed-by-itself")
+            .about(
+                "the API server's client certificate for kubelets is signed by nobody but itself",
+            )
+            .inject(steps!(|lab| lab.node(1).run(SIGNED_BY_ITSELF).await))
+            .caught_by(steps!(kept_and_signs_everything), Cause::Tls),
+        Sabotage::new("a-certificate-missing")
+            .about(
+                "the API server's client certificate for kubelets is gone, and nobody can sign \
+                 another",
+            )
+            .inject(steps!(|lab| {
                 let remove = "rm /etc/kubernetes/pki/apiserver-kubelet-client.*";
                 lab.node(1).run(remove).await
-            }),
-            check: steps!(certificates_without_a_key),
-        },
-        Sabotage {
-            name: "usual-socket",
-            about: "the kubelet is told of the engine's usual socket",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run(USUAL_SOCKET).await),
-            check: steps!(socket_is_used),
-        },
-        Sabotage {
-            name: "range-elsewhere",
-            about: "the node's Pods have addresses outside the LAN",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .saying("apiserver-kubelet-client.key")
+            .caught_by(steps!(certificates_without_a_key), Cause::Absent),
+        Sabotage::new("usual-socket")
+            .about("the kubelet is told of the engine's usual socket")
+            .inject(steps!(|lab| lab.node(1).run(USUAL_SOCKET).await))
+            .caught_by(steps!(socket_is_used), Cause::WrongAnswer),
+        Sabotage::new("range-elsewhere")
+            .about("the node's Pods have addresses outside the LAN")
+            .inject(steps!(|lab| {
                 printer(lab).await?;
                 lab.node(2).add_route_to(1).await?;
                 lab.keep(pod(lab, &lab.node(1).pod_range().to_string()).await?);
                 Ok(())
-            }),
-            check: steps!(|lab| printer_is_lost(lab, &lab.kept()?).await),
-        },
+            }))
+            .caught_by(steps!(|lab| printer_is_lost(lab, &lab.kept()?).await), Cause::Answered),
     ],
     ..Scenario::new("kubeadm_init_by_choice", StageName::Identified, steps!(choices))
 };

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use podwire_scenario::{
-    Answer, Cause, Cells, InitConfig, Lab, Layout, Needs, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Answer, Cause, Cells, InitConfig, Lab, Layout, Needs, Place, Probe, Profile, Sabotage,
+    Scenario, StageName, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -35,63 +35,49 @@ pub(crate) const CONTROL_PLANES: Scenario = Scenario {
     limit: secs(600),
     prepare: Some(steps!(three_control_planes)),
     sabotages: &[
-        Sabotage {
-            name: "another-key",
-            about: "node 3 has another key for service accounts than node 1",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("another-key")
+            .about("node 3 has another key for service accounts than node 1")
+            .inject(steps!(|lab| {
                 balanced(lab).await?;
                 lab.node(3).run("openssl genrsa -out /etc/kubernetes/pki/sa.key 2048").await
-            }),
-            check: steps!(certificates_are_the_first_ones),
-        },
-        Sabotage {
-            name: "balancer-knows-one",
-            about: "the balancer knows of the node alone that loses its power",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(certificates_are_the_first_ones), Cause::WrongAnswer),
+        Sabotage::new("balancer-knows-one")
+            .about("the balancer knows of the node alone that loses its power")
+            .inject(steps!(|lab| {
                 lab.balance_api(&[3]).await?;
                 lab.node(3).loses_power().await
-            }),
-            check: steps!(api_takes_writes_again),
-        },
-        Sabotage {
-            name: "two-of-three",
-            about: "a second member of etcd stands still when the first loses its power",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(api_takes_writes_again), Cause::NotReady),
+        Sabotage::new("two-of-three")
+            .about("a second member of etcd stands still when the first loses its power")
+            .inject(steps!(|lab| {
                 balanced(lab).await?;
                 // The kubelet would start a member anew that does not answer.
                 lab.node(2).stop("kubelet").await?;
                 lab.node(2).halt("etcd").await?;
                 lab.node(3).loses_power().await
-            }),
-            check: steps!(api_takes_writes_again),
-        },
-        Sabotage {
-            name: "service-cut",
-            about: "node 1 drops what its Pods send to Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(api_takes_writes_again), Cause::NotReady),
+        Sabotage::new("service-cut")
+            .about("node 1 drops what its Pods send to Pods")
+            .inject(steps!(|lab| {
                 balanced(lab).await?;
                 used_pods(lab, STAY).await?;
                 new_connections(lab).await?;
                 lab.node(1).drop_forwarded_requests().await
-            }),
-            check: steps!(new_connections_are_cut_off),
-        },
-        Sabotage {
-            name: "nobody-stands-still",
-            about: "of two members both go on",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(new_connections_are_cut_off), Cause::TimedOut),
+        Sabotage::new("nobody-stands-still")
+            .about("of two members both go on")
+            .inject(steps!(|lab| {
                 balanced(lab).await?;
                 lab.node(3).loses_power().await?;
                 api_takes_writes_again(lab).await?;
                 lab.node(3).leaves_etcd().await
-            }),
-            check: steps!(no_write_is_taken),
-        },
+            }))
+            .caught_by(steps!(no_write_is_taken), Cause::Answered),
     ],
     ..Scenario::new("kubeadm_control_planes", StageName::Identified, steps!(control_planes))
 };

@@ -17,13 +17,10 @@ pub(crate) const CORE_DNS_WAITS: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(60),
-    sabotages: &[Sabotage {
-        name: "coredns-tolerates",
-        about: "CoreDNS tolerates every taint",
-        expects: Cause::WrongAnswer,
-        inject: steps!(tolerate_every_taint),
-        check: steps!(core_dns_waits),
-    }],
+    sabotages: &[Sabotage::new("coredns-tolerates")
+        .about("CoreDNS tolerates every taint")
+        .inject(steps!(tolerate_every_taint))
+        .caught_by(steps!(core_dns_waits), Cause::WrongAnswer)],
     ..Scenario::new("coredns_waits_for_the_pod_network", StageName::Joined, steps!(core_dns_waits))
 };
 

@@ -18,38 +18,29 @@ pub(crate) const DELETED: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "container-stopped",
-            about: "a container of the deleted node is stopped",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+        Sabotage::new("container-stopped")
+            .about("a container of the deleted node is stopped")
+            .inject(steps!(|lab| {
                 let node = lab.last_node();
                 lab.keep(containers(node).await?);
                 node.delete().await?;
                 node.run("crictl stop --timeout 0 $(crictl ps -q 2>/dev/null | head -n 1)").await
-            }),
-            check: steps!(|lab| containers_stay(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "kubelet-stopped",
-            about: "the deleted node's kubelet does not run",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| containers_stay(lab, &lab.kept()?).await), Cause::Died),
+        Sabotage::new("kubelet-stopped")
+            .about("the deleted node's kubelet does not run")
+            .inject(steps!(|lab| {
                 lab.last_node().stop("kubelet").await?;
                 lab.last_node().delete().await
-            }),
-            check: steps!(containers_vanish),
-        },
-        Sabotage {
-            name: "kubelet-cannot-start",
-            about: "the deleted node's kubelet ends whenever it is started",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(containers_vanish), Cause::Answered),
+        Sabotage::new("kubelet-cannot-start")
+            .about("the deleted node's kubelet ends whenever it is started")
+            .inject(steps!(|lab| {
                 lab.last_node().delete().await?;
                 lab.last_node().run(ENDS_AT_ONCE).await
-            }),
-            check: steps!(registers_again),
-        },
+            }))
+            .caught_by(steps!(registers_again), Cause::Absent),
     ],
     ..Scenario::new("deleted_node", StageName::Workload, steps!(deleted))
 };

@@ -13,53 +13,39 @@ pub(crate) const BY_FILE: Scenario = Scenario {
     nodes: 3,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "no-cluster-in-it",
-            about: "the file names no cluster",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("no-cluster-in-it")
+            .about("the file names no cluster")
+            .inject(steps!(|lab| {
                 let empty = "apiVersion: v1\nkind: Config\n";
                 lab.node(LOCAL).write_secret(FILE, empty).await
-            }),
-            check: steps!(joins_by_local_file),
-        },
-        Sabotage {
-            name: "https-instead",
-            about: "a script before kubeadm writes https for http",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .saying("must have at least one Cluster defined")
+            .caught_by(steps!(joins_by_local_file), Cause::Absent),
+        Sabotage::new("https-instead")
+            .about("a script before kubeadm writes https for http")
+            .inject(steps!(|lab| {
                 serve_file(lab, "node1").await?;
                 lab.kubeadm(REMOTE).types_otherwise("s/http:/https:/").await
-            }),
-            check: steps!(http_is_refused),
-        },
-        Sabotage {
-            name: "trusted-already",
-            about: "the node trusts the server's authority",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(http_is_refused), Cause::WrongAnswer),
+        Sabotage::new("trusted-already")
+            .about("the node trusts the server's authority")
+            .inject(steps!(|lab| {
                 serve_file(lab, "node1").await?;
                 trust_the_server(lab).await
-            }),
-            check: steps!(untrusted_server_is_refused),
-        },
-        Sabotage {
-            name: "not-trusted",
-            about: "the node does not trust the server's authority",
-            expects: Cause::Tls,
-            inject: steps!(|lab| serve_file(lab, "node1").await),
-            check: steps!(joins_by_https),
-        },
-        Sabotage {
-            name: "another-name",
-            about: "the server's certificate is for another name",
-            expects: Cause::Tls,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(untrusted_server_is_refused), Cause::Answered),
+        Sabotage::new("not-trusted")
+            .about("the node does not trust the server's authority")
+            .inject(steps!(|lab| serve_file(lab, "node1").await))
+            .caught_by(steps!(joins_by_https), Cause::Tls),
+        Sabotage::new("another-name")
+            .about("the server's certificate is for another name")
+            .inject(steps!(|lab| {
                 serve_file(lab, "node9").await?;
                 trust_the_server(lab).await
-            }),
-            check: steps!(joins_by_https),
-        },
+            }))
+            .caught_by(steps!(joins_by_https), Cause::Tls),
     ],
     ..Scenario::new("discovery_by_file", StageName::Init, steps!(by_file))
 };

@@ -1,8 +1,7 @@
 //! Draining.
 
 use podwire_scenario::{
-    Cause, Cells, LEFT_OUT, Lab, Party, Pod, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Lab, Party, Pod, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::{E27, E27b};
@@ -16,27 +15,19 @@ pub(crate) const DRAIN: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "not-drained",
-            about: "nobody drained the node",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(only_its_own_pods_left),
-        },
-        Sabotage {
-            name: "not-cordoned",
-            about: "the node is schedulable",
-            expects: Cause::WrongAnswer,
-            inject: LEFT_OUT,
-            check: steps!(|lab| new_pods_land_elsewhere(lab, lab.nodes().count()).await),
-        },
-        Sabotage {
-            name: "daemonsets-ignored",
-            about: "drain is told to ignore DaemonSets at once",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(|lab| refuses_to_drain(lab, "--ignore-daemonsets").await),
-        },
+        Sabotage::new("not-drained")
+            .about("nobody drained the node")
+            .caught_by(steps!(only_its_own_pods_left), Cause::Answered),
+        Sabotage::new("not-cordoned").about("the node is schedulable").caught_by(
+            steps!(|lab| new_pods_land_elsewhere(lab, lab.nodes().count()).await),
+            Cause::WrongAnswer,
+        ),
+        Sabotage::new("daemonsets-ignored")
+            .about("drain is told to ignore DaemonSets at once")
+            .caught_by(
+                steps!(|lab| refuses_to_drain(lab, "--ignore-daemonsets").await),
+                Cause::Answered,
+            ),
     ],
     ..Scenario::new("kubectl_drain", StageName::Workload, steps!(drained))
 };

@@ -19,23 +19,17 @@ pub(crate) const HEADLESS: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "unready-published",
-            about: "the Service publishes the addresses of Pods that are not ready",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("unready-published")
+            .about("the Service publishes the addresses of Pods that are not ready")
+            .inject(steps!(|lab| {
                 let unready = json!({ "clusterIP": "None", "publishNotReadyAddresses": true });
                 green_until_it_answers(lab, unready, 4).await
-            }),
-            check: steps!(exactly_the_ready_pods),
-        },
-        Sabotage {
-            name: "with-a-cluster-ip",
-            about: "the Service has a ClusterIP, which its name leads to",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| green_until_it_answers(lab, json!({}), 1).await),
-            check: steps!(exactly_the_ready_pods),
-        },
+            }))
+            .caught_by(steps!(exactly_the_ready_pods), Cause::WrongAnswer),
+        Sabotage::new("with-a-cluster-ip")
+            .about("the Service has a ClusterIP, which its name leads to")
+            .inject(steps!(|lab| green_until_it_answers(lab, json!({}), 1).await))
+            .caught_by(steps!(exactly_the_ready_pods), Cause::WrongAnswer),
     ],
     ..Scenario::new("headless_service", StageName::Workload, steps!(headless))
 };

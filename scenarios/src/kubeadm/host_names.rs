@@ -18,57 +18,39 @@ pub(crate) const HOST_NAMES: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "kernel-renamed-only",
-            about: "the name was given to the kernel alone, and not to be kept",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(RENAMED).run(format!("hostname {NAME}")).await),
-            check: steps!(keeps_its_name),
-        },
-        Sabotage {
-            name: "missing-in-a-hosts-file",
-            about: "node1's hosts file lacks the new name",
-            expects: Cause::NameNotFound,
-            inject: steps!(|lab| {
+        Sabotage::new("kernel-renamed-only")
+            .about("the name was given to the kernel alone, and not to be kept")
+            .inject(steps!(|lab| lab.node(RENAMED).run(format!("hostname {NAME}")).await))
+            .caught_by(steps!(keeps_its_name), Cause::WrongAnswer),
+        Sabotage::new("missing-in-a-hosts-file")
+            .about("node1's hosts file lacks the new name")
+            .inject(steps!(|lab| {
                 rename(lab).await?;
                 write_hosts_files(lab).await?;
                 lab.node(1).run(format!("sed -i /{NAME}/d /etc/hosts")).await
-            }),
-            check: steps!(ping_each_other),
-        },
-        Sabotage {
-            name: "wrong-in-a-hosts-file",
-            about: "node1's hosts file has another node's address for the new name",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(ping_each_other), Cause::NameNotFound),
+        Sabotage::new("wrong-in-a-hosts-file")
+            .about("node1's hosts file has another node's address for the new name")
+            .inject(steps!(|lab| {
                 rename(lab).await?;
                 write_hosts_files(lab).await?;
                 let wrong = format!("sed -i 's/.* {NAME}$/172.30.0.11 {NAME}/' /etc/hosts");
                 lab.node(1).run(wrong).await
-            }),
-            check: steps!(ping_each_other),
-        },
-        Sabotage {
-            name: "no-nameserver",
-            about: "the renamed node's resolv.conf names nobody",
-            expects: Cause::NameNotFound,
-            inject: steps!(|lab| lab.node(RENAMED).run("sed -i d /etc/resolv.conf").await),
-            check: steps!(ping_outside),
-        },
-        Sabotage {
-            name: "unknown-to-itself",
-            about: "the node joins, and no hosts file has its name",
-            expects: Cause::WrongAnswer,
-            inject: steps!(rename),
-            check: steps!(joins),
-        },
-        Sabotage {
-            name: "not-renamed",
-            about: "the node joins by the name that it had",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.kubeadm(RENAMED).join(&lab.join_command().await?).await),
-            check: steps!(listed_by_that_name),
-        },
+            }))
+            .caught_by(steps!(ping_each_other), Cause::WrongAnswer),
+        Sabotage::new("no-nameserver")
+            .about("the renamed node's resolv.conf names nobody")
+            .inject(steps!(|lab| lab.node(RENAMED).run("sed -i d /etc/resolv.conf").await))
+            .caught_by(steps!(ping_outside), Cause::NameNotFound),
+        Sabotage::new("unknown-to-itself")
+            .about("the node joins, and no hosts file has its name")
+            .inject(steps!(rename))
+            .caught_by(steps!(joins), Cause::WrongAnswer),
+        Sabotage::new("not-renamed")
+            .about("the node joins by the name that it had")
+            .inject(steps!(|lab| lab.kubeadm(RENAMED).join(&lab.join_command().await?).await))
+            .caught_by(steps!(listed_by_that_name), Cause::WrongAnswer),
     ],
     ..Scenario::new("names_of_nodes", StageName::Init, steps!(host_names))
 };

@@ -24,34 +24,23 @@ pub(crate) const IGNORED: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "another-check",
-            about: "the node forwards no packets, of which nobody said that it is to be ignored",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.node(WORKER).run("sysctl -w net.ipv4.ip_forward=0").await),
-            check: steps!(ignored_checks_warn),
-        },
-        Sabotage {
-            name: "kubelet-stopped",
-            about: "the kubelet has stopped, and its port is free",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(WORKER).stop("kubelet").await),
-            check: steps!(ignored_checks_warn),
-        },
-        Sabotage {
-            name: "half-a-manifest",
-            about: "there is a manifest of an etcd, which does not say where its data is",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(WORKER).write(MANIFEST, HALF).await),
-            check: steps!(reset_tells_of_an_etcd),
-        },
-        Sabotage {
-            name: "empty-folder",
-            about: "an etcd's folder is there, and empty",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(WORKER).run("mkdir /var/lib/etcd").await),
-            check: steps!(reset_tells_of_an_etcd),
-        },
+        Sabotage::new("another-check")
+            .about("the node forwards no packets, of which nobody said that it is to be ignored")
+            .inject(steps!(|lab| lab.node(WORKER).run("sysctl -w net.ipv4.ip_forward=0").await))
+            .saying("[ERROR FileContent--proc-sys-net-ipv4-ip_forward]")
+            .caught_by(steps!(ignored_checks_warn), Cause::Absent),
+        Sabotage::new("kubelet-stopped")
+            .about("the kubelet has stopped, and its port is free")
+            .inject(steps!(|lab| lab.node(WORKER).stop("kubelet").await))
+            .caught_by(steps!(ignored_checks_warn), Cause::WrongAnswer),
+        Sabotage::new("half-a-manifest")
+            .about("there is a manifest of an etcd, which does not say where its data is")
+            .inject(steps!(|lab| lab.node(WORKER).write(MANIFEST, HALF).await))
+            .caught_by(steps!(reset_tells_of_an_etcd), Cause::WrongAnswer),
+        Sabotage::new("empty-folder")
+            .about("an etcd's folder is there, and empty")
+            .inject(steps!(|lab| lab.node(WORKER).run("mkdir /var/lib/etcd").await))
+            .caught_by(steps!(reset_tells_of_an_etcd), Cause::WrongAnswer),
     ],
     ..Scenario::new("ignored_checks", StageName::Joined, steps!(ignored))
 };

@@ -17,89 +17,63 @@ pub(crate) const LEAVES: Scenario = Scenario {
     covers: &[E3, E5],
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "foreign-certificate",
-            about: "the scheduler's kubeconfig carries a certificate of another authority",
-            expects: Cause::Tls,
-            inject: steps!(|lab| {
+        Sabotage::new("foreign-certificate")
+            .about("the scheduler's kubeconfig carries a certificate of another authority")
+            .inject(steps!(|lab| {
                 lab.step("give the scheduler a certificate that it signed itself");
                 lab.node(1).run(FOREIGN_CERTIFICATE).await
-            }),
-            check: steps!(files_of_the_control_plane),
-        },
-        Sabotage {
-            name: "manifest-missing",
-            about: "the scheduler's manifest is gone",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(files_of_the_control_plane), Cause::Tls),
+        Sabotage::new("manifest-missing")
+            .about("the scheduler's manifest is gone")
+            .inject(steps!(|lab| {
                 let remove = "rm /etc/kubernetes/manifests/kube-scheduler.yaml";
                 lab.node(1).run(remove).await
-            }),
-            check: steps!(files_of_the_control_plane),
-        },
-        Sabotage {
-            name: "static-pod-gone",
-            about: "the scheduler's Pod went with its manifest",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(files_of_the_control_plane), Cause::Absent),
+        Sabotage::new("static-pod-gone")
+            .about("the scheduler's Pod went with its manifest")
+            .inject(steps!(|lab| {
                 lab.node(1).run("rm /etc/kubernetes/manifests/kube-scheduler.yaml").await?;
                 let gone = "-n kube-system wait --for=delete pod/kube-scheduler-node1 --timeout=2m";
                 lab.kubectl(gone).within(secs(60)).await
-            }),
-            check: steps!(static_pods_run),
-        },
-        Sabotage {
-            name: "role-taken-away",
-            about: "somebody took the role off node 1's Node",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.kubectl(format!("label node node1 {ROLE}-")).await),
-            check: steps!(has_the_role),
-        },
-        Sabotage {
-            name: "command-for-another",
-            about: "the printed command is for node 2's address",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(static_pods_run), Cause::Absent),
+        Sabotage::new("role-taken-away")
+            .about("somebody took the role off node 1's Node")
+            .inject(steps!(|lab| lab.kubectl(format!("label node node1 {ROLE}-")).await))
+            .caught_by(steps!(has_the_role), Cause::Absent),
+        Sabotage::new("command-for-another")
+            .about("the printed command is for node 2's address")
+            .inject(steps!(|lab| {
                 let (server, other) = (lab.node(1).address(), lab.node(2).address());
                 let change = format!("s/kubeadm join {server}/kubeadm join {other}/");
                 lab.node(1).run(format!("sed -i '{change}' {INIT_LOG}")).await
-            }),
-            check: steps!(join_command_is_printed),
-        },
-        Sabotage {
-            name: "for-another-port",
-            about: "admin.conf names a port at which nobody listens",
-            expects: Cause::Other,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(join_command_is_printed), Cause::WrongAnswer),
+        Sabotage::new("for-another-port")
+            .about("admin.conf names a port at which nobody listens")
+            .inject(steps!(|lab| {
                 let change = "sed -i s/:6443/:6444/ /etc/kubernetes/admin.conf";
                 lab.node(1).run(change).await
-            }),
-            check: steps!(regular_user_lists_nodes),
-        },
-        Sabotage {
-            name: "port-taken",
-            about: "something listens on the controller manager's port of a node without one",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.node(2).occupy_port(10257).await),
-            check: steps!(ports::free_before_and_used),
-        },
-        Sabotage {
-            name: "port-passed-on",
-            about: "somebody passes the controller manager's port on to the node's address",
-            expects: Cause::WrongAnswer,
-            inject: steps!(ports::pass_the_controller_managers_on),
-            check: steps!(ports::roles),
-        },
-        Sabotage {
-            name: "kubelets-port-closed",
-            about: "a rule of node1 refuses connections to its kubelet's port",
-            expects: Cause::Refused,
-            inject: steps!(|lab| {
+            }))
+            .saying("connection refused")
+            .caught_by(steps!(regular_user_lists_nodes), Cause::Other),
+        Sabotage::new("port-taken")
+            .about("something listens on the controller manager's port of a node without one")
+            .inject(steps!(|lab| lab.node(2).occupy_port(10257).await))
+            .caught_by(steps!(ports::free_before_and_used), Cause::Answered),
+        Sabotage::new("port-passed-on")
+            .about("somebody passes the controller manager's port on to the node's address")
+            .inject(steps!(ports::pass_the_controller_managers_on))
+            .caught_by(steps!(ports::roles), Cause::WrongAnswer),
+        Sabotage::new("kubelets-port-closed")
+            .about("a rule of node1 refuses connections to its kubelet's port")
+            .inject(steps!(|lab| {
                 let rule = "tcp dport 10250 reject with tcp reset";
                 lab.node(1).add_rule("type filter hook input priority 0", rule).await
-            }),
-            check: steps!(ports::roles),
-        },
+            }))
+            .caught_by(steps!(ports::roles), Cause::Refused),
     ],
     ..Scenario::new("kubeadm_init", StageName::Init, steps!(init_leaves))
 };

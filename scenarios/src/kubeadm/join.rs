@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Failure, JoinCommand, LEFT_OUT, Lab, Needs, Probe, READY_AFTER_JOIN, Sabotage, Scenario,
+    Cause, Failure, JoinCommand, Lab, Needs, Probe, READY_AFTER_JOIN, Sabotage, Scenario,
     StageName, ensure, secs, steps,
 };
 
@@ -19,34 +19,28 @@ pub(crate) const JOIN: Scenario = Scenario {
     covers: &[E13, E14],
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "another-authority",
-            about: "pki holds the certificate of another authority than the join command's",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("another-authority")
+            .about("pki holds the certificate of another authority than the join command's")
+            .inject(steps!(|lab| {
                 lab.step("replace the authority's certificate");
                 lab.node(1).run(ANOTHER_AUTHORITY).await
-            }),
-            check: steps!(|lab| hash_is_the_authoritys(lab, &lab.join_command().await?).await),
-        },
-        Sabotage {
-            name: "port-taken",
-            about: "something else listens on the kubelet's port",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| hash_is_the_authoritys(lab, &lab.join_command().await?).await),
+                Cause::WrongAnswer,
+            ),
+        Sabotage::new("port-taken")
+            .about("something else listens on the kubelet's port")
+            .inject(steps!(|lab| {
                 lab.keep(lab.join_command().await?);
                 lab.node(JOINING).occupy_port(10250).await
-            }),
-            check: steps!(|lab| lab.kubeadm(JOINING).join(&lab.kept()?).await),
-        },
-        Sabotage {
-            name: "no-pod-network",
-            about: "the node gets no CNI file",
-            expects: Cause::NotReady,
-            inject: LEFT_OUT,
+            }))
+            .saying("Port-10250")
+            .caught_by(steps!(|lab| lab.kubeadm(JOINING).join(&lab.kept()?).await), Cause::Absent),
+        Sabotage::new("no-pod-network")
+            .about("the node gets no CNI file")
             // Node 1 has joined, and has none either.
-            check: steps!(|lab| ready_with_its_cni_file(lab, 1).await),
-        },
+            .caught_by(steps!(|lab| ready_with_its_cni_file(lab, 1).await), Cause::NotReady),
     ],
     ..Scenario::new("kubeadm_join", StageName::Init, steps!(joins))
 };

@@ -15,16 +15,13 @@ pub(crate) const NAMES: Scenario = Scenario {
     covers: &[E6],
     cells: Cells::Kubeadm,
     profile: Profile::Full,
-    sabotages: &[Sabotage {
-        name: "no-such-service",
-        about: "the Service that is asked for was never created",
-        expects: Cause::NameNotFound,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("no-such-service")
+        .about("the Service that is asked for was never created")
+        .inject(steps!(|lab| {
             core_dns_runs(lab).await?;
             start_asker_and_answerer(lab).await
-        }),
-        check: steps!(name_resolves),
-    }],
+        }))
+        .caught_by(steps!(name_resolves), Cause::NameNotFound)],
     ..Scenario::new("service_names_resolve", StageName::PodNetwork, steps!(names))
 };
 

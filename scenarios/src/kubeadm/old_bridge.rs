@@ -19,23 +19,17 @@ pub(crate) const OLD_BRIDGE: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "same-range",
-            about: "the node keeps its range",
-            expects: Cause::Answered,
-            inject: steps!(replace_pods),
-            check: steps!(sandbox_fails),
-        },
-        Sabotage {
-            name: "bridge-stays",
-            about: "the bridge with the old address is not deleted",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+        Sabotage::new("same-range")
+            .about("the node keeps its range")
+            .inject(steps!(replace_pods))
+            .caught_by(steps!(sandbox_fails), Cause::Answered),
+        Sabotage::new("bridge-stays")
+            .about("the bridge with the old address is not deleted")
+            .inject(steps!(|lab| {
                 change_the_range(lab.last_node()).await?;
                 replace_pods(lab).await
-            }),
-            check: steps!(|lab| pods_run_in(lab, ANOTHER).await),
-        },
+            }))
+            .caught_by(steps!(|lab| pods_run_in(lab, ANOTHER).await), Cause::NotReady),
     ],
     ..Scenario::new("rejoin_with_the_old_bridge", StageName::Workload, steps!(old_bridge))
 };

@@ -14,23 +14,17 @@ pub(crate) const PACKAGES: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(60),
     sabotages: &[
-        Sabotage {
-            name: "not-held",
-            about: "kubeadm is no longer on hold",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run("apt-mark unhold kubeadm").await),
-            check: steps!(packages),
-        },
-        Sabotage {
-            name: "package-removed",
-            about: "the package of crictl is gone from the last node",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("not-held")
+            .about("kubeadm is no longer on hold")
+            .inject(steps!(|lab| lab.node(1).run("apt-mark unhold kubeadm").await))
+            .caught_by(steps!(packages), Cause::WrongAnswer),
+        Sabotage::new("package-removed")
+            .about("the package of crictl is gone from the last node")
+            .inject(steps!(|lab| {
                 let purge = "dpkg --force-all --purge cri-tools 2>&1";
                 lab.last_node().run(purge).await
-            }),
-            check: steps!(packages),
-        },
+            }))
+            .caught_by(steps!(packages), Cause::Absent),
     ],
     ..Scenario::new("packages_are_held", StageName::Init, steps!(packages))
 };

@@ -20,18 +20,15 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(90),
-    sabotages: &[Sabotage {
-        name: "sandbox-removed",
-        about: "kube-proxy's sandbox is removed behind the back of a kubelet that stands still",
-        expects: Cause::Absent,
-        inject: steps!(|lab| {
+    sabotages: &[Sabotage::new("sandbox-removed")
+        .about("kube-proxy's sandbox is removed behind the back of a kubelet that stands still")
+        .inject(steps!(|lab| {
             lab.step("stop node 2's kubelet and remove kube-proxy's sandbox");
             let remove = "crictl rmp -f $(crictl pods -q --label k8s-app=kube-proxy) 2>&1";
             lab.node(2).stop("kubelet").await?;
             lab.node(2).run(remove).await
-        }),
-        check: steps!(pods_of_every_node),
-    }],
+        }))
+        .caught_by(steps!(pods_of_every_node), Cause::Absent)],
     ..Scenario::new("pods_of_every_node", StageName::PodNetwork, steps!(pods_of_every_node))
 };
 

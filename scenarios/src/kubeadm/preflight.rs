@@ -25,44 +25,30 @@ pub(crate) const PREFLIGHT: Scenario = Scenario {
     limit: secs(180),
     prepare: Some(steps!(|lab| lab.kubeadm(1).prepare(&lab.init_config()?).await)),
     sabotages: &[
-        Sabotage {
-            name: "kubelet-not-enabled",
-            about: "nobody enabled the kubelet, of which kubeadm warns as well",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run("systemctl disable kubelet").await),
-            check: steps!(passes_with_the_usual_warnings),
-        },
-        Sabotage {
-            name: "engine-stopped",
-            about: "the container engine does not run",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.node(1).stop("containerd").await),
-            check: steps!(passes_with_the_usual_warnings),
-        },
-        Sabotage {
-            name: "another-port-busy",
-            about: "the kubelet's port is busy, too",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).occupy_port(10250).await),
-            check: steps!(busy_port),
-        },
-        Sabotage {
-            name: "manifest-written",
-            about: "the scheduler's manifest was written all the same",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubeadm(1).run(INIT_SCHEDULER).await),
-            check: steps!(no_manifest),
-        },
-        Sabotage {
-            name: "socket-is-there",
-            about: "at the path that is meant to be wrong the engine's socket is found",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("kubelet-not-enabled")
+            .about("nobody enabled the kubelet, of which kubeadm warns as well")
+            .inject(steps!(|lab| lab.node(1).run("systemctl disable kubelet").await))
+            .caught_by(steps!(passes_with_the_usual_warnings), Cause::WrongAnswer),
+        Sabotage::new("engine-stopped")
+            .about("the container engine does not run")
+            .inject(steps!(|lab| lab.node(1).stop("containerd").await))
+            .saying("[ERROR CRI]")
+            .caught_by(steps!(passes_with_the_usual_warnings), Cause::Absent),
+        Sabotage::new("another-port-busy")
+            .about("the kubelet's port is busy, too")
+            .inject(steps!(|lab| lab.node(1).occupy_port(10250).await))
+            .caught_by(steps!(busy_port), Cause::WrongAnswer),
+        Sabotage::new("manifest-written")
+            .about("the scheduler's manifest was written all the same")
+            .inject(steps!(|lab| lab.kubeadm(1).run(INIT_SCHEDULER).await))
+            .caught_by(steps!(no_manifest), Cause::Answered),
+        Sabotage::new("socket-is-there")
+            .about("at the path that is meant to be wrong the engine's socket is found")
+            .inject(steps!(|lab| {
                 let link = "ln -s /run/containerd/containerd.sock /run/nowhere.sock";
                 lab.node(1).run(link).await
-            }),
-            check: steps!(wrong_socket),
-        },
+            }))
+            .caught_by(steps!(wrong_socket), Cause::Answered),
     ],
     ..Scenario::new("kubeadm_init_preflight", StageName::Identified, steps!(preflight))
 };

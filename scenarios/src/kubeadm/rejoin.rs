@@ -20,41 +20,32 @@ pub(crate) const REJOIN: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(360),
     sabotages: &[
-        Sabotage {
-            name: "half-cleaned-by-hand",
-            about: "somebody removed the authority's certificate before the second join",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("half-cleaned-by-hand")
+            .about("somebody removed the authority's certificate before the second join")
+            .inject(steps!(|lab| {
                 lab.keep(lab.join_command().await?);
                 let remove = "rm /etc/kubernetes/pki/ca.crt";
                 lab.last_node().run(remove).await
-            }),
-            check: steps!(|lab| refused_before_a_reset(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "reset-not-confirmed",
-            about: "reset's question was not answered with y",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubeadm(lab.node_count()).reset_answered("N").await),
-            check: steps!(emptied),
-        },
-        Sabotage {
-            name: "network-wiped-too",
-            about: "somebody removed the CNI files as well",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| refused_before_a_reset(lab, &lab.kept()?).await),
+                Cause::Absent,
+            ),
+        Sabotage::new("reset-not-confirmed")
+            .about("reset's question was not answered with y")
+            .inject(steps!(|lab| lab.kubeadm(lab.node_count()).reset_answered("N").await))
+            .caught_by(steps!(emptied), Cause::Answered),
+        Sabotage::new("network-wiped-too")
+            .about("somebody removed the CNI files as well")
+            .inject(steps!(|lab| {
                 leave_a_kubeconfig(lab).await?;
                 lab.last_node().run("rm -rf /etc/cni/net.d").await
-            }),
-            check: steps!(network_left),
-        },
-        Sabotage {
-            name: "not-joined-again",
-            about: "the node is off the list and its kubelet stopped",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.last_node().take_off().await),
-            check: steps!(back_again),
-        },
+            }))
+            .caught_by(steps!(network_left), Cause::Absent),
+        Sabotage::new("not-joined-again")
+            .about("the node is off the list and its kubelet stopped")
+            .inject(steps!(|lab| lab.last_node().take_off().await))
+            .caught_by(steps!(back_again), Cause::Absent),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("kubeadm_reset_and_rejoin", StageName::Workload, steps!(rejoin))

@@ -17,43 +17,31 @@ pub(crate) const STATIC_POD: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(150),
     sabotages: &[
-        Sabotage {
-            name: "manifest-elsewhere",
-            about: "the manifest lies beside the folder that the kubelet watches",
-            expects: Cause::Absent,
-            inject: steps!(|lab| place(lab, "/etc/kubernetes/mypod.yaml").await),
-            check: steps!(runs),
-        },
-        Sabotage {
-            name: "container-restarted",
-            about: "the container is stopped while the mirror is deleted",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+        Sabotage::new("manifest-elsewhere")
+            .about("the manifest lies beside the folder that the kubelet watches")
+            .inject(steps!(|lab| place(lab, "/etc/kubernetes/mypod.yaml").await))
+            .caught_by(steps!(runs), Cause::Absent),
+        Sabotage::new("container-restarted")
+            .about("the container is stopped while the mirror is deleted")
+            .inject(steps!(|lab| {
                 place(lab, MANIFEST).await?;
                 let before = runs(lab).await?;
                 lab.keep(before.clone());
                 another_container(lab, &before).await
-            }),
-            check: steps!(|lab| mirror_returns(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "made-already",
-            about: "somebody made a Pod of the name that is only to be printed",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubectl(format!("run mypod --image={}", Pod::IMAGE)).await),
-            check: steps!(|lab| place(lab, MANIFEST).await),
-        },
-        Sabotage {
-            name: "kubelet-stopped",
-            about: "the kubelet has stopped, and sees that no manifest goes",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| mirror_returns(lab, &lab.kept()?).await), Cause::Died),
+        Sabotage::new("made-already")
+            .about("somebody made a Pod of the name that is only to be printed")
+            .inject(steps!(|lab| lab.kubectl(format!("run mypod --image={}", Pod::IMAGE)).await))
+            .caught_by(steps!(|lab| place(lab, MANIFEST).await), Cause::Answered),
+        Sabotage::new("kubelet-stopped")
+            .about("the kubelet has stopped, and sees that no manifest goes")
+            .inject(steps!(|lab| {
                 place(lab, MANIFEST).await?;
                 runs(lab).await?;
                 lab.node(NODE).stop("kubelet").await
-            }),
-            check: steps!(gone_with_its_manifest),
-        },
+            }))
+            .caught_by(steps!(gone_with_its_manifest), Cause::Answered),
     ],
     ..Scenario::new("static_pod", StageName::PodNetwork, steps!(static_pod))
 };

@@ -1,8 +1,8 @@
 //! A taint keeps new Pods away, and evicts none; without it Pods spread over all nodes.
 
 use podwire_scenario::{
-    Cause, Cells, LEFT_OUT, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, assert,
-    ensure, secs, steps,
+    Cause, Cells, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, assert, ensure, secs,
+    steps,
 };
 use serde_json::{Value, json};
 
@@ -18,11 +18,9 @@ pub(crate) const TAINT: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(240),
     sabotages: &[
-        Sabotage {
-            name: "tolerated",
-            about: "the Deployment tolerates the taint and asks for the control plane",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("tolerated")
+            .about("the Deployment tolerates the taint and asks for the control plane")
+            .inject(steps!(|lab| {
                 taint_the_control_plane(lab).await?;
                 lab.step("create a Deployment that tolerates the taint and wants node1");
                 let wanting = json!({
@@ -30,47 +28,33 @@ pub(crate) const TAINT: Scenario = Scenario {
                     "tolerations": [{ "operator": "Exists" }],
                 });
                 lab.deployment(GREEN).create(2, wanting).await
-            }),
-            check: steps!(lands_on_workers),
-        },
-        Sabotage {
-            name: "not-tainted",
-            about: "the control plane has no taint when it is tainted again",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(second_taint_is_refused),
-        },
-        Sabotage {
-            name: "not-spread",
-            about: "the Deployment says nothing of spreading, and asks for one node",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(lands_on_workers), Cause::WrongAnswer),
+        Sabotage::new("not-tainted")
+            .about("the control plane has no taint when it is tainted again")
+            .caught_by(steps!(second_taint_is_refused), Cause::Answered),
+        Sabotage::new("not-spread")
+            .about("the Deployment says nothing of spreading, and asks for one node")
+            .inject(steps!(|lab| {
                 let one = json!({ "nodeSelector": { "kubernetes.io/hostname": "node2" } });
                 lab.deployment(EVEN).create(1, one).await
-            }),
-            check: steps!(one_on_each_node),
-        },
-        Sabotage {
-            name: "on-the-nodes-network",
-            about: "the Deployment's Pods have their nodes' addresses",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(one_on_each_node), Cause::NotReady),
+        Sabotage::new("on-the-nodes-network")
+            .about("the Deployment's Pods have their nodes' addresses")
+            .inject(steps!(|lab| {
                 let mut spread = spread();
                 spread["hostNetwork"] = true.into();
                 lab.deployment(EVEN).create(1, spread).await
-            }),
-            check: steps!(one_on_each_node),
-        },
-        Sabotage {
-            name: "another-like-it",
-            about: "a Pod with the Deployment's label belongs to nobody",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(one_on_each_node), Cause::OutsideRange),
+        Sabotage::new("another-like-it")
+            .about("a Pod with the Deployment's label belongs to nobody")
+            .inject(steps!(|lab| {
                 lab.deployment(EVEN).create(1, spread()).await?;
                 lab.start_pod(EVEN, lab.node(2)).await
-            }),
-            check: steps!(deleted_with_its_pods),
-        },
+            }))
+            .caught_by(steps!(deleted_with_its_pods), Cause::Answered),
     ],
     ..Scenario::new("tainted_control_plane", StageName::Workload, steps!(taint))
 };

@@ -24,30 +24,21 @@ pub(crate) const TAKEN_NAME: Scenario = Scenario {
         lab.last_node().delete().await
     })),
     sabotages: &[
-        Sabotage {
-            name: "name-is-free",
-            about: "a script before kubeadm gives another name, which nobody has",
-            expects: Cause::Answered,
-            inject: steps!(|lab| last(lab).types_otherwise("s/=node2/=node9/").await),
-            check: steps!(refused_for_its_name),
-        },
-        Sabotage {
-            name: "reset-before",
-            about: "the machine is reset before the next join",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("name-is-free")
+            .about("a script before kubeadm gives another name, which nobody has")
+            .inject(steps!(|lab| last(lab).types_otherwise("s/=node2/=node9/").await))
+            .caught_by(steps!(refused_for_its_name), Cause::Answered),
+        Sabotage::new("reset-before")
+            .about("the machine is reset before the next join")
+            .inject(steps!(|lab| {
                 refused_for_its_name(lab).await?;
                 last(lab).reset().await
-            }),
-            check: steps!(refused_for_what_it_has_written),
-        },
-        Sabotage {
-            name: "asks-all-the-same",
-            about: "a script before kubeadm leaves out --force",
-            expects: Cause::Answered,
-            inject: steps!(|lab| last(lab).types_otherwise("s/ --force//").await),
-            check: steps!(reset_asks_nothing),
-        },
+            }))
+            .caught_by(steps!(refused_for_what_it_has_written), Cause::Answered),
+        Sabotage::new("asks-all-the-same")
+            .about("a script before kubeadm leaves out --force")
+            .inject(steps!(|lab| last(lab).types_otherwise("s/ --force//").await))
+            .caught_by(steps!(reset_asks_nothing), Cause::Answered),
     ],
     ..Scenario::new("taken_name", StageName::PodNetwork, steps!(taken_name))
 };

@@ -16,41 +16,29 @@ pub(crate) const TLS_BOOTSTRAP: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "asked-by-another",
-            about: "the certificate was asked for by an administrator",
-            expects: Cause::WrongAnswer,
-            inject: steps!(asked_by_an_administrator),
-            check: steps!(asked_approved_and_used),
-        },
-        Sabotage {
-            name: "another-certificate",
-            about: "the kubelet's file has a certificate that was never issued",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(WORKER).run(NEVER_ISSUED).await),
-            check: steps!(asked_approved_and_used),
-        },
-        Sabotage {
-            name: "another-server",
-            about: "the kubelet's kubeconfig names another API server",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("asked-by-another")
+            .about("the certificate was asked for by an administrator")
+            .inject(steps!(asked_by_an_administrator))
+            .caught_by(steps!(asked_approved_and_used), Cause::WrongAnswer),
+        Sabotage::new("another-certificate")
+            .about("the kubelet's file has a certificate that was never issued")
+            .inject(steps!(|lab| lab.node(WORKER).run(NEVER_ISSUED).await))
+            .caught_by(steps!(asked_approved_and_used), Cause::WrongAnswer),
+        Sabotage::new("another-server")
+            .about("the kubelet's kubeconfig names another API server")
+            .inject(steps!(|lab| {
                 let change =
                     "sed -i s/172.30.0.11:6443/172.30.0.12:6443/ /etc/kubernetes/kubelet.conf";
                 lab.node(WORKER).run(change).await
-            }),
-            check: steps!(asked_approved_and_used),
-        },
-        Sabotage {
-            name: "changed-by-hand",
-            about: "somebody has changed the worker's own settings",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(asked_approved_and_used), Cause::WrongAnswer),
+        Sabotage::new("changed-by-hand")
+            .about("somebody has changed the worker's own settings")
+            .inject(steps!(|lab| {
                 let change = "sed -i '$a maxPods: 3' /var/lib/kubelet/config.yaml";
                 lab.node(WORKER).run(change).await
-            }),
-            check: steps!(settings_of_the_cluster),
-        },
+            }))
+            .caught_by(steps!(settings_of_the_cluster), Cause::WrongAnswer),
     ],
     ..Scenario::new("tls_bootstrap", StageName::Joined, steps!(bootstrapped))
 };

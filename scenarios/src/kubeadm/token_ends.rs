@@ -20,104 +20,89 @@ pub(crate) const TOKEN_ENDS: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "another-group",
-            about: "the token was made for another group",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+        Sabotage::new("another-group")
+            .about("the token was made for another group")
+            .inject(steps!(|lab| {
                 let others = "--groups system:bootstrappers:others";
                 lab.keep(lab.kubeadm(1).create_token(others).await?);
                 Ok(())
-            }),
-            check: steps!(|lab| bearer_reads_what_a_join_needs(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "may-not-ask",
-            about: "the binding by which new nodes ask for certificates is gone",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| bearer_reads_what_a_join_needs(lab, &lab.kept()?).await),
+                Cause::HttpStatus,
+            ),
+        Sabotage::new("may-not-ask")
+            .about("the binding by which new nodes ask for certificates is gone")
+            .inject(steps!(|lab| {
                 lab.kubectl("delete clusterrolebinding kubeadm:kubelet-bootstrap").await?;
                 until_bearers_may(lab, "create certificatesigningrequests", false).await?;
                 lab.keep(lab.first_token().await?);
                 Ok(())
-            }),
-            check: steps!(|lab| bearer_asks_for_a_certificate(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "administrators-all",
-            about: "whoever has a token is an administrator",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| bearer_asks_for_a_certificate(lab, &lab.kept()?).await),
+                Cause::HttpStatus,
+            ),
+        Sabotage::new("administrators-all")
+            .about("whoever has a token is an administrator")
+            .inject(steps!(|lab| {
                 let role = "--clusterrole=cluster-admin --group=system:bootstrappers";
                 lab.kubectl(format!("create clusterrolebinding all {role}")).await?;
                 until_bearers_may(lab, "list secrets", true).await?;
                 lab.keep(lab.first_token().await?);
                 Ok(())
-            }),
-            check: steps!(|lab| bearer_reads_no_secrets(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "an-hour",
-            about: "the token has an hour to live",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| bearer_reads_no_secrets(lab, &lab.kept()?).await),
+                Cause::Answered,
+            ),
+        Sabotage::new("an-hour")
+            .about("the token has an hour to live")
+            .inject(steps!(|lab| {
                 lab.keep(lab.kubeadm(1).create_token("--ttl 1h").await?);
                 Ok(())
-            }),
-            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "nobody-cleans",
-            about: "the controller manager runs without its tokencleaner",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| is_gone(lab, &lab.kept()?).await), Cause::Answered),
+        Sabotage::new("nobody-cleans")
+            .about("the controller manager runs without its tokencleaner")
+            .inject(steps!(|lab| {
                 run_without(lab, "tokencleaner").await?;
                 lab.keep(lab.kubeadm(1).create_token(SHORT).await?);
                 Ok(())
-            }),
-            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "nobody-signs",
-            about: "the controller manager runs without its bootstrapsigner, which takes signatures away",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| is_gone(lab, &lab.kept()?).await), Cause::Answered),
+        Sabotage::new("nobody-signs")
+            .about(
+                "the controller manager runs without its bootstrapsigner, which takes \
+                 signatures away",
+            )
+            .inject(steps!(|lab| {
                 let token = lab.kubeadm(1).create_token("--ttl 1h").await?;
                 lab.until_signed_by(&token).await?;
                 run_without(lab, "bootstrapsigner").await?;
                 lab.kubeadm(1).run(&format!("token delete {}", token.id)).await?;
                 lab.keep(token);
                 Ok(())
-            }),
-            check: steps!(|lab| is_gone(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "patient",
-            about: "the join's discovery may take half a minute",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| tell_node2(lab, stranger(), 6 * DISCOVERY).await),
-            check: steps!(|lab| join_says_so(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "token-lives",
-            about: "the join is told init's token, which has not expired",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| is_gone(lab, &lab.kept()?).await), Cause::Answered),
+        Sabotage::new("patient")
+            .about("the join's discovery may take half a minute")
+            .inject(steps!(|lab| tell_node2(lab, stranger(), 6 * DISCOVERY).await))
+            .caught_by(steps!(|lab| join_says_so(lab, &lab.kept()?).await), Cause::WrongAnswer),
+        Sabotage::new("token-lives")
+            .about("the join is told init's token, which has not expired")
+            .inject(steps!(|lab| {
                 let first = lab.first_token().await?;
                 tell_node2(lab, first, DISCOVERY).await
-            }),
-            check: steps!(|lab| join_says_so(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "bearer-lives",
-            about: "the bearer's token has not expired",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| join_says_so(lab, &lab.kept()?).await), Cause::Answered),
+        Sabotage::new("bearer-lives")
+            .about("the bearer's token has not expired")
+            .inject(steps!(|lab| {
                 lab.keep(lab.first_token().await?);
                 Ok(())
-            }),
-            check: steps!(|lab| bearer_is_nobody(lab, &lab.kept()?).await),
-        },
+            }))
+            .caught_by(steps!(|lab| bearer_is_nobody(lab, &lab.kept()?).await), Cause::Answered),
     ],
     ..Scenario::new("token_ends", StageName::Init, steps!(token_ends))
 };

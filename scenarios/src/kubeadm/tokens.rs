@@ -2,8 +2,7 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Failure, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails,
-    secs, steps,
+    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails, secs, steps,
 };
 
 use super::token_secret::{GROUP, SHOW, is_secret_of, secret_in};
@@ -21,124 +20,84 @@ pub(crate) const TOKENS: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "second-token",
-            about: "another token was made before",
-            expects: Cause::NotUnique,
-            inject: steps!(|lab| lab.kubeadm(1).create_token("").await),
-            check: steps!(one_token_is_listed),
-        },
-        Sabotage {
-            name: "two-days",
-            about: "the token was made for two days",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| in_place_of_the_first(lab, "--ttl 48h").await),
-            check: steps!(one_token_is_listed),
-        },
-        Sabotage {
-            name: "signs-nothing",
-            about: "the token was made for authentication alone",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| in_place_of_the_first(lab, "--usages authentication").await),
-            check: steps!(one_token_is_listed),
-        },
-        Sabotage {
-            name: "another-group",
-            about: "the token was made for another group",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("second-token")
+            .about("another token was made before")
+            .inject(steps!(|lab| lab.kubeadm(1).create_token("").await))
+            .caught_by(steps!(one_token_is_listed), Cause::NotUnique),
+        Sabotage::new("two-days")
+            .about("the token was made for two days")
+            .inject(steps!(|lab| in_place_of_the_first(lab, "--ttl 48h").await))
+            .caught_by(steps!(one_token_is_listed), Cause::OutsideRange),
+        Sabotage::new("signs-nothing")
+            .about("the token was made for authentication alone")
+            .inject(steps!(|lab| in_place_of_the_first(lab, "--usages authentication").await))
+            .caught_by(steps!(one_token_is_listed), Cause::WrongAnswer),
+        Sabotage::new("another-group")
+            .about("the token was made for another group")
+            .inject(steps!(|lab| {
                 in_place_of_the_first(lab, "--groups system:bootstrappers:others").await
-            }),
-            check: steps!(one_token_is_listed),
-        },
-        Sabotage {
-            name: "not-dry",
-            about: "a script before kubeadm leaves out --dry-run",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubeadm(1).types_otherwise("s/ --dry-run//").await),
-            check: steps!(dry_run_stores_nothing),
-        },
-        Sabotage {
-            name: "dry-run-described",
-            about: "a script before kubeadm gives each token a description, a seventh key",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.kubeadm(1).types_otherwise(DESCRIBED).await),
-            check: steps!(dry_run_stores_nothing),
-        },
-        Sabotage {
-            name: "kubeconfig-is-there",
-            about: "the other node has the administrator's kubeconfig",
-            expects: Cause::Answered,
-            inject: steps!(give_node2_a_kubeconfig),
-            check: steps!(dry_run_needs_a_kubeconfig),
-        },
-        Sabotage {
-            name: "generated-and-made",
-            about: "a script before kubeadm makes the token that is to be drawn",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubeadm(1).types_otherwise("s/generate/create/").await),
-            check: steps!(generated_is_not_stored),
-        },
-        Sabotage {
-            name: "deleted",
-            about: "the token is deleted as soon as it is made",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(one_token_is_listed), Cause::WrongAnswer),
+        Sabotage::new("not-dry")
+            .about("a script before kubeadm leaves out --dry-run")
+            .inject(steps!(|lab| lab.kubeadm(1).types_otherwise("s/ --dry-run//").await))
+            .caught_by(steps!(dry_run_stores_nothing), Cause::Answered),
+        Sabotage::new("dry-run-described")
+            .about("a script before kubeadm gives each token a description, a seventh key")
+            .inject(steps!(|lab| lab.kubeadm(1).types_otherwise(DESCRIBED).await))
+            .caught_by(steps!(dry_run_stores_nothing), Cause::WrongAnswer),
+        Sabotage::new("kubeconfig-is-there")
+            .about("the other node has the administrator's kubeconfig")
+            .inject(steps!(give_node2_a_kubeconfig))
+            .caught_by(steps!(dry_run_needs_a_kubeconfig), Cause::Answered),
+        Sabotage::new("generated-and-made")
+            .about("a script before kubeadm makes the token that is to be drawn")
+            .inject(steps!(|lab| lab.kubeadm(1).types_otherwise("s/generate/create/").await))
+            .caught_by(steps!(generated_is_not_stored), Cause::Answered),
+        Sabotage::new("deleted")
+            .about("the token is deleted as soon as it is made")
+            .inject(steps!(|lab| {
                 let token = lab.kubeadm(1).create_token("").await?;
                 lab.kubeadm(1).run(&format!("token delete {}", token.id)).await?;
                 lab.keep(token);
                 Ok(())
-            }),
-            check: steps!(|lab| is_stored(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "opaque",
-            about: "the token is in a Secret of no type of its own",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| is_stored(lab, &lab.kept()?).await), Cause::Absent),
+        Sabotage::new("opaque")
+            .about("the token is in a Secret of no type of its own")
+            .inject(steps!(|lab| {
                 let token = lab.kubeadm(1).create_token("").await?;
                 make_opaque(lab, &token).await?;
                 lab.keep(token);
                 Ok(())
-            }),
-            check: steps!(|lab| is_stored(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "another-value",
-            about: "a script before kubeadm forgets the value that is given to it",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| is_stored(lab, &lab.kept()?).await), Cause::WrongAnswer),
+        Sabotage::new("another-value")
+            .about("a script before kubeadm forgets the value that is given to it")
+            .inject(steps!(|lab| {
                 let forget = "s/create [^ ]*/create/";
                 lab.keep(draw(lab).await?);
                 lab.kubeadm(1).types_otherwise(forget).await
-            }),
-            check: steps!(|lab| made_as_chosen(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "dry-run-of-another",
-            about: "a script before kubeadm forgets the value that it is to try",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(|lab| made_as_chosen(lab, &lab.kept()?).await), Cause::WrongAnswer),
+        Sabotage::new("dry-run-of-another")
+            .about("a script before kubeadm forgets the value that it is to try")
+            .inject(steps!(|lab| {
                 let forget = "s/create [^ ]* --dry-run/create --dry-run/";
                 lab.keep(draw(lab).await?);
                 lab.kubeadm(1).types_otherwise(forget).await
-            }),
-            check: steps!(|lab| dry_run_of_the_chosen(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "one-is-left",
-            about: "init's token is still there",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(none_is_listed),
-        },
-        Sabotage {
-            name: "written-small",
-            about: "a script before kubeadm writes in small letters what is given to it",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.kubeadm(1).types_otherwise(r"s/.*/\L&/").await),
-            check: steps!(wrong_forms_are_refused),
-        },
+            }))
+            .caught_by(
+                steps!(|lab| dry_run_of_the_chosen(lab, &lab.kept()?).await),
+                Cause::WrongAnswer,
+            ),
+        Sabotage::new("one-is-left")
+            .about("init's token is still there")
+            .caught_by(steps!(none_is_listed), Cause::Answered),
+        Sabotage::new("written-small")
+            .about("a script before kubeadm writes in small letters what is given to it")
+            .inject(steps!(|lab| lab.kubeadm(1).types_otherwise(r"s/.*/\L&/").await))
+            .caught_by(steps!(wrong_forms_are_refused), Cause::Answered),
     ],
     ..Scenario::new("bootstrap_tokens", StageName::Init, steps!(tokens))
 };

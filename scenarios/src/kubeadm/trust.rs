@@ -22,85 +22,72 @@ pub(crate) const TRUST: Scenario = Scenario {
     nodes: 3,
     limit: secs(300),
     sabotages: &[
-        Sabotage {
-            name: "flag-added",
-            about: "a script before kubeadm adds the unsafe flag",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab
+        Sabotage::new("flag-added")
+            .about("a script before kubeadm adds the unsafe flag")
+            .inject(steps!(|lab| lab
                 .kubeadm(FIRST)
                 .types_otherwise(&format!("s/$/ {UNSAFE}/"))
-                .await),
-            check: steps!(refused_without_a_hash),
-        },
-        Sabotage {
-            name: "flag-lost",
-            about: "a script before kubeadm leaves the unsafe flag out",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab
+                .await))
+            .caught_by(steps!(refused_without_a_hash), Cause::Answered),
+        Sabotage::new("flag-lost")
+            .about("a script before kubeadm leaves the unsafe flag out")
+            .inject(steps!(|lab| lab
                 .kubeadm(FIRST)
                 .types_otherwise(&format!("s/ {UNSAFE}//"))
-                .await),
-            check: steps!(accepted_unsafely),
-        },
-        Sabotage {
-            name: "right-hash",
-            about: "the hash is the authority's",
-            expects: Cause::Answered,
-            inject: steps!(|lab| tell(lab, &lab.join_command().await?).await),
-            check: steps!(wrong_hash_is_refused_at_once),
-        },
-        Sabotage {
-            name: "no-signature",
-            about: "the token was never made, so that the hash's turn does not come",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+                .await))
+            .saying("discovery.bootstrapToken.caCertHashes")
+            .caught_by(steps!(accepted_unsafely), Cause::Absent),
+        Sabotage::new("right-hash")
+            .about("the hash is the authority's")
+            .inject(steps!(|lab| tell(lab, &lab.join_command().await?).await))
+            .caught_by(steps!(wrong_hash_is_refused_at_once), Cause::Answered),
+        Sabotage::new("no-signature")
+            .about("the token was never made, so that the hash's turn does not come")
+            .inject(steps!(|lab| {
                 let mut command = with_wrong_hash(lab).await?;
                 command.token = "abcdef.0123456789abcdef".to_owned();
                 tell(lab, &command).await
-            }),
-            check: steps!(wrong_hash_is_refused_at_once),
-        },
-        Sabotage {
-            name: "left-from-before",
-            about: "a kubelet's configuration lies there",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(wrong_hash_is_refused_at_once), Cause::WrongAnswer),
+        Sabotage::new("left-from-before")
+            .about("a kubelet's configuration lies there")
+            .inject(steps!(|lab| {
                 let config =
                     "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
                 lab.node(FIRST).write("/var/lib/kubelet/config.yaml", config).await
-            }),
-            check: steps!(nothing_is_written),
-        },
-        Sabotage {
-            name: "still-authenticates",
-            about: "the second token is one for authentication, too",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(nothing_is_written), Cause::Answered),
+        Sabotage::new("still-authenticates")
+            .about("the second token is one for authentication, too")
+            .inject(steps!(|lab| {
                 lab.keep(lab.kubeadm(1).create_token("").await?);
                 Ok(())
-            }),
-            check: steps!(|lab| refused_without_authentication(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "second-mistyped",
-            about: "a script before kubeadm adds a letter to the second token",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(
+                steps!(|lab| refused_without_authentication(lab, &lab.kept()?).await),
+                Cause::Answered,
+            ),
+        Sabotage::new("second-mistyped")
+            .about("a script before kubeadm adds a letter to the second token")
+            .inject(steps!(|lab| {
                 lab.keep(lab.kubeadm(1).create_token("--usages authentication").await?);
                 lab.kubeadm(SECOND).types_otherwise("s/--tls-bootstrap-token /&x/").await
-            }),
-            check: steps!(|lab| joins_with_two_tokens(lab, &lab.kept()?).await),
-        },
-        Sabotage {
-            name: "second-left-out",
-            about: "a script before kubeadm leaves the second token out, so that the first is for both",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .saying("discovery.tlsBootstrapToken")
+            .caught_by(steps!(|lab| joins_with_two_tokens(lab, &lab.kept()?).await), Cause::Absent),
+        Sabotage::new("second-left-out")
+            .about(
+                "a script before kubeadm leaves the second token out, so that the first is for \
+                 both",
+            )
+            .inject(steps!(|lab| {
                 lab.keep(lab.kubeadm(1).create_token("--usages authentication").await?);
                 lab.kubeadm(SECOND).types_otherwise("s/ --tls-bootstrap-token [^ ]*//").await
-            }),
-            check: steps!(|lab| joins_with_two_tokens(lab, &lab.kept()?).await),
-        },
+            }))
+            .caught_by(
+                steps!(|lab| joins_with_two_tokens(lab, &lab.kept()?).await),
+                Cause::WrongAnswer,
+            ),
     ],
     ..Scenario::new("join_needs_trust", StageName::Init, steps!(trust))
 };

@@ -1,7 +1,7 @@
 //! The cluster is upgraded, while its Services are used.
 
 use podwire_scenario::{
-    Cause, Cells, LEFT_OUT, Lab, Needs, Node, Party, Pod, Probe, Profile, Sabotage, Scenario,
+    Cause, Cells, Lab, Needs, Node, Party, Place, Pod, Probe, Profile, Sabotage, Scenario,
     StageName, ensure, secs, steps,
 };
 
@@ -27,43 +27,31 @@ pub(crate) const UPGRADED: Scenario = Scenario {
     limit: secs(600),
     upgrades: true,
     sabotages: &[
-        Sabotage {
-            name: "kubeadm-first",
-            about: "the newer kubeadm is there already",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.node(1).install_newer("kubeadm").await),
-            check: steps!(refused_by_the_former_kubeadm),
-        },
-        Sabotage {
-            name: "not-upgraded",
-            about: "nobody upgraded anything",
-            expects: Cause::WrongAnswer,
-            inject: LEFT_OUT,
-            check: steps!(all_are_newer),
-        },
-        Sabotage {
-            name: "service-cut",
-            about: "node 1 drops what its Pods send to Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("kubeadm-first")
+            .about("the newer kubeadm is there already")
+            .inject(steps!(|lab| lab.node(1).install_newer("kubeadm").await))
+            .caught_by(steps!(refused_by_the_former_kubeadm), Cause::Answered),
+        Sabotage::new("not-upgraded")
+            .about("nobody upgraded anything")
+            .caught_by(steps!(all_are_newer), Cause::WrongAnswer),
+        Sabotage::new("service-cut")
+            .about("node 1 drops what its Pods send to Pods")
+            .inject(steps!(|lab| {
                 a_pod_on_every_node(lab).await?;
                 new_connections(lab).await?;
                 lab.node(1).drop_forwarded_requests().await
-            }),
-            check: steps!(new_connections_are_cut_off),
-        },
-        Sabotage {
-            name: "container-killed",
-            about: "a container of a Pod that should stay is killed",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(new_connections_are_cut_off), Cause::TimedOut),
+        Sabotage::new("container-killed")
+            .about("a container of a Pod that should stay is killed")
+            .inject(steps!(|lab| {
                 a_pod_on_every_node(lab).await?;
                 let kill = "crictl stop --timeout 0 $(crictl ps -q --name red)";
                 lab.node(2).run(kill).await?;
                 until_told_that_one_started_anew(lab).await
-            }),
-            check: steps!(none_started_anew),
-        },
+            }))
+            .caught_by(steps!(none_started_anew), Cause::Died),
     ],
     ..Scenario::new("kubeadm_upgrade", StageName::Workload, steps!(upgraded))
 };

@@ -17,50 +17,35 @@ pub(crate) const WORKER: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "readable-for-all",
-            about: "the kubelet's kubeconfig is readable for everybody",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("readable-for-all")
+            .about("the kubelet's kubeconfig is readable for everybody")
+            .inject(steps!(|lab| {
                 let change = "chmod 644 /etc/kubernetes/kubelet.conf";
                 lab.node(WORKER_NODE).run(change).await
-            }),
-            check: steps!(files_of_a_worker),
-        },
-        Sabotage {
-            name: "administrator-on-the-worker",
-            about: "an admin.conf lies on the worker",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(files_of_a_worker), Cause::WrongAnswer),
+        Sabotage::new("administrator-on-the-worker")
+            .about("an admin.conf lies on the worker")
+            .inject(steps!(|lab| {
                 let touch = "touch /etc/kubernetes/admin.conf";
                 lab.node(WORKER_NODE).run(touch).await
-            }),
-            check: steps!(files_of_a_worker),
-        },
-        Sabotage {
-            name: "network-lost",
-            about: "its CNI files are moved away after its Node was Ready",
-            expects: Cause::WrongAnswer,
-            inject: steps!(lose_the_network),
-            check: steps!(|lab| no_network_error(lab, lab.kept()?).await),
-        },
-        Sabotage {
-            name: "not-enabled",
-            about: "node 1's kubelet runs, and is not enabled",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run("systemctl disable kubelet").await),
-            check: steps!(kubelet_unit),
-        },
-        Sabotage {
-            name: "not-restarted",
-            about: "the kubelet's unit says Restart=no",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(files_of_a_worker), Cause::Answered),
+        Sabotage::new("network-lost")
+            .about("its CNI files are moved away after its Node was Ready")
+            .inject(steps!(lose_the_network))
+            .caught_by(steps!(|lab| no_network_error(lab, lab.kept()?).await), Cause::WrongAnswer),
+        Sabotage::new("not-enabled")
+            .about("node 1's kubelet runs, and is not enabled")
+            .inject(steps!(|lab| lab.node(1).run("systemctl disable kubelet").await))
+            .caught_by(steps!(kubelet_unit), Cause::WrongAnswer),
+        Sabotage::new("not-restarted")
+            .about("the kubelet's unit says Restart=no")
+            .inject(steps!(|lab| {
                 lab.step("set Restart=no");
                 lab.node(WORKER_NODE).run(NO_RESTART).await
-            }),
-            check: steps!(back_after_a_kill),
-        },
+            }))
+            .caught_by(steps!(back_after_a_kill), Cause::Died),
     ],
     ..Scenario::new("worker_after_join", StageName::PodNetwork, steps!(worker))
 };

@@ -23,20 +23,14 @@ pub(crate) const CGROUP_DRIVERS: Scenario = Scenario {
     nodes: 1,
     limit: secs(600),
     sabotages: &[
-        Sabotage {
-            name: "containerd-as-the-kubelet",
-            about: "containerd has systemd make cgroups, as the kubelet has",
-            expects: Cause::Answered,
-            inject: steps!(start_pod_with_one_driver),
-            check: steps!(killed_again_and_again),
-        },
-        Sabotage {
-            name: "kubelet-as-containerd",
-            about: "the kubelet has systemd make cgroups, as containerd has",
-            expects: Cause::Answered,
-            inject: steps!(start_pod_with_one_driver),
-            check: steps!(never_gets_its_sandbox),
-        },
+        Sabotage::new("containerd-as-the-kubelet")
+            .about("containerd has systemd make cgroups, as the kubelet has")
+            .inject(steps!(start_pod_with_one_driver))
+            .caught_by(steps!(killed_again_and_again), Cause::Answered),
+        Sabotage::new("kubelet-as-containerd")
+            .about("the kubelet has systemd make cgroups, as containerd has")
+            .inject(steps!(start_pod_with_one_driver))
+            .caught_by(steps!(never_gets_its_sandbox), Cause::Answered),
     ],
     ..Scenario::new("cgroup_drivers", StageName::Joined, steps!(cgroup_drivers))
 };

@@ -2,7 +2,7 @@
 
 use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
-    Break, Cause, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
+    Break, Cause, Lab, Place, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 
 use crate::catalogue::{B12, B13, B14};
@@ -16,63 +16,47 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     nodes: 1,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "kube-proxy-runs-already",
-            about: "kube-proxy runs before the first look",
-            expects: Cause::Answered,
-            inject: steps!(serve),
-            check: steps!(dead_without_kube_proxy),
-        },
-        Sabotage {
-            name: "node-drops-by-itself",
-            about: "node 1 drops what it would send to the gateway for the ClusterIP",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("kube-proxy-runs-already")
+            .about("kube-proxy runs before the first look")
+            .inject(steps!(serve))
+            .caught_by(steps!(dead_without_kube_proxy), Cause::Answered),
+        Sabotage::new("node-drops-by-itself")
+            .about("node 1 drops what it would send to the gateway for the ClusterIP")
+            .inject(steps!(|lab| {
                 let rule = format!("ip daddr {} drop", lab.service("blue").address().await?);
                 lab.node(1).add_rule("type filter hook postrouting priority 0", &rule).await
-            }),
-            check: steps!(dead_without_kube_proxy),
-        },
-        Sabotage {
-            name: "kube-proxy-not-started",
-            about: "kube-proxy is not started",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| lab.add_all_routes().await),
-            check: steps!(answers),
-        },
-        Sabotage {
-            name: "session-affinity",
-            about: "the Service sends each client to one Pod",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(dead_without_kube_proxy), Cause::Absent),
+        Sabotage::new("kube-proxy-not-started")
+            .about("kube-proxy is not started")
+            .inject(steps!(|lab| lab.add_all_routes().await))
+            .at(Place::Node(1))
+            .caught_by(steps!(answers), Cause::TimedOut),
+        Sabotage::new("session-affinity")
+            .about("the Service sends each client to one Pod")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 lab.service("blue").stick_clients_to_one_pod().await?;
                 lab.start_kube_proxy().await?;
                 answers(lab).await
-            }),
-            check: steps!(spreads_from_node1),
-        },
-        Sabotage {
-            name: "not-cleaned-up",
-            about: "kube-proxy is stopped, and its rules are left",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(spreads_from_node1), Cause::Unbalanced),
+        Sabotage::new("not-cleaned-up")
+            .about("kube-proxy is stopped, and its rules are left")
+            .inject(steps!(|lab| {
                 serve(lab).await?;
                 stop(lab).await
-            }),
-            check: steps!(dead_on_node1_alone),
-        },
-        Sabotage {
-            name: "cleaned-up",
-            about: "kube-proxy is stopped, and its rules are cleaned up",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(dead_on_node1_alone), Cause::Answered),
+        Sabotage::new("cleaned-up")
+            .about("kube-proxy is stopped, and its rules are cleaned up")
+            .inject(steps!(|lab| {
                 serve(lab).await?;
                 stop(lab).await?;
                 clean_up(lab).await
-            }),
-            check: steps!(rules_stay),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(rules_stay), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("cluster_ip", StageName::WorkloadBare, steps!(cluster_ip))

@@ -17,20 +17,14 @@ pub(crate) const CNI_FILE_ORDER: Scenario = Scenario {
     nodes: 1,
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "other-sorts-first",
-            about: "the other file's name sorts first from the start",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| write_both(lab, "05-b.conf").await),
-            check: steps!(first_file_is_the_network),
-        },
-        Sabotage {
-            name: "not-renamed",
-            about: "nobody renames the other file",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| write_both(lab, "20-b.conf").await),
-            check: steps!(other_file_is_the_network),
-        },
+        Sabotage::new("other-sorts-first")
+            .about("the other file's name sorts first from the start")
+            .inject(steps!(|lab| write_both(lab, "05-b.conf").await))
+            .caught_by(steps!(first_file_is_the_network), Cause::OutsideRange),
+        Sabotage::new("not-renamed")
+            .about("nobody renames the other file")
+            .inject(steps!(|lab| write_both(lab, "20-b.conf").await))
+            .caught_by(steps!(other_file_is_the_network), Cause::OutsideRange),
     ],
     ..Scenario::new("cni_file_order", StageName::Joined, steps!(order))
 };

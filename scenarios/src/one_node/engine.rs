@@ -1,8 +1,7 @@
 //! What the kubelet wants of its node: root, and a container engine that serves it.
 
 use podwire_scenario::{
-    Cause, Cells, Component, LEFT_OUT, Lab, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Component, Lab, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::{B0, B1, B2, B3};
@@ -20,66 +19,41 @@ pub(crate) const ENGINE: Scenario = Scenario {
     nodes: 1,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "folder-is-the-user-s",
-            about: "the kubelet's folder belongs to the ordinary user",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(1).run("install -d -o nobody /var/lib/kubelet").await),
-            check: steps!(ordinary_user_may_not),
-        },
-        Sabotage {
-            name: "engine-runs",
-            about: "containerd runs already",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.node(1).start_component(&lab.containerd()).await),
-            check: steps!(kubelet_misses_its_engine),
-        },
-        Sabotage {
-            name: "engine-serves-others",
-            about: "containerd runs already, and does not serve Kubernetes",
-            expects: Cause::WrongAnswer,
-            inject: steps!(start_containerd_without_cri),
-            check: steps!(kubelet_misses_its_engine),
-        },
-        Sabotage {
-            name: "configuration-is-valid",
-            about: "containerd's configuration says nothing that cannot be read",
-            expects: Cause::Answered,
-            inject: steps!(|lab| configure(lab, "").await),
-            check: steps!(containerd_cannot_read_it),
-        },
-        Sabotage {
-            name: "plugin-unknown",
-            about: "containerd's configuration can be read, and names what is no plugin",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| configure(lab, "disabled_plugins = ['cri']").await),
-            check: steps!(containerd_cannot_read_it),
-        },
-        Sabotage {
-            name: "socket-is-left",
-            about: "a containerd that was killed has left its socket",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("folder-is-the-user-s")
+            .about("the kubelet's folder belongs to the ordinary user")
+            .inject(steps!(|lab| lab.node(1).run("install -d -o nobody /var/lib/kubelet").await))
+            .caught_by(steps!(ordinary_user_may_not), Cause::WrongAnswer),
+        Sabotage::new("engine-runs")
+            .about("containerd runs already")
+            .inject(steps!(|lab| lab.node(1).start_component(&lab.containerd()).await))
+            .caught_by(steps!(kubelet_misses_its_engine), Cause::Answered),
+        Sabotage::new("engine-serves-others")
+            .about("containerd runs already, and does not serve Kubernetes")
+            .inject(steps!(start_containerd_without_cri))
+            .caught_by(steps!(kubelet_misses_its_engine), Cause::WrongAnswer),
+        Sabotage::new("configuration-is-valid")
+            .about("containerd's configuration says nothing that cannot be read")
+            .inject(steps!(|lab| configure(lab, "").await))
+            .caught_by(steps!(containerd_cannot_read_it), Cause::Answered),
+        Sabotage::new("plugin-unknown")
+            .about("containerd's configuration can be read, and names what is no plugin")
+            .inject(steps!(|lab| configure(lab, "disabled_plugins = ['cri']").await))
+            .caught_by(steps!(containerd_cannot_read_it), Cause::WrongAnswer),
+        Sabotage::new("socket-is-left")
+            .about("a containerd that was killed has left its socket")
+            .inject(steps!(|lab| {
                 lab.node(1).start_component(&lab.containerd().once()).await?;
                 lab.node(1).run("systemctl kill --signal KILL containerd").await?;
                 configure(lab, UNREADABLE).await
-            }),
-            check: steps!(containerd_cannot_read_it),
-        },
-        Sabotage {
-            name: "engine-serves-kubernetes",
-            about: "containerd serves Kubernetes",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.node(1).start_component(&lab.containerd()).await),
-            check: steps!(kubelet_misses_its_service),
-        },
-        Sabotage {
-            name: "engine-not-started",
-            about: "containerd is not started",
-            expects: Cause::Absent,
-            inject: LEFT_OUT,
-            check: steps!(kubelet_misses_its_service),
-        },
+            }))
+            .caught_by(steps!(containerd_cannot_read_it), Cause::Answered),
+        Sabotage::new("engine-serves-kubernetes")
+            .about("containerd serves Kubernetes")
+            .inject(steps!(|lab| lab.node(1).start_component(&lab.containerd()).await))
+            .caught_by(steps!(kubelet_misses_its_service), Cause::Answered),
+        Sabotage::new("engine-not-started")
+            .about("containerd is not started")
+            .caught_by(steps!(kubelet_misses_its_service), Cause::Absent),
     ],
     ..Scenario::new("kubelet_and_engine", StageName::Identified, steps!(kubelet_and_engine))
 };

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Lab, Needs, Place, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    secs, steps,
 };
 use serde_json::{Value, json};
 
@@ -33,95 +33,66 @@ pub(crate) const FIRST_NODE: Scenario = Scenario {
         place(lab, &[WAITS, BESIDE]).await
     })),
     sabotages: &[
-        Sabotage {
-            name: "no-kubeconfig",
-            about: "the kubelet has no kubeconfig",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("no-kubeconfig")
+            .about("the kubelet has no kubeconfig")
+            .inject(steps!(|lab| {
                 let node1 = lab.node(1);
                 node1.stop_component(&node1.kubelet()).await?;
                 lab.kubectl("delete node node1").await?;
                 node1.start_component(&node1.open_kubelet().without("--kubeconfig")).await
-            }),
-            check: steps!(node_is_listed),
-        },
-        Sabotage {
-            name: "cni-file-is-there",
-            about: "the CNI file is there before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| ready_with(lab, CNI_FILE).await),
-            check: steps!(not_ready_without_a_cni_file),
-        },
-        Sabotage {
-            name: "off-the-host-network",
-            about: "the Pod that is to run is not on the host's network",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| place(lab, &[OnNode1 { host_network: false, ..BESIDE }]).await),
-            check: steps!(host_network_pod_runs),
-        },
-        Sabotage {
-            name: "on-the-host-network",
-            about: "the Pod that is to wait is on the host's network",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(node_is_listed), Cause::Absent),
+        Sabotage::new("cni-file-is-there")
+            .about("the CNI file is there before the first look")
+            .inject(steps!(|lab| ready_with(lab, CNI_FILE).await))
+            .caught_by(steps!(not_ready_without_a_cni_file), Cause::Answered),
+        Sabotage::new("off-the-host-network")
+            .about("the Pod that is to run is not on the host's network")
+            .inject(steps!(|lab| place(lab, &[OnNode1 { host_network: false, ..BESIDE }]).await))
+            .caught_by(steps!(host_network_pod_runs), Cause::NotReady),
+        Sabotage::new("on-the-host-network")
+            .about("the Pod that is to wait is on the host's network")
+            .inject(steps!(|lab| {
                 place(lab, &[OnNode1 { host_network: true, ..WAITS }]).await?;
                 runs(lab, WAITS.name).await
-            }),
-            check: steps!(other_pod_waits),
-        },
-        Sabotage {
-            name: "file-in-order",
-            about: "the CNI file is not malformed",
-            expects: Cause::Answered,
-            inject: steps!(|lab| ready_with(lab, CNI_FILE).await),
-            check: steps!(malformed_file_is_named),
-        },
-        Sabotage {
-            name: "nobody-reads-it",
-            about: "the malformed file has not the name of a CNI file",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.node(1).write("/etc/cni/net.d/kube.txt", malformed()).await),
-            check: steps!(malformed_file_is_named),
-        },
-        Sabotage {
-            name: "file-stays-malformed",
-            about: "the malformed file is not corrected",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(other_pod_waits), Cause::Answered),
+        Sabotage::new("file-in-order")
+            .about("the CNI file is not malformed")
+            .inject(steps!(|lab| ready_with(lab, CNI_FILE).await))
+            .caught_by(steps!(malformed_file_is_named), Cause::Answered),
+        Sabotage::new("nobody-reads-it")
+            .about("the malformed file has not the name of a CNI file")
+            .inject(steps!(|lab| lab.node(1).write("/etc/cni/net.d/kube.txt", malformed()).await))
+            .caught_by(steps!(malformed_file_is_named), Cause::Absent),
+        Sabotage::new("file-stays-malformed")
+            .about("the malformed file is not corrected")
+            .inject(steps!(|lab| {
                 lab.keep(daemons(lab).await?);
                 lab.node(1).write(CNI_PATH, malformed()).await
-            }),
-            check: steps!(ready_by_the_file_alone),
-        },
-        Sabotage {
-            name: "containerd-restarted",
-            about: "somebody restarts containerd for it to read the file",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(ready_by_the_file_alone), Cause::NotReady),
+        Sabotage::new("containerd-restarted")
+            .about("somebody restarts containerd for it to read the file")
+            .inject(steps!(|lab| {
                 lab.keep(daemons(lab).await?);
                 lab.node(1).write(CNI_PATH, CNI_FILE).await?;
                 lab.node(1).restart("containerd").await
-            }),
-            check: steps!(ready_by_the_file_alone),
-        },
-        Sabotage {
-            name: "another-subnet",
-            about: "the CNI file has another subnet than the node's",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| ready_with(lab, &CNI_FILE.replace("10.1.1.", "10.1.9.")).await),
-            check: steps!(pod_answers_its_node),
-        },
-        Sabotage {
-            name: "bridge-down",
-            about: "the bridge that the Pod hangs on is down",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(ready_by_the_file_alone), Cause::Died),
+        Sabotage::new("another-subnet")
+            .about("the CNI file has another subnet than the node's")
+            .inject(steps!(|lab| ready_with(lab, &CNI_FILE.replace("10.1.1.", "10.1.9.")).await))
+            .caught_by(steps!(pod_answers_its_node), Cause::OutsideRange),
+        Sabotage::new("bridge-down")
+            .about("the bridge that the Pod hangs on is down")
+            .inject(steps!(|lab| {
                 ready_with(lab, CNI_FILE).await?;
                 runs(lab, WAITS.name).await?;
                 lab.node(1).run("ip link set cni0 down").await
-            }),
-            check: steps!(pod_answers_its_node),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(pod_answers_its_node), Cause::TimedOut),
     ],
     ..Scenario::new("first_node", StageName::Identified, steps!(first_node))
 };

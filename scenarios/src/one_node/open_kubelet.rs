@@ -1,8 +1,8 @@
 //! Whom the first node's kubelet answers.
 
 use podwire_scenario::{
-    Answer, Cause, Cells, Component, Failure, LEFT_OUT, Lab, Needs, Pod, Probe, Profile, Sabotage,
-    Scenario, StageName, ensure, secs, steps,
+    Answer, Cause, Cells, Component, Failure, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -24,37 +24,26 @@ pub(crate) const OPEN_KUBELET: Scenario = Scenario {
         start_pod(lab).await
     })),
     sabotages: &[
-        Sabotage {
-            name: "closed-to-the-api-server",
-            about: "the kubelet wants a certificate, and the API server has none",
-            expects: Cause::HttpStatus,
-            inject: steps!(close_kubelet),
-            check: steps!(logs_and_exec_work),
-        },
-        Sabotage {
-            name: "closed-to-strangers",
-            about: "the kubelet wants a certificate, and the stranger has none",
-            expects: Cause::HttpStatus,
-            inject: steps!(close_kubelet),
-            check: steps!(answers_a_stranger),
-        },
-        Sabotage {
-            name: "left-open",
-            about: "the kubelet has neither a client CA nor webhooks",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(refuses_strangers),
-        },
-        Sabotage {
-            name: "another-client-ca",
-            about: "the kubelet's client CA is another than the one that has issued the certificate",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| {
+        Sabotage::new("closed-to-the-api-server")
+            .about("the kubelet wants a certificate, and the API server has none")
+            .inject(steps!(close_kubelet))
+            .caught_by(steps!(logs_and_exec_work), Cause::HttpStatus),
+        Sabotage::new("closed-to-strangers")
+            .about("the kubelet wants a certificate, and the stranger has none")
+            .inject(steps!(close_kubelet))
+            .caught_by(steps!(answers_a_stranger), Cause::HttpStatus),
+        Sabotage::new("left-open")
+            .about("the kubelet has neither a client CA nor webhooks")
+            .caught_by(steps!(refuses_strangers), Cause::Answered),
+        Sabotage::new("another-client-ca")
+            .about(
+                "the kubelet's client CA is another than the one that has issued the certificate",
+            )
+            .inject(steps!(|lab| {
                 let other = "/var/lib/kubelet/pki/kubelet.crt";
                 start_kubelet(lab, &closed(lab).with("--client-ca-file", other)).await
-            }),
-            check: steps!(answers_the_authority),
-        },
+            }))
+            .caught_by(steps!(answers_the_authority), Cause::HttpStatus),
     ],
     ..Scenario::new("open_kubelet", StageName::Identified, steps!(open_kubelet))
 };

@@ -15,13 +15,10 @@ pub(crate) const OUTSIDE_HOST: Scenario = Scenario {
     covers: &[B11],
     nodes: 1,
     limit: secs(60),
-    sabotages: &[Sabotage {
-        name: "no-masquerade",
-        about: "the node's masquerade rule is gone",
-        expects: Cause::WrongAnswer,
-        inject: steps!(|lab| lab.node(1).remove_masquerade().await),
-        check: steps!(seen_as_its_node),
-    }],
+    sabotages: &[Sabotage::new("no-masquerade")
+        .about("the node's masquerade rule is gone")
+        .inject(steps!(|lab| lab.node(1).remove_masquerade().await))
+        .caught_by(steps!(seen_as_its_node), Cause::WrongAnswer)],
     ..Scenario::new("outside_host", StageName::WorkloadBare, steps!(outside_host))
 };
 

@@ -1,8 +1,8 @@
 //! A kubelet that nobody has told of an API server.
 
 use podwire_scenario::{
-    Cause, Cells, LEFT_OUT, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
+    steps,
 };
 use serde_json::json;
 
@@ -26,41 +26,25 @@ pub(crate) const STANDALONE: Scenario = Scenario {
         lab.node(1).start_component(&lab.containerd()).await
     })),
     sabotages: &[
-        Sabotage {
-            name: "kubelet-not-started",
-            about: "the kubelet is not started",
-            expects: Cause::Refused,
-            inject: LEFT_OUT,
-            check: steps!(runs_without_a_node),
-        },
-        Sabotage {
-            name: "kubeconfig-given",
-            about: "the kubelet is given the kubeconfig",
-            expects: Cause::Answered,
-            inject: steps!(register),
-            check: steps!(runs_without_a_node),
-        },
-        Sabotage {
-            name: "manifest-elsewhere",
-            about: "the manifest lies beside the folder that the kubelet watches",
-            expects: Cause::Refused,
-            inject: steps!(|lab| start_with_manifest(lab, "/etc/kubernetes/static.json").await),
-            check: steps!(static_pod_answers),
-        },
-        Sabotage {
-            name: "anybody-may-ask",
-            about: "the configuration file lets anybody ask anything",
-            expects: Cause::Answered,
-            inject: steps!(|lab| configure(lab, ANYBODY).await),
-            check: steps!(ends_without_whom_to_ask),
-        },
-        Sabotage {
-            name: "anybody-is-known",
-            about: "the configuration file lets anybody say who he is, and not yet do anything",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| configure(lab, KNOWN).await),
-            check: steps!(ends_without_whom_to_ask),
-        },
+        Sabotage::new("kubelet-not-started")
+            .about("the kubelet is not started")
+            .caught_by(steps!(runs_without_a_node), Cause::Refused),
+        Sabotage::new("kubeconfig-given")
+            .about("the kubelet is given the kubeconfig")
+            .inject(steps!(register))
+            .caught_by(steps!(runs_without_a_node), Cause::Answered),
+        Sabotage::new("manifest-elsewhere")
+            .about("the manifest lies beside the folder that the kubelet watches")
+            .inject(steps!(|lab| start_with_manifest(lab, "/etc/kubernetes/static.json").await))
+            .caught_by(steps!(static_pod_answers), Cause::Refused),
+        Sabotage::new("anybody-may-ask")
+            .about("the configuration file lets anybody ask anything")
+            .inject(steps!(|lab| configure(lab, ANYBODY).await))
+            .caught_by(steps!(ends_without_whom_to_ask), Cause::Answered),
+        Sabotage::new("anybody-is-known")
+            .about("the configuration file lets anybody say who he is, and not yet do anything")
+            .inject(steps!(|lab| configure(lab, KNOWN).await))
+            .caught_by(steps!(ends_without_whom_to_ask), Cause::WrongAnswer),
     ],
     ..Scenario::new("standalone_kubelet", StageName::Identified, steps!(standalone))
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Break, Cause, Kind, Lab, Party, Profile, Sabotage, Scenario, StageName, secs, steps,
+    Break, Cause, Kind, Lab, Party, Place, Profile, Sabotage, Scenario, StageName, secs, steps,
 };
 
 use crate::catalogue::{D6, D7, D8, D9};
@@ -21,82 +21,59 @@ pub(crate) const ISOLATED_NETWORKS: Scenario = Scenario {
     limit: secs(240),
     prepare: Some(steps!(kube_proxy_without_routes)),
     sabotages: &[
-        Sabotage {
-            name: "a-pod-of-its-own-is-silent",
-            about: "one of a node's own Pods cannot be reached either",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+        Sabotage::new("a-pod-of-its-own-is-silent")
+            .about("one of a node's own Pods cannot be reached either")
+            .inject(steps!(|lab| {
                 let pods = lab.pods().all_running().await?;
                 let of = |node: u32| pods.iter().filter(|pod| pod.node == node).count();
                 let pod = pods.iter().find(|pod| of(pod.node) > 1);
                 let pod = pod.context("no node has two Pods")?;
                 lab.node(pod.node).takes_for_nobody(pod.address).await
-            }),
-            check: steps!(works_sometimes),
-        },
-        Sabotage {
-            name: "routes-are-there",
-            about: "the routes exist before the first look",
-            expects: Cause::Answered,
-            inject: steps!(Lab::add_all_routes),
-            check: steps!(works_sometimes),
-        },
-        Sabotage {
-            name: "told-unreachable",
-            about: "node 1 knows that there is no way to node 2's Pods",
-            expects: Cause::NoRoute,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(works_sometimes), Cause::Unbalanced),
+        Sabotage::new("routes-are-there")
+            .about("the routes exist before the first look")
+            .inject(steps!(Lab::add_all_routes))
+            .caught_by(steps!(works_sometimes), Cause::Answered),
+        Sabotage::new("told-unreachable")
+            .about("node 1 knows that there is no way to node 2's Pods")
+            .inject(steps!(|lab| {
                 let range = lab.node(2).pod_range();
                 lab.node(1).run(format!("ip route add unreachable {range}")).await.map(drop)
-            }),
-            check: steps!(own_pods_alone_answer_pings),
-        },
-        Sabotage {
-            name: "pods-have-routes",
-            about: "what node 1's Pods send finds its way to the other nodes' Pods, and back",
-            expects: Cause::Answered,
-            inject: steps!(routes_for_the_pods_of_node_1),
-            check: steps!(own_pods_alone_answer_pings),
-        },
-        Sabotage {
-            name: "policy-accept",
-            about: "the policy of FORWARD is ACCEPT, as the kernel has it",
-            expects: Cause::Answered,
-            inject: steps!(Lab::add_all_routes),
-            check: steps!(nothing_is_forwarded),
-        },
-        Sabotage {
-            name: "rule-on-all",
-            about: "every node has the rule that accepts",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(own_pods_alone_answer_pings), Cause::NoRoute),
+        Sabotage::new("pods-have-routes")
+            .about("what node 1's Pods send finds its way to the other nodes' Pods, and back")
+            .inject(steps!(routes_for_the_pods_of_node_1))
+            .caught_by(steps!(own_pods_alone_answer_pings), Cause::Answered),
+        Sabotage::new("policy-accept")
+            .about("the policy of FORWARD is ACCEPT, as the kernel has it")
+            .inject(steps!(Lab::add_all_routes))
+            .caught_by(steps!(nothing_is_forwarded), Cause::Answered),
+        Sabotage::new("rule-on-all")
+            .about("every node has the rule that accepts")
+            .inject(steps!(|lab| {
                 routes_and_firewall(lab).await?;
                 accept_what_is_forwarded(lab, everywhere(lab)).await
-            }),
-            check: steps!(one_rule_is_not_enough),
-        },
-        Sabotage {
-            name: "rule-missing-on-node-2",
-            about: "every node but node 2 has the rule that accepts",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(one_rule_is_not_enough), Cause::Answered),
+        Sabotage::new("rule-missing-on-node-2")
+            .about("every node but node 2 has the rule that accepts")
+            .inject(steps!(|lab| {
                 routes_and_firewall(lab).await?;
                 let others = everywhere(lab).into_iter().filter(|number| *number != 2);
                 accept_what_is_forwarded(lab, others.collect()).await
-            }),
-            check: steps!(every_pod_answers_pings),
-        },
-        Sabotage {
-            name: "session-affinity",
-            about: "the Service sends each client to one Pod",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(2))
+            .caught_by(steps!(every_pod_answers_pings), Cause::TimedOut),
+        Sabotage::new("session-affinity")
+            .about("the Service sends each client to one Pod")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 lab.service("blue").stick_clients_to_one_pod().await?;
                 lab.service("blue").until_one_pod_answers(lab.node(1)).await
-            }),
-            check: steps!(requests_spread),
-        },
+            }))
+            .caught_by(steps!(requests_spread), Cause::Unbalanced),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("isolated_networks", StageName::WorkloadBare, steps!(isolated_networks))

@@ -18,35 +18,26 @@ pub(crate) const KUBELET_KILLED: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "not-killed",
-            about: "the kubelet runs on",
-            expects: Cause::Answered,
-            inject: steps!(look_before),
-            check: steps!(node_goes_not_ready),
-        },
-        Sabotage {
-            name: "containers-end-with-it",
-            about: "the containers end when their kubelet does",
-            expects: Cause::Refused,
-            inject: steps!(|lab| {
+        Sabotage::new("not-killed")
+            .about("the kubelet runs on")
+            .inject(steps!(look_before))
+            .caught_by(steps!(node_goes_not_ready), Cause::Answered),
+        Sabotage::new("containers-end-with-it")
+            .about("the containers end when their kubelet does")
+            .inject(steps!(|lab| {
                 look_before(lab).await?;
                 kill_kubelet(lab).await?;
                 end_containers(killed(lab), "").await
-            }),
-            check: steps!(its_pods_answer),
-        },
-        Sabotage {
-            name: "a-container-started-anew",
-            about: "a container ends while nobody looks after it, and another takes its place",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(its_pods_answer), Cause::Refused),
+        Sabotage::new("a-container-started-anew")
+            .about("a container ends while nobody looks after it, and another takes its place")
+            .inject(steps!(|lab| {
                 look_before(lab).await?;
                 kill_kubelet(lab).await?;
                 end_containers(killed(lab), "| head -n 1").await
-            }),
-            check: steps!(same_containers_when_it_starts),
-        },
+            }))
+            .caught_by(steps!(same_containers_when_it_starts), Cause::Died),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("kubelet_killed", StageName::Workload, steps!(kubelet_killed))

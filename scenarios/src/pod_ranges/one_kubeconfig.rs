@@ -16,41 +16,32 @@ pub(crate) const ONE_KUBECONFIG: Scenario = Scenario {
     cells: Cells::ByHandWithRoutes,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "cni-file-is-there",
-            about: "every node has a CNI file before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("cni-file-is-there")
+            .about("every node has a CNI file before the first look")
+            .inject(steps!(|lab| {
                 write_cni_files(lab.nodes()).await?;
                 lab.all_nodes_ready().await
-            }),
-            check: steps!(not_ready_without_a_cni_file),
-        },
-        Sabotage {
-            name: "kubeconfig-says-localhost",
-            about: "the kubeconfig's server is localhost",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(not_ready_without_a_cni_file), Cause::Answered),
+        Sabotage::new("kubeconfig-says-localhost")
+            .about("the kubeconfig's server is localhost")
+            .inject(steps!(|lab| {
                 join_with_server(lab, "localhost").await?;
                 write_cni_files(lab.nodes()).await?;
                 lab.node(1).ready_within(secs(20)).await
-            }),
-            check: steps!(every_node_is_ready),
-        },
-        Sabotage {
-            name: "one-node-without-a-file",
-            about: "the last node has no CNI file",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(every_node_is_ready), Cause::Absent),
+        Sabotage::new("one-node-without-a-file")
+            .about("the last node has no CNI file")
+            .inject(steps!(|lab| {
                 let others = || lab.nodes().take(lab.nodes().count() - 1);
                 write_cni_files(others()).await?;
                 for node in others() {
                     node.ready_within(secs(20)).await?;
                 }
                 Ok(())
-            }),
-            check: steps!(every_node_is_ready),
-        },
+            }))
+            .caught_by(steps!(every_node_is_ready), Cause::NotReady),
     ],
     ..Scenario::new("one_kubeconfig_for_all", StageName::Joined, steps!(one_kubeconfig))
 };

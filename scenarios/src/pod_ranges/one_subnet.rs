@@ -24,59 +24,44 @@ pub(crate) const ONE_SUBNET: Scenario = Scenario {
     limit: secs(300),
     prepare: Some(steps!(five_pods_in_one_subnet)),
     sabotages: &[
-        Sabotage {
-            name: "own-subnets",
-            about: "every node takes Pod addresses from a subnet of its own",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("own-subnets")
+            .about("every node takes Pod addresses from a subnet of its own")
+            .inject(steps!(|lab| {
                 change_the_subnets(lab).await?;
                 delete_all_pods(lab).await
-            }),
-            check: steps!(two_share_an_address),
-        },
-        Sabotage {
-            name: "sandboxes-removed",
-            about: "somebody removes the Pods' sandboxes while no kubelet runs",
-            expects: Cause::Died,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(two_share_an_address), Cause::Absent),
+        Sabotage::new("sandboxes-removed")
+            .about("somebody removes the Pods' sandboxes while no kubelet runs")
+            .inject(steps!(|lab| {
                 note_what_runs(lab).await?;
                 stop_the_kubelets(lab).await?;
                 lab.run_everywhere("crictl pods -q | xargs -r crictl rmp -f").await?;
                 write_own_subnets(lab).await?;
                 start_the_kubelets(lab).await
-            }),
-            check: steps!(pods_run_on_as_they_are),
-        },
-        Sabotage {
-            name: "subnet-not-changed",
-            about: "the kubelets are restarted, and the subnet is the old one",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(pods_run_on_as_they_are), Cause::Died),
+        Sabotage::new("subnet-not-changed")
+            .about("the kubelets are restarted, and the subnet is the old one")
+            .inject(steps!(|lab| {
                 note_what_runs(lab).await?;
                 stop_the_kubelets(lab).await?;
                 start_the_kubelets(lab).await
-            }),
-            check: steps!(pods_run_on_as_they_are),
-        },
-        Sabotage {
-            name: "not-deleted",
-            about: "nobody deletes the Pods",
-            expects: Cause::NotUnique,
-            inject: steps!(change_the_subnets),
-            check: steps!(pods_have_addresses_of_their_node),
-        },
-        Sabotage {
-            name: "another-subnet",
-            about: "the last node has another subnet than the one that is meant for it",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(pods_run_on_as_they_are), Cause::OutsideRange),
+        Sabotage::new("not-deleted")
+            .about("nobody deletes the Pods")
+            .inject(steps!(change_the_subnets))
+            .caught_by(steps!(pods_have_addresses_of_their_node), Cause::NotUnique),
+        Sabotage::new("another-subnet")
+            .about("the last node has another subnet than the one that is meant for it")
+            .inject(steps!(|lab| {
                 change_the_subnets(lab).await?;
                 lab.last_node().write_cni_file(ANOTHER).await?;
                 lab.last_node().until_cni_file_is_read().await?;
                 delete_all_pods(lab).await
-            }),
-            check: steps!(pods_have_addresses_of_their_node),
-        },
+            }))
+            .caught_by(steps!(pods_have_addresses_of_their_node), Cause::OutsideRange),
     ],
     ..Scenario::new("one_subnet_for_all", StageName::Joined, steps!(one_subnet))
 };

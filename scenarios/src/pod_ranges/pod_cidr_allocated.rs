@@ -24,48 +24,33 @@ pub(crate) const POD_CIDR_ALLOCATED: Scenario = Scenario {
     limit: secs(300),
     prepare: Some(steps!(files_are_made_of_a_template)),
     sabotages: &[
-        Sabotage {
-            name: "range-too-small",
-            about: "the cluster's range is that of one node",
-            expects: Cause::Absent,
-            inject: steps!(|lab| allocate(lab, "10.1.128.0/24").await),
-            check: steps!(ranges_are_disjoint_and_inside),
-        },
-        Sabotage {
-            name: "another-cluster-range",
-            about: "the controller manager is told another range of the cluster's",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| allocate(lab, "10.1.64.0/20").await),
-            check: steps!(ranges_are_disjoint_and_inside),
-        },
-        Sabotage {
-            name: "same-range-by-hand",
-            about: "two Nodes have been given one range by hand before",
-            expects: Cause::NotUnique,
-            inject: steps!(|lab| {
+        Sabotage::new("range-too-small")
+            .about("the cluster's range is that of one node")
+            .inject(steps!(|lab| allocate(lab, "10.1.128.0/24").await))
+            .caught_by(steps!(ranges_are_disjoint_and_inside), Cause::Absent),
+        Sabotage::new("another-cluster-range")
+            .about("the controller manager is told another range of the cluster's")
+            .inject(steps!(|lab| allocate(lab, "10.1.64.0/20").await))
+            .caught_by(steps!(ranges_are_disjoint_and_inside), Cause::OutsideRange),
+        Sabotage::new("same-range-by-hand")
+            .about("two Nodes have been given one range by hand before")
+            .inject(steps!(|lab| {
                 set_pod_cidr(lab, lab.node(1), INSIDE).await?;
                 set_pod_cidr(lab, lab.node(2), INSIDE).await?;
                 allocate(lab, CLUSTER).await
-            }),
-            check: steps!(ranges_are_disjoint_and_inside),
-        },
-        Sabotage {
-            name: "another-cni-file",
-            about: "node 1 has a CNI file with another range already",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(ranges_are_disjoint_and_inside), Cause::NotUnique),
+        Sabotage::new("another-cni-file")
+            .about("node 1 has a CNI file with another range already")
+            .inject(steps!(|lab| {
                 ready_with_another_range(lab.node(1)).await?;
                 allocate(lab, CLUSTER).await
-            }),
-            check: steps!(pods_have_addresses_of_them),
-        },
-        Sabotage {
-            name: "flag-left-out",
-            about: "the last node's kubelet is started without the flag",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| allocate(lab, CLUSTER).await),
-            check: steps!(flag_comes_first),
-        },
+            }))
+            .caught_by(steps!(pods_have_addresses_of_them), Cause::OutsideRange),
+        Sabotage::new("flag-left-out")
+            .about("the last node's kubelet is started without the flag")
+            .inject(steps!(|lab| allocate(lab, CLUSTER).await))
+            .caught_by(steps!(flag_comes_first), Cause::OutsideRange),
     ],
     ..Scenario::new("pod_cidr_allocated", StageName::Joined, steps!(allocated))
 };

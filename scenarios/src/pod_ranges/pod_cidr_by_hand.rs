@@ -1,8 +1,7 @@
 //! A Pod CIDR by hand, on nodes whose container engine follows it.
 
 use podwire_scenario::{
-    Cause, Cells, Ipv4Net, LEFT_OUT, Lab, Needs, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Ipv4Net, Lab, Needs, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
 };
 
 use super::template::{
@@ -23,65 +22,40 @@ pub(crate) const POD_CIDR_BY_HAND: Scenario = Scenario {
     limit: secs(240),
     prepare: Some(steps!(files_are_made_of_a_template)),
     sabotages: &[
-        Sabotage {
-            name: "cni-file-is-there",
-            about: "the last node has a CNI file that is not made of the template",
-            expects: Cause::Answered,
-            inject: steps!(|lab| ready_with_another_range(lab.last_node()).await),
-            check: steps!(|lab| nodes_from_lack_a_network(lab, 2).await),
-        },
-        Sabotage {
-            name: "no-template",
-            about: "node 1's containerd is not told of the template",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+        Sabotage::new("cni-file-is-there")
+            .about("the last node has a CNI file that is not made of the template")
+            .inject(steps!(|lab| ready_with_another_range(lab.last_node()).await))
+            .caught_by(steps!(|lab| nodes_from_lack_a_network(lab, 2).await), Cause::Answered),
+        Sabotage::new("no-template")
+            .about("node 1's containerd is not told of the template")
+            .inject(steps!(|lab| {
                 let forget = format!("sed -i /conf_template/d {CONFIGURATION} && {RESTART}");
                 lab.node(1).run(forget).await
-            }),
-            check: steps!(|lab| takes_a_range_by_hand(lab, 1).await),
-        },
-        Sabotage {
-            name: "another-cni-file",
-            about: "node 1 has a CNI file with another range already",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| ready_with_another_range(lab.node(1)).await),
-            check: steps!(|lab| takes_a_range_by_hand(lab, 1).await),
-        },
-        Sabotage {
-            name: "has-a-range",
-            about: "node 2 has been given another range",
-            expects: Cause::HttpStatus,
-            inject: steps!(|lab| set_pod_cidr(lab, lab.node(2), ANOTHER).await),
-            check: steps!(|lab| takes_a_range_by_hand(lab, 2).await),
-        },
-        Sabotage {
-            name: "has-no-range",
-            about: "node 1 has been given no range yet",
-            expects: Cause::Answered,
-            inject: LEFT_OUT,
-            check: steps!(keeps_its_range),
-        },
-        Sabotage {
-            name: "file-of-the-template",
-            about: "node 3 is given a Pod CIDR, of which its containerd makes the CNI file",
-            expects: Cause::Answered,
-            inject: steps!(|lab| set_pod_cidr(lab, lab.node(3), ANOTHER).await),
-            check: steps!(needs_no_range),
-        },
-        Sabotage {
-            name: "no-file",
-            about: "node 3 has no CNI file either",
-            expects: Cause::NotReady,
-            inject: LEFT_OUT,
-            check: steps!(needs_no_range),
-        },
-        Sabotage {
-            name: "file-names-another",
-            about: "node 3's CNI file names another range",
-            expects: Cause::OutsideRange,
-            inject: steps!(|lab| lab.node(3).write_cni_file(RANGE).await),
-            check: steps!(needs_no_range),
-        },
+            }))
+            .caught_by(steps!(|lab| takes_a_range_by_hand(lab, 1).await), Cause::NotReady),
+        Sabotage::new("another-cni-file")
+            .about("node 1 has a CNI file with another range already")
+            .inject(steps!(|lab| ready_with_another_range(lab.node(1)).await))
+            .caught_by(steps!(|lab| takes_a_range_by_hand(lab, 1).await), Cause::OutsideRange),
+        Sabotage::new("has-a-range")
+            .about("node 2 has been given another range")
+            .inject(steps!(|lab| set_pod_cidr(lab, lab.node(2), ANOTHER).await))
+            .saying("may not change podCIDR")
+            .caught_by(steps!(|lab| takes_a_range_by_hand(lab, 2).await), Cause::HttpStatus),
+        Sabotage::new("has-no-range")
+            .about("node 1 has been given no range yet")
+            .caught_by(steps!(keeps_its_range), Cause::Answered),
+        Sabotage::new("file-of-the-template")
+            .about("node 3 is given a Pod CIDR, of which its containerd makes the CNI file")
+            .inject(steps!(|lab| set_pod_cidr(lab, lab.node(3), ANOTHER).await))
+            .caught_by(steps!(needs_no_range), Cause::Answered),
+        Sabotage::new("no-file")
+            .about("node 3 has no CNI file either")
+            .caught_by(steps!(needs_no_range), Cause::NotReady),
+        Sabotage::new("file-names-another")
+            .about("node 3's CNI file names another range")
+            .inject(steps!(|lab| lab.node(3).write_cni_file(RANGE).await))
+            .caught_by(steps!(needs_no_range), Cause::OutsideRange),
     ],
     ..Scenario::new("pod_cidr_by_hand", StageName::Joined, steps!(by_hand))
 };

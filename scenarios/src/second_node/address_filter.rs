@@ -1,8 +1,8 @@
 //! A segment that lets through what carries a machine's own address, and nothing else.
 
 use podwire_scenario::{
-    Break, Cause, Cells, Check, Checked, Lab, Party, Profile, RequestOutcome, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    Break, Cause, Cells, Check, Checked, Lab, Party, Place, Profile, RequestOutcome, Sabotage,
+    Scenario, StageName, ensure, secs, steps,
 };
 
 use crate::catalogue::C9;
@@ -16,57 +16,44 @@ pub(crate) const ADDRESS_FILTER: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(180),
     sabotages: &[
-        Sabotage {
-            name: "one-node-unchecked",
-            about: "node 2 may send and get under whatever address",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("one-node-unchecked")
+            .about("node 2 may send and get under whatever address")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 check_for_good(lab, Check::Both, |node| node != 2).await
-            }),
-            check: steps!(no_pod_of_another_node),
-        },
-        Sabotage {
-            name: "sources-alone",
-            about: "the check is port security's: nobody looks at destinations",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(no_pod_of_another_node), Cause::Answered),
+        Sabotage::new("sources-alone")
+            .about("the check is port security's: nobody looks at destinations")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 check_for_good(lab, Check::Source, |_| true).await
-            }),
-            check: steps!(the_request_is_taken),
-        },
-        Sabotage {
-            name: "destinations-too",
-            about: "port security is a cloud's that looks at destinations as well",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(the_request_is_taken), Cause::Absent),
+        Sabotage::new("destinations-too")
+            .about("port security is a cloud's that looks at destinations as well")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 check_for_good(lab, Check::Both, |_| true).await
-            }),
-            check: steps!(the_answer_is_taken),
-        },
-        Sabotage {
-            name: "one-node-still-checked",
-            about: "node 2 may still send and get under its own address alone",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(the_answer_is_taken), Cause::Absent),
+        Sabotage::new("one-node-still-checked")
+            .about("node 2 may still send and get under its own address alone")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 check_for_good(lab, Check::Both, |node| node == 2).await
-            }),
-            check: steps!(every_pair_answers),
-        },
-        Sabotage {
-            name: "past-the-tunnel",
-            about: "node 1 sends what is for node 2's Pods past the tunnel, as before",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(2))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
+        Sabotage::new("past-the-tunnel")
+            .about("node 1 sends what is for node 2's Pods past the tunnel, as before")
+            .inject(steps!(|lab| {
                 check_for_good(lab, Check::Both, |_| true).await?;
                 lab.lay_vxlan().await?;
                 lab.node(1).send_past_the_tunnel(lab.node(2)).await
-            }),
-            check: steps!(every_pair_answers),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("address_filter", StageName::WorkloadBare, steps!(address_filter))
@@ -80,33 +67,26 @@ pub(crate) const TUNNEL_AND_FILTER: Scenario = Scenario {
     cells: Cells::Vxlan,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "past-the-tunnel",
-            about: "node 1 sends what is for node 2's Pods past the tunnel",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("past-the-tunnel")
+            .about("node 1 sends what is for node 2's Pods past the tunnel")
+            .inject(steps!(|lab| {
                 check_for_good(lab, Check::Both, |_| true).await?;
                 lab.node(1).send_past_the_tunnel(lab.node(2)).await
-            }),
-            check: steps!(every_pair_in_the_tunnel),
-        },
-        Sabotage {
-            name: "one-node-unchecked",
-            about: "node 2 may send and get under whatever address",
-            expects: Cause::Answered,
-            inject: steps!(|lab| check_for_good(lab, Check::Both, |node| node != 2).await),
-            check: steps!(lost_past_the_tunnel),
-        },
-        Sabotage {
-            name: "one-node-still-checked",
-            about: "node 1 sends past the tunnel, and may still send under its own address alone",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pair_in_the_tunnel), Cause::TimedOut),
+        Sabotage::new("one-node-unchecked")
+            .about("node 2 may send and get under whatever address")
+            .inject(steps!(|lab| check_for_good(lab, Check::Both, |node| node != 2).await))
+            .caught_by(steps!(lost_past_the_tunnel), Cause::Answered),
+        Sabotage::new("one-node-still-checked")
+            .about("node 1 sends past the tunnel, and may still send under its own address alone")
+            .inject(steps!(|lab| {
                 lab.node(1).send_past_the_tunnel(lab.node(2)).await?;
                 check_for_good(lab, Check::Both, |node| node == 1).await
-            }),
-            check: steps!(every_pair_answers),
-        },
+            }))
+            .at(Place::Node(2))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
     ],
     ..Scenario::new("tunnel_and_address_filter", StageName::Workload, steps!(tunnel_and_filter))
 };

@@ -13,33 +13,24 @@ pub(crate) const JOINS: Scenario = Scenario {
             names the control plane",
     covers: &[C1, C2, C3],
     sabotages: &[
-        Sabotage {
-            name: "authority-not-named",
-            about: "the kubeconfig that is flattened names no authority",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+        Sabotage::new("authority-not-named")
+            .about("the kubeconfig that is flattened names no authority")
+            .inject(steps!(|lab| {
                 write_files(lab).await?;
                 lab.node(1).run("sed -i '/\"certificate-authority\"/d' /root/join/config").await
-            }),
-            check: steps!(flattened_file_has_all),
-        },
-        Sabotage {
-            name: "copy-names-node1",
-            about: "the copy names node 1 already",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(flattened_file_has_all), Cause::WrongAnswer),
+        Sabotage::new("copy-names-node1")
+            .about("the copy names node 1 already")
+            .inject(steps!(|lab| {
                 take_a_flattened_copy(lab).await?;
                 start_kubelet_that_names_node1(lab).await
-            }),
-            check: steps!(refused_at_localhost),
-        },
-        Sabotage {
-            name: "kubeconfig-says-localhost",
-            about: "the joining kubelet's kubeconfig still names localhost",
-            expects: Cause::Absent,
-            inject: steps!(take_a_flattened_copy),
-            check: steps!(everybody_joined),
-        },
+            }))
+            .caught_by(steps!(refused_at_localhost), Cause::Answered),
+        Sabotage::new("kubeconfig-says-localhost")
+            .about("the joining kubelet's kubeconfig still names localhost")
+            .inject(steps!(take_a_flattened_copy))
+            .caught_by(steps!(everybody_joined), Cause::Absent),
     ],
     ..Scenario::new("second_node_joins", StageName::WorkloadBare, steps!(joins))
 };

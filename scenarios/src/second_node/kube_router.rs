@@ -22,41 +22,32 @@ pub(crate) const KUBE_ROUTER: Scenario = Scenario {
     kube_router: true,
     prepare: Some(steps!(runs_with_a_workload)),
     sabotages: &[
-        Sabotage {
-            name: "route-deleted",
-            about: "node 1's kube-router is stopped, and its route to node 2's Pods deleted",
-            expects: Cause::Absent,
-            inject: steps!(|lab| stop_and_delete(lab.node(1), lab.node(2)).await),
-            check: steps!(laid_everywhere),
-        },
-        Sabotage {
-            name: "stopped-meanwhile",
-            about: "node 1's kube-router is stopped when the Node leaves",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("route-deleted")
+            .about("node 1's kube-router is stopped, and its route to node 2's Pods deleted")
+            .inject(steps!(|lab| stop_and_delete(lab.node(1), lab.node(2)).await))
+            .caught_by(steps!(laid_everywhere), Cause::Absent),
+        Sabotage::new("stopped-meanwhile")
+            .about("node 1's kube-router is stopped when the Node leaves")
+            .inject(steps!(|lab| {
                 lab.node(1).stop_kube_router().await?;
                 lab.last_node().take_off().await
-            }),
-            check: steps!(forgotten_by_the_others),
-        },
-        Sabotage {
-            name: "started-again",
-            about: "node 2's kube-router, which was stopped when its route was deleted, is started again",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(forgotten_by_the_others), Cause::Answered),
+        Sabotage::new("started-again")
+            .about(
+                "node 2's kube-router, which was stopped when its route was deleted, is started \
+                 again",
+            )
+            .inject(steps!(|lab| {
                 stop_and_delete(lab.node(2), lab.node(1)).await?;
                 start(lab.node(2)).await?;
                 is_back(lab).await
-            }),
-            check: steps!(stays_gone),
-        },
-        Sabotage {
-            name: "not-started",
-            about: "node 2's kube-router is not started again",
-            expects: Cause::Absent,
-            inject: steps!(|lab| stop_and_delete(lab.node(2), lab.node(1)).await),
-            check: steps!(is_back),
-        },
+            }))
+            .caught_by(steps!(stays_gone), Cause::Answered),
+        Sabotage::new("not-started")
+            .about("node 2's kube-router is not started again")
+            .inject(steps!(|lab| stop_and_delete(lab.node(2), lab.node(1)).await))
+            .caught_by(steps!(is_back), Cause::Absent),
     ],
     ..Scenario::new("kube_router", StageName::Cni, steps!(kube_router))
 };
@@ -72,23 +63,17 @@ pub(crate) const KUBE_ROUTER_WITHOUT_KUBE_PROXY: Scenario = Scenario {
     kube_router: true,
     prepare: Some(steps!(has_what_it_needs)),
     sabotages: &[
-        Sabotage {
-            name: "kube-proxy-runs",
-            about: "kube-proxy runs on every node",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("kube-proxy-runs")
+            .about("kube-proxy runs on every node")
+            .inject(steps!(|lab| {
                 lab.restart_kube_proxy().await?;
                 start_at_the_service(lab).await
-            }),
-            check: steps!(reaches_nobody_and_lays_nothing),
-        },
-        Sabotage {
-            name: "address-not-given",
-            about: "kube-router still asks at the Service's address",
-            expects: Cause::Absent,
-            inject: steps!(start_at_the_service),
-            check: steps!(laid_everywhere),
-        },
+            }))
+            .caught_by(steps!(reaches_nobody_and_lays_nothing), Cause::Answered),
+        Sabotage::new("address-not-given")
+            .about("kube-router still asks at the Service's address")
+            .inject(steps!(start_at_the_service))
+            .caught_by(steps!(laid_everywhere), Cause::Absent),
     ],
     ..Scenario::new("kube_router_without_kube_proxy", StageName::Cni, steps!(without_kube_proxy))
 };

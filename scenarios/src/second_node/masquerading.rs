@@ -15,33 +15,24 @@ pub(crate) const MASQUERADING: Scenario = Scenario {
     limit: secs(240),
     prepare: Some(steps!(bridges_masquerade)),
     sabotages: &[
-        Sabotage {
-            name: "node-1-does-not-masquerade",
-            about: "node 1's bridge does not masquerade",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("node-1-does-not-masquerade")
+            .about("node 1's bridge does not masquerade")
+            .inject(steps!(|lab| {
                 masquerade_no_more(lab, 1).await?;
                 lab.node(1).add_route_to(2).await
-            }),
-            check: steps!(one_direction_answers),
-        },
-        Sabotage {
-            name: "node-2-does-not-masquerade",
-            about: "node 2's bridge does not masquerade",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(one_direction_answers), Cause::TimedOut),
+        Sabotage::new("node-2-does-not-masquerade")
+            .about("node 2's bridge does not masquerade")
+            .inject(steps!(|lab| {
                 masquerade_no_more(lab, 2).await?;
                 lab.add_all_routes().await
-            }),
-            check: steps!(nodes_are_seen),
-        },
-        Sabotage {
-            name: "no-route-deleted",
-            about: "all routes are still there",
-            expects: Cause::Answered,
-            inject: steps!(Lab::add_all_routes),
-            check: steps!(its_direction_alone_fails),
-        },
+            }))
+            .caught_by(steps!(nodes_are_seen), Cause::WrongAnswer),
+        Sabotage::new("no-route-deleted")
+            .about("all routes are still there")
+            .inject(steps!(Lab::add_all_routes))
+            .caught_by(steps!(its_direction_alone_fails), Cause::Answered),
     ],
     ..Scenario::new("masquerading_bridges", StageName::WorkloadBare, steps!(masquerading))
 };

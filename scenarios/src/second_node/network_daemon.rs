@@ -22,56 +22,46 @@ pub(crate) const NETWORK_DAEMON: Scenario = Scenario {
     nodes: 3,
     limit: secs(420),
     sabotages: &[
-        Sabotage {
-            name: "route-deleted",
-            about: "node 1's flannel is stopped, and its route to node 2's Pods deleted",
-            expects: Cause::Absent,
-            inject: steps!(|lab| stop_and_delete(lab.node(1), lab.node(2)).await),
-            check: steps!(laid_everywhere),
-        },
-        Sabotage {
-            name: "half-of-it-deleted",
-            about: "node 1's flannel is stopped, and its route to node 2's Pods is there, but leads into a tunnel \
-                    without a forwarding entry for node 2; where there is no tunnel the route is deleted",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+        Sabotage::new("route-deleted")
+            .about("node 1's flannel is stopped, and its route to node 2's Pods deleted")
+            .inject(steps!(|lab| stop_and_delete(lab.node(1), lab.node(2)).await))
+            .caught_by(steps!(laid_everywhere), Cause::Absent),
+        Sabotage::new("half-of-it-deleted")
+            .about(
+                "node 1's flannel is stopped, and its route to node 2's Pods is there, but \
+                 leads into a tunnel without a forwarding entry for node 2; where there is no \
+                 tunnel the route is deleted",
+            )
+            .inject(steps!(|lab| {
                 let (node, to) = (lab.node(1), lab.node(2));
                 match node.run("ip link show flannel.1").may_fail().await?.succeeded() {
                     true => stop_and_delete_entry(node, to).await,
                     false => stop_and_delete(node, to).await,
                 }
-            }),
-            check: steps!(laid_everywhere),
-        },
-        Sabotage {
-            name: "stopped-meanwhile",
-            about: "node 1's flannel is stopped when the Node leaves",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(laid_everywhere), Cause::Absent),
+        Sabotage::new("stopped-meanwhile")
+            .about("node 1's flannel is stopped when the Node leaves")
+            .inject(steps!(|lab| {
                 remember(lab).await?;
                 lab.node(1).halt("flanneld").await?;
                 lab.last_node().take_off().await
-            }),
-            check: steps!(forgotten_by_the_others),
-        },
-        Sabotage {
-            name: "started-again",
-            about: "node 2's flannel, which was stopped when its route was deleted, is started again",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(forgotten_by_the_others), Cause::Answered),
+        Sabotage::new("started-again")
+            .about(
+                "node 2's flannel, which was stopped when its route was deleted, is started again",
+            )
+            .inject(steps!(|lab| {
                 stop_and_delete(lab.node(2), lab.node(1)).await?;
                 lab.node(2).restart_flannel().await?;
                 is_back(lab).await
-            }),
-            check: steps!(stays_gone),
-        },
-        Sabotage {
-            name: "not-started",
-            about: "node 2's flannel is not started again",
-            expects: Cause::Absent,
-            inject: steps!(|lab| stop_and_delete(lab.node(2), lab.node(1)).await),
-            check: steps!(is_back),
-        },
+            }))
+            .caught_by(steps!(stays_gone), Cause::Answered),
+        Sabotage::new("not-started")
+            .about("node 2's flannel is not started again")
+            .inject(steps!(|lab| stop_and_delete(lab.node(2), lab.node(1)).await))
+            .caught_by(steps!(is_back), Cause::Absent),
     ],
     ..Scenario::new("network_daemon", StageName::Workload, steps!(network_daemon))
 };

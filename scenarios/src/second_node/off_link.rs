@@ -16,33 +16,24 @@ pub(crate) const OFF_LINK: Scenario = Scenario {
     layout: Layout::Routed,
     profile: Profile::Full,
     sabotages: &[
-        Sabotage {
-            name: "on-link-after-all",
-            about: "node 1 has an address of the other segment's as well, as if that were its own",
-            expects: Cause::Absent,
-            inject: steps!(|lab| claim_the_other_segment(lab.node(1), lab.node(2)).await),
-            check: steps!(no_way_off_the_link),
-        },
-        Sabotage {
-            name: "router-answers-for-others",
-            about: "the router answers ARP's questions for the other segment's machines",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("on-link-after-all")
+            .about("node 1 has an address of the other segment's as well, as if that were its own")
+            .inject(steps!(|lab| claim_the_other_segment(lab.node(1), lab.node(2)).await))
+            .caught_by(steps!(no_way_off_the_link), Cause::Answered),
+        Sabotage::new("router-answers-for-others")
+            .about("the router answers ARP's questions for the other segment's machines")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 lab.router().answer_for_others().await
-            }),
-            check: steps!(no_way_off_the_link),
-        },
-        Sabotage {
-            name: "router-lacks-a-route",
-            about: "the router has no route to node 2's Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(no_way_off_the_link), Cause::Answered),
+        Sabotage::new("router-lacks-a-route")
+            .about("the router has no route to node 2's Pods")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 lab.router().delete_route_to(lab.node(2)).await
-            }),
-            check: steps!(every_pair_answers),
-        },
+            }))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("off_link_routes", StageName::WorkloadBare, steps!(off_link))
@@ -60,12 +51,15 @@ async fn no_way_off_the_link(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a route by way of an address of the other segment: the kernel refuses it");
     let typed = node1.run(format!("ip route replace {route}")).may_fail().await?;
     ensure!(
-        !typed.succeeded() && typed.said().contains("invalid gateway"),
-        Absent,
+        !typed.succeeded(),
+        Answered,
         "the kernel to refuse a next hop that is on no segment of its own",
         "`ip route replace {route}`: {typed}",
         "`ip address` and `ip route` of node1"
     );
+    let said = typed.said();
+    let says_why = said.contains("invalid gateway");
+    ensure!(says_why, WrongAnswer, "it to say that the gateway is invalid", "{said}");
 
     lab.step("the same as if it were a neighbour's: nobody answers for it");
     let card = node1.device_to(node2.address()).await?;

@@ -11,13 +11,10 @@ pub(crate) const POD_ADDRESSES: Scenario = Scenario {
     about: "Every Pod has an address of its own, from the range of the node it runs on",
     covers: &[C4],
     limit: secs(90),
-    sabotages: &[Sabotage {
-        name: "two-nodes-one-range",
-        about: "node 2 hands out addresses from node 1's range",
-        expects: Cause::NotUnique,
-        inject: steps!(give_node2_the_range_of_node1),
-        check: steps!(pod_addresses),
-    }],
+    sabotages: &[Sabotage::new("two-nodes-one-range")
+        .about("node 2 hands out addresses from node 1's range")
+        .inject(steps!(give_node2_the_range_of_node1))
+        .caught_by(steps!(pod_addresses), Cause::NotUnique)],
     red_when: &[Break::PodRange],
     ..Scenario::new("pod_addresses", StageName::WorkloadBare, steps!(pod_addresses))
 };

@@ -1,7 +1,7 @@
 //! Which pairs a route connects.
 
 use podwire_scenario::{
-    Break, Cause, LEFT_OUT, Lab, Party, Sabotage, Scenario, StageName, ensure, steps,
+    Break, Cause, Lab, Party, Place, Sabotage, Scenario, StageName, ensure, steps,
 };
 
 use crate::catalogue::{C6, C7, C8};
@@ -12,44 +12,30 @@ pub(crate) const STATIC_ROUTES: Scenario = Scenario {
             routes every pair, and deleting one cuts exactly its pairs",
     covers: &[C6, C7, C8],
     sabotages: &[
-        Sabotage {
-            name: "a-route-is-missing",
-            about: "the route from node 1 to node 2's Pods is missing",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("a-route-is-missing")
+            .about("the route from node 1 to node 2's Pods is missing")
+            .inject(steps!(|lab| {
                 lab.add_all_routes().await?;
                 lab.node(1).delete_route_to(2).await
-            }),
-            check: steps!(every_pair_answers),
-        },
-        Sabotage {
-            name: "no-route-added",
-            about: "node 1 has not been given its route to node 2's Pods",
-            expects: Cause::TimedOut,
-            inject: LEFT_OUT,
-            check: steps!(node1_reaches_node2),
-        },
-        Sabotage {
-            name: "no-route-deleted",
-            about: "all routes are still there",
-            expects: Cause::Answered,
-            inject: steps!(Lab::add_all_routes),
-            check: steps!(pairs_of_the_route_fail),
-        },
-        Sabotage {
-            name: "node-1-drops-by-itself",
-            about: "node 1 drops what it would send to the gateway for node 2's Pods",
-            expects: Cause::Absent,
-            inject: steps!(|lab| lab.node(1).drop_what_goes_to_pods_of(lab.node(2)).await),
-            check: steps!(remote_pods_time_out),
-        },
-        Sabotage {
-            name: "the-routes-are-there-already",
-            about: "all routes exist before the first look",
-            expects: Cause::Answered,
-            inject: steps!(|lab| lab.add_all_routes().await),
-            check: steps!(remote_pods_time_out),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
+        Sabotage::new("no-route-added")
+            .about("node 1 has not been given its route to node 2's Pods")
+            .at(Place::Node(1))
+            .caught_by(steps!(node1_reaches_node2), Cause::TimedOut),
+        Sabotage::new("no-route-deleted")
+            .about("all routes are still there")
+            .inject(steps!(Lab::add_all_routes))
+            .caught_by(steps!(pairs_of_the_route_fail), Cause::Answered),
+        Sabotage::new("node-1-drops-by-itself")
+            .about("node 1 drops what it would send to the gateway for node 2's Pods")
+            .inject(steps!(|lab| lab.node(1).drop_what_goes_to_pods_of(lab.node(2)).await))
+            .caught_by(steps!(remote_pods_time_out), Cause::Absent),
+        Sabotage::new("the-routes-are-there-already")
+            .about("all routes exist before the first look")
+            .inject(steps!(|lab| lab.add_all_routes().await))
+            .caught_by(steps!(remote_pods_time_out), Cause::Answered),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("static_routes", StageName::WorkloadBare, steps!(static_routes))

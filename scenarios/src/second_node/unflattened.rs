@@ -15,38 +15,29 @@ pub(crate) const UNFLATTENED: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "files-are-there",
-            about: "the files that the kubeconfig names are on the node already",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("files-are-there")
+            .about("the files that the kubeconfig names are on the node already")
+            .inject(steps!(|lab| {
                 copy_kubeconfig(lab).await?;
                 lab.last_node().write_files_of_kubeconfig(lab.last_node()).await
-            }),
-            check: steps!(kubelet_ends_naming_a_file),
-        },
-        Sabotage {
-            name: "key-is-missing",
-            about: "one of the files is not copied: the key",
-            expects: Cause::Absent,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(kubelet_ends_naming_a_file), Cause::Answered),
+        Sabotage::new("key-is-missing")
+            .about("one of the files is not copied: the key")
+            .inject(steps!(|lab| {
                 copy_kubeconfig(lab).await?;
                 let node = lab.last_node();
                 node.write_files_of_kubeconfig(node).await?;
                 node.run("rm /root/join/node.key").await?;
                 start_kubelet(lab).await
-            }),
-            check: steps!(registers),
-        },
-        Sabotage {
-            name: "etcd-runs-there",
-            about: "etcd runs on the second node as well",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(registers), Cause::Absent),
+        Sabotage::new("etcd-runs-there")
+            .about("etcd runs on the second node as well")
+            .inject(steps!(|lab| {
                 lab.last_node().start_component(&lab.etcd().without_flags()).await
-            }),
-            check: steps!(without_etcd),
-        },
+            }))
+            .caught_by(steps!(without_etcd), Cause::Answered),
     ],
     ..Scenario::new("unflattened_kubeconfig", StageName::Joined, steps!(unflattened))
 };

@@ -1,8 +1,8 @@
 //! A network daemon that asks for the API server where nothing leads yet.
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Node, Party, Probe, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Lab, Needs, Node, Party, Place, Probe, Profile, Sabotage, Scenario, StageName,
+    ensure, secs, steps,
 };
 
 use super::network_daemon::stop_and_delete;
@@ -19,38 +19,30 @@ pub(crate) const WITHOUT_KUBE_PROXY: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(360),
     sabotages: &[
-        Sabotage {
-            name: "kube-proxy-runs",
-            about: "kube-proxy runs on every node",
-            expects: Cause::Answered,
-            inject: steps!(|lab| {
+        Sabotage::new("kube-proxy-runs")
+            .about("kube-proxy runs on every node")
+            .inject(steps!(|lab| {
                 lab.restart_kube_proxy().await?;
                 lab.apply_flannel(None).await
-            }),
-            check: steps!(reaches_nobody_and_lays_nothing),
-        },
-        Sabotage {
-            name: "address-not-given",
-            about: "nobody tells flannel the API server's address",
-            expects: Cause::NotReady,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(reaches_nobody_and_lays_nothing), Cause::Answered),
+        Sabotage::new("address-not-given")
+            .about("nobody tells flannel the API server's address")
+            .inject(steps!(|lab| {
                 lab.remove_kube_proxy().await?;
                 lab.apply_flannel(None).await
-            }),
-            check: steps!(lays_everything),
-        },
-        Sabotage {
-            name: "route-deleted",
-            about: "flannel of node 1 is stopped, and its route to node 2's Pods deleted",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(lays_everything), Cause::NotReady),
+        Sabotage::new("route-deleted")
+            .about("flannel of node 1 is stopped, and its route to node 2's Pods deleted")
+            .inject(steps!(|lab| {
                 lab.remove_kube_proxy().await?;
                 lab.apply_flannel(Some(lab.node(1).address())).await?;
                 lays_everything(lab).await?;
                 stop_and_delete(lab.node(1), lab.node(2)).await
-            }),
-            check: steps!(every_pair_answers),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pair_answers), Cause::TimedOut),
     ],
     ..Scenario::new("network_daemon_without_kube_proxy", StageName::Joined, steps!(without))
 };

@@ -1,6 +1,8 @@
 //! The balancing rule, from everywhere.
 
-use podwire_scenario::{Break, Cause, Families, Lab, Party, Sabotage, Scenario, StageName, steps};
+use podwire_scenario::{
+    Break, Cause, Families, Lab, Party, Place, Sabotage, Scenario, StageName, steps,
+};
 
 use crate::catalogue::E36;
 
@@ -12,35 +14,29 @@ pub(crate) const CLUSTER_IP: Scenario = Scenario {
     covers: &[E36],
     families: Families::Each,
     sabotages: &[
-        Sabotage {
-            name: "session-affinity",
-            about: "the Service sends each client to one Pod",
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+        Sabotage::new("session-affinity")
+            .about("the Service sends each client to one Pod")
+            .inject(steps!(|lab| {
                 lab.service("blue").stick_clients_to_one_pod().await?;
                 lab.service("blue").until_one_pod_answers(lab.node(1)).await
-            }),
-            check: steps!(spreads_from_everywhere),
-        },
-        Sabotage {
-            name: "dropped-on-one-node",
-            about: "node 1 drops what goes to the Pods of node 2",
-            // A client that repeats its first packet is sent to another Pod, and few requests end.
-            expects: Cause::Unbalanced,
-            inject: steps!(|lab| {
+            }))
+            .caught_by(steps!(spreads_from_everywhere), Cause::Unbalanced),
+        // A client that repeats its first packet is sent to another Pod, and few requests end.
+        Sabotage::new("dropped-on-one-node")
+            .about("node 1 drops what goes to the Pods of node 2")
+            .inject(steps!(|lab| {
                 let (node1, node2) = (lab.node(1), lab.node(2));
                 node1.drop_what_goes_to_pods_of(node2).await
-            }),
-            check: steps!(spreads_from_everywhere),
-        },
-        Sabotage {
-            name: "first-packet-lost",
-            about: "node 2 loses the first packet of one connection in eight, which is answered when it \
-                    comes again",
-            expects: Cause::SentAgain,
-            inject: steps!(|lab| lab.node(2).lose_some_first_packets().await),
-            check: steps!(spreads_from_everywhere),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(spreads_from_everywhere), Cause::Unbalanced),
+        Sabotage::new("first-packet-lost")
+            .about(
+                "node 2 loses the first packet of one connection in eight, which is answered \
+                 when it comes again",
+            )
+            .inject(steps!(|lab| lab.node(2).lose_some_first_packets().await))
+            .caught_by(steps!(spreads_from_everywhere), Cause::SentAgain),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("cluster_ip_from_everywhere", StageName::Workload, steps!(cluster_ip))

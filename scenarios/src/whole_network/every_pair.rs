@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use podwire_scenario::{
-    Break, Cause, Failure, Families, Lab, Mesh, Party, Probe, Profile, Sabotage, Scenario,
+    Break, Cause, Failure, Families, Lab, Mesh, Party, Place, Probe, Profile, Sabotage, Scenario,
     StageName, ensure, secs, steps,
 };
 
@@ -20,31 +20,25 @@ pub(crate) const EVERY_PAIR: Scenario = Scenario {
     profile: Profile::Everywhere,
     limit: secs(120),
     sabotages: &[
-        Sabotage {
-            name: "masquerade-between-nodes",
-            about: "node 2 masquerades its Pods' traffic to other nodes",
-            expects: Cause::WrongAnswer,
-            inject: steps!(|lab| lab.node(2).masquerade_between_nodes().await),
-            check: steps!(every_pair),
-        },
-        Sabotage {
-            name: "one-direction-dropped",
-            about: "node 1 drops what it sends to node 2's Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("masquerade-between-nodes")
+            .about("node 2 masquerades its Pods' traffic to other nodes")
+            .inject(steps!(|lab| lab.node(2).masquerade_between_nodes().await))
+            .caught_by(steps!(every_pair), Cause::WrongAnswer),
+        Sabotage::new("one-direction-dropped")
+            .about("node 1 drops what it sends to node 2's Pods")
+            .inject(steps!(|lab| {
                 let (node1, node2) = (lab.node(1), lab.node(2));
                 node1.drop_what_goes_to_pods_of(node2).await
-            }),
-            check: steps!(every_pair),
-        },
-        Sabotage {
-            name: "first-packet-lost",
-            about: "node 2 loses the first packet of each connection, which is answered when it comes \
-                    again",
-            expects: Cause::SentAgain,
-            inject: steps!(|lab| lab.node(2).lose_first_packets().await),
-            check: steps!(every_pair),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(every_pair), Cause::TimedOut),
+        Sabotage::new("first-packet-lost")
+            .about(
+                "node 2 loses the first packet of each connection, which is answered when it \
+                 comes again",
+            )
+            .inject(steps!(|lab| lab.node(2).lose_first_packets().await))
+            .caught_by(steps!(every_pair), Cause::SentAgain),
     ],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("every_pair", StageName::Workload, steps!(every_pair))

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use podwire_scenario::{
-    Break, Cause, Lab, Party, Probe, Profile, Sabotage, Scenario, StageName, Traffic, secs, steps,
-    try_join,
+    Break, Cause, Lab, Party, Place, Probe, Profile, Sabotage, Scenario, StageName, Traffic, secs,
+    steps, try_join,
 };
 
 use super::cluster_ip::{every_sender_sees_every_pod, spreads_from_everywhere};
@@ -20,23 +20,18 @@ pub(crate) const LEAVE_AND_RETURN: Scenario = Scenario {
     profile: Profile::Full,
     limit: secs(360),
     sabotages: &[
-        Sabotage {
-            name: "not-drained",
-            about: "the Pods that should have left still serve",
-            expects: Cause::WrongAnswer,
-            inject: steps!(start),
-            check: steps!(nobody_serves_who_should_have_left),
-        },
-        Sabotage {
-            name: "cluster-ip-cut",
-            about: "the sender's node drops what goes to the workload's Pods",
-            expects: Cause::TimedOut,
-            inject: steps!(|lab| {
+        Sabotage::new("not-drained")
+            .about("the Pods that should have left still serve")
+            .inject(steps!(start))
+            .caught_by(steps!(nobody_serves_who_should_have_left), Cause::WrongAnswer),
+        Sabotage::new("cluster-ip-cut")
+            .about("the sender's node drops what goes to the workload's Pods")
+            .inject(steps!(|lab| {
                 let _traffic = start(lab).await?;
                 lab.node(SENDING).drop_forwarded_requests().await
-            }),
-            check: steps!(undisturbed),
-        },
+            }))
+            .at(Place::Node(1))
+            .caught_by(steps!(undisturbed), Cause::TimedOut),
     ],
     red_when: &[Break::Route, Break::KubeProxy, Break::PodRange],
     ..Scenario::new("leave_and_return_under_traffic", StageName::Workload, steps!(leave_and_return))

@@ -10,13 +10,10 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
             the way",
     covers: &[E7],
     limit: secs(60),
-    sabotages: &[Sabotage {
-        name: "masquerade-between-nodes",
-        about: "node 2 masquerades its Pods' traffic to other nodes, as ipMasq=true does",
-        expects: Cause::WrongAnswer,
-        inject: steps!(|lab| lab.node(2).masquerade_between_nodes().await),
-        check: steps!(own_addresses),
-    }],
+    sabotages: &[Sabotage::new("masquerade-between-nodes")
+        .about("node 2 masquerades its Pods' traffic to other nodes, as ipMasq=true does")
+        .inject(steps!(|lab| lab.node(2).masquerade_between_nodes().await))
+        .caught_by(steps!(own_addresses), Cause::WrongAnswer)],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("pods_see_own_addresses", StageName::Workload, steps!(own_addresses))
 };

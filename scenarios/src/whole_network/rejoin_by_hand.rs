@@ -11,13 +11,10 @@ pub(crate) const REJOIN: Scenario = Scenario {
     covers: &[E27_BY_HAND, E28_BY_HAND, E33_BY_HAND],
     cells: Cells::ByHand,
     limit: secs(240),
-    sabotages: &[Sabotage {
-        name: "kubelet-not-started",
-        about: "the kubelet of the wiped node is not started again",
-        expects: Cause::Absent,
-        inject: steps!(|lab| lab.last_node().take_off().await),
-        check: steps!(Lab::all_nodes_ready),
-    }],
+    sabotages: &[Sabotage::new("kubelet-not-started")
+        .about("the kubelet of the wiped node is not started again")
+        .inject(steps!(|lab| lab.last_node().take_off().await))
+        .caught_by(steps!(Lab::all_nodes_ready), Cause::Absent)],
     red_when: &[Break::Route, Break::PodRange],
     ..Scenario::new("node_drained_deleted_rejoined", StageName::Workload, steps!(rejoin))
 };

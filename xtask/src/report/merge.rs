@@ -370,7 +370,7 @@ mod tests {
     use crate::plan::select::Skipped;
     use crate::report::fixture::passed;
     use podwire_cluster::Bootstrap;
-    use podwire_scenario::{Cause, LEFT_OUT};
+    use podwire_scenario::Cause;
 
     fn seen(passed: bool, message: &str) -> BTreeMap<String, Seen> {
         let seen = Seen {
@@ -384,11 +384,8 @@ mod tests {
     /// A scenario whose sabotage is that of a passed result.
     fn sabotaged(name: &'static str) -> Scenario {
         const SABOTAGES: &[Sabotage] = &[Sabotage {
-            name: "same_range",
-            about: "two nodes have one range",
             expects: Cause::NotUnique,
-            inject: LEFT_OUT,
-            check: LEFT_OUT,
+            ..Sabotage::new("same_range").about("two nodes have one range")
         }];
         Scenario {
             sabotages: SABOTAGES,

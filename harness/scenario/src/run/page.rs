@@ -154,8 +154,8 @@ impl Page<'_> {
             writeln!(f, "- injected: {}", sabotage.about)?;
             writeln!(
                 f,
-                "- expected: the assertion fails with \"{}\"",
-                sabotage.expects
+                "- expected: the assertion fails with {}",
+                sabotage.failure()
             )?;
             writeln!(f, "- instead: the assertion {effect}\n")?;
             let next = match effect {
@@ -166,9 +166,9 @@ impl Page<'_> {
                      not notice the same fault in a cluster under test.",
                     self.name
                 ),
-                Effect::OtherCause(_) => "Either the fault breaks something else first, or \
-                     something else was wrong in this clone, or the sabotage's `expects` names the \
-                     wrong cause."
+                Effect::Otherwise(_) => "Either the fault breaks something else first, or \
+                     something else was wrong in this clone, or the sabotage names the wrong class \
+                     of failure."
                     .to_owned(),
                 Effect::NotInjected(_) => {
                     "What injects it is at fault: its words above say where it \

@@ -11,12 +11,12 @@ use crate::scenario::Sabotage;
 /// What the assertion made of an injected fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// It failed, with the cause that the sabotage names among what was found.
+    /// It failed, with the cause that the sabotage names among what was found, and said what it must.
     Caught(Failure),
     /// It held, as if nothing were broken.
     Held,
-    /// It failed, with another cause.
-    OtherCause(Failure),
+    /// It failed otherwise.
+    Otherwise(Failure),
     /// It neither held nor failed, for this reason.
     Error(String),
     /// It was not made: the fault could not be injected.
@@ -36,14 +36,22 @@ impl Effect {
             Ok(()) => Self::Held,
             Err(error) => match (error.downcast_ref(), error.downcast_ref::<Failure>()) {
                 (Some(NotInjected(why)), _) => Self::NotInjected(why.clone()),
-                (None, Some(failure)) if failure.finds(sabotage.expects) => {
+                (None, Some(failure)) if is_expected(sabotage, failure) => {
                     Self::Caught(failure.clone())
                 }
-                (None, Some(failure)) => Self::OtherCause(failure.clone()),
+                (None, Some(failure)) => Self::Otherwise(failure.clone()),
                 (None, None) => Self::Error(format!("{error:#}")),
             },
         }
     }
+}
+
+/// Whether the failure is of the class that the sabotage names, and says what it must say.
+fn is_expected(sabotage: &Sabotage, failure: &Failure) -> bool {
+    let said = sabotage
+        .says
+        .is_none_or(|words| failure.seen.contains(words));
+    said && failure.finds(sabotage.expects)
 }
 
 /// Completes "the assertion ...".
@@ -52,7 +60,7 @@ impl fmt::Display for Effect {
         match self {
             Self::Caught(failure) => write!(f, "failed as it should: {failure}"),
             Self::Held => f.write_str("held, as if nothing were broken"),
-            Self::OtherCause(failure) => {
+            Self::Otherwise(failure) => {
                 write!(f, "failed with \"{}\": {failure}", failure.cause)
             }
             Self::Error(error) => write!(f, "neither held nor failed: {error}"),
@@ -98,11 +106,11 @@ impl Proof {
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sabotage { about, expects, .. } = self.sabotage;
+        let Sabotage { about, .. } = self.sabotage;
+        let (failure, effect) = (self.sabotage.failure(), &self.effect);
         write!(
             f,
-            "{about}: the assertion should have failed with \"{expects}\", but it {}",
-            self.effect
+            "{about}: the assertion should have failed with {failure}, but it {effect}"
         )
     }
 }
@@ -152,22 +160,16 @@ impl std::error::Error for Uncaught {}
 pub(crate) mod tests {
     use super::*;
     use crate::check::failure::Cause;
-    use crate::scenario::LEFT_OUT;
     use anyhow::anyhow;
 
     /// A missing route that must be noticed as a time-out, and what became of it.
     pub(crate) fn proof(name: &'static str, verdict: &anyhow::Result<()>) -> Proof {
         let sabotage = Sabotage {
-            name,
-            about: "a route is missing",
             expects: Cause::TimedOut,
-            inject: LEFT_OUT,
-            check: LEFT_OUT,
+            ..Sabotage::new(name).about("a route is missing")
         };
-        Proof {
-            sabotage,
-            effect: Effect::of(&sabotage, verdict),
-        }
+        let effect = Effect::of(&sabotage, verdict);
+        Proof { sabotage, effect }
     }
 
     pub(crate) fn failure(cause: Cause) -> anyhow::Result<()> {
@@ -187,10 +189,7 @@ pub(crate) mod tests {
         let first_of_two = Failure::new(Cause::SentAgain, "each packet once", "584 twice");
         let first_of_two = first_of_two.also("At its end", &failed(Cause::TimedOut));
         assert!(matches!(of(&Err(first_of_two.into())), Effect::Caught(_)));
-        assert!(matches!(
-            of(&failure(Cause::Refused)),
-            Effect::OtherCause(_)
-        ));
+        assert!(matches!(of(&failure(Cause::Refused)), Effect::Otherwise(_)));
         assert_eq!(of(&Ok(())), Effect::Held);
         let error = of(&Err(anyhow!("no cluster").context("cannot clone")));
         assert_eq!(error, Effect::Error("cannot clone: no cluster".into()));
@@ -198,6 +197,25 @@ pub(crate) mod tests {
         let why = failure(Cause::TimedOut).unwrap_err();
         let error = of(&Err(NotInjected(format!("{why:#}")).into()));
         assert!(matches!(error, Effect::NotInjected(_)), "{error}");
+    }
+
+    #[test]
+    fn a_failure_of_a_wide_class_must_say_what_the_sabotage_names() {
+        let sabotage = Sabotage {
+            expects: Cause::Absent,
+            ..Sabotage::new("a")
+                .about("kubectl has another key")
+                .saying("x509: ")
+        };
+        let of = |seen: &str| {
+            let verdict = Err(Failure::new(Cause::Absent, "an answer", seen).into());
+            let effect = Effect::of(&sabotage, &verdict);
+            Proof { sabotage, effect }
+        };
+        assert!(of("x509: unknown authority").is_caught());
+        let other = of("no such file");
+        assert!(!other.is_caught());
+        insta::assert_snapshot!(other, @r#"kubectl has another key: the assertion should have failed with "absent", saying "x509: ", but it failed with "absent": expected an answer; seen (absent): no such file"#);
     }
 
     #[test]
