@@ -42,6 +42,9 @@ impl Lab {
     }
 }
 
+/// To Cilium's programs a Pod that reaches itself by a Service has this address (its option
+/// `ipv4-service-loopback-address`); its packets pass no hook of the node.
+const CILIUMS_LOOPBACK: &str = "169.254.42.1";
 /// Around a set of nft(8).
 const BRACES: [char; 2] = ['{', '}'];
 
@@ -52,10 +55,24 @@ const NOBODYS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 /// The device in what `ip -o route get` says: letters, digits and what else Linux's own have in their
 /// names.
 fn device_in(route: &str) -> Option<String> {
-    let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
-    let device = words.nth(1)?;
+    after("dev", route).map(str::to_owned)
+}
+
+/// The next hop, if there is one, and the device of a route that `ip route get` tells, as `ip route` takes them.
+fn way_in(route: &str) -> Option<String> {
+    let device = after("dev", route)?;
+    Some(match after("via", route) {
+        Some(hop) => format!("via {hop} dev {device} onlink"),
+        None => format!("dev {device}"),
+    })
+}
+
+/// What follows a word of `ip route get`, where no shell takes it for anything else.
+fn after<'route>(word: &str, route: &'route str) -> Option<&'route str> {
+    let mut words = route.split_whitespace().skip_while(|it| *it != word);
+    let next = words.nth(1)?;
     let plain = |each: char| each.is_ascii_alphanumeric() || ".-_".contains(each);
-    device.chars().all(plain).then(|| device.to_owned())
+    next.chars().all(plain).then_some(next)
 }
 
 impl Node<'_> {
@@ -151,12 +168,12 @@ impl Node<'_> {
         }
         let own = self.lab().addresses_of_pods(self).await?;
         let rule = format!("ip saddr {own} ip daddr {own} tcp sport 80 drop");
-        self.add_rule("type filter hook forward priority 0", &rule)
+        self.add_rule_in_its_pods("type filter hook output priority 0", &rule)
             .await
     }
 
     /// Gives no Pod of its own back what it has sent, as a bridge's port without hairpin mode does
-    /// (bridge(8)); where no bridge carries its Pods' packets, a rule drops them.
+    /// (bridge(8)); where no bridge carries its Pods' packets, rules drop them.
     ///
     /// # Errors
     /// When the node does not carry it out.
@@ -176,6 +193,9 @@ impl Node<'_> {
             .collect();
         let rule = format!("ip saddr . ip daddr {{ {} }} drop", own.join(", "));
         self.add_rule("type filter hook forward priority 0", &rule)
+            .await?;
+        let rule = format!("ip saddr {CILIUMS_LOOPBACK} drop");
+        self.add_rule_in_its_pods("type filter hook input priority 0", &rule)
             .await
     }
 
@@ -216,11 +236,12 @@ impl Node<'_> {
             .await
     }
 
-    /// Has the way to another node's Pods carry packets of so many octets, IP header included, and
-    /// keeps from telling those who send longer ones (RFC 1191: "fragmentation needed").
+    /// Has its routes to another node's Pods carry packets of so many octets, IP header included, and
+    /// keeps from telling those who send longer ones (RFC 1191: "fragmentation needed"). A route, for a
+    /// network's daemon gives a device's MTU to its Pods.
     ///
     /// # Errors
-    /// When the node does not carry it out, or the other has no Pod.
+    /// When the node does not carry it out.
     pub async fn hide_a_narrow_way_to_pods_of(
         self,
         other: Node<'_>,
@@ -229,15 +250,22 @@ impl Node<'_> {
         self.lab().step(format!(
             "{self}'s way to {other}'s Pods carries {mtu} octets, and {self} does not tell"
         ));
-        let pod = self.lab().pods().on(other).first().await?;
-        let device = self.device_to(pod.address).await?;
         self.add_rule(
             "type filter hook output priority 0",
             "icmp type destination-unreachable icmp code 4 drop",
         )
         .await?;
-        self.run(format!("ip link set dev {device} mtu {mtu}"))
+        for pod in self.lab().pods().on(other).running().await? {
+            let route = self.run(format!("ip -o route get {}", pod.address)).await?;
+            let way = way_in(route.text());
+            let way = way.with_context(|| format!("{self} names no way in {:?}", route.text()))?;
+            // Locked, the route's MTU counts for what is forwarded too (ip-route(8)).
+            self.run(format!(
+                "ip route replace {} {way} mtu lock {mtu}",
+                pod.address
+            ))
             .await?;
+        }
         Ok(())
     }
 
@@ -384,6 +412,19 @@ impl Node<'_> {
         self.run(rules).await?;
         Ok(())
     }
+
+    /// The same in the network namespace of each of its Pods, where every packet of a Pod passes, whatever carries it
+    /// from there.
+    async fn add_rule_in_its_pods(self, chain: &str, rule: &str) -> anyhow::Result<()> {
+        let rules = format!(
+            "pods=$(ip netns list | cut -d' ' -f1) && [ \"$pods\" ] && for pod in $pods; do \
+             ip netns exec $pod nft 'add table ip sabotage; \
+             add chain ip sabotage it {{ {chain}; }}; \
+             add rule ip sabotage it {rule}' || exit; done"
+        );
+        self.run(rules).await?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -400,5 +441,19 @@ mod tests {
         assert_eq!(of("unreachable 10.1.2.2"), None);
         assert_eq!(of("10.1.2.2 dev"), None);
         assert_eq!(of("10.1.2.2 dev $(reboot)"), None);
+    }
+
+    #[test]
+    fn a_way_is_a_next_hop_and_a_device() {
+        let by_tunnel = "10.1.2.2 via 10.1.2.0 dev flannel.1 src 10.1.1.0 uid 0";
+        assert_eq!(
+            way_in(by_tunnel).as_deref(),
+            Some("via 10.1.2.0 dev flannel.1 onlink")
+        );
+        assert_eq!(
+            way_in("10.1.1.2 dev cali1 src 10.1.1.0").as_deref(),
+            Some("dev cali1")
+        );
+        assert_eq!(way_in("unreachable 10.1.2.2"), None);
     }
 }
