@@ -225,8 +225,16 @@ async fn printer_is_lost(lab: &Lab, pod: &Party) -> anyhow::Result<()> {
     );
     lab.node(1).occupy_port(80).await?;
     let (printer, node1) = lab.ask_both(pod, PRINTER, lab.node(1).address()).await?;
-    let answered = printer.count(RequestOutcome::Answered);
-    ensure!(answered == 0, Answered, "no answer of {PRINTER}", "{printer}");
+    // Its node asks for it on the bridge, where nobody has that address: whose time is over first, it does not say.
+    let lost = [RequestOutcome::NoRoute, RequestOutcome::TimedOut].map(|it| printer.count(it));
+    let lost = lost.iter().sum::<u32>();
+    let ended = printer.results.iter().map(|each| each.count).sum::<u32>();
+    ensure!(
+        lost > 0 && lost == ended,
+        Answered,
+        "no way to {PRINTER}, or no answer in time",
+        "{printer}"
+    );
     assert::all_answered_by("node1 to answer", &node1, lab.node(1).party())?;
     Ok(())
 }
