@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use oci_spec::distribution::Reference;
 
 use super::archive::ImageArchive;
-use super::policy::{Rewrite, Rewritten};
+use super::policy::Edits;
 use super::yaml::{Node, Value};
 use super::{PodNetworkError, foreign};
 use crate::files::read_text;
@@ -87,16 +87,15 @@ impl PodNetworkManifest {
     }
 
     fn parse(path: &Path, text: String, terms: Terms) -> Result<Self, PodNetworkError> {
-        let read = Reader::read(path, &text, terms);
         let Reader {
             images,
             controllers,
-            rewrites,
+            edits,
             ..
-        } = read?;
-        let text = match rewrites.as_slice() {
-            [] => text,
-            rewrites => as_present(path, &text, rewrites, terms)?,
+        } = Reader::read(path, &text, terms)?;
+        let text = match edits.is_empty() {
+            true => text,
+            false => as_present(path, edits.written(text), terms)?,
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
@@ -139,24 +138,21 @@ impl PodNetworkManifest {
     }
 }
 
-/// The text without anything that would have a node ask a registry. What could not be written anew is refused as
-/// without, in the line that it has in the file.
-fn as_present(
-    path: &Path,
-    text: &str,
-    rewrites: &[Rewrite],
-    terms: Terms,
-) -> Result<String, PodNetworkError> {
-    let rewritten = Rewritten::of(text, rewrites);
+/// The text that is written so that no container has a node ask a registry, once that is sure.
+fn as_present(path: &Path, written: String, terms: Terms) -> Result<String, PodNetworkError> {
     let strictly = Terms {
         pull_policy_as_present: false,
         ..terms
     };
-    match Reader::read(path, &rewritten.text, strictly) {
-        Ok(_) => Ok(rewritten.text),
-        Err(PodNetworkError::Manifest { mut place, reason }) => {
-            place.line = rewritten.line_before(place.line);
-            Err(PodNetworkError::Manifest { place, reason })
+    match Reader::read(path, &written, strictly) {
+        Ok(_) => Ok(written),
+        Err(PodNetworkError::Manifest { place, reason }) => {
+            let reason = format!(
+                "--pull-policy-as-present cannot write this file anew, for line {} of it would then be refused \
+                 ({reason}); write imagePullPolicy: IfNotPresent there yourself",
+                place.line
+            );
+            Err(refused(path, 1, reason))
         }
         Err(other) => Err(other),
     }
@@ -172,6 +168,7 @@ fn refused(path: &Path, line: u64, reason: String) -> PodNetworkError {
 
 struct Reader<'a> {
     path: &'a Path,
+    text: &'a str,
     terms: Terms,
     images: BTreeMap<String, Place>,
     controllers: Vec<Controller>,
@@ -179,11 +176,11 @@ struct Reader<'a> {
     defined: BTreeSet<(String, String)>,
     /// Of groups that no API server has by itself: group, kind, line.
     others: Vec<(String, String, u64)>,
-    rewrites: Vec<Rewrite>,
+    edits: Edits,
 }
 
 impl<'a> Reader<'a> {
-    fn read(path: &'a Path, text: &str, terms: Terms) -> Result<Self, PodNetworkError> {
+    fn read(path: &'a Path, text: &'a str, terms: Terms) -> Result<Self, PodNetworkError> {
         let documents = Node::documents(text).map_err(|NoYaml { line, reason }| {
             match foreign::template(text) {
                 Some(line) => refused(path, line, foreign::RENDERED.to_owned()),
@@ -195,12 +192,13 @@ impl<'a> Reader<'a> {
         }
         let mut reader = Self {
             path,
+            text,
             terms,
             images: BTreeMap::new(),
             controllers: Vec::new(),
             defined: BTreeSet::new(),
             others: Vec::new(),
-            rewrites: Vec::new(),
+            edits: Edits::default(),
         };
         for document in &documents {
             reader.object(document)?;
@@ -276,6 +274,8 @@ impl<'a> Reader<'a> {
         if kind == "CustomResourceDefinition" {
             self.defined.extend(foreign::defined(object));
         }
+        let of = |name: &str| object.at(&["metadata", name]).and_then(Node::text);
+        let namespace = of("namespace").unwrap_or("default");
         if kind == "ConfigMap" {
             self.pod_range(object)?;
         }
@@ -285,11 +285,10 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         if let Some(kind) = controller {
-            let of = |name: &str| object.at(&["metadata", name]).and_then(Node::text);
             let name = of("name").ok_or_else(|| self.refused(object, "this object has no name"))?;
             self.controllers.push(Controller {
                 kind,
-                namespace: of("namespace").unwrap_or("default").to_owned(),
+                namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 place: self.place(object),
             });
@@ -340,7 +339,15 @@ impl<'a> Reader<'a> {
         match policy.map(|policy| (policy, policy.text())) {
             Some((_, Some("IfNotPresent" | "Never"))) => {}
             Some((policy, Some("Always"))) if as_present => {
-                self.rewrites.push(Rewrite::Policy(policy.line));
+                let edit = self.edits.replace(self.text, policy);
+                edit.ok_or_else(|| {
+                    self.refused(
+                        policy,
+                        "imagePullPolicy: Always would have every node ask a registry, and nodes reach none; \
+                         --pull-policy-as-present leaves alone what has an anchor or is more than a word; write \
+                         IfNotPresent",
+                    )
+                })?;
             }
             Some((policy, Some("Always"))) => {
                 return Err(self.refused(
@@ -357,7 +364,13 @@ impl<'a> Reader<'a> {
             }
             // Kubernetes' own default for this tag, and for none at all.
             None if reference.tag() == Some("latest") && as_present => {
-                self.rewrites.push(Rewrite::Image(image.line));
+                let edit = self.edits.add(self.text, container);
+                edit.ok_or_else(|| {
+                    self.refused(
+                        container,
+                        "--pull-policy-as-present finds no place here; write imagePullPolicy: IfNotPresent",
+                    )
+                })?;
             }
             None if reference.tag() == Some("latest") => {
                 return Err(self.refused(
@@ -569,14 +582,6 @@ items:
                 "image: a:1\nimagePullPolicy: 'Always' # new",
                 "image: a:1\nimagePullPolicy: 'IfNotPresent' # new",
             ),
-            (
-                "image: a:latest",
-                "image: a:latest\nimagePullPolicy: IfNotPresent",
-            ),
-            (
-                "image: a\ncommand: [a]",
-                "image: a\nimagePullPolicy: IfNotPresent\ncommand: [a]",
-            ),
             // As it was.
             (
                 "image: a\nimagePullPolicy: Never",
@@ -586,33 +591,105 @@ items:
         ] {
             assert_eq!(text(given), Ok(with(applied)), "{given}");
         }
-        // The item of a list, JSON, and several in one line.
-        let pod = |containers: &str| {
-            let text = format!(
-                "apiVersion: v1\nkind: Pod\nspec:\n  restartPolicy: Always\n  containers:{containers}"
+        // What was a list's first field is not the first any more.
+        let head = with("").replace("      - name: a\n", "");
+        for given in [
+            "image: a:latest",
+            "image: 'a' # new\ncommand: [a]",
+            "image: >-\n  a:latest\nargs: [Always]",
+        ] {
+            let rest = given.replace('\n', "\n        ");
+            assert_eq!(
+                on(as_present, &format!("{head}      - {rest}\n"))
+                    .unwrap()
+                    .text,
+                format!("{head}      - imagePullPolicy: IfNotPresent\n        {rest}\n"),
+                "{given}"
             );
-            on(as_present, &text).map(|it| it.text.split_once("containers:").unwrap().1.to_owned())
+        }
+        // Places are those of the file, whatever was put in before them.
+        let two = format!("{head}      - image: a\n      - image: b:1");
+        let images = on(as_present, &two).unwrap().images;
+        assert_eq!(images["docker.io/library/b:1"].line, 9);
+    }
+
+    #[test]
+    fn in_flow_style_and_json_nothing_but_policies_is_written_anew() {
+        let as_present = Terms {
+            pull_policy_as_present: true,
+            ..AS_WRITTEN
+        };
+        let text = |text: &str| on(as_present, text).map(|it| it.text);
+        let pod = |containers: &str| {
+            let head = "# \u{e4}\r\napiVersion: v1\nkind: Pod\nspec:\n  restartPolicy: Always\n  containers: ";
+            format!("{head}{containers}")
+        };
+        for (given, applied) in [
+            (
+                r#"[{"image": "a", "imagePullPolicy": "Always"}, {"image": "b:1", "imagePullPolicy": "Always"}]"#,
+                r#"[{"image": "a", "imagePullPolicy": "IfNotPresent"}, {"image": "b:1", "imagePullPolicy": "IfNotPresent"}]"#,
+            ),
+            (
+                "[{image: a}]",
+                r#"[{"imagePullPolicy": "IfNotPresent", image: a}]"#,
+            ),
+            (
+                "\n  - image: a:1\n  - {image: b}\n",
+                "\n  - image: a:1\n  - {\"imagePullPolicy\": \"IfNotPresent\", image: b}\n",
+            ),
+            (
+                "\n  - {name: Always, args: [Always], imagePullPolicy: Always, image: b}\n",
+                "\n  - {name: Always, args: [Always], imagePullPolicy: IfNotPresent, image: b}\n",
+            ),
+            // Once, however many aliases stand for it.
+            (
+                "[&a {image: b}, *a]",
+                r#"[&a {"imagePullPolicy": "IfNotPresent", image: b}, *a]"#,
+            ),
+        ] {
+            assert_eq!(text(&pod(given)), Ok(pod(applied)), "{given}");
+        }
+        // As of `kubectl get daemonset -o json | jq -c`, and without jq.
+        let json = |containers: &str| {
+            let head = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"a"},"spec":{"template":{"spec":{"containers":["#;
+            let tail = r#"],"restartPolicy":"Always","dnsPolicy":"ClusterFirst"}}}}]}"#;
+            format!("{head}{containers}{tail}")
         };
         assert_eq!(
-            pod("\n  - image: a\n    name: a"),
-            Ok("\n  - image: a\n    imagePullPolicy: IfNotPresent\n    name: a".to_owned())
+            text(&json(
+                r#"{"image":"a","imagePullPolicy":"Always","name":"a"}"#
+            )),
+            Ok(json(
+                r#"{"image":"a","imagePullPolicy":"IfNotPresent","name":"a"}"#
+            ))
         );
         assert_eq!(
-            pod("\n  - image: a"),
-            Ok("\n  - image: a\n    imagePullPolicy: IfNotPresent\n".to_owned())
+            text(&json("\n    {\n      \"image\": \"a\"\n    }\n  ")),
+            Ok(json(
+                "\n    {\"imagePullPolicy\": \"IfNotPresent\", \n      \"image\": \"a\"\n    }\n  "
+            ))
+        );
+        let after_others = format!(
+            "\u{feff}{}\n---\n{}",
+            pod("[]").replace("\r\n", "\n"),
+            with("image: a:1\nimagePullPolicy: \"Always\"")
         );
         assert_eq!(
-            pod(r#" [{"image": "a", "imagePullPolicy": "Always"}, {"image": "b:1", "imagePullPolicy": "Always"}]"#),
-            Ok(r#" [{"image": "a", "imagePullPolicy": "IfNotPresent"}, {"image": "b:1", "imagePullPolicy": "IfNotPresent"}]"#.to_owned())
+            text(&after_others),
+            Ok(after_others.replace("\"Always\"", "\"IfNotPresent\""))
         );
-        // Places are those of the file, whatever was put in before them.
-        let two = "\n  - image: a\n  - image: b:1";
-        let text = format!("apiVersion: v1\nkind: Pod\nspec:\n  containers:{two}");
-        let images = on(as_present, &text).unwrap().images;
-        assert_eq!(images["docker.io/library/b:1"].line, 6);
-        insta::assert_snapshot!(pod("\n  - image: a\n  - {image: b}").unwrap_err(), @r#"net.yaml:7: "b" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
-        // Where no line can be written anew by itself it is said as ever.
-        insta::assert_snapshot!(pod(" [{image: a}]").unwrap_err(), @r#"net.yaml:5: "a" without an imagePullPolicy means Always, which would have every node ask a registry, and nodes reach none; name a version's tag, write imagePullPolicy: IfNotPresent beside it, or add --pull-policy-as-present"#);
+    }
+
+    #[test]
+    fn what_the_flag_cannot_write_anew_is_said_without_advising_it() {
+        let as_present = Terms {
+            pull_policy_as_present: true,
+            ..AS_WRITTEN
+        };
+        let refusal = |container: &str| on(as_present, &with(container)).unwrap_err();
+        insta::assert_snapshot!(refusal("command: [&a Always]\nimage: a:1\nimagePullPolicy: *a"), @"net.yaml:11: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; --pull-policy-as-present leaves alone what has an anchor or is more than a word; write IfNotPresent");
+        insta::assert_snapshot!(refusal("image: a:1\nimagePullPolicy: |-\n  Always"), @"net.yaml:11: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; --pull-policy-as-present leaves alone what has an anchor or is more than a word; write IfNotPresent");
+        insta::assert_snapshot!(refusal("image: a\nimagePullPolicy:"), @"net.yaml:1: --pull-policy-as-present cannot write this file anew, for line 11 of it would then be refused (this is no YAML: duplicate mapping key `imagePullPolicy` is not allowed here at line 11, column 9); write imagePullPolicy: IfNotPresent there yourself");
     }
 
     #[test]

@@ -1,73 +1,60 @@
 //! `imagePullPolicy`, where a manifest would have nodes ask a registry.
 
-/// A line, from 1, that is to be written in another way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rewrite {
-    /// It says `Always`.
-    Policy(u64),
-    /// It names an image, and no line beside it says anything.
-    Image(u64),
-}
+use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// A text of which some lines were written anew, and where each of its lines was before.
-pub(super) struct Rewritten {
-    pub(super) text: String,
-    lines: Vec<u64>,
-}
+use super::yaml::Node;
 
-impl Rewritten {
-    /// The text with `IfNotPresent` in all of these lines where a line can be written anew without reading more
-    /// than itself; whoever reads it again finds the others as they were.
-    pub(super) fn of(text: &str, rewrites: &[Rewrite]) -> Self {
-        let mut rewritten = Self {
-            text: String::new(),
-            lines: Vec::new(),
-        };
-        for (line, number) in text.split_inclusive('\n').zip(1..) {
-            let written = match line_of(rewrites, number) {
-                Some(Rewrite::Policy(_)) => as_present(line),
-                Some(Rewrite::Image(_)) => with_policy(line),
-                None => line.to_owned(),
-            };
-            rewritten.lines.extend(written.lines().map(|_| number));
-            rewritten.text += &written;
+/// What is written anew in a text: by the first byte, what is there and what comes in its place. What several
+/// aliases stand for is there once.
+#[derive(Debug, Default)]
+pub(super) struct Edits(BTreeMap<usize, (Range<usize>, String)>);
+
+impl Edits {
+    /// `IfNotPresent` in the place of a container's `Always`. Nothing where that is not one word that this container
+    /// has to itself.
+    pub(super) fn replace(&mut self, text: &str, policy: &Node) -> Option<()> {
+        let bytes = policy.bytes.clone()?;
+        let word = text.get(bytes.clone())?;
+        if !["Always", "'Always'", "\"Always\""].contains(&word) {
+            return None;
         }
-        rewritten
+        // What has an anchor may be the value of other fields as well.
+        let before = text.get(..bytes.start)?.split_whitespace().next_back()?;
+        let before = before.rsplit(['[', '{', ',']).next()?;
+        if before.starts_with('&') {
+            return None;
+        }
+        let word = word.replace("Always", "IfNotPresent");
+        self.0.insert(bytes.start, (bytes, word));
+        Some(())
     }
 
-    /// The line of the text before.
-    pub(super) fn line_before(&self, line: u64) -> u64 {
-        let place = usize::try_from(line).ok().and_then(|it| it.checked_sub(1));
-        let before = place.and_then(|place| self.lines.get(place));
-        before.copied().unwrap_or(line)
+    /// A policy before all else that a container has, as its style wants it: JSON is flow style.
+    pub(super) fn add(&mut self, text: &str, container: &Node) -> Option<()> {
+        let begin = container.bytes.as_ref()?.start;
+        let before = text.get(..begin)?;
+        let (at, policy) = if text.get(begin..)?.starts_with('{') {
+            let policy = "\"imagePullPolicy\": \"IfNotPresent\", ".to_owned();
+            (begin + 1, policy)
+        } else {
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            let indent = " ".repeat(line.chars().count());
+            (begin, format!("imagePullPolicy: IfNotPresent\n{indent}"))
+        };
+        self.0.insert(at, (at..at, policy));
+        Some(())
     }
-}
 
-fn line_of(rewrites: &[Rewrite], number: u64) -> Option<&Rewrite> {
-    let mut all = rewrites.iter();
-    all.find(|it| matches!(it, Rewrite::Policy(line) | Rewrite::Image(line) if *line == number))
-}
-
-const POLICY: &str = "imagePullPolicy";
-
-/// Every policy of a line.
-fn as_present(line: &str) -> String {
-    let mut parts = line.split(POLICY);
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |written, part| {
-        written + POLICY + &part.replacen("Always", "IfNotPresent", 1)
-    })
-}
-
-/// The line of an image in block style, and another one below it.
-fn with_policy(line: &str) -> String {
-    let Some((before, _)) = line.split_once("image:") else {
-        return line.to_owned();
-    };
-    if !before.chars().all(|c| c == ' ' || c == '-') {
-        return line.to_owned();
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
-    let end = if line.ends_with('\n') { "" } else { "\n" };
-    let indent = " ".repeat(before.len());
-    format!("{line}{end}{indent}{POLICY}: IfNotPresent\n")
+
+    /// The text that they were found in, with all of them.
+    pub(super) fn written(&self, mut text: String) -> String {
+        for (bytes, word) in self.0.values().rev() {
+            text.replace_range(bytes.clone(), word);
+        }
+        text
+    }
 }

@@ -1,17 +1,22 @@
 //! YAML as a tree that knows where each value stands.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::yaml::{self, DEPTH, NoYaml};
 
-/// A value and the line where it stands in the file, from 1.
+/// A value and where it stands in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) value: Value,
+    /// The line that has it or, for an alias (`*a`), the alias; from 1.
     pub(super) line: u64,
+    /// The bytes that write it, or that begin it, where that is not one word; those of what an alias stands for.
+    /// Nothing where the parser does not say.
+    pub(super) bytes: Option<Range<usize>>,
 }
 
 /// A value, as far as a reader of manifests looks at it.
@@ -70,8 +75,15 @@ impl Node {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        let span = spanned.defined.span();
+        let bytes = || {
+            let begin = usize::try_from(span.byte_offset()?).ok()?;
+            let length = usize::try_from(span.byte_len()?).ok()?;
+            Some(begin..begin.checked_add(length)?)
+        };
         Ok(Self {
             line: spanned.referenced.line(),
+            bytes: bytes(),
             value: spanned.value,
         })
     }
