@@ -257,6 +257,7 @@ mod tests {
         let terms = Terms {
             pods: ipnet::Ipv4Net::new_assert([10, 1, 0, 0].into(), 16),
             pull_policy_as_present: false,
+            by_hand: true,
         };
         for network in NamedNetwork::ALL {
             let manifest = PodNetworkManifest::read(&network.manifest(source()), terms).unwrap();

@@ -137,3 +137,74 @@ pub(super) fn defined(object: &Node) -> Option<(String, String)> {
 
 /// What Multus defines.
 pub(super) const ATTACHMENT: (&str, &str) = ("k8s.cni.cncf.io", "NetworkAttachmentDefinition");
+
+/// What has Cilium carry Services in kube-proxy's place, and what to write.
+/// <https://docs.cilium.io/en/stable/network/kubernetes/kubeproxy-free/>
+pub(super) fn kube_proxy_replaced(object: &Node) -> Option<(&Node, &'static str)> {
+    let value = object.at(&["data", "kube-proxy-replacement"])?;
+    let replaced = ["true", "strict", "partial", "probe"].contains(&value.text()?);
+    replaced.then_some((
+        value,
+        "Cilium would carry the Services here, and kube-proxy runs on these nodes: packets would not meet its rules, \
+         nor those that sabotages write; write kube-proxy-replacement: \"false\" (and routing-mode: native, \
+         enable-host-legacy-routing: \"true\", without which Pods' packets pass by the nodes' rules as well), or take \
+         --pod-network cilium, which has all that",
+    ))
+}
+
+/// The argument that has kube-router carry Services beside kube-proxy, and what to write.
+/// <https://github.com/cloudnativelabs/kube-router/blob/master/docs/user-guide.md>
+pub(super) fn second_service_proxy(container: &Node) -> Option<(&Node, &'static str)> {
+    let given = ["command", "args"].into_iter();
+    let mut given = given
+        .filter_map(|name| container.get(name)?.list())
+        .flatten();
+    let argument = given.find(|argument| {
+        let rest = argument
+            .text()
+            .and_then(|text| text.strip_prefix("--run-service-proxy"));
+        matches!(rest, Some("" | "=true"))
+    })?;
+    Some((
+        argument,
+        "kube-router would carry the Services here, and kube-proxy runs on these nodes and does so already; write \
+         --run-service-proxy=false",
+    ))
+}
+
+/// The name of a ConfigMap that kubeadm makes (of the namespace `kube-system`), which others take a kubeconfig from.
+pub(super) const KUBEADM_S: &str = "kube-proxy";
+
+/// The volumes of a Pod's that are of something named like that and must be there: of which kind, and the line.
+pub(super) fn volumes_of_kubeadm_s(pod: &Node) -> impl Iterator<Item = (&'static str, u64)> {
+    let volumes = pod.get("volumes").and_then(Node::list).unwrap_or_default();
+    let kinds = [
+        ("ConfigMap", "configMap", "name"),
+        ("Secret", "secret", "secretName"),
+    ];
+    volumes.iter().flat_map(move |volume| {
+        kinds.into_iter().filter_map(|(kind, source, name)| {
+            let source = volume.get(source)?;
+            let named = source
+                .get(name)
+                .filter(|name| name.text() == Some(KUBEADM_S))?;
+            let optional = source.get("optional").is_some_and(Node::is_true);
+            (!optional).then_some((kind, named.line))
+        })
+    })
+}
+
+/// What to do about such a volume where there is nothing of the name.
+pub(super) fn absent(kind: &str, namespace: &str) -> String {
+    let (who, instead) = match (kind, namespace) {
+        ("ConfigMap", "kube-system") => (
+            "and which clusters by hand do not have",
+            ", or take clusters where kubeadm makes it (--bootstrap kubeadm)",
+        ),
+        _ => ("and which no cluster here has", ""),
+    };
+    format!(
+        "this volume is of the {kind} {namespace}/{KUBEADM_S}, which is not in this file {who}, so that the Pod would \
+         never start; add it to this file{instead}"
+    )
+}

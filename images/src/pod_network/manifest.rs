@@ -49,6 +49,8 @@ pub struct Terms {
     pub pods: Ipv4Net,
     /// Whether containers that would have a node ask a registry take what the node has instead.
     pub pull_policy_as_present: bool,
+    /// Whether it is for clusters by hand too, which have none of the objects that kubeadm makes.
+    pub by_hand: bool,
 }
 
 /// Of which kind a controller is.
@@ -177,6 +179,10 @@ struct Reader<'a> {
     /// Of groups that no API server has by itself: group, kind, line.
     others: Vec<(String, String, u64)>,
     edits: Edits,
+    /// See [`foreign::KUBEADM_S`]: those of the file, by kind and namespace.
+    brought: BTreeSet<(String, String)>,
+    /// Those that a volume is of: kind, namespace, line.
+    wanted: Vec<(&'static str, String, u64)>,
 }
 
 impl<'a> Reader<'a> {
@@ -199,6 +205,8 @@ impl<'a> Reader<'a> {
             defined: BTreeSet::new(),
             others: Vec::new(),
             edits: Edits::default(),
+            brought: BTreeSet::new(),
+            wanted: Vec::new(),
         };
         for document in &documents {
             reader.object(document)?;
@@ -215,6 +223,14 @@ impl<'a> Reader<'a> {
         if let Some((group, kind, line)) = self.others.iter().find(unknown) {
             let reason = foreign::undefined(group, kind);
             return Err(refused(self.path, *line, reason));
+        }
+        let absent = |(kind, namespace, _): &&(&str, String, u64)| {
+            let made = *kind == "ConfigMap" && namespace == "kube-system" && !self.terms.by_hand;
+            let key = ((*kind).to_owned(), namespace.clone());
+            !made && !self.brought.contains(&key)
+        };
+        if let Some((kind, namespace, line)) = self.wanted.iter().find(absent) {
+            return Err(refused(self.path, *line, foreign::absent(kind, namespace)));
         }
         let (group, kind) = foreign::ATTACHMENT;
         let of_multus = self.defined.contains(&(group.to_owned(), kind.to_owned()));
@@ -276,8 +292,14 @@ impl<'a> Reader<'a> {
         }
         let of = |name: &str| object.at(&["metadata", name]).and_then(Node::text);
         let namespace = of("namespace").unwrap_or("default");
+        if of("name") == Some(foreign::KUBEADM_S) {
+            self.brought.insert((kind.to_owned(), namespace.to_owned()));
+        }
         if kind == "ConfigMap" {
             self.pod_range(object)?;
+            if let Some((value, said)) = foreign::kube_proxy_replaced(object) {
+                return Err(self.refused(value, said));
+            }
         }
         let controller = match kind {
             "DaemonSet" => Some(ControllerKind::DaemonSet),
@@ -309,6 +331,9 @@ impl<'a> Reader<'a> {
         let Some(pod) = object.at(path) else {
             return Err(self.refused(object, format!("this {kind} has no {}", path.join("."))));
         };
+        let wanted = foreign::volumes_of_kubeadm_s(pod);
+        let wanted = wanted.map(|(kind, line)| (kind, namespace.to_owned(), line));
+        self.wanted.extend(wanted);
         for name in ["initContainers", "containers"] {
             let Some(containers) = pod.get(name) else {
                 continue;
@@ -323,6 +348,9 @@ impl<'a> Reader<'a> {
     }
 
     fn container(&mut self, container: &Node) -> Result<(), PodNetworkError> {
+        if let Some((argument, said)) = foreign::second_service_proxy(container) {
+            return Err(self.refused(argument, said));
+        }
         let image = container.get("image");
         let Some((image, named)) = image.and_then(|image| Some((image, image.text()?))) else {
             return Err(self.refused(container, "this container has no image"));
@@ -419,6 +447,9 @@ pub(super) fn full_name(reference: Reference) -> String {
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
@@ -428,6 +459,7 @@ mod tests {
     const AS_WRITTEN: Terms = Terms {
         pods: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 16),
         pull_policy_as_present: false,
+        by_hand: true,
     };
 
     fn on(terms: Terms, text: &str) -> Result<PodNetworkManifest, String> {
@@ -690,6 +722,52 @@ items:
         insta::assert_snapshot!(refusal("command: [&a Always]\nimage: a:1\nimagePullPolicy: *a"), @"net.yaml:11: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; --pull-policy-as-present leaves alone what has an anchor or is more than a word; write IfNotPresent");
         insta::assert_snapshot!(refusal("image: a:1\nimagePullPolicy: |-\n  Always"), @"net.yaml:11: imagePullPolicy: Always would have every node ask a registry, and nodes reach none; --pull-policy-as-present leaves alone what has an anchor or is more than a word; write IfNotPresent");
         insta::assert_snapshot!(refusal("image: a\nimagePullPolicy:"), @"net.yaml:1: --pull-policy-as-present cannot write this file anew, for line 11 of it would then be refused (this is no YAML: duplicate mapping key `imagePullPolicy` is not allowed here at line 11, column 9); write imagePullPolicy: IfNotPresent there yourself");
+    }
+
+    #[test]
+    fn what_is_beside_kube_proxy_and_would_do_the_same_is_refused() {
+        let cilium = |value: &str| {
+            format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: cilium-config}}\ndata:\n  kube-proxy-replacement: {value}\n"
+            )
+        };
+        insta::assert_snapshot!(refusal(&cilium("\"true\"")), @r#"net.yaml:5: Cilium would carry the Services here, and kube-proxy runs on these nodes: packets would not meet its rules, nor those that sabotages write; write kube-proxy-replacement: "false" (and routing-mode: native, enable-host-legacy-routing: "true", without which Pods' packets pass by the nodes' rules as well), or take --pod-network cilium, which has all that"#);
+        assert!(parse(&cilium("\"false\"")).is_ok());
+        insta::assert_snapshot!(refusal(&with("image: a:1\nargs:\n- --run-router\n- --run-service-proxy=true")), @"net.yaml:12: kube-router would carry the Services here, and kube-proxy runs on these nodes and does so already; write --run-service-proxy=false");
+        assert!(refusal(&with("image: a:1\ncommand: [a, --run-service-proxy]")).contains("=false"));
+        assert!(parse(&with("image: a:1\nargs: [--run-service-proxy=false]")).is_ok());
+    }
+
+    #[test]
+    fn a_volume_of_something_that_only_kubeadm_makes_is_refused_by_hand() {
+        let of = |namespace: &str, volume: &str| {
+            let text = with("image: a:1")
+                + "      volumes:\n      - name: kubeconfig\n        "
+                + volume
+                + "\n";
+            text.replace("{name: a}", &format!("{{name: a, namespace: {namespace}}}"))
+        };
+        let kubeadm = Terms {
+            by_hand: false,
+            ..AS_WRITTEN
+        };
+        let own = of("kube-system", "configMap: {name: kube-proxy}");
+        insta::assert_snapshot!(refusal(&own), @"net.yaml:12: this volume is of the ConfigMap kube-system/kube-proxy, which is not in this file and which clusters by hand do not have, so that the Pod would never start; add it to this file, or take clusters where kubeadm makes it (--bootstrap kubeadm)");
+        assert!(on(kubeadm, &own).is_ok());
+        let brought = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-proxy, namespace: kube-system}\n";
+        assert!(parse(&(own + brought)).is_ok());
+        assert!(
+            parse(&of(
+                "kube-system",
+                "configMap: {name: kube-proxy, optional: true}"
+            ))
+            .is_ok()
+        );
+        let secret = of("kube-system", "secret: {secretName: kube-proxy}");
+        let said = on(kubeadm, &secret).unwrap_err();
+        insta::assert_snapshot!(said, @"net.yaml:12: this volume is of the Secret kube-system/kube-proxy, which is not in this file and which no cluster here has, so that the Pod would never start; add it to this file");
+        assert!(on(kubeadm, &of("other", "configMap: {name: kube-proxy}")).is_err());
+        assert!(parse(&of("kube-system", "configMap: {name: another}")).is_ok());
     }
 
     #[test]

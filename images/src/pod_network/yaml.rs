@@ -27,7 +27,8 @@ pub(super) enum Value {
     List(Vec<Node>),
     Text(String),
     Null,
-    /// A number or a truth value.
+    Bool(bool),
+    /// A number.
     Other,
 }
 
@@ -62,6 +63,10 @@ impl Node {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    pub(super) fn is_true(&self) -> bool {
+        self.value == Value::Bool(true)
     }
 
     pub(super) fn list(&self) -> Option<&[Self]> {
@@ -144,8 +149,8 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Other)
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Value, E> {

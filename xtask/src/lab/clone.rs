@@ -60,7 +60,7 @@ impl Prepared {
                 StageName::Identified
             )));
         }
-        let given = Given::read(session, &args.network, None)?;
+        let given = Given::read(session, &args.network, &[cell], None)?;
         let node_files = args.network.node_files.as_deref();
         let node_files = node_tree::Given::read(node_files, args.nodes, &[cell])?;
         let order = parts::bundle_order(session, &args.sources)?;

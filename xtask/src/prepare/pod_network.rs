@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use podwire_cluster::addresses::PODS;
 use podwire_cluster::{
-    ClusterPlan, Controller, ControllerKind, Host, ImageFiles, ImageName, LayerImages, PodImages,
-    PodManifest, PodNetwork, Published,
+    Bootstrap, Cell, ClusterPlan, Controller, ControllerKind, Host, ImageFiles, ImageName,
+    LayerImages, PodImages, PodManifest, PodNetwork, Published,
 };
 use podwire_images::image::{self, NamedNetwork};
 use podwire_images::pod_network::{
@@ -54,11 +54,12 @@ fn usage(error: PodNetworkError) -> Stop {
 }
 
 impl Given {
-    /// What the command line names, and the images of a version's conformance tests where they run; nothing where
-    /// there is nothing.
+    /// What the command line names for these cells, and the images of a version's conformance tests where they run;
+    /// nothing where there is nothing.
     pub(crate) fn read(
         session: &Session,
         args: &NetworkArgs,
+        cells: &[Cell],
         conformance: Option<&str>,
     ) -> Result<Option<Self>, Stop> {
         let (path, named) = match &args.pod_network {
@@ -82,6 +83,7 @@ impl Given {
         let terms = Terms {
             pods: Ipv4Net::new_assert(PODS.address, PODS.prefix),
             pull_policy_as_present: args.pull_policy_as_present,
+            by_hand: cells.iter().any(|cell| cell.bootstrap == Bootstrap::ByHand),
         };
         let read = path
             .as_deref()

@@ -93,7 +93,7 @@ impl<'a> Order<'a> {
         let cells = laid_out(&cells, &asked.chosen);
         let conformance = args.tests == Some(AskedTests::Conformance);
         let conformance = conformance.then_some(bundle.kubernetes.as_str());
-        let pod_network = Given::read(session, &args.network, conformance)?;
+        let pod_network = Given::read(session, &args.network, &cells, conformance)?;
         let node_files = args.network.node_files.as_deref();
         let node_files = node_tree::Given::read(node_files, args.nodes, &cells)?;
         let target = Target::new(args.nodes, &cells, &bundle);
