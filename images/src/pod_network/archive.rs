@@ -1,7 +1,7 @@
 //! Archives of container images: which ones they hold, without unpacking anything.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,15 @@ impl ImageArchive {
     /// [`PodNetworkError::File`]; [`PodNetworkError::Archive`] for what is no such archive, is cut
     /// short, or has images that are not whole or not for the nodes.
     pub fn read(path: &Path) -> Result<Self, PodNetworkError> {
+        let metadata = fs::metadata(path).map_err(PodNetworkError::file("read", path))?;
+        if !metadata.is_file() {
+            return Err(PodNetworkError::Archive {
+                path: path.to_owned(),
+                reason: "is no regular file, and an archive is read more than once: save it to a file first \
+                         (`docker save -o FILE IMAGE`)"
+                    .to_owned(),
+            });
+        }
         let sha256 = sha256_file(path).map_err(PodNetworkError::file("read", path))?;
         let mut files = Files::of(path)?;
         let (held, nameless) = if files.entries.contains_key("oci-layout") {
@@ -84,6 +93,28 @@ impl ImageArchive {
             sha256,
             held,
             nameless,
+        })
+    }
+}
+
+impl ImageArchive {
+    /// Finds out whether the images that a node image has (`present`: their names) stay what they are.
+    ///
+    /// # Errors
+    /// [`PodNetworkError::Archive`] for one with an image of such a name.
+    pub fn replaces_none(&self, present: &[String]) -> Result<(), PodNetworkError> {
+        let mut held = self.held.iter();
+        let Some(image) = held.find(|image| present.contains(&image.reference)) else {
+            return Ok(());
+        };
+        Err(PodNetworkError::Archive {
+            path: self.path.clone(),
+            reason: format!(
+                "holds {}, which nodes have already: it would run in its place, and nothing would say so; a \
+                 component of your own is --replace COMPONENT=PATH or --bundle-from DIR, and other images need \
+                 another name",
+                image.reference
+            ),
         })
     }
 }
@@ -318,7 +349,7 @@ pub(super) mod tests {
     use crate::layout;
     use crate::oci::{OciFile, OciImage, Program};
     use serde_json::{Value, json};
-    use std::fs;
+    use std::os::fd::AsRawFd as _;
     use tempfile::TempDir;
 
     /// An image with one program.
@@ -435,6 +466,20 @@ pub(super) mod tests {
         assert!(held.is(&format!("quay.io/org/agent@{}", held.digest)));
         assert!(!held.is("quay.io/org/agent:v2"));
         assert!(!held.is(&format!("quay.io/org/agent@sha256:{}", "0".repeat(64))));
+    }
+
+    #[test]
+    fn an_archive_replaces_no_image_that_nodes_have() {
+        let present = ["registry.k8s.io/kube-proxy:v1.36.4".to_owned()];
+        let of = |name: &str| {
+            let mut archive = look(&oci_archive(name)).unwrap();
+            archive.path = "/a.tar".into();
+            let checked = archive.replaces_none(&present);
+            checked.map_err(|error| error.to_string())
+        };
+        insta::assert_snapshot!(of(&present[0]).unwrap_err(), @r#"the image archive "/a.tar" holds registry.k8s.io/kube-proxy:v1.36.4, which nodes have already: it would run in its place, and nothing would say so; a component of your own is --replace COMPONENT=PATH or --bundle-from DIR, and other images need another name"#);
+        assert_eq!(of("registry.k8s.io/kube-proxy:v1.36.5"), Ok(()));
+        assert_eq!(of("quay.io/org/agent:v1"), Ok(()));
     }
 
     #[test]
@@ -613,6 +658,18 @@ pub(super) mod tests {
                 "{size}: {told}"
             );
         }
+    }
+
+    #[test]
+    fn what_can_be_read_once_only_or_never_ends_is_refused() {
+        let told = |path: &Path| ImageArchive::read(path).unwrap_err().to_string();
+        insta::assert_snapshot!(told(Path::new("/dev/zero")), @r#"the image archive "/dev/zero" is no regular file, and an archive is read more than once: save it to a file first (`docker save -o FILE IMAGE`)"#);
+        // As a shell has it of `<(docker save web)`.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let refused = told(Path::new(&path));
+        assert!(refused.contains("is no regular file"), "{refused}");
+        assert!(told(Path::new("/nowhere.tar")).starts_with("cannot read"));
     }
 
     #[test]

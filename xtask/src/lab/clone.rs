@@ -82,7 +82,7 @@ impl Prepared {
         let judged = preparation.judge()?;
         let node = preparation.node_image()?;
         let brought = preparation.brought(given.as_ref())?;
-        let shape = Shape::on(&node, brought.as_ref())?;
+        let shape = Shape::on(&node, given.as_ref(), brought.as_ref())?;
         let dir = session.workspace.new_folder(OffsetDateTime::now_utc())?;
         let host = preparation.host(&judged);
         let orders = [StageOrder {

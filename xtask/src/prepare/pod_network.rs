@@ -204,11 +204,19 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Of these files on nodes of this image.
-    pub(crate) fn on(node: &NodeImage, files: Option<&BroughtFiles>) -> Result<Self, Stop> {
+    /// Of what is given, with these files, on nodes of this image.
+    pub(crate) fn on(
+        node: &NodeImage,
+        given: Option<&Given>,
+        files: Option<&BroughtFiles>,
+    ) -> Result<Self, Stop> {
         let Some(files) = files else {
             return Ok(Self::default());
         };
+        for archive in given.iter().flat_map(|given| &given.archives) {
+            let present = &node.manifest.oci_images;
+            archive.replaces_none(present).map_err(usage)?;
+        }
         files.check(&node.manifest.oci_images).map_err(usage)?;
         let images = files.images.iter();
         let digests = images.map(|image| (image.reference.clone(), image.digest.to_string()));

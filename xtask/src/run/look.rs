@@ -54,7 +54,7 @@ pub(super) fn look(
     let stages = match (&node, &verdict) {
         (Some(node), Some(verdict)) if !to_come => {
             let stages = stage_cache::stages(session)?;
-            let shape = Shape::on(node, brought.as_ref())?;
+            let shape = Shape::on(node, given, brought.as_ref())?;
             let accelerator = verdict.accelerator;
             let orders = order.stages(session, node, accelerator, &shape)?;
             for StageOrder { plan, names } in &orders {

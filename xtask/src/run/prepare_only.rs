@@ -72,7 +72,7 @@ pub(super) fn prepare(
         preparation.conformance_tests()?;
     }
     let brought = preparation.brought(given)?;
-    Shape::on(&node, brought.as_ref())?;
+    Shape::on(&node, given, brought.as_ref())?;
     if order.has_kube_router() {
         preparation.kube_router()?;
     }

@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
         };
         let given = self.order.pod_network.as_ref();
         let brought = self.preparation.brought(given)?;
-        let shape = Shape::on(&node, brought.as_ref())?;
+        let shape = Shape::on(&node, given, brought.as_ref())?;
         self.results.inputs = whole::inputs(
             &node.manifest,
             (shape.manifest.as_ref(), shape.images.as_ref()),
