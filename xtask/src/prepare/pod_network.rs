@@ -53,6 +53,24 @@ fn usage(error: PodNetworkError) -> Stop {
     Stop::Usage(format!("{:#}", anyhow::Error::from(error)))
 }
 
+/// What to say of images for which a Pod asks a registry unless it says otherwise: Kubernetes' own default for
+/// the tag `latest`, and for none at all. What a manifest names has its policy.
+fn asking(manifest: Option<&PodNetworkManifest>, archives: &[ImageArchive]) -> Vec<String> {
+    let held = archives.iter().flat_map(|archive| &archive.held);
+    let latest = held.filter(|image| {
+        let named = manifest.is_some_and(|it| it.images.contains_key(&image.reference));
+        image.reference.ends_with(":latest") && !named
+    });
+    let said = latest.map(|image| {
+        format!(
+            "{}: a Pod of it starts only with imagePullPolicy: IfNotPresent, for with this tag Kubernetes asks a \
+             registry, and nodes reach none",
+            image.reference
+        )
+    });
+    said.collect()
+}
+
 impl Given {
     /// What the command line names for these cells, and the images of a version's conformance tests where they run;
     /// nothing where there is nothing.
@@ -100,6 +118,9 @@ impl Given {
         let archives: Vec<_> = archives?;
         if let (Some(manifest), Some(path)) = (&manifest, &path) {
             manifest.check(path, &archives).map_err(usage)?;
+        }
+        for line in asking(manifest.as_ref(), &archives) {
+            session.progress.line(&line);
         }
         Ok(Some(Self {
             manifest,
@@ -309,6 +330,8 @@ pub(crate) fn layered(
 mod tests {
     use std::collections::BTreeMap;
 
+    use podwire_images::pod_network::{HeldImage, Place};
+
     use super::*;
 
     #[test]
@@ -334,6 +357,42 @@ mod tests {
         assert_eq!(network, "net.yaml (sha256 af0e5d10555f)");
         assert_eq!(own.images(), ["web.tar (sha256 0123456789ab)"]);
         assert_eq!(given(Some(NamedNetwork::Calico)).network(), None);
+    }
+
+    #[test]
+    fn a_pod_that_would_ask_a_registry_by_itself_is_told_of() {
+        let held = |reference: &str| HeldImage {
+            name: reference.to_owned(),
+            reference: reference.to_owned(),
+            digest: Digest::sha256_of(b""),
+        };
+        let archive = |reference: &str| ImageArchive {
+            path: "/mine/web.tar".into(),
+            sha256: "0123456789abcdef".into(),
+            held: vec![held(reference)],
+            nameless: 0,
+        };
+        let [web, agent] = ["docker.io/library/web:latest", "quay.io/agent:latest"];
+        let archives = [archive(web), archive(agent), archive("quay.io/other:1")];
+        let place = Place {
+            path: "net.yaml".into(),
+            line: 1,
+        };
+        let manifest = PodNetworkManifest {
+            name: "net.yaml".into(),
+            text: "kind: Pod\n".into(),
+            images: [(agent.to_owned(), place)].into(),
+            controllers: Vec::new(),
+        };
+        let said = asking(Some(&manifest), &archives);
+        assert_eq!(
+            said,
+            [
+                "docker.io/library/web:latest: a Pod of it starts only with imagePullPolicy: IfNotPresent, for with \
+                 this tag Kubernetes asks a registry, and nodes reach none"
+            ]
+        );
+        assert_eq!(asking(None, &archives).len(), 2);
     }
 
     #[test]
