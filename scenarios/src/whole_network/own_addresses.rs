@@ -1,13 +1,13 @@
 //! Pods see each other's own address.
 
-use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, secs, steps};
+use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, ensure, secs, steps};
 
 use crate::catalogue::E7;
 
 /// E7: Pods see each other's own address.
 pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
-    about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on \
-            the way",
+    about: "A Pod that is asked by another sees that Pod's own address: nothing is translated on the \
+            way; it is of the Pods' range, except over a manifest of the user's",
     covers: &[E7],
     limit: secs(60),
     sabotages: &[Sabotage::new("masquerade-between-nodes")
@@ -19,6 +19,11 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
 };
 
 async fn own_addresses(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("each Pod has an address of the Pods' range");
+    let (network, pods) = (lab.pod_network(), lab.pods().await?);
+    let outside = pods.iter().find(|pod| !pod.has_pod_address(network)).map(ToString::to_string);
+    let none = outside.is_none();
+    ensure!(none, OutsideRange, "addresses of the Pods' range", "{outside:?}");
     lab.step("ask every Pod from one Pod of each node: whom do they see?");
     Ok(lab.mesh_of_pods().await?.senders_seen_as_themselves()?)
 }
