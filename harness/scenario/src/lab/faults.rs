@@ -36,6 +36,11 @@ impl Lab {
             let range = ranges.get(&node.number()).map(Ipv4Net::to_string);
             return range.with_context(|| format!("{node} has no range for its Pods"));
         }
+        self.running_pods(node).await
+    }
+
+    /// The addresses of a node's running Pods, as nft(8) takes them. A node's own may be of their range.
+    async fn running_pods(&self, node: Node<'_>) -> anyhow::Result<String> {
         let own = self.pods().on(node).running().await?;
         let own: Vec<String> = own.iter().map(|pod| pod.address.to_string()).collect();
         Ok(format!("{{ {} }}", own.join(", ")))
@@ -166,7 +171,7 @@ impl Node<'_> {
                 .await?;
             return Ok(());
         }
-        let own = self.lab().addresses_of_pods(self).await?;
+        let own = self.lab().running_pods(self).await?;
         let rule = format!("ip saddr {own} ip daddr {own} tcp sport 80 drop");
         self.add_rule_in_its_pods("type filter hook output priority 0", &rule)
             .await
