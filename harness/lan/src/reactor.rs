@@ -112,6 +112,10 @@ impl Reactor {
         })
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn gateway(&self) -> GatewayHandle {
         self.gateways.handle(self.mailbox.clone())
     }

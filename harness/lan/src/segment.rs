@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::gateway::GatewayHandle;
 use crate::mailbox::{Alarm, Command, Mailbox};
@@ -53,6 +53,7 @@ impl Default for SegmentOptions {
 #[derive(Debug)]
 pub struct Segment {
     mailbox: Mailbox,
+    started: Instant,
     gateway: GatewayHandle,
     witness: Mutex<Witness>,
     thread: Option<JoinHandle<()>>,
@@ -95,7 +96,7 @@ impl Segment {
         let mailbox = Mailbox::new(sender, Arc::clone(&alarm));
         let reactor = Reactor::new(plan, options, state, mailbox.clone(), commands, alarm)
             .map_err(system("create an epoll descriptor"))?;
-        let gateway = reactor.gateway();
+        let (started, gateway) = (reactor.started(), reactor.gateway());
         let thread = std::thread::Builder::new()
             .name("segment".to_owned())
             .spawn(|| reactor.run())
@@ -105,6 +106,7 @@ impl Segment {
             })?;
         Ok(Segment {
             mailbox,
+            started,
             gateway,
             witness: Mutex::default(),
             thread: Some(thread),
@@ -134,6 +136,12 @@ impl Segment {
             name,
             reply,
         })?
+    }
+
+    /// When it was started: from here on [`Sighting::at`](crate::witness::Sighting::at) counts.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Stops switching. What is switched already is given to the machines, and the call returns

@@ -91,8 +91,10 @@ fn a_watched_segment_tells_what_it_carried_and_another_nothing() {
     });
     let (mut one, mut two) = two(&segment);
     let before = segment.ask(Witness::now).unwrap();
+    let sent = segment.started().elapsed();
     one.send(&frame(mac(2), mac(1), &[7; 100]));
     assert_eq!(two.receive().len(), 114);
+    let got = segment.started().elapsed();
     let seen = segment.ask(|witness| witness.all(before)).unwrap();
     let [seen] = &seen.frames[..] else {
         panic!("{seen}");
@@ -101,6 +103,7 @@ fn a_watched_segment_tells_what_it_carried_and_another_nothing() {
         (&*seen.from, &*seen.to[0], seen.length),
         ("node1", "node2", 114)
     );
+    assert!((sent..=got).contains(&seen.at), "{sent:?}, {seen}, {got:?}");
     assert_eq!(
         segment.ask(|witness| witness.all(witness.now())).unwrap(),
         Seen::default()

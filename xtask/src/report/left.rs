@@ -46,6 +46,8 @@ pub(crate) struct Left {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Sender {
     pub(crate) from: String,
+    /// When it began, milliseconds of the clone's time.
+    pub(crate) began_ms: u64,
     pub(crate) sent: TrafficRecord,
     pub(crate) marks: Vec<Mark>,
 }

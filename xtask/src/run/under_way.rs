@@ -106,7 +106,7 @@ fn current_step(attempt: &Path) -> Option<String> {
                 .ok()
         })?;
     let text = fs::read_to_string(newest.join(STEPS)).ok()?;
-    // Seconds since the clone answered stand in front.
+    // Seconds since the segment's start stand in front.
     let (_, step) = text.lines().next_back()?.trim_start().split_once(' ')?;
     let lab = newest.file_name()?.to_string_lossy();
     let lab = lab

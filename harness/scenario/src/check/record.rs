@@ -21,11 +21,13 @@ const LOOK: &str = "the timeline on this page; every request with its time is in
 
 /// Steady traffic with every request accounted for. It displays as its timeline.
 ///
-/// All times in it count from the sender's start, by the sender's own monotonic clock.
+/// Its other times count from the sender's start, by the sender's own monotonic clock.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     /// Who sent.
     pub from: String,
+    /// When it began, milliseconds since the segment's start as the lab's steps are.
+    pub began_ms: u64,
     /// Every request, as the sender recorded it.
     pub sent: TrafficRecord,
     /// What the lab did meanwhile, in order.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What one command changed of a node's rules, at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleChange {
-    /// When the node's journal had heard of it, milliseconds since the clone answered; to about a third of a second.
+    /// When the node's journal had heard of it, milliseconds since the segment's start; to about a third of a second.
     pub at_ms: u64,
     /// On which node.
     pub node: String,
@@ -57,8 +57,9 @@ impl RuleChange {
         )
     }
 
-    /// What `node` answered to that, when the clone's age was `age_ms`: what came since the clone is there, in order.
-    pub(crate) fn read(node: &str, age_ms: u64, answer: &str) -> Vec<Self> {
+    /// What `node` answered to that, when the clone's age was `age_ms`: what came since it was `there_ms` old, in
+    /// order. What its stage did last would seem younger than the segment: a frozen node's clock stands.
+    pub(crate) fn read(node: &str, (there_ms, age_ms): (u64, u64), answer: &str) -> Vec<Self> {
         let mut lines = answer.lines();
         let up_ms = lines
             .next()
@@ -70,7 +71,8 @@ impl RuleChange {
         let mut all = Vec::new();
         let mut open: Option<Self> = None;
         for (stamp_ms, said) in lines.filter_map(stamped) {
-            let Some(at_ms) = (age_ms + stamp_ms).checked_sub(up_ms) else {
+            let at_ms = (age_ms + stamp_ms).checked_sub(up_ms);
+            let Some(at_ms) = at_ms.filter(|at| *at >= there_ms) else {
                 continue;
             };
             // A command's changes come before the generation that it made.
@@ -157,14 +159,14 @@ mod tests {
 
     #[test]
     fn what_one_command_changed_is_one_change_at_the_clone_s_time() {
-        let changes = RuleChange::read("node2", 10_000, SAID);
+        let changes = RuleChange::read("node2", (26_000, 36_000), SAID);
         let told = changes
             .iter()
             .map(|it| format!("{} {it}: {}", it.at_ms, it.first));
-        // The table was made before the clone was.
+        // The table was made before the clone was, whose segment was there before it.
         insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @"
-        5750 node2's rules, by kube-proxy) x: 2 added, 1 deleted in ip kube-proxy: add element ip kube-proxy service-ips { 10.0.0.10 . tcp . 80 : goto a }
-        9500 node2's rules: 1 deleted in ip podwire: delete table ip podwire
+        31750 node2's rules, by kube-proxy) x: 2 added, 1 deleted in ip kube-proxy: add element ip kube-proxy service-ips { 10.0.0.10 . tcp . 80 : goto a }
+        35500 node2's rules: 1 deleted in ip podwire: delete table ip podwire
         ");
     }
 
@@ -177,14 +179,14 @@ mod tests {
             "1.5 2\n[",
             "1.5 2\n[ 1.0] rules: \n[x] a: add\n[ 1.0] r: add",
         ] {
-            let changes = RuleChange::read("node1", 10_000, answer);
+            let changes = RuleChange::read("node1", (0, 10_000), answer);
             assert!(changes.len() <= 1, "{answer:?}: {changes:?}");
         }
         let hostile = "1.5 2\n[ 1.0] rules[1]: add rule ip \u{1b}[31m t\n";
-        let changes = RuleChange::read("node1", 10_000, hostile);
+        let changes = RuleChange::read("node1", (0, 10_000), hostile);
         assert!(!format!("{changes:?}").contains('\u{1b}'), "{changes:?}");
         let many = "[ 1.0] rules[1]: add rule ip t c\n[ 1.0] rules[1]: # new generation 1 by process 1 (nft)\n";
         let many = format!("1.5 2\n{}", many.repeat(CHANGES + 5));
-        assert_eq!(RuleChange::read("node1", 10_000, &many).len(), CHANGES);
+        assert_eq!(RuleChange::read("node1", (0, 10_000), &many).len(), CHANGES);
     }
 }

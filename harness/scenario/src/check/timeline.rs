@@ -180,10 +180,11 @@ impl fmt::Display for Timeline<'_> {
         )?;
         writeln!(
             f,
-            "A request every {} ms, each with {} s to be answered, for {}\n{}",
+            "A request every {} ms, each with {} s to be answered, for {} from {} on\n{}",
             request.interval_ms,
             request.limit_ms as f64 / 1000.0,
             seconds(record.sent.elapsed_ms),
+            seconds(record.began_ms),
             record.totals()
         )?;
         if record.sent.requests.is_empty() {
@@ -323,14 +324,14 @@ mod tests {
     fn what_is_not_sent_and_what_has_no_end_is_said() {
         insta::assert_snapshot!(record("", &[]), @r"
         Steady traffic from blue-f (10.1.1.9 on node1) to 10.0.0.55:80
-        A request every 100 ms, each with 5 s to be answered, for 0.0 s
+        A request every 100 ms, each with 5 s to be answered, for 0.0 s from 12.3 s on
         no request was sent
         ");
         let mut held_up = record("a?", &[]);
         held_up.sent.missed = 3;
         insta::assert_snapshot!(held_up, @r"
         Steady traffic from blue-f (10.1.1.9 on node1) to 10.0.0.55:80
-        A request every 100 ms, each with 5 s to be answered, for 0.2 s
+        A request every 100 ms, each with 5 s to be answered, for 0.2 s from 12.3 s on
         2 sent = 1 answered + 1 without an end
 
         blue-a node1   |#  | 1

@@ -22,12 +22,13 @@ use crate::lab::stream::Streams;
 /// Name of the step log in the lab's folder.
 pub const STEPS: &str = "steps.log";
 
-/// A private clone of a stage. What it does is logged as a step, with the time since the clone
-/// answered; a failure's first page shows the log.
+/// A private clone of a stage. What it does is logged as a step, with the time since the clone's
+/// segment was started, as the wire counts it; a failure's first page shows the log.
 pub struct Lab {
     cluster: Cluster,
     speed_factor: f64,
-    started: Instant,
+    /// When the clone answered.
+    answered: Instant,
     /// What stands before each step.
     about: String,
     steps: Mutex<Option<File>>,
@@ -54,10 +55,11 @@ impl Lab {
         about: Option<String>,
         kube_router: Option<PathBuf>,
     ) -> Self {
+        let traffic = TrafficLog::new(cluster.segment().started());
         Self {
             cluster,
             speed_factor: host.speed_factor,
-            started: Instant::now(),
+            answered: Instant::now(),
             about: about.map(|about| format!("{about}: ")).unwrap_or_default(),
             // Without a log there is less evidence, and still a verdict.
             steps: Mutex::new(File::create(dir.join(STEPS)).ok()),
@@ -65,7 +67,7 @@ impl Lab {
             kept: Mutex::default(),
             booted_anew: Mutex::default(),
             kube_router,
-            traffic: TrafficLog::default(),
+            traffic,
             streams: Streams::default(),
             readings: Mutex::default(),
             balancer: Balancer::default(),
@@ -132,17 +134,25 @@ impl Lab {
         }
     }
 
-    /// What was done so far, with the time since the clone answered.
+    /// What was done so far, with the time since the segment's start.
     pub(crate) fn steps(&self) -> Vec<(Duration, String)> {
+        let began = self.cluster.segment().started();
         let steps = self.traffic.steps().into_iter();
         steps
-            .map(|(at, text)| (at.saturating_duration_since(self.started), text))
+            .map(|(at, text)| (at.saturating_duration_since(began), text))
             .collect()
     }
 
-    /// How long ago the clone answered.
+    /// How long ago the clone's segment was started. All that is told of a clone counts from there: steps, rules,
+    /// frames.
     pub(crate) fn age(&self) -> Duration {
-        self.started.elapsed()
+        self.cluster.segment().started().elapsed()
+    }
+
+    /// How old it was when it answered.
+    pub(super) fn age_at_first_answer(&self) -> Duration {
+        let began = self.cluster.segment().started();
+        self.answered.saturating_duration_since(began)
     }
 
     /// Says that a sabotage's fault is in, and its check begins: how long red takes is counted from

@@ -11,9 +11,10 @@ impl Lab {
     pub(crate) async fn rule_changes(&self) -> Vec<RuleChange> {
         let question = RuleChange::question(units::RULES);
         let asked = self.nodes().map(async |node| {
-            let age = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
+            let ages = [self.age_at_first_answer(), self.age()];
+            let [there, age] = ages.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
             let answer = node.run(&question).may_fail().await.ok()?;
-            Some(RuleChange::read(node.name(), age, &answer.stdout))
+            Some(RuleChange::read(node.name(), (there, age), &answer.stdout))
         });
         let of_each = join_all(asked).await;
         let mut all: Vec<RuleChange> = of_each.into_iter().flatten().flatten().collect();

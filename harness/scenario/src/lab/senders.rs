@@ -1,7 +1,7 @@
 //! Who sends steady traffic in a lab, and the steps that fall into its time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
@@ -11,8 +11,10 @@ use crate::check::record::{Mark, Record};
 use crate::lab::traffic::asked::{Known, Target};
 
 /// The senders of a lab, and its steps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct TrafficLog {
+    /// When the clone's time begins.
+    began: Instant,
     steps: Mutex<Vec<(Instant, String)>>,
     senders: Mutex<Vec<Sender>>,
 }
@@ -32,6 +34,14 @@ pub(super) struct Sender {
 }
 
 impl TrafficLog {
+    pub(super) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            steps: Mutex::default(),
+            senders: Mutex::default(),
+        }
+    }
+
     pub(super) fn step(&self, at: Instant, text: &str) {
         locked(&self.steps).push((at, text.to_owned()));
     }
@@ -59,20 +69,24 @@ impl TrafficLog {
             .filter(|(at, _)| *at >= sender.first.asked && *at <= until);
         Record {
             from: sender.from.to_string(),
+            began_ms: u64::try_from(-clock.at_ms(self.began)).unwrap_or(0),
             marks: marks
                 .map(|(at, text)| Mark {
-                    at_ms: u64::try_from(clock.at(*at).as_millis()).unwrap_or(u64::MAX),
+                    at_ms: millis(clock.at(*at)),
                     text: text.clone(),
                 })
                 .collect(),
             sent,
             nodes: sender.known.nodes.clone(),
             asked: sender.known.asked.clone(),
-            until_ms: u64::try_from(clock.at(until).saturating_sub(clock.within()).as_millis())
-                .unwrap_or(u64::MAX),
+            until_ms: millis(clock.at(until).saturating_sub(clock.within())),
             clock,
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,7 +97,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::check::record::tests::record;
-    use std::time::Duration;
 
     fn sender(asked: Instant, told: Instant) -> Sender {
         Sender {
@@ -103,9 +116,9 @@ mod tests {
 
     #[test]
     fn of_several_the_last_that_goes_on_is_the_running_one() {
-        let log = TrafficLog::default();
-        assert_eq!(log.last_running(), None);
         let now = Instant::now();
+        let log = TrafficLog::new(now);
+        assert_eq!(log.last_running(), None);
         log.senders().extend([(); 3].map(|()| sender(now, now)));
         assert_eq!(log.last_running(), Some(2));
         log.senders()[2].done = Some(record("a", &[]));
@@ -114,9 +127,9 @@ mod tests {
 
     #[test]
     fn the_steps_within_its_time_are_marks() {
-        let log = TrafficLog::default();
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
+        let log = TrafficLog::new(at(300));
         let sender = sender(at(1000), at(1200));
         for (ms, text) in [
             (900, "before"),
@@ -143,6 +156,6 @@ mod tests {
         // Between 1000 and 1200 it began, so no step is earlier than that.
         assert_eq!(marks, [(0, "at once"), (2000, "drain")]);
         // It began 1100 ms in, give or take 100.
-        assert_eq!(record.until_ms, 4800);
+        assert_eq!((record.began_ms, record.until_ms), (800, 4800));
     }
 }

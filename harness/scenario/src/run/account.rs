@@ -30,7 +30,7 @@ pub struct Account {
     pub met: Option<Met>,
     /// What was done, in order.
     pub steps: Vec<Step>,
-    /// When it failed, milliseconds since the clone answered.
+    /// When it failed, milliseconds since the segment's start.
     pub failed_ms: u64,
     /// What changed of the nodes' rules meanwhile, in order; empty until the nodes have told.
     #[serde(default)]
@@ -40,7 +40,7 @@ pub struct Account {
 /// What a lab did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// When it began, milliseconds since the clone answered.
+    /// When it began, milliseconds since the segment's start.
     pub at_ms: u64,
     /// What.
     pub text: String,

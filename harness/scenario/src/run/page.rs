@@ -115,7 +115,8 @@ impl Page<'_> {
             files.push(
                 "`evidence/`: per node console, journal, unit logs, crictl, addresses, routes, rule \
                  sets, CNI files, QEMU's command line, what was said to it and to the agent; from the \
-                 API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark)"
+                 API nodes, Pods, events; `segment.pcapng` is the wire capture (open it with Wireshark; its \
+                 times are the host's wall clock)"
                     .to_owned(),
             );
         }
@@ -210,7 +211,7 @@ impl Page<'_> {
         match std::fs::read_to_string(self.folder.join(lab).join(lab::STEPS)) {
             Ok(steps) => writeln!(
                 f,
-                "{heading} What was done, with seconds since the clone answered\n\n```\n{steps}```\n"
+                "{heading} What was done, with seconds since the clone's network was there\n\n```\n{steps}```\n"
             ),
             Err(_) => Ok(()),
         }
@@ -225,7 +226,7 @@ fn rule_changes(f: &mut fmt::Formatter<'_>, all: &[RuleChange]) -> fmt::Result {
     }
     writeln!(
         f,
-        "## When rules changed, with seconds since the clone answered\n\n```"
+        "## When rules changed, with seconds since the clone's network was there\n\n```"
     )?;
     if more > 0 {
         writeln!(f, "         {more} changes before these")?;

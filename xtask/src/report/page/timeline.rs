@@ -119,10 +119,12 @@ fn traffic(sender: &Sender) -> Markup {
         ends.collect::<Vec<_>>().join(", ")
     );
     let width = COLUMNS * COLUMN;
+    let began = sender.began_ms;
+    let ended = began.saturating_add(span.saturating_mul(COLUMNS as u64));
     html! {
         figure {
             figcaption { (told) }
-            svg viewBox={ "0 0 " (width) " " (HEIGHT + 16) } role="img" aria-label=(told) {
+            svg viewBox={ "0 0 " (width) " " (HEIGHT + 30) } role="img" aria-label=(told) {
                 @for (number, it) in columns.iter().enumerate() {
                     @let (good, bad) = (height(it.answered), height(it.others));
                     @if good > 0 {
@@ -141,10 +143,12 @@ fn traffic(sender: &Sender) -> Markup {
                     }
                     text x=(x) y=(HEIGHT + 12) { (number + 1) }
                 }
+                text x="0" y=(HEIGHT + 26) { (millis(began)) }
+                text.last x=(width) y=(HEIGHT + 26) { (millis(ended)) }
             }
             ol.marks {
                 @for mark in sender.marks.iter().take(MARKS) {
-                    li { span.time { "+" (millis(mark.at_ms)) } " " (line(&mark.text)) }
+                    li { span.time { (millis(began.saturating_add(mark.at_ms))) } " " (line(&mark.text)) }
                 }
             }
         }

@@ -40,6 +40,7 @@ pub(crate) fn record(requests: &str, marks: &[(u64, &str)]) -> Record {
     };
     Record {
         from: "blue-f (10.1.1.9 on node1)".into(),
+        began_ms: 12_300,
         sent: TrafficRecord {
             request: TrafficRequest::new("10.0.0.55:80"),
             started_unix_ms: 1_700_000_000_000,
