@@ -8,6 +8,7 @@ mod caught;
 pub(crate) mod context;
 pub(crate) mod ending;
 mod evidence;
+mod healthy;
 pub(crate) mod limits;
 mod page;
 pub(crate) mod place;

@@ -20,7 +20,7 @@ const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 /// `twin.json` in the attempt's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Twin {
-    /// Whose clone it is: `a second clone`, `a clone of the base`.
+    /// Whose clone it is: `a second clone`, `a clone of the base`; where that is not to be had, why not.
     pub whose: String,
     /// The step up to whose end it was led.
     pub step: String,

@@ -17,7 +17,8 @@ use crate::lab::Lab;
 use crate::run::account::Account;
 use crate::run::attempt::{Attempt, judged, phase};
 use crate::run::caught::{self, caught};
-use crate::run::context::{self, CellContext, HEALTHY_VARIABLE};
+use crate::run::context::{self, HEALTHY_VARIABLE};
+use crate::run::healthy;
 use crate::run::page;
 use crate::run::result::PhaseTime;
 use crate::run::stopping::Stopping;
@@ -36,15 +37,16 @@ impl Attempt {
         verdict && !stop.is_told() && self.context.programs.is_none()
     }
 
-    /// The same stage of the comparison's base, where this is the head and the base has it still. One that a
-    /// preparation makes is nobody's before.
-    fn stage_of_base(&self) -> Option<Stage> {
+    /// The same stage of the comparison's base, where this is the head; or why it is not to be had.
+    fn stage_of_base(&self) -> Option<Result<Stage, String>> {
         let run = std::env::var_os(HEALTHY_VARIABLE)?;
-        let cell_dir = Path::new(&run).join(self.cell_dir.file_name()?);
-        let context = CellContext::read(&cell_dir).ok()?;
-        let stage = context.stages.get(&self.scenario.stage);
-        let stage = stage.filter(|_| self.scenario.prepare.is_none())?;
-        Some(Stage::open(stage).ok()?.as_of(&context.plan))
+        if self.scenario.prepare.is_some() {
+            return Some(Err(
+                "its own preparation makes what it begins with".to_owned()
+            ));
+        }
+        let (own, stage) = (self.context.plan.cell, &self.scenario.stage);
+        Some(healthy::stage_of_base(Path::new(&run), own, stage))
     }
 
     /// Has another clone do the same until it has passed the step at which the first one failed, and leaves in what
@@ -58,8 +60,9 @@ impl Attempt {
         let began = Instant::now();
         let of_base = self.stage_of_base();
         let (whose, stage) = match &of_base {
-            Some(of_base) => ("a clone of the base", of_base),
-            None => ("a second clone", stage),
+            Some(Ok(of_base)) => ("a clone of the base".to_owned(), of_base),
+            Some(Err(why)) => (format!("a second clone of head's own, since {why}"), stage),
+            None => ("a second clone".to_owned(), stage),
         };
         let steps = Account::read(&self.folder)?.steps;
         let steps: Vec<String> = steps.into_iter().map(|step| step.text).collect();
@@ -95,7 +98,7 @@ impl Attempt {
             Err(_) => Default::default(),
         };
         let twin = Twin {
-            whose: whose.to_owned(),
+            whose: plain::line(&whose),
             step: steps.last().cloned().unwrap_or_default(),
             unlike,
             unheard,
