@@ -179,6 +179,7 @@ pub(crate) fn account() -> Account {
                 heading: [10, 1, 2, 3].into(),
                 frames: vec![frame],
                 left_out: 0,
+                filter: "(ip.addr == 10.1.1.2 && ip.addr == 10.1.2.3)".into(),
             }),
         }),
         met: Some(Met {

@@ -128,9 +128,7 @@ fn rule(line: &str, within: &mut Within) -> Vec<String> {
     if within.filled && within.elements {
         return Vec::new();
     }
-    // Of elements the first is no other than the rest.
-    let bare = bare.strip_prefix("elements = { ").unwrap_or(bare);
-    let bare = bare.trim_end_matches([',', '}', ' ']);
+    let bare = element(bare);
     let is_set = |it: &String| it.starts_with("set ");
     let elements = match within.opened.last().is_some_and(is_set) {
         true => bare.split(", ").collect(),
@@ -139,6 +137,21 @@ fn rule(line: &str, within: &mut Within) -> Vec<String> {
     let within = within.opened.join(", ");
     let rules = elements.into_iter().map(stable);
     rules.map(|rule| format!("{within}: {rule}")).collect()
+}
+
+/// A line without what stands around it among elements: the first of them is no other than the rest.
+fn element(line: &str) -> &str {
+    let line = line.strip_prefix("elements = { ").unwrap_or(line);
+    line.trim_end_matches([',', '}', ' '])
+}
+
+/// A rule that stands behind its table and its chain or map (`ip filter FORWARD: drop`) as [`State::rules`] has it, in
+/// whichever of both it is.
+pub(crate) fn as_state_has(rule: &str) -> Option<[String; 2]> {
+    let (place, rule) = rule.split_once(": ")?;
+    let (table, chain) = place.rsplit_once(' ')?;
+    let rule = stable(element(rule));
+    Some(["chain", "map"].map(|kind| format!("table {table}, {kind} {chain}: {rule}")))
 }
 
 /// A line without what counts or counts down: `packets 63 bytes 3780`, `expires 2h59m58s`, and the remarks

@@ -1,6 +1,7 @@
 //! Who was to reach whom, what was seen instead, and how far a lost packet came: as data, which a failure
 //! keeps beside its words for the run's report.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Frames of one flow that are kept: half of them from its beginning, half from its end.
 pub const FRAMES: usize = 50;
+/// Pairs of addresses that a display filter names.
+const FLOWS: usize = 8;
 /// Rules of one node that are kept.
 const RULES: usize = 20;
 /// Between the route and the rules in the answer of [`Met::question`].
@@ -95,6 +98,9 @@ pub struct Trace {
     pub frames: Vec<Frame>,
     /// How many there are between the first half of them and the second.
     pub left_out: usize,
+    /// Which they are in the capture: a display filter of Wireshark's (wireshark-filter(4)); empty where there are none.
+    #[serde(default)]
+    pub filter: String,
 }
 
 impl fmt::Display for Trace {
@@ -162,6 +168,27 @@ pub(crate) fn kept(frames: &[Sighting]) -> (Vec<Frame>, usize) {
     };
     let kept = frames[..end].iter().chain(&frames[end + left_out..]);
     (kept.map(Frame::from).collect(), left_out)
+}
+
+/// What finds these frames in a capture: between whose addresses they are.
+pub(crate) fn display_filter(frames: &[Sighting]) -> String {
+    let packets = frames.iter().filter_map(Sighting::packet);
+    // An error holds the addresses of what it is about.
+    let own = packets.filter(|packet| packet.about().is_none());
+    let ends = own.map(|packet| {
+        let (one, other) = (packet.source, packet.destination);
+        (one.min(other), one.max(other))
+    });
+    let ends: BTreeSet<(IpAddr, IpAddr)> = ends.collect();
+    let of_each = ends.into_iter().take(FLOWS).map(|(one, other)| {
+        let field = if one.is_ipv4() {
+            "ip.addr"
+        } else {
+            "ipv6.addr"
+        };
+        format!("({field} == {one} && {field} == {other})")
+    });
+    of_each.collect::<Vec<_>>().join(" || ")
 }
 
 /// What a lost packet met on the node that had it last.

@@ -8,8 +8,10 @@ use podwire_cluster::addresses;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
-use crate::check::network::{State, in_order};
+use crate::check::network::{State, as_state_has, in_order};
 
+/// What [`Unlike::about`] calls rules.
+const RULES: &str = "rules";
 /// Lines of one node and one kind of them that are kept.
 const LINES: usize = 40;
 
@@ -46,6 +48,28 @@ impl Twin {
             _ => "What this one alone has (+), and that one alone (-), counters left out:",
         }
     }
+}
+
+impl Twin {
+    /// Whether that clone lacks a rule of the failed one's, as [`Met::rules`](crate::Met::rules) has it: behind its
+    /// table and its chain.
+    pub fn lacks(&self, node: &str, rule: &str) -> bool {
+        let of_node = self.unlike.iter();
+        let of_node = of_node.filter(|it| it.about == RULES && it.node == node);
+        let own = of_node.flat_map(|it| &it.lines).filter(|it| !it.healthy);
+        let own: Vec<String> = own.map(|it| masked(&it.text)).collect();
+        let named = as_state_has(rule).unwrap_or_default();
+        named.iter().any(|it| own.contains(&masked(it)))
+    }
+}
+
+/// A line in which nothing is left that the API may have given out by chance.
+fn masked(line: &str) -> String {
+    let given_out = given_out(&[line.to_owned()]);
+    let words = given_out.iter();
+    words.fold(line.to_owned(), |line, (word, what)| {
+        replaced(&line, word, what)
+    })
 }
 
 /// Lines that one of both has and the other has not.
@@ -97,7 +121,7 @@ pub(crate) fn compared(
 fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     let of = |about: &str, failed: &[String], healthy: &[String]| {
         let (mut failed, mut healthy) = by_chance(failed, healthy);
-        if about == "rules" {
+        if about == RULES {
             in_order(&mut failed);
             in_order(&mut healthy);
         }
@@ -122,7 +146,7 @@ fn unlike(node: &str, failed: &State, healthy: &State) -> Vec<Unlike> {
     };
     let kinds = [
         of("routes", &failed.routes, &healthy.routes),
-        of("rules", &failed.rules, &healthy.rules),
+        of(RULES, &failed.rules, &healthy.rules),
         of("sysctls", &failed.sysctls, &healthy.sysctls),
     ];
     kinds.into_iter().flatten().collect()
@@ -309,6 +333,35 @@ a", map(31234)), "a"), @"
         differ(&map(8080), &map(8081));
         differ("meta mark set 31234", "meta mark set 30999");
         differ("tcp dport 31234 accept", "udp dport 30999 accept");
+    }
+
+    #[test]
+    fn a_rule_that_the_failed_one_alone_has_is_found_as_the_packet_met_it() {
+        let state = |rules: &str| State {
+            rules: lines(rules),
+            ..State::default()
+        };
+        let usual = "table ip a, chain c: ip daddr 10.9.9.9 drop\n";
+        let failed = "table ip a, chain c: ip daddr 10.0.0.42 counter drop\n\
+                      table ip a, map m: tcp . 80 : goto x, udp . 53 : drop";
+        let healthy = state(&format!("{usual}table ip a, chain d: drop"));
+        let twin = Twin {
+            whose: "a second clone".to_owned(),
+            step: String::new(),
+            failed: None,
+            unlike: unlike("node2", &state(&format!("{usual}{failed}")), &healthy),
+            unheard: vec![],
+        };
+        for lacked in [
+            "ip a c: ip daddr 10.0.0.42 counter packets 7 bytes 420 drop",
+            "ip a m: elements = { tcp . 80 : goto x, udp . 53 : drop }",
+        ] {
+            assert!(twin.lacks("node2", lacked), "{lacked}: {twin:?}");
+            assert!(!twin.lacks("node1", lacked));
+        }
+        for known in ["ip a c: ip daddr 10.9.9.9 drop", "ip a d: drop", "drop"] {
+            assert!(!twin.lacks("node2", known), "{known}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) fn shown(reason: &str, left: Option<&Left>) -> Markup {
     let pairs = account.and_then(|account| account.pairs.as_ref());
     let lost = pairs.and_then(|pairs| pairs.lost.as_ref());
     html! {
+    let twin = left.and_then(|left| left.twin.as_ref());
         @match account {
             Some(account) => {
                 (sentence(account))
@@ -40,11 +41,11 @@ pub(super) fn shown(reason: &str, left: Option<&Left>) -> Markup {
         }
         @if let Some(pairs) = pairs.filter(|pairs| pairs.all.len() > 1) { (matrix::table(pairs)) }
         @if let Some(lost) = lost {
-            (way::section(lost, account.and_then(|account| account.met.as_ref())))
+            (way::section(lost, account.and_then(|account| account.met.as_ref()), twin))
         }
         @if let Some(left) = left { (timeline::section(left)) }
         @if let Some(lost) = lost { (way::frames(lost, left)) }
-        @if let Some(twin) = left.and_then(|left| left.twin.as_ref()) { (twin::section(twin)) }
+        @if let Some(twin) = twin { (twin::section(twin)) }
     }
 }
 
@@ -60,12 +61,17 @@ pub(super) fn in_short(record: &ScenarioRecord, left: Option<&Left>) -> String {
     short(&told.unwrap_or_else(|| record.reason.clone()), SHORT)
 }
 
-/// The first pair that is wrong, how many are, and of how many.
+/// A pair that is wrong, how many are, and of how many: that of the lost packet whose way is drawn, or the first.
 fn wrong(account: &Account) -> Option<(&Pair, usize, usize)> {
-    let pairs = &account.pairs.as_ref()?.all;
-    let mut wrong = pairs.iter().filter(|pair| pair.wrong);
-    let first = wrong.next()?;
-    Some((first, 1 + wrong.count(), pairs.len()))
+    let pairs = account.pairs.as_ref()?;
+    let wrong = pairs.all.iter().filter(|pair| pair.wrong);
+    let of_lost = |pair: &&Pair| {
+        let lost = pairs.lost.as_ref();
+        lost.is_some_and(|lost| (&lost.from, &lost.to) == (&pair.from, &pair.to))
+    };
+    let told = wrong.clone().find(of_lost);
+    let told = told.or_else(|| wrong.clone().next())?;
+    Some((told, wrong.count(), pairs.all.len()))
 }
 
 /// Who, whom, which class, since which step, how many of how many.

@@ -141,6 +141,70 @@ fn rules_that_a_failure_has_not_kept_are_counted() {
     assert!(page.contains("policy drop;\nand 7 more</pre>"), "{page}");
 }
 
+#[test]
+fn the_sentence_and_the_way_are_about_the_same_pair() {
+    let (results, mut left) = failed();
+    let account = left.get_mut(&0).unwrap().account.as_mut().unwrap();
+    let pairs = account.pairs.as_mut().unwrap();
+    // Another is wrong as well, and comes first.
+    pairs.all[0].wrong = true;
+    let lost = pairs.lost.clone().unwrap();
+    let told = page(&results, &left);
+    let who = format!("<b class=\"who\">{}</b>", lost.from);
+    let whom = format!("<b class=\"whom\">{}</b>", lost.to);
+    assert!(told.contains(&who) && told.contains(&whom), "{told}");
+    assert!(told.contains("; 2 of 4 pairs wrong."), "{told}");
+    let sent = format!("<li>{} sent it to {}</li>", lost.from, lost.to);
+    assert!(told.contains(&sent), "{told}");
+    // Of a way that is of none of them the first is told.
+    let account = left.get_mut(&0).unwrap().account.as_mut().unwrap();
+    account
+        .pairs
+        .as_mut()
+        .unwrap()
+        .lost
+        .as_mut()
+        .unwrap()
+        .to
+        .node = None;
+    let told = page(&results, &left);
+    let whom = format!("<b class=\"whom\">{}</b>", lost.from);
+    assert!(told.contains(&who) && told.contains(&whom), "{told}");
+}
+
+#[test]
+fn a_rule_that_the_healthy_clone_lacks_stands_before_the_others() {
+    let (results, mut left) = failed();
+    let left_of = left.get_mut(&0).unwrap();
+    let met = left_of.account.as_mut().unwrap().met.as_mut().unwrap();
+    met.rules
+        .push("ip filter FORWARD: counter packets 7 bytes 9 drop".into());
+    let told = page(&results, &left);
+    assert!(!told.contains("that the healthy clone lacks"), "{told}");
+    let twin = left.get_mut(&0).unwrap().twin.as_mut().unwrap();
+    twin.unlike[0].node = "node1".into();
+    twin.unlike[0].lines[0].text = "table ip filter, chain FORWARD: counter drop".into();
+    let told = page(&results, &left);
+    let (_, told) = told
+        .split_once("that the healthy clone lacks:</p>")
+        .unwrap();
+    let (lacked, others) = told.split_once("<summary>Other rules of node1").unwrap();
+    assert!(lacked.contains("bytes 9 drop"), "{lacked}");
+    assert!(others.contains("policy drop;</pre>"), "{others}");
+}
+
+#[test]
+fn traffic_is_drawn_in_the_time_of_the_steps() {
+    let (results, left) = failed();
+    let told = page(&results, &left);
+    let (_, figure) = told.split_once("<figure>").unwrap();
+    let (figure, _) = figure.split_once("</figure>").unwrap();
+    // It began at 2 s; a column is a tenth of a second.
+    for time in [">2.0 s</text>", ">14.0 s</text>", ">3.9 s</span> drain"] {
+        assert!(figure.contains(time), "{time}: {figure}");
+    }
+}
+
 /// Titles are for those who have a mouse.
 #[test]
 fn what_was_expected_and_whole_names_are_there_without_titles() {
@@ -492,6 +556,7 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     left.consoles = vec![(evil(), evil())];
     left.traffic = vec![traffic(&evil(), &evil())];
     left.traffic[0].sent.request.target = evil();
+    left.traffic[0].began_ms = u64::MAX;
     let account = left.account.as_mut().unwrap();
     account.about = evil();
     account.expected = evil();
@@ -516,6 +581,7 @@ fn hostile(evil: &str) -> (Results, BTreeMap<usize, Left>) {
     lost.from.name = evil();
     lost.to.name = evil();
     lost.ended = evil();
+    lost.filter = evil();
     lost.left_out = usize::MAX;
     for hop in &mut lost.hops {
         hop.from = evil();
@@ -556,7 +622,6 @@ fn nothing_that_others_said_is_more_than_text() {
 /// A run in which every scenario failed, each with everything that a failure can leave, and as much of it.
 fn large(scenarios: usize, word: &str) -> (Results, BTreeMap<usize, Left>) {
     let (mut results, left) = failed();
-    left.traffic[0].began_ms = u64::MAX;
     let record = results.scenarios[0].clone();
     let number = |number: usize| ScenarioRecord {
         name: format!("{word}_{number}"),

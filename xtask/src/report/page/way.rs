@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use podwire_cluster::addresses::node_name;
-use podwire_scenario::{FRAMES, Hop, Met, Trace};
+use podwire_scenario::{FRAMES, Hop, Met, Trace, Twin};
 
 use super::said::{block, line, link, micros, short};
 use crate::report::left::Left;
@@ -12,11 +12,11 @@ const HOPS: usize = 24;
 /// Characters of what a frame says.
 const WHAT: usize = 160;
 
-pub(super) fn section(lost: &Trace, met: Option<&Met>) -> Markup {
+pub(super) fn section(lost: &Trace, met: Option<&Met>, twin: Option<&Twin>) -> Markup {
     html! {
         h3 { "The way of one lost packet" }
         ol.way {
-            li { (line(&lost.from.to_string())) " sent it" }
+            li { (line(&lost.from.to_string())) " sent it to " (line(&lost.to.to_string())) }
             @for hop in lost.hops.iter().take(HOPS) { (step(hop)) }
             @if lost.hops.last().is_none_or(|hop| hop.at_us.is_some()) {
                 li.died { "here it ended" }
@@ -27,13 +27,34 @@ pub(super) fn section(lost: &Trace, met: Option<&Met>) -> Markup {
                 "The route of " (node_name(met.node)) " to " (met.heading.to_string()) ": "
                 code { (line(&met.route)) }
             }
-            @if !met.rules.is_empty() {
-                details {
-                    summary { "Rules of " (node_name(met.node)) " that drop or refuse something" }
-                    pre tabindex="0" {
-                        (block(&met.rules.join("\n")))
-                        @if met.left_out > 0 { "\nand " (met.left_out) " more" }
-                    }
+            (rules(met, twin))
+        }
+    }
+}
+
+/// The rules that it may have met: those first that a healthy clone lacks.
+fn rules(met: &Met, twin: Option<&Twin>) -> Markup {
+    let node = node_name(met.node);
+    let lacked = |rule: &&String| twin.is_some_and(|twin| twin.lacks(&node, rule));
+    let (alone, others): (Vec<&String>, Vec<&String>) = met.rules.iter().partition(lacked);
+    let listed = |rules: &[&String]| {
+        let rules: Vec<&str> = rules.iter().map(|rule| rule.as_str()).collect();
+        block(&rules.join("\n"))
+    };
+    html! {
+        @if !alone.is_empty() {
+            p { "Rules of " (node) " that drop or refuse something, and that the healthy clone lacks:" }
+            pre tabindex="0" { span.died { (listed(&alone)) } }
+        }
+        @if !others.is_empty() || met.left_out > 0 {
+            details {
+                summary {
+                    @if alone.is_empty() { "Rules of " } @else { "Other rules of " }
+                    (node) " that drop or refuse something"
+                }
+                pre tabindex="0" {
+                    (listed(&others))
+                    @if met.left_out > 0 { "\nand " (met.left_out) " more" }
                 }
             }
         }
@@ -107,7 +128,8 @@ pub(super) fn frames(lost: &Trace, left: Option<&Left>) -> Markup {
             p {
                 "Every frame of the wire: "
                 a href=(link(&left.folder.join(Left::CAPTURE))) { "segment.pcapng" }
-                ", for Wireshark."
+                ", for Wireshark, with the host's wall clock. "
+                @if !lost.filter.is_empty() { "These: " code { (line(&lost.filter)) } }
             }
         }
     }

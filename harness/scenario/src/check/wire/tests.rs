@@ -556,8 +556,38 @@ fn a_lost_request_s_way_ends_with_the_hop_that_was_never_taken() {
     request node1 -> node2 never
     held by , heading for 10.1.2.2
     ");
+    // An address filter asks for the addresses of the machine behind its port.
+    cut.frames[0].lost[0].1 = Lost::Filtered;
+    insta::assert_snapshot!(traced(&trace(&crossing(&a, &b), &cut, Layout::Flat)), @"
+    request node1 -> node2 (lost: an address filter) at 0 us
+    request node1 -> node2 never
+    held by node2, heading for 10.1.2.2
+    ");
+    let to_anybody = trace_to(&End::from(&a), ("10.1.2.2:80", b.ip()), &cut);
+    assert_eq!(to_anybody.held_by, Some(2));
+    cut.frames[0].lost[0].0 = Arc::from("node1");
+    let of_its_own = trace(&crossing(&a, &b), &cut, Layout::Flat);
+    assert_eq!(of_its_own.held_by, Some(1));
     let within = trace(&crossing(&a, &c), &Seen::default(), Layout::Flat);
     insta::assert_snapshot!(traced(&within), @"held by node1, heading for 10.1.1.3");
+}
+
+#[test]
+fn a_flow_is_found_in_the_capture_by_the_addresses_that_it_has_had() {
+    let (a, b, outside) = (a(), b(), party("outside", 0, [192, 0, 2, 10]));
+    let by_ipv6 = |party: Party, address: &str| {
+        let party = party.with_ipv6(Some(address.parse().unwrap()));
+        party.by(Family::Ipv6).unwrap()
+    };
+    let [a6, b6] =
+        [(&a, "fd00::2"), (&b, "fd00::1")].map(|(it, address)| by_ipv6(it.clone(), address));
+    let syn = Sent::new(("node1", "node2"), &a, &b);
+    let back = syn.answer(("node2", "node1"), 0);
+    let on = Sent::new(("node1", "gateway"), &b, &outside);
+    let other = Sent::new(("node1", "node2"), &a6, &b6);
+    let found = |sent: &[Sent<'_>]| trace(&crossing(&a, &b), &seen(sent), Layout::Flat).filter;
+    assert_eq!(found(&[]), "");
+    insta::assert_snapshot!(found(&[syn, back, on, other]), @"(ip.addr == 10.1.1.2 && ip.addr == 10.1.2.2) || (ip.addr == 10.1.2.2 && ip.addr == 192.0.2.10) || (ipv6.addr == fd00::1 && ipv6.addr == fd00::2)");
 }
 
 #[test]

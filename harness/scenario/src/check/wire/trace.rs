@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use podwire_cluster::Layout;
 use podwire_cluster::addresses::{GATEWAY, OUTSIDE, node_name, node_number};
-use podwire_lan::witness::{Seen, Sighting, Transport, connections};
+use podwire_lan::witness::{Lost, Seen, Sighting, Transport, connections};
 use podwire_probe::Kind;
 
 use super::way::hops;
 use super::{Crossing, arrives, is_gateway, last_seen};
-use crate::check::pairs::{End, Hop, Trace, kept};
+use crate::check::pairs::{End, Hop, Trace, display_filter, kept};
 
 /// How far an unanswered request came, hop by hop.
 pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
@@ -25,6 +25,7 @@ pub(crate) fn trace(crossing: &Crossing, seen: &Seen, layout: Layout) -> Trace {
         heading: last.and_then(heading).unwrap_or(crossing.to.ip()),
         frames,
         left_out,
+        filter: display_filter(&seen.frames),
     }
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn trace_to(from: &End, (name, address): (&str, IpAddr), seen: &Seen)
     }
     let held_by = match last {
         None => from.node,
-        Some(last) if !last.lost.is_empty() => None,
+        Some(last) if !last.lost.is_empty() => filtered_by(last),
         Some(last) if went_astray(from, address, last) => node_number(&last.from),
         // What has arrived somewhere should have gone on from there.
         Some(last) => last.to.iter().find_map(|port| node_number(port)),
@@ -111,6 +112,7 @@ pub(crate) fn trace_to(from: &End, (name, address): (&str, IpAddr), seen: &Seen)
         heading: last.and_then(heading).unwrap_or(address),
         frames,
         left_out,
+        filter: display_filter(&seen.frames),
     }
 }
 
@@ -206,7 +208,7 @@ fn held_by(crossing: &Crossing, last: Option<&Sighting>, layout: Layout) -> Opti
         return Some(crossing.from.node);
     };
     if !last.lost.is_empty() {
-        return None;
+        return filtered_by(last);
     }
     let way = crossing.way_of(last, layout);
     let hop = way.iter().find(|(from, _)| **from == *last.from);
@@ -214,6 +216,13 @@ fn held_by(crossing: &Crossing, last: Option<&Sighting>, layout: Layout) -> Opti
         Some((_, to)) if arrives(last, to) => node_number(to),
         _ => node_number(&last.from),
     }
+}
+
+/// Whose addresses an address filter did not find in it. Whatever else a switch loses was lost between machines.
+fn filtered_by(last: &Sighting) -> Option<u32> {
+    let mut lost = last.lost.iter();
+    let (port, _) = lost.find(|(_, why)| *why == Lost::Filtered)?;
+    node_number(port)
 }
 
 fn heading(frame: &Sighting) -> Option<IpAddr> {
