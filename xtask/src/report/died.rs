@@ -1,8 +1,8 @@
 //! The first page of a scenario whose process died: what its run knows of it.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -26,8 +26,11 @@ pub(crate) fn write_pages(run_dir: &Path, results: &Results) {
         let folder = run_dir.join(folder);
         let file = folder.join(Left::FIRST_PAGE);
         if folder.is_dir() && !file.exists() {
-            // All of it is in results.json as well, but for the steps.
-            let _ = fs::write(file, plain::text(&page(record, &folder)));
+            // All of it is in results.json as well, but for the steps. A part of another machine's may have a link in
+            // its place: none is followed.
+            let made = File::create_new(file);
+            let text = plain::text(&page(record, &folder));
+            let _ = made.and_then(|mut file| file.write_all(text.as_bytes()));
         }
     }
 }

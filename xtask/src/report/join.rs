@@ -1,6 +1,7 @@
 //! Parts of a run on several machines, made one again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -76,7 +77,11 @@ pub(super) fn within<'a>(
 ) -> anyhow::Result<()> {
     let is_below = |folder: &Path| {
         let mut steps = folder.components();
-        steps.all(|it| matches!(it, Component::Normal(_)))
+        let is_written_so = steps.all(|it| matches!(it, Component::Normal(_)));
+        // What is not there leads nowhere.
+        let led = fs::canonicalize(part.join(folder)).ok();
+        let led = led.zip(fs::canonicalize(part).ok());
+        is_written_so && led.is_none_or(|(folder, part)| folder.starts_with(part))
     };
     for folder in folders {
         ensure!(
@@ -308,6 +313,7 @@ mod tests {
     use super::*;
     use crate::report::fixture;
     use crate::report::results::Verdict;
+    use std::os::unix::fs::symlink;
 
     fn selected(name: &str) -> Selected {
         Selected {
@@ -454,6 +460,23 @@ mod tests {
         /results/2 leads to scenarios/../../x, which is not in it
         /results/2 leads to ./x, which is not in it
         ");
+    }
+
+    #[test]
+    fn a_part_whose_link_leads_out_of_its_folder_is_refused() {
+        let all = tempfile::tempdir().unwrap();
+        let part = all.path().join("part");
+        let folders = ["own", "other"].map(|name| part.join(name).join("attempt-1"));
+        for folder in folders.iter().chain([&all.path().join("out/attempt-1")]) {
+            fs::create_dir_all(folder).unwrap();
+        }
+        symlink("own", part.join("within")).unwrap();
+        symlink("../out", part.join("leads-out")).unwrap();
+        let told = |name: &str| within(&part, [&PathBuf::from(name)]);
+        assert!(told("own/attempt-1").is_ok() && told("within/attempt-1").is_ok());
+        assert!(told("gone/attempt-1").is_ok());
+        let refused = told("leads-out/attempt-1").unwrap_err().to_string();
+        assert!(refused.ends_with("part leads to leads-out/attempt-1, which is not in it"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the attempts of scenarios that failed left in their folders, as far as `report.html` draws it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -81,17 +81,25 @@ pub(crate) fn of<'a>(
 }
 
 fn attempt(run_dir: &Path, folder: &Path) -> Left {
+    // What leads out of it is another's: a part of another machine's may have any link.
     let there = run_dir.join(folder);
-    let nodes = beginning(&there.join("nodes.txt"));
+    let all = fs::canonicalize(&there).unwrap_or_default();
+    let own = |name: &str| {
+        let path = fs::canonicalize(all.join(name)).ok()?;
+        path.starts_with(&all).then_some(path)
+    };
+    let nodes = own("nodes.txt").and_then(|it| beginning(&it));
     Left {
         folder: folder.to_owned(),
-        account: json(&there.join(Account::FILE)),
-        twin: json(&there.join(Twin::FILE)),
-        traffic: json(&there.join("timeline.json")).unwrap_or_default(),
-        consoles: consoles(&there.join("evidence")),
+        account: own(Account::FILE).and_then(|it| json(&it)),
+        twin: own(Twin::FILE).and_then(|it| json(&it)),
+        traffic: own("timeline.json")
+            .and_then(|it| json(&it))
+            .unwrap_or_default(),
+        consoles: own("evidence").map_or_else(Vec::new, |it| consoles(&it)),
         nodes: nodes.map(|it| String::from_utf8_lossy(&it).into_owned()),
-        first_page: there.join(Left::FIRST_PAGE).is_file(),
-        capture: there.join(Left::CAPTURE).is_file(),
+        first_page: own(Left::FIRST_PAGE).is_some_and(|it| it.is_file()),
+        capture: own(Left::CAPTURE).is_some_and(|it| it.is_file()),
     }
 }
 
@@ -109,9 +117,12 @@ fn beginning(path: &Path) -> Option<Vec<u8>> {
 
 /// The last words of each node's kernel; of one that said nothing, none.
 fn consoles(evidence: &Path) -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(evidence).into_iter().flatten().flatten();
+    let entries = fs::read_dir(evidence).into_iter().flatten().flatten();
     let words = entries.filter_map(|node| {
-        let words = last_lines(&node.path().join("console.log"))?;
+        let console = fs::canonicalize(node.path().join("console.log")).ok()?;
+        let words = console
+            .starts_with(evidence)
+            .then(|| last_lines(&console))??;
         let name = node.file_name().to_string_lossy().into_owned();
         (!words.is_empty()).then_some((name, words))
     });
@@ -136,7 +147,7 @@ fn last_lines(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::report::fixture;
-    use std::fs;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_there_is_read_and_what_cannot_be_understood_is_left_out() {
@@ -170,5 +181,38 @@ mod tests {
 
         results.scenarios[0].outcome = Verdict::Passed;
         assert_eq!(read(run.path(), &results).len(), 0);
+    }
+
+    #[test]
+    fn what_a_link_leads_out_to_is_not_read() {
+        let run = tempfile::tempdir().unwrap();
+        let mut results = fixture::results();
+        results.scenarios[0].outcome = Verdict::Failed;
+        results.scenarios[0].folder = Some("attempt-1".into());
+        let node = run.path().join("attempt-1/evidence/node1");
+        fs::create_dir_all(&node).unwrap();
+        let others = run.path().join("others");
+        fs::create_dir(&others).unwrap();
+        fs::write(others.join("console.log"), "a secret").unwrap();
+        symlink(others.join("console.log"), node.join("console.log")).unwrap();
+        symlink(
+            others.join("console.log"),
+            run.path().join("attempt-1/nodes.txt"),
+        )
+        .unwrap();
+        symlink(&others, run.path().join("attempt-1/evidence/node2")).unwrap();
+        let account = serde_json::to_vec(&fixture::account()).unwrap();
+        fs::write(others.join(Account::FILE), account).unwrap();
+        let link = run.path().join("attempt-1").join(Account::FILE);
+        symlink(others.join(Account::FILE), link).unwrap();
+        let left = &read(run.path(), &results)[&0];
+        let folder = "attempt-1".into();
+        assert_eq!(
+            *left,
+            Left {
+                folder,
+                ..Left::default()
+            }
+        );
     }
 }
