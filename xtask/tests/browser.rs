@@ -19,8 +19,8 @@ const LOOK: &str = r#"<!DOCTYPE html><meta charset="utf-8"><body>
 addEventListener("load", () => {
   const page = document.getElementById("frame").contentWindow, dom = page.document;
   const place = (name) => {
-    const it = dom.querySelector(name), box = it.getBoundingClientRect();
-    return { text: it.textContent, top: box.top, bottom: box.bottom, right: box.right };
+    const it = dom.querySelector(name), box = it?.getBoundingClientRect();
+    return it && { text: it.textContent, top: box.top, bottom: box.bottom, right: box.right };
   };
   const reached = [...dom.querySelectorAll("a, summary, pre, nav, .wide")];
   const asked = page.performance.getEntriesByType("resource").map((it) => it.name);
@@ -32,6 +32,10 @@ addEventListener("load", () => {
     unreachable: reached.filter((it) => it.tabIndex < 0).map((it) => it.outerHTML),
     wider: dom.documentElement.scrollWidth > 1280,
     wrong: [...dom.querySelectorAll(".pairs td")].map((it) => page.getComputedStyle(it).backgroundColor),
+    links: [...dom.querySelectorAll("a[href^='#']")].map((it) => ({
+      text: it.textContent, row: it.closest("tr") !== null,
+      to: dom.getElementById(it.hash.slice(1))?.textContent ?? null,
+    })),
     paper: page.getComputedStyle(dom.body).backgroundColor,
     ink: page.getComputedStyle(dom.body).color,
   }) + "SEEN";
@@ -118,6 +122,11 @@ fn report(project: &Path) -> PathBuf {
     fs::create_dir_all(part.join("attempt-1")).unwrap();
     fs::write(part.join("results.json"), results.to_string()).unwrap();
     fs::write(part.join("attempt-1/failure.json"), account.to_string()).unwrap();
+    merged(project)
+}
+
+/// The folder with the report of `part` alone, in which something is red.
+fn merged(project: &Path) -> PathBuf {
     let merge = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["merge", "part"])
         .current_dir(project)
@@ -126,6 +135,44 @@ fn report(project: &Path) -> PathBuf {
         .unwrap();
     assert_eq!(merge.status.code(), Some(1), "{merge:?}");
     fs::canonicalize(project.join("target/podwire/latest")).unwrap()
+}
+
+/// What `cargo xtask merge` makes of a part of a comparison in which head breaks so many scenarios.
+fn comparison(project: &Path, broken: usize) -> PathBuf {
+    fs::create_dir_all(project.join("images/bundle")).unwrap();
+    let names = (0..broken).map(|number| format!("scenario_{number}"));
+    let names: Vec<String> = names.collect();
+    let of = |side: &str| {
+        let run = json!({ "folder": format!("{side}/runs/1"), "seconds": 90.0, "error": null });
+        json!({ "flags": [], "tested": "by-hand on debian", "runs": [run] })
+    };
+    let passed =
+        json!({ "runs": vec!["passed"; 5], "reason": null, "folder": null, "again": null });
+    let scenarios = names.iter().map(|name| {
+        let head = json!({
+            "runs": vec!["failed"; 5], "reason": format!("expected an answer; seen: none of {name}"),
+            "folder": null, "again": format!("cargo xtask test --filter {name}"),
+        });
+        json!({
+            "name": name, "cluster": "by-hand", "difference": "broke", "base": passed, "head": head,
+        })
+    });
+    let comparison = json!({
+        "sentence": "", "error": null,
+        "counts": {
+            "compared": 0, "broke": 0, "recovered": 0, "now_and_then": 0, "undecided": 0, "absent": 0,
+            "fails_on_both": 0,
+        },
+        "part": {
+            "shard": "1/1", "podwire": null, "arguments": ["", ""], "scenarios": names,
+            "made_of": [{}, {}],
+        },
+        "base": of("base"), "head": of("head"), "scenarios": scenarios.collect::<Vec<_>>(),
+    });
+    let part = project.join("part");
+    fs::create_dir_all(&part).unwrap();
+    fs::write(part.join("compare.json"), comparison.to_string()).unwrap();
+    merged(project)
 }
 
 #[test]
@@ -167,6 +214,31 @@ fn the_report_opens_from_the_disk_and_its_first_screen_names_who_whom_and_where(
     let without = "rgba(0, 0, 0, 0)";
     let coloured = colours.iter().filter(|it| **it != without).count();
     assert_eq!((colours.len(), coloured), (9, 1), "{colours:?}");
+}
+
+#[test]
+#[ignore = "needs Chromium: cargo test -p xtask --test browser -- --ignored"]
+fn each_of_twenty_broken_scenarios_is_a_link_away_in_a_comparison() {
+    let project = tempfile::tempdir().unwrap();
+    let folder = comparison(project.path(), 20);
+    let opened = picture(&folder.join("report.html"), &folder.join("report.png"));
+    assert_eq!(console(&opened), [""; 0]);
+    let seen = seen(&folder, &[]);
+    assert_eq!(seen["title"], "podwire: head breaks 20 of 20 scenarios");
+    assert_eq!(seen["scripts"], 0);
+    assert_eq!(seen["wider"], false);
+    assert_eq!(seen["asked"], json!([]));
+    assert_eq!(seen["unreachable"], json!([]));
+    let links = seen["links"].as_array().unwrap();
+    assert!(links.iter().all(|it| !it["to"].is_null()), "{links:?}");
+    let rows = links.iter().filter(|it| it["row"] == true);
+    let rows: Vec<_> = rows.map(|it| (&it["text"], &it["to"])).collect();
+    assert_eq!(rows.len(), 20, "{links:?}");
+    for (number, (text, to)) in rows.into_iter().enumerate() {
+        let name = format!("scenario_{number}");
+        assert_eq!(text, &name);
+        assert!(to.as_str().unwrap().starts_with(&name), "{to}");
+    }
 }
 
 #[test]

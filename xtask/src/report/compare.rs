@@ -12,6 +12,7 @@ pub(crate) mod summary;
 
 use std::path::{Path, PathBuf};
 
+use podwire_scenario::Processors;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::rule::{Difference, RUNS, State, Tally, difference};
@@ -121,6 +122,12 @@ pub(crate) struct OnSide {
     /// The command that leads to that failure again.
     pub(crate) again: Option<String>,
 }
+    /// What stood out on the wire in it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) wire: Vec<String>,
+    /// How the host's processors served its machines.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) processors: Option<Processors>,
 
 impl OnSide {
     /// `passed 5 of 5`.
@@ -399,6 +406,8 @@ fn why_not(ran: &Ran, record: Option<&ScenarioRecord>, name: &str) -> String {
 
 /// What more runs are to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
+            side.wire = record.map_or_else(Vec::new, |it| it.wire.clone());
+            side.processors = record.and_then(|it| it.processors);
 pub(crate) struct Repeat {
     /// Names of scenarios.
     pub(crate) names: Vec<String>,

@@ -165,7 +165,7 @@ fn contents(failed: &[(usize, &ScenarioRecord)], left: &BTreeMap<usize, Left>) -
                     li {
                         a href={ "#failure-" (number + 1) } { (line(&record.name)) }
                         " " span.cell { (line(&record.cell)) } ": "
-                        (failure::in_short(record, left.get(place)))
+                        (failure::in_short(&record.reason, left.get(place)))
                     }
                 }
             }
@@ -187,7 +187,7 @@ fn others(
                 @for (place, record) in failed.iter().take(rows) {
                     li {
                         (line(&record.name)) " " span.cell { (line(&record.cell)) } ": "
-                        (failure::in_short(record, left.get(place)))
+                        (failure::in_short(&record.reason, left.get(place)))
                         @if let Some(folder) = record.folder.as_ref().filter(worth) {
                             " " a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" }
                         }

@@ -1,13 +1,13 @@
 //! A comparison as one page: the sentence, what differs, why, and the way to both sides' own pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use maud::{Markup, html};
 
 use super::said::{block, line, link, short};
-use super::{MOST, document, failure, unsettled};
+use super::{MOST, PATH, document, failure, unsettled};
 use crate::report::compare::numbers::statistics::Answer;
 use crate::report::compare::numbers::{Number, Numbers, Unmeasured, percent};
 use crate::report::compare::summary::{how_often, row as cells};
@@ -15,27 +15,73 @@ use crate::report::compare::{Compared, Comparison, Difference, FILE, OnSide, Sid
 use crate::report::left::{FAILURES, Left};
 use crate::say::text::clock;
 
-/// Rows of the table; all scenarios are in compare.json.
-const ROWS: usize = 400;
-/// Of how many is told what was said.
-const IN_FULL: usize = 60;
 /// Runs of a side that are linked.
 const RUNS: usize = 40;
 /// Characters of a name, and of a side's flags.
 const NAME: usize = 60;
 const FLAGS: usize = 200;
-/// Failures of which all is shown that they have left, from the most to the least: fewer where the page would be too
-/// long.
-const SHOWN: [usize; 5] = [FAILURES, 8, 3, 1, 0];
+/// From the most that it tells to the least: where it would be too long, it tells less.
+const ROOMS: [Room; 8] = [
+    Room::of(FAILURES, 60, 400),
+    Room::of(8, 60, 400),
+    Room::of(3, 60, 400),
+    Room::of(1, 30, 400),
+    Room::of(0, 30, 400),
+    Room::of(0, 12, 400),
+    Room::of(0, 3, 100),
+    Room::of(0, 0, 50),
+];
+
+/// How much is told.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Failures of which all is shown that they have left.
+    all_left: usize,
+    /// Of how many is told what was said.
+    in_full: usize,
+    /// Rows of each table; all of them are in compare.json.
+    rows: usize,
+}
+
+impl Room {
+    const fn of(all_left: usize, in_full: usize, rows: usize) -> Self {
+        Self {
+            all_left,
+            in_full,
+            rows,
+        }
+    }
+}
+
+/// What failures have left, by their folders.
+struct AllLeft<'a> {
+    known: &'a BTreeMap<PathBuf, Left>,
+    /// Those of which all of it is shown.
+    shown: BTreeSet<&'a Path>,
+}
+
+impl AllLeft<'_> {
+    fn of(&self, side: &OnSide) -> Option<&Left> {
+        self.known.get(side.folder.as_deref()?)
+    }
+
+    /// Of a side whose failure is shown whole.
+    fn shown(&self, side: &OnSide) -> Option<&Left> {
+        let folder = side.folder.as_deref()?;
+        self.of(side).filter(|_| self.shown.contains(folder))
+    }
+}
 
 /// The page, with what failures have left by their folders. It leads to both sides' pages by relative paths: all of it
 /// can be moved as a whole.
 pub(crate) fn page(comparison: &Comparison, left: &BTreeMap<PathBuf, Left>) -> String {
     let mut page = String::new();
-    for most in SHOWN {
-        let first = comparison.failures().take(most);
-        let first = first.filter_map(|folder| Some((folder, left.get(folder)?)));
-        page = whole(comparison, &first.collect());
+    for room in ROOMS {
+        let left = AllLeft {
+            known: left,
+            shown: comparison.failures().take(room.all_left).collect(),
+        };
+        page = whole(comparison, &left, room);
         if page.len() <= MOST {
             break;
         }
@@ -43,10 +89,20 @@ pub(crate) fn page(comparison: &Comparison, left: &BTreeMap<PathBuf, Left>) -> S
     page
 }
 
-fn whole(comparison: &Comparison, left: &BTreeMap<&Path, &Left>) -> String {
+fn whole(comparison: &Comparison, left: &AllLeft<'_>, room: Room) -> String {
     let shown = comparison.scenarios.iter();
     let shown: Vec<&Compared> = shown.filter(|it| it.difference.is_shown()).collect();
+    let told = shown.iter().take(room.in_full).zip(1..);
+    let told: Vec<(&Compared, usize)> = told
+        .map(|(it, number)| (*it, number))
+        .filter(|(it, _)| has_reason(it))
+        .collect();
     let body = html! {
+        @if let Some((_, first)) = told.first() {
+            a.skip href={ "#differs-" (first) } { "To the first that differs, and why" }
+        }
+        @if comparison.numbers.is_some() { a.skip href="#numbers" { "To the numbers" } }
+        a.skip href="#runs" { "To the runs of both sides" }
         header {
             h1 { (line(&comparison.sentence)) }
             @if let Some(error) = &comparison.error {
@@ -61,9 +117,9 @@ fn whole(comparison: &Comparison, left: &BTreeMap<&Path, &Left>) -> String {
             }
         }
         main {
-            @if !shown.is_empty() { (table(&shown)) }
-            @for it in shown.iter().take(IN_FULL) { (section(it, left)) }
-            @if let Some(numbers) = &comparison.numbers { (of_numbers(numbers)) }
+            @if !shown.is_empty() { (table(&shown, left, room)) }
+            @for (it, number) in told { (section(number, it, left)) }
+            @if let Some(numbers) = &comparison.numbers { (of_numbers(numbers, room)) }
             (runs(comparison))
         }
         footer {
@@ -93,22 +149,41 @@ fn side(name: &str, side: &Side) -> Markup {
     }
 }
 
-fn table(shown: &[&Compared]) -> Markup {
+/// Whether there is a section of it: unless it passed, a side has said something.
+fn has_reason(it: &Compared) -> bool {
+    [&it.base, &it.head]
+        .iter()
+        .any(|side| side.reason.is_some())
+}
+
+/// Who and whom, of head where it failed there.
+fn in_short(it: &Compared, left: &AllLeft<'_>) -> String {
+    let mut sides = [&it.head, &it.base].into_iter();
+    let told = sides.find_map(|side| Some((side, side.reason.as_ref()?)));
+    told.map_or_else(String::new, |(side, reason)| {
+        failure::in_short(reason, left.of(side))
+    })
+}
+
+fn table(shown: &[&Compared], left: &AllLeft<'_>, room: Room) -> Markup {
     html! {
         div.wide tabindex="0" role="region" aria-label="What differs" {
             table {
                 thead {
                     tr {
-                        @for name in ["scenario", "cluster", "verdict", "base", "head"] {
+                        @for name in ["scenario", "cluster", "verdict", "base", "head", "what was seen"] {
                             th scope="col" { (name) }
                         }
                     }
                 }
                 tbody {
-                    @for it in shown.iter().take(ROWS) {
+                    @for (number, it) in shown.iter().enumerate().take(room.rows) {
+                        @let name = short(&it.name, NAME);
                         tr {
                             th scope="row" {
-                                (short(&it.name, NAME))
+                                @if number < room.in_full && has_reason(it) {
+                                    a href={ "#differs-" (number + 1) } { (name) }
+                                } @else { (name) }
                                 @if let Some(part) = &it.part {
                                     " " span.cell { "part " (short(part, NAME)) }
                                 }
@@ -119,17 +194,18 @@ fn table(shown: &[&Compared]) -> Markup {
                             }
                             td { (it.base.in_short()) }
                             td { (it.head.in_short()) }
+                            td { (in_short(it, left)) }
                         }
                     }
                 }
             }
         }
-        @if shown.len() > ROWS { p { (shown.len() - ROWS) " more are in " (FILE) "." } }
+        @if shown.len() > room.rows { p { (shown.len() - room.rows) " more are in " (FILE) "." } }
     }
 }
 
 /// What was measured, and what could not be.
-fn of_numbers(numbers: &Numbers) -> Markup {
+fn of_numbers(numbers: &Numbers, room: Room) -> Markup {
     html! {
         section id="numbers" {
             h2 { "Numbers" }
@@ -143,7 +219,7 @@ fn of_numbers(numbers: &Numbers) -> Markup {
                             }
                         }
                         tbody {
-                            @for it in numbers.metrics.iter().take(ROWS) { (number(it)) }
+                            @for it in numbers.metrics.iter().take(room.rows) { (number(it)) }
                         }
                     }
                 }
@@ -154,7 +230,7 @@ fn of_numbers(numbers: &Numbers) -> Markup {
                     (percent(numbers.margin)) ". Every pair is in " (FILE) "."
                 }
             }
-            @for (sides, it) in numbers.told_unmeasured().into_iter().take(IN_FULL) {
+            @for (sides, it) in numbers.told_unmeasured().into_iter().take(room.in_full) {
                 (not_measured(&sides, it))
             }
         }
@@ -184,9 +260,7 @@ fn not_measured(sides: &str, it: &Unmeasured) -> Markup {
         h3 {
             (short(sides, NAME)) ": " (short(it.what(), NAME)) " on "
             (short(&it.cluster, NAME)) " " (how_often(it))
-            @if let Some(folder) = &it.folder {
-                " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
-            }
+            (first_page(it.folder.as_deref()))
         }
         pre.sentence tabindex="0" { (block(&it.reason)) }
         @if let Some(again) = &it.again { pre tabindex="0" { code { (block(again)) } } }
@@ -194,32 +268,36 @@ fn not_measured(sides: &str, it: &Unmeasured) -> Markup {
 }
 
 /// What both sides said of a scenario, unless it passed.
-fn section(it: &Compared, left: &BTreeMap<&Path, &Left>) -> Markup {
-    let sides = [("base", &it.base), ("head", &it.head)];
+fn section(number: usize, it: &Compared, left: &AllLeft<'_>) -> Markup {
     html! {
-        @if sides.iter().any(|(_, side)| side.reason.is_some()) {
-            section.failure {
-                h2 {
-                    (short(&it.name, NAME)) " "
-                    span.cell { (short(&it.cluster, NAME)) ", " (it.difference.to_string()) }
-                }
-                @for (name, side) in sides { (said(name, side, left)) }
+        section.failure id={ "differs-" (number) } {
+            h2 {
+                (short(&it.name, NAME)) " "
+                span.cell { (short(&it.cluster, NAME)) ", " (it.difference.to_string()) }
             }
+            (said("base", &it.base, left))
+            (said("head", &it.head, left))
         }
     }
 }
 
-fn said(name: &str, side: &OnSide, left: &BTreeMap<&Path, &Left>) -> Markup {
-    let folder = side.folder.as_deref();
+/// The way to an attempt's page for a person.
+fn first_page(folder: Option<&Path>) -> Markup {
+    let worth = |folder: &&Path| folder.as_os_str().len() <= PATH;
+    html! {
+        @if let Some(folder) = folder.filter(worth) {
+            " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
+        }
+    }
+}
+
+fn said(name: &str, side: &OnSide, left: &AllLeft<'_>) -> Markup {
+    let left = left.shown(side);
     html! {
         @if let Some(reason) = &side.reason {
-            h3 {
-                (name) ": " (side.in_short())
-                @if let Some(folder) = folder {
-                    " (" a href=(link(&folder.join(Left::FIRST_PAGE))) { "first page" } ")"
-                }
-            }
-            (failure::shown(reason, folder.and_then(|folder| left.get(folder).copied())))
+            h3 { (name) ": " (side.in_short()) (first_page(side.folder.as_deref())) }
+            (failure::shown(reason, left))
+            (failure::stood_out(&side.wire, side.processors, left))
             @if let Some(again) = &side.again { pre tabindex="0" { code { (block(again)) } } }
         }
     }
@@ -235,16 +313,18 @@ fn runs(comparison: &Comparison) -> Markup {
     html! {
         section id="runs" {
             h2 { "Runs: " (time(total)) " in all" }
-            table {
-                tbody {
-                    @for (name, side) in sides {
-                        @for (number, run) in side.runs.iter().enumerate().take(RUNS) {
-                            (row(&format!("{name}, run {}", number + 1), run, &time(run.seconds)))
+            div.wide tabindex="0" role="region" aria-label="Runs" {
+                table {
+                    tbody {
+                        @for (name, side) in sides {
+                            @for (number, run) in side.runs.iter().enumerate().take(RUNS) {
+                                (row(&format!("{name}, run {}", number + 1), run, &time(run.seconds)))
+                            }
                         }
-                    }
-                    @for (name, side) in sides {
-                        @for (number, run) in side.measured.iter().enumerate().take(RUNS) {
-                            (row(&format!("{name}, pair {}", number + 1), run, &time(run.seconds)))
+                        @for (name, side) in sides {
+                            @for (number, run) in side.measured.iter().enumerate().take(RUNS) {
+                                (row(&format!("{name}, pair {}", number + 1), run, &time(run.seconds)))
+                            }
                         }
                     }
                 }
@@ -277,6 +357,7 @@ mod tests {
             reason: Some(reason.into()),
             folder: Some("head/runs/1/by-hand-nftables-routes/scenarios/a/attempt-1".into()),
             again: Some("cargo xtask test --bootstrap by-hand --filter a".into()),
+            ..OnSide::default()
         };
         let passed = OnSide {
             runs: [State::Passed; 5].into(),
@@ -397,6 +478,66 @@ mod tests {
         left.consoles = vec![("node1".into(), "x".repeat(8000)); MOST / 8000];
         let told = page(&comparison, &BTreeMap::from([(folder, left)]));
         assert!(told.len() <= MOST && told.contains("expected this"));
+        // Who and whom are in its row all the same.
+        assert!(
+            told.contains("on node1) to blue-589d7cd7d5-b3b3b (10.1.2.3 on node2): timed out</td>")
+        );
+    }
+
+    #[test]
+    fn each_row_leads_to_its_section_with_what_stood_out_in_it() {
+        let mut broke = compared("every_pair", Difference::Broke, "expected this; seen: that");
+        broke.head.wire = vec!["node1 -> node2: TCP reset (1)".into()];
+        broke.head.processors = Some(podwire_scenario::Processors {
+            ran: 10.0,
+            waited: 90.0,
+        });
+        let mut absent = compared("names", Difference::OnlyBase, "");
+        absent.head.reason = None;
+        let other = compared("routes", Difference::Broke, "another reason");
+        let left = Left {
+            folder: broke.head.folder.clone().unwrap(),
+            nodes: Some("node2: its clock is 3 s ahead".into()),
+            ..Left::default()
+        };
+        let comparison = comparison(vec![absent, broke, other]);
+        let told = page(&comparison, &BTreeMap::from([(left.folder.clone(), left)]));
+        assert!(
+            told.contains("<a class=\"skip\" href=\"#differs-2\">"),
+            "{told}"
+        );
+        assert!(told.contains("<a href=\"#differs-3\">routes</a>"), "{told}");
+        assert!(!told.contains("differs-1"), "nothing is told of it: {told}");
+        assert!(told.contains("<td>another reason</td>"), "{told}");
+        let (_, section) = told.split_once("id=\"differs-2\"").unwrap();
+        let (section, _) = section.split_once("</section>").unwrap();
+        for it in [
+            "TCP reset (1)",
+            "The host was busy",
+            "its clock is 3 s ahead",
+        ] {
+            assert!(section.contains(it), "{it}: {section}");
+        }
+    }
+
+    #[test]
+    fn however_much_both_sides_say_the_page_has_its_bounds() {
+        let reason = "\"<&\u{1b}".repeat(2000);
+        let folder = |number: usize, side: &str| Some(format!("{side}/{number}").into());
+        let many = (0..400).map(|number| {
+            let mut one = compared(&reason, Difference::NowAndThen, &reason);
+            one.head.folder = folder(number, "head");
+            one.head.wire = vec![reason.clone(); 10];
+            one.base = OnSide {
+                folder: folder(number, "base"),
+                ..one.head.clone()
+            };
+            one
+        });
+        let told = page(&comparison(many.collect()), &BTreeMap::new());
+        assert!(told.len() <= MOST, "{}", told.len());
+        // Nearly as much as there is room for.
+        assert!(told.len() > MOST / 8, "{}", told.len());
     }
 
     #[test]

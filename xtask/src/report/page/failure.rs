@@ -1,7 +1,7 @@
 //! One scenario that failed: who, whom, where; then what is known of it.
 
 use maud::{Markup, html};
-use podwire_scenario::{Account, Pair};
+use podwire_scenario::{Account, Pair, Processors};
 
 use super::said::{block, line, link, millis, short};
 use super::{matrix, timeline, twin, way};
@@ -17,7 +17,8 @@ pub(super) fn section(number: usize, record: &ScenarioRecord, left: Option<&Left
         section.failure id={ "failure-" (number) } {
             h2 { (line(&record.name)) " " span.cell { (line(&record.cell)) } }
             (shown(&record.reason, left))
-            (stood_out(record, left))
+            (stood_out(&record.wire, record.processors, left))
+            (missed(record))
             (again(record, left))
         }
     }
@@ -29,8 +30,8 @@ pub(super) fn shown(reason: &str, left: Option<&Left>) -> Markup {
     let account = left.and_then(|left| left.account.as_ref());
     let pairs = account.and_then(|account| account.pairs.as_ref());
     let lost = pairs.and_then(|pairs| pairs.lost.as_ref());
-    html! {
     let twin = left.and_then(|left| left.twin.as_ref());
+    html! {
         @match account {
             Some(account) => {
                 (sentence(account))
@@ -50,7 +51,7 @@ pub(super) fn shown(reason: &str, left: Option<&Left>) -> Markup {
 }
 
 /// In one line, for a list.
-pub(super) fn in_short(record: &ScenarioRecord, left: Option<&Left>) -> String {
+pub(super) fn in_short(reason: &str, left: Option<&Left>) -> String {
     let account = left.and_then(|left| left.account.as_ref());
     let told = account.and_then(|account| {
         let (pair, ..) = wrong(account)?;
@@ -58,7 +59,7 @@ pub(super) fn in_short(record: &ScenarioRecord, left: Option<&Left>) -> String {
         let cause = cause.unwrap_or_default();
         Some(format!("{} to {}: {cause}", pair.from, pair.to))
     });
-    short(&told.unwrap_or_else(|| record.reason.clone()), SHORT)
+    short(&told.unwrap_or_else(|| reason.to_owned()), SHORT)
 }
 
 /// A pair that is wrong, how many are, and of how many: that of the lost packet whose way is drawn, or the first.
@@ -142,15 +143,19 @@ fn words(account: &Account) -> Markup {
     }
 }
 
-/// What stood out on the wire and on the nodes.
-fn stood_out(record: &ScenarioRecord, left: Option<&Left>) -> Markup {
+/// What stood out on the wire, on the host and on the nodes.
+pub(super) fn stood_out(
+    wire: &[String],
+    processors: Option<Processors>,
+    left: Option<&Left>,
+) -> Markup {
     let nodes = left.and_then(|left| left.nodes.as_deref());
     html! {
-        @if !record.wire.is_empty() {
+        @if !wire.is_empty() {
             h3 { "What stood out on the wire" }
-            pre tabindex="0" { (block(&record.wire.join("\n"))) }
+            pre tabindex="0" { (block(&wire.join("\n"))) }
         }
-        @if let Some(short) = record.processors.filter(|it| it.are_short()) {
+        @if let Some(short) = processors.filter(|it| it.are_short()) {
             h3 { "The host was busy" }
             p { "While it ran, " (line(&short.to_string())) "." }
         }
@@ -158,6 +163,11 @@ fn stood_out(record: &ScenarioRecord, left: Option<&Left>) -> Markup {
             h3 { "What stands out on the nodes" }
             pre tabindex="0" { (block(nodes)) }
         }
+    }
+}
+
+fn missed(record: &ScenarioRecord) -> Markup {
+    html! {
         @let missed: Vec<_> = record.sabotages.iter().filter(|it| !it.caught).collect();
         @if !missed.is_empty() {
             h3 { "Sabotages that were not caught" }

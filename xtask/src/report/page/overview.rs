@@ -158,13 +158,15 @@ fn times(results: &Results) -> Markup {
     let total: f64 = results.phases.iter().map(|phase| phase.seconds).sum();
     html! {
         h3 { "Where the time went: " (time(total)) " in all" }
-        table {
-            tbody {
-                @for phase in results.phases.iter().take(PHASES) {
-                    tr {
-                        th scope="row" { (short(&phase.name, NAME)) }
-                        td.time { (time(phase.seconds)) }
-                        td { @if phase.cached { "cached" } }
+        div.wide tabindex="0" role="region" aria-label="Where the time went" {
+            table {
+                tbody {
+                    @for phase in results.phases.iter().take(PHASES) {
+                        tr {
+                            th scope="row" { (short(&phase.name, NAME)) }
+                            td.time { (time(phase.seconds)) }
+                            td { @if phase.cached { "cached" } }
+                        }
                     }
                 }
             }

@@ -24,27 +24,29 @@ pub(super) fn section(results: &Results, rows: usize) -> Markup {
             section id="readings" {
                 h2 { "Readings" }
                 p { "Each was taken once, and says something only beside others: cargo xtask compare." }
-                table {
-                    thead {
-                        tr {
-                            @for name in ["metric", "cluster", "read", "unit"] {
-                                th scope="col" { (name) }
+                div.wide tabindex="0" role="region" aria-label="Readings" {
+                    table {
+                        thead {
+                            tr {
+                                @for name in ["metric", "cluster", "read", "unit"] {
+                                    th scope="col" { (name) }
+                                }
                             }
                         }
-                    }
-                    tbody {
-                        @for (record, it) in each.take(rows) {
-                            tr {
-                                th scope="row" { (short(&it.metric, NAME)) }
-                                td { (short(&record.cell, NAME)) }
-                                @match &it.read {
-                                    Read::Value(value) => {
-                                        td.time { (digits(*value)) }
-                                        td { (short(&it.unit, UNIT)) }
-                                    }
-                                    Read::Unread(why) => {
-                                        td.time { "-" }
-                                        td { (short(why, WHY)) }
+                        tbody {
+                            @for (record, it) in each.take(rows) {
+                                tr {
+                                    th scope="row" { (short(&it.metric, NAME)) }
+                                    td { (short(&record.cell, NAME)) }
+                                    @match &it.read {
+                                        Read::Value(value) => {
+                                            td.time { (digits(*value)) }
+                                            td { (short(&it.unit, UNIT)) }
+                                        }
+                                        Read::Unread(why) => {
+                                            td.time { "-" }
+                                            td { (short(why, WHY)) }
+                                        }
                                     }
                                 }
                             }
