@@ -16,10 +16,11 @@ use podwire_scenario::Processors;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::rule::{Difference, RUNS, State, Tally, difference};
+use crate::plan::phase::Phase;
 use crate::report::compare::cluster::cluster;
 use crate::report::compare::numbers::{Asked, Numbers, Taken};
 use crate::report::compare::part::Part;
-use crate::report::results::{PAGE, Results, ScenarioRecord, Verdict};
+use crate::report::results::{NOT_SET_UP, PAGE, Results, ScenarioRecord, Verdict};
 
 /// The comparison as data, in its folder.
 pub(crate) const FILE: &str = "compare.json";
@@ -121,13 +122,13 @@ pub(crate) struct OnSide {
     pub(crate) folder: Option<PathBuf>,
     /// The command that leads to that failure again.
     pub(crate) again: Option<String>,
-}
     /// What stood out on the wire in it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) wire: Vec<String>,
     /// How the host's processors served its machines.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) processors: Option<Processors>,
+}
 
 impl OnSide {
     /// `passed 5 of 5`.
@@ -243,7 +244,7 @@ impl Comparison {
             measured: Vec::new(),
         };
         Self {
-            sentence: counts.sentence(),
+            sentence: not_set_up(base, head).unwrap_or_else(|| counts.sentence()),
             error,
             counts,
             part: None,
@@ -299,6 +300,28 @@ impl Ran {
             results: &self.results,
         }
     }
+}
+
+/// That head never had a cluster, where base had one: that breaks more than any scenario.
+fn not_set_up(base: &[Ran], head: &[Ran]) -> Option<String> {
+    let (base, head) = (&base.first()?.results, &head.first()?.results);
+    let has_verdict = base
+        .scenarios
+        .iter()
+        .any(|it| it.outcome != Verdict::Skipped);
+    let mut of_head = head.scenarios.iter();
+    let none = of_head.all(|it| it.outcome == Verdict::Skipped && it.reason == NOT_SET_UP);
+    if head.scenarios.is_empty() || !has_verdict || !none {
+        return None;
+    }
+    let phase = head.phases.last().map(|it| it.name.as_str());
+    Some(match phase {
+        Some(phase) if phase == Phase::Stage.name() => {
+            "head's cluster could not be made, where base's could".to_owned()
+        }
+        Some(phase) => format!("head could not be set up, where base could: its {phase} failed"),
+        None => "head could not be set up, where base could".to_owned(),
+    })
 }
 
 /// What had not settled in any of these runs: most often all of them begin with the same stages.
@@ -383,6 +406,8 @@ fn on_side(runs: &[Ran], name: &str, of: &str) -> OnSide {
             side.reason = record.map(|it| it.reason.clone());
             side.folder = record.and_then(|it| Some(ran.run.folder.join(it.folder.as_ref()?)));
             side.again = record.and_then(|it| it.again.clone());
+            side.wire = record.map_or_else(Vec::new, |it| it.wire.clone());
+            side.processors = record.and_then(|it| it.processors);
         } else if number == 0 && matches!(state, State::NotRun | State::NoVerdict) {
             side.reason = Some(why_not(ran, record, name));
         }
@@ -406,8 +431,6 @@ fn why_not(ran: &Ran, record: Option<&ScenarioRecord>, name: &str) -> String {
 
 /// What more runs are to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-            side.wire = record.map_or_else(Vec::new, |it| it.wire.clone());
-            side.processors = record.and_then(|it| it.processors);
 pub(crate) struct Repeat {
     /// Names of scenarios.
     pub(crate) names: Vec<String>,

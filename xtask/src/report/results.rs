@@ -13,6 +13,9 @@ use crate::report::whole::Whole;
 /// The same as a page for people.
 pub(crate) const PAGE: &str = "report.html";
 
+/// Why a scenario has no result where the set-up failed before it.
+pub(crate) const NOT_SET_UP: &str = "set-up failed before it";
+
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {

@@ -458,7 +458,7 @@ impl Runs<'_> {
         };
         interrupts.tell_first(None);
         let took = started.elapsed();
-        let stop = self.stop(name, status.code(), &log);
+        let stop = self.stop(name, status.code());
         let folder = newest(&output).filter(|newest| before.as_ref() != Some(newest));
         let kept = match folder {
             Some(folder) => self.keep(name, what, &folder, (took, stop.as_ref()))?,
@@ -467,12 +467,16 @@ impl Runs<'_> {
         let last = self.kept(what)[place].last().filter(|_| kept);
         let error = match last {
             Some(last) => last.results.error.clone(),
-            None => Some(format!("its run left no results; see {}", log.display())),
+            None => Some(format!(
+                "it left no results; what it said is on the terminal, and what it printed in {}",
+                self.session.workspace.shown(&log).display()
+            )),
         };
         match (stop, error) {
             (Some(stop), _) => Err(stop),
             (None, Some(error)) => Err(Stop::setup(format!("{}: {error}", name.text()))),
             (None, None) => {
+            (Some(Stop::Setup(how)), Some(error)) => Err(Stop::setup(format!("{how}: {error}"))),
                 let so_far = self.so_far(Some(UNFINISHED.to_owned()));
                 Ok(files::write_comparison(&self.folder, &so_far)?)
             }
@@ -507,7 +511,7 @@ impl Runs<'_> {
     }
 
     /// Why there is nothing more to compare after a run that ended like this.
-    fn stop(&self, name: Name, code: Option<i32>, log: &Path) -> Option<Stop> {
+    fn stop(&self, name: Name, code: Option<i32>) -> Option<Stop> {
         let code = match code {
             Some(0 | 1) => return None,
             Some(code) if code == i32::from(INTERRUPTED) => return Some(Stop::Interrupted),
@@ -516,9 +520,8 @@ impl Runs<'_> {
             None => "a signal".to_owned(),
         };
         Some(Stop::setup(format!(
-            "{}: its run ended with {code} and has no verdicts; what it said is above, and in {}",
-            name.text(),
-            self.session.workspace.shown(log).display()
+            "{}: its run ended with {code}",
+            name.text()
         )))
     }
 

@@ -24,7 +24,7 @@ use crate::prepare::preparation::{Judged, Preparation};
 use crate::prepare::space::Demand;
 use crate::prepare::{node_tree, parts};
 use crate::report::merge::{self, Extent, Merged, Seen, Unfinished};
-use crate::report::results::{self, Results, ScenarioRecord};
+use crate::report::results::{self, NOT_SET_UP, Results, ScenarioRecord};
 use crate::report::whole::{self, Whole};
 use crate::report::{breaks, files, summary};
 use crate::run::nextest::{self, Ended, Nextest};
@@ -493,7 +493,7 @@ impl<'a> Run<'a> {
             Ok(Done::Untrusted) => Some("the harness's own tests failed".to_owned()),
             // Whatever ran has left its results.
             Err(_) if ran => None,
-            Err(Stop::Setup(_)) => Some("set-up failed before it".to_owned()),
+            Err(Stop::Setup(_)) => Some(NOT_SET_UP.to_owned()),
             Err(Stop::Interrupted) => Some(CutShort::AtWork.to_string()),
             Err(stop) => Some(
                 stop.words()

@@ -153,6 +153,39 @@ fn flags() -> [Vec<String>; 2] {
 }
 
 #[test]
+fn a_head_without_a_cluster_where_base_had_one_is_said_in_the_sentence() {
+    let told = |head: &[(&str, &str, Verdict)], phase: Option<&str>, reason: &str| {
+        let base = ran(1, &[("a", BY_HAND, Verdict::Passed)]);
+        let mut head = ran(1, head);
+        head.results.phases.truncate(phase.is_some().into());
+        for record in &mut head.results.phases {
+            record.name = phase.unwrap_or_default().to_owned();
+        }
+        for record in &mut head.results.scenarios {
+            record.reason = reason.to_owned();
+        }
+        Comparison::of(flags(), (&[base], &[head]), None).sentence
+    };
+    let skipped = [("a", BY_HAND, Verdict::Skipped)];
+    let told = [
+        told(&skipped, Some("stage"), NOT_SET_UP),
+        told(&skipped, Some("bundle"), NOT_SET_UP),
+        told(&skipped, None, NOT_SET_UP),
+        told(&skipped, Some("stage"), "ended by Ctrl-C"),
+        told(&[("a", BY_HAND, Verdict::Passed)], Some("stage"), ""),
+        told(&[], Some("stage"), ""),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"
+    head's cluster could not be made, where base's could
+    head could not be set up, where base could: its bundle failed
+    head could not be set up, where base could
+    no scenario has a verdict on both sides
+    head breaks none of 1 scenario
+    no scenario has a verdict on both sides
+    ");
+}
+
+#[test]
 fn first_runs_say_what_is_to_be_repeated_and_all_of_them_what_differs() {
     let (base, head) = sides();
     let first = Comparison::of(flags(), (&base[..1], &head[..1]), None);
