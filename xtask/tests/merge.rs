@@ -306,6 +306,33 @@ fn a_part_that_nobody_has_numbered_is_refused_before_anything_is_done() {
     assert!(said.contains("CI_NODE_INDEX"), "{said}");
 }
 
+#[test]
+fn a_part_that_a_ci_system_has_numbered_is_the_one_of_that_number() {
+    let cache = tempfile::tempdir().unwrap();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let planned = |words: &[&str], set: &[(&str, &str)]| {
+        let mut command = command(project, words);
+        command.env("PODWIRE_CACHE", cache.path());
+        let done = command.envs(set.iter().copied()).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let gitlab = [("CI_NODE_INDEX", "2"), ("CI_NODE_TOTAL", "3")];
+    let job = [("JOB_COMPLETION_INDEX", "0")];
+    for command in [&["test", "--plan"][..], &["compare", "", "", "--plan"]] {
+        // What is free of memory and disk is another each time.
+        let plan = |shard: &str, set| {
+            let told = planned(&[command, &["--shard", shard]].concat(), set);
+            let lines = told.lines().filter(|line| !line.contains("available"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let [first, second] = ["1/3", "2/3"].map(|shard| plan(shard, &[]));
+        assert_ne!(first, second);
+        assert_eq!(plan("auto", &gitlab), second, "{command:?}");
+        assert_eq!(plan("auto/3", &job), first, "{command:?}");
+    }
+}
+
 /// What depends on how a machine runs guests is not in it, and does not end it.
 #[test]
 fn what_is_only_prepared_is_planned_without_machines() {
