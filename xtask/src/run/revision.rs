@@ -45,6 +45,8 @@ pub(crate) struct Revision {
     place: PathBuf,
     /// Whether the user's files differ from it, where it is the commit that they are based on.
     pub(crate) leaves_changes_out: bool,
+    /// Whether it has submodules (gitmodules(5)), which no checkout has by itself.
+    pub(crate) has_submodules: bool,
 }
 
 impl Revision {
@@ -69,6 +71,7 @@ impl Revision {
         } else {
             String::new()
         };
+        let modules = asked(&["cat-file", "-e", &format!("{commit}:.gitmodules")]);
         let built_by = recipe.build.unwrap_or_default();
         let key = Digest::sha256_of(format!("{commit}\n{built_by}").as_bytes()).to_string();
         let (_, key) = key.split_at(key.len() - 8);
@@ -78,6 +81,7 @@ impl Revision {
             place: session.workspace.revisions().join(format!("{short}-{key}")),
             commit,
             leaves_changes_out: !status.is_empty(),
+            has_submodules: modules.is_ok(),
         })
     }
 

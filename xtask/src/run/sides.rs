@@ -113,6 +113,11 @@ impl Named<'_> {
             let repository = recipe.repository.display();
             text += &format!("\n{name}: what is not committed in {repository} is not in it");
         }
+        if revision.has_submodules {
+            text += &format!(
+                "\n{name}: its submodules are checked out only where --build does it: git submodule update --init"
+            );
+        }
         text + "\n"
     }
 
