@@ -106,7 +106,10 @@ pub(crate) fn compare(
         }
     }
     if flags[0] == flags[1] {
-        outln!("They are the same: whatever differs shows how often the comparison itself errs.");
+        outln!(
+            "They are the same, and have one frozen cluster: whatever differs shows how often the comparison itself \
+             errs by chance, and not how two clusters of the same may differ."
+        );
     }
     if args.plan {
         out!("{lacks}");
@@ -473,10 +476,10 @@ impl Runs<'_> {
             )),
         };
         match (stop, error) {
+            (Some(Stop::Setup(how)), Some(error)) => Err(Stop::setup(format!("{how}: {error}"))),
             (Some(stop), _) => Err(stop),
             (None, Some(error)) => Err(Stop::setup(format!("{}: {error}", name.text()))),
             (None, None) => {
-            (Some(Stop::Setup(how)), Some(error)) => Err(Stop::setup(format!("{how}: {error}"))),
                 let so_far = self.so_far(Some(UNFINISHED.to_owned()));
                 Ok(files::write_comparison(&self.folder, &so_far)?)
             }

@@ -124,7 +124,8 @@ pub(crate) struct CompareArgs {
     /// Both sides have paths relative to here
     #[arg(value_name = "BASE", allow_hyphen_values = true)]
     pub(crate) base: String,
-    /// What may break something, likewise. The same as BASE shows how often the comparison itself errs
+    /// What may break something, likewise. The same as BASE shows how often the comparison itself errs by
+    /// chance; both have one frozen cluster then, and how two of the same may differ is not shown
     #[arg(value_name = "HEAD", allow_hyphen_values = true)]
     pub(crate) head: String,
     /// The git repository of which a side is a revision. Each is checked out, and built, in
