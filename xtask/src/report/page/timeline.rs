@@ -32,6 +32,7 @@ pub(super) fn section(left: &Left) -> Markup {
     html! {
         @if !steps.is_empty() || earlier.is_some() || !left.traffic.is_empty() || !left.consoles.is_empty() {
             h3 { "When" }
+            p.legend { "Times are seconds since the clone's network was there." }
         }
         @if let Some(account) = account {
             @if more > 0 { p { "The first " (more) " steps are on the first page; here from step " (more + 1) " on." } }
