@@ -63,6 +63,13 @@ fn last_lab(folder: &Path) -> Option<(String, String)> {
     let written =
         |lab: &Path| -> io::Result<SystemTime> { fs::metadata(lab.join(STEPS))?.modified() };
     let labs = fs::read_dir(folder).ok()?.flatten().map(|it| it.path());
+    // A link of another machine's may lead to what is nobody's steps.
+    let all = fs::canonicalize(folder).ok()?;
+    let is_own = |lab: &PathBuf| {
+        let steps = fs::canonicalize(lab.join(STEPS));
+        steps.is_ok_and(|steps| steps.starts_with(&all))
+    };
+    let labs = labs.filter(is_own);
     let labs = labs.filter_map(|lab| Some((written(&lab).ok()?, lab)));
     let (_, lab): (SystemTime, PathBuf) = labs.max()?;
     let said = fs::read(lab.join(STEPS)).ok()?;
@@ -77,6 +84,7 @@ fn last_lab(folder: &Path) -> Option<(String, String)> {
 mod tests {
     use super::*;
     use crate::report::fixture::results;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn who_died_has_a_page_with_what_it_did_last_and_who_wrote_one_keeps_it() {
@@ -93,12 +101,12 @@ mod tests {
             again: Some(format!("cargo xtask test --filter {name}")),
             ..results().scenarios[0].clone()
         };
-        let names = ["in_its_lab", "before_any", "with_its_own", "gone"];
+        let names = ["in_its_lab", "before_any", "with_its_own", "linked", "gone"];
         let results = Results {
             scenarios: names.map(failed).into(),
             ..results()
         };
-        for name in &names[..3] {
+        for name in &names[..4] {
             fs::create_dir_all(run.path().join(folder(name))).unwrap();
         }
         let lab = run.path().join(folder("in_its_lab")).join("scenario");
@@ -107,12 +115,16 @@ mod tests {
         fs::write(lab.join(STEPS), steps.collect::<String>()).unwrap();
         let page = |name: &str| run.path().join(folder(name)).join(Left::FIRST_PAGE);
         fs::write(page("with_its_own"), "its own").unwrap();
+        // Nothing is read or written where a link leads out.
+        let out = run.path().join("out");
+        symlink(&out, page("linked")).unwrap();
+        symlink(&lab, run.path().join(folder("before_any")).join("scenario")).unwrap();
 
         write_pages(run.path(), &results);
         let said = |name: &str| fs::read_to_string(page(name)).unwrap();
         insta::assert_snapshot!(said("in_its_lab"));
         assert!(said("before_any").contains("It has not come to a lab."));
         assert_eq!(said("with_its_own"), "its own");
-        assert!(!page("gone").exists());
+        assert!(!page("gone").exists() && !out.exists());
     }
 }
