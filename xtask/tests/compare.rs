@@ -210,3 +210,23 @@ fn a_revision_is_built_once_in_a_checkout_of_its_own() {
     assert_eq!(git(&mine, &["status", "--porcelain", "--ignored"]), before);
     assert!(!mine.join(".git/worktrees").exists());
 }
+
+#[test]
+fn a_revision_with_submodules_is_said_to_lack_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("mine");
+    of_two_commits(&mine, ["first", "second"]);
+    fs::write(mine.join(".gitmodules"), "").unwrap();
+    git(&mine, &["add", ".gitmodules"]);
+    git(&mine, &["commit", "--quiet", "--message", "third"]);
+    let repository = mine.to_str().unwrap();
+    let told = |revision: &str| {
+        let sides = ["", revision, "--repository", repository];
+        let plan = ["--takes", "--node-files {}/out", "--plan"];
+        let planned = compare_in(dir.path(), &[&sides[..], &plan].concat());
+        let said = String::from_utf8_lossy(&planned.stdout).into_owned();
+        assert_eq!(planned.status.code(), Some(0), "{planned:?}");
+        said.contains("head: its submodules are checked out only where --build does it")
+    };
+    assert!(told("git:HEAD") && !told("git:old"));
+}
