@@ -1,9 +1,9 @@
 //! `--tests`: programs that are scenarios, of the user's own or Kubernetes' conformance tests.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{self, Path, PathBuf};
+use std::{fs, io};
 
 use podwire_images::bundle::{self, EndToEnd};
 use podwire_images::{Bundle, BundleOrder};
@@ -136,7 +136,8 @@ fn in_folder(folder: &Path) -> Result<Found, Stop> {
     let refused = |said: String| Stop::Usage(format!("--tests {}: {said}", folder.display()));
     let folder_there = path::absolute(folder).map_err(|error| refused(error.to_string()))?;
     let listed = fs::read_dir(&folder_there).map_err(|error| refused(error.to_string()))?;
-    let mut paths: Vec<PathBuf> = listed.flatten().map(|entry| entry.path()).collect();
+    let paths: io::Result<Vec<PathBuf>> = listed.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(|error| refused(error.to_string()))?;
     paths.sort();
     let mut found = Found::default();
     for path in paths {
@@ -145,10 +146,14 @@ fn in_folder(folder: &Path) -> Result<Found, Stop> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
+        // An editor's lock is a link that leads nowhere.
+        if file.starts_with('.') {
+            continue;
+        }
         let Ok(meta) = fs::metadata(&path) else {
             return Err(refused(format!("{file} leads nowhere")));
         };
-        if file.starts_with('.') || !meta.is_file() {
+        if !meta.is_file() {
             continue;
         }
         if meta.permissions().mode() & 0o111 == 0 {
@@ -194,6 +199,8 @@ fn name(file: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn file(dir: &Path, name: &str, mode: u32) {
@@ -218,6 +225,8 @@ mod tests {
         file(dir.path(), "forgotten.sh", 0o644);
         file(dir.path(), ".hidden", 0o755);
         fs::create_dir(dir.path().join("lib")).unwrap();
+        let nowhere = "user@host.1:2";
+        symlink(nowhere, dir.path().join(".#dns-answers.sh")).unwrap();
         let found = in_folder(dir.path()).unwrap();
         let names: Vec<&String> = found.programs.keys().collect();
         assert_eq!(names, ["Policy_2", "dns_answers"]);
@@ -232,6 +241,8 @@ mod tests {
         fs::remove_file(dir.path().join("dns_answers.py")).unwrap();
         file(dir.path(), "two words", 0o755);
         insta::assert_snapshot!(refused(dir.path()), @"--tests DIR: two words: the name before the first dot becomes the scenario's; it may have letters of ASCII, digits, - and _");
+        symlink(nowhere, dir.path().join("link.sh")).unwrap();
+        insta::assert_snapshot!(refused(dir.path()), @"--tests DIR: link.sh leads nowhere");
         insta::assert_snapshot!(refused(&dir.path().join("none")), @"--tests DIR: No such file or directory (os error 2)");
     }
 
