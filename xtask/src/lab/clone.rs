@@ -157,8 +157,13 @@ impl Prepared {
         let dir: &Path = &self.dir;
         match ended {
             Ok(done) => {
-                fs::remove_dir_all(dir)
-                    .with_context(|| format!("cannot remove {}", dir.display()))?;
+                // What was done counts all the same.
+                if let Err(error) = fs::remove_dir_all(dir) {
+                    errln!(
+                        "cannot remove {}: {error}; `cargo xtask clean` tries again",
+                        session.workspace.shown(dir).display()
+                    );
+                }
                 Ok(done)
             }
             Err(error) => {
