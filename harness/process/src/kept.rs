@@ -84,6 +84,40 @@ impl<W: Write> Write for BoundedLog<W> {
     }
 }
 
+/// The end of a stream, of so many bytes at most. Writing to it never fails.
+#[derive(Debug)]
+pub struct Tail {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Tail {
+    /// One of a stream that says nothing yet.
+    pub fn new(most: usize) -> Self {
+        let bytes = Vec::new();
+        Self { bytes, most }
+    }
+
+    /// The end so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let last = &bytes[bytes.len().saturating_sub(self.most)..];
+        let surplus = (self.bytes.len() + last.len()).saturating_sub(self.most);
+        self.bytes.drain(..surplus);
+        self.bytes.extend_from_slice(last);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +152,21 @@ mod tests {
         log.write_all(b"third\n").unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "first\n\n(cut: no more than 64 MiB are kept)\n");
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_what_came_last() {
+        let after = |pieces: &[&str]| {
+            let mut tail = Tail::new(4);
+            for piece in pieces {
+                tail.write_all(piece.as_bytes()).unwrap();
+            }
+            String::from_utf8(tail.bytes().to_vec()).unwrap()
+        };
+        assert_eq!(after(&[]), "");
+        assert_eq!(after(&["a", "bc"]), "abc");
+        assert_eq!(after(&["abc", "def"]), "cdef");
+        assert_eq!(after(&["a", "bcdefgh"]), "efgh");
+        assert_eq!(after(&["abcd", "efgh", ""]), "efgh");
     }
 }

@@ -1,6 +1,5 @@
 //! Ctrl-C, SIGTERM and SIGHUP: everything that this process started, directly or not, ends at once.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::{self, Child};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use podwire_process::{descendants, kill_descendants};
 use podwire_scenario::Ending;
 use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process, set_child_subreaper};
 use rustix::termios::tcgetpgrp;
@@ -243,76 +243,10 @@ fn is_in_front() -> bool {
     in_front == Some(getpgrp())
 }
 
-/// Ends all processes below this one, and waits a moment for it. Those that are left are somebody else's.
-pub(crate) fn kill_descendants() -> Vec<Pid> {
-    // Killing a process makes its children ours, so the next round finds what this one missed.
-    for _ in 0..20 {
-        let running = descendants();
-        if running.is_empty() {
-            break;
-        }
-        for pid in running {
-            // Gone already, or root's through sudo.
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    descendants()
-}
-
-/// All running processes below this one.
-fn descendants() -> Vec<Pid> {
-    let parents: BTreeMap<i32, i32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            Some((pid, running_parent(&stat)?))
-        })
-        .collect();
-    below(&parents, getpid().as_raw_nonzero().get())
-        .into_iter()
-        .filter_map(Pid::from_raw)
-        .collect()
-}
-
-/// The parent's id in a line of proc_pid_stat(5); `None` for a process that only waits to be reaped.
-fn running_parent(stat: &str) -> Option<i32> {
-    // The name stands in parentheses and may hold blanks and parentheses itself.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (state != "Z").then_some(parent)
-}
-
-fn below(parents: &BTreeMap<i32, i32>, root: i32) -> Vec<i32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| **of == parent)
-                .map(|(pid, _)| *pid),
-        );
-        next += 1;
-    }
-    found.split_off(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Command;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_hide_the_parent() {
-        assert_eq!(running_parent("12 (a) Z (b)) S 7 12 12 0"), Some(7));
-        assert_eq!(running_parent("12 (qemu) Z 7 12 12 0"), None);
-        assert_eq!(running_parent(""), None);
-    }
 
     #[tokio::test]
     async fn an_expected_signal_ends_nothing_but_the_next_one_does() {
@@ -369,22 +303,5 @@ mod tests {
         assert_eq!(left_running(&[]), None);
         let left = [4711, 7].map(|pid| Pid::from_raw(pid).unwrap());
         insta::assert_snapshot!(left_running(&left).unwrap(), @"root's, and not to be ended from here: 4711 7; a step of an image's build ends with this command, packages are installed to the end, and the next run waits for that");
-    }
-
-    #[test]
-    fn grandchildren_are_found() {
-        let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 9)]);
-        assert_eq!(below(&parents, 1), [2, 5, 3, 4]);
-        assert_eq!(below(&parents, 4), Vec::<i32>::new());
-    }
-
-    #[test]
-    fn a_running_child_is_a_descendant_until_it_ends() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        assert!(descendants().contains(&pid));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!descendants().contains(&pid));
     }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use podwire_admission::Memory;
 use podwire_cluster::{Break, ClusterPlan, Host, Settings, Stage};
 use podwire_images::bundle::Provenance;
+use podwire_process::kill_descendants;
 use podwire_scenario::{
     ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, Limits, Programs, Scenario, Share,
 };
 
-use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::lab::keep::Keeper;
 use crate::plan::{capacity, durations};

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use podwire_cluster::{Cell, ClusterPlan, Host, Settings, Stage};
 use podwire_images::{NodeImage, host};
-use podwire_process::plain;
+use podwire_process::{kill_descendants, plain};
 use podwire_scenario::bare::{self, RunFolder};
 use podwire_scenario::{Programs, Scenario};
 use podwire_scenarios::measurements::measurements;
 use time::OffsetDateTime;
 
 use crate::command::cli::run::{AskedTests, TestArgs, WireMode};
-use crate::command::interrupt::kill_descendants;
 use crate::command::session::Session;
 use crate::command::{again, consent};
 use crate::plan::durations::{self, Durations, ScenarioTime};
