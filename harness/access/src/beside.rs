@@ -9,6 +9,7 @@ use std::path::{self, Path};
 
 use podwire_cluster::addresses::{API_NAME, API_PORT};
 use podwire_cluster::{Cluster, ClusterPlan, StageName};
+use podwire_process::ChildCommand;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::task::JoinHandle;
 
@@ -26,6 +27,17 @@ const BY_PROXY: &str = "PODWIRE_KUBECONFIG_BY_PROXY";
 
 /// An empty kubeconfig: without any, a client would take the user's own, and so some other cluster.
 const NO_CLUSTER: &str = "/dev/null";
+
+/// What leads clients to some other cluster, an empty kubeconfig or not: the cluster of the Pod that podwire runs in
+/// (client-go's rest/config.go), and a server that everybody asks who names none (its clientcmd/client_config.go).
+const ELSEWHERE: [&str; 3] = [
+    "KUBERNETES_MASTER",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+];
+
+/// How the names of what overrides a kubeconfig for Helm begin (its pkg/cli/environment.go).
+const OF_HELM: &str = "HELM_KUBE";
 
 /// The ways of a program into a cluster: its door, its API on this host's loopback, a kubeconfig and the
 /// cluster's own kubectl. All of them go when this is dropped.
@@ -96,17 +108,26 @@ impl Beside {
         })
     }
 
-    /// What the program is to have in its environment.
-    pub fn variables(&self) -> &[(OsString, OsString)] {
-        &self.variables
+    /// A program of the user's as it runs beside this cluster, and knows of no other.
+    pub fn given(&self, program: ChildCommand) -> ChildCommand {
+        let names = env::vars_os().map(|(name, _)| name);
+        let program = elsewhere(names).fold(program.for_the_user(), ChildCommand::env_remove);
+        let own = self.variables.iter();
+        own.fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// The same for a program that is one of those which need the proxy.
-    pub fn variables_by_proxy(&self) -> Vec<(OsString, OsString)> {
-        let mut variables = self.variables.clone();
-        variables.push((KUBECONFIG.into(), self.by_proxy.clone()));
-        variables
+    /// The same for one of those which need the proxy.
+    pub fn given_by_proxy(&self, program: ChildCommand) -> ChildCommand {
+        self.given(program).env(KUBECONFIG, &self.by_proxy)
     }
+}
+
+/// Those of these variables that lead to some other cluster.
+fn elsewhere(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    names.filter(|name| {
+        let of_helm = name.as_encoded_bytes().starts_with(OF_HELM.as_bytes());
+        of_helm || ELSEWHERE.iter().any(|it| name == it)
+    })
 }
 
 impl Drop for Beside {
@@ -196,6 +217,23 @@ mod tests {
         PODWIRE_NODE1=172.30.0.11
         PODWIRE_NODE2=172.30.0.12
         ");
+    }
+
+    #[test]
+    fn a_program_is_led_to_no_other_cluster() {
+        let names = [
+            "KUBERNETES_SERVICE_HOST",
+            "KUBERNETES_SERVICE_PORT",
+            "KUBERNETES_MASTER",
+            "HELM_KUBEAPISERVER",
+            "HELM_KUBECONTEXT",
+            "HELM_KUBETOKEN",
+            "HELM_CACHE_HOME",
+            "KUBERNETES_VERSION",
+            "KUBE_EDITOR",
+        ];
+        let gone: Vec<OsString> = elsewhere(names.map(OsString::from).into_iter()).collect();
+        assert_eq!(gone, names[..6]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod ancestors;
 mod descendants;
+mod environment;
 mod family;
 mod folder;
 mod hangup;

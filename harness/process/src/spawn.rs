@@ -11,6 +11,8 @@ use std::{io, thread};
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use crate::environment;
+
 /// Why a child could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -143,6 +145,17 @@ impl ChildCommand {
     #[must_use]
     pub fn outside_cargo(self) -> Self {
         PACKAGE_VARIABLES.into_iter().fold(self, Self::env_remove)
+    }
+
+    /// The same command for a program of the user's, who has called cargo maybe: with the environment that he had
+    /// before. So another repository's cargo takes that repository's toolchain.
+    #[must_use]
+    pub fn for_the_user(mut self) -> Self {
+        let inherited: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let own = std::env::current_exe().ok();
+        self.env
+            .extend(environment::users(&inherited, own.as_deref()));
+        self
     }
 
     /// The same command in another working directory.

@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use podwire_access::Beside;
 use podwire_cluster::{Cluster, Phase};
-use podwire_process::{ChildCommand, Stream};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::timeout;
+use podwire_process::{ChildCommand, Family, StartError, Stream, when_ended};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use crate::command::cli::lab::WithArgs;
 use crate::command::session::Session;
@@ -20,7 +20,7 @@ use crate::say::stop::Stop;
 /// The program of the bundle that is for this host as well.
 const KUBECTL: &str = "kubectl";
 
-/// How long a program may take to end once its cluster has gone.
+/// How long what a program has started may take to end when the program has ended, or a machine failed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a program beside a clone, which goes when the program has ended; gives the program's exit status.
@@ -30,7 +30,7 @@ pub(crate) fn with(session: &Session, args: &WithArgs) -> Result<u8, Stop> {
     let prepared = Prepared::get(session, &args.cluster, "cargo xtask with")?;
     let command = ChildCommand::new(program).args(arguments);
     let ended = session.wait_for(beside(session, &prepared, command));
-    prepared.leave(session, ended)
+    prepared.leave(session, ended)?.map_err(Stop::from)
 }
 
 fn nothing() -> Stop {
@@ -48,14 +48,16 @@ fn known(program: &OsStr) -> Result<(), Stop> {
     })
 }
 
-/// Wakes the clone, runs the program, and ends the clone.
+/// Wakes the clone, runs the program, and ends the clone. That a program cannot be started is no fault of the
+/// cluster's.
 async fn beside(
     session: &Session,
     prepared: &Prepared,
     command: ChildCommand,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<Result<u8, StartError>> {
     let manifest = &prepared.stage.manifest;
     let cluster = prepared.wake(session).await?;
+    let woken = Instant::now();
     let kubectl = prepared.bundle.dir.join("bin").join(KUBECTL);
     let served = prepared.served(session)?;
     let tell = |line: &str| errln!("{line}");
@@ -68,12 +70,7 @@ async fn beside(
         tell,
     );
     let beside = beside.await?;
-    let mut command = beside
-        .variables()
-        .iter()
-        .fold(command.outside_cargo(), |command, (name, value)| {
-            command.env(name, value)
-        });
+    let mut command = beside.given(command);
     command.stdin = Stream::Inherit;
     command.stdout = Stream::Inherit;
     command.stderr = Stream::Inherit;
@@ -82,7 +79,7 @@ async fn beside(
         "{}, stage {}, {}; --run {} reaches it: {}",
         manifest.plan.cell,
         manifest.name,
-        awake(cluster.timings()),
+        awake(cluster.timings(), woken.elapsed()),
         prepared.run(),
         command.display()
     ));
@@ -98,26 +95,41 @@ async fn beside(
     ended
 }
 
-/// Runs the program until it ends, or a machine fails.
-async fn ran(session: &Session, cluster: &Cluster, command: ChildCommand) -> anyhow::Result<u8> {
-    let start = || session.spawner.spawn(command);
-    let (mut child, _theirs) = session.interrupts.leave_to(start)?;
-    let program = Pid::from_child(&child);
-    let mut waiting = tokio::task::spawn_blocking(move || child.wait());
+/// Runs the program until it ends, or a machine fails; nothing that it has started stays.
+async fn ran(
+    session: &Session,
+    cluster: &Cluster,
+    command: ChildCommand,
+) -> anyhow::Result<Result<u8, StartError>> {
+    let family = Family::to_come().context("cannot become the parent of orphans")?;
+    let start = || family.start(&session.spawner, command);
+    let (child, _theirs) = match session.interrupts.leave_to(start) {
+        Ok(started) => started,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (tell, ended) = oneshot::channel();
+    // It may be that nobody waits for it any more.
+    when_ended(child, move |status| drop(tell.send(status)))
+        .context("cannot wait for the program")?;
     let ended = tokio::select! {
-        ended = &mut waiting => ended,
+        ended = ended => Ok(ended),
         fault = cluster.faulted() => {
-            // It may have ended meanwhile, and been waited for: then there is nobody to tell.
-            let _ = kill_process(program, Signal::TERM);
-            if timeout(FAREWELL, &mut waiting).await.is_err() {
-                let _ = kill_process(program, Signal::KILL);
-                let _ = waiting.await;
-            }
-            return Err(anyhow!("{fault}").context("a machine failed, and the program was ended"));
+            Err(anyhow!("{fault}").context("a machine failed, and the program was ended"))
         }
     };
-    let ended = ended.context("nobody waited for the program")?;
-    Ok(status(ended.context("cannot wait for the program")?))
+    let left = spawn_blocking(move || family.end(FAREWELL));
+    let left = left
+        .await
+        .context("nobody ended what the program has started")?;
+    if !left.is_empty() {
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        errln!(
+            "left running, since it is somebody else's, by process: {}",
+            left.join(" ")
+        );
+    }
+    let ended = ended?.context("nobody waited for the program")?;
+    Ok(Ok(status(ended.context("cannot wait for the program")?)))
 }
 
 /// As a shell tells it.
@@ -130,12 +142,13 @@ fn status(ended: ExitStatus) -> u8 {
     })
 }
 
-/// How long the clone took.
-fn awake(timings: &[Phase]) -> String {
+/// How long the clone took, and what a program needs beside it.
+fn awake(timings: &[Phase], beside: Duration) -> String {
     let clone = timings.iter().find(|phase| phase.name == Phase::CLONE);
-    clone.map_or_else(
-        || "awake".to_owned(),
-        |clone| format!("awake in {:.1} s", clone.seconds),
+    let clone = clone.map_or_else(String::new, |clone| format!(" in {:.1} s", clone.seconds));
+    format!(
+        "awake{clone}, and ready for a program {:.1} s later",
+        beside.as_secs_f64()
     )
 }
 
@@ -162,5 +175,15 @@ mod tests {
         let of = |raw: i32| status(ExitStatus::from_raw(raw));
         assert_eq!((of(0), of(7 << 8), of(255 << 8)), (0, 7, 255));
         assert_eq!((of(2), of(9), of(15)), (130, 137, 143));
+    }
+
+    #[test]
+    fn what_a_program_needs_beside_its_clone_is_told_apart() {
+        let clone = Phase {
+            name: Phase::CLONE.to_owned(),
+            seconds: 2.34,
+        };
+        let told = awake(&[clone], Duration::from_millis(160));
+        assert_eq!(told, "awake in 2.3 s, and ready for a program 0.2 s later");
     }
 }

@@ -153,7 +153,7 @@ impl Revision {
             progress.step(&format!("build {}: {build}", self.told));
             let command = ChildCommand::new("sh").args(["-c", build]).dir(&checkout);
             let log = self.place.join("build.txt");
-            logged(session, outside_git(command.outside_cargo()), &log)
+            logged(session, outside_git(command.for_the_user()), &log)
                 .with_context(|| format!("cannot build {}", self.told))?;
         }
         let made = self.made();

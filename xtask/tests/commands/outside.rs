@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use podwire_images::oci::{OciFile, OciImage, Program};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Running, bundle, done, latest, output, results, workspace, xtask};
 
@@ -145,6 +146,59 @@ fn a_program_runs_beside_a_cluster_of_its_own_and_has_the_last_word() {
     assert_eq!(none.status.code(), Some(2));
 }
 
+/// Whether a process is there and runs.
+fn runs_still(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
+}
+
+#[test]
+#[ignore = "runs a cluster of machines"]
+fn what_a_program_leaves_ends_with_its_cluster_and_knows_no_other() {
+    let before = runs();
+    // One that has gone from its group, and its session, and says why it ends.
+    let script = r#"
+        setsid sh -c 'trap "echo told >&2; exit" TERM; while :; do sleep 0.1; done' & echo $!
+        env | grep -E '^(CARGO_PKG_NAME|RUSTUP_TOOLCHAIN_SOURCE|KUBERNETES_MASTER|HELM_KUBETOKEN)='
+        sleep 1
+    "#;
+    let ended = xtask(&format!("{WITH} -- sh -c"))
+        .arg(script)
+        .envs([
+            ("CARGO_PKG_NAME", "xtask"),
+            ("RUSTUP_TOOLCHAIN_SOURCE", "none"),
+            ("KUBERNETES_MASTER", "https://192.0.2.1"),
+            ("HELM_KUBETOKEN", "x"),
+        ])
+        .output()
+        .unwrap();
+    let (said, errors) = (text(&ended.stdout), text(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(0), "{errors}");
+    let [left] = said.lines().collect::<Vec<_>>()[..] else {
+        panic!("{said}{errors}");
+    };
+    assert!(!runs_still(left), "{errors}");
+    assert!(errors.contains("\ntold\n"), "{errors}");
+    assert!(errors.contains(" and ready for a program "), "{errors}");
+    assert_eq!(runs(), before);
+
+    // It is told to end while a program of its own runs.
+    let mut with = xtask(&format!("{WITH} -- sh -c"))
+        .arg("sleep 1000 & echo $!; wait")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(with.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert!(runs_still(line.trim()), "{line}");
+    let pid = Pid::from_child(&with);
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(with.wait().unwrap().code(), Some(143));
+    assert!(!runs_still(line.trim()));
+}
+
 #[test]
 #[ignore = "runs a cluster of machines"]
 fn a_program_beside_nodes_without_kubernetes_is_led_to_no_other_cluster() {
@@ -183,7 +237,8 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
     program(
         tests.path(),
         "breaks.sh",
-        r"kubectl delete node node2; env | grep PODWIRE_; sleep 1000 & printf '\033[2Jlast words\n'; exit 3",
+        r"kubectl delete node node2; env | grep PODWIRE_; setsid sleep 1000 & echo $! >left
+        printf '\033[2Jlast words\n'; exit 3",
     );
     let words = "test --yes --nodes 2 --bootstrap by-hand --tests";
     let ran = xtask(words).arg(tests.path()).output().unwrap();
@@ -210,6 +265,8 @@ fn a_folder_of_programs_is_a_run_of_scenarios() {
         "{results:#}"
     );
 
+    let left = fs::read_to_string(tests.path().join("left")).unwrap();
+    assert!(!runs_still(left.trim()));
     let temporary = fs::read_to_string(tests.path().join("temporary")).unwrap();
     assert!(temporary.contains("podwire-"), "{temporary}");
     assert!(!Path::new(temporary.trim()).exists(), "{temporary}");

@@ -15,13 +15,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::check::assert;
 use crate::check::reading::Reading;
 use crate::lab::Lab;
-use crate::run::cases;
+use crate::run::cases::Case;
 use crate::run::caught::{self, caught};
 use crate::run::context::{ANCESTOR_VARIABLE, CELL_VARIABLE, CellContext, HEALTHY_VARIABLE, Share};
 use crate::run::ending::Ending;
 use crate::run::page::{self, Page};
 use crate::run::place::Queue;
-use crate::run::program::{self, Place, Programs};
+use crate::run::program::{Place, Programs};
 use crate::run::proof::{Effect, NotInjected, Proof, Uncaught};
 use crate::run::result::{
     Outcome, PREPARATION, PhaseTime, Processors, SABOTAGE, ScenarioResult, StepTime,
@@ -73,19 +73,22 @@ impl Attempt {
     ) -> (ScenarioResult, Option<Lab>) {
         let started = Instant::now();
         let stop = Stopping::listen(self.limit());
-        let mut phases = Vec::from_iter(waited);
+        let mut record = Record {
+            phases: Vec::from_iter(waited),
+            cases: Vec::new(),
+        };
         let mut proofs = Vec::new();
 
-        let stage = self.stage(&stop, &mut phases).await;
+        let stage = self.stage(&stop, &mut record.phases).await;
         let (main, mut kept) = match &stage {
-            Ok(stage) => self.main(stage, &stop, &mut phases).await,
+            Ok(stage) => self.main(stage, &stop, &mut record).await,
             Err(_) => (Ok(()), None),
         };
         if let (Ok(stage), Err(error)) = (&stage, &main)
             && kept.is_none()
             && self.has_twin(error, &stop)
         {
-            let twin = self.twin(stage, &stop, &mut phases);
+            let twin = self.twin(stage, &stop, &mut record.phases);
             caught::leave(&self.folder, "what a healthy clone has", twin).await;
         }
         let (main, stage) = match stage {
@@ -95,7 +98,7 @@ impl Attempt {
         let verdict = match (main, &stage) {
             (Ok(()), Some(stage)) if self.context.broken.is_none() => {
                 for sabotage in self.scenario.sabotages {
-                    let (proof, lab) = self.sabotage(sabotage, stage, &stop, &mut phases).await;
+                    let (proof, lab) = self.sabotage(sabotage, stage, &stop, &mut record).await;
                     proofs.push(proof);
                     kept = lab;
                     // No second cluster beside the one that a person is to look at.
@@ -151,12 +154,8 @@ impl Attempt {
             reason,
             seconds: started.elapsed().as_secs_f64(),
             sabotages: proofs.iter().map(Proof::result).collect(),
-            phases,
-            // One that cannot be read has failed its scenario.
-            cases: cases::read(&self.folder.join(program::JUNIT))
-                .ok()
-                .flatten()
-                .unwrap_or_default(),
+            phases: record.phases,
+            cases: record.cases,
             wire: page::stood_out(&self.folder),
             readings: match verdict {
                 Ok(()) => Reading::read(&self.folder),
@@ -174,12 +173,12 @@ impl Attempt {
         &self,
         stage: &Stage,
         stop: &Stopping,
-        phases: &mut Vec<PhaseTime>,
+        record: &mut Record,
     ) -> (anyhow::Result<()>, Option<Lab>) {
         let all = self.context.repeat;
         for number in 1..=all {
             let role = Role::Main(Round { number, all });
-            let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
+            let (verdict, lab) = self.in_a_lab(role, stage, stop, record).await;
             if let Err(error) = verdict {
                 let which = match role.round() {
                     Some(round) => error.context(round),
@@ -196,10 +195,10 @@ impl Attempt {
         sabotage: &Sabotage,
         stage: &Stage,
         stop: &Stopping,
-        phases: &mut Vec<PhaseTime>,
+        record: &mut Record,
     ) -> (Proof, Option<Lab>) {
         let role = Role::Sabotage(sabotage);
-        let (verdict, lab) = self.in_a_lab(role, stage, stop, phases).await;
+        let (verdict, lab) = self.in_a_lab(role, stage, stop, record).await;
         let proof = Proof {
             sabotage: *sabotage,
             effect: Effect::of(sabotage, &verdict),
@@ -214,7 +213,7 @@ impl Attempt {
         role: Role<'_>,
         stage: &Stage,
         stop: &Stopping,
-        phases: &mut Vec<PhaseTime>,
+        record: &mut Record,
     ) -> (anyhow::Result<()>, Option<Lab>) {
         let dir = self.folder.join(match role {
             // One after the other, in the same folder.
@@ -230,42 +229,45 @@ impl Attempt {
             Ok(cluster) => cluster,
             Err(error) => return (Err(error), None),
         };
-        phases.push(phase(&format!("{role}: clone"), cloning));
+        record
+            .phases
+            .push(phase(&format!("{role}: clone"), cloning));
 
         let running = Instant::now();
         let lab = self.lab(cluster, &dir, role.round());
         let main = matches!(role, Role::Main(_));
         let program = self.program(&dir).filter(|_| main);
-        let run = async {
-            match role {
-                Role::Main(_) => match &program {
-                    Some(place) => {
-                        place.clear()?;
-                        begins(&lab, &self.scenario, stage).await?;
-                        place.passes(&lab).await
+        let verdict = match &program {
+            Some(place) => {
+                let cases = &mut record.cases;
+                self.passes(place, &lab, stage, stop, cases).await
+            }
+            None => {
+                let run = async {
+                    match role {
+                        Role::Main(_) => {
+                            judged(&lab, &self.scenario, stage).await?;
+                            self.readings(&lab)
+                        }
+                        Role::Sabotage(sabotage) => {
+                            sabotaged(&lab, &self.scenario, stage, sabotage).await
+                        }
                     }
-                    None => {
-                        judged(&lab, &self.scenario, stage).await?;
-                        self.readings(&lab)
-                    }
-                },
-                Role::Sabotage(sabotage) => sabotaged(&lab, &self.scenario, stage, sabotage).await,
+                };
+                self.carried_out(run, &lab, stop).await
             }
         };
-        let verdict = self.carried_out(run, &lab, stop).await;
-        let verdict = match &program {
-            Some(_) => verdict.map_err(|error| program::cut_short(error, &self.folder)),
-            None => verdict,
-        };
         let processors = processors_of(&lab);
-        phases.push(PhaseTime {
+        record.phases.push(PhaseTime {
             processors,
             longest: StepTime::longest(&lab.steps(), lab.age()),
             ..phase(&format!("{role}: run"), running)
         });
         if let Role::Sabotage(sabotage) = role {
             let injected = lab.injected_at().unwrap_or(running);
-            phases.push(phase(&PhaseTime::to_red(sabotage.name), injected));
+            record
+                .phases
+                .push(phase(&PhaseTime::to_red(sabotage.name), injected));
         }
 
         let verdict = match role {
@@ -307,9 +309,35 @@ impl Attempt {
     ) -> anyhow::Result<()> {
         tokio::select! {
             verdict = caught("the scenario", run) => verdict,
-            fault = lab.cluster().faulted() => Err(anyhow!("{fault}").context("a machine failed")),
-            stopped = stop.come() => Err(self.cut_short(stopped)),
+            why = self.cut(lab, stop) => Err(why),
         }
+    }
+
+    /// Resolves when something has to end that is done in a lab.
+    async fn cut(&self, lab: &Lab, stop: &Stopping) -> anyhow::Error {
+        tokio::select! {
+            fault = lab.cluster().faulted() => anyhow!("{fault}").context("a machine failed"),
+            stopped = stop.come() => self.cut_short(stopped),
+        }
+    }
+
+    /// Runs a program of the user's in the place of the scenario's function. What cuts it short tells it.
+    async fn passes(
+        &self,
+        place: &Place<'_>,
+        lab: &Lab,
+        stage: &Stage,
+        stop: &Stopping,
+        cases: &mut Vec<Case>,
+    ) -> anyhow::Result<()> {
+        cases.clear();
+        let ready = async {
+            place.clear()?;
+            begins(lab, &self.scenario, stage).await
+        };
+        self.carried_out(ready, lab, stop).await?;
+        let passes = place.passes(lab, self.cut(lab, stop), cases);
+        caught("the scenario", passes).await
     }
 
     /// Serves the lab of a failed scenario in the run's folder until a signal ends it: `cargo xtask
@@ -437,6 +465,13 @@ impl Attempt {
     fn limit(&self) -> Duration {
         self.context.limits().scenario(self.scenario.limit)
     }
+}
+
+/// What an attempt comes to tell of beside its verdict.
+struct Record {
+    phases: Vec<PhaseTime>,
+    /// Of a program of the user's, in its last run.
+    cases: Vec<Case>,
 }
 
 /// Tells beside the scenario's own steps what it waits for.

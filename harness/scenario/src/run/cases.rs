@@ -1,7 +1,7 @@
 //! The cases of a program of the user's: what its JUnit file tells.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::mem;
 use std::path::Path;
 
@@ -10,6 +10,8 @@ use podwire_process::plain;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// What became of a case.
@@ -54,15 +56,36 @@ impl Case {
     }
 }
 
-/// The cases of a JUnit file, in its order; nothing where there is no file.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Vec<Case>>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+/// How long a JUnit file may be, in octets.
+const LONGEST: u64 = 16 << 20;
+
+/// The cases of a JUnit file of 16 MiB at most, in its order; none where there is no file.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
+    let text = text(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Some(text) = text else {
+        return Ok(Vec::new());
     };
-    let cases = told(&text).with_context(|| format!("{} is no JUnit file", path.display()))?;
-    Ok(Some(cases))
+    told(&text).with_context(|| format!("{} is no JUnit file", path.display()))
+}
+
+/// What a file says that somebody else has put there, or has not.
+fn text(path: &Path) -> anyhow::Result<Option<String>> {
+    // A pipe without a writer would be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(io::Error::from(error).into()),
+    };
+    ensure!(file.metadata()?.is_file(), "it is no regular file");
+    let mut text = String::new();
+    let read = file.take(LONGEST + 1).read_to_string(&mut text)?;
+    ensure!(
+        read as u64 <= LONGEST,
+        "it has more than {} MiB",
+        LONGEST >> 20
+    );
+    Ok(Some(text))
 }
 
 /// What is open at a place of the text.
@@ -185,6 +208,10 @@ fn plainly(case: Case) -> Case {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, FileType, mknodat};
+
     use super::*;
 
     fn lines(cases: &[Case]) -> String {
@@ -204,12 +231,12 @@ mod tests {
     fn a_junit_file_is_read_as_other_people_s_programs_write_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cases.xml");
-        assert_eq!(read(&path).unwrap(), None);
+        assert_eq!(read(&path).unwrap(), []);
         // As pytest does it.
         let text = r#"<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests"><testsuite name="pytest" errors="0" failures="1" skipped="1" tests="3" time="0.6" timestamp="2026-11-27T08:00:00.000000+00:00" hostname="here"><testcase classname="test_dns" name="test_resolves" time="0.500" /><testcase classname="test_dns" name="test_fails" time="0.100"><failure message="assert 1 == 2">def test_fails():
 &gt;       assert 1 == 2</failure></testcase><testcase classname="test_dns" name="test_later" time="0.000"><skipped type="pytest.skip" message="not yet">test_dns.py:9: not yet</skipped></testcase></testsuite></testsuites>"#;
         fs::write(&path, text).unwrap();
-        let cases = read(&path).unwrap().unwrap();
+        let cases = read(&path).unwrap();
         insta::assert_snapshot!(lines(&cases), @r#"
         test_dns/test_resolves Passed "" 0.5
         test_dns/test_fails Failed "assert 1 == 2\ndef test_fails():\n>       assert 1 == 2" 0.1
@@ -220,13 +247,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_or_too_large_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cases.xml");
+        let refused = || {
+            let error = read(&path).unwrap_err();
+            format!("{error:#}").replace(&dir.path().display().to_string(), "")
+        };
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        insta::assert_snapshot!(refused(), @"cannot read /cases.xml: it is no regular file");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        insta::assert_snapshot!(refused(), @"cannot read /cases.xml: it is no regular file");
+        fs::remove_dir(&path).unwrap();
+
+        let spaces =
+            |length: usize| format!("<testsuites>{}</testsuites>", " ".repeat(length - 25));
+        let longest = usize::try_from(LONGEST).unwrap();
+        fs::write(&path, spaces(longest)).unwrap();
+        assert_eq!(read(&path).unwrap(), []);
+        fs::write(&path, spaces(longest + 1)).unwrap();
+        insta::assert_snapshot!(refused(), @"cannot read /cases.xml: it has more than 16 MiB");
+    }
+
+    #[test]
     fn no_case_of_a_junit_file_is_left_out_wherever_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cases.xml");
         let told = |text: &str| {
             fs::write(&path, text).unwrap();
             match read(&path) {
-                Ok(cases) => lines(&cases.unwrap()),
+                Ok(cases) => lines(&cases),
                 Err(error) => format!("{error:#}").replace(&dir.path().display().to_string(), ""),
             }
         };

@@ -1,22 +1,23 @@
 //! A program in the place of a scenario's function.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use podwire_access::{Beside, Served};
 use podwire_cluster::StageName;
-use podwire_process::{BoundedLog, ChildCommand, Spawner, Stream, plain};
-use rustix::process::{Pid, Signal, kill_process_group};
+use podwire_process::{BoundedLog, ChildCommand, Family, Spawner, Stream, Tail, plain, when_ended};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -40,6 +41,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// How many of its last lines a failure shows, and how many octets of them at most.
 const LAST_LINES: usize = 20;
 const LAST_OCTETS: usize = 4096;
+
+/// How long it may take to end once it is told to: its JUnit file is of use then, too.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How long whoever holds its output may take to let go once it has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -113,82 +117,123 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Runs the program beside the lab's cluster; nothing that it has started in its process group stays.
+    /// Runs the program beside the lab's cluster, until it ends or `cut` says why it has to; nothing that it has started
+    /// stays. The cases that it tells of come to `cases`, whatever the verdict.
     ///
     /// # Errors
-    /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure or is none.
-    pub(crate) async fn passes(&self, lab: &Lab) -> anyhow::Result<()> {
+    /// A [`Failure`] when it ends with another status than 0, or its JUnit file tells of a failure or is none; or what
+    /// cut it short.
+    pub(crate) async fn passes(
+        &self,
+        lab: &Lab,
+        cut: impl Future<Output = anyhow::Error>,
+        cases: &mut Vec<Case>,
+    ) -> anyhow::Result<()> {
         let junit = self.attempt.join(JUNIT);
         let tell = |line: &str| eprintln!("{}", plain::text(line));
         let (cluster, stage) = (lab.cluster(), StageName::Workload);
         let beside = Beside::open(cluster, stage, self.lab, &self.served, self.kubectl, tell);
         let beside = beside.await?;
         lab.step(format!("run {}", self.program.called));
-        let variables = match self.program.by_proxy {
-            false => beside.variables().to_vec(),
-            true => beside.variables_by_proxy(),
+        let program = ChildCommand::new(&self.program.path).args(&self.program.arguments);
+        let program = match self.program.by_proxy {
+            false => beside.given(program),
+            true => beside.given_by_proxy(program),
         };
-        let ended = self.ended(&variables, &junit).await?;
+        let (ended, said) = self.ran(program.env(JUNIT_VARIABLE, &junit), cut).await?;
         drop(beside);
-        let said = fs::read(self.attempt.join(OUTPUT)).unwrap_or_default();
-        judged(
-            &self.program.called,
-            ended,
-            &last_of(&said),
-            cases::read(&junit),
-        )
+        let found = spawn_blocking(move || cases::read(&junit));
+        let found = found.await.context("nobody read its JUnit file")?;
+        let last = last_of(&said);
+        let verdict = match ended {
+            Ok(ended) => judged(&self.program.called, ended, &last, &found),
+            Err(error) => Err(cut_short(&error, &last)),
+        };
+        *cases = found.unwrap_or_default();
+        verdict
     }
 
-    async fn ended(
+    /// Runs it to its end; gives how it ended, or what cut it short, and the last that it said.
+    async fn ran(
         &self,
-        variables: &[(OsString, OsString)],
-        junit: &Path,
-    ) -> anyhow::Result<ExitStatus> {
+        program: ChildCommand,
+        cut: impl Future<Output = anyhow::Error>,
+    ) -> anyhow::Result<(anyhow::Result<ExitStatus>, Vec<u8>)> {
         // What it forgets there goes when it has ended.
         let temporary = TempDir::with_prefix("podwire-").context("cannot make its $TMPDIR")?;
         let (output, writer) = io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot make a pipe")?;
-        let program = ChildCommand::new(&self.program.path).args(&self.program.arguments);
-        let program = program.outside_cargo();
         let hidden = self.hidden.iter();
         let program = hidden.fold(program, |program, name| program.env_remove(*name));
-        let program = program.env("TMPDIR", temporary.path());
-        let mut command = variables.iter().fold(
-            program.env(JUNIT_VARIABLE, junit),
-            |command, (name, value)| command.env(name, value),
-        );
+        let mut command = program.env("TMPDIR", temporary.path());
         command.dir = self.program.path.parent().map(Path::to_owned);
-        // A group of its own, to be ended as one.
+        // What it does to its own group is to reach nobody else.
         command.own_group = true;
         command.stdout = Stream::File(File::from(OwnedFd::from(writer)));
         command.stderr = Stream::File(File::from(OwnedFd::from(also)));
         let kept = File::create(self.attempt.join(OUTPUT)).context("cannot keep what it says")?;
-        let mut child = self.spawner.spawn(command)?;
-        let group = Group(Pid::from_child(&child));
-        let keeping = spawn_blocking(move || keep(output, kept));
-        let ended = spawn_blocking(move || child.wait()).await;
-        drop(group);
-        // Whoever has left its group may hold the pipe for ever.
-        let _ = timeout(FAREWELL, keeping).await;
-        ended
-            .context("nobody waited for it")?
-            .context("cannot wait for it")
+        let family = Family::to_come().context("cannot become the parent of its orphans")?;
+        let child = family.start(self.spawner, command)?;
+        let said = Said::listen(output, kept).context("cannot listen to it")?;
+        let (tell, ended) = oneshot::channel();
+        // Where it is cut short, nobody listens any more.
+        when_ended(child, move |status| drop(tell.send(status))).context("cannot wait for it")?;
+        let ended = tokio::select! {
+            ended = ended => ended
+                .context("nobody waited for it")
+                .and_then(|ended| ended.context("cannot wait for it")),
+            why = cut => Err(why),
+        };
+        let family = spawn_blocking(move || family.end(GRACE));
+        family.await.context("nobody ended what it has started")?;
+        Ok((ended, said.last().await))
     }
 }
 
-/// A program and all that it has started, which end with the value.
-struct Group(Pid);
+/// What a program says, heard by a thread of its own: whoever is beyond our reach, as root's processes are, may hold
+/// the pipe for ever, and a runtime waits for its own threads.
+struct Said {
+    last: Arc<Mutex<Tail>>,
+    ended: oneshot::Receiver<()>,
+}
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Gone, usually.
-        let _ = kill_process_group(self.0, Signal::KILL);
+impl Said {
+    /// Keeps what comes, within bounds, until nobody can write any more.
+    fn listen(mut output: PipeReader, kept: File) -> io::Result<Self> {
+        // One more than is shown tells that there was more.
+        let last = Arc::new(Mutex::new(Tail::new(LAST_OCTETS + 1)));
+        let (tell, ended) = oneshot::channel();
+        let heard = Arc::clone(&last);
+        let hear = move || {
+            let mut log = Some(BoundedLog::new(kept, 0));
+            let mut piece = vec![0; 64 << 10];
+            while let Ok(length @ 1..) = output.read(&mut piece) {
+                let piece = &piece[..length];
+                // A tail takes everything.
+                let _ = lock(&heard).write_all(piece);
+                // Who reads no more would end the program.
+                if let Some(Err(error)) = log.as_mut().map(|log| log.write_all(piece)) {
+                    eprintln!("{OUTPUT} ends before what the program said: {error}");
+                    log = None;
+                }
+            }
+            // Nobody waits for long.
+            let _ = tell.send(());
+        };
+        thread::Builder::new().name("output".into()).spawn(hear)?;
+        Ok(Self { last, ended })
+    }
+
+    /// The last of it, once nobody writes any more, or soon.
+    async fn last(self) -> Vec<u8> {
+        // What has come by then counts.
+        let _ = timeout(FAREWELL, self.ended).await;
+        lock(&self.last).bytes().to_vec()
     }
 }
 
-/// Keeps what comes, within bounds, until nobody can write any more.
-fn keep(mut output: PipeReader, kept: File) -> io::Result<u64> {
-    io::copy(&mut output, &mut BoundedLog::new(kept, 0))
+fn lock(last: &Mutex<Tail>) -> MutexGuard<'_, Tail> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The last lines of what was said, as they may be shown.
@@ -206,17 +251,9 @@ fn last_of(said: &[u8]) -> String {
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
-/// What ended a program before it ended by itself, with the last that it had said by then. Its own failure
-/// tells that already.
-pub(crate) fn cut_short(error: anyhow::Error, attempt: &Path) -> anyhow::Error {
-    if error.is::<Failure>() {
-        return error;
-    }
-    match fs::read(attempt.join(OUTPUT)) {
-        Ok(said) => anyhow!("{error:#}; {}", told(&last_of(&said))),
-        // It was not started.
-        Err(_) => error,
-    }
+/// What ended a program before it ended by itself, with the last that it had said by then.
+fn cut_short(error: &anyhow::Error, last: &str) -> anyhow::Error {
+    anyhow!("{error:#}; {}", told(last))
 }
 
 /// What its end and the cases that it tells of come to.
@@ -224,10 +261,10 @@ fn judged(
     program: &str,
     ended: ExitStatus,
     last: &str,
-    cases: anyhow::Result<Option<Vec<Case>>>,
+    cases: &anyhow::Result<Vec<Case>>,
 ) -> anyhow::Result<()> {
     let of_cases = match cases {
-        Ok(cases) => failed_of(&cases.unwrap_or_default()),
+        Ok(cases) => failed_of(cases),
         // What else is known counts all the same.
         Err(error) => Some(plain::text(&format!("{error:#}"))),
     };
@@ -246,7 +283,7 @@ fn judged(
         seen.join("; "),
     );
     Err(failure
-        .look(format!("all that it said (`{OUTPUT}`), then the evidence"))
+        .look(format!("what it said (`{OUTPUT}`), then the evidence"))
         .into())
 }
 
@@ -273,6 +310,8 @@ fn told(last: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::run::cases::Verdict;
 
@@ -287,30 +326,30 @@ mod tests {
 
     #[test]
     fn a_program_is_judged_by_its_status_and_its_cases() {
-        let of = |raw: i32, last: &str, cases: Option<&[Case]>| {
-            let cases = Ok(cases.map(<[Case]>::to_vec));
-            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, cases);
+        let of = |raw: i32, last: &str, cases: &[Case]| {
+            let cases = Ok(cases.to_vec());
+            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, &cases);
             judged.map_err(|error| error.downcast::<Failure>().unwrap().seen)
         };
         let good = [case("a", Verdict::Passed), case("b", Verdict::Skipped)];
         let bad = [case("a", Verdict::Passed), case("b", Verdict::Failed)];
-        assert_eq!(of(0, "", None), Ok(()));
-        assert_eq!(of(0, "", Some(&good)), Ok(()));
+        assert_eq!(of(0, "", &[]), Ok(()));
+        assert_eq!(of(0, "", &good), Ok(()));
         let seen = |raw, last, cases| of(raw, last, cases).unwrap_err();
-        insta::assert_snapshot!(seen(3 << 8, "one\ntwo", None), @"
+        insta::assert_snapshot!(seen(3 << 8, "one\ntwo", &[]), @"
         it ended with 3; the last that it said:
         one
         two
         ");
-        insta::assert_snapshot!(seen(9, "", Some(&good)), @"signal 9 ended it; it said nothing");
-        insta::assert_snapshot!(seen(0, "", Some(&bad)), @"it ended with 0; 1 of 2 cases failed: b; it said nothing");
+        insta::assert_snapshot!(seen(9, "", &good), @"signal 9 ended it; it said nothing");
+        insta::assert_snapshot!(seen(0, "", &bad), @"it ended with 0; 1 of 2 cases failed: b; it said nothing");
     }
 
     #[test]
     fn cases_that_cannot_be_read_do_not_hide_how_a_program_ended() {
         let of = |raw: i32, last: &str| {
             let cases = Err(anyhow!("syntax error").context("cases.xml is no JUnit file"));
-            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, cases);
+            let judged = judged("dns.sh", ExitStatus::from_raw(raw), last, &cases);
             judged.unwrap_err().downcast::<Failure>().unwrap().seen
         };
         insta::assert_snapshot!(of(3 << 8, "one"), @"
@@ -322,25 +361,58 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_has_said_something_as_well() {
-        let dir = tempfile::tempdir().unwrap();
-        let limit = || anyhow!("the scenario's limit of 600 s has passed");
-        let told = |error| cut_short(error, dir.path()).to_string();
-        // It was not started yet.
-        assert_eq!(told(limit()), "the scenario's limit of 600 s has passed");
-        fs::write(dir.path().join(OUTPUT), "one\n\x1b[2Jtwo\n").unwrap();
-        insta::assert_snapshot!(told(limit()), @r"
-        the scenario's limit of 600 s has passed; the last that it said:
-        one
-        \u001b[2Jtwo
-        ");
-        insta::assert_snapshot!(told(anyhow!("node2 is gone").context("a machine failed")), @r"
+        let error = anyhow!("node2 is gone").context("a machine failed");
+        insta::assert_snapshot!(cut_short(&error, "one\ntwo"), @"
         a machine failed: node2 is gone; the last that it said:
         one
-        \u001b[2Jtwo
+        two
         ");
-        // Its own failure tells all of it already.
-        let own = Failure::new(Cause::Other, "a", "b");
-        assert!(cut_short(own.into(), dir.path()).is::<Failure>());
+        insta::assert_snapshot!(cut_short(&error, ""), @"a machine failed: node2 is gone; it said nothing");
+    }
+
+    /// What a thread that may not come back brings.
+    fn soon<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, done) = mpsc::channel();
+        thread::spawn(move || sender.send(work()).unwrap());
+        done.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn who_holds_the_output_for_ever_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(OUTPUT);
+        let (output, mut writer) = io::pipe().unwrap();
+        let kept = File::create(&file).unwrap();
+        writer.write_all(b"one\n").unwrap();
+        let last = soon(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let said = Said::listen(output, kept).unwrap();
+            let last = runtime.block_on(said.last());
+            drop(runtime);
+            last
+        });
+        assert_eq!(last, b"one\n");
+        assert_eq!(fs::read(&file).unwrap(), b"one\n");
+        drop(writer);
+    }
+
+    #[test]
+    fn the_last_that_was_said_is_that_also_where_the_log_has_long_ended() {
+        let (output, mut writer) = io::pipe().unwrap();
+        // On which no octet can be kept.
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let last = soon(move || {
+            let said = Said::listen(output, full).unwrap();
+            for piece in [&[b'x'; 200_000][..], b"\nlast\n"] {
+                writer.write_all(piece).unwrap();
+            }
+            drop(writer);
+            tokio::runtime::Runtime::new()
+                .unwrap()
+                .block_on(said.last())
+        });
+        assert_eq!(last.len(), LAST_OCTETS + 1);
+        assert_eq!(last_of(&last), "last");
     }
 
     #[test]
