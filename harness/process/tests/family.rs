@@ -1,6 +1,8 @@
 //! What becomes of all that a program of the user's starts. In a process of its own: other tests' children would be
 //! taken for the program's.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;

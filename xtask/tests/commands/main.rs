@@ -219,8 +219,13 @@ fn a_cluster_that_is_up_is_reached_until_ctrl_c() {
     wire::is_captured();
     wire::is_captured_live();
     kept::is_left_alone();
+    let mut forward = Running::start("forward node1:6443");
+    forward.wait_for("127.0.0.1:");
     let (code, heard) = up.interrupt();
     assert_eq!(code, Some(0), "{heard:#?}");
+    // It leads nowhere now.
+    let (code, heard) = forward.ended();
+    assert_eq!(code, Some(3), "{heard:#?}");
     let refused = done("ssh node2 hostname");
     assert_eq!(refused.status.code(), Some(3));
 }
