@@ -10,6 +10,7 @@ pub(crate) mod join;
 pub(crate) mod junit;
 pub(crate) mod left;
 pub(crate) mod merge;
+mod own;
 pub(crate) mod page;
 pub(crate) mod results;
 pub(crate) mod summary;

@@ -13,7 +13,8 @@
 //! - [`Shell`] is an SSH session over it, with this process's terminal or streams;
 //! - [`kubectl`] sends along the local files that kubectl is to read;
 //! - [`Forward`] is a node's port on this host's loopback, for as long as it lives;
-//! - [`Beside`] is what a program on this host has of the cluster that it runs beside.
+//! - [`Beside`] is what a program on this host has of the cluster that it runs beside;
+//! - [`ended`] waits until such a program has, and leaves nothing of what it has started.
 //!
 //! But for a [`Forward`], nothing listens on a network. Each port's own authentication stays: the socket
 //! only carries bytes.
@@ -25,6 +26,7 @@ pub mod find;
 mod forward;
 pub mod kubectl;
 mod link;
+mod program;
 mod protocol;
 mod server;
 mod shell;
@@ -39,6 +41,7 @@ pub use beside::{Beside, RUN_VARIABLE};
 pub use error::AccessError;
 pub use forward::Forward;
 pub use link::Link;
+pub use program::ended;
 pub use protocol::{Description, NodeAddress};
 pub use server::{Door, Room, Served};
 pub use shell::{Exit, Shell, Streams};

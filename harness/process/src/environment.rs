@@ -17,14 +17,10 @@ const NAMES: [&str; 6] = [
 ];
 
 /// The same, by how their names begin.
-const BEGINNINGS: [&str; 6] = [
-    "CARGO_BIN_EXE_",
-    "CARGO_MANIFEST_",
-    "CARGO_PKG_",
-    "NEXTEST",
-    "RUSTUP_TOOLCHAIN",
-    "__NEXTEST",
-];
+const BEGINNINGS: [&str; 4] = ["CARGO_BIN_EXE_", "NEXTEST", "RUSTUP_TOOLCHAIN", "__NEXTEST"];
+
+/// How the names of those begin by which `cargo run` tells a program about its package.
+const OF_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
 
 /// To which `cargo run` and rustup's proxies add folders in front.
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
@@ -41,11 +37,18 @@ pub(crate) fn users(
         if known == LIBRARIES {
             Some((name.clone(), behind(value, &added)))
         } else {
-            let ours = NAMES.contains(&known) || BEGINNINGS.iter().any(|it| known.starts_with(it));
+            let begins = BEGINNINGS.iter().any(|it| known.starts_with(it));
+            let ours = NAMES.contains(&known) || begins || is_of_package(name);
             ours.then(|| (name.clone(), None))
         }
     });
     changed.collect()
+}
+
+/// Whether a variable of this name tells a program about its package.
+pub(crate) fn is_of_package(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    OF_PACKAGE.iter().any(|it| name.starts_with(it.as_bytes()))
 }
 
 /// Below which folders the libraries are that cargo and rustup add.

@@ -59,26 +59,6 @@ impl From<Stream> for Stdio {
     }
 }
 
-/// By which `cargo run` tells a program about its package (Cargo Book, "Environment Variables").
-const PACKAGE_VARIABLES: [&str; 16] = [
-    "CARGO_MANIFEST_DIR",
-    "CARGO_MANIFEST_PATH",
-    "CARGO_PKG_AUTHORS",
-    "CARGO_PKG_DESCRIPTION",
-    "CARGO_PKG_HOMEPAGE",
-    "CARGO_PKG_LICENSE",
-    "CARGO_PKG_LICENSE_FILE",
-    "CARGO_PKG_NAME",
-    "CARGO_PKG_README",
-    "CARGO_PKG_REPOSITORY",
-    "CARGO_PKG_RUST_VERSION",
-    "CARGO_PKG_VERSION",
-    "CARGO_PKG_VERSION_MAJOR",
-    "CARGO_PKG_VERSION_MINOR",
-    "CARGO_PKG_VERSION_PATCH",
-    "CARGO_PKG_VERSION_PRE",
-];
-
 /// A program to start: plain data until [`Spawner::spawn`].
 #[derive(Debug)]
 pub struct ChildCommand {
@@ -144,7 +124,9 @@ impl ChildCommand {
     /// compile anew whatever is built by a person and by such a program in turn.
     #[must_use]
     pub fn outside_cargo(self) -> Self {
-        PACKAGE_VARIABLES.into_iter().fold(self, Self::env_remove)
+        let names = std::env::vars_os().map(|(name, _)| name);
+        let told = names.filter(|name| environment::is_of_package(name));
+        told.fold(self, Self::env_remove)
     }
 
     /// The same command for a program of the user's, who has called cargo maybe: with the environment that he had

@@ -247,6 +247,13 @@ impl Sabotage {
         self
     }
 
+    /// One node alone loses packets by it, and which.
+    #[must_use]
+    pub const fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
     /// The failure that it must provoke, for reports: its class, and what it must say.
     pub(crate) fn failure(&self) -> String {
         let class = format!("\"{}\"", self.expects);
@@ -254,13 +261,6 @@ impl Sabotage {
             Some(words) => format!("{class}, saying \"{words}\""),
             None => class,
         }
-    }
-
-    /// One node alone loses packets by it, and which.
-    #[must_use]
-    pub const fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
-        self
     }
 }
 

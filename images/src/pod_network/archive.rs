@@ -95,9 +95,7 @@ impl ImageArchive {
             nameless,
         })
     }
-}
 
-impl ImageArchive {
     /// Finds out whether the images that a node image has (`present`: their names) stay what they are.
     ///
     /// # Errors

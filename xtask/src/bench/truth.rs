@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use podwire_cluster::addresses::node_name;
-use podwire_scenario::Place;
+use podwire_scenario::{Place, Scenario};
 use serde::Serialize;
 
 use crate::bench::last_run::results_in;
@@ -60,10 +60,11 @@ fn verdict(all: &[Told]) -> Result<(), Stop> {
 }
 
 fn told(results: &Results) -> Vec<Told> {
+    let known = podwire_scenarios::all();
     let mut all = Vec::new();
     for record in &results.scenarios {
         for sabotage in record.sabotages.iter().filter(|it| it.caught) {
-            let Some(place) = place(&record.name, &sabotage.name) else {
+            let Some(place) = place(&known, &record.name, &sabotage.name) else {
                 continue;
             };
             all.push(Told {
@@ -79,8 +80,7 @@ fn told(results: &Results) -> Vec<Told> {
 }
 
 /// Which node loses packets by a sabotage, if it says so of one.
-fn place(scenario: &str, sabotage: &str) -> Option<Place> {
-    let all = podwire_scenarios::all();
+fn place(all: &[Scenario], scenario: &str, sabotage: &str) -> Option<Place> {
     let scenario = all.iter().find(|it| it.name == scenario)?;
     let sabotage = scenario.sabotages.iter().find(|it| it.name == sabotage)?;
     sabotage.place

@@ -6,11 +6,9 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use podwire_access::Beside;
+use podwire_access::{Beside, ended};
 use podwire_cluster::{Cluster, Phase};
-use podwire_process::{ChildCommand, Family, StartError, Stream, when_ended};
-use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use podwire_process::{ChildCommand, Family, StartError, Stream};
 
 use crate::command::cli::lab::WithArgs;
 use crate::command::session::Session;
@@ -19,9 +17,6 @@ use crate::say::stop::Stop;
 
 /// The program of the bundle that is for this host as well.
 const KUBECTL: &str = "kubectl";
-
-/// How long what a program has started may take to end when the program has ended, or a machine failed.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a program beside a clone, which goes when the program has ended; gives the program's exit status.
 pub(crate) fn with(session: &Session, args: &WithArgs) -> Result<u8, Stop> {
@@ -107,20 +102,12 @@ async fn ran(
         Ok(started) => started,
         Err(error) => return Ok(Err(error)),
     };
-    let (tell, ended) = oneshot::channel();
-    // It may be that nobody waits for it any more.
-    when_ended(child, move |status| drop(tell.send(status)))
-        .context("cannot wait for the program")?;
-    let ended = tokio::select! {
-        ended = ended => Ok(ended),
-        fault = cluster.faulted() => {
-            Err(anyhow!("{fault}").context("a machine failed, and the program was ended"))
-        }
+    let cut = async {
+        let fault = cluster.faulted().await;
+        anyhow!("{fault}").context("a machine failed, and the program was ended")
     };
-    let left = spawn_blocking(move || family.end(FAREWELL));
-    let left = left
-        .await
-        .context("nobody ended what the program has started")?;
+    let ended = ended(family, child, cut).await;
+    let (ended, left) = ended.context("cannot wait for the program")?;
     if !left.is_empty() {
         let left: Vec<String> = left.iter().map(ToString::to_string).collect();
         errln!(
@@ -128,8 +115,7 @@ async fn ran(
             left.join(" ")
         );
     }
-    let ended = ended?.context("nobody waited for the program")?;
-    Ok(Ok(status(ended.context("cannot wait for the program")?)))
+    Ok(Ok(status(ended?)))
 }
 
 /// As a shell tells it.

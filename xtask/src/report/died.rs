@@ -10,6 +10,7 @@ use podwire_process::plain;
 use podwire_scenario::STEPS;
 
 use crate::report::left::Left;
+use crate::report::own::own;
 use crate::report::results::{Results, ScenarioRecord, Verdict};
 
 /// Steps that the page quotes, the last ones.
@@ -63,11 +64,9 @@ fn last_lab(folder: &Path) -> Option<(String, String)> {
     let written =
         |lab: &Path| -> io::Result<SystemTime> { fs::metadata(lab.join(STEPS))?.modified() };
     let labs = fs::read_dir(folder).ok()?.flatten().map(|it| it.path());
-    // A link of another machine's may lead to what is nobody's steps.
-    let all = fs::canonicalize(folder).ok()?;
     let is_own = |lab: &PathBuf| {
-        let steps = fs::canonicalize(lab.join(STEPS));
-        steps.is_ok_and(|steps| steps.starts_with(&all))
+        let name = lab.file_name().unwrap_or_default();
+        own(folder, Path::new(name).join(STEPS)).is_some()
     };
     let labs = labs.filter(is_own);
     let labs = labs.filter_map(|lab| Some((written(&lab).ok()?, lab)));

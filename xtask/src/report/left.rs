@@ -10,6 +10,7 @@ use podwire_scenario::{Account, Mark, Twin};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::report::own::own;
 use crate::report::results::{Results, Verdict};
 
 /// Failures of which more is read than their records.
@@ -81,13 +82,8 @@ pub(crate) fn of<'a>(
 }
 
 fn attempt(run_dir: &Path, folder: &Path) -> Left {
-    // What leads out of it is another's: a part of another machine's may have any link.
     let there = run_dir.join(folder);
-    let all = fs::canonicalize(&there).unwrap_or_default();
-    let own = |name: &str| {
-        let path = fs::canonicalize(all.join(name)).ok()?;
-        path.starts_with(&all).then_some(path)
-    };
+    let own = |name: &str| own(&there, name);
     let nodes = own("nodes.txt").and_then(|it| beginning(&it));
     Left {
         folder: folder.to_owned(),
@@ -119,10 +115,8 @@ fn beginning(path: &Path) -> Option<Vec<u8>> {
 fn consoles(evidence: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(evidence).into_iter().flatten().flatten();
     let words = entries.filter_map(|node| {
-        let console = fs::canonicalize(node.path().join("console.log")).ok()?;
-        let words = console
-            .starts_with(evidence)
-            .then(|| last_lines(&console))??;
+        let console = own(evidence, Path::new(&node.file_name()).join("console.log"))?;
+        let words = last_lines(&console)?;
         let name = node.file_name().to_string_lossy().into_owned();
         (!words.is_empty()).then_some((name, words))
     });

@@ -69,6 +69,11 @@ impl Serialize for Clock {
     }
 }
 
+/// In milliseconds, as all that is told of a clone has it.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn signed(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use podwire_probe::{Attempt, Outcome, Sent, TrafficEnd, TrafficRecord, TrafficRe
 use serde::{Deserialize, Serialize};
 
 use crate::check::assert::somebody;
-use crate::check::clock::Clock;
+use crate::check::clock::{Clock, millis};
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::{End, Pair, Pairs};
 use crate::check::party::Party;
@@ -575,10 +575,6 @@ fn counted(outcomes: &BTreeMap<Outcome, usize>) -> String {
         .map(|(outcome, count)| format!("{count} {outcome}"))
         .collect();
     parts.join(", ")
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn seconds(ms: u64) -> String {

@@ -48,9 +48,7 @@ impl Twin {
             _ => "What this one alone has (+), and that one alone (-), counters left out:",
         }
     }
-}
 
-impl Twin {
     /// Whether that clone lacks a rule of the failed one's, as [`Met::rules`](crate::Met::rules) has it: behind its
     /// table and its chain.
     pub fn lacks(&self, node: &str, rule: &str) -> bool {

@@ -80,6 +80,15 @@ fn after<'route>(word: &str, route: &'route str) -> Option<&'route str> {
     next.chars().all(plain).then_some(next)
 }
 
+/// The command that adds a rule at a hook of the kernel.
+fn added(chain: &str, rule: &str) -> String {
+    format!(
+        "nft 'add table ip sabotage; \
+         add chain ip sabotage it {{ {chain}; }}; \
+         add rule ip sabotage it {rule}'"
+    )
+}
+
 impl Node<'_> {
     /// `ip route replace 10.1.TO.0/24 via ADDRESS-OF-TO`, as the documents type it with `add`; one that
     /// is there stays.
@@ -261,9 +270,7 @@ impl Node<'_> {
         )
         .await?;
         for pod in self.lab().pods().on(other).running().await? {
-            let route = self.run(format!("ip -o route get {}", pod.address)).await?;
-            let way = way_in(route.text());
-            let way = way.with_context(|| format!("{self} names no way in {:?}", route.text()))?;
+            let way = self.route_to(pod.address, way_in).await?;
             // Locked, the route's MTU counts for what is forwarded too (ip-route(8)).
             self.run(format!(
                 "ip route replace {} {way} mtu lock {mtu}",
@@ -279,9 +286,18 @@ impl Node<'_> {
     /// # Errors
     /// When it does not answer, or has no way there.
     pub async fn device_to(self, address: Ipv4Addr) -> anyhow::Result<String> {
+        self.route_to(address, device_in).await
+    }
+
+    /// What a reader finds in its route to an address.
+    async fn route_to(
+        self,
+        address: Ipv4Addr,
+        read: fn(&str) -> Option<String>,
+    ) -> anyhow::Result<String> {
         let route = self.run(format!("ip -o route get {address}")).await?;
-        let device = device_in(route.text());
-        device.with_context(|| format!("{self} names no device in {:?}", route.text()))
+        let found = read(route.text());
+        found.with_context(|| format!("{self} names no device in {:?}", route.text()))
     }
 
     /// Drops every request to a Pod's port 80 that it forwards: those of its own Pods to others, and
@@ -409,12 +425,7 @@ impl Node<'_> {
     /// # Errors
     /// When the node does not carry it out.
     pub async fn add_rule(self, chain: &str, rule: &str) -> anyhow::Result<()> {
-        let rules = format!(
-            "nft 'add table ip sabotage; \
-             add chain ip sabotage it {{ {chain}; }}; \
-             add rule ip sabotage it {rule}'"
-        );
-        self.run(rules).await?;
+        self.run(added(chain, rule)).await?;
         Ok(())
     }
 
@@ -423,9 +434,8 @@ impl Node<'_> {
     async fn add_rule_in_its_pods(self, chain: &str, rule: &str) -> anyhow::Result<()> {
         let rules = format!(
             "pods=$(ip netns list | cut -d' ' -f1) && [ \"$pods\" ] && for pod in $pods; do \
-             ip netns exec $pod nft 'add table ip sabotage; \
-             add chain ip sabotage it {{ {chain}; }}; \
-             add rule ip sabotage it {rule}' || exit; done"
+             ip netns exec $pod {} || exit; done",
+            added(chain, rule)
         );
         self.run(rules).await?;
         Ok(())

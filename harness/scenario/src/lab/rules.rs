@@ -3,6 +3,7 @@
 use futures::future::{join_all, try_join_all};
 use podwire_cluster::units;
 
+use crate::check::clock::millis;
 use crate::check::rules::RuleChange;
 use crate::lab::Lab;
 
@@ -11,10 +12,9 @@ impl Lab {
     pub(crate) async fn rule_changes(&self) -> Vec<RuleChange> {
         let question = RuleChange::question(units::RULES);
         let asked = self.nodes().map(async |node| {
-            let ages = [self.age_at_first_answer(), self.age()];
-            let [there, age] = ages.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+            let ages = (millis(self.age_at_first_answer()), millis(self.age()));
             let answer = node.run(&question).may_fail().await.ok()?;
-            Some(RuleChange::read(node.name(), (there, age), &answer.stdout))
+            Some(RuleChange::read(node.name(), ages, &answer.stdout))
         });
         let of_each = join_all(asked).await;
         let mut all: Vec<RuleChange> = of_each.into_iter().flatten().flatten().collect();

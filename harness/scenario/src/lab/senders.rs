@@ -1,11 +1,11 @@
 //! Who sends steady traffic in a lab, and the steps that fall into its time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use podwire_probe::{TrafficRecord, TrafficRequest};
 
-use crate::check::clock::{Clock, ClockReading};
+use crate::check::clock::{Clock, ClockReading, millis};
 use crate::check::party::Party;
 use crate::check::record::{Mark, Record};
 use crate::lab::traffic::asked::{Known, Target};
@@ -85,10 +85,6 @@ impl TrafficLog {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -97,6 +93,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::check::record::tests::record;
+    use std::time::Duration;
 
     fn sender(asked: Instant, told: Instant) -> Sender {
         Sender {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use podwire_probe::{Kind, TrafficRecord, TrafficRequest};
 use podwire_process::plain;
 
-use crate::check::clock::ClockReading;
+use crate::check::clock::{ClockReading, millis};
 use crate::check::party::Party;
 use crate::check::record::{Record, misrecorded};
 use crate::lab::Lab;
@@ -122,7 +122,7 @@ impl Lab {
         every: Duration,
     ) -> StartTraffic<'_> {
         let mut request = TrafficRequest::new(target);
-        request.interval_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        request.interval_ms = millis(every);
         StartTraffic {
             lab: self,
             from: from.clone(),

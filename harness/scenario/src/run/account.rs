@@ -6,6 +6,7 @@ use std::time::Duration;
 use podwire_process::plain;
 use serde::{Deserialize, Serialize};
 
+use crate::check::clock::millis;
 use crate::check::failure::{Cause, Failure};
 use crate::check::pairs::{Met, Pairs};
 use crate::check::rules::RuleChange;
@@ -98,10 +99,6 @@ impl Account {
     pub(crate) fn write(&self, attempt: &Path) -> Result<(), ContextError> {
         context::write(&attempt.join(Self::FILE), self)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

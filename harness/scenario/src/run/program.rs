@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use podwire_access::{Beside, Served};
+use podwire_access::{Beside, Served, ended};
 use podwire_cluster::StageName;
-use podwire_process::{BoundedLog, ChildCommand, Family, Spawner, Stream, Tail, plain, when_ended};
+use podwire_process::{BoundedLog, ChildCommand, Family, Spawner, Stream, Tail, plain};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -41,9 +41,6 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// How many of its last lines a failure shows, and how many octets of them at most.
 const LAST_LINES: usize = 20;
 const LAST_OCTETS: usize = 4096;
-
-/// How long it may take to end once it is told to: its JUnit file is of use then, too.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// How long whoever holds its output may take to let go once it has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -175,17 +172,8 @@ impl Place<'_> {
         let family = Family::to_come().context("cannot become the parent of its orphans")?;
         let child = family.start(self.spawner, command)?;
         let said = Said::listen(output, kept).context("cannot listen to it")?;
-        let (tell, ended) = oneshot::channel();
-        // Where it is cut short, nobody listens any more.
-        when_ended(child, move |status| drop(tell.send(status))).context("cannot wait for it")?;
-        let ended = tokio::select! {
-            ended = ended => ended
-                .context("nobody waited for it")
-                .and_then(|ended| ended.context("cannot wait for it")),
-            why = cut => Err(why),
-        };
-        let family = spawn_blocking(move || family.end(GRACE));
-        family.await.context("nobody ended what it has started")?;
+        let ended = ended(family, child, cut).await;
+        let (ended, _theirs) = ended.context("cannot wait for it")?;
         Ok((ended, said.last().await))
     }
 }

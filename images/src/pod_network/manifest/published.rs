@@ -13,15 +13,18 @@ fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What is said of a file, as `--pod-network` has it.
-fn outcome(name: &str, text: &str, pull_policy_as_present: bool) -> String {
-    let terms = Terms {
+fn terms(pull_policy_as_present: bool) -> Terms {
+    Terms {
         pods: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 16),
         pull_policy_as_present,
         by_hand: true,
-    };
+    }
+}
+
+/// What is said of a file, as `--pod-network` has it.
+fn outcome(name: &str, text: &str, pull_policy_as_present: bool) -> String {
     let path = Path::new(name);
-    let read = PodNetworkManifest::parse(path, text.to_owned(), terms);
+    let read = PodNetworkManifest::parse(path, text.to_owned(), terms(pull_policy_as_present));
     let read = read.and_then(|manifest| manifest.check(path, &[]).map(|()| manifest));
     let manifest = match read {
         Err(refused) => {
@@ -81,11 +84,7 @@ fn a_published_file_that_asks_no_registry_is_applied_byte_for_byte() {
     for name in ["calico-vxlan.yaml", "install-kindnet.yaml", "antrea.yml"] {
         let text = fs::read_to_string(folder().join("tests/published").join(name)).unwrap();
         for pull_policy_as_present in [false, true] {
-            let terms = Terms {
-                pods: Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 16),
-                pull_policy_as_present,
-                by_hand: true,
-            };
+            let terms = terms(pull_policy_as_present);
             let read = PodNetworkManifest::parse(Path::new(name), text.clone(), terms);
             assert_eq!(read.unwrap().text, text, "{name}");
         }
