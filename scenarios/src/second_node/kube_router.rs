@@ -8,8 +8,8 @@ use podwire_scenario::{
 use super::network_daemon::{every_pair_answers, is_back, stays_gone};
 use crate::catalogue::{C11, C12};
 
-/// C11, with kube-router on nodes by hand. It learns routes from the others by BGP, and looks every minute
-/// whether they are there.
+/// C11, with kube-router on nodes by hand. It learns routes from the others by BGP, and looks every five seconds
+/// whether they are there, so that what stays gone is looked for twice, five seconds of time-outs each.
 pub(crate) const KUBE_ROUTER: Scenario = Scenario {
     about: "kube-router, started on every node, writes the node's range into its CNI file and lays a route to \
             every other node's Pods; a Node that leaves takes its own along, and brings it when it joins. \
@@ -43,6 +43,10 @@ pub(crate) const KUBE_ROUTER: Scenario = Scenario {
                 start(lab.node(2)).await?;
                 is_back(lab).await
             }))
+            .caught_by(steps!(stays_gone), Cause::Answered),
+        Sabotage::new("it-runs")
+            .about("node 2's kube-router runs when its route is deleted")
+            .inject(steps!(|lab| delete(lab.node(2), lab.node(1)).await))
             .caught_by(steps!(stays_gone), Cause::Answered),
         Sabotage::new("not-started")
             .about("node 2's kube-router is not started again")
@@ -206,5 +210,9 @@ async fn forgotten_by_the_others(lab: &Lab) -> anyhow::Result<()> {
 
 async fn stop_and_delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
     node.stop_kube_router().await?;
+    delete(node, to).await
+}
+
+async fn delete(node: Node<'_>, to: Node<'_>) -> anyhow::Result<()> {
     node.run(format!("ip route delete {}", to.pod_range())).await.map(drop)
 }

@@ -56,13 +56,16 @@ impl Lab {
     }
 
     fn kube_router_component(&self) -> Component {
-        component::kube_router(self.cluster().settings())
+        let as_published = component::kube_router(self.cluster().settings());
+        // By itself it looks every minute, and a deleted route that nobody lays again would have to be watched for
+        // longer than that.
+        as_published.with("--injected-routes-sync-period", "5s")
     }
 }
 
 impl Node<'_> {
-    /// Starts kube-router on it as its published DaemonSet does: its own CNI file, without a range, takes
-    /// the place of those by hand. Its kubeconfig is the administrator's, with this URL of the API server. One
+    /// Starts kube-router on it as its published DaemonSet does, but that it looks every five seconds whether its routes
+    /// are there: its own CNI file, without a range, takes the place of those by hand. Its kubeconfig is the administrator's, with this URL of the API server. One
     /// that runs starts anew.
     ///
     /// # Errors
