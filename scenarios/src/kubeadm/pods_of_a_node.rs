@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Pod, PodNetwork, Profile, Sabotage, Scenario, StageName, ensure,
-    secs, steps,
+    Cause, Cells, Failure, Lab, Needs, Pod, PodNetwork, Probe, Profile, Sabotage, Scenario,
+    StageName, ensure, secs, steps,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::catalogue::E21;
 
@@ -20,17 +20,51 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
     cells: Cells::Kubeadm,
     profile: Profile::Full,
     limit: secs(90),
-    sabotages: &[Sabotage::new("sandbox-removed")
-        .about("kube-proxy's sandbox is removed behind the back of a kubelet that stands still")
-        .inject(steps!(|lab| {
-            lab.step("stop node 2's kubelet and remove kube-proxy's sandbox");
-            let remove = "crictl rmp -f $(crictl pods -q --label k8s-app=kube-proxy) 2>&1";
-            lab.node(2).stop("kubelet").await?;
-            lab.node(2).run(remove).await
-        }))
-        .caught_by(steps!(pods_of_every_node), Cause::Absent)],
+    sabotages: &[
+        Sabotage::new("sandbox-removed")
+            .about("kube-proxy's sandbox is removed behind the back of a kubelet that stands still")
+            .inject(steps!(|lab| {
+                lab.step("stop node 2's kubelet and remove kube-proxy's sandbox");
+                let remove = "crictl rmp -f $(crictl pods -q --label k8s-app=kube-proxy) 2>&1";
+                lab.node(2).stop("kubelet").await?;
+                lab.node(2).run(remove).await
+            }))
+            .saying("none of ")
+            .caught_by(steps!(pods_of_every_node), Cause::Absent),
+        Sabotage::new("sandbox-of-nobody-s")
+            .about("the engine runs a Pod that the API has never heard of, and no kubelet ends it")
+            .inject(steps!(|lab| {
+                lab.step("stop node 2's kubelet, and have its engine run a sandbox (crictl runp)");
+                lab.node(2).stop("kubelet").await?;
+                let run =
+                    format!("echo '{STRAY}' >/root/stray.json && crictl runp /root/stray.json");
+                lab.node(2).run(run).within(secs(20)).await
+            }))
+            .caught_by(steps!(pods_of_every_node), Cause::WrongAnswer),
+        Sabotage::new("not-on-every-node")
+            .about("kube-proxy's DaemonSet selects node 1 alone")
+            .inject(steps!(|lab| {
+                let alone = json!({ "spec": { "template": { "spec": { "nodeSelector": {
+                    "kubernetes.io/hostname": "node1" } } } } });
+                let patch = format!("-n kube-system patch daemonset kube-proxy -p '{alone}'");
+                lab.kubectl(patch).await?;
+                let of_proxy =
+                    lab.pods().of_namespace("kube-system").labelled("k8s-app=kube-proxy");
+                let left = of_proxy.on(lab.node(2)).until("no kube-proxy on node2", |pods| {
+                    let needs = Needs::ControlPlane("kube-controller-manager");
+                    Probe::when(pods.is_empty(), Cause::Answered, "it is there").needs(needs)
+                });
+                left.await
+            }))
+            .saying("none")
+            .caught_by(steps!(pods_of_every_node), Cause::Absent),
+    ],
     ..Scenario::new("pods_of_every_node", StageName::PodNetwork, steps!(pods_of_every_node))
 };
+
+/// Of CRI's `PodSandboxConfig`: on the node's own network (`network: 2`), for which no CNI plugin is asked.
+const STRAY: &str = r#"{"metadata": {"name": "stray", "namespace": "default", "uid": "stray"},
+"linux": {"security_context": {"namespace_options": {"network": 2}}}}"#;
 
 async fn pods_of_every_node(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the DaemonSets: kube-proxy, and the Pod network's own if it has one");
