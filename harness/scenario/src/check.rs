@@ -20,4 +20,5 @@ pub(crate) mod shares;
 pub(crate) mod streams;
 mod timeline;
 pub(crate) mod twin;
+pub(crate) mod typed;
 pub(crate) mod wire;

@@ -49,9 +49,7 @@ pub use lab::datagrams::Datagrams;
 pub use lab::etcd::EtcdMember;
 pub use lab::impair::{Checked, Impaired, Impairing};
 pub use lab::init::InitConfig;
-pub use lab::kubeadm::{
-    Kubeadm, READY_AFTER_JOIN, looks_at_cluster_info, preflight_errors, preflight_warnings,
-};
+pub use lab::kubeadm::{Kubeadm, READY_AFTER_JOIN, looks_at_cluster_info};
 pub use lab::node::Node;
 pub use lab::nodes::ListedNode;
 pub use lab::objects::{Deployment, Service};

@@ -1,7 +1,7 @@
 //! A Deployment that is older than who makes something of it.
 
 use podwire_scenario::{
-    Cause, Lab, Needs, Place, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    Cause, Lab, Needs, Place, Pod, Probe, Profile, Sabotage, Scenario, StageName, assert, ensure,
     kubeconfig, secs, steps,
 };
 
@@ -154,9 +154,11 @@ async fn start_the_controller_manager(lab: &Lab) -> anyhow::Result<()> {
     pods_are_pending(lab).await
 }
 
+/// By the time that another Pod runs, which nobody had to make, a ReplicaSet would be there.
 async fn nothing_but_the_deployment(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("there is the Deployment, no ReplicaSet and no Pod (A13)");
-    let listed = lab.kubectl("get deployments,replicasets,pods -o name").await?;
+    runs_on_a_ready_node(lab, "meanwhile").await?;
+    lab.step("there is the Deployment, no ReplicaSet and no Pod of it (A13)");
+    let listed = lab.kubectl("get deployments,replicasets,pods -l app=blue -o name").await?;
     let (listed, made) = (listed.text(), listed.text().contains("deployment.apps/blue"));
     ensure!(made, Absent, "the Deployment", "{listed}");
     let alone = listed.lines().count() == 1;
@@ -203,10 +205,8 @@ fn state_of(pod: &Pod) -> String {
 
 /// By the time that another Pod runs, which was given its node, this one would be bound, too.
 async fn stays_unbound_on_a_ready_node(lab: &Lab) -> anyhow::Result<()> {
-    lab.step("the Node is Ready, a Pod that names it runs, and this one is of no node (A15)");
-    lab.all_nodes_ready().await?;
-    lab.start_pod("placed", lab.node(1)).await?;
-    lab.pods().labelled("app=placed").until_running(1).await?;
+    runs_on_a_ready_node(lab, "placed").await?;
+    lab.step("the Deployment's Pod is of no node (A15)");
     let pods = lab.pods().await?;
     ensure!(!pods.is_empty(), Absent, "the Deployment's Pod to wait", "none");
     for pod in pods {
@@ -214,6 +214,14 @@ async fn stays_unbound_on_a_ready_node(lab: &Lab) -> anyhow::Result<()> {
         ensure!(unbound, Answered, "the Pod to be Pending, of no node", "{state}");
     }
     Ok(())
+}
+
+/// A Pod by itself, which names its node.
+async fn runs_on_a_ready_node(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    lab.step(format!("the Node is Ready, and {name}, a Pod that names it, runs there"));
+    lab.all_nodes_ready().await?;
+    lab.start_pod(name, lab.node(1)).await?;
+    lab.pods().labelled(&format!("app={name}")).until_running(1).await.map(drop)
 }
 
 async fn the_same_pod_runs(lab: &Lab) -> anyhow::Result<()> {
@@ -272,11 +280,8 @@ async fn scheduler_writes_no_secret(lab: &Lab) -> anyhow::Result<()> {
     as_scheduler("get pods").await?;
     let write = as_scheduler("create secret generic taken --from-literal=key=value");
     let write = write.may_fail().await?;
-    let (said, refused) = (write.said(), !write.succeeded());
-    ensure!(refused, Answered, "the scheduler to be refused a Secret", "{said}");
-    let forbidden = said.contains(r#"is forbidden: User "system:kube-scheduler" cannot create"#);
-    ensure!(forbidden, WrongAnswer, "the scheduler to be forbidden to create it", "{said}");
-    Ok(())
+    let why = r#"is forbidden: User "system:kube-scheduler" cannot create"#;
+    Ok(assert::refused(&write, why, "the scheduler to be refused a Secret")?)
 }
 
 async fn expose(lab: &Lab) -> anyhow::Result<()> {

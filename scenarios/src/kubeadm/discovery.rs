@@ -1,6 +1,6 @@
 //! A node is told by a file where the API server is, and whom to trust.
 
-use podwire_scenario::{Cause, Lab, Profile, Sabotage, Scenario, StageName, ensure, secs, steps};
+use podwire_scenario::{Cause, Lab, Profile, Sabotage, Scenario, StageName, assert, secs, steps};
 
 use crate::catalogue::{E15, E40};
 
@@ -128,10 +128,7 @@ async fn untrusted_server_is_refused(lab: &Lab) -> anyhow::Result<()> {
 
 async fn refused(lab: &Lab, file: &str, why: &str) -> anyhow::Result<()> {
     let answer = lab.kubeadm(REMOTE).try_to_join_by(&by(lab, file).await?).await?;
-    let (said, refused) = (answer.said(), !answer.succeeded());
-    ensure!(refused, Answered, "no join by {file}", "{said}");
-    ensure!(said.contains(why), WrongAnswer, "{why}", "{said}");
-    Ok(())
+    Ok(assert::refused(&answer, why, &format!("no join by {file}"))?)
 }
 
 async fn trust_the_server(lab: &Lab) -> anyhow::Result<()> {

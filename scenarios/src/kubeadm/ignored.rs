@@ -1,10 +1,7 @@
 //! A worker on which somebody joins again, and one that is reset: what kubeadm says.
 
-use std::collections::BTreeSet;
-
 use podwire_scenario::{
-    Cause, Cells, Lab, Profile, Sabotage, Scenario, StageName, ensure, preflight_errors,
-    preflight_warnings, secs, steps,
+    Cause, Cells, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 
 use super::preflight::usual_warnings;
@@ -59,14 +56,9 @@ async fn ignored_checks_warn(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!("join's checks, with {ignore} to be ignored (E30)"));
     let checks = format!("join phase preflight {flags} --ignore-preflight-errors={ignore}");
     let answer = lab.kubeadm(WORKER).run(&checks).may_fail().await?;
-    let said = answer.said();
-    let passed = answer.succeeded() && preflight_errors(&said).is_empty();
-    ensure!(passed, Absent, "the checks to pass", "{said}");
     let usual = usual_warnings(lab.kubeadm(WORKER)).await?;
-    let wanted: BTreeSet<&str> = usual.into_iter().chain(IN_THE_WAY).collect();
-    let warned = preflight_warnings(&said);
-    ensure!(warned == wanted, WrongAnswer, "warnings of {wanted:?}", "{said}");
-    Ok(())
+    let wanted = usual.into_iter().chain(IN_THE_WAY).collect();
+    Ok(assert::passed_warning_of(&answer, &wanted)?)
 }
 
 const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";

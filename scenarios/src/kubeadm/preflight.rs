@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Cause, Cells, Kubeadm, Lab, Profile, Sabotage, Scenario, StageName, ensure, preflight_errors,
-    preflight_warnings, secs, steps,
+    Cause, Cells, Kubeadm, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
 };
 use serde_json::json;
 
@@ -78,10 +77,8 @@ pub(super) async fn usual_warnings(kubeadm: Kubeadm<'_>) -> anyhow::Result<BTree
 async fn passes_with_the_usual_warnings(lab: &Lab) -> anyhow::Result<()> {
     lab.step("kubeadm's checks pass, and warn of nothing but containerd 1.7 (E45)");
     let answer = lab.kubeadm(1).run(INIT_PREFLIGHT).may_fail().await?;
+    assert::passed_warning_of(&answer, &usual_warnings(lab.kubeadm(1)).await?)?;
     let said = answer.said();
-    ensure!(answer.succeeded(), Absent, "the checks to pass", "{said}");
-    let (warned, wanted) = (preflight_warnings(&said), usual_warnings(lab.kubeadm(1)).await?);
-    ensure!(warned == wanted, WrongAnswer, "warnings of {wanted:?}", "{said}");
     let none = OF_OLD.iter().all(|words| !said.contains(words));
     ensure!(none, WrongAnswer, "none of the lab's warnings", "{said}");
     Ok(())
@@ -105,11 +102,7 @@ async fn forwarding_off(lab: &Lab) -> anyhow::Result<()> {
 async fn stopped_by(lab: &Lab, check: &str) -> anyhow::Result<()> {
     lab.step(format!("kubeadm init: {check} stops it, and nothing else"));
     let answer = lab.kubeadm(1).run(INIT).may_fail().await?;
-    let (said, wanted) = (answer.said(), BTreeSet::from([check]));
-    ensure!(!answer.succeeded(), Answered, "init to stop", "{said}");
-    let found = preflight_errors(&said);
-    ensure!(found == wanted, WrongAnswer, "{wanted:?} alone to stop it", "{said}");
-    Ok(())
+    Ok(assert::stopped_by(&answer, &[check])?)
 }
 
 async fn no_manifest(lab: &Lab) -> anyhow::Result<()> {
@@ -128,10 +121,6 @@ async fn wrong_socket(lab: &Lab) -> anyhow::Result<()> {
     config.document("InitConfiguration")?["nodeRegistration"]["criSocket"] = socket;
     lab.kubeadm(1).configure(&config).await?;
     let answer = lab.kubeadm(1).run(INIT_PREFLIGHT).may_fail().await?;
-    let said = answer.said();
-    ensure!(!answer.succeeded(), Answered, "the checks to fail", "{said}");
-    let stopped = said.contains("[preflight] Some fatal errors occurred");
-    let named = stopped && said.contains("/run/nowhere.sock");
-    ensure!(named, WrongAnswer, "a check to name the socket", "{said}");
-    Ok(())
+    assert::refused(&answer, "[preflight] Some fatal errors occurred", "the checks to fail")?;
+    Ok(assert::refused(&answer, "unix:///run/nowhere.sock", "a check to name the socket")?)
 }

@@ -1,10 +1,8 @@
 //! A node leaves with `kubeadm reset` and comes back.
 
-use std::collections::BTreeSet;
-
 use podwire_scenario::{
     Break, Cause, Cells, Failure, JoinCommand, Lab, Profile, READY_AFTER_JOIN, Sabotage, Scenario,
-    StageName, ensure, preflight_errors, secs, steps,
+    StageName, assert, ensure, secs, steps,
 };
 
 use super::taint::OF_A_CONTROL_PLANE;
@@ -31,6 +29,12 @@ pub(crate) const REJOIN: Scenario = Scenario {
                 steps!(|lab| refused_before_a_reset(lab, &lab.kept()?).await),
                 Cause::Absent,
             ),
+        Sabotage::new("reset-all-the-same")
+            .about("reset is told to ask nobody")
+            .inject(steps!(|lab| {
+                lab.kubeadm(lab.node_count()).types_otherwise("s/^reset/reset --force/").await
+            }))
+            .caught_by(steps!(nothing_changed_without_a_y), Cause::Answered),
         Sabotage::new("reset-not-confirmed")
             .about("reset's question was not answered with y")
             .inject(steps!(|lab| lab.kubeadm(lab.node_count()).reset_answered("N").await))
@@ -89,13 +93,7 @@ pub(super) const IN_THE_WAY: [&str; 3] = [
 async fn refused_before_a_reset(lab: &Lab, command: &JoinCommand) -> anyhow::Result<()> {
     let answer = lab.kubeadm(lab.node_count()).try_to_join(command).await?;
     lab.step("it is refused, by exactly the checks that a first join leaves behind (E29)");
-    let (said, wanted) = (answer.said(), BTreeSet::from(IN_THE_WAY));
-    ensure!(!answer.succeeded(), Answered, "a refusal", "{said}");
-    let found = preflight_errors(&said);
-    let all = found.is_superset(&wanted);
-    ensure!(all, Absent, "all of {wanted:?}", "{said}");
-    ensure!(found == wanted, WrongAnswer, "no others", "{said}");
-    Ok(())
+    Ok(assert::stopped_by(&answer, &IN_THE_WAY)?)
 }
 
 /// What a join brought: the kubelet's process, and the digest of every file of its own.

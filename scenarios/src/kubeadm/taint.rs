@@ -1,8 +1,8 @@
 //! A taint keeps new Pods away, and evicts none; without it Pods spread over all nodes.
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, assert, ensure, secs,
-    steps,
+    Cause, Cells, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName, assert, ensure,
+    secs, steps,
 };
 use serde_json::{Value, json};
 
@@ -30,6 +30,19 @@ pub(crate) const TAINT: Scenario = Scenario {
                 lab.deployment(GREEN).create(2, wanting).await
             }))
             .caught_by(steps!(lands_on_workers), Cause::WrongAnswer),
+        Sabotage::new("evicted")
+            .about("the taint is one that evicts what runs there (NoExecute)")
+            .inject(steps!(|lab| {
+                remember(lab).await?;
+                lab.kubectl("taint nodes node1 node-role.kubernetes.io/control-plane=:NoExecute")
+                    .await?;
+                let gone = lab.pods().on(lab.node(1)).until("no Pod on node1", |pods| {
+                    let needs = Needs::ControlPlane("kube-controller-manager");
+                    Probe::when(pods.is_empty(), Cause::Answered, "some").needs(needs)
+                });
+                gone.await
+            }))
+            .caught_by(steps!(what_ran_there_stays), Cause::Died),
         Sabotage::new("not-tainted")
             .about("the control plane has no taint when it is tainted again")
             .caught_by(steps!(second_taint_is_refused), Cause::Answered),
@@ -66,15 +79,12 @@ const GREEN: &str = "green";
 const EVEN: &str = "even";
 
 async fn taint(lab: &Lab) -> anyhow::Result<()> {
-    let before = lab.pods().on(lab.node(1)).running().await?;
-    ensure!(!before.is_empty(), Absent, "Pods on node1 before the taint", "none");
+    remember(lab).await?;
     taint_the_control_plane(lab).await?;
     lab.step("create a Deployment");
     lab.deployment(GREEN).create(2, json!({})).await?;
     lands_on_workers(lab).await?;
-    lab.step("the Pods that ran on node1 before still do");
-    let after = lab.pods().on(lab.node(1)).running().await?;
-    ensure!(after == before, Died, "{before:?} to stay", "{after:?}");
+    what_ran_there_stays(lab).await?;
 
     second_taint_is_refused(lab).await?;
     lab.step("create a Deployment of one Pod that is to spread, and remove the taint");
@@ -91,6 +101,25 @@ async fn taint_the_control_plane(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The Pods that run on node 1 before the taint.
+#[derive(Clone)]
+struct Before(Vec<Party>);
+
+async fn remember(lab: &Lab) -> anyhow::Result<()> {
+    let before = lab.pods().on(lab.node(1)).running().await?;
+    ensure!(!before.is_empty(), Absent, "Pods on node1 before the taint", "none");
+    lab.keep(Before(before));
+    Ok(())
+}
+
+async fn what_ran_there_stays(lab: &Lab) -> anyhow::Result<()> {
+    lab.step("the Pods that ran on node1 before still do (E24)");
+    let Before(before) = lab.kept()?;
+    let after = lab.pods().on(lab.node(1)).running().await?;
+    ensure!(after == before, Died, "{before:?} to stay", "{after:?}");
+    Ok(())
+}
+
 async fn lands_on_workers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("its Pods run, on workers only");
     let pods = lab.deployment(GREEN).pods().until_running(2).await?;
@@ -104,11 +133,8 @@ async fn second_taint_is_refused(lab: &Lab) -> anyhow::Result<()> {
     lab.step("taint it again: refused without --overwrite (E25)");
     let again = format!("taint nodes node1 {OF_A_CONTROL_PLANE}");
     let answer = lab.kubectl(again).may_fail().await?;
-    let said = answer.said();
-    ensure!(!answer.succeeded(), Answered, "a refusal", "{said}");
     let why = "taint(s) with same effect(s) and --overwrite is false";
-    ensure!(said.contains(why), WrongAnswer, "it to say {why:?}", "{said}");
-    Ok(())
+    Ok(assert::refused(&answer, why, "a second taint to be refused")?)
 }
 
 /// Nodes' numbers of its Pods differ by one at most, or the next Pod waits.

@@ -1,10 +1,8 @@
 //! A machine joins under the name of a node that is there.
 
-use std::collections::BTreeSet;
-
 use podwire_scenario::{
-    Cause, Cells, Lab, Profile, READY_AFTER_JOIN, Sabotage, Scenario, StageName, ensure,
-    preflight_errors, secs, steps,
+    Cause, Cells, Lab, Profile, READY_AFTER_JOIN, Sabotage, Scenario, StageName, assert, ensure,
+    secs, steps,
 };
 
 use super::rejoin::emptied;
@@ -60,11 +58,8 @@ async fn refused_for_its_name(lab: &Lab) -> anyhow::Result<()> {
     lab.step("join under node2's name, which is Ready: refused, for that (E29)");
     let flags = lab.join_command().await?.arguments();
     let answer = last(lab).try_to_join_by(&format!("{flags} --node-name=node2")).await?;
-    let (said, refused) = (answer.said(), !answer.succeeded());
-    ensure!(refused, Answered, "no join under the name of a Ready Node", "{said}");
     let why = r#"a Node with name "node2" and status "Ready" already exists in the cluster"#;
-    ensure!(said.contains(why), WrongAnswer, "{why}", "{said}");
-    Ok(())
+    Ok(assert::refused(&answer, why, "no join under the name of a Ready Node")?)
 }
 
 /// What that join has written before it looked.
@@ -76,11 +71,7 @@ const WRITTEN: [&str; 2] = [
 async fn refused_for_what_it_has_written(lab: &Lab) -> anyhow::Result<()> {
     let answer = last(lab).try_to_join(&lab.join_command().await?).await?;
     lab.step("under its own name too: the first join has left two files (E29)");
-    let (said, wanted) = (answer.said(), BTreeSet::from(WRITTEN));
-    ensure!(!answer.succeeded(), Answered, "a refusal", "{said}");
-    let exactly = preflight_errors(&said) == wanted;
-    ensure!(exactly, WrongAnswer, "exactly {wanted:?}", "{said}");
-    Ok(())
+    Ok(assert::stopped_by(&answer, &WRITTEN)?)
 }
 
 async fn reset_asks_nothing(lab: &Lab) -> anyhow::Result<()> {

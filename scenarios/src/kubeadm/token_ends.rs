@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use podwire_scenario::{
-    Cause, Curled, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, Token, ensure,
-    looks_at_cluster_info, secs, steps,
+    Cause, Curled, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, Token, assert,
+    ensure, looks_at_cluster_info, secs, steps,
 };
 use serde_json::json;
 
@@ -301,14 +301,13 @@ async fn tell_node2(lab: &Lab, token: Token, discovery: u64) -> anyhow::Result<(
 async fn join_says_so(lab: &Lab, token: &Token) -> anyhow::Result<()> {
     let answer = lab.kubeadm(2).try_to_join_as_told().await?;
     lab.step("it ends within timeouts.discovery, for want of a signature (E12)");
-    let (said, refused, id) = (answer.said(), !answer.succeeded(), &token.id);
-    ensure!(refused, Answered, "no join with {id}", "{said}");
+    let id = &token.id;
     let why = format!(
         "could not find a JWS signature in the cluster-info ConfigMap for token ID \"{id}\""
     );
-    ensure!(said.contains(&why), Other, "{why}", "{said}");
-    let looks = looks_at_cluster_info(&said);
+    assert::refused(&answer, &why, &format!("no join with {id}"))?;
+    let looks = looks_at_cluster_info(&answer.said());
     let soon = (1..=LOOKS).contains(&looks);
-    ensure!(soon, WrongAnswer, "1 or {LOOKS} looks at cluster-info", "{looks}: {said}");
+    ensure!(soon, WrongAnswer, "1 or {LOOKS} looks at cluster-info", "{looks}: {answer}");
     Ok(())
 }

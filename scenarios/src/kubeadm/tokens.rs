@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, ensure, fails, secs, steps,
+    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, assert, ensure, fails,
+    secs, steps,
 };
 
 use super::token_secret::{GROUP, SHOW, is_secret_of, secret_in};
@@ -204,11 +205,8 @@ async fn dry_run(lab: &Lab, arguments: &str) -> anyhow::Result<Token> {
 async fn dry_run_needs_a_kubeconfig(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a dry run asks the API: without a kubeconfig there is none (E9)");
     let answer = lab.kubeadm(2).run("token create --dry-run").may_fail().await?;
-    let (said, refused) = (answer.said(), !answer.succeeded());
-    ensure!(refused, Answered, "no dry run on node2, which has no kubeconfig", "{said}");
-    let says_why = said.contains("failed to load kubeconfig");
-    ensure!(says_why, WrongAnswer, "it to miss a kubeconfig", "{said}");
-    Ok(())
+    let expected = "no dry run on node2, which has no kubeconfig";
+    Ok(assert::refused(&answer, "failed to load kubeconfig", expected)?)
 }
 
 async fn give_node2_a_kubeconfig(lab: &Lab) -> anyhow::Result<()> {
@@ -266,10 +264,8 @@ async fn wrong_forms_are_refused(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a value of another form is refused (E39)");
     for wrong in WRONG_FORMS {
         let answer = lab.kubeadm(1).run(&format!("token create {wrong}")).may_fail().await?;
-        let (said, refused) = (answer.said(), !answer.succeeded());
-        ensure!(refused, Answered, "{wrong} to be refused", "{said}");
-        let says_why = said.contains("was not of the form");
-        ensure!(says_why, WrongAnswer, "{wrong} to be refused for its form", "{said}");
+        let expected = format!("{wrong} to be refused for its form");
+        assert::refused(&answer, "was not of the form", &expected)?;
     }
     Ok(())
 }

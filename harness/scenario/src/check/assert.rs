@@ -8,6 +8,7 @@ use podwire_lan::Ipv4Net;
 use podwire_probe::{Kind, Outcome, ResolveOutcome, TargetReport};
 
 pub use crate::check::names::resolved;
+pub use crate::check::typed::{passed_warning_of, refused, stopped_by};
 
 use crate::check::balance::{Band, FALSE_ALARMS, REQUESTS_PER_BACKEND, Rounds};
 use crate::check::failure::{Cause, Failure};

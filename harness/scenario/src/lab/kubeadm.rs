@@ -1,6 +1,5 @@
 //! kubeadm on a node, as a person types it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,6 +7,7 @@ use podwire_cluster::kubeadm::{self, JoinCommand};
 use serde_json::{Value, json};
 
 use crate::check::failure::{Cause, Failure};
+use crate::check::typed::preflight_errors;
 use crate::lab::Lab;
 use crate::lab::command::{Answer, Command};
 use crate::lab::node::Node;
@@ -282,25 +282,6 @@ fn minor(version: &str) -> Option<u32> {
     version.split('.').nth(1)?.parse().ok()
 }
 
-/// Names of the preflight checks that stopped kubeadm. It gives no distinguishing exit codes: these
-/// names are all there is to match.
-pub fn preflight_errors(said: &str) -> BTreeSet<&str> {
-    checks("[ERROR ", said)
-}
-
-/// Names of the preflight checks that only warned.
-pub fn preflight_warnings(said: &str) -> BTreeSet<&str> {
-    checks("[WARNING ", said)
-}
-
-/// Names of the checks whose lines begin like this.
-fn checks<'said>(begin: &str, said: &'said str) -> BTreeSet<&'said str> {
-    said.lines()
-        .filter_map(|line| line.trim_start().strip_prefix(begin)?.split_once(']'))
-        .map(|(check, _)| check)
-        .collect()
-}
-
 /// How often a join looked for a token's signature in `cluster-info`, by what it said with `-v=1`: until
 /// discovery ends, every five seconds; where there is one, once, and once more with the authority that it
 /// then trusts.
@@ -320,24 +301,6 @@ W1129 15:48:43.000001    4021 cleanupnode.go:105] [reset] Failed to remove conta
         assert!(leaves_containers(left));
         let done = "[reset] Deleting contents of directories: [/etc/kubernetes/manifests]";
         assert!(!leaves_containers(done));
-    }
-
-    #[test]
-    fn checks_that_only_warn_stop_nothing() {
-        let said = "\
-[preflight] Running pre-flight checks
-\t[WARNING ContainerRuntimeVersion]: You must update your container runtime
-[preflight] Some fatal errors occurred:
-\t[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists
-\t[ERROR Port-10250]: Port 10250 is in use
-error: error execution phase preflight: preflight checks failed";
-        let names: Vec<&str> = preflight_errors(said).into_iter().collect();
-        assert_eq!(
-            names,
-            ["FileAvailable--etc-kubernetes-kubelet.conf", "Port-10250"]
-        );
-        let names: Vec<&str> = preflight_warnings(said).into_iter().collect();
-        assert_eq!(names, ["ContainerRuntimeVersion"]);
     }
 
     #[test]
