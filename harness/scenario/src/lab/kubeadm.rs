@@ -19,7 +19,8 @@ const KUBEADM: Duration = Duration::from_secs(40);
 /// A join of a control plane node: certificates, static Pods, and a member of etcd that has learned all there is.
 const CONTROL_PLANE: Duration = Duration::from_secs(120);
 
-/// From the start of a join to a Ready Node: the documents' listing shows an age of 88 s.
+/// For a Node to be Ready once its join has returned: in the documents' listing it is 88 s old by then, from its
+/// registration in the join on.
 pub const READY_AFTER_JOIN: Duration = Duration::from_secs(90);
 
 /// What Go's library says of a certificate that it does not trust (crypto/x509).
