@@ -57,7 +57,7 @@ const ORDER: [&str; 37] = [
 ];
 
 const FAILURE: &str = "harness/scenario/src/check/failure.rs";
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
     "harness/scenario/src/check/assert.rs",
     "harness/scenario/src/check/record.rs",
     "harness/scenario/src/check/balance.rs",
@@ -67,9 +67,10 @@ const CHECKS: [&str; 9] = [
     "harness/scenario/src/check/party.rs",
     "harness/scenario/src/check/mesh.rs",
     "harness/scenario/src/check/clock.rs",
+    "harness/scenario/src/check/typed.rs",
 ];
 /// Those of [`CHECKS`] whose functions an author calls by the name of the module.
-const ASSERT: [&str; 2] = [CHECKS[0], CHECKS[3]];
+const ASSERT: [&str; 3] = [CHECKS[0], CHECKS[3], CHECKS[9]];
 const DECLARATION: &str = "harness/scenario/src/scenario.rs";
 const CLUSTERS: &str = "harness/scenario/src/scenario/clusters.rs";
 const NEEDS: &str = "harness/scenario/src/wait/needs.rs";
