@@ -44,8 +44,11 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
         Sabotage::new("not-on-every-node")
             .about("kube-proxy's DaemonSet selects node 1 alone")
             .inject(steps!(|lab| {
-                let alone = json!({ "spec": { "template": { "spec": { "nodeSelector": {
-                    "kubernetes.io/hostname": "node1" } } } } });
+                // Node 1's stays the one that it is.
+                let alone = json!({ "spec": {
+                    "updateStrategy": { "type": "OnDelete", "rollingUpdate": null },
+                    "template": { "spec": { "nodeSelector": { "kubernetes.io/hostname": "node1" } } },
+                } });
                 let patch = format!("-n kube-system patch daemonset kube-proxy -p '{alone}'");
                 lab.kubectl(patch).await?;
                 let of_proxy =
@@ -56,15 +59,16 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
                 });
                 left.await
             }))
-            .saying("none")
+            .saying("no such Pod")
             .caught_by(steps!(pods_of_every_node), Cause::Absent),
     ],
     ..Scenario::new("pods_of_every_node", StageName::PodNetwork, steps!(pods_of_every_node))
 };
 
-/// Of CRI's `PodSandboxConfig`: on the node's own network (`network: 2`), for which no CNI plugin is asked.
+/// Of CRI's `PodSandboxConfig`: on the node's own network (`network: 2`), for which no CNI plugin is asked; systemd makes
+/// its cgroup.
 const STRAY: &str = r#"{"metadata": {"name": "stray", "namespace": "default", "uid": "stray"},
-"linux": {"security_context": {"namespace_options": {"network": 2}}}}"#;
+"linux": {"cgroup_parent": "system.slice", "security_context": {"namespace_options": {"network": 2}}}}"#;
 
 async fn pods_of_every_node(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the DaemonSets: kube-proxy, and the Pod network's own if it has one");
@@ -90,7 +94,7 @@ fn one_of_each(sets: &BTreeSet<&str>, pods: &[Pod], node: &str) -> Result<(), Fa
     for set in sets {
         let own = pods.iter().filter(|pod| pod.daemon_set() == Some(set));
         let count = own.count();
-        ensure!(count > 0, Absent, "one Pod of {set} on {node}", "none");
+        ensure!(count > 0, Absent, "one Pod of {set} on {node}", "no such Pod");
         ensure!(count == 1, NotUnique, "one Pod of {set} on {node}", "{count}");
     }
     Ok(())
