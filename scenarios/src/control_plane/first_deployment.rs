@@ -221,7 +221,7 @@ async fn runs_on_a_ready_node(lab: &Lab, name: &str) -> anyhow::Result<()> {
     lab.step(format!("the Node is Ready, and {name}, a Pod that names it, runs there"));
     lab.all_nodes_ready().await?;
     lab.start_pod(name, lab.node(1)).await?;
-    lab.pods().labelled(&format!("app={name}")).until_running(1).await.map(drop)
+    lab.pods().labelled(format!("app={name}")).until_running(1).await.map(drop)
 }
 
 async fn the_same_pod_runs(lab: &Lab) -> anyhow::Result<()> {
