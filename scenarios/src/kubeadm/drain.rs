@@ -1,7 +1,8 @@
 //! Draining.
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Party, Pod, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Cells, Lab, Party, Pod, Profile, Sabotage, Scenario, StageName, assert, ensure, secs,
+    steps,
 };
 
 use crate::catalogue::{E27, E27b};
@@ -48,12 +49,12 @@ async fn refuses_to_drain(lab: &Lab, flags: &str) -> anyhow::Result<()> {
     let pods = lab.pods().everywhere().on(node).await?;
     let daemons = pods.iter().filter(|pod| pod.daemon_set().is_some());
     let daemons: Vec<String> = daemons.map(Pod::full_name).collect();
-    let (names, said) = (daemons.join(" and "), answer.said());
-    ensure!(!answer.succeeded(), Answered, "drain to refuse, naming {names}", "{said}");
-    let refused = "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)";
-    let names_all = daemons.iter().all(|pod| said.contains(pod));
-    let as_expected = !daemons.is_empty() && said.contains(refused) && names_all;
-    ensure!(as_expected, WrongAnswer, "drain to refuse, naming {names}", "{said}");
+    let expected = format!("drain to refuse, naming {}", daemons.join(" and "));
+    let why = "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)";
+    assert::refused(&answer, why, &expected)?;
+    let said = answer.said();
+    let names_all = !daemons.is_empty() && daemons.iter().all(|pod| said.contains(pod));
+    ensure!(names_all, WrongAnswer, "{expected}", "{said}");
 
     let cordoned = node.is_cordoned().await?;
     ensure!(cordoned, Absent, "{node} cordoned although the drain was refused", "it is not");

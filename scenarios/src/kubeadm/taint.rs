@@ -116,10 +116,11 @@ async fn what_ran_there_stays(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the Pods that ran on node1 before still do (E24)");
     let Before(before) = lab.kept()?;
     let after = lab.pods().on(lab.node(1)).running().await?;
-    let gone = before.iter().filter(|it| !after.contains(it));
-    let gone: Vec<String> = gone.map(ToString::to_string).collect();
-    let (all, gone) = (gone.is_empty(), gone.join(", "));
-    ensure!(all, Died, "the Pods of node1 to stay where they run", "gone: {gone}");
+    let [stay, run] = [&before, &after].map(|pods| {
+        let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
+        pods.join(", ")
+    });
+    ensure!(after == before, Died, "these to run on node1: {stay}", "these do: {run}");
     Ok(())
 }
 

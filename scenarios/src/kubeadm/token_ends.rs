@@ -96,6 +96,7 @@ pub(crate) const TOKEN_ENDS: Scenario = Scenario {
         Sabotage::new("patient")
             .about("the join's discovery may take half a minute")
             .inject(steps!(|lab| tell_node2(lab, stranger(), 6 * DISCOVERY).await))
+            .saying(" looks: ")
             .caught_by(steps!(|lab| join_says_so(lab, &lab.kept()?).await), Cause::WrongAnswer),
         Sabotage::new("token-lives")
             .about("the join is told init's token, which has not expired")
@@ -308,6 +309,6 @@ async fn join_says_so(lab: &Lab, token: &Token) -> anyhow::Result<()> {
     assert::refused(&answer, &why, &format!("no join with {id}"))?;
     let looks = looks_at_cluster_info(&answer.said());
     let soon = (1..=LOOKS).contains(&looks);
-    ensure!(soon, WrongAnswer, "1 or {LOOKS} looks at cluster-info", "{looks}: {answer}");
+    ensure!(soon, WrongAnswer, "1 or {LOOKS} looks at cluster-info", "{looks} looks: {answer}");
     Ok(())
 }

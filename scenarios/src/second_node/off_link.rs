@@ -51,7 +51,8 @@ async fn no_way_off_the_link(lab: &Lab) -> anyhow::Result<()> {
     lab.step("a route by way of an address of the other segment: the kernel refuses it");
     let typed = node1.run(format!("ip route replace {route}")).may_fail().await?;
     let expected = "the kernel to refuse a next hop that is on no segment of its own";
-    assert::refused(&typed, "invalid gateway", expected)?;
+    let refused = assert::refused(&typed, "invalid gateway", expected);
+    refused.map_err(|it| it.look("`ip address` and `ip route` of node1"))?;
 
     lab.step("the same as if it were a neighbour's: nobody answers for it");
     let card = node1.device_to(node2.address()).await?;

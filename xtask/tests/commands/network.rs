@@ -104,7 +104,7 @@ fn pods_with_addresses_of_another_range_turn_nothing_red() {
     assert!(addresses.split(' ').all(elsewhere), "{addresses}");
 }
 
-/// The archives of images that the cache has of a network.
+/// The archives of images that the cache has of a network, those that were used last.
 fn archives(name: &str) -> Vec<PathBuf> {
     let bundle = bundle();
     let tools = bundle.ancestors().nth(2).unwrap().join("tools");
@@ -114,8 +114,9 @@ fn archives(name: &str) -> Vec<PathBuf> {
     };
     let mut folders = below(&tools);
     folders.retain(|it| it.file_name().unwrap().to_string_lossy().starts_with(name));
-    assert_eq!(folders.len(), 1, "{folders:?}");
-    let mut archives = below(&folders[0]);
+    let used = |it: &PathBuf| fs::metadata(it.join("used")).unwrap().modified().unwrap();
+    let folder = folders.into_iter().max_by_key(used).unwrap();
+    let mut archives = below(&folder);
     archives.retain(|it| it.extension().is_some_and(|it| it == "tar"));
     archives
 }

@@ -65,8 +65,8 @@ impl Lab {
 
 impl Node<'_> {
     /// Starts kube-router on it as its published DaemonSet does, but that it looks every five seconds whether its routes
-    /// are there: its own CNI file, without a range, takes the place of those by hand. Its kubeconfig is the administrator's, with this URL of the API server. One
-    /// that runs starts anew.
+    /// are there: its own CNI file, without a range, takes the place of those by hand. Its kubeconfig is the
+    /// administrator's, with this URL of the API server. One that runs starts anew.
     ///
     /// # Errors
     /// When systemd does not start it.
