@@ -13,7 +13,7 @@ use super::api::{failing_checks, is_refused};
 use super::cluster::Cluster;
 use super::node::Node;
 use super::readiness::{is_running, name, stumbling, takes_no_pods};
-use super::stuck::{self, StuckUnit};
+use super::stuck::{self, NoSandbox, StuckUnit};
 use crate::parts::units;
 use crate::plan::addresses::node_name;
 use crate::plan::error::ClusterError;
@@ -69,14 +69,29 @@ impl Cluster {
             };
             lacking.extend(state);
         }
-        if !lacking.is_empty() {
-            let pods: Api<Pod> = Api::all(self.api());
-            // Why is worth less than what: an API server that does not answer does not change it.
-            let listed = pods.list(&ListParams::default()).await;
-            let pods = listed.map(|pods| pods.items).unwrap_or_default();
-            lacking.extend(pods.iter().filter_map(stumbling));
-        }
-        Ok((!lacking.is_empty()).then(|| lacking.join("; ")))
+        Ok(match lacking.is_empty() {
+            true => None,
+            false => Some(self.with_why(&joined, lacking.join("; ")).await),
+        })
+    }
+
+    /// What is lacking, and what keeps Pods from running where that does not say it: each container that does not run,
+    /// and a Pod without a sandbox. Why is worth less than what: an API server that does not answer changes nothing.
+    async fn with_why(&self, nodes: &[&Node], lacking: String) -> String {
+        let pods = self.all_pods().await;
+        let without = self.without_sandbox(nodes, &pods).await;
+        let why = pods.iter().filter_map(stumbling);
+        let why = why.chain(without.map(|it| it.said));
+        why.fold(lacking, |told, why| match told.contains(&why) {
+            true => told,
+            false => format!("{told}; {why}"),
+        })
+    }
+
+    async fn all_pods(&self) -> Vec<Pod> {
+        let pods: Api<Pod> = Api::all(self.api());
+        let listed = pods.list(&ListParams::default()).await;
+        listed.map(|pods| pods.items).unwrap_or_default()
     }
 
     /// The nodes on which kube-proxy does not say of itself that it is healthy: that it has read all
@@ -205,22 +220,22 @@ impl Cluster {
         if let Some(down) = self.unit_down(nodes, units::KUBELET).await {
             return Prospect::Hopeless(down);
         }
-        let pods: Api<Pod> = Api::all(self.api());
-        let listed = pods.list(&ListParams::default()).await;
-        let pods = listed.map(|pods| pods.items).unwrap_or_default();
+        let pods = self.all_pods().await;
         let mut stuck = pods.iter().filter(|pod| stuck::container(pod).is_some());
         if let Some(found) = stuck.find_map(stumbling) {
             return Prospect::Hopeless(found);
         }
-        if let Some(found) = self.without_sandbox(nodes, &pods).await {
-            return Prospect::Hopeless(found);
+        let without = self.without_sandbox(nodes, &pods).await;
+        if let Some(found) = without.as_ref().filter(|it| it.is_for_good) {
+            return Prospect::Hopeless(found.said.clone());
         }
         let found = pods.iter().find_map(stumbling);
+        let found = found.or(without.map(|it| it.said));
         found.map_or(Prospect::Open, Prospect::Doubtful)
     }
 
-    /// A Pod that gets no sandbox any more.
-    async fn without_sandbox(&self, nodes: &[&Node], pods: &[Pod]) -> Option<String> {
+    /// A Pod that has no sandbox, one that will get none before all others.
+    async fn without_sandbox(&self, nodes: &[&Node], pods: &[Pod]) -> Option<NoSandbox> {
         // Whatever is asked is work for a guest.
         if !pods.iter().any(|pod| stuck::awaits_sandbox(pod).is_some()) {
             return None;
@@ -231,8 +246,9 @@ impl Cluster {
         let limit = self.host().limit(COMMAND);
         let clock = nodes.first()?.run("date +%s", limit).await.ok()?;
         let now = clock.stdout.trim().parse().ok()?;
-        let mut waiting = pods.iter();
-        waiting.find_map(|pod| stuck::sandbox(pod, pods, &events, now))
+        let without = pods.iter();
+        let without = without.filter_map(|pod| stuck::sandbox(pod, pods, &events, now));
+        without.min_by_key(|it| !it.is_for_good)
     }
 }
 

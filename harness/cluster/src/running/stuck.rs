@@ -80,10 +80,19 @@ pub(crate) const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 /// The kubelet tries every few seconds; it tells of 25 tries and then, each five minutes, of one more.
 const IN_VAIN: i64 = 60;
 
-/// Why a Pod will get no sandbox, in its CNI plugin's words: try after try has failed, and for a minute with all
-/// Pods of its node ready that use the node's own network, as those do that make one. `all` are Pods of all
-/// nodes, the Pod's `events` may be among others', and `now` is seconds since 1970 by the nodes' clocks.
-pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Option<String> {
+/// That a Pod has no sandbox, because at least one try has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoSandbox {
+    /// Whose, where, and what the CNI plugin said last.
+    pub(crate) said: String,
+    /// Whether it will get none: try after try has failed, and for a minute with all Pods of its node ready that use
+    /// the node's own network, as those do that make one.
+    pub(crate) is_for_good: bool,
+}
+
+/// Why a Pod has no sandbox yet. `all` are Pods of all nodes, the Pod's `events` may be among others', and `now` is
+/// seconds since 1970 by the nodes' clocks.
+pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Option<NoSandbox> {
     let node = awaits_sandbox(pod)?;
     let own = |event: &&Event| {
         event.involved_object.uid == pod.metadata.uid && event.reason.as_deref() == Some(NO_SANDBOX)
@@ -94,23 +103,26 @@ pub(crate) fn sandbox(pod: &Pod, all: &[Pod], events: &[Event], now: i64) -> Opt
     let last = tries
         .iter()
         .max_by_key(|event| event.last_timestamp.as_ref())?;
-    let mut begun = first.min()?;
+    let first = first.min()?;
     let daemons = all.iter().filter(|other| {
         let spec = other.spec.as_ref();
         spec.is_some_and(|it| it.host_network == Some(true) && it.node_name.as_ref() == Some(node))
     });
-    for daemon in daemons {
-        begun = begun.max(ready_since(daemon)?);
-    }
-    let in_vain = now - begun.0.as_second() >= IN_VAIN;
-    (times.unsigned_abs() >= RESTARTS && in_vain).then(|| {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let why = last.message.as_deref().unwrap_or_default();
-        format!(
+    // Of daemons of which one is not ready there is none.
+    let ready: Option<Vec<_>> = daemons.map(ready_since).collect();
+    let in_vain = ready.is_some_and(|ready| {
+        let begun = ready.into_iter().fold(first, Ord::max);
+        now - begun.0.as_second() >= IN_VAIN
+    });
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let why = last.message.as_deref().unwrap_or_default();
+    Some(NoSandbox {
+        said: format!(
             "{namespace}/{} gets no sandbox on {node}: {}",
             name(pod),
             plain::line(said_by_plugin(why))
-        )
+        ),
+        is_for_good: times.unsigned_abs() >= RESTARTS && in_vain,
     })
 }
 
@@ -140,7 +152,7 @@ mod tests {
 
     /// Of a Pod on node2 whose sandbox has failed so often since a minute past noon, beside another Pod of its
     /// node, so many seconds past noon.
-    fn why(times: i32, now: i64, beside: &Value) -> Option<String> {
+    fn why(times: i32, now: i64, beside: &Value) -> Option<NoSandbox> {
         let pod = |name: &str, node: &str, more: &Value| -> Pod {
             let mut pod = json!({
                 "metadata": { "name": name, "namespace": "default", "uid": name },
@@ -180,10 +192,15 @@ mod tests {
     fn a_pod_whose_sandbox_keeps_failing_is_told_in_its_plugin_s_words() {
         let nobody = json!({ "node": "node3", "hostNetwork": true });
         let found = why(5, 120, &nobody).unwrap();
-        insta::assert_snapshot!(found, @r#"default/blue gets no sandbox on node2: plugin type="bridge" failed (add): no address is left"#);
+        assert!(found.is_for_good);
+        insta::assert_snapshot!(found.said, @r#"default/blue gets no sandbox on node2: plugin type="bridge" failed (add): no address is left"#);
         // Too few, or not for long.
-        assert_eq!(why(4, 120, &nobody), None);
-        assert_eq!(why(5, 119, &nobody), None);
+        let so_far = Some(NoSandbox {
+            is_for_good: false,
+            ..found
+        });
+        assert_eq!(why(4, 120, &nobody), so_far);
+        assert_eq!(why(5, 119, &nobody), so_far);
         // It has one by now.
         let blue = json!({ "node": "node3", "blue": { "podIP": "10.1.2.2" } });
         assert_eq!(why(5, 120, &blue), None);
@@ -191,13 +208,14 @@ mod tests {
 
     #[test]
     fn a_pod_s_sandbox_may_wait_for_the_daemon_that_makes_its_network() {
+        let is_for_good = |now, daemon: &Value| why(5, now, daemon).unwrap().is_for_good;
         let daemon = |ready: Value| json!({ "hostNetwork": true, "ready": ready });
-        assert_eq!(why(5, 1800, &daemon(Value::Null)), None);
+        assert!(!is_for_good(1800, &daemon(Value::Null)));
         let ready = daemon("09:00".into());
-        assert_eq!(why(5, 9 * 60 + 59, &ready), None);
-        assert!(why(5, 10 * 60, &ready).is_some());
+        assert!(!is_for_good(9 * 60 + 59, &ready));
+        assert!(is_for_good(10 * 60, &ready));
         // One with a network of its own makes nobody's.
-        assert!(why(5, 120, &json!({})).is_some());
+        assert!(is_for_good(120, &json!({})));
     }
 
     #[test]
