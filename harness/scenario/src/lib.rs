@@ -29,7 +29,7 @@ pub use check::assert;
 pub use check::balance::{Band, REQUESTS_PER_BACKEND, Rounds};
 pub use check::clock::Clock;
 pub use check::datagrams::{Received, received_by};
-pub use check::failure::{Cause, Failure};
+pub use check::failure::{Cause, Failure, listed};
 pub use check::load::Rules;
 pub use check::mesh::{Cell, Mesh};
 pub use check::nodes::NodeTrouble;

@@ -1,6 +1,8 @@
 //! Whom the API server listens for.
 
-use podwire_scenario::{Cause, Lab, Profile, Sabotage, Scenario, StageName, ensure, steps};
+use podwire_scenario::{
+    Cause, Lab, Profile, Sabotage, Scenario, StageName, ensure, ensure_none, steps,
+};
 use serde_json::json;
 
 use crate::catalogue::A17;
@@ -61,8 +63,7 @@ async fn others_are_healthy(lab: &Lab) -> anyhow::Result<()> {
 async fn no_node_is_listed(lab: &Lab) -> anyhow::Result<()> {
     lab.step("no Node is listed");
     let nodes = lab.kubectl("get nodes -o name").await?;
-    let (nodes, none) = (nodes.text(), nodes.text().is_empty());
-    ensure!(none, Answered, "no Node before any kubelet runs", "{nodes}");
+    ensure_none!(nodes.text().lines(), Answered, "no Node before any kubelet runs");
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! A Node that leaves while a network daemon is down.
 
 use podwire_scenario::{
-    Cause, Cells, Ipv4Net, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Ipv4Net, Lab, Node, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    ensure_none, secs, steps,
 };
 
 use crate::catalogue::F15;
@@ -103,8 +103,8 @@ async fn entries(lab: &Lab, on: Node<'_>) -> anyhow::Result<Vec<String>> {
 
 async fn nothing_left_on(lab: &Lab, node: Node<'_>) -> anyhow::Result<()> {
     let left = entries(lab, node).await?;
-    let (gone, left) = (lab.last_node(), left.join("\n  "));
-    ensure!(left.is_empty(), Answered, "nothing of {gone} on {node}", "{left}");
+    let gone = lab.last_node();
+    ensure_none!(left, Answered, "nothing of {gone} on {node}");
     Ok(())
 }
 

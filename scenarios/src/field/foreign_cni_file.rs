@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use podwire_scenario::{
-    Cause, Cells, Ipv4Net, Lab, Node, Party, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Ipv4Net, Lab, Node, Party, Profile, Sabotage, Scenario, StageName, ensure,
+    listed, secs, steps,
 };
 use serde_json::json;
 
@@ -84,6 +84,7 @@ async fn new_pods_are_foreign(lab: &Lab) -> anyhow::Result<()> {
         }
     }
     let shared = owners.values().any(|pods| pods.len() > 1);
-    ensure!(shared, NotReady, "two Pods with one address", "{owners:?}");
+    let all = listed(owners.values().flatten());
+    ensure!(shared, NotReady, "two Pods with one address", "{all}");
     Ok(())
 }

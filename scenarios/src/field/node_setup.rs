@@ -3,7 +3,7 @@
 use podwire_scenario::RequestOutcome::TimedOut;
 use podwire_scenario::{
     Break, Cause, Cells, Lab, Node, NodeTrouble, Party, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    ensure, ensure_none, listed, secs, steps,
 };
 
 use crate::catalogue::F19;
@@ -80,8 +80,7 @@ async fn node_setup(lab: &Lab) -> anyhow::Result<()> {
 
 async fn nothing_is_named(lab: &Lab) -> anyhow::Result<()> {
     lab.step("nothing stands out on sound nodes");
-    let all = told(&lab.node_troubles().await?);
-    ensure!(all.is_empty(), WrongAnswer, "nothing to stand out", "{all:?}");
+    ensure_none!(told(&lab.node_troubles().await?), WrongAnswer, "nothing to stand out");
     Ok(())
 }
 
@@ -118,8 +117,8 @@ async fn named(
     lab.step(format!("{what} is named, and {node}"));
     let all = lab.node_troubles().await?;
     let found = all.iter().any(|(on, trouble)| on.node == node.number() && is(trouble));
-    let all = told(&all);
-    ensure!(found, Absent, "{what} to be named on {node}", "{all:?}");
+    let all = listed(told(&all));
+    ensure!(found, Absent, "{what} to be named on {node}", "{all}");
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Draining.
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Party, Pod, Profile, Sabotage, Scenario, StageName, assert, ensure, secs,
-    steps,
+    Cause, Cells, Lab, Pod, Profile, Sabotage, Scenario, StageName, assert, ensure, ensure_none,
+    listed, secs, steps,
 };
 
 use crate::catalogue::{E27, E27b};
@@ -59,7 +59,8 @@ async fn refuses_to_drain(lab: &Lab, flags: &str) -> anyhow::Result<()> {
     let cordoned = node.is_cordoned().await?;
     ensure!(cordoned, Absent, "{node} cordoned although the drain was refused", "it is not");
     let after = lab.pods().on(node).running().await?;
-    ensure!(after == before, Died, "{before:?} to stay on {node}", "{after:?}");
+    let (same, stay, run) = (after == before, listed(&before), listed(&after));
+    ensure!(same, Died, "these to stay on {node}: {stay}", "these run there: {run}");
     Ok(())
 }
 
@@ -68,9 +69,11 @@ async fn only_its_own_pods_left(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!("only DaemonSets' and static Pods are left on {node} (E27)"));
     let left = lab.pods().everywhere().on(node).await?;
     let others = left.iter().filter(|pod| !pod.belongs_to_its_node());
-    let others: Vec<String> = others.map(Pod::full_name).collect();
-    let none = others.is_empty();
-    ensure!(none, Answered, "only DaemonSets' and static Pods on {node}", "{others:?}");
+    ensure_none!(
+        others.map(Pod::full_name),
+        Answered,
+        "only DaemonSets' and static Pods on {node}"
+    );
     Ok(())
 }
 
@@ -84,7 +87,7 @@ async fn new_pods_land_elsewhere(lab: &Lab, new: usize) -> anyhow::Result<()> {
     lab.deployment("blue").scale(wanted).await?;
     lab.pods().until_running(wanted).await?;
     let now = lab.pods().on(node).running().await?;
-    let came: Vec<&Party> = now.iter().filter(|pod| !here.contains(pod)).collect();
-    ensure!(came.is_empty(), WrongAnswer, "no new Pod on {node}", "{came:?}");
+    let came = now.iter().filter(|pod| !here.contains(pod));
+    ensure_none!(came, WrongAnswer, "no new Pod on {node}");
     Ok(())
 }

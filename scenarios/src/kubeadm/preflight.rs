@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use podwire_scenario::{
-    Cause, Cells, Kubeadm, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure, secs, steps,
+    Cause, Cells, Kubeadm, Lab, Profile, Sabotage, Scenario, StageName, assert, ensure,
+    ensure_none, secs, steps,
 };
 use serde_json::json;
 
@@ -109,8 +110,7 @@ async fn no_manifest(lab: &Lab) -> anyhow::Result<()> {
     lab.step("it has written no manifest");
     let list = "find /etc/kubernetes/manifests -type f 2>/dev/null; true";
     let found = lab.node(1).run(list).await?;
-    let (left, none) = (found.text(), found.text().is_empty());
-    ensure!(none, Answered, "no manifest", "{left}");
+    ensure_none!(found.text().lines(), Answered, "no manifest");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Break, Cause, Cells, Failure, JoinCommand, Lab, Profile, READY_AFTER_JOIN, Sabotage, Scenario,
-    StageName, assert, ensure, secs, steps,
+    StageName, assert, ensure, ensure_none, secs, steps,
 };
 
 use super::taint::OF_A_CONTROL_PLANE;
@@ -138,8 +138,7 @@ crictl ps -aq 2>/dev/null | sed 's/^/container /'; true";
 pub(super) async fn emptied(lab: &Lab) -> anyhow::Result<()> {
     lab.step("what the join brought is gone: files, mounts, containers (E31)");
     let answer = lab.last_node().run(LEFT).await?;
-    let (left, none) = (answer.text(), answer.text().is_empty());
-    ensure!(none, Answered, "nothing left of the join", "{left}");
+    ensure_none!(answer.text().lines(), Answered, "nothing left of the join");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, Cells, Lab, Needs, Party, Probe, Profile, Sabotage, Scenario, StageName, assert, ensure,
-    secs, steps,
+    ensure_none, listed, secs, steps,
 };
 use serde_json::{Value, json};
 
@@ -116,11 +116,8 @@ async fn what_ran_there_stays(lab: &Lab) -> anyhow::Result<()> {
     lab.step("the Pods that ran on node1 before still do (E24)");
     let Before(before) = lab.kept()?;
     let after = lab.pods().on(lab.node(1)).running().await?;
-    let [stay, run] = [&before, &after].map(|pods| {
-        let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
-        pods.join(", ")
-    });
-    ensure!(after == before, Died, "these to run on node1: {stay}", "these do: {run}");
+    let (same, stay, run) = (after == before, listed(&before), listed(&after));
+    ensure!(same, Died, "these to stay on node1: {stay}", "these run there: {run}");
     Ok(())
 }
 
@@ -128,9 +125,7 @@ async fn lands_on_workers(lab: &Lab) -> anyhow::Result<()> {
     lab.step("its Pods run, on workers only");
     let pods = lab.deployment(GREEN).pods().until_running(2).await?;
     let astray = pods.iter().filter(|pod| pod.node == 1);
-    let astray: Vec<String> = astray.map(ToString::to_string).collect();
-    let (none, astray) = (astray.is_empty(), astray.join(", "));
-    ensure!(none, WrongAnswer, "no new Pod on the tainted control plane", "{astray}");
+    ensure_none!(astray, WrongAnswer, "no new Pod on the tainted control plane");
     Ok(())
 }
 
@@ -162,9 +157,8 @@ async fn one_on_each_node(lab: &Lab) -> anyhow::Result<()> {
     assert::spread_evenly(&pods, nodes, 1)?;
     let listed = deployment.pods().await?;
     let network = lab.pod_network();
-    let outside = listed.iter().find(|pod| !pod.has_pod_address(network)).map(ToString::to_string);
-    let none = outside.is_none();
-    ensure!(none, OutsideRange, "addresses of the Pods' range", "{outside:?}");
+    let outside = listed.iter().filter(|pod| !pod.has_pod_address(network));
+    ensure_none!(outside, OutsideRange, "addresses of the Pods' range");
     lab.unique_and_in_range(&pods).await
 }
 

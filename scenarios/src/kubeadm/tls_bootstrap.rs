@@ -1,7 +1,8 @@
 //! How a worker's kubelet came by its certificate and its settings, as the API and the worker show it.
 
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Profile, Sabotage, Scenario, StageName, ensure, fails, secs, steps,
+    Cause, Cells, Failure, Lab, Profile, Sabotage, Scenario, StageName, ensure, ensure_none, fails,
+    secs, steps,
 };
 
 use crate::catalogue::{E18, E42};
@@ -136,9 +137,8 @@ async fn settings_of_the_cluster(lab: &Lab) -> anyhow::Result<()> {
     lab.step(format!("{node}'s settings are the ConfigMap kubelet-config's (E42)"));
     let differences = node.run(DIFFERENCES).within(secs(20)).await?.stdout;
     let own = |line: &str| line.get(1..).is_some_and(|line| line.starts_with(OWN));
-    let other = differences.lines().find(|line| !own(line));
-    let none = other.is_none();
-    ensure!(none, WrongAnswer, "no difference but {OWN:?}", "{differences}");
+    let others = differences.lines().filter(|line| !own(line));
+    ensure_none!(others, WrongAnswer, "no difference but {OWN:?}");
     Ok(())
 }
 

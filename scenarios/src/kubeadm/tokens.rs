@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, assert, ensure, fails,
-    secs, steps,
+    Cause, Failure, Lab, Profile, Sabotage, Scenario, StageName, Token, assert, ensure,
+    ensure_none, fails, secs, steps,
 };
 
 use super::token_secret::{GROUP, SHOW, is_secret_of, secret_in};
@@ -172,7 +172,7 @@ async fn in_place_of_the_first(lab: &Lab, made: &str) -> anyhow::Result<()> {
 async fn none_is_listed(lab: &Lab) -> anyhow::Result<()> {
     lab.step("kubeadm token list prints nothing where there is no token (E8)");
     let listed = lab.kubeadm(1).run("token list").await?.stdout;
-    ensure!(listed.is_empty(), Answered, "no output", "{listed}");
+    ensure_none!(listed.lines(), Answered, "no output");
     Ok(())
 }
 

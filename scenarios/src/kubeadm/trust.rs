@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, JoinCommand, Lab, Profile, Sabotage, Scenario, StageName, Token, assert, ensure,
-    looks_at_cluster_info, secs, steps,
+    ensure_none, looks_at_cluster_info, secs, steps,
 };
 use serde_json::json;
 
@@ -159,8 +159,7 @@ async fn wrong_hash_is_refused_at_once(lab: &Lab) -> anyhow::Result<()> {
 async fn nothing_is_written(lab: &Lab) -> anyhow::Result<()> {
     lab.step("nothing of a join is written (E17)");
     let files = lab.node(FIRST).run(FILES).await?;
-    let (there, none) = (files.text(), files.text().is_empty());
-    ensure!(none, Answered, "no file of a join", "{there}");
+    ensure_none!(files.text().lines(), Answered, "no file of a join");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, Cells, Lab, Needs, Node, Party, Place, Pod, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    StageName, ensure, ensure_none, listed, secs, steps,
 };
 
 use super::boot::control_plane_runs_since;
@@ -178,17 +178,14 @@ async fn goes_on(lab: &Lab) -> anyhow::Result<()> {
 async fn none_started_anew(lab: &Lab) -> anyhow::Result<()> {
     let Use { pods, .. } = lab.kept()?;
     lab.step("no container of red has started anew");
-    let names = |pods: &[Party]| pods.iter().map(|pod| pod.name.clone()).collect::<Vec<_>>();
     let now = lab.pods().labelled("app=red").await?;
     let parties: Vec<Party> = now.iter().filter_map(Pod::party).collect();
+    let names = |pods: &[Party]| listed(pods.iter().map(|pod| &pod.name));
     let (were, are) = (names(&pods), names(&parties));
-    ensure!(were == are, Died, "the Pods {were:?} to stay", "{are:?}");
-    let anew: Vec<String> = now
-        .iter()
-        .filter(|pod| has_started_anew(pod))
-        .map(|pod| format!("{pod} {} times, {}", pod.restarts(), pod.phase()))
-        .collect();
-    ensure!(anew.is_empty(), Died, "no container of red to start anew", "{anew:?}");
+    ensure!(were == are, Died, "the Pods {were} to stay", "{are}");
+    let anew = now.iter().filter(|pod| has_started_anew(pod));
+    let anew = anew.map(|pod| format!("{pod} {} times, {}", pod.restarts(), pod.phase()));
+    ensure_none!(anew, Died, "no container of red to start anew");
     Ok(())
 }
 
@@ -229,11 +226,8 @@ async fn all_are_newer(lab: &Lab) -> anyhow::Result<()> {
     let wanted = 2 * usize::try_from(lab.node_count())? + 3;
     let all = seen.len();
     ensure!(all == wanted, Absent, "{wanted} programs of Kubernetes", "{all}: {seen:?}");
-    let older: Vec<String> = seen
-        .iter()
-        .filter(|(_, version)| *version != newer)
-        .map(|(name, version)| format!("{name} {version}"))
-        .collect();
-    ensure!(older.is_empty(), WrongAnswer, "all {wanted} programs to be {newer}", "{older:?}");
+    let older = seen.iter().filter(|(_, version)| *version != newer);
+    let older = older.map(|(name, version)| format!("{name} {version}"));
+    ensure_none!(older, WrongAnswer, "all {wanted} programs to be {newer}");
     Ok(())
 }

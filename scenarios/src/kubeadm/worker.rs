@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use podwire_scenario::{
-    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs, steps,
+    Cause, Cells, Failure, Lab, Probe, Profile, Sabotage, Scenario, StageName, ensure, ensure_none,
+    secs, steps,
 };
 
 use crate::catalogue::{E19, E20, E43};
@@ -88,10 +89,9 @@ fn as_a_join_leaves_them(answer: &str, authority: &str) -> Result<(), Failure> {
     ensure!(own, Absent, "a current certificate", "{current:?}");
     let allowed = ["conf kubelet.conf", "pki pki/ca.crt"];
     let of_kind = |line: &&&str| line.starts_with("conf ") || line.starts_with("pki ");
-    let mut found = lines.iter().filter(of_kind);
-    let surplus = found.find(|line| !allowed.contains(line));
-    let none = surplus.is_none();
-    ensure!(none, Answered, "only {allowed:?}", "also {surplus:?}");
+    let found = lines.iter().filter(of_kind);
+    let surplus = found.filter(|line| !allowed.contains(line));
+    ensure_none!(surplus, Answered, "nothing beside {allowed:?}");
     Ok(())
 }
 
@@ -149,8 +149,7 @@ async fn no_network_error(lab: &Lab, since: i64) -> anyhow::Result<()> {
         "journalctl -u kubelet -o cat --since @{since} | grep -m 1 reason:NetworkPluginNotReady; true"
     );
     let answer = lab.node(WORKER_NODE).run(ask).await?;
-    let (said, none) = (answer.text(), answer.text().is_empty());
-    ensure!(none, WrongAnswer, "no CNI error in its log", "{said}");
+    ensure_none!(answer.text().lines(), WrongAnswer, "no CNI error in its log");
     Ok(())
 }
 

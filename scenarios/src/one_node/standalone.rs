@@ -1,8 +1,8 @@
 //! A kubelet that nobody has told of an API server.
 
 use podwire_scenario::{
-    Cause, Cells, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure, secs,
-    steps,
+    Cause, Cells, Lab, Needs, Pod, Probe, Profile, Sabotage, Scenario, StageName, ensure,
+    ensure_none, secs, steps,
 };
 use serde_json::json;
 
@@ -71,7 +71,7 @@ async fn runs_without_a_node(lab: &Lab) -> anyhow::Result<()> {
     })
     .await?;
     let listed = nodes(lab).await?;
-    ensure!(listed.is_empty(), Answered, "no Node", "{listed}");
+    ensure_none!(listed.lines(), Answered, "no Node");
     let said = node1.journal("kubelet").await?;
     let alone = said.contains("Standalone mode, no API client");
     ensure!(alone, WrongAnswer, "the kubelet to say that it knows no API server", "{said}");

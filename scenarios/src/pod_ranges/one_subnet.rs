@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use podwire_scenario::{
     Cause, Cells, Lab, Party, Pod, Pods, Profile, Sabotage, Scenario, StageName, assert, ensure,
-    secs, steps,
+    ensure_none, secs, steps,
 };
 use serde_json::json;
 
@@ -185,8 +185,8 @@ async fn pods_run_on_as_they_are(lab: &Lab) -> anyhow::Result<()> {
 
     lab.step("those of before run on, with the same containers and addresses (D3)");
     let (before, now): (Before, _) = (lab.kept()?, containers(lab).await?);
-    let ended: Vec<&String> = before.containers.difference(&now).collect();
-    ensure!(ended.is_empty(), Died, "every container to run on", "ended have {ended:?}");
+    let ended = before.containers.difference(&now);
+    ensure_none!(ended, Died, "no container of before to have ended");
     let (pods, old) = (web(lab).all_running().await?, before.pods);
     ensure!(pods == old, WrongAnswer, "the same Pods with their addresses, {old:?}", "{pods:?}");
     each_answers_its_node(lab, &pods).await

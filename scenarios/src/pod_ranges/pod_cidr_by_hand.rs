@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, Cells, Ipv4Net, Lab, Needs, Profile, Sabotage, Scenario, StageName, assert, ensure,
-    secs, steps,
+    ensure_none, secs, steps,
 };
 
 use super::template::{
@@ -82,7 +82,7 @@ async fn nodes_from_lack_a_network(lab: &Lab, first: u32) -> anyhow::Result<()> 
     for node in lab.nodes().filter(|node| node.number() >= first) {
         node.lacks_a_network().await?;
         let given = range_of(node).await?;
-        ensure!(given.is_none(), Answered, "{node} to have no Pod CIDR", "{given:?}");
+        ensure_none!(given, Answered, "{node} to have no Pod CIDR");
     }
     Ok(())
 }
@@ -125,6 +125,6 @@ async fn needs_no_range(lab: &Lab) -> anyhow::Result<()> {
     };
     node3.ready_within_or(secs(20), file).await?;
     let given = range_of(node3).await?;
-    ensure!(given.is_none(), Answered, "{node3} to have no Pod CIDR", "{given:?}");
+    ensure_none!(given, Answered, "{node3} to have no Pod CIDR");
     new_pod_is_in(lab, node3, ANOTHER).await
 }

@@ -2,7 +2,7 @@
 
 use podwire_scenario::{
     Cause, Cells, Lab, Needs, Node, Party, Place, Probe, Profile, Sabotage, Scenario, StageName,
-    ensure, secs, steps,
+    ensure, ensure_none, secs, steps,
 };
 
 use super::network_daemon::stop_and_delete;
@@ -82,7 +82,7 @@ async fn reaches_nobody_and_lays_nothing(lab: &Lab) -> anyhow::Result<()> {
     lab.step("it has laid nothing, and no Node is Ready");
     for node in lab.nodes() {
         let (laid, listed) = (laid(node).await?, node.listed().await?);
-        ensure!(laid.is_empty(), Answered, "nothing of flannel's on {node}", "{laid}");
+        ensure_none!(laid.lines(), Answered, "nothing of flannel's on {node}");
         let ready = listed.is_some_and(|listed| listed.holds("Ready"));
         ensure!(!ready, Answered, "{node} without a network, not Ready", "it is Ready");
     }

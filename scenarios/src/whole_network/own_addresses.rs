@@ -1,6 +1,8 @@
 //! Pods see each other's own address.
 
-use podwire_scenario::{Break, Cause, Lab, Sabotage, Scenario, StageName, ensure, secs, steps};
+use podwire_scenario::{
+    Break, Cause, Lab, Sabotage, Scenario, StageName, ensure_none, secs, steps,
+};
 
 use crate::catalogue::E7;
 
@@ -21,9 +23,8 @@ pub(crate) const OWN_ADDRESSES: Scenario = Scenario {
 async fn own_addresses(lab: &Lab) -> anyhow::Result<()> {
     lab.step("each Pod has an address of the Pods' range");
     let (network, pods) = (lab.pod_network(), lab.pods().await?);
-    let outside = pods.iter().find(|pod| !pod.has_pod_address(network)).map(ToString::to_string);
-    let none = outside.is_none();
-    ensure!(none, OutsideRange, "addresses of the Pods' range", "{outside:?}");
+    let outside = pods.iter().filter(|pod| !pod.has_pod_address(network));
+    ensure_none!(outside, OutsideRange, "addresses of the Pods' range");
     lab.step("ask every Pod from one Pod of each node: whom do they see?");
     Ok(lab.mesh_of_pods().await?.senders_seen_as_themselves()?)
 }

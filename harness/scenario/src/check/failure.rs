@@ -175,6 +175,39 @@ macro_rules! ensure {
     };
 }
 
+/// Nothing of the kind was found, or the function ends with a [`Failure`] of this cause: what was expected, which is
+/// formatted like `format!`'s, and all that was found instead.
+///
+/// ```
+/// # fn names() -> [&'static str; 2] { ["node1", "node2"] }
+/// # fn check() -> anyhow::Result<()> {
+/// use podwire_scenario::ensure_none;
+///
+/// let (name, astray) = ("node3", names().into_iter().filter(|it| *it == "node3"));
+/// ensure_none!(astray, Answered, "{name} off the list");
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! ensure_none {
+    ($found:expr, $cause:ident, $expected:literal) => {
+        let mut found = ::std::iter::IntoIterator::into_iter($found).peekable();
+        if found.peek().is_some() {
+            let found = $crate::listed(found);
+            return ::std::result::Result::Err($crate::fails!($cause, $expected, "{found}").into());
+        }
+    };
+}
+
+/// One after the other, as people write them: `node1, node2`, or `none`.
+pub fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|it| it.to_string()).collect();
+    match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.join(", "),
+    }
+}
+
 /// The [`Failure`] of this cause: what was expected, and what was seen instead.
 #[macro_export]
 macro_rules! fails {
@@ -188,3 +221,26 @@ macro_rules! fails {
 }
 
 pub(crate) use ensure;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nobody_of(found: &[&str]) -> Result<(), Failure> {
+        let node = "node2";
+        ensure_none!(found, Answered, "nobody on {node}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_should_not_be_there_is_told_whole() {
+        let failure = nobody_of(&["red", "blue"]).unwrap_err();
+        let told = (failure.cause, failure.expected, failure.seen);
+        let (expected, seen) = ("nobody on node2".to_owned(), "red, blue".to_owned());
+        assert_eq!(told, (Cause::Answered, expected, seen));
+        assert!(nobody_of(&[]).is_ok());
+        // It has no name, and is there.
+        assert!(nobody_of(&[""]).is_err());
+        assert_eq!(listed(<[&str; 0]>::default()), "none");
+    }
+}
