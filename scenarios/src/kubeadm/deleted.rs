@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use podwire_scenario::{
     Cause, Cells, Lab, Needs, Node, Probe, Profile, READY_AFTER_JOIN, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    StageName, ensure, listed, secs, steps,
 };
 
 use crate::catalogue::E28;
@@ -58,7 +58,8 @@ async fn containers_stay(lab: &Lab, before: &BTreeSet<String>) -> anyhow::Result
     lab.step("its containers are still there (E28)");
     let after = containers(lab.last_node()).await?;
     let same = !before.is_empty() && after == *before;
-    ensure!(same, Died, "the containers of before: {before:?}", "{after:?}");
+    let (before, after) = (listed(before), listed(&after));
+    ensure!(same, Died, "the containers of before: {before}", "{after}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use podwire_scenario::{
     Cause, Cells, Failure, Lab, Needs, Pod, PodNetwork, Probe, Profile, Sabotage, Scenario,
-    StageName, ensure, secs, steps,
+    StageName, ensure, ensure_none, listed, secs, steps,
 };
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
                 lab.node(2).stop("kubelet").await?;
                 lab.node(2).run(remove).await
             }))
-            .saying("none of ")
+            .saying("without a sandbox there")
             .caught_by(steps!(pods_of_every_node), Cause::Absent),
         Sabotage::new("sandbox-of-nobody-s")
             .about("the engine runs a Pod that the API has never heard of, and no kubelet ends it")
@@ -76,7 +76,8 @@ async fn pods_of_every_node(lab: &Lab) -> anyhow::Result<()> {
     let names = sets.stdout.lines().filter_map(|it| Some(it.split_once('/')?.1));
     let sets: BTreeSet<&str> = names.collect();
     let has_proxy = sets.contains("kube-proxy");
-    ensure!(has_proxy, Absent, "a DaemonSet kube-proxy", "{sets:?}");
+    let all = listed(&sets);
+    ensure!(has_proxy, Absent, "a DaemonSet kube-proxy", "{all}");
     for node in lab.nodes() {
         lab.step(format!("the Pods of {node}, by the API and by crictl"));
         let pods = lab.pods().everywhere().on(node).await?;
@@ -123,20 +124,10 @@ fn same_pods(pods: &[Pod], sandboxes: &Value, node: &str) -> Result<(), Failure>
         format!("{}/{} {}", of("namespace"), of("name"), of("uid"))
     });
     let (of_api, of_engine): (BTreeSet<_>, BTreeSet<_>) = (of_api.collect(), of_engine.collect());
-    let missing: Vec<&String> = of_api.difference(&of_engine).collect();
-    ensure!(
-        missing.is_empty(),
-        Absent,
-        "a sandbox on {node} for each Pod that is bound to it",
-        "none of {missing:?}"
-    );
-    let surplus: Vec<&String> = of_engine.difference(&of_api).collect();
-    ensure!(
-        surplus.is_empty(),
-        WrongAnswer,
-        "no sandbox on {node} but of Pods that are bound to it",
-        "the API knows nothing of {surplus:?}"
-    );
+    let missing = of_api.difference(&of_engine);
+    ensure_none!(missing, Absent, "no Pod bound to {node} without a sandbox there");
+    let surplus = of_engine.difference(&of_api);
+    ensure_none!(surplus, WrongAnswer, "no sandbox on {node} of which the API knows nothing");
     Ok(())
 }
 

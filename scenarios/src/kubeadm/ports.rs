@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podwire_scenario::{Failure, Lab, ensure, secs};
+use podwire_scenario::{Failure, Lab, ensure, ensure_none, secs};
 
 /// Ports that `kubeadm init` checks before it begins, and that the control plane then listens on.
 const PORTS: [u16; 6] = [6443, 10250, 10257, 10259, 2379, 2380];
@@ -17,14 +17,10 @@ pub(super) async fn free_before_and_used(lab: &Lab) -> anyhow::Result<()> {
     let has_data = |answer: &str| answer.lines().any(|line| line.starts_with("etcd "));
     let wanted = BTreeSet::from(PORTS);
     let ports = |answer: &str| listening(answer).into_keys().collect::<BTreeSet<u16>>();
-    let taken = &wanted & &ports(&before);
-    let (free, empty) = (taken.is_empty(), !has_data(&before));
-    ensure!(free, Answered, "init's ports free on node2", "{taken:?}");
-    ensure!(empty, Answered, "etcd's folder empty on node2", "{before}");
-    let silent = &wanted - &ports(&after);
-    let (used, full) = (silent.is_empty(), has_data(&after));
-    ensure!(used, Absent, "all ports used on node1", "not {silent:?}");
-    ensure!(full, Absent, "etcd's data on node1", "an empty folder");
+    ensure_none!(&wanted & &ports(&before), Answered, "none of init's ports used on node2");
+    ensure!(!has_data(&before), Answered, "etcd's folder empty on node2", "{before}");
+    ensure_none!(&wanted - &ports(&after), Absent, "none of init's ports free on node1");
+    ensure!(has_data(&after), Absent, "etcd's data on node1", "an empty folder");
     Ok(())
 }
 

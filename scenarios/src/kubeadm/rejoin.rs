@@ -168,8 +168,8 @@ async fn network_left(lab: &Lab) -> anyhow::Result<()> {
     if !lab.pod_network().is_of_a_manifest() {
         wanted.extend(["plugin-state", "bridge"]);
     }
-    let all = wanted.iter().all(|it| there.contains(it));
-    ensure!(all, Absent, "reset to leave {wanted:?}", "{there:?}");
+    let missing = wanted.iter().filter(|it| !there.contains(it));
+    ensure_none!(missing, Absent, "nothing of the network gone with the reset");
     Ok(())
 }
 

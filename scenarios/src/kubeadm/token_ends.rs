@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podwire_scenario::{
     Cause, Curled, Lab, Needs, Probe, Profile, Sabotage, Scenario, StageName, Token, assert,
-    ensure, looks_at_cluster_info, secs, steps,
+    ensure, listed, looks_at_cluster_info, secs, steps,
 };
 use serde_json::json;
 
@@ -149,7 +149,8 @@ async fn is_alive(lab: &Lab, token: &Token) -> anyhow::Result<()> {
     let Token { id, .. } = token;
     lab.step(format!("{id} is stored, signs what strangers are told, and has a bearer (E12)"));
     let stored = lab.stored_tokens().await?;
-    ensure!(stored.contains(id), Absent, "{id} among the stored tokens", "{stored:?}");
+    let (is_stored, all) = (stored.contains(id), listed(&stored));
+    ensure!(is_stored, Absent, "{id} among the stored tokens", "{all}");
     lab.until_signed_by(token).await?;
     bearer_reads_what_a_join_needs(lab, token).await
 }
