@@ -29,7 +29,7 @@ pub(crate) const PODS_OF_A_NODE: Scenario = Scenario {
                 lab.node(2).stop("kubelet").await?;
                 lab.node(2).run(remove).await
             }))
-            .saying("without a sandbox there")
+            .saying("kube-system/kube-proxy-")
             .caught_by(steps!(pods_of_every_node), Cause::Absent),
         Sabotage::new("sandbox-of-nobody-s")
             .about("the engine runs a Pod that the API has never heard of, and no kubelet ends it")
